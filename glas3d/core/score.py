@@ -1,0 +1,111 @@
+"""Ask the model, and turn its answers into a score a point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from glas3d.core.perturb import Perturbations
+from glas3d.errors import GlasError
+
+Fusion = Literal["product", "light", "shadow"]
+Target = int | str
+Predict = Callable[[torch.Tensor], Any]
+
+
+def ask(predict: Predict, batch: torch.Tensor) -> np.ndarray:
+    """One forward: ``(n, c, *spatial)`` to ``(n, k)`` float64 probabilities, checked.
+
+    Raises
+    ------
+    GlasError
+        The answer is no array of one row an input, or holds NaN or infinity.
+    """
+    answer = predict(batch)
+    try:
+        probabilities = (
+            answer.detach() if isinstance(answer, torch.Tensor) else torch.as_tensor(np.asarray(answer))
+        )
+        probabilities = probabilities.to(device="cpu", dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise GlasError(
+            f"a model must answer with one array of probabilities, (n, classes), got {type(answer).__name__}"
+        ) from None
+    if probabilities.ndim == 1:
+        probabilities = probabilities.unsqueeze(1)
+    if probabilities.ndim != 2 or len(probabilities) != len(batch) or probabilities.shape[1] == 0:
+        raise GlasError(
+            f"a model must answer with one row of probabilities an input, ({len(batch)}, classes) "
+            f"for a batch of {tuple(batch.shape)}, got {tuple(probabilities.shape)}"
+        )
+    if not torch.isfinite(probabilities).all():
+        raise GlasError(
+            f"a model must answer with finite probabilities, got {probabilities.flatten().tolist()[:4]} ..."
+        )
+    return probabilities.numpy()
+
+
+def collect(
+    predict: Predict,
+    perturbations: Perturbations,
+    check: Callable[[int], None] = lambda classes: None,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every answer to one explanation's inputs.
+
+    Parameters
+    ----------
+    check
+        Called with the number of classes after the first batch, before the rest is asked.
+    tick
+        Called with the forwards done and their total after every batch.
+
+    Returns
+    -------
+    The intact volume's ``(k,)``, light's ``(m, k)`` and shadow's ``(m, k)`` probabilities, float64.
+    """
+    answers: np.ndarray | None = None
+    done = 0
+    for batch, numbers in perturbations.batches():
+        probabilities = ask(predict, batch)
+        if answers is None:
+            check(probabilities.shape[1])
+            answers = np.empty((len(perturbations), probabilities.shape[1]))
+        if probabilities.shape[1] != answers.shape[1]:
+            raise GlasError(
+                f"a model must answer with {answers.shape[1]} classes each time, got {probabilities.shape[1]}"
+            )
+        answers[numbers] = probabilities[: len(numbers)]
+        done += len(numbers)
+        tick(done, len(perturbations))
+    assert answers is not None
+    return answers[0], answers[1::2], answers[2::2]
+
+
+def fuse(light: np.ndarray, shadow: np.ndarray, fusion: Fusion) -> np.ndarray:
+    """The score of each point from ``f_l`` and ``f_s``: their product (the paper), or one of them (its ablations)."""
+    return {"product": lambda: light * shadow, "light": light.copy, "shadow": shadow.copy}[fusion]()
+
+
+def class_index(target: Target, classes: Sequence[str] | None, n_classes: int | None) -> int:
+    """The column a target means.
+
+    Raises
+    ------
+    GlasError
+        A name the model does not have, or an index beyond its outputs.
+    """
+    if isinstance(target, str):
+        if classes is None:
+            raise GlasError(f"target {target!r} is a name, but this model names no classes: give an index")
+        if target not in classes:
+            raise GlasError(f"target must be one of {', '.join(map(repr, classes))}, got {target!r}")
+        return list(classes).index(target)
+    if isinstance(target, bool) or not isinstance(target, int | np.integer):
+        raise GlasError(f"target must be a class index or name, got {target!r}")
+    if n_classes is not None and not 0 <= target < n_classes:
+        raise GlasError(f"target must be a class index from 0 to {n_classes - 1}, got {int(target)}")
+    return int(target)

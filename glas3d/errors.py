@@ -1,0 +1,15 @@
+"""The one error and the one warning this package raises on purpose."""
+
+from __future__ import annotations
+
+
+class GlasError(ValueError):
+    """Something the caller gave cannot be used.
+
+    The message is one sentence: what was required, what came and, for files, which file.
+    The commands print it after ``error:`` and end with status 2.
+    """
+
+
+class GlasWarning(UserWarning):
+    """The work goes on, but the caller should know what was assumed or left out."""

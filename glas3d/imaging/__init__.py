@@ -1,0 +1,1 @@
+"""Scans, spaces and atlases: everything that knows about NIfTI (nibabel, nilearn)."""

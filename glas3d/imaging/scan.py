@@ -1,0 +1,192 @@
+"""Scans in and maps out: every image is read and checked once, here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import SpatialImage
+
+from glas3d.errors import GlasError, GlasWarning
+
+ImageLike = str | os.PathLike[str] | SpatialImage
+
+_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".img.gz", ".img", ".hdr")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scan:
+    """One volume with its place in the world.
+
+    Attributes
+    ----------
+    data
+        ``(x, y, z)`` float32, scaled intensities in the file's own axis order; NaN and infinity are 0.
+    affine
+        4x4, voxel to world (RAS+) in mm.
+    img
+        The image as it was read; its header is the pattern for maps.
+    name
+        What messages call it: the path, or "the image".
+    sha256
+        Of the file's bytes, or of data and affine for an image in memory.
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    img: SpatialImage
+    name: str
+    sha256: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels an axis."""
+        x, y, z = self.data.shape
+        return (x, y, z)
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Size of a voxel in mm, one an axis."""
+        return tuple(float(v) for v in nib.affines.voxel_sizes(self.affine))
+
+    @property
+    def stem(self) -> str:
+        """The file's name without ending, and without the BIDS suffix of a BIDS name."""
+        path = self.img.get_filename()
+        name = Path(path).name if path else "scan"
+        for suffix in _SUFFIXES:
+            name = name.removesuffix(suffix)
+        if name.startswith("sub-") and "_" in name and "-" not in name.rsplit("_", 1)[1]:
+            name = name.rsplit("_", 1)[0]
+        return name
+
+    def __repr__(self) -> str:
+        size = " x ".join(f"{v:.3g}" for v in self.spacing)
+        axes = "".join(str(code) for code in nib.orientations.aff2axcodes(self.affine))
+        return f"Scan({self.name}: {self.shape}, {size} mm, {axes})"
+
+    def like(self, data: np.ndarray) -> nib.Nifti1Image:
+        """A float32 map on this scan's own grid: its affine, and its sform and qform with their codes.
+
+        Parameters
+        ----------
+        data
+            Of this scan's shape.
+        """
+        img = nib.Nifti1Image(np.asarray(data, dtype=np.float32), self.affine)
+        header = self.img.header
+        if isinstance(header, nib.Nifti1Header):  # NIfTI-2 and pairs too
+            img.header.set_zooms(header.get_zooms()[:3])
+            sform, sform_code = header.get_sform(coded=True)
+            qform, qform_code = header.get_qform(coded=True)
+            img.set_sform(sform, int(sform_code), update_affine=False)
+            img.set_qform(qform, int(qform_code), update_affine=True)
+        img.header.set_xyzt_units("mm")
+        return img
+
+
+def load_scan(img: ImageLike) -> Scan:
+    """Read one 3D scan, from a path or a nibabel image.
+
+    NIfTI-1 and -2, ``.mgz`` and whatever else nibabel reads; any data type, scaling and byte order; a
+    4D image is taken when it holds one volume.
+
+    Raises
+    ------
+    GlasError
+        No such file, not an image, truncated, not three-dimensional, a singular affine, or no finite or
+        no varying intensities.
+
+    Warns
+    -----
+    GlasWarning
+        Neither sform nor qform says where the voxels are.
+    """
+    if isinstance(img, SpatialImage):
+        image, name = img, img.get_filename() or "the image"
+    elif isinstance(img, str | os.PathLike):
+        image, name = _read(Path(img)), str(img)
+    else:
+        raise GlasError(f"a scan must be a path or a nibabel image, got {type(img).__name__}")
+    data = _intensities(image, str(name))
+    affine = _affine(image, str(name))
+    path = image.get_filename()
+    if not isinstance(img, SpatialImage) and path:
+        digest = file_sha256(Path(img))
+    else:
+        digest = hashlib.sha256(data.tobytes() + affine.tobytes()).hexdigest()
+    return Scan(data, affine, image, str(name), digest)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path) -> SpatialImage:
+    if not path.exists():
+        raise GlasError(f"no such file: {path}")
+    if path.is_dir():
+        raise GlasError(f"a scan must be a file, {path} is a folder")
+    try:
+        image: Any = nib.load(path)
+    except (ImageFileError, OSError, EOFError, zlib.error, ValueError, TypeError, KeyError) as error:
+        raise GlasError(f"a scan must be an image nibabel can read, {path} is not: {_first_line(error)}") from None
+    if not isinstance(image, SpatialImage):
+        raise GlasError(f"a scan must be a volume, {path} is a {type(image).__name__}")
+    return image
+
+
+def _intensities(image: SpatialImage, name: str) -> np.ndarray:
+    shape = tuple(int(n) for n in image.shape)
+    if len(shape) > 3 and all(n == 1 for n in shape[3:]):
+        shape = shape[:3]
+    if len(shape) != 3:
+        volumes = f", {np.prod(shape[3:])} volumes" if len(shape) > 3 else ""
+        raise GlasError(f"a scan must be one 3D volume, {name} has shape {image.shape}{volumes}")
+    if min(shape) < 1:
+        raise GlasError(f"a scan must have voxels, {name} has shape {image.shape}")
+    if image.get_data_dtype().kind not in "biuf":
+        raise GlasError(f"a scan must hold real numbers, {name} holds {image.get_data_dtype()}")
+    try:
+        # Straight from the proxy: get_fdata would leave a second copy in the caller's image.
+        with np.errstate(all="ignore"):
+            data = np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
+    except (OSError, EOFError, zlib.error, ValueError, MemoryError) as error:
+        raise GlasError(f"a scan must be complete, {name} is truncated or damaged: {_first_line(error)}") from None
+    finite = np.isfinite(data)
+    if not finite.any():
+        raise GlasError(f"a scan must hold finite intensities, {name} holds none")
+    if not finite.all():
+        data = np.where(finite, data, np.float32(0))  # the usual mark for "outside the brain"
+    if data.min() == data.max():
+        raise GlasError(f"a scan must hold varying intensities, {name} is {data.flat[0]:g} everywhere")
+    return np.ascontiguousarray(data)
+
+
+def _affine(image: SpatialImage, name: str) -> np.ndarray:
+    affine = None if image.affine is None else np.asarray(image.affine, dtype=np.float64)
+    if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise GlasError(
+            f"a scan must have an affine that can be inverted, {name} has "
+            f"{'none' if affine is None else np.array2string(affine[:3], precision=3, separator=',').replace(chr(10), '')}"
+        )
+    header = image.header
+    if isinstance(header, nib.Nifti1Header) and not (header["sform_code"] or header["qform_code"]):
+        # stacklevel: load_scan's caller
+        message = f"{name} has neither sform nor qform: nothing says which side of it is left"
+        warnings.warn(message, GlasWarning, stacklevel=3)
+    return affine
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

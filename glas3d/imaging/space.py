@@ -1,0 +1,206 @@
+"""Grids and the MNI space: bring a scan to a grid, and tell whether it is in the atlas's space at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Literal
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import SpatialImage
+from nilearn.image import resample_img, smooth_img
+
+from glas3d.errors import GlasError
+from glas3d.imaging.scan import Scan
+
+MNI = "MNI152NLin2009aSym"
+
+# The field of view of the 2 mm MNI grid everyone uses (91 x 109 x 91), in mm between outer voxel centres.
+_FOV_LOW, _FOV_HIGH = np.array([-90.0, -126.0, -72.0]), np.array([90.0, 90.0, 108.0])
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelGrid:
+    """A shape and an affine: where the voxels of a volume are.
+
+    Attributes
+    ----------
+    shape
+        Voxels an axis.
+    affine
+        4x4, voxel to world (RAS+) in mm.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Size of a voxel in mm, one an axis."""
+        return tuple(float(v) for v in nib.affines.voxel_sizes(self.affine))
+
+    def same_as(self, other: VoxelGrid) -> bool:
+        """Whether both hold the same voxels, to a thousandth of a mm."""
+        return self.shape == other.shape and np.allclose(self.affine, other.affine, atol=1e-3)
+
+
+def grid_of(scan: Scan) -> VoxelGrid:
+    """The grid a scan was recorded on."""
+    return VoxelGrid(scan.shape, scan.affine)
+
+
+def mni_grid(resolution: float) -> VoxelGrid:
+    """The MNI field of view in voxels of ``resolution`` mm, RAS+.
+
+    1 mm is 181 x 217 x 181 and 2 mm 91 x 109 x 91, the field's own; coarser grids are padded to
+    multiples of 8 (4 mm: 48 x 56 x 48), so that a network can halve them three times.
+
+    Raises
+    ------
+    GlasError
+        A resolution outside 0.5 to 16 mm.
+    """
+    if not 0.5 <= resolution <= 16:
+        raise GlasError(f"resolution must be from 0.5 to 16 mm, got {resolution}")
+    # rounded up, but for the dust of a division such as 180 / 0.9
+    counts = np.ceil((_FOV_HIGH - _FOV_LOW) / resolution - 1e-6).astype(int) + 1
+    if resolution > 2:
+        counts = -(-counts // 8) * 8
+    affine = np.diag([resolution, resolution, resolution, 1.0])
+    centre = (_FOV_LOW + _FOV_HIGH) / 2
+    # voxel centres on whole millimetres where the resolution allows it
+    affine[:3, 3] = np.floor(centre - (counts - 1) * resolution / 2 + 0.5)
+    return VoxelGrid((int(counts[0]), int(counts[1]), int(counts[2])), affine)
+
+
+def resample(
+    img: SpatialImage, grid: VoxelGrid, interpolation: Literal["linear", "nearest"] = "linear"
+) -> np.ndarray:
+    """The values of an image on another grid; 0 outside its field of view.
+
+    Linear resampling to larger voxels smooths first, so that a coarse voxel is an average rather than one
+    sample: a Gaussian whose FWHM, joined with the image's voxel, makes the target's.
+
+    Parameters
+    ----------
+    img
+        3D image.
+    grid
+        Where the values are wanted.
+
+    Returns
+    -------
+    ``grid.shape``; float32 for linear, the image's own type for nearest.
+    """
+    data = np.asarray(img.dataobj)
+    if VoxelGrid(img.shape, img.affine).same_as(grid):
+        return data
+    if interpolation == "linear":
+        data = data.astype(np.float32)
+        image = nib.Nifti1Image(data, img.affine)
+        coarser = max(grid.spacing) ** 2 - max(nib.affines.voxel_sizes(img.affine)) ** 2
+        if coarser > 1e-3:
+            image = smooth_img(image, fwhm=float(np.sqrt(coarser)))
+    else:
+        image = nib.Nifti1Image(data, img.affine)
+    moved = resample_img(
+        image,
+        target_affine=grid.affine,
+        target_shape=grid.shape,
+        interpolation=interpolation,
+        copy_header=True,
+        force_resample=True,
+    )
+    return np.asarray(moved.dataobj, dtype=data.dtype)
+
+
+def resample_scan(scan: Scan, grid: VoxelGrid) -> np.ndarray:
+    """A scan's intensities on another grid, ``grid.shape`` float32 (see `resample`)."""
+    return resample(nib.Nifti1Image(scan.data, scan.affine), grid)
+
+
+def world(points: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Voxel coordinates ``(m, 3)`` to world coordinates in mm."""
+    return np.asarray(nib.affines.apply_affine(affine, points), dtype=np.float64)
+
+
+def template(tissue: Literal["t1", "gm", "wm"] = "t1") -> nib.Nifti1Image:
+    """The ICBM152 2009a nonlinear symmetric template of nilearn's package, 1 mm, brain only, in [0, 1].
+
+    Parameters
+    ----------
+    tissue
+        T1 intensities, or the probability of grey or white matter.
+    """
+    path = files("nilearn") / "datasets" / "data" / f"mni_icbm152_{tissue}_tal_nlin_sym_09a_converted.nii.gz"
+    img = nib.load(str(path))
+    return nib.Nifti1Image(np.asarray(img.dataobj, dtype=np.float32) / 255.0, img.affine)
+
+
+@lru_cache(maxsize=8)
+def template_on(resolution: float, tissue: Literal["t1", "gm", "wm"] = "t1") -> np.ndarray:
+    """`template` on `mni_grid`, read-only."""
+    values = resample(template(tissue), mni_grid(resolution))
+    values.setflags(write=False)
+    return values
+
+
+@dataclass(frozen=True)
+class SpaceCheck:
+    """How far a scan looks like a brain in MNI space; `problem` is None when it does.
+
+    Attributes
+    ----------
+    coverage
+        Share of the template's brain inside the scan's field of view.
+    distance
+        Between the centres of mass of scan and template, in mm.
+    overlap
+        Share of the template's brain where the scan is bright.
+    correlation
+        Largest absolute Pearson correlation with the T1, grey or white matter template inside the brain,
+        so that grey-matter maps and other contrasts pass.
+    """
+
+    coverage: float
+    distance: float
+    overlap: float
+    correlation: float
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong, in the words of a message."""
+        found = []
+        if self.coverage < 0.75:
+            found.append(f"its field of view holds {self.coverage:.0%} of the brain (75% needed)")
+        if self.distance > 25:
+            found.append(f"its centre of mass is {self.distance:.0f} mm off (25 mm allowed)")
+        if self.overlap < 0.5:
+            found.append(f"it is bright in {self.overlap:.0%} of the brain (50% needed)")
+        if self.correlation < 0.5:
+            found.append(f"it correlates {self.correlation:.2f} with the template (0.50 needed)")
+        return ", ".join(found) or None
+
+
+def check_space(scan: Scan) -> SpaceCheck:
+    """Compare a scan with the template at 4 mm (an atlas laid over a scan in its own space names the wrong anatomy)."""
+    grid = mni_grid(4)
+    brain = template_on(4) > 0.1
+    values = resample_scan(scan, grid)
+    corners = nib.affines.apply_affine(np.linalg.inv(scan.affine) @ grid.affine, np.argwhere(brain))
+    coverage = float(((corners >= -0.5) & (corners <= np.array(scan.shape) - 0.5)).all(axis=1).mean())
+    magnitude = np.abs(values - np.median(values[[0, -1], :, :]))  # the outermost slices are air
+    bright = magnitude > 0.15 * np.percentile(magnitude, 98)
+    if not bright.any():
+        return SpaceCheck(coverage, float("inf"), 0.0, 0.0)
+    spacing = np.array(grid.spacing)
+    distance = float(np.linalg.norm((np.argwhere(bright).mean(axis=0) - np.argwhere(brain).mean(axis=0)) * spacing))
+    inside = values[brain]
+    correlation = 0.0
+    if inside.std() > 0:
+        tissues: Sequence[Literal["t1", "gm", "wm"]] = ("t1", "gm", "wm")
+        correlation = max(abs(float(np.corrcoef(inside, template_on(4, t)[brain])[0, 1])) for t in tissues)
+    return SpaceCheck(coverage, distance, float(bright[brain].mean()), correlation)

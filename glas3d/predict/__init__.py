@@ -1,0 +1,1 @@
+"""Anything that classifies, as ``predict(batch) -> probabilities``; the paper's networks and their training."""

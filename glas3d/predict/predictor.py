@@ -1,0 +1,171 @@
+"""`Predictor`: a model, the activation of its answers, and what it needs done to a scan first."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+import torch
+from torch import nn
+
+from glas3d.errors import GlasError
+
+Activation = Literal["softmax", "sigmoid", "none"]
+Transform = Callable[[torch.Tensor], torch.Tensor]
+
+
+@runtime_checkable
+class FittedTransform(Protocol):
+    """A transform whose settings come from the intact scan.
+
+    Normalisation that depends on the image's content is fitted once on the intact scan and frozen;
+    otherwise masking one spot would change every voxel (METHOD).
+    """
+
+    def fit(self, volume: torch.Tensor) -> Transform:
+        """The transform for batches made from ``volume``, ``(c, *spatial)``."""
+        ...
+
+
+class Predictor:
+    """Probabilities from a model.
+
+    Parameters
+    ----------
+    net
+        A torch module or any callable, ``(n, c, *spatial)`` to ``(n, k)``. A module is used in eval mode
+        and left as it was; it is copied when it has to move to another device.
+    activation
+        What turns its answers into probabilities: ``"softmax"``, ``"sigmoid"`` (a single logit ``z`` becomes
+        the two columns ``1 - sigmoid(z), sigmoid(z)``), or ``"none"`` when they are probabilities already.
+        Nothing is guessed.
+    transform
+        Applied to every batch after the masks: a callable, or an object whose ``fit(volume)`` gives one.
+    device
+        ``"auto"``: where the module is, or CUDA when that is the CPU and there is one.
+    classes
+        Names of the outputs, so that a target can be named.
+
+    Raises
+    ------
+    GlasError
+        Something that is no model, or an activation that is none of the three.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(24, 2))
+    >>> predict = Predictor(net, activation="softmax", classes=("NC", "AD"), device="cpu")
+    >>> predict(torch.zeros(3, 1, 2, 3, 4)).sum(dim=1)
+    tensor([1., 1., 1.])
+    """
+
+    def __init__(
+        self,
+        net: nn.Module | Callable[[torch.Tensor], Any],
+        activation: Activation = "softmax",
+        transform: Transform | FittedTransform | None = None,
+        device: str | torch.device = "auto",
+        *,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        if not callable(net):
+            raise GlasError(f"a model must be a torch module or a callable, got {type(net).__name__}")
+        if activation not in get_args(Activation):
+            raise GlasError(f"activation must be one of {', '.join(get_args(Activation))}, got {activation!r}")
+        if transform is not None and not callable(transform) and not isinstance(transform, FittedTransform):
+            raise GlasError(f"transform must be callable or have fit(), got {type(transform).__name__}")
+        self.activation = activation
+        self.transform = transform
+        self.classes = None if classes is None else tuple(classes)
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            raise GlasError(f"every class needs a name of its own, got {', '.join(self.classes)}")
+        self.device = _choose(net, device)
+        if isinstance(net, nn.Module) and any(t.device != self.device for t in _tensors(net)):
+            net = copy.deepcopy(net).to(self.device)
+        self.net = net
+
+    def fit(self, volume: torch.Tensor) -> Predictor:
+        """This predictor with its transform frozen to one intact scan, ``(c, *spatial)``."""
+        if not isinstance(self.transform, FittedTransform):
+            return self
+        bound = copy.copy(self)
+        bound.transform = self.transform.fit(volume)
+        return bound
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """``(n, c, *spatial)`` float32 to ``(n, k)`` float32 probabilities.
+
+        Raises
+        ------
+        GlasError
+            The model does not take the batch, or answers with something else than ``(n, k)``.
+        """
+        if isinstance(self.transform, FittedTransform):
+            raise GlasError("this transform is fitted to a scan: call predict.fit(volume)(batch)")
+        batch = torch.as_tensor(batch, dtype=torch.float32, device=self.device)
+        with torch.inference_mode(), _evaluating(self.net):
+            ready = batch if self.transform is None else self.transform(batch)
+            try:
+                answer = self.net(ready)
+            except RuntimeError as error:
+                if "out of memory" in str(error):
+                    raise
+                reason = str(error).strip().splitlines()[0]
+                raise GlasError(f"the model does not take a batch of {tuple(ready.shape)}: {reason}") from error
+            try:
+                logits = torch.as_tensor(answer)
+            except (TypeError, ValueError, RuntimeError):
+                raise GlasError(
+                    f"a model must answer with one tensor (n, classes), got {type(answer).__name__}"
+                ) from None
+            if logits.ndim == 1:
+                logits = logits.unsqueeze(1)
+            if logits.ndim != 2 or len(logits) != len(batch):
+                raise GlasError(
+                    f"a model must answer a batch of {len(batch)} with ({len(batch)}, classes), "
+                    f"got {tuple(logits.shape)}"
+                )
+            return self._probabilities(logits.to(torch.float32))
+
+    def _probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        if self.activation == "softmax":
+            if logits.shape[1] == 1:
+                raise GlasError('softmax over one output is always 1: a one-logit model needs activation="sigmoid"')
+            return logits.softmax(dim=1)
+        if self.activation == "sigmoid":
+            p = logits.sigmoid()
+            return torch.cat([1 - p, p], dim=1) if p.shape[1] == 1 else p
+        return logits
+
+
+def _tensors(net: nn.Module) -> list[torch.Tensor]:
+    return [*net.parameters(), *net.buffers()]
+
+
+def _choose(net: object, device: str | torch.device) -> torch.device:
+    if device != "auto":
+        try:
+            return torch.device(device)
+        except RuntimeError:
+            raise GlasError(f"device must be auto or one of torch's, such as cpu or cuda, got {device!r}") from None
+    current = next((t.device for t in _tensors(net)), None) if isinstance(net, nn.Module) else None
+    if current is not None and current.type != "cpu":
+        return current
+    if isinstance(net, nn.Module) and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+@contextmanager
+def _evaluating(net: object) -> Any:
+    """Eval mode for every submodule, and each one's own mode back afterwards."""
+    training = [m for m in net.modules() if m.training] if isinstance(net, nn.Module) else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

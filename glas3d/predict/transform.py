@@ -1,0 +1,78 @@
+"""What a scan goes through after the masks and before the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from glas3d.errors import GlasError
+
+
+def intensity_scale(volume: np.ndarray | torch.Tensor) -> float:
+    """A scan's brightness: the 90th percentile of its positive intensities, about that of white matter in T1.
+
+    Raises
+    ------
+    GlasError
+        No intensity is positive.
+    """
+    values = np.asarray(volume)
+    positive = values[values > 0]
+    if positive.size == 0:
+        raise GlasError("a scan's brightness needs positive intensities, this scan has none")
+    return float(np.percentile(positive, 90))
+
+
+@dataclass(frozen=True, eq=False)
+class Standardisation:
+    """Scale a scan to the brightness of the training scans, then standardise every voxel.
+
+    ``(x / scale - mean) / std``: the scale is the intact scan's own and frozen by `fit`, mean and standard
+    deviation are those of the training scans, voxel by voxel.
+
+    Attributes
+    ----------
+    mean, std
+        ``(c, *spatial)`` float32, on the scale of scaled scans; ``std`` is greater than 0.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    @classmethod
+    def of(cls, scaled: torch.Tensor, floor: float = 0.03) -> Standardisation:
+        """From scaled training scans ``(n, c, *spatial)``.
+
+        Parameters
+        ----------
+        floor
+            Smallest standard deviation, about that of noise: where no training scan has signal, none of a
+            new scan's should count for much.
+        """
+        return cls(scaled.mean(dim=0), scaled.std(dim=0).clamp_min(floor))
+
+    def fit(self, volume: torch.Tensor) -> FittedStandardisation:
+        """Freeze to one intact scan, ``(c, *spatial)``."""
+        if volume.shape != self.mean.shape:
+            raise GlasError(f"the model takes scans of {tuple(self.mean.shape)}, got {tuple(volume.shape)}")
+        return FittedStandardisation(self.mean, self.std, intensity_scale(volume))
+
+
+@dataclass(frozen=True, eq=False)
+class FittedStandardisation:
+    """`Standardisation` frozen to the scale of one intact scan."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    scale: float
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """``(n, c, *spatial)`` in the scan's units to standardised values."""
+        mean, std = self.mean.to(batch.device), self.std.to(batch.device)
+        return torch.addcdiv(-mean / std, batch, std * self.scale)
+
+    def to_scan_units(self, reference: np.ndarray) -> np.ndarray:
+        """A volume on the model's intensity scale, in the units of the scan this is fitted to."""
+        return reference * np.float32(self.scale)

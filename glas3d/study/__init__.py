@@ -1,0 +1,1 @@
+"""Many participants: simulated cohorts with known truth, and group maps."""
