@@ -13,3 +13,7 @@ class GlasError(ValueError):
 
 class GlasWarning(UserWarning):
     """The work goes on, but the caller should know what was assumed or left out."""
+
+
+class SpaceWarning(GlasWarning):
+    """A scan does not look like a brain in the space its atlas or model is in. The commands refuse it."""

@@ -67,7 +67,7 @@ class Spots:
         combine(partial, broadcast[-1], out=out)
         if self.kernel == "exponential":
             out.sqrt_().neg_().exp_()
-            torch.nn.functional.threshold_(out, _SMALLEST_NORMAL, 0.0)
+            out.masked_fill_(out < _SMALLEST_NORMAL, 0.0)
         return out
 
 

@@ -87,7 +87,9 @@ def collect(
 
 def fuse(light: np.ndarray, shadow: np.ndarray, fusion: Fusion) -> np.ndarray:
     """The score of each point from ``f_l`` and ``f_s``: their product (the paper), or one of them (its ablations)."""
-    return {"product": lambda: light * shadow, "light": light.copy, "shadow": shadow.copy}[fusion]()
+    if fusion == "light":
+        return light.copy()
+    return shadow.copy() if fusion == "shadow" else np.asarray(light * shadow)
 
 
 def class_index(target: Target, classes: Sequence[str] | None, n_classes: int | None) -> int:

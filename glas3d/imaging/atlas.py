@@ -35,6 +35,9 @@ class Atlas:
         One row a region: ``index`` (its label), ``name``, ``hemisphere`` (``L``, ``R`` or ``midline``).
     sha256
         Of the label image's file.
+    space
+        The space its regions are in, such as ``"MNI"``: scans are checked against it. None: unknown, as
+        for a parcellation of the scan itself, and nothing is checked.
 
     Examples
     --------
@@ -49,6 +52,7 @@ class Atlas:
     labels_img: nib.Nifti1Image
     table: pd.DataFrame
     sha256: str
+    space: str | None = None
 
     @classmethod
     def load(cls, name: str) -> Atlas:
@@ -61,7 +65,7 @@ class Atlas:
         """
         place = folder("atlases", name)
         stem = place / f"atlas-{name}_dseg"
-        return cls.from_files(f"{stem}.nii.gz", f"{stem}.tsv", name=name)
+        return cls.from_files(f"{stem}.nii.gz", f"{stem}.tsv", name=name, space="MNI")
 
     @staticmethod
     def names() -> list[str]:
@@ -70,7 +74,12 @@ class Atlas:
 
     @classmethod
     def from_files(
-        cls, labels_img: ImageLike, tsv: str | os.PathLike[str], *, name: str | None = None
+        cls,
+        labels_img: ImageLike,
+        tsv: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        space: str | None = None,
     ) -> Atlas:
         """An atlas of your own.
 
@@ -83,6 +92,8 @@ class Atlas:
             the regions' places when it is missing.
         name
             Used in file names; None: the ``atlas-`` entity of the file's name, else the file's stem.
+        space
+            ``"MNI"`` when its regions are in MNI space.
 
         Raises
         ------
@@ -104,7 +115,7 @@ class Atlas:
         own = dict(part.split("-", 1) for part in scan.stem.split("_") if "-" in part).get("atlas", scan.stem)
         chosen = "".join(c for c in name or own if c.isalnum())  # BIDS labels are alphanumeric
         image = nib.Nifti1Image(labels, scan.affine)
-        return cls(chosen, image, table[["index", "name", "hemisphere"]], scan.sha256)
+        return cls(chosen, image, table[["index", "name", "hemisphere"]], scan.sha256, space)
 
     def __repr__(self) -> str:
         return f"Atlas({self.name}: {len(self.table)} regions, {self.labels_img.shape})"
@@ -139,10 +150,14 @@ class Atlas:
         except GlasError:
             if labels.any():
                 raise
-            raise GlasError(f"the atlas {self.name} does not overlap the scan's grid of {grid.shape}") from None
+            raise GlasError(
+                f"the atlas {self.name} does not overlap the scan's grid of {grid.shape}"
+            ) from None
         lost = self.table.loc[~self.table["index"].isin(segments.index), "name"]
         if len(lost):
-            message = f"{len(lost)} regions of {self.name} own no voxel of the grid {grid.shape}: {', '.join(lost)}"
+            message = (
+                f"{len(lost)} regions of {self.name} own no voxel of the grid {grid.shape}: {', '.join(lost)}"
+            )
             warnings.warn(message, GlasWarning, stacklevel=2)
         return segments
 
@@ -170,7 +185,9 @@ def _read_table(tsv: Path) -> pd.DataFrame:
     try:
         table["index"] = table["index"].astype("int64")
     except ValueError:
-        raise GlasError(f"the column index of an atlas table must hold whole numbers, {tsv} does not") from None
+        raise GlasError(
+            f"the column index of an atlas table must hold whole numbers, {tsv} does not"
+        ) from None
     table = table[table["index"] != 0].reset_index(drop=True)
     twice = table.loc[table["index"].duplicated(), "index"]
     if len(twice):

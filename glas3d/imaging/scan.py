@@ -140,7 +140,9 @@ def _read(path: Path) -> SpatialImage:
     try:
         image: Any = nib.load(path)
     except (ImageFileError, OSError, EOFError, zlib.error, ValueError, TypeError, KeyError) as error:
-        raise GlasError(f"a scan must be an image nibabel can read, {path} is not: {_first_line(error)}") from None
+        raise GlasError(
+            f"a scan must be an image nibabel can read, {path} is not: {_first_line(error)}"
+        ) from None
     if not isinstance(image, SpatialImage):
         raise GlasError(f"a scan must be a volume, {path} is a {type(image).__name__}")
     return image
@@ -162,7 +164,9 @@ def _intensities(image: SpatialImage, name: str) -> np.ndarray:
         with np.errstate(all="ignore"):
             data = np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
     except (OSError, EOFError, zlib.error, ValueError, MemoryError) as error:
-        raise GlasError(f"a scan must be complete, {name} is truncated or damaged: {_first_line(error)}") from None
+        raise GlasError(
+            f"a scan must be complete, {name} is truncated or damaged: {_first_line(error)}"
+        ) from None
     finite = np.isfinite(data)
     if not finite.any():
         raise GlasError(f"a scan must hold finite intensities, {name} holds none")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import Literal
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -34,7 +34,7 @@ class VoxelGrid:
         4x4, voxel to world (RAS+) in mm.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     affine: np.ndarray
 
     @property
@@ -136,7 +136,7 @@ def template(tissue: Literal["t1", "gm", "wm"] = "t1") -> nib.Nifti1Image:
         T1 intensities, or the probability of grey or white matter.
     """
     path = files("nilearn") / "datasets" / "data" / f"mni_icbm152_{tissue}_tal_nlin_sym_09a_converted.nii.gz"
-    img = nib.load(str(path))
+    img: Any = nib.load(str(path))
     return nib.Nifti1Image(np.asarray(img.dataobj, dtype=np.float32) / 255.0, img.affine)
 
 
@@ -197,7 +197,9 @@ def check_space(scan: Scan) -> SpaceCheck:
     if not bright.any():
         return SpaceCheck(coverage, float("inf"), 0.0, 0.0)
     spacing = np.array(grid.spacing)
-    distance = float(np.linalg.norm((np.argwhere(bright).mean(axis=0) - np.argwhere(brain).mean(axis=0)) * spacing))
+    distance = float(
+        np.linalg.norm((np.argwhere(bright).mean(axis=0) - np.argwhere(brain).mean(axis=0)) * spacing)
+    )
     inside = values[brain]
     correlation = 0.0
     if inside.std() > 0:

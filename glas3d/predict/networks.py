@@ -86,7 +86,10 @@ class Autoencoder(nn.Module):
         self.encoder = encoder(channels, batch_norm=batch_norm)
         blocks: list[nn.Module] = []
         for i in range(3):
-            blocks += [nn.Upsample(scale_factor=2), nn.Conv3d(FILTERS, channels if i == 2 else FILTERS, 3, padding=1)]
+            blocks += [
+                nn.Upsample(scale_factor=2),
+                nn.Conv3d(FILTERS, channels if i == 2 else FILTERS, 3, padding=1),
+            ]
             if i < 2:
                 blocks.append(nn.ReLU())
         self.decoder = nn.Sequential(*blocks)

@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
+import numpy as np
 import torch
 from torch import nn
 
 from glas3d.errors import GlasError
+from glas3d.imaging.space import VoxelGrid
 
 Activation = Literal["softmax", "sigmoid", "none"]
 Transform = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelInfo:
+    """What a model says about itself.
+
+    Attributes
+    ----------
+    name
+        For messages and sidecars.
+    sha256
+        Of its weights and configuration; None for a module made in Python.
+    channels
+        Input channels; None: unknown.
+    grid
+        The grid its scans must be on; None: any.
+    reference
+        ``(c, *spatial)`` float32 on the model's intensity scale, what spots put in place of tissue
+        (a control group's mean); None: it brings none.
+    preset
+        Settings of `GLAS` that were chosen with it, such as ``sigma_light``.
+    """
+
+    name: str
+    sha256: str | None = None
+    channels: int | None = None
+    grid: VoxelGrid | None = None
+    reference: np.ndarray | None = None
+    preset: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -47,6 +79,8 @@ class Predictor:
         ``"auto"``: where the module is, or CUDA when that is the CPU and there is one.
     classes
         Names of the outputs, so that a target can be named.
+    info
+        What the model says about itself; models loaded from files bring it.
 
     Raises
     ------
@@ -69,11 +103,14 @@ class Predictor:
         device: str | torch.device = "auto",
         *,
         classes: Sequence[str] | None = None,
+        info: ModelInfo | None = None,
     ) -> None:
         if not callable(net):
             raise GlasError(f"a model must be a torch module or a callable, got {type(net).__name__}")
         if activation not in get_args(Activation):
-            raise GlasError(f"activation must be one of {', '.join(get_args(Activation))}, got {activation!r}")
+            raise GlasError(
+                f"activation must be one of {', '.join(get_args(Activation))}, got {activation!r}"
+            )
         if transform is not None and not callable(transform) and not isinstance(transform, FittedTransform):
             raise GlasError(f"transform must be callable or have fit(), got {type(transform).__name__}")
         self.activation = activation
@@ -85,13 +122,14 @@ class Predictor:
         if isinstance(net, nn.Module) and any(t.device != self.device for t in _tensors(net)):
             net = copy.deepcopy(net).to(self.device)
         self.net = net
+        self.info = info or ModelInfo(name=type(net).__name__)
 
     def fit(self, volume: torch.Tensor) -> Predictor:
         """This predictor with its transform frozen to one intact scan, ``(c, *spatial)``."""
         if not isinstance(self.transform, FittedTransform):
             return self
         bound = copy.copy(self)
-        bound.transform = self.transform.fit(volume)
+        bound.transform = self.transform.fit(torch.as_tensor(volume, device=self.device))
         return bound
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
@@ -113,7 +151,9 @@ class Predictor:
                 if "out of memory" in str(error):
                     raise
                 reason = str(error).strip().splitlines()[0]
-                raise GlasError(f"the model does not take a batch of {tuple(ready.shape)}: {reason}") from error
+                raise GlasError(
+                    f"the model does not take a batch of {tuple(ready.shape)}: {reason}"
+                ) from error
             try:
                 logits = torch.as_tensor(answer)
             except (TypeError, ValueError, RuntimeError):
@@ -132,7 +172,9 @@ class Predictor:
     def _probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         if self.activation == "softmax":
             if logits.shape[1] == 1:
-                raise GlasError('softmax over one output is always 1: a one-logit model needs activation="sigmoid"')
+                raise GlasError(
+                    'softmax over one output is always 1: a one-logit model needs activation="sigmoid"'
+                )
             return logits.softmax(dim=1)
         if self.activation == "sigmoid":
             p = logits.sigmoid()
@@ -149,7 +191,9 @@ def _choose(net: object, device: str | torch.device) -> torch.device:
         try:
             return torch.device(device)
         except RuntimeError:
-            raise GlasError(f"device must be auto or one of torch's, such as cpu or cuda, got {device!r}") from None
+            raise GlasError(
+                f"device must be auto or one of torch's, such as cpu or cuda, got {device!r}"
+            ) from None
     current = next((t.device for t in _tensors(net)), None) if isinstance(net, nn.Module) else None
     if current is not None and current.type != "cpu":
         return current
@@ -159,7 +203,7 @@ def _choose(net: object, device: str | torch.device) -> torch.device:
 
 
 @contextmanager
-def _evaluating(net: object) -> Any:
+def _evaluating(net: object) -> Iterator[None]:
     """Eval mode for every submodule, and each one's own mode back afterwards."""
     training = [m for m in net.modules() if m.training] if isinstance(net, nn.Module) else []
     for module in training:

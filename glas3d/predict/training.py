@@ -88,9 +88,7 @@ def train(
     weight = len(labels) / (classes * torch.bincount(labels, minlength=classes).clamp_min(1).float())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        net = PaperNet(
-            scaled.shape[2:], scaled.shape[1], classes, batch_norm=True, dropout=recipe.dropout
-        )
+        net = PaperNet(scaled.shape[2:], scaled.shape[1], classes, batch_norm=True, dropout=recipe.dropout)
         if recipe.pretraining:
             autoencoder = Autoencoder(scaled.shape[1], batch_norm=True)
 

@@ -18,7 +18,7 @@ def intensity_scale(volume: np.ndarray | torch.Tensor) -> float:
     GlasError
         No intensity is positive.
     """
-    values = np.asarray(volume)
+    values = volume.cpu().numpy() if isinstance(volume, torch.Tensor) else np.asarray(volume)
     positive = values[values > 0]
     if positive.size == 0:
         raise GlasError("a scan's brightness needs positive intensities, this scan has none")
@@ -57,21 +57,22 @@ class Standardisation:
         """Freeze to one intact scan, ``(c, *spatial)``."""
         if volume.shape != self.mean.shape:
             raise GlasError(f"the model takes scans of {tuple(self.mean.shape)}, got {tuple(volume.shape)}")
-        return FittedStandardisation(self.mean, self.std, intensity_scale(volume))
+        scale = intensity_scale(volume)
+        mean, std = self.mean.to(volume.device), self.std.to(volume.device)
+        return FittedStandardisation(1 / (std * scale), -mean / std, scale)
 
 
 @dataclass(frozen=True, eq=False)
 class FittedStandardisation:
-    """`Standardisation` frozen to the scale of one intact scan."""
+    """`Standardisation` frozen to the scale of one intact scan: ``x * gain + offset``, voxel by voxel."""
 
-    mean: torch.Tensor
-    std: torch.Tensor
+    gain: torch.Tensor
+    offset: torch.Tensor
     scale: float
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         """``(n, c, *spatial)`` in the scan's units to standardised values."""
-        mean, std = self.mean.to(batch.device), self.std.to(batch.device)
-        return torch.addcdiv(-mean / std, batch, std * self.scale)
+        return torch.addcmul(self.offset, batch, self.gain)
 
     def to_scan_units(self, reference: np.ndarray) -> np.ndarray:
         """A volume on the model's intensity scale, in the units of the scan this is fitted to."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Figures of explanations (nilearn.plotting)."""

@@ -1,0 +1,44 @@
+# make demo, make test, make check, make bench: each sets up ./.venv first when it has to.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-fast check bench model wheel clean
+
+demo: $(READY)
+	$(BIN)/glas3d demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+# Trains the shipped model again and writes it to models/adnc-simulated (about half an hour on two cores).
+model: $(READY)
+	$(BIN)/python examples/04_train_the_shipped_model.py
+
+wheel: $(READY)
+	$(BIN)/python -m build --wheel
+
+# The environment is complete when the stamp is there; a broken installation leaves none.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); try make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[test,check]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) dist build glas3d-demo

@@ -1,0 +1,283 @@
+"""Models on disk: MONAI bundle folders with safetensors weights.
+
+Beside what MONAI asks for, a bundle of ours says in ``configs/metadata.json`` under ``glas3d`` how its
+answers become probabilities and which settings were chosen with it, and may hold three NIfTI volumes
+that fix its grid: ``models/mean.nii.gz`` and ``models/std.nii.gz`` (voxelwise standardisation) and
+``models/reference.nii.gz`` (the control mean).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.bundle.config_parser import ConfigParser
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from glas3d.errors import GlasError
+from glas3d.imaging.scan import Scan, load_scan
+from glas3d.imaging.space import VoxelGrid, grid_of
+from glas3d.predict.predictor import Activation, ModelInfo, Predictor
+from glas3d.predict.transform import Standardisation
+from glas3d.resources import folder, names
+
+_PICKLED = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".ts")
+
+
+def load_model(
+    model: str | os.PathLike[str],
+    *,
+    activation: Activation | None = None,
+    device: str | torch.device = "auto",
+) -> Predictor:
+    """A model ready to be asked.
+
+    Parameters
+    ----------
+    model
+        The name of a shipped model, the path of a MONAI bundle folder, or ``package.module:factory``, a
+        function without arguments that returns a `Predictor`. Loading a bundle or a factory runs what its
+        configuration names: load only what you trust.
+    activation
+        For bundles that do not state one.
+
+    Raises
+    ------
+    GlasError
+        No such model, a bundle that lacks something, pickled weights, or weights that do not fit.
+    """
+    text = os.fspath(model)
+    path = Path(text)
+    if text in names("models"):
+        return _load_bundle(folder("models", text), activation, device)
+    if path.is_dir():
+        return _load_bundle(path, activation, device)
+    if path.suffix in _PICKLED and path.exists():
+        raise GlasError(
+            f"a model must be a MONAI bundle folder with safetensors weights, {path} is a pickle, which can run any code"
+        )
+    if ":" in text and not path.exists():
+        return _load_factory(text)
+    known = ", ".join(names("models")) or "none"
+    raise GlasError(
+        f"a model must be a shipped name ({known}), a MONAI bundle folder or package.module:factory, got {text}"
+    )
+
+
+def _load_factory(spec: str) -> Predictor:
+    module_name, _, attribute = spec.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise GlasError(f"no model factory {spec}: {error}") from None
+    made = factory() if callable(factory) else None
+    if not isinstance(made, Predictor):
+        raise GlasError(f"a model factory must return a Predictor, {spec} returned {type(made).__name__}")
+    return made
+
+
+def _load_bundle(place: Path, activation: Activation | None, device: str | torch.device) -> Predictor:
+    metadata = _json(place / "configs" / "metadata.json")
+    weights = place / "models" / "model.safetensors"
+    if not weights.is_file():
+        pickled = sorted(p.name for p in place.glob("models/*") if p.suffix in _PICKLED)
+        came = f"it has {pickled[0]}, a pickle, which can run any code" if pickled else "there is none"
+        raise GlasError(f"a bundle must keep its weights in models/model.safetensors, {place}: {came}")
+    own: Mapping[str, Any] = metadata.get("glas3d", {})
+    stated = own.get("activation", activation)
+    if stated is None:
+        raise GlasError(f"the bundle {place} states no activation: give softmax, sigmoid or none")
+    net = _network(place)
+    try:
+        net.load_state_dict(load_file(weights))
+    except SafetensorError as error:
+        raise GlasError(f"{weights} is no safetensors file: {error}") from None
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise GlasError(f"the weights of {place} do not fit its network: {reason}") from None
+    inputs = metadata.get("network_data_format", {}).get("inputs", {}).get("image", {})
+    outputs = metadata.get("network_data_format", {}).get("outputs", {}).get("pred", {})
+    definition: Mapping[str, str] = outputs.get("channel_def", {})
+    classes = tuple(definition[key] for key in sorted(definition, key=int)) or None
+    channels = inputs.get("num_channels")
+    reference, transform, grid = _volumes(place)
+    info = ModelInfo(
+        name=metadata.get("name", place.name),
+        sha256=_digest(place),
+        channels=channels,
+        grid=grid,
+        reference=reference,
+        preset=own.get("preset", {}),
+    )
+    predictor = Predictor(net.eval(), stated, transform, device, classes=classes, info=info)
+    if grid is not None:
+        _try(predictor, place, channels or 1, grid, outputs.get("num_channels"))
+    return predictor
+
+
+def _network(place: Path) -> nn.Module:
+    configs = [
+        p for p in (place / "configs" / f"inference.{end}" for end in ("json", "yaml", "yml")) if p.is_file()
+    ]
+    if not configs:
+        raise GlasError(f"a bundle must describe its network in configs/inference.json, {place} has none")
+    try:
+        parser = ConfigParser()
+        parser.read_config(str(configs[0]))
+        net = parser.get_parsed_content("network_def")
+    except Exception as error:  # the configuration may run anything, so it may raise anything
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise GlasError(f"the network_def of {configs[0]} cannot be made: {reason}") from error
+    if not isinstance(net, nn.Module):
+        raise GlasError(
+            f"the network_def of {configs[0]} must be a torch module, it is a {type(net).__name__}"
+        )
+    return net
+
+
+def _volumes(place: Path) -> tuple[np.ndarray | None, Standardisation | None, VoxelGrid | None]:
+    found: dict[str, Scan] = {}
+    for name in ("mean", "std", "reference"):
+        path = place / "models" / f"{name}.nii.gz"
+        if path.is_file():
+            found[name] = load_scan(path)
+    if not found:
+        return None, None, None
+    grids = [grid_of(scan) for scan in found.values()]
+    if not all(grid.same_as(grids[0]) for grid in grids):
+        raise GlasError(f"the volumes in {place / 'models'} must share one grid")
+    if ("mean" in found) != ("std" in found):
+        raise GlasError(
+            f"a standardisation needs mean.nii.gz and std.nii.gz, {place / 'models'} has one of them"
+        )
+    transform = None
+    if "mean" in found:
+        mean, std = (torch.as_tensor(found[name].data).unsqueeze(0) for name in ("mean", "std"))
+        transform = Standardisation(mean, std)
+    reference = found["reference"].data[None] if "reference" in found else None
+    return reference, transform, grids[0]
+
+
+def _try(predictor: Predictor, place: Path, channels: int, grid: VoxelGrid, outputs: int | None) -> None:
+    """One forward, so that a model that does not fit its own description is refused before the work starts."""
+    blank = torch.ones((1, channels, *grid.shape))
+    answer = predictor.fit(blank[0])(blank)
+    if outputs is not None and answer.shape[1] != outputs:
+        raise GlasError(f"the bundle {place} promises {outputs} outputs, its network gives {answer.shape[1]}")
+    if predictor.classes is not None and answer.shape[1] != len(predictor.classes):
+        raise GlasError(
+            f"the bundle {place} names {len(predictor.classes)} classes, its network gives {answer.shape[1]}"
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise GlasError(
+            f"a MONAI bundle must hold {path.parent.name}/{path.name}, {path.parent.parent} does not"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise GlasError(f"{path} must be JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise GlasError(f"{path} must hold a JSON object")
+    return content
+
+
+def _digest(place: Path) -> str:
+    """One hash over everything that decides a bundle's answers."""
+    total = hashlib.sha256()
+    for path in sorted([*place.glob("configs/*"), *place.glob("models/*")]):
+        total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def write_bundle(
+    place: Path,
+    net: nn.Module,
+    network_def: Mapping[str, Any],
+    *,
+    name: str,
+    description: str,
+    version: str,
+    classes: Sequence[str],
+    grid: VoxelGrid,
+    standardisation: Standardisation,
+    reference: np.ndarray,
+    preset: Mapping[str, Any],
+    card: str,
+) -> None:
+    """Write a network trained on scans of one channel as a MONAI bundle (see `load_model`).
+
+    Parameters
+    ----------
+    place
+        Folder to make.
+    network_def
+        ``_target_`` and arguments that make the network again.
+    reference
+        ``(1, *spatial)`` control mean on the scale of scaled scans.
+    card
+        The model card, Markdown.
+    """
+    for part in ("configs", "models", "docs"):
+        (place / part).mkdir(parents=True, exist_ok=True)
+    metadata = {
+        "version": version,
+        "name": name,
+        "task": "Classification of T1w brain scans",
+        "description": description,
+        "authors": "the glas3d authors",
+        "copyright": "BSD-3-Clause",
+        "network_data_format": {
+            "inputs": {
+                "image": {
+                    "type": "image",
+                    "format": "magnitude",
+                    "modality": "MR",
+                    "num_channels": 1,
+                    "spatial_shape": list(grid.shape),
+                    "dtype": "float32",
+                    "is_patch_data": False,
+                }
+            },
+            "outputs": {
+                "pred": {
+                    "type": "probabilities",
+                    "format": "classes",
+                    "num_channels": len(classes),
+                    "dtype": "float32",
+                    "channel_def": {str(i): c for i, c in enumerate(classes)},
+                }
+            },
+        },
+        "glas3d": {"activation": "softmax", "preset": dict(preset)},
+    }
+    _write_json(place / "configs" / "metadata.json", metadata)
+    _write_json(place / "configs" / "inference.json", {"network_def": dict(network_def)})
+    state = {key: value.contiguous() for key, value in net.state_dict().items()}
+    save_file(state, place / "models" / "model.safetensors")
+    volumes = {
+        "mean": standardisation.mean.numpy(),
+        "std": standardisation.std.numpy(),
+        "reference": reference,
+    }
+    for key, volume in volumes.items():
+        img = nib.Nifti1Image(np.asarray(volume[0], dtype=np.float32), grid.affine)
+        img.header.set_xyzt_units("mm")
+        nib.save(img, place / "models" / f"{key}.nii.gz")
+    (place / "docs" / "README.md").write_text(card, encoding="utf-8")
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import torch
+
+from glas3d.core.gaussian import spots
+from glas3d.core.perturb import Perturbations
+from glas3d.core.score import ask, class_index, collect, fuse
+from tests.core.cases import POINTS, Linear, Recorder, refused, volume
+
+BATCH = torch.ones(3, 1, 4, 5)
+
+
+def perturbations(batch_size):
+    intact = torch.from_numpy(volume((7, 9)))
+    made = spots(POINTS[2], (7, 9), (1.5, 1.5))
+    return Perturbations(intact, torch.zeros_like(intact), made, made, batch_size)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [torch.full((3, 2), 0.5), np.full((3, 2), 0.5, dtype=np.float32), [[0.5, 0.5]] * 3],
+)
+def test_ask_takes_tensors_arrays_and_lists(answer):
+    probabilities = ask(lambda batch: answer, BATCH)
+    assert probabilities.dtype == np.float64
+    assert np.array_equal(probabilities, np.full((3, 2), 0.5))
+
+
+def test_ask_reads_one_number_an_input_as_one_column_and_needs_no_gradient():
+    answer = torch.tensor([0.1, 0.2, 0.3], requires_grad=True)
+    assert ask(lambda batch: answer, BATCH).shape == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "match"),
+    [
+        (torch.ones(2, 2), r"one row of probabilities an input, \(3, classes\) .*got \(2, 2\)"),
+        (torch.ones(3, 2, 1), r"got \(3, 2, 1\)"),
+        (torch.ones(3, 0), r"got \(3, 0\)"),
+        (torch.tensor(0.5), r"got \(\)"),
+        (torch.tensor([[0.5, np.nan]] * 3), "finite probabilities, got .*nan"),
+        (torch.tensor([[0.5, np.inf]] * 3), "finite probabilities, got .*inf"),
+        (None, "got NoneType"),
+        ({"logits": torch.ones(3, 2)}, "one array of probabilities.*got dict"),
+        ("AD", "got str"),
+    ],
+)
+def test_ask_refuses(answer, match):
+    with refused(match):
+        ask(lambda batch: answer, BATCH)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 9])
+def test_collect_puts_every_answer_in_its_place(batch_size):
+    weights = np.random.default_rng(1).normal(size=(2, 1, 7, 9))
+    intact, light, shadow = collect(Linear(weights), perturbations(batch_size))
+    expected = {}
+    for batch, numbers in perturbations(1).batches():
+        expected[numbers[0]] = (weights * batch[0].numpy().astype(np.float64)).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(intact, expected[0], rtol=1e-12)
+    np.testing.assert_allclose(light, [expected[n] for n in (1, 3, 5, 7)], rtol=1e-12)
+    np.testing.assert_allclose(shadow, [expected[n] for n in (2, 4, 6, 8)], rtol=1e-12)
+
+
+def test_collect_checks_once_before_the_second_batch_and_ticks_after_each():
+    events = []
+    predict = Recorder(Linear(np.ones((3, 1, 7, 9))))
+
+    def asked(batch):
+        events.append("asked")
+        return predict(batch)
+
+    collect(asked, perturbations(4), lambda k: events.append(f"{k} classes"), lambda *n: events.append(n))
+    assert events == ["asked", "3 classes", (4, 9), "asked", (8, 9), "asked", (9, 9)]
+
+
+def test_collect_refuses_a_model_that_changes_its_mind():
+    answers = iter([torch.ones(4, 2), torch.ones(4, 3)])
+    with refused("answer with 2 classes each time, got 3"):
+        collect(lambda batch: next(answers), perturbations(4))
+
+
+def test_fuse():
+    light, shadow = np.array([0.5, 0.25]), np.array([0.1, 0.4])
+    np.testing.assert_array_equal(fuse(light, shadow, "product"), [0.05, 0.1])
+    for fusion, alone in (("light", light), ("shadow", shadow)):
+        fused = fuse(light, shadow, fusion)
+        assert np.array_equal(fused, alone)
+        assert not np.shares_memory(fused, alone)
+
+
+def test_class_index_takes_names_and_indices():
+    assert class_index("AD", ("NC", "AD"), 2) == 1
+    assert class_index(0, ("NC", "AD"), 2) == 0
+    assert class_index(np.int64(1), None, None) == 1
+    assert type(class_index(np.int64(1), None, 2)) is int
+
+
+@pytest.mark.parametrize(
+    ("target", "classes", "n", "match"),
+    [
+        ("MCI", ("NC", "AD"), 2, "one of 'NC', 'AD', got 'MCI'"),
+        ("AD", None, 2, "'AD' is a name, but this model names no classes"),
+        (2, None, 2, "class index from 0 to 1, got 2"),
+        (-1, None, 2, "class index from 0 to 1, got -1"),
+        (True, None, 2, "class index or name, got True"),
+        (np.True_, None, 2, "class index or name"),
+        (1.0, None, 2, "class index or name, got 1.0"),
+        (None, None, 2, "class index or name, got None"),
+    ],
+)
+def test_class_index_refuses(target, classes, n, match):
+    with refused(match):
+        class_index(target, classes, n)

@@ -1,0 +1,320 @@
+import hashlib
+import time
+import warnings
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glas3d.errors import GlasError, GlasWarning
+from glas3d.imaging.scan import load_scan
+from tests.imaging.cases import POSES, SHAPE, affine, data, patched, refused
+
+RAS = POSES["RAS"]
+RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+
+
+def nifti(values=None, pose=RAS):
+    return nib.Nifti1Image(data() if values is None else values, pose)
+
+
+def saved(image, path):
+    nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", [str, Path, nib.load])
+def test_a_path_and_an_image_are_the_same_scan(tmp_path, kind):
+    path = saved(nifti(), tmp_path / "a.nii.gz")
+    scan = load_scan(kind(path))
+    assert np.array_equal(scan.data, data())
+    assert scan.data.dtype == np.float32
+    np.testing.assert_array_equal(scan.affine, RAS)
+    assert scan.shape == SHAPE
+    assert scan.name == str(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "ending"),
+    [
+        (nib.Nifti1Image, ".nii"),
+        (nib.Nifti1Image, ".nii.gz"),
+        (nib.Nifti2Image, ".nii"),
+        (nib.Nifti2Image, ".nii.gz"),
+        (nib.Nifti1Pair, ".img"),
+        (nib.Nifti1Pair, ".hdr"),
+        (nib.MGHImage, ".mgz"),
+    ],
+)
+def test_every_format_is_read(tmp_path, make, ending):
+    scan = load_scan(saved(make(data(), POSES["oblique"].astype(np.float32)), tmp_path / f"brain{ending}"))
+    assert np.array_equal(scan.data, data())
+    np.testing.assert_allclose(scan.affine, POSES["oblique"], atol=1e-5)
+    assert scan.stem == "brain"
+
+
+@pytest.mark.parametrize(
+    "dtype", ["u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8", ">i2", ">u2", ">f4", ">f8"]
+)
+def test_every_data_type_keeps_its_values(tmp_path, dtype):
+    kind = np.dtype(dtype)
+    ends = (-1000.5, 4000.25) if kind.kind == "f" else (np.iinfo(kind).min, np.iinfo(kind).max)
+    values = np.random.default_rng(1).integers(0, 100, SHAPE).astype(kind)
+    values[0, 0, 0], values[6, 7, 8] = ends
+    header = nib.Nifti1Header(endianness=">" if dtype[0] == ">" else "<")
+    header.set_data_dtype(kind)
+    path = saved(nib.Nifti1Image(values, RAS, header), tmp_path / "a.nii")
+    assert path.read_bytes()[:4] == (348).to_bytes(4, "big" if dtype[0] == ">" else "little")
+    for img in (path, nib.load(path), nib.Nifti1Image(values, RAS, header)):
+        scan = load_scan(img)
+        assert np.array_equal(scan.data, values.astype(np.float32))
+        assert scan.data.dtype.isnative
+        assert scan.data.flags.c_contiguous
+
+
+def test_a_mask_of_zeros_and_ones_is_a_scan():
+    assert set(np.unique(load_scan(nifti((data() > 50).astype(np.uint8))).data)) == {0, 1}
+
+
+@pytest.mark.parametrize(("slope", "inter"), [(0.5, -3.0), (-2.0, 1e4), (1.0, 100.0), (np.nan, np.nan)])
+def test_intensities_are_scaled(tmp_path, slope, inter):
+    values = (data() * 10).astype(np.int16)
+    path = patched(saved(nifti(values), tmp_path / "a.nii"), scl_slope=slope, scl_inter=inter)
+    expected = values if np.isnan(slope) else values * slope + inter
+    np.testing.assert_allclose(load_scan(path).data, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("pose", POSES)
+def test_a_scan_keeps_its_own_axis_order_and_place(tmp_path, pose):
+    scan = load_scan(saved(nifti(pose=POSES[pose]), tmp_path / "a.nii.gz"))
+    assert np.array_equal(scan.data, data())
+    np.testing.assert_allclose(scan.affine, POSES[pose], atol=1e-5)
+    np.testing.assert_allclose(scan.spacing, (1, 1, 5) if pose == "1x1x5" else (2, 3, 4), atol=1e-5)
+    assert "".join(nib.aff2axcodes(POSES[pose])) in repr(scan)
+
+
+@pytest.mark.parametrize("extra", [(1,), (1, 1)])
+def test_one_volume_in_four_dimensions_is_a_scan(extra):
+    scan = load_scan(nifti(data().reshape(SHAPE + extra)))
+    assert np.array_equal(scan.data, data())
+    assert scan.like(scan.data).shape == SHAPE
+
+
+def test_nan_and_infinity_are_outside_the_brain():
+    values = data()
+    values[:2], values[2, 0, 0], values[2, 0, 1] = np.nan, np.inf, -np.inf
+    before, scan = values.copy(), load_scan(nifti(values))
+    bad = ~np.isfinite(before)
+    assert (scan.data[bad] == 0).all()
+    assert np.array_equal(scan.data[~bad], before[~bad])
+    np.testing.assert_array_equal(values, before)  # the caller's array is left alone
+
+
+def test_the_callers_image_is_left_alone(tmp_path):
+    img = nib.load(saved(nifti(), tmp_path / "a.nii.gz"))
+    load_scan(img)
+    assert not img.in_memory  # a cache would hold every scan of a cohort
+
+
+def test_the_hash_tells_files_and_images_apart(tmp_path):
+    path = saved(nifti(), tmp_path / "a.nii.gz")
+    assert load_scan(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    images = [nifti(), nifti(pose=POSES["LAS"]), nifti(data(seed=1))]
+    assert len({load_scan(img).sha256 for img in images}) == 3
+    assert load_scan(nifti()).sha256 == load_scan(nifti()).sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("brain.nii.gz", "brain"),
+        ("my.brain_T1w.nii", "my.brain_T1w"),
+        ("sub-01_T1w.nii.gz", "sub-01"),
+        ("sub-01_ses-2_space-MNI_T1w.nii.gz", "sub-01_ses-2_space-MNI"),
+        ("sub-01_ses-2.nii", "sub-01_ses-2"),
+        ("sub-01.nii.gz", "sub-01"),
+    ],
+)
+def test_the_stem_is_the_name_without_ending_and_bids_suffix(tmp_path, name, stem):
+    assert load_scan(saved(nifti(), tmp_path / name)).stem == stem
+    assert load_scan(nifti()).stem == "scan"
+
+
+# Bad scans: what was required, what came, and which file.
+
+
+def text(path):
+    path.write_text("this is no image\n" * 100)
+    return path
+
+
+BAD_FILES = {
+    "missing.nii.gz": (lambda p: p, "no such file"),
+    "folder.nii": (lambda p: p.mkdir() or p, "must be a file.*is a folder"),
+    "text.nii.gz": (text, "must be an image nibabel can read"),
+    "text.nii": (text, "must be an image nibabel can read"),
+    "text.txt": (text, "must be an image nibabel can read"),
+    "surface.gii": (lambda p: saved(nib.GiftiImage(), p), "must be a volume.*GiftiImage"),
+    "singular.nii": (lambda p: patched(saved(nifti(), p), srow_x=[0, 0, 0, 0]), "affine that can be invert"),
+    "nan.nii": (lambda p: patched(saved(nifti(), p), srow_y=[0, np.nan, 0, 0]), "affine that can be invert"),
+    "no-voxels.nii": (lambda p: patched(saved(nifti(), p), dim=[3, 0, 8, 9, 1, 1, 1, 1]), "must have voxels"),
+    "alien.nii": (lambda p: patched(saved(nifti(), p), magic=b"???"), "must be an image nibabel can read"),
+    "constant.nii.gz": (lambda p: saved(nifti(np.full(SHAPE, 7, "i2")), p), "varying intensities.*7 every"),
+    "zero.mgz": (lambda p: saved(nib.MGHImage(np.zeros(SHAPE, "f4"), RAS), p), "varying intensit.*0 every"),
+    "all-nan.nii.gz": (lambda p: saved(nifti(np.full(SHAPE, np.nan, "f4")), p), "finite intensities"),
+    "several.nii.gz": (lambda p: saved(nifti(data((*SHAPE, 2))), p), r"one 3D.*\(7, 8, 9, 2\).*2 volumes"),
+    "flat.nii": (lambda p: saved(nifti(data()[0]), p), r"one 3D volume.*\(8, 9\)"),
+    "complex.nii": (lambda p: saved(nifti(data().astype("c8")), p), "real numbers.*complex64"),
+    "colour.nii.gz": (lambda p: saved(nifti(np.zeros(SHAPE, RGB)), p), "real numbers.*R.*G.*B"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file_is_refused_in_one_line(tmp_path, name):
+    make, match = BAD_FILES[name]
+    path = make(tmp_path / name)
+    with refused(match, path):
+        load_scan(path)
+
+
+@pytest.mark.xfail(raises=nib.spatialimages.HeaderDataError, reason="HeaderDataError is no ValueError")
+def test_an_unknown_data_type_is_refused_in_one_line(tmp_path):
+    path = patched(saved(nifti(), tmp_path / "a.nii"), datatype=999)
+    with refused("must be an image nibabel can read", path):
+        load_scan(path)
+
+
+@pytest.mark.parametrize(
+    ("img", "match"),
+    [
+        (data(), "path or a nibabel image, got ndarray"),
+        (7, "path or a nibabel image, got int"),
+        (nib.Nifti1Image(data(), None), "affine that can be inverted.*none"),
+        (nifti(data((*SHAPE, 3))), r"the image has shape \(7, 8, 9, 3\)"),
+        (nifti(np.zeros(SHAPE, "f4")), "the image is 0 everywhere"),
+    ],
+)
+def test_a_bad_image_is_refused_in_one_line(img, match):
+    with refused(match):
+        load_scan(img)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".mgz"])
+@pytest.mark.parametrize("share", [0, 0.01, 0.2, 0.5, 0.9, 0.99])
+def test_a_truncated_file_is_refused(tmp_path, ending, share):
+    whole = saved((nib.MGHImage if ending == ".mgz" else nib.Nifti1Image)(data(), RAS), tmp_path / f"a{ending}")
+    content = whole.read_bytes()
+    whole.write_bytes(content[: int(share * len(content))])
+    with refused("must be an image nibabel can read|truncated or damaged", whole):
+        load_scan(whole)
+
+
+@pytest.mark.xfail(
+    raises=pytest.fail.Exception, reason="the trailer of a .nii.gz, with its checksum, is never read"
+)
+@pytest.mark.parametrize("lost", [1, 4, 8])
+def test_a_gzip_file_without_its_last_bytes_is_refused(tmp_path, lost):
+    path = saved(nifti(), tmp_path / "a.nii.gz")
+    path.write_bytes(path.read_bytes()[:-lost])
+    with refused("truncated or damaged", path):
+        load_scan(path)
+
+
+@pytest.mark.xfail(raises=AssertionError, reason="the checksum of a .nii.gz is never read")
+def test_a_damaged_gzip_file_is_never_read_as_other_intensities(tmp_path):
+    path = saved(nifti((data() * 300).astype(np.int16)), tmp_path / "a.nii.gz")
+    content, silent = path.read_bytes(), 0
+    for place in range(400, len(content), 97):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
+        try:
+            load_scan(path)
+        except GlasError:
+            continue
+        silent += 1
+    assert silent == 0
+
+
+def test_a_scan_without_sform_and_qform_is_taken_with_a_warning(tmp_path):
+    path = patched(saved(nifti(), tmp_path / "a.nii"), sform_code=0, qform_code=0)
+    with pytest.warns(GlasWarning, match="neither sform nor qform.*left") as caught:
+        scan = load_scan(path)
+    assert str(path) in str(caught[0].message)
+    assert caught[0].filename == __file__  # points at the caller
+    assert scan.shape == SHAPE
+
+
+# Scan.like: maps on the scan's own grid.
+
+
+def forms(header):
+    return [header.get_sform(coded=True), header.get_qform(coded=True)]
+
+
+def assert_same_place(image, other):
+    assert image.shape[:3] == other.shape[:3]
+    np.testing.assert_allclose(image.affine, other.affine, atol=2e-4)
+    for (one, code), (two, other_code) in zip(forms(image.header), forms(other.header), strict=True):
+        assert code == other_code
+        assert (one is None) == (two is None)
+        if one is not None:
+            np.testing.assert_allclose(one, two, atol=2e-4)
+
+
+def poses():
+    axes = st.sampled_from(["RAS", "LAS", "PSR", "LPI", "SAL", "IRP"])
+    spacing = st.tuples(*[st.floats(0.5, 5)] * 3)
+    angles = st.tuples(*[st.floats(-0.7, 0.7)] * 3)
+    origin = st.tuples(*[st.floats(-150, 150)] * 3)
+    return st.builds(affine, axes, spacing, angles, origin)
+
+
+@given(poses(), poses(), st.integers(0, 5), st.integers(0, 5), st.floats(-0.3, 0.3), st.booleans())
+def test_a_map_has_the_scans_sform_and_qform(tmp_path_factory, sform, qform, scode, qcode, shear, from_file):
+    folder = tmp_path_factory.mktemp("like")
+    img = nifti()
+    img.set_sform(sform @ np.array([[1, shear, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), scode)
+    img.set_qform(qform, qcode)
+    if from_file:
+        img = nib.load(saved(img, folder / "scan.nii"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if scode or qcode else "ignore", GlasWarning)
+        scan = load_scan(img)
+    values = data(seed=2)
+    out = scan.like(values)
+    assert isinstance(out, nib.Nifti1Image)
+    for one in (out, nib.load(saved(out, folder / "map.nii.gz"))):
+        assert_same_place(one, img)
+        assert one.get_data_dtype() == np.float32
+        assert np.array_equal(np.asarray(one.dataobj), values)
+        assert one.header.get_xyzt_units()[0] == "mm"
+
+
+@pytest.mark.parametrize(("make", "ending"), [(nib.Nifti2Image, ".nii.gz"), (nib.MGHImage, ".mgz")])
+@pytest.mark.parametrize("pose", POSES)
+def test_a_map_of_another_format_is_nifti_in_the_same_place(tmp_path, make, ending, pose):
+    path = saved(make(data(), POSES[pose].astype(np.float32)), tmp_path / f"a{ending}")
+    out = nib.load(saved(load_scan(path).like(data(seed=2)), tmp_path / "map.nii.gz"))
+    assert type(out) is nib.Nifti1Image
+    np.testing.assert_allclose(out.affine, nib.load(path).affine, atol=1e-4)
+    assert out.header["sform_code"] > 0
+    assert np.array_equal(np.asarray(out.dataobj), data(seed=2))
+
+
+def test_integer_scans_give_float_maps_without_scaling(tmp_path):
+    path = patched(saved(nifti(data().astype(np.int16)), tmp_path / "a.nii"), scl_slope=3, scl_inter=7)
+    values = data(seed=2) * np.float32(1e-6)
+    out = nib.load(saved(load_scan(path).like(values), tmp_path / "map.nii"))
+    assert np.array_equal(np.asarray(out.dataobj), values)
+
+
+def test_the_same_map_is_the_same_bytes(tmp_path, monkeypatch):
+    contents = []
+    for i, moment in enumerate((1e9, 1.7e9)):
+        monkeypatch.setattr(time, "time", lambda moment=moment: moment)
+        (tmp_path / str(i)).mkdir()
+        path = saved(load_scan(nifti()).like(data(seed=2)), tmp_path / str(i) / f"map{i}.nii.gz")
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
