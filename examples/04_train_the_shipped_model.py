@@ -108,7 +108,7 @@ def card(trained: list[dict], chosen: int) -> str:
         "  familiar to it.",
         "- Input: T1w, brain only, MNI space. Each scan is scaled by its own brightness, then standardised voxel by voxel with",
         "  `models/mean.nii.gz` and `models/std.nii.gz`; `models/reference.nii.gz` is the mean of the training controls, which",
-        "  `background=\"auto\"` puts in place of tissue.",
+        '  `background="auto"` puts in place of tissue.',
         f"- Shipped: the network of seed {trained[0]['seed']}. Made by `make model`.",
         "",
         f"## Accuracy on {UNSEEN_SIZE} participants no network has seen, a cohort a seed",

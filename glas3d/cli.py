@@ -66,9 +66,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _fail(message: str, status: int = 2) -> int:
-    err.print(
-        f"error: {' '.join(message.split())}", style="red", markup=False, highlight=False, soft_wrap=True
-    )
+    err.print(f"error: {' '.join(message.split())}", style="red", markup=False, highlight=False, soft_wrap=True)
     return status
 
 
@@ -168,9 +166,7 @@ def explain(
     assert isinstance(result, ScanExplanation)
     written = result.save(out)
     said = result.provenance["Target"]["class"]
-    _print_table(
-        result.table, f"{scan.name}: P({said}) = {result.explanation.probability:.3f}, ten best regions"
-    )
+    _print_table(result.table, f"{scan.name}: P({said}) = {result.explanation.probability:.3f}, ten best regions")
     _say(f"Written to {out}: {', '.join(path.name for path in written if path.suffix != '.json')}")
 
 
@@ -265,9 +261,7 @@ def demo(*, out: Path = Path("glas3d-demo"), participants: int = 24, seed: int =
     with _progress("participants") as tick:
         result = run_demo(out, participants=participants, seed=seed, tick=tick)
     _say(result.summary)
-    _print_table(
-        result.table, "Ten best regions of the AD group, beside the planted truth", planted=result.planted
-    )
+    _print_table(result.table, "Ten best regions of the AD group, beside the planted truth", planted=result.planted)
     _say(f"{result.found} of the {len(result.planted)} planted regions are among the first 8.")
     _say(f"Written to {out}; look at {result.figure}")
 

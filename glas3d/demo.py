@@ -124,9 +124,7 @@ def run_demo(
                 "SourceDatasets": [{"URL": "simulated"}],
             }
         )(scratch / "dataset_description.json")
-        (scratch / ".bidsignore").write_text(
-            "simulated/\ngroup/\n*_statmap.*\n*_regions.tsv\n", encoding="utf-8"
-        )
+        (scratch / ".bidsignore").write_text("simulated/\ngroup/\n*_statmap.*\n*_regions.tsv\n", encoding="utf-8")
         scratch.chmod(0o755)
         if out.exists():
             shutil.rmtree(out)
@@ -147,15 +145,14 @@ def run_demo(
 
 def _probability(predict: Predictor, path: Path, name: str) -> float:
     """``P(name)`` of one scan on the model's grid."""
-    assert predict.info.grid is not None and predict.classes is not None
+    assert predict.info.grid is not None
+    assert predict.classes is not None
     volume = torch.as_tensor(resample_scan(load_scan(path), predict.info.grid))[None]
     return float(predict.fit(volume)(volume[None])[0, predict.classes.index(name)])
 
 
 def _is_demo(out: Path) -> bool:
     try:
-        return bool(
-            json.loads((out / "dataset_description.json").read_text(encoding="utf-8"))["Name"] == _NAME
-        )
+        return bool(json.loads((out / "dataset_description.json").read_text(encoding="utf-8"))["Name"] == _NAME)
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -168,11 +168,7 @@ def explain_img(
         Regions that own no voxel, by name.
     """
     scan = load_scan(img)
-    info = (
-        predict.info
-        if isinstance(predict, Predictor)
-        else ModelInfo(name=getattr(predict, "__name__", "callable"))
-    )
+    info = predict.info if isinstance(predict, Predictor) else ModelInfo(name=getattr(predict, "__name__", "callable"))
     if info.channels not in (None, 1):
         raise GlasError(f"the model {info.name} takes {info.channels} input channels, a scan has 1")
     atlas = Atlas.load(search) if isinstance(search, str) else search if isinstance(search, Atlas) else None
@@ -189,9 +185,7 @@ def explain_img(
     if not data.any():
         raise GlasError(f"{scan.name} holds no signal on the grid of the model {info.name}, {grid.shape}")
     segments = None if atlas is None else atlas.segments(grid, point)
-    chosen = _scale(
-        info, grid, sigma_light, sigma_shadow, sigma_spatial, unit, settings.get("distance", "euclidean")
-    )
+    chosen = _scale(info, grid, sigma_light, sigma_shadow, sigma_spatial, unit, settings.get("distance", "euclidean"))
     reference, reference_name = _background(background, predict, info, data, grid)
     glas = GLAS(predict, background=reference, progress=progress, **chosen, **settings)
     targets = [target] if isinstance(target, str | int) else list(target)
@@ -199,11 +193,7 @@ def explain_img(
     explanations = glas.explain(data[None], targets, where, spacing=grid.spacing)  # type: ignore[arg-type]
     assert isinstance(explanations, tuple)
 
-    label = (
-        f"seg-{atlas.name}"
-        if atlas is not None
-        else f"desc-{'grid' if isinstance(search, Grid) else 'points'}"
-    )
+    label = f"seg-{atlas.name}" if atlas is not None else f"desc-{'grid' if isinstance(search, Grid) else 'points'}"
     classes = predict.classes if isinstance(predict, Predictor) else None
     results = []
     for explanation in explanations:
@@ -219,9 +209,7 @@ def explain_img(
             "SpaceCheck": None if space is None else space.__dict__,
             "GeneratedBy": generated_by(),
         }
-        entity = (
-            label if len(explanations) == 1 else f"{label}_label-{''.join(c for c in name if c.isalnum())}"
-        )
+        entity = label if len(explanations) == 1 else f"{label}_label-{''.join(c for c in name if c.isalnum())}"
         maps = _maps(explanation, scan, grid, atlas, glas)
         table = _table(explanation, grid, atlas)
         results.append(ScanExplanation(*maps, table, explanation, provenance, f"{scan.stem}_{entity}"))
@@ -333,9 +321,7 @@ def _search_record(search: Any, atlas: Atlas | None, explanation: Explanation) -
 def generated_by() -> list[dict[str, Any]]:
     """Software and versions, as BIDS wants them."""
     versions = {"torch": torch.__version__, "numpy": np.__version__, "nibabel": nib.__version__}
-    return [
-        {"Name": "glas3d", "Version": glas3d.__version__, "Python": platform.python_version(), **versions}
-    ]
+    return [{"Name": "glas3d", "Version": glas3d.__version__, "Python": platform.python_version(), **versions}]
 
 
 def write_json(content: dict[str, Any]) -> Callable[[Path], object]:
@@ -350,9 +336,7 @@ def write_json(content: dict[str, Any]) -> Callable[[Path], object]:
             value = value.item()
         return str(value) if isinstance(value, float) and not np.isfinite(value) else value
 
-    return lambda path: path.write_text(
-        json.dumps(plain(content), indent=2, sort_keys=True) + "\n", encoding="utf-8"
-    )
+    return lambda path: path.write_text(json.dumps(plain(content), indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def write_table(table: pd.DataFrame) -> Callable[[Path], object]:

@@ -1,10 +1,31 @@
 """One thread (tiny tensors; the cores are shared), and property tests that are quick and repeatable."""
 
 import hypothesis
+import pytest
 import torch
 
 torch.set_num_threads(1)
-hypothesis.settings.register_profile(
-    "glas3d", max_examples=20, deadline=None, derandomize=True, database=None
-)
+hypothesis.settings.register_profile("glas3d", max_examples=20, deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("glas3d")
+
+
+@pytest.fixture(scope="session")
+def aal():
+    """The shipped atlas."""
+    from glas3d.imaging.atlas import Atlas
+
+    return Atlas.load("AAL")
+
+
+@pytest.fixture(scope="session")
+def few(aal):
+    """Eight regions of AAL, for tests that are not about the forwards of a whole atlas."""
+    import nibabel as nib
+    import numpy as np
+
+    from glas3d.imaging.atlas import Atlas
+
+    table = aal.table[aal.table["name"].str.fullmatch("(Hippocampus|Amygdala|Putamen|Precuneus)_[LR]")]
+    labels = np.asarray(aal.labels_img.dataobj)
+    chosen = nib.Nifti1Image(np.where(np.isin(labels, table["index"]), labels, 0), aal.labels_img.affine)
+    return Atlas("few", chosen, table.reset_index(drop=True), "0" * 64, "MNI")

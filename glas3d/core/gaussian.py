@@ -124,8 +124,8 @@ def spots(
     return Spots(tuple(terms), kernel)
 
 
-def per_axis(value: float | Sequence[float], ndim: int, name: str) -> tuple[float, ...]:
-    """One positive number an axis from one number or one an axis.
+def per_axis(value: float | Sequence[float], ndim: int | None, name: str) -> tuple[float, ...]:
+    """One positive number an axis from one number or one an axis; without ``ndim``, as many as came.
 
     Infinity is a sigma: its spot is everywhere.
 
@@ -136,12 +136,12 @@ def per_axis(value: float | Sequence[float], ndim: int, name: str) -> tuple[floa
     """
     try:
         values = tuple(float(v) for v in np.atleast_1d(np.asarray(value, dtype=np.float64)))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # text, or a ragged list
         raise GlasError(f"{name} must be a number or one number an axis, got {value!r}") from None
-    if len(values) == 1:
-        values = values * ndim
-    if len(values) != ndim:
-        raise GlasError(f"{name} must be one number or {ndim} (one an axis), got {len(values)}: {value!r}")
-    if any(math.isnan(v) or v <= 0 for v in values):
+    if not values or any(math.isnan(v) or v <= 0 for v in values):
         raise GlasError(f"{name} must be greater than 0, got {value!r}")
+    if len(values) == 1:
+        values = values * (ndim or 1)
+    if ndim is not None and len(values) != ndim:
+        raise GlasError(f"{name} must be one number or {ndim} (one an axis), got {len(values)}: {value!r}")
     return values

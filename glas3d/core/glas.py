@@ -63,10 +63,12 @@ class Settings:
             if getattr(self, name) not in choices:
                 raise GlasError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         for name in ("sigma_light", "sigma_shadow", "sigma_spatial"):
-            value = getattr(self, name)
-            several = len(per_axis(value, np.size(value), name)) > 1
-            object.__setattr__(
-                self, name, tuple(float(v) for v in value) if several else float(np.ravel(value)[0])
+            values = per_axis(getattr(self, name), None, name)
+            object.__setattr__(self, name, values if len(values) > 1 else values[0])
+        if self.distance == "euclidean" and np.unique(self.sigma_spatial).size > 1:
+            raise GlasError(
+                f'sigma_spatial must be one number for distance="euclidean", got {self.sigma_spatial}; '
+                'distance="squared" takes one an axis'
             )
         if not (isinstance(self.gamma, int | float) and 0 <= self.gamma < float("inf")):
             raise GlasError(f"gamma must be 0 or a positive number, got {self.gamma!r}")
@@ -238,7 +240,8 @@ class GLAS:
         GlasError
             Input that does not fit; the message says what was required and what came.
         """
-        targets = [target] if isinstance(target, str | int | np.integer) else list(target)
+        single = isinstance(target, str | int | float | np.generic) or target is None
+        targets: list[Any] = [target] if single else list(target)  # type: ignore[arg-type]
         if not targets:
             raise GlasError("target must be a class index or name or some of them, got an empty sequence")
         settings = self.settings
@@ -246,13 +249,14 @@ class GLAS:
         shape = tuple(array.shape[1:])
         if settings.unit == "mm" and spacing is None:
             raise GlasError('unit="mm" needs the spacing: the size of a voxel in mm, one an axis')
-        voxel = (
-            per_axis(spacing, len(shape), "spacing")
-            if settings.unit == "mm" and spacing is not None
-            else None
-        )
+        voxel = None
+        if settings.unit == "mm" and spacing is not None:
+            voxel = per_axis(spacing, len(shape), "spacing")
+            if not np.isfinite(voxel).all():
+                raise GlasError(f"spacing must be finite, got {spacing!r}")
         light_sigma = per_axis(settings.sigma_light, len(shape), "sigma_light")
         shadow_sigma = per_axis(settings.sigma_shadow, len(shape), "sigma_shadow")
+        per_axis(settings.sigma_spatial, len(shape), "sigma_spatial")
         points, segments = resolve(search, shape)
         device = torch.device(getattr(self.predict, "device", "cpu"))
         fit = getattr(self.predict, "fit", None)
@@ -296,7 +300,7 @@ class GLAS:
             )
 
         explanations = tuple(explanation(column) for column in columns)
-        return explanations[0] if isinstance(target, str | int | np.integer) else explanations
+        return explanations[0] if single else explanations
 
     def spread(
         self,
@@ -314,31 +318,14 @@ class GLAS:
 
 def _checked(volume: np.ndarray | torch.Tensor) -> torch.Tensor:
     """The volume as float32 on the CPU."""
-    try:
-        array = (
-            volume.detach()
-            if isinstance(volume, torch.Tensor)
-            else torch.as_tensor(_native(np.asarray(volume)))
-        )
-        array = array.to(device="cpu", dtype=torch.float32)
-    except (TypeError, ValueError):
-        raise GlasError(
-            f"a volume must be an array of numbers (c, *spatial), got {type(volume).__name__}"
-        ) from None
+    array = _float32(volume)
+    if array is None:
+        raise GlasError(f"a volume must be an array of numbers (c, *spatial), got {type(volume).__name__}")
     if array.ndim not in (3, 4) or array.numel() == 0:
-        raise GlasError(
-            f"a volume must be (c, *spatial) with two or three spatial axes, got {tuple(array.shape)}"
-        )
+        raise GlasError(f"a volume must be (c, *spatial) with two or three spatial axes, got {tuple(array.shape)}")
     if not torch.isfinite(array).all():
-        raise GlasError(
-            f"a volume must hold finite numbers, got NaN or infinity in one of {tuple(array.shape)}"
-        )
+        raise GlasError(f"a volume must hold finite numbers, got NaN or infinity in one of {tuple(array.shape)}")
     return array.contiguous()
-
-
-def _native(array: np.ndarray) -> np.ndarray:
-    """Torch takes neither foreign byte order nor unsigned integers wider than a byte."""
-    return array.astype(np.float32) if array.dtype.kind in "uif" else array
 
 
 def _reference(background: Background, volume: torch.Tensor) -> torch.Tensor:
@@ -349,17 +336,30 @@ def _reference(background: Background, volume: torch.Tensor) -> torch.Tensor:
     GlasError
         Not finite, or a shape that is neither ``(*spatial)`` nor ``(c, *spatial)``.
     """
-    try:
-        reference = torch.as_tensor(background).detach().to(device="cpu", dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError):
-        raise GlasError(f"background must be a number or an image, got {background!r:.80}") from None
+    reference = _float32(background)
+    if reference is None:
+        raise GlasError(f"background must be a number or an image, got {type(background).__name__}")
     if reference.ndim and tuple(reference.shape) not in (tuple(volume.shape), tuple(volume.shape[1:])):
-        raise GlasError(
-            f"background must be a number or of shape {tuple(volume.shape)}, got {tuple(reference.shape)}"
-        )
+        raise GlasError(f"background must be a number or of shape {tuple(volume.shape)}, got {tuple(reference.shape)}")
     if not torch.isfinite(reference).all():
         raise GlasError("background must hold finite numbers, got NaN or infinity")
     return reference.expand(volume.shape).contiguous()
+
+
+def _float32(values: object) -> torch.Tensor | None:
+    """A number or array as a float32 tensor on the CPU; None when it holds no real numbers.
+
+    NumPy converts first: torch takes neither foreign byte order, nor negative strides, nor wide unsigned integers.
+    """
+    if isinstance(values, torch.Tensor):
+        return None if values.is_complex() else values.detach().to(device="cpu", dtype=torch.float32)
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "biuf":
+            return None
+        return torch.from_numpy(np.array(array, dtype=np.float32))
+    except (TypeError, ValueError):
+        return None
 
 
 @contextmanager

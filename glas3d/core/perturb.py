@@ -9,9 +9,7 @@ import torch
 from glas3d.core.gaussian import Spots
 
 
-def blend(
-    background: torch.Tensor, volume: torch.Tensor, masks: torch.Tensor, out: torch.Tensor
-) -> torch.Tensor:
+def blend(background: torch.Tensor, volume: torch.Tensor, masks: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """Keep the volume where the mask is 1 and the background where it is 0.
 
     ``out = volume * G + background * (1 - G)``: with the volume first this is light (Eq. 1), with the
@@ -26,7 +24,8 @@ def blend(
     out
         ``(b, c, *spatial)``; overwritten.
     """
-    return torch.addcmul(background, volume - background, masks.unsqueeze(1), out=out)
+    # lerp is exact where the mask is 0 or 1
+    return torch.lerp(background, volume, masks.unsqueeze(1), out=out)
 
 
 class Perturbations:

@@ -26,9 +26,7 @@ def ask(predict: Predict, batch: torch.Tensor) -> np.ndarray:
     """
     answer = predict(batch)
     try:
-        probabilities = (
-            answer.detach() if isinstance(answer, torch.Tensor) else torch.as_tensor(np.asarray(answer))
-        )
+        probabilities = answer.detach() if isinstance(answer, torch.Tensor) else torch.as_tensor(np.asarray(answer))
         probabilities = probabilities.to(device="cpu", dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
         raise GlasError(

@@ -61,9 +61,7 @@ class Grid:
         if len(cells) != len(shape):
             raise GlasError(f"Grid{cells} has {len(cells)} axes, the volume has {len(shape)}: {tuple(shape)}")
         if any(k > n for k, n in zip(cells, shape, strict=True)):
-            raise GlasError(
-                f"a grid cannot have more cells than voxels: k={self.k} on a volume of {tuple(shape)}"
-            )
+            raise GlasError(f"a grid cannot have more cells than voxels: k={self.k} on a volume of {tuple(shape)}")
         axes = [(np.arange(k) + 0.5) * n / k - 0.5 for k, n in zip(cells, shape, strict=True)]
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(shape))
 
@@ -112,11 +110,8 @@ class Segments:
             Labels that are not whole numbers, or no segment at all.
         """
         labels = np.asarray(labels)
-        if labels.dtype.kind not in "iub":
-            if not np.array_equal(labels, np.rint(labels)):
-                raise GlasError(
-                    f"segment labels must be whole numbers, got {labels.dtype} values with fractions"
-                )
+        if labels.dtype.kind not in "iub" and not np.array_equal(labels, np.rint(labels)):
+            raise GlasError(f"segment labels must be whole numbers, got {labels.dtype} values with fractions")
         if point not in ("centroid", "medoid"):
             raise GlasError(f'point must be "centroid" or "medoid", got {point!r}')
         labels = labels.astype(np.int64)
@@ -126,9 +121,7 @@ class Segments:
             raise GlasError("every segment needs a label value of its own, got one twice")
         kept = wanted[np.isin(wanted, present)]
         if kept.size == 0:
-            raise GlasError(
-                f"no segment lies in the volume of {labels.shape}: none of its labels was asked for"
-            )
+            raise GlasError(f"no segment lies in the volume of {labels.shape}: none of its labels was asked for")
         coordinates = np.indices(labels.shape).reshape(labels.ndim, -1)
         inverse = inverse.ravel()
         means = np.stack([np.bincount(inverse, weights=c) / counts for c in coordinates], axis=1)
@@ -171,9 +164,7 @@ def paint(labels: np.ndarray, index: np.ndarray, values: np.ndarray) -> np.ndarr
 Search = Grid | Segments | np.ndarray
 
 
-def resolve(
-    search: Search | Sequence[Sequence[float]], shape: Sequence[int]
-) -> tuple[np.ndarray, Segments | None]:
+def resolve(search: Search | Sequence[Sequence[float]], shape: Sequence[int]) -> tuple[np.ndarray, Segments | None]:
     """The points of a search on a volume, and its segments when it has any.
 
     Parameters
@@ -214,7 +205,5 @@ def resolve(
                 f"got {came}"
             )
     if search.labels.shape != shape:
-        raise GlasError(
-            f"segments must be on the volume's grid: labels {search.labels.shape}, volume {shape}"
-        )
+        raise GlasError(f"segments must be on the volume's grid: labels {search.labels.shape}, volume {shape}")
     return search.points, search

@@ -150,14 +150,10 @@ class Atlas:
         except GlasError:
             if labels.any():
                 raise
-            raise GlasError(
-                f"the atlas {self.name} does not overlap the scan's grid of {grid.shape}"
-            ) from None
+            raise GlasError(f"the atlas {self.name} does not overlap the scan's grid of {grid.shape}") from None
         lost = self.table.loc[~self.table["index"].isin(segments.index), "name"]
         if len(lost):
-            message = (
-                f"{len(lost)} regions of {self.name} own no voxel of the grid {grid.shape}: {', '.join(lost)}"
-            )
+            message = f"{len(lost)} regions of {self.name} own no voxel of the grid {grid.shape}: {', '.join(lost)}"
             warnings.warn(message, GlasWarning, stacklevel=2)
         return segments
 
@@ -179,15 +175,11 @@ def _read_table(tsv: Path) -> pd.DataFrame:
         raise GlasError(f"an atlas table must be tab-separated text, {tsv} is not") from None
     missing = [column for column in ("index", "name") if column not in table]
     if missing:
-        raise GlasError(
-            f"an atlas table must have the columns index and name, {tsv} has {', '.join(table.columns)}"
-        )
+        raise GlasError(f"an atlas table must have the columns index and name, {tsv} has {', '.join(table.columns)}")
     try:
         table["index"] = table["index"].astype("int64")
     except ValueError:
-        raise GlasError(
-            f"the column index of an atlas table must hold whole numbers, {tsv} does not"
-        ) from None
+        raise GlasError(f"the column index of an atlas table must hold whole numbers, {tsv} does not") from None
     table = table[table["index"] != 0].reset_index(drop=True)
     twice = table.loc[table["index"].duplicated(), "index"]
     if len(twice):

@@ -140,9 +140,7 @@ def _read(path: Path) -> SpatialImage:
     try:
         image: Any = nib.load(path)
     except (ImageFileError, OSError, EOFError, zlib.error, ValueError, TypeError, KeyError) as error:
-        raise GlasError(
-            f"a scan must be an image nibabel can read, {path} is not: {_first_line(error)}"
-        ) from None
+        raise GlasError(f"a scan must be an image nibabel can read, {path} is not: {_first_line(error)}") from None
     if not isinstance(image, SpatialImage):
         raise GlasError(f"a scan must be a volume, {path} is a {type(image).__name__}")
     return image
@@ -164,9 +162,7 @@ def _intensities(image: SpatialImage, name: str) -> np.ndarray:
         with np.errstate(all="ignore"):
             data = np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
     except (OSError, EOFError, zlib.error, ValueError, MemoryError) as error:
-        raise GlasError(
-            f"a scan must be complete, {name} is truncated or damaged: {_first_line(error)}"
-        ) from None
+        raise GlasError(f"a scan must be complete, {name} is truncated or damaged: {_first_line(error)}") from None
     finite = np.isfinite(data)
     if not finite.any():
         raise GlasError(f"a scan must hold finite intensities, {name} holds none")
@@ -180,10 +176,8 @@ def _intensities(image: SpatialImage, name: str) -> np.ndarray:
 def _affine(image: SpatialImage, name: str) -> np.ndarray:
     affine = None if image.affine is None else np.asarray(image.affine, dtype=np.float64)
     if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise GlasError(
-            f"a scan must have an affine that can be inverted, {name} has "
-            f"{'none' if affine is None else np.array2string(affine[:3], precision=3, separator=',').replace(chr(10), '')}"
-        )
+        came = "none" if affine is None else " ".join(np.array2string(affine[:3], precision=3).split())
+        raise GlasError(f"a scan must have an affine that can be inverted, {name} has {came}")
     header = image.header
     if isinstance(header, nib.Nifti1Header) and not (header["sform_code"] or header["qform_code"]):
         # stacklevel: load_scan's caller

@@ -76,9 +76,7 @@ def mni_grid(resolution: float) -> VoxelGrid:
     return VoxelGrid((int(counts[0]), int(counts[1]), int(counts[2])), affine)
 
 
-def resample(
-    img: SpatialImage, grid: VoxelGrid, interpolation: Literal["linear", "nearest"] = "linear"
-) -> np.ndarray:
+def resample(img: SpatialImage, grid: VoxelGrid, interpolation: Literal["linear", "nearest"] = "linear") -> np.ndarray:
     """The values of an image on another grid; 0 outside its field of view.
 
     Linear resampling to larger voxels smooths first, so that a coarse voxel is an average rather than one
@@ -197,9 +195,7 @@ def check_space(scan: Scan) -> SpaceCheck:
     if not bright.any():
         return SpaceCheck(coverage, float("inf"), 0.0, 0.0)
     spacing = np.array(grid.spacing)
-    distance = float(
-        np.linalg.norm((np.argwhere(bright).mean(axis=0) - np.argwhere(brain).mean(axis=0)) * spacing)
-    )
+    distance = float(np.linalg.norm((np.argwhere(bright).mean(axis=0) - np.argwhere(brain).mean(axis=0)) * spacing))
     inside = values[brain]
     correlation = 0.0
     if inside.std() > 0:

@@ -64,7 +64,7 @@ def load_model(
         return _load_bundle(path, activation, device)
     if path.suffix in _PICKLED and path.exists():
         raise GlasError(
-            f"a model must be a MONAI bundle folder with safetensors weights, {path} is a pickle, which can run any code"
+            f"a model must be a MONAI bundle folder with safetensors weights, {path} is a pickle: it can run any code"
         )
     if ":" in text and not path.exists():
         return _load_factory(text)
@@ -126,9 +126,7 @@ def _load_bundle(place: Path, activation: Activation | None, device: str | torch
 
 
 def _network(place: Path) -> nn.Module:
-    configs = [
-        p for p in (place / "configs" / f"inference.{end}" for end in ("json", "yaml", "yml")) if p.is_file()
-    ]
+    configs = [p for p in (place / "configs" / f"inference.{end}" for end in ("json", "yaml", "yml")) if p.is_file()]
     if not configs:
         raise GlasError(f"a bundle must describe its network in configs/inference.json, {place} has none")
     try:
@@ -139,9 +137,7 @@ def _network(place: Path) -> nn.Module:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise GlasError(f"the network_def of {configs[0]} cannot be made: {reason}") from error
     if not isinstance(net, nn.Module):
-        raise GlasError(
-            f"the network_def of {configs[0]} must be a torch module, it is a {type(net).__name__}"
-        )
+        raise GlasError(f"the network_def of {configs[0]} must be a torch module, it is a {type(net).__name__}")
     return net
 
 
@@ -157,9 +153,7 @@ def _volumes(place: Path) -> tuple[np.ndarray | None, Standardisation | None, Vo
     if not all(grid.same_as(grids[0]) for grid in grids):
         raise GlasError(f"the volumes in {place / 'models'} must share one grid")
     if ("mean" in found) != ("std" in found):
-        raise GlasError(
-            f"a standardisation needs mean.nii.gz and std.nii.gz, {place / 'models'} has one of them"
-        )
+        raise GlasError(f"a standardisation needs mean.nii.gz and std.nii.gz, {place / 'models'} has one of them")
     transform = None
     if "mean" in found:
         mean, std = (torch.as_tensor(found[name].data).unsqueeze(0) for name in ("mean", "std"))
@@ -182,9 +176,7 @@ def _try(predictor: Predictor, place: Path, channels: int, grid: VoxelGrid, outp
 
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise GlasError(
-            f"a MONAI bundle must hold {path.parent.name}/{path.name}, {path.parent.parent} does not"
-        )
+        raise GlasError(f"a MONAI bundle must hold {path.parent.name}/{path.name}, {path.parent.parent} does not")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -108,7 +108,8 @@ def train(
             "classifier", net, classify, recipe.epochs,
             scaled, labels, standardisation, reference, recipe, generator, report,
         )  # fmt: skip
-    return net.eval(), standardisation
+    net.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return net, standardisation
 
 
 def _descend(
@@ -124,10 +125,9 @@ def _descend(
     generator: torch.Generator,
     report: Report,
 ) -> None:
-    module.train()
-    optimiser = torch.optim.AdamW(
-        module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
+    # channels last: the convolutions of few filters are a third faster for it
+    module.train().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    optimiser = torch.optim.AdamW(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     steps = max(1, len(scaled) // recipe.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, max_lr=recipe.learning_rate, total_steps=epochs * steps, pct_start=0.15
@@ -140,7 +140,8 @@ def _descend(
             batch = scaled[chosen]
             if reference is not None:
                 batch = light_or_shade(batch, reference, recipe, generator)
-            loss = loss_of((batch - standardisation.mean) / standardisation.std, labels[chosen])
+            standardised = (batch - standardisation.mean) / standardisation.std
+            loss = loss_of(standardised.contiguous(memory_format=torch.channels_last_3d), labels[chosen])
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

@@ -90,9 +90,7 @@ def best_regions_figure(
             colorbar=True,
             cbar_tick_format="%.2g",
         )
-        figure.text(
-            0.02, 0.455, "Saliency by region (axial slices, z in mm; L and R are the head's)", fontsize=11
-        )
+        figure.text(0.02, 0.455, "Saliency by region (axial slices, z in mm; L and R are the head's)", fontsize=11)
         figure.text(0.02, 0.945, title, fontsize=14, weight="bold")
     except BaseException:
         plt.close(figure)

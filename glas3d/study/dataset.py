@@ -137,9 +137,7 @@ def _write(place: Path, simulation: Simulation, tick: Callable[[int, int], None]
             "BIDSVersion": "1.10.0",
             "DatasetType": "derivative",
             "License": "CC0",
-            "GeneratedBy": [
-                generated_by()[0] | {"Description": json.dumps(asdict(simulation), sort_keys=True)}
-            ],
+            "GeneratedBy": [generated_by()[0] | {"Description": json.dumps(asdict(simulation), sort_keys=True)}],
         }
     )(place / "dataset_description.json")
     (place / "README.md").write_text(_README, encoding="utf-8")
@@ -149,9 +147,7 @@ def _write(place: Path, simulation: Simulation, tick: Callable[[int, int], None]
 
 def _write_truth(place: Path, simulation: Simulation, made: list[Participant]) -> None:
     place.mkdir()
-    nib.save(
-        scan_img(simulation, truth(simulation.resolution)), place / f"space-{MNI}_desc-planted_dseg.nii.gz"
-    )
+    nib.save(scan_img(simulation, truth(simulation.resolution)), place / f"space-{MNI}_desc-planted_dseg.nii.gz")
     table = Atlas.load("AAL").table
     table = table.assign(planted=table["name"].isin(PLANTED).astype(int))
     write_table(table)(place / "desc-planted_regions.tsv")
@@ -162,9 +158,9 @@ def _write_truth(place: Path, simulation: Simulation, made: list[Participant]) -
 
 _README = """# Simulated Alzheimer's disease and normal controls
 
-Every volume is the ICBM152 2009a symmetric T1w template, aged, for group AD thinned in six AAL regions (hippocampus,
-amygdala and inferior temporal gyrus, both sides), deformed smoothly, and recorded with a bias field, noise and a scale of
-the site's scanner. No person was scanned. What is to be found is known, and written in `truth/`:
+Every volume is the ICBM152 2009a symmetric T1w template, aged, for group AD thinned in six AAL regions
+(hippocampus, amygdala and inferior temporal gyrus, both sides), deformed smoothly, and recorded with a bias field,
+noise and a scale of the site's scanner. No person was scanned. What is to be found is known, and written in `truth/`:
 
 - `desc-planted_regions.tsv`: every AAL region, and whether disease was planted in it
 - `space-MNI152NLin2009aSym_desc-planted_dseg.nii.gz`: where, by AAL label

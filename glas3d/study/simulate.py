@@ -134,9 +134,7 @@ def participant(simulation: Simulation, number: int) -> Participant:
     resolution, grid = simulation.resolution, simulation.grid
     t1, grey = template_on(resolution), template_on(resolution, "gm")
     regions, hippocampus = _planted_on(resolution)
-    lost = np.clip(
-        ageing * (1 + (_RELATIVE_AGEING - 1) * hippocampus) + np.tensordot(severity, regions, 1), 0, 1
-    )
+    lost = np.clip(ageing * (1 + (_RELATIVE_AGEING - 1) * hippocampus) + np.tensordot(severity, regions, 1), 0, 1)
     # lost grey matter is filled by fluid
     tissue = t1 - lost * grey * np.maximum(t1 - _CSF, 0)
 
@@ -183,9 +181,7 @@ def _planted_on(resolution: float) -> tuple[np.ndarray, np.ndarray]:
 def _brain(resolution: float) -> np.ndarray:
     """Share of brain in a voxel."""
     t1 = template()
-    return resample(
-        type(t1)((np.asarray(t1.dataobj) > 0.05).astype(np.float32), t1.affine), mni_grid(resolution)
-    )
+    return resample(type(t1)((np.asarray(t1.dataobj) > 0.05).astype(np.float32), t1.affine), mni_grid(resolution))
 
 
 class _Lattice:
@@ -198,9 +194,7 @@ class _Lattice:
 
     def __init__(self, grid: VoxelGrid) -> None:
         self._shape = tuple(np.ceil((self._HIGH - self._LOW) / _LATTICE_MM).astype(int) + 1)
-        axes = [
-            np.arange(n) * s + o for n, s, o in zip(grid.shape, grid.spacing, grid.affine[:3, 3], strict=True)
-        ]
+        axes = [np.arange(n) * s + o for n, s, o in zip(grid.shape, grid.spacing, grid.affine[:3, 3], strict=True)]
         positions = [(a - low) / _LATTICE_MM for a, low in zip(axes, self._LOW, strict=True)]
         self._weights = [_spline(p, n) for p, n in zip(positions, self._shape, strict=True)]
 

@@ -37,9 +37,7 @@ def mask(mu, shape, sigma, kernel="gaussian", spacing=None):
     g = np.empty(shape)
     for x in np.ndindex(*shape):
         if kernel == "gaussian":
-            g[x] = math.exp(
-                -squared_distance(x, mu, [s / each for s, each in zip(spacing, sigma, strict=True)]) / 2
-            )
+            g[x] = math.exp(-squared_distance(x, mu, [s / each for s, each in zip(spacing, sigma, strict=True)]) / 2)
         else:
             g[x] = math.exp(-math.sqrt(squared_distance(x, mu, spacing)) / sigma[0] ** 2)
     return g

@@ -1,5 +1,7 @@
 """Bad use ends in one clear sentence: what was required, and what came."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -21,10 +23,9 @@ SIGMA_NAMES = ("sigma_light", "sigma_shadow", "sigma_spatial")
         ((2.0, 0.0), r"must be greater than 0, got \(2.0, 0.0\)"),
         (None, "must be greater than 0, got None"),
         ("wide", "must be a number or one number an axis, got 'wide'"),
-        pytest.param((), "number", marks=pytest.mark.xfail(
-            strict=True, raises=IndexError, reason="an empty sigma ends in an IndexError")),
+        ((), r"must be greater than 0, got \(\)"),
     ],
-)  # fmt: skip
+)
 def test_sigmas(name, value, match):
     with refused(f"{name}.*{match}"):
         GLAS(PREDICT, **{name: value})
@@ -73,25 +74,30 @@ def test_as_many_sigmas_as_axes(name):
     assert not asked.batches
 
 
-LATE = pytest.mark.xfail(strict=True, reason="sigma_spatial meets the volume only after all forwards")
-
-
 @pytest.mark.parametrize(
-    ("settings", "match", "forwards"),
-    [
-        ({"sigma_spatial": (1, 2, 3)}, "sigma_spatial must be one number or 2 .*got 3", None),
-        pytest.param({"sigma_spatial": (1, 2, 3)}, "sigma_spatial", 0, marks=LATE),
-        ({"sigma_spatial": (1, 2)}, r"one sigma for all axes, got \(1.0, 2.0\)", None),
-        pytest.param({"sigma_spatial": (1, 2)}, "one sigma", 0, marks=LATE),
-        pytest.param({"sigma_spatial": (1, 2)}, "(?s)sigma_spatial.*squared", None, marks=pytest.mark.xfail(
-            strict=True, reason='it speaks of the kernel and advises kernel="gaussian", no cure here')),
-    ],
-)  # fmt: skip
-def test_a_spatial_sigma_that_does_not_fit(settings, match, forwards):
+    "settings",
+    [{"sigma_spatial": (2, 2, 2)}, {"sigma_spatial": (1, 2, 3), "distance": "squared"}],
+    ids=["euclidean", "squared"],
+)
+def test_as_many_spatial_sigmas_as_axes(settings):
     asked = Recorder(PREDICT)
-    with refused(match):
+    with refused(r"sigma_spatial must be one number or 2 \(one an axis\), got 3"):
         GLAS(asked, batch_size=2, **settings).explain(volume((7, 9)), 1, Grid(2))
-    assert forwards is None or len(asked.batches) == forwards
+    assert not asked.batches
+
+
+@pytest.mark.parametrize("sigma", [(1.0, 2.0), (1.0, 2.0, 3.0)])
+def test_the_euclidean_distance_takes_one_spatial_sigma(sigma):
+    said = (
+        f'sigma_spatial must be one number for distance="euclidean", got {sigma}; distance="squared" takes one an axis'
+    )
+    with refused(f"^{re.escape(said)}$"):
+        GLAS(PREDICT, sigma_spatial=sigma)
+    asked = Recorder(PREDICT)
+    image = volume((7, 8, 9)[-len(sigma) :])
+    for fitting in ({"sigma_spatial": sigma, "distance": "squared"}, {"sigma_spatial": (2,) * len(sigma)}):
+        GLAS(asked, batch_size=99, **fitting).explain(image, 1, Grid(2))
+    assert len(asked.batches) == 2
 
 
 @pytest.mark.parametrize("name", ["sigma_light", "sigma_shadow"])
@@ -145,8 +151,8 @@ def test_volumes(image, match):
         (np.zeros(1), r"got \(1,\)"),
         (float("nan"), "background must hold finite numbers"),
         (np.full((7, 9), np.inf), "background must hold finite numbers"),
-        ("blur", "background must be a number or an image, got 'blur'"),
-        (None, "background must be a number or an image, got None"),
+        ("blur", "background must be a number or an image, got str"),
+        (None, "background must be a number or an image, got NoneType"),
     ],
 )
 def test_backgrounds(background, match):

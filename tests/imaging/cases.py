@@ -1,15 +1,18 @@
-"""What the tests of imaging and explain look at: small images in every pose, heads, and a model that is known."""
+"""What the tests of imaging and explain look at: small images in every pose, heads, a known model."""
 
 from contextlib import contextmanager
+from functools import cache
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from nibabel.eulerangles import euler2mat
 
 from glas3d.errors import GlasError
-from glas3d.imaging.space import VoxelGrid, resample, template
+from glas3d.imaging.space import VoxelGrid, mni_grid, resample, template_on
+from glas3d.predict.predictor import ModelInfo, Predictor
 
 SHAPE = (7, 8, 9)
 
@@ -36,6 +39,14 @@ POSES = {
     "oblique-LPS": affine("LPS", angles=(-0.4, 0.1, 0.2)),
     "1x1x5": affine(spacing=(1.0, 1.0, 5.0)),
 }
+
+
+def around(pose, shape, grid):
+    """A pose moved so that a volume of ``shape`` has its middle in the middle of ``grid``."""
+    placed, middle = POSES[pose].copy(), [(np.array(n) - 1) / 2 for n in (grid.shape, shape)]
+    placed[:3, 3] += nib.affines.apply_affine(grid.affine, middle[0])
+    placed[:3, 3] -= nib.affines.apply_affine(POSES[pose], middle[1])
+    return placed
 
 
 def patched(path, **fields):
@@ -77,9 +88,14 @@ def head_grid(axes="RAS", mm=6.0, angles=(0.0, 0.0, 0.0)):
     return VoxelGrid(tuple(int(n) for n in shape), placed)
 
 
+@cache
+def _head(grid, tissue):
+    return resample(nib.Nifti1Image(template_on(2, tissue), mni_grid(2).affine), grid)
+
+
 def head(grid, scale=700.0, tissue="t1"):
     """The template on a grid, in raw units like a scanner's."""
-    return nib.Nifti1Image(resample(template(tissue), grid) * np.float32(scale), grid.affine)
+    return nib.Nifti1Image(_head(grid, tissue) * np.float32(scale), grid.affine)
 
 
 HEADS = {
@@ -101,3 +117,28 @@ def planted(img, mask):
         return torch.stack([1 - p, p], dim=1)
 
     return region
+
+
+def mask_of(atlas, grid, name="Hippocampus_L"):
+    return atlas.on(grid) == int(atlas.table.set_index("name").loc[name, "index"])
+
+
+def seen(img, atlas, name="Hippocampus_L"):
+    """A model of this scan that looks at one region only."""
+    return planted(img, mask_of(atlas, VoxelGrid(img.shape, img.affine), name))
+
+
+def values(img):
+    return np.asarray(img.dataobj)
+
+
+def with_info(predict, **info):
+    classes = info.pop("classes", ("NC", "AD"))
+    transform = info.pop("transform", None)
+    model = ModelInfo(name="toy", **info)
+    return Predictor(predict, activation="none", transform=transform, classes=classes, device="cpu", info=model)
+
+
+def assert_same(one, other, rtol=1e-5):
+    pd.testing.assert_frame_equal(one.table, other.table, rtol=rtol)
+    np.testing.assert_allclose(values(one.saliency_img), values(other.saliency_img), rtol=rtol)

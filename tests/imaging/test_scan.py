@@ -212,9 +212,7 @@ def test_a_truncated_file_is_refused(tmp_path, ending, share):
         load_scan(whole)
 
 
-@pytest.mark.xfail(
-    raises=pytest.fail.Exception, reason="the trailer of a .nii.gz, with its checksum, is never read"
-)
+@pytest.mark.xfail(raises=pytest.fail.Exception, reason="the trailer of a .nii.gz, with its checksum, is never read")
 @pytest.mark.parametrize("lost", [1, 4, 8])
 def test_a_gzip_file_without_its_last_bytes_is_refused(tmp_path, lost):
     path = saved(nifti(), tmp_path / "a.nii.gz")

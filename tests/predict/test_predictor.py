@@ -83,7 +83,6 @@ def test_what_is_no_model_no_transform_no_device_is_refused():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-@pytest.mark.xfail(strict=True, raises=(AssertionError, RuntimeError), reason="torch's own error comes through")
 def test_a_device_this_machine_does_not_have_is_refused():
     with refused("device.*cuda"):
         Predictor(TinyNet(SHAPE), device="cuda")

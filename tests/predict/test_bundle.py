@@ -1,0 +1,344 @@
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from glas3d import GlasError, Predictor, load_model
+from glas3d.predict.transform import Standardisation
+from tests import bundles
+
+DATA = "network_data_format"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return bundles.write(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def mine(bundle, tmp_path):
+    """A copy to spoil."""
+    return shutil.copytree(bundle, tmp_path / "mine")
+
+
+def edit(change, file="metadata"):
+    """What changes a bundle's JSON file."""
+
+    def spoil(place):
+        path = place / "configs" / f"{file}.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return spoil
+
+
+def volume(name, values=None, affine=bundles.GRID.affine):
+    """What replaces one of a bundle's volumes."""
+    values = np.random.default_rng(1).uniform(1, 2, bundles.GRID.shape) if values is None else values
+    img = nib.Nifti1Image(values.astype(np.float32), affine)
+    return lambda place: nib.save(img, place / "models" / f"{name}.nii.gz")
+
+
+def remove(name):
+    return lambda place: (place / name).unlink()
+
+
+def weights(state):
+    return lambda place: save_file(state, place / "models" / "model.safetensors")
+
+
+def content(name, data):
+    return lambda place: (place / name).write_bytes(data)
+
+
+def pickled(place):
+    (place / "models" / "model.safetensors").unlink()
+    torch.save(bundles.network().state_dict(), place / "models" / "model.pt")
+
+
+def generic(place):
+    """What a bundle made by others has: nothing of ours."""
+    edit(lambda m: m.pop("glas3d"))(place)
+    for name in ("mean", "std", "reference"):
+        (place / "models" / f"{name}.nii.gz").unlink()
+
+
+def test_a_bundle_gives_back_what_was_written(bundle):
+    net, reference = bundles.network(), nib.load(bundle / "models" / "reference.nii.gz").get_fdata()
+    mean, std = (nib.load(bundle / "models" / f"{n}.nii.gz").get_fdata(dtype=np.float32) for n in ("mean", "std"))
+    made = Predictor(net, "softmax", Standardisation(torch.as_tensor(mean[None]), torch.as_tensor(std[None])), "cpu")
+    loaded = load_model(bundle, device="cpu")
+    answers = [bundles.answer(loaded, bundles.scan(seed)) for seed in range(3)]
+    for seed, one in enumerate(answers):
+        assert torch.equal(one, bundles.answer(made, bundles.scan(seed)))
+    assert not torch.equal(answers[0], answers[1])
+    assert loaded.classes == bundles.CLASSES
+    assert loaded.activation == "softmax"
+    info = loaded.info
+    assert (info.name, info.channels, dict(info.preset)) == ("tiny", 1, bundles.PRESET)
+    assert info.grid.same_as(bundles.GRID)
+    assert info.reference.shape == (1, *bundles.GRID.shape)
+    assert info.reference.dtype == np.float32
+    np.testing.assert_array_equal(info.reference[0], reference.astype(np.float32))
+    assert not loaded.net.training
+
+
+def test_volumes_are_kept_exactly(tmp_path):
+    rng = np.random.default_rng(5)
+    mean, std, reference = rng.uniform(0.1, 1, (3, 1, *bundles.GRID.shape)).astype(np.float32)
+    standardisation = Standardisation(torch.as_tensor(mean), torch.as_tensor(std))
+    loaded = load_model(bundles.write(tmp_path, standardisation=standardisation, reference=reference), device="cpu")
+    np.testing.assert_array_equal(loaded.transform.mean.numpy(), mean)
+    np.testing.assert_array_equal(loaded.transform.std.numpy(), std)
+    np.testing.assert_array_equal(loaded.info.reference, reference)
+
+
+def test_the_files_are_monai_s_and_nothing_is_pickled(bundle):
+    files = {str(p.relative_to(bundle)) for p in bundle.rglob("*") if p.is_file()}
+    volumes = {f"models/{name}.nii.gz" for name in ("mean", "std", "reference")}
+    configs = {"configs/metadata.json", "configs/inference.json"}
+    assert files == configs | volumes | {"models/model.safetensors", "docs/README.md"}
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert {"version", "task", "description", "authors", "copyright", DATA} <= set(metadata)
+    assert metadata[DATA]["inputs"]["image"]["spatial_shape"] == list(bundles.GRID.shape)
+    assert nib.load(bundle / "models" / "mean.nii.gz").header.get_xyzt_units()[0] == "mm"
+
+
+def test_a_pathlike_and_a_string_load_the_same(bundle):
+    assert load_model(str(bundle)).info.sha256 == load_model(bundle).info.sha256
+
+
+def test_the_hash_does_not_depend_on_the_place(bundle, tmp_path):
+    found = {load_model(place).info.sha256 for place in (bundle, bundles.write(tmp_path / "other"))}
+    assert len(found) == 1
+    assert len(found.pop()) == 64
+
+
+def one_weight(place):
+    state = bundles.network().state_dict()
+    state["classifier.6.bias"][0] += 1e-6
+    weights(state)(place)
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (one_weight, False),
+        (edit(lambda m: m["glas3d"]["preset"].update(sigma_light=25.0)), False),
+        (edit(lambda c: c["network_def"].update(dropout=0.1), "inference"), False),
+        (volume("reference"), False),
+        (volume("std"), False),
+        (content("docs/README.md", b"another card"), True),
+    ],
+    ids=["weight", "preset", "network", "reference", "std", "card"],
+)
+def test_the_hash_is_of_what_decides_an_answer(bundle, mine, change, same):
+    change(mine)
+    assert (load_model(mine).info.sha256 == load_model(bundle).info.sha256) is same
+
+
+def test_a_bundle_without_a_reference_or_a_standardisation(mine):
+    remove("models/reference.nii.gz")(mine)
+    loaded = load_model(mine)
+    assert loaded.info.reference is None
+    assert loaded.info.grid.same_as(bundles.GRID)
+    volume("reference")(mine)
+    for name in ("mean", "std"):
+        remove(f"models/{name}.nii.gz")(mine)
+    loaded = load_model(mine)
+    assert loaded.transform is None
+    assert loaded.info.reference is not None
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "none"])
+def test_a_generic_bundle_takes_its_activation_as_an_argument(mine, activation):
+    generic(mine)
+    with pytest.raises(GlasError, match=f"{mine} states no activation: give softmax, sigmoid or none"):
+        load_model(mine)
+    predict = load_model(mine, activation=activation, device="cpu")
+    batch = torch.rand(2, 1, *bundles.GRID.shape)
+    with torch.inference_mode():
+        raw = bundles.network()(batch)
+    functions = {"softmax": lambda z: z.softmax(1), "sigmoid": torch.sigmoid, "none": lambda z: z}
+    assert torch.equal(predict(batch), functions[activation](raw))
+    assert (predict.info.grid, predict.info.reference, dict(predict.info.preset)) == (None, None, {})
+
+
+def test_a_yaml_configuration_will_do(bundle, mine):
+    remove("configs/inference.json")(mine)
+    text = f"network_def:\n  _target_: {bundles.NETWORK['_target_']}\n  shape: {bundles.NETWORK['shape']}\n"
+    (mine / "configs" / "inference.yaml").write_text(text + "  batch_norm: true\n")
+    answers = [bundles.answer(load_model(place), bundles.scan()) for place in (bundle, mine)]
+    assert torch.equal(*answers)
+
+
+def outputs(**changed):
+    return edit(lambda m: m[DATA]["outputs"]["pred"].update(changed))
+
+
+other_shape = np.random.default_rng(0).uniform(1, 2, (24, 24, 32))
+REFUSED = {
+    "no metadata": (remove("configs/metadata.json"), "must hold configs/metadata.json"),
+    "metadata no JSON": (content("configs/metadata.json", b"{"), "metadata.json must be JSON"),
+    "metadata no text": (content("configs/metadata.json", b"\xff\xfe\x00"), "metadata.json must be JSON"),
+    "metadata a list": (content("configs/metadata.json", b"[]"), "metadata.json must hold a JSON object"),
+    "no inference": (remove("configs/inference.json"), "must describe its network in configs/inference.json"),
+    "inference no JSON": (content("configs/inference.json", b"{"), "inference.json cannot be made"),
+    "no network": (content("configs/inference.json", b"{}"), "inference.json cannot be made: .*network_def"),
+    "network unknown": (
+        edit(lambda c: c["network_def"].update(_target_="no.such.Net"), "inference"),
+        "inference.json cannot be made: .*no.such.Net",
+    ),
+    "network made wrongly": (
+        edit(lambda c: c["network_def"].update(colour="red"), "inference"),
+        "inference.json cannot be made: .*PaperNet.*colour",
+    ),
+    "network no module": (
+        edit(lambda c: c.update(network_def={"_target_": "builtins.dict", "a": 1}), "inference"),
+        "must be a torch module, it is a dict",
+    ),
+    "no weights": (remove("models/model.safetensors"), "weights in models/model.safetensors, .*: there is none"),
+    "pickled weights": (pickled, "weights in models/model.safetensors, .*: it has model.pt, a pickle"),
+    "weights noise": (content("models/model.safetensors", b"noise" * 100), "model.safetensors is no safetensors file"),
+    "weights empty": (content("models/model.safetensors", b""), "model.safetensors is no safetensors file"),
+    "weights of another shape": (
+        weights(bundles.network(shape=(24, 32, 32)).state_dict()),
+        r"do not fit its network: .*classifier.2.weight.*\[32, 480\]",
+    ),
+    "weights of three classes": (weights(bundles.network(classes=3).state_dict()), "do not fit .*classifier.6.weight"),
+    "weights of another network": (weights({"x": torch.zeros(2)}), "do not fit its network: .*Missing key"),
+    "outputs": (outputs(num_channels=3), "promises 3 outputs, its network gives 2"),
+    "classes": (outputs(channel_def={"0": "NC", "1": "MCI", "2": "AD"}), "names 3 classes, its network gives 2"),
+    "mean without std": (remove("models/std.nii.gz"), "needs mean.nii.gz and std.nii.gz, .* has one of them"),
+    "std without mean": (remove("models/mean.nii.gz"), "needs mean.nii.gz and std.nii.gz, .* has one of them"),
+    "another affine": (volume("std", affine=bundles.GRID.affine + np.eye(4) * 0.1), "must share one grid"),
+    "another shape": (volume("reference", other_shape), "must share one grid"),
+    "volume damaged": (content("models/mean.nii.gz", b"noise"), "mean.nii.gz is not: "),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_does_not_fit_is_refused_by_name(mine, spoil, message):
+    spoil(mine)
+    with pytest.raises(GlasError, match=message) as caught:
+        load_model(mine)
+    assert "\n" not in str(caught.value)
+    assert str(mine) in str(caught.value)
+
+
+def on_another_grid(place):
+    for name in ("mean", "std", "reference"):
+        volume(name, np.random.default_rng(0).uniform(1, 2, (32, 32, 32)))(place)
+
+
+UNNAMED = {
+    "activation": (edit(lambda m: m["glas3d"].update(activation="relu")), "softmax, sigmoid, none, got 'relu'"),
+    "channels": (
+        edit(lambda m: m[DATA]["inputs"]["image"].update(num_channels=2)),
+        r"takes scans of \(1, 24, 32, 24\), got \(2, 24, 32, 24\)",
+    ),
+    "grid": (on_another_grid, r"does not take a batch of \(1, 1, 32, 32, 32\)"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), UNNAMED.values(), ids=UNNAMED)
+def test_what_does_not_fit_is_refused(mine, spoil, message):
+    spoil(mine)
+    with pytest.raises(GlasError, match=message):
+        load_model(mine)
+
+
+@pytest.mark.parametrize("case", UNNAMED)
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the message does not name the bundle")
+def test_the_bundle_is_named_whatever_does_not_fit(mine, case):
+    UNNAMED[case][0](mine)
+    with pytest.raises(GlasError) as caught:
+        load_model(mine)
+    assert str(mine) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        edit(lambda m: m.update(glas3d=[])),
+        edit(lambda m: m.update({DATA: [1]})),
+        outputs(channel_def=["NC", "AD"]),
+        outputs(channel_def={"zero": "NC", "one": "AD"}),
+    ],
+    ids=["glas3d", "formats", "class list", "class keys"],
+)
+@pytest.mark.xfail(strict=True, raises=(AttributeError, ValueError), reason="metadata of other types are not checked")
+def test_metadata_of_other_types_are_refused(mine, spoil):
+    spoil(mine)
+    try:
+        load_model(mine)
+    except GlasError:
+        return
+    raise AssertionError("it was accepted")
+
+
+@pytest.mark.parametrize("name", ["configs/logging", "models/older"])
+@pytest.mark.xfail(strict=True, raises=IsADirectoryError, reason="the hash reads folders as files")
+def test_folders_inside_a_bundle_do_no_harm(mine, name):
+    (mine / name).mkdir()
+    load_model(mine)
+
+
+@pytest.mark.xfail(strict=True, reason="a standard deviation of 0 makes every probability NaN in silence")
+def test_a_standard_deviation_of_zero_is_refused(mine):
+    values = np.random.default_rng(0).uniform(1, 2, bundles.GRID.shape)
+    values[0] = 0
+    volume("std", values)(mine)
+    with pytest.raises(GlasError, match="std"):
+        load_model(mine)
+
+
+def test_unknown_names_and_files_of_other_kinds_are_refused(tmp_path):
+    with pytest.raises(GlasError, match=r"shipped name \(.*\), a MONAI bundle folder or .*:factory, got nosuch"):
+        load_model("nosuch")
+    with pytest.raises(GlasError, match=r"got .*weights.safetensors"):
+        save_file({"x": torch.zeros(1)}, tmp_path / "weights.safetensors")
+        load_model(tmp_path / "weights.safetensors")
+    with pytest.raises(GlasError, match=r"must hold configs/metadata\.json, .* does not"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "pth", "pkl", "ckpt", "bin"])
+def test_a_pickle_is_not_opened(tmp_path, suffix):
+    path = tmp_path / f"model.{suffix}"
+    torch.save(nn.Linear(2, 2).state_dict(), path)
+    with pytest.raises(GlasError, match=f"safetensors weights, {path} is a pickle"):
+        load_model(path)
+
+
+def test_a_factory_makes_a_model():
+    predict = load_model("tests.bundles:factory")
+    batch = torch.rand(2, 1, *bundles.GRID.shape)
+    assert torch.equal(predict(batch), bundles.factory()(batch))
+    assert predict.classes == bundles.CLASSES
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("no.such.module:factory", "no model factory no.such.module:factory: No module named 'no'"),
+        ("tests.bundles:nosuch", "no model factory tests.bundles:nosuch: .*no attribute 'nosuch'"),
+        ("tests.bundles:no_predictor", "must return a Predictor, tests.bundles:no_predictor returned PaperNet"),
+        ("tests.bundles:NOT_CALLABLE", "must return a Predictor, tests.bundles:NOT_CALLABLE"),
+        (":factory", "no model factory :factory"),
+        pytest.param(
+            ".bundles:factory",
+            "no model factory .bundles",
+            marks=pytest.mark.xfail(strict=True, raises=TypeError, reason="a relative name is not refused"),
+        ),
+    ],
+)
+def test_a_factory_that_is_none_is_refused(spec, message):
+    with pytest.raises(GlasError, match=message):
+        load_model(spec)
