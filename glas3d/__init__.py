@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _HOME = {
     "GLAS": "core.glas",
     "Explanation": "core.glas",
+    "RGLAS": "core.rglas",
     "Grid": "core.search",
     "Segments": "core.search",
     "Atlas": "imaging.atlas",

@@ -245,7 +245,7 @@ class GLAS:
         if not targets:
             raise GlasError("target must be a class index or name or some of them, got an empty sequence")
         settings = self.settings
-        array = _checked(volume)
+        array = as_volume(volume)
         shape = tuple(array.shape[1:])
         if settings.unit == "mm" and spacing is None:
             raise GlasError('unit="mm" needs the spacing: the size of a voxel in mm, one an axis')
@@ -267,7 +267,7 @@ class GLAS:
             moved = array.to(device)
             perturbations = Perturbations(
                 moved,
-                _reference(self.background, array).to(device),
+                as_reference(self.background, array).to(device),
                 spots(points, shape, light_sigma, settings.kernel, spacing=voxel, device=device),
                 spots(points, shape, shadow_sigma, settings.kernel, spacing=voxel, device=device),
                 settings.batch_size or _batch_size(array.numel(), device),
@@ -316,7 +316,7 @@ class GLAS:
         return saliency.spread(points, values, shape, sigma, settings.distance, spacing=voxel)
 
 
-def _checked(volume: np.ndarray | torch.Tensor) -> torch.Tensor:
+def as_volume(volume: np.ndarray | torch.Tensor) -> torch.Tensor:
     """The volume as float32 on the CPU."""
     array = _float32(volume)
     if array is None:
@@ -328,7 +328,7 @@ def _checked(volume: np.ndarray | torch.Tensor) -> torch.Tensor:
     return array.contiguous()
 
 
-def _reference(background: Background, volume: torch.Tensor) -> torch.Tensor:
+def as_reference(background: Background, volume: torch.Tensor) -> torch.Tensor:
     """The background as a float32 volume of the given one's shape.
 
     Raises

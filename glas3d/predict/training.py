@@ -32,10 +32,15 @@ class Recipe:
     dropout
         Of the dense inputs.
     augmented
-        Share of scans lit or shaded by a random Gaussian towards the reference, so that perturbed scans
+        Share of scans lit or shaded by a random Gaussians towards the reference, so that perturbed scans
         are familiar to the network (METHOD measured why).
+    lit
+        Share of those that are lit; the others are shaded.
+    spots
+        Most Gaussians a scan; one to this many are joined, so that any of the disease's places may be all
+        that is left to see.
     sigma
-        Smallest and largest standard deviation of that Gaussian, in voxels.
+        Smallest and largest standard deviation of the Gaussians, in voxels.
     seed
         Of weights, order and augmentation.
     """
@@ -47,7 +52,9 @@ class Recipe:
     weight_decay: float = 1e-3
     dropout: float = 0.3
     augmented: float = 0.75
-    sigma: tuple[float, float] = (2.0, 8.0)
+    lit: float = 0.5
+    spots: int = 5
+    sigma: tuple[float, float] = (2.0, 6.0)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -174,11 +181,12 @@ def light_or_shade(
         chance, kind, size = torch.rand(3, generator=generator).tolist()
         if chance >= recipe.augmented:
             continue
-        at = inside[int(torch.randint(len(inside), (1,), generator=generator))]
+        count = 1 + int(torch.randint(recipe.spots, (1,), generator=generator))
+        at = inside[torch.randint(len(inside), (count,), generator=generator)]
         sigma = low * (high / low) ** size
-        mask = torch.empty((1, *shape))
-        spots(at[None].numpy(), shape, [sigma] * len(shape)).masks(0, mask)
-        lit = kind < 0.5
+        masks = spots(at.numpy(), shape, [sigma] * len(shape)).masks(0, torch.empty((count, *shape)))
+        mask = 1 - (1 - masks).prod(dim=0, keepdim=True)
+        lit = kind < recipe.lit
         below, above = (reference, batch[row]) if lit else (batch[row], reference)
         blend(below, above, mask, out=out[row : row + 1])
     return out
