@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast check bench model wheel clean
+.PHONY: demo test test-fast check bench model docs wheel clean
 
 demo: $(READY)
 	$(BIN)/glas3d demo
@@ -27,6 +27,12 @@ bench: $(READY)
 # Trains the shipped model again and writes it to models/adnc-simulated (about half an hour on two cores).
 model: $(READY)
 	$(BIN)/python examples/04_train_the_shipped_model.py
+
+# Writes the figures and tables of README and docs/ again.
+docs: $(READY)
+	$(BIN)/glas3d demo
+	cp glas3d-demo/group/group-AD_seg-AAL_regions.png docs/demo.png
+	$(BIN)/python examples/05_darkness.py docs/darkness.md
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel

@@ -26,6 +26,7 @@ app = App(
     version=__version__,
     help="Which anatomy made a 3D classifier say so? Gaussian light and shadow explanations of brain scans. "
     "For research only; no medical device.",
+    suppress_keyboard_interrupt=False,
 )
 atlas_app = App(name="atlas", help="Look at the shipped atlases.")
 app.command(atlas_app)
@@ -47,7 +48,7 @@ def run(arguments: list[str]) -> int:
             warnings.simplefilter("always", GlasWarning)
             warnings.simplefilter("error", SpaceWarning)
             warnings.showwarning = _show_warning
-            app(arguments, exit_on_error=False, print_error=False)
+            app(arguments, exit_on_error=False, print_error=False, result_action="return_none")
     except SpaceWarning as problem:
         return _fail(f"{problem}; if it is, say --assume-space MNI")
     except (GlasError, CycloptsError) as problem:
@@ -81,20 +82,21 @@ def explain(
     model: str,
     target: str,
     out: Path,
-    atlas: str = "AAL",
-    grid: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative=())] = (),
+    atlas: str | None = None,
+    grid: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative=())] = (),
     sigma_light: float | None = None,
     sigma_shadow: float | None = None,
     sigma_spatial: float | None = None,
     unit: Literal["mm", "voxel"] | None = None,
-    kernel: Literal["gaussian", "exponential"] = "gaussian",
-    distance: Literal["euclidean", "squared"] = "euclidean",
-    fusion: Literal["product", "light", "shadow"] = "product",
-    gamma: float = 1e-5,
+    kernel: Literal["gaussian", "exponential"] | None = None,
+    distance: Literal["euclidean", "squared"] | None = None,
+    fusion: Literal["product", "light", "shadow"] | None = None,
+    gamma: float | None = None,
     background: str = "auto",
     point: Literal["centroid", "medoid"] = "centroid",
     batch_size: int | None = None,
     assume_space: Literal["MNI"] | None = None,
+    activation: Literal["softmax", "sigmoid", "none"] | None = None,
 ) -> None:
     """Explain a model's answer to one scan: maps on the scan's grid and a ranked table.
 
@@ -103,13 +105,13 @@ def explain(
     scan
         A 3D volume nibabel can read (NIfTI, mgz), in MNI space unless the atlas is the scan's own.
     model
-        A shipped model's name, a MONAI bundle folder, or package.module:factory.
+        A shipped model's name, a MONAI bundle folder, a .pt2 or .onnx file, or package.module:factory.
     target
         Class name, or index from 0.
     out
         Folder for the results.
     atlas
-        A shipped atlas, or the path of a label image with its .tsv table beside it.
+        A shipped atlas (default: AAL), or the path of a label image with its .tsv table beside it.
     grid
         Look at the centres of K cells an axis (one number, or three) instead of an atlas.
     sigma_light
@@ -121,47 +123,49 @@ def explain(
     unit
         Of the sigmas given; default: voxel.
     kernel
-        Shape of the spot.
+        Shape of the spot; default: chosen with the model, else gaussian.
     distance
-        D of Eq. 3, for grids.
+        D of Eq. 3, for grids; default: euclidean.
     fusion
-        Light times shadow, or one of them alone.
+        Light times shadow, or one of them alone; default: product.
     gamma
-        Added to the shadow score.
+        Added to the shadow score; default: 1e-5.
     background
-        What replaces tissue: auto (the model's reference, else 0), a number, or an image.
+        What replaces tissue: auto (the model's reference, else 0), a number, blur, or an image.
     point
         Where a region is looked at.
     batch_size
         Scans a forward; default: by their size.
     assume_space
         The scan is in this space: do not check.
+    activation
+        Makes the model's answers probabilities; for .pt2 and .onnx files, and bundles that state none.
     """
     from glas3d.core.search import Grid
     from glas3d.explain import ScanExplanation, explain_img
     from glas3d.predict.bundle import load_model
 
-    where = Grid(grid if len(grid) > 1 else grid[0]) if grid else _atlas(atlas)
-    predict = load_model(model)
+    if grid and atlas:
+        raise GlasError(f"look at an atlas or at a grid, got --atlas {atlas} and --grid {' '.join(map(str, grid))}")
+    where = Grid(grid) if grid else _atlas(atlas or "AAL")  # type: ignore[arg-type]  # Grid refuses fractions
+    others = {"kernel": kernel, "distance": distance, "fusion": fusion, "gamma": gamma}
+    predict = load_model(model, activation=activation)
     with _progress("forwards") as tick:
         result = explain_img(
             scan,
             predict,
-            int(target) if target.isdigit() else target,
+            int(target) if target.isdecimal() else target,
             where,
             sigma_light=sigma_light,
             sigma_shadow=sigma_shadow,
             sigma_spatial=sigma_spatial,
             unit=unit,
-            kernel=kernel,
-            distance=distance,
-            fusion=fusion,
-            gamma=gamma,
             background=_number(background),
             point=point,
             batch_size=batch_size,
             assume_space=assume_space,
             progress=tick,
+            **{name: value for name, value in others.items() if value is not None},
         )
     assert isinstance(result, ScanExplanation)
     written = result.save(out)
@@ -288,17 +292,19 @@ def _say(text: str) -> None:
 
 
 def _print_table(table: pd.DataFrame, title: str, planted: tuple[str, ...] | None = None) -> None:
+    """The ten best rows, narrow enough for 80 columns."""
     from rich.table import Table
 
-    shown = Table(title=title, title_justify="left", title_style="bold")
-    for column in ("rank", "region", "x", "y", "z", "light", "shadow", "drop", "score"):
-        shown.add_column(column, justify="left" if column == "region" else "right", no_wrap=True)
+    shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    shown.add_column("rank", justify="right", no_wrap=True)
+    shown.add_column("region", no_wrap=True)
+    for column in ("x y z, mm", "light", "shadow", "drop", "score"):
+        shown.add_column(column, justify="right", no_wrap=True)
     if planted is not None:
-        shown.add_column("planted", justify="center")
+        shown.add_column("planted", justify="center", no_wrap=True)
     for row in table.dropna(subset=["rank"]).sort_values("rank").head(10).to_dict("records"):
-        place = [f"{row[axis]:.0f}" for axis in "xyz"]
-        cells = [f"{row['rank']}", f"{row['name']}", *place]
-        cells += [f"{row['light']:.4f}", f"{row['shadow']:.4f}", f"{row['drop']:+.4f}", f"{row['score']:.4g}"]
+        cells = [f"{row['rank']}", f"{row['name']}", " ".join(f"{round(row[axis]):3d}" for axis in "xyz")]
+        cells += [f"{row['light']:.3f}", f"{row['shadow']:.2g}", f"{row['drop']:+.2g}", f"{row['score']:.3g}"]
         shown.add_row(*cells, *([] if planted is None else ["yes" if row["name"] in planted else ""]))
     out.print(shown)
 
@@ -320,6 +326,9 @@ def _progress(unit: str) -> Iterator[Callable[[int, int], None]]:
         def render(self, task: Task) -> Text:
             return Text(f"{unit}, {task.speed:.1f}/s" if task.speed else unit)
 
+    if not err.is_terminal:
+        yield lambda done, total: None
+        return
     columns = (BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(unit, total=None)

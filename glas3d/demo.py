@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +12,20 @@ import pandas as pd
 import torch
 
 from glas3d.errors import GlasError
-from glas3d.explain import ScanExplanation, explain_img, generated_by, write_json
+from glas3d.explain import ScanExplanation, explain_img
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import resample_scan
+from glas3d.output import generated_by, new_folder, write_json
 from glas3d.predict.bundle import load_model
 from glas3d.predict.predictor import Predictor
 from glas3d.report.figures import best_regions_figure
-from glas3d.study.dataset import refuse_content, scan_path, write_dataset
+from glas3d.study.dataset import scan_path, write_dataset
 from glas3d.study.group import GroupMap
 from glas3d.study.simulate import PLANTED, Simulation
 
 MODEL = "adnc-simulated"
+DEMO_PARTICIPANTS, DEMO_SEED = 24, 2020  # the model was trained, and its settings chosen, on other seeds
 _NAME = "glas3d demo: an AD group explained"
 
 
@@ -58,8 +57,8 @@ class DemoResult:
 def run_demo(
     out: Path,
     *,
-    participants: int = 24,
-    seed: int = 2020,
+    participants: int = DEMO_PARTICIPANTS,
+    seed: int = DEMO_SEED,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> DemoResult:
     """Run the demo.
@@ -82,18 +81,11 @@ def run_demo(
     """
     if participants < 2:
         raise GlasError(f"the demo needs at least 2 participants, one of them AD, got {participants}")
-    if not _is_demo(out):
-        refuse_content(out)
     simulation = Simulation(participants=participants, seed=seed)
     predict, atlas = load_model(MODEL), Atlas.load("AAL")
     cases = (participants + 1) // 2
     steps = 2 * participants + cases
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
-    except OSError as error:
-        raise GlasError(f"cannot write to {out.parent}: {error.strerror or error}") from None
-    try:
+    with new_folder(out, replaces=_is_demo) as scratch:
         data = write_dataset(scratch / "simulated", simulation, lambda done, _: tick(done, steps))
         people = pd.read_csv(data / "participants.tsv", sep="\t")
         scans = [data / scan_path(simulation, p.removeprefix("sub-")) for p in people["participant_id"]]
@@ -124,15 +116,7 @@ def run_demo(
                 "SourceDatasets": [{"URL": "simulated"}],
             }
         )(scratch / "dataset_description.json")
-        (scratch / ".bidsignore").write_text("simulated/\ngroup/\n*_statmap.*\n*_regions.tsv\n", encoding="utf-8")
-        scratch.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(scratch, out)
-    except OSError as error:
-        raise GlasError(f"cannot write {out}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        (scratch / ".bidsignore").write_text("simulated\ngroup\n*_statmap.*\n*_regions.tsv\n", encoding="utf-8")
     truth = (people["group"] == group.group).to_numpy()
     called = np.array(answers) > 0.5
     summary = (

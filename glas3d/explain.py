@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +13,8 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import torch
+from scipy.ndimage import gaussian_filter
 
-import glas3d
 from glas3d.core.glas import GLAS, Explanation, Progress
 from glas3d.core.score import Target
 from glas3d.core.search import Grid, paint
@@ -25,6 +22,7 @@ from glas3d.errors import GlasError, SpaceWarning
 from glas3d.imaging.atlas import Atlas, Point
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, check_space, grid_of, resample, resample_scan, world
+from glas3d.output import bids_label, generated_by, write_json, write_table, write_together
 from glas3d.predict.predictor import ModelInfo, Predictor
 
 COLUMNS = [
@@ -45,8 +43,10 @@ STATISTICS = ("saliency", "light", "shadow")
 
 # The paper's sigmas, 10 and 15 voxels, read on a 2 mm grid. Its sigma_spatial of 6 voxels divides a distance by
 # sigma^2, so in mm it is 6 * sqrt(2): 2 d / 72 = d / 36.
-PAPER_PRESET = {"sigma_light": 20.0, "sigma_shadow": 30.0, "unit": "mm"}
+PAPER_PRESET = {"sigma_light": 20.0, "sigma_shadow": 30.0}  # mm
 _SPATIAL_MM = {"euclidean": 6 * 2**0.5, "squared": 12.0}
+_BLUR_MM = 10.0
+_OTHER_SETTINGS = ("kernel", "distance", "fusion", "gamma")
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +141,8 @@ def explain_img(
         Of the sigmas given; None: voxels.
     background
         What a spot puts in place of tissue. ``"auto"``: the model's reference, else 0; a number; or an
-        image, path or array on the grid the model is asked on, in the scan's intensities.
+        image, path or array on the grid the model is asked on, in the scan's intensities; ``"blur"``: the scan
+        smoothed by a Gaussian of 10 mm, which keeps its brightness and loses its regions.
     point
         ``"centroid"`` of a region (the paper's), or ``"medoid"``, its voxel nearest to that.
     assume_space
@@ -185,15 +186,22 @@ def explain_img(
     if not data.any():
         raise GlasError(f"{scan.name} holds no signal on the grid of the model {info.name}, {grid.shape}")
     segments = None if atlas is None else atlas.segments(grid, point)
-    chosen = _scale(info, grid, sigma_light, sigma_shadow, sigma_spatial, unit, settings.get("distance", "euclidean"))
+    preset = dict(info.preset)
+    settings = {name: preset[name] for name in _OTHER_SETTINGS if name in preset} | settings
+    given = {"sigma_light": sigma_light, "sigma_shadow": sigma_shadow, "sigma_spatial": sigma_spatial}
+    chosen = _sigmas(given, unit, preset, grid, settings)
     reference, reference_name = _background(background, predict, info, data, grid)
     glas = GLAS(predict, background=reference, progress=progress, **chosen, **settings)
-    targets = [target] if isinstance(target, str | int) else list(target)
     where = segments if segments is not None else search
-    explanations = glas.explain(data[None], targets, where, spacing=grid.spacing)  # type: ignore[arg-type]
-    assert isinstance(explanations, tuple)
+    answer = glas.explain(data[None], target, where, spacing=grid.spacing)  # type: ignore[arg-type]
+    explanations = answer if isinstance(answer, tuple) else (answer,)
 
-    label = f"seg-{atlas.name}" if atlas is not None else f"desc-{'grid' if isinstance(search, Grid) else 'points'}"
+    if atlas is not None:
+        label = f"seg-{atlas.name}"
+    elif isinstance(search, Grid):
+        label = "desc-grid"
+    else:
+        label = "desc-points" if explanations[0].segments is None else "desc-segments"
     classes = predict.classes if isinstance(predict, Predictor) else None
     results = []
     for explanation in explanations:
@@ -203,46 +211,66 @@ def explain_img(
             "Probability": explanation.probability,
             "Settings": explanation.settings | {"background": reference_name, "point": point},
             "Grid": {"shape": list(grid.shape), "affine": grid.affine.tolist()},
-            "Model": {"name": info.name, "sha256": info.sha256},
+            "Model": {
+                "name": info.name,
+                "sha256": info.sha256,
+                "activation": predict.activation if isinstance(predict, Predictor) else None,
+                "classes": classes,
+            },
             "Input": {"name": Path(scan.name).name, "sha256": scan.sha256},
             "Search": _search_record(search, atlas, explanation),
             "SpaceCheck": None if space is None else space.__dict__,
             "GeneratedBy": generated_by(),
         }
-        entity = label if len(explanations) == 1 else f"{label}_label-{''.join(c for c in name if c.isalnum())}"
+        entity = label if len(explanations) == 1 else f"{label}_label-{_entity(explanation.target, classes)}"
         maps = _maps(explanation, scan, grid, atlas, glas)
         table = _table(explanation, grid, atlas)
         results.append(ScanExplanation(*maps, table, explanation, provenance, f"{scan.stem}_{entity}"))
-    return results[0] if isinstance(target, str | int) else tuple(results)
+    return tuple(results) if isinstance(answer, tuple) else results[0]
 
 
-def _scale(
-    info: ModelInfo,
-    grid: VoxelGrid,
-    light: float | Sequence[float] | None,
-    shadow: float | Sequence[float] | None,
-    spatial: float | Sequence[float] | None,
-    unit: str | None,
-    distance: str,
+def _sigmas(
+    given: Mapping[str, Any], unit: str | None, preset: Mapping[str, Any], grid: VoxelGrid, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Sigmas and unit: those given, filled up from the preset."""
-    preset = PAPER_PRESET | dict(info.preset)
-    given = {"sigma_light": light, "sigma_shadow": shadow, "sigma_spatial": spatial}
+    """Sigmas and unit: those given, filled up from the preset, and that from the paper."""
+    squared = settings.get("distance", "euclidean") == "squared"
     if unit is None:
-        unit = "mm" if all(v is None for v in given.values()) else "voxel"
-    per_mm = np.ones(3) if unit == "mm" else 1 / np.array(grid.spacing)
-    if preset["unit"] == "voxel":
-        per_mm = per_mm * np.array(grid.spacing)
+        unit = "mm" if all(value is None for value in given.values()) else "voxel"
     filled: dict[str, Any] = {"unit": unit}
     for name, value in given.items():
         if value is not None:
             filled[name] = value
-        elif name == "sigma_spatial":
-            filled[name] = 6.0 if unit == "voxel" else _SPATIAL_MM.get(distance, 12.0)
+            continue
+        if name in preset:
+            stored, stored_unit = preset[name], preset.get("unit", "voxel")
+        elif name != "sigma_spatial":
+            stored, stored_unit = PAPER_PRESET[name], "mm"
+        elif unit == "voxel":
+            stored, stored_unit = 6.0, "voxel"
         else:
-            voxels = tuple(float(preset[name] * f) for f in per_mm)
-            filled[name] = voxels[0] if len(set(voxels)) == 1 else voxels
+            stored, stored_unit = _SPATIAL_MM["squared" if squared else "euclidean"], "mm"
+        # in exp(-D / sigma^2) it is sigma^2 that is a length, and it is one for all axes
+        root = not squared if name == "sigma_spatial" else settings.get("kernel") == "exponential"
+        filled[name] = _convert(stored, stored_unit, unit, grid, root)
     return filled
+
+
+def _convert(value: Any, stored: str, wanted: str, grid: VoxelGrid, root: bool) -> Any:
+    if stored == wanted:
+        return value
+    spacing = np.array(grid.spacing)
+    if root:
+        spacing = np.sqrt(np.full(len(spacing), spacing.mean()))
+    converted = np.asarray(value) * spacing if wanted == "mm" else np.asarray(value) / spacing
+    return float(converted[0]) if np.allclose(converted, converted[0]) else tuple(map(float, converted))
+
+
+def _entity(target: int, classes: Sequence[str] | None) -> str:
+    """A BIDS label of a class, alphanumeric and its own: the name where that will do, else the index."""
+    names = [bids_label(name) for name in classes or ()]
+    if not all(names) or len(set(names)) < len(names):  # indices for all, or an index could be another's name
+        names = []
+    return names[target] if names else f"class{target}"
 
 
 def _background(
@@ -255,8 +283,11 @@ def _background(
         bound = predict.fit(torch.as_tensor(data[None])) if isinstance(predict, Predictor) else predict
         to_scan_units = getattr(getattr(bound, "transform", None), "to_scan_units", lambda values: values)
         return to_scan_units(info.reference), f"reference of {info.name}"
+    if isinstance(background, str) and background == "blur":
+        blurred = gaussian_filter(data, [_BLUR_MM / size for size in grid.spacing])
+        return blurred, f"the scan blurred by {_BLUR_MM:g} mm"
     if isinstance(background, str | os.PathLike | nib.spatialimages.SpatialImage):
-        reference = load_scan(background)
+        reference = load_scan(background, constant=True)
         return resample_scan(reference, grid)[None], f"{Path(reference.name).name} sha256:{reference.sha256}"
     if isinstance(background, int | float):
         return background, f"{background:g}"
@@ -268,14 +299,16 @@ def _maps(
 ) -> tuple[nib.Nifti1Image, nib.Nifti1Image, nib.Nifti1Image]:
     """Maps of score, light and shadow on the scan's own grid."""
     values = np.stack([explanation.score, explanation.light, explanation.shadow])
-    own = grid_of(scan)
-    if atlas is not None and explanation.segments is not None:
-        labels = explanation.segments.labels if own.same_as(grid) else atlas.on(own)
-        drawn = paint(labels, explanation.segments.index, values)
-    else:
+    own, segments = grid_of(scan), explanation.segments
+    if segments is None:
         drawn = glas.spread(explanation.points, values, grid.shape, grid.spacing)
         if not own.same_as(grid):
             drawn = np.stack([resample(nib.Nifti1Image(one, grid.affine), own) for one in drawn])
+    else:
+        labels = segments.labels.astype(np.int32)
+        if not own.same_as(grid):
+            labels = resample(nib.Nifti1Image(labels, grid.affine), own, "nearest") if atlas is None else atlas.on(own)
+        drawn = paint(labels, segments.index, values)
     score, light, shadow = (scan.like(one) for one in drawn)
     return score, light, shadow
 
@@ -291,15 +324,16 @@ def _table(explanation: Explanation, grid: VoxelGrid, atlas: Atlas | None) -> pd
         drop=explanation.drop,
         score=explanation.score,
     )
-    if atlas is not None and explanation.segments is not None:
-        found["n_voxels"] = explanation.segments.n_voxels
+    kind = "point" if explanation.segments is None else "segment"
+    found["n_voxels"] = 1 if explanation.segments is None else explanation.segments.n_voxels
+    if atlas is not None:
         table = atlas.table.merge(found, on="index", how="left", validate="one_to_one")
         table["n_voxels"] = table["n_voxels"].fillna(0).astype("int64")
     else:
-        width = len(str(len(found)))
-        names = [f"point-{i:0{width}d}" for i in index]
+        width = len(str(index.max()))
+        names = [f"{kind}-{i:0{width}d}" for i in index]
         sides = np.where(found["x"] < 0, "L", np.where(found["x"] > 0, "R", "midline"))
-        table = found.assign(name=names, hemisphere=sides, n_voxels=1)
+        table = found.assign(name=names, hemisphere=sides)
     return ranked(table)
 
 
@@ -310,62 +344,10 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _search_record(search: Any, atlas: Atlas | None, explanation: Explanation) -> dict[str, Any]:
-    if atlas is not None and explanation.segments is not None:
+    if atlas is not None:
+        assert explanation.segments is not None
         lost = atlas.table.loc[~atlas.table["index"].isin(explanation.segments.index), "name"]
         return {"atlas": atlas.name, "sha256": atlas.sha256, "regions_without_voxels": lost.tolist()}
     if isinstance(search, Grid):
         return {"grid": search.k}
-    return {"points": len(explanation.points)}
-
-
-def generated_by() -> list[dict[str, Any]]:
-    """Software and versions, as BIDS wants them."""
-    versions = {"torch": torch.__version__, "numpy": np.__version__, "nibabel": nib.__version__}
-    return [{"Name": "glas3d", "Version": glas3d.__version__, "Python": platform.python_version(), **versions}]
-
-
-def write_json(content: dict[str, Any]) -> Callable[[Path], object]:
-    """A writer for `write_together`; what JSON cannot say (infinity, NumPy's numbers) becomes text or a number."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {str(k): plain(v) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(v) for v in value]
-        if isinstance(value, np.generic):
-            value = value.item()
-        return str(value) if isinstance(value, float) and not np.isfinite(value) else value
-
-    return lambda path: path.write_text(json.dumps(plain(content), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def write_table(table: pd.DataFrame) -> Callable[[Path], object]:
-    """A writer for `write_together`: BIDS's tab-separated text, every digit, ``n/a`` for what is missing."""
-    return lambda path: table.to_csv(path, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
-
-
-def write_together(folder: Path, files: dict[str, Callable[[Path], object]]) -> list[Path]:
-    """Write several files so that all of them appear, or none.
-
-    Parameters
-    ----------
-    folder
-        Made when it is missing.
-    files
-        Name, and what writes it to the path it is given.
-
-    Raises
-    ------
-    GlasError
-        The folder cannot be written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as scratch:
-            for name, write in files.items():
-                write(Path(scratch) / name)
-            for name in files:
-                os.replace(Path(scratch) / name, folder / name)
-    except OSError as error:
-        raise GlasError(f"cannot write to {folder}: {error.strerror or error}") from None
-    return [folder / name for name in files]
+    return {"points" if explanation.segments is None else "segments": len(explanation.points)}

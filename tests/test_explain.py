@@ -246,7 +246,6 @@ def test_many_targets_share_their_forwards(few):
     assert alone.stem == "scan_seg-few"
 
 
-@pytest.mark.xfail(raises=TypeError, reason="GLAS.explain takes NumPy's integers, explain_img does not")
 def test_a_target_may_be_numpys_integer(few):
     img = head(RAS)
     assert explain_img(img, seen(img, few), np.int64(1), few).explanation.target == 1
@@ -294,3 +293,17 @@ def test_what_does_not_fit_is_refused(few):
     with warnings.catch_warnings(), refused(r"no signal on the grid of the model toy, \(5, 6, 7\)", "the image"):
         warnings.simplefilter("ignore", SpaceWarning)
         explain_img(img, with_info(model, grid=far), search=Grid(1))
+
+
+@pytest.mark.parametrize("pose", ["RAS", "LAS"])
+def test_a_label_array_is_painted(few, pose):
+    img, labels = head(HEADS[pose]), few.on(RAS)
+    model = with_info(seen(head(RAS), few), grid=RAS)
+    r = explain_img(img, model, search=labels, **SMALL)
+    assert_painted(r, few.on(HEADS[pose]), r.table)
+    whole = explain_img(img, model, search=few, **SMALL).table.sort_values("index", ignore_index=True)
+    columns = ["index", "x", "y", "z", "n_voxels", "light", "shadow", "drop", "score", "rank"]
+    pd.testing.assert_frame_equal(r.table[columns], whole[columns])
+    assert r.table["name"].tolist() == [f"segment-{i}" for i in r.table["index"]]
+    assert r.stem == "scan_desc-segments"
+    assert r.provenance["Search"] == {"segments": 8}

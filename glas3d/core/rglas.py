@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ import torch
 from glas3d.core.glas import GLAS, Explanation, as_reference, as_volume
 from glas3d.core.perturb import blend
 from glas3d.core.saliency import minmax
-from glas3d.core.score import Target, ask
+from glas3d.core.score import Predict, Target, ask
 from glas3d.core.search import Grid, Search, Segments, resolve
 from glas3d.errors import GlasError
 
@@ -95,9 +96,11 @@ class RGLAS:
     """
 
     def __init__(self, glas: GLAS, threshold: float = 0.8, stop: float = 5.0, max_iterations: int = 10) -> None:
-        if not 0 <= threshold < 1:
+        if not isinstance(glas, GLAS):
+            raise GlasError(f"RGLAS recurses on a GLAS, got {type(glas).__name__}")
+        if not (isinstance(threshold, int | float) and 0 <= threshold < 1):
             raise GlasError(f"threshold must be from 0 to below 1, got {threshold!r}")
-        if not stop > 0:
+        if not (isinstance(stop, int | float) and stop > 0):
             raise GlasError(f"stop must be greater than 0, got {stop!r}")
         if isinstance(max_iterations, bool) or not isinstance(max_iterations, int) or max_iterations < 1:
             raise GlasError(f"max_iterations must be a whole number of at least 1, got {max_iterations!r}")
@@ -117,18 +120,18 @@ class RGLAS:
         The fused map with every round. The recursion ends when the measure says so, when no point is left,
         when a round removes none, or after ``max_iterations``; the first round's map is always kept.
         """
+        if not isinstance(target, str | int | np.integer):
+            raise GlasError(f"a recursion follows one target, a class index or name, got {target!r}")
         image = as_volume(volume)
         background = as_reference(self.glas.background, image)
         points, segments = resolve(search, image.shape[1:])
         glas = copy.copy(self.glas)
-        fit = getattr(glas.predict, "fit", None)
-        if fit is not None:  # normalisation stays that of the intact volume
-            glas.predict = fit(image)
+        glas.predict = _Frozen(glas.predict, image)
         left = np.arange(len(points))
         fused = np.zeros(image.shape[1:])
         values = np.zeros(len(points))
         rounds: list[Round] = []
-        reason = f"{self.max_iterations} rounds were made"
+        reason = "as many rounds as allowed were made"
         for number in range(self.max_iterations):
             remaining: Search = points[left] if segments is None else _only(segments, left)
             explanation = glas.explain(image, target, remaining, spacing)
@@ -172,6 +175,19 @@ class RGLAS:
     def _probability(glas: GLAS, image: torch.Tensor, column: int) -> float:
         device = torch.device(getattr(glas.predict, "device", "cpu"))
         return float(ask(glas.predict, image.unsqueeze(0).to(device))[0, column])
+
+
+class _Frozen:
+    """A predictor whose normalisation stays that of the intact volume: it offers no ``fit``."""
+
+    def __init__(self, predict: Predict, intact: torch.Tensor) -> None:
+        fit = getattr(predict, "fit", None)
+        self._predict: Predict = predict if fit is None else fit(intact)
+        self.device = getattr(predict, "device", "cpu")
+        self.classes = getattr(predict, "classes", None)
+
+    def __call__(self, batch: torch.Tensor) -> Any:
+        return self._predict(batch)
 
 
 def _only(segments: Segments, which: np.ndarray) -> Segments:

@@ -16,6 +16,7 @@ from glas3d.core.search import Segments
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.imaging.scan import ImageLike, load_scan
 from glas3d.imaging.space import VoxelGrid, resample, world
+from glas3d.output import bids_label
 from glas3d.resources import folder, names
 
 Point = Literal["centroid", "medoid"]
@@ -102,9 +103,12 @@ class Atlas:
             image that the table does not name.
         """
         scan = load_scan(labels_img)
-        labels = np.rint(scan.data).astype(np.int32)
-        if not np.array_equal(labels, scan.data):
-            raise GlasError(f"an atlas must hold whole numbers, {scan.name} holds fractions")
+        values = np.asarray(scan.img.dataobj).reshape(scan.shape)  # exact: float32 would join labels above 2^24
+        values = np.where(np.isnan(values), 0, values) if values.dtype.kind == "f" else values
+        fits = bool((values >= 0).all() and (values <= np.iinfo(np.int32).max).all())
+        labels = values.astype(np.int32) if fits else np.empty(0, np.int32)
+        if not np.array_equal(labels, values):
+            raise GlasError(f"an atlas must hold whole numbers from 0 to 2147483647, {scan.name} does not")
         table = _read_table(Path(tsv))
         unnamed = sorted(set(np.unique(labels).tolist()) - {0} - set(table["index"]))
         if unnamed:
@@ -113,7 +117,7 @@ class Atlas:
         if "hemisphere" not in table:
             table["hemisphere"] = _hemispheres(labels, scan.affine, table["index"])
         own = dict(part.split("-", 1) for part in scan.stem.split("_") if "-" in part).get("atlas", scan.stem)
-        chosen = "".join(c for c in name or own if c.isalnum())  # BIDS labels are alphanumeric
+        chosen = bids_label(name or own)
         image = nib.Nifti1Image(labels, scan.affine)
         return cls(chosen, image, table[["index", "name", "hemisphere"]], scan.sha256, space)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import warnings
@@ -12,7 +13,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import SpatialImage
 
 from glas3d.errors import GlasError, GlasWarning
@@ -93,11 +93,16 @@ class Scan:
         return img
 
 
-def load_scan(img: ImageLike) -> Scan:
+def load_scan(img: ImageLike, *, constant: bool = False) -> Scan:
     """Read one 3D scan, from a path or a nibabel image.
 
     NIfTI-1 and -2, ``.mgz`` and whatever else nibabel reads; any data type, scaling and byte order; a
     4D image is taken when it holds one volume.
+
+    Parameters
+    ----------
+    constant
+        Whether the same intensity everywhere will do.
 
     Raises
     ------
@@ -116,7 +121,7 @@ def load_scan(img: ImageLike) -> Scan:
         image, name = _read(Path(img)), str(img)
     else:
         raise GlasError(f"a scan must be a path or a nibabel image, got {type(img).__name__}")
-    data = _intensities(image, str(name))
+    data = _intensities(image, str(name), constant)
     affine = _affine(image, str(name))
     path = image.get_filename()
     if not isinstance(img, SpatialImage) and path:
@@ -139,14 +144,30 @@ def _read(path: Path) -> SpatialImage:
         raise GlasError(f"a scan must be a file, {path} is a folder")
     try:
         image: Any = nib.load(path)
-    except (ImageFileError, OSError, EOFError, zlib.error, ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # nibabel has many of its own
         raise GlasError(f"a scan must be an image nibabel can read, {path} is not: {_first_line(error)}") from None
     if not isinstance(image, SpatialImage):
         raise GlasError(f"a scan must be a volume, {path} is a {type(image).__name__}")
+    for part in image.file_map.values():  # header and voxels may be two files
+        if part.filename and Path(part.filename).is_file():
+            _check_gzip(Path(part.filename))
     return image
 
 
-def _intensities(image: SpatialImage, name: str) -> np.ndarray:
+def _check_gzip(path: Path) -> None:
+    """Read to the end, where the checksum is: nibabel stops before it and would take a flipped bit for an intensity."""
+    with path.open("rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            return
+    try:
+        with gzip.open(path) as file:
+            while file.read(2**22):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise GlasError(f"a scan must be complete, {path} is truncated or damaged: {_first_line(error)}") from None
+
+
+def _intensities(image: SpatialImage, name: str, constant: bool) -> np.ndarray:
     shape = tuple(int(n) for n in image.shape)
     if len(shape) > 3 and all(n == 1 for n in shape[3:]):
         shape = shape[:3]
@@ -161,14 +182,16 @@ def _intensities(image: SpatialImage, name: str) -> np.ndarray:
         # Straight from the proxy: get_fdata would leave a second copy in the caller's image.
         with np.errstate(all="ignore"):
             data = np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
-    except (OSError, EOFError, zlib.error, ValueError, MemoryError) as error:
+    except FileNotFoundError as error:
+        raise GlasError(f"a scan must be complete, {name} lacks {error.filename}") from None
+    except Exception as error:  # whatever a reader trips over
         raise GlasError(f"a scan must be complete, {name} is truncated or damaged: {_first_line(error)}") from None
     finite = np.isfinite(data)
     if not finite.any():
         raise GlasError(f"a scan must hold finite intensities, {name} holds none")
     if not finite.all():
         data = np.where(finite, data, np.float32(0))  # the usual mark for "outside the brain"
-    if data.min() == data.max():
+    if not constant and data.min() == data.max():
         raise GlasError(f"a scan must hold varying intensities, {name} is {data.flat[0]:g} everywhere")
     return np.ascontiguousarray(data)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -80,7 +81,7 @@ def resample(img: SpatialImage, grid: VoxelGrid, interpolation: Literal["linear"
     """The values of an image on another grid; 0 outside its field of view.
 
     Linear resampling to larger voxels smooths first, so that a coarse voxel is an average rather than one
-    sample: a Gaussian whose FWHM, joined with the image's voxel, makes the target's.
+    sample: along each axis a Gaussian whose FWHM, joined with the image's voxel, makes the target's.
 
     Parameters
     ----------
@@ -91,28 +92,56 @@ def resample(img: SpatialImage, grid: VoxelGrid, interpolation: Literal["linear"
 
     Returns
     -------
-    ``grid.shape``; float32 for linear, the image's own type for nearest.
+    ``grid.shape``; float32 for linear, the image's own type for nearest (int32 for other integers).
     """
     data = np.asarray(img.dataobj)
-    if VoxelGrid(img.shape, img.affine).same_as(grid):
-        return data
     if interpolation == "linear":
         data = data.astype(np.float32)
-        image = nib.Nifti1Image(data, img.affine)
-        coarser = max(grid.spacing) ** 2 - max(nib.affines.voxel_sizes(img.affine)) ** 2
-        if coarser > 1e-3:
-            image = smooth_img(image, fwhm=float(np.sqrt(coarser)))
-    else:
-        image = nib.Nifti1Image(data, img.affine)
-    moved = resample_img(
-        image,
-        target_affine=grid.affine,
-        target_shape=grid.shape,
-        interpolation=interpolation,
-        copy_header=True,
-        force_resample=True,
-    )
-    return np.asarray(moved.dataobj, dtype=data.dtype)
+    elif data.dtype.kind in "iub" and data.dtype.itemsize != 2:
+        data = data.astype(np.int32)
+    own = VoxelGrid(img.shape, img.affine)
+    if own.same_as(grid):
+        return data
+    inside = _inside(own, grid)
+    if not inside.any():
+        return np.zeros(grid.shape, data.dtype)
+    # The field of view ends at the outer voxels' faces, interpolation at their centres: one more voxel all around
+    # keeps rounding in the affines from losing whole outer slices.
+    shifted = own.affine.copy()
+    shifted[:3, 3] -= own.affine[:3, :3].sum(axis=1)
+    image = nib.Nifti1Image(np.pad(data, 1, mode="edge"), shifted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # advice about binary images
+        if interpolation == "linear" and (fwhm := _blur(own, grid)).any():
+            image = smooth_img(image, fwhm=tuple(fwhm))
+        moved = resample_img(
+            image,
+            target_affine=grid.affine,
+            target_shape=grid.shape,
+            interpolation=interpolation,
+            copy_header=True,
+            force_resample=True,
+        )
+    return np.where(inside, np.asarray(moved.dataobj, dtype=data.dtype), data.dtype.type(0))
+
+
+def _inside(own: VoxelGrid, grid: VoxelGrid) -> np.ndarray:
+    """Which of a grid's voxel centres lie in the field of view of another."""
+    to_own = np.linalg.inv(own.affine) @ grid.affine
+    axes = np.ogrid[tuple(slice(n) for n in grid.shape)]
+    inside = np.ones(grid.shape, dtype=bool)
+    for row, n in zip(to_own[:3], own.shape, strict=True):
+        index = row[0] * axes[0] + row[1] * axes[1] + row[2] * axes[2] + row[3]
+        inside &= (index >= -0.5 - 1e-6) & (index <= n - 0.5 + 1e-6)
+    return inside
+
+
+def _blur(own: VoxelGrid, grid: VoxelGrid) -> np.ndarray:
+    """FWHM in mm along each of an image's axes that widens its voxels to a grid's."""
+    directions = own.affine[:3, :3] / np.array(own.spacing)
+    widths = np.linalg.norm(grid.affine[:3, :3].T @ directions, axis=0)
+    fwhm = np.sqrt(np.clip(widths**2 - np.square(own.spacing), 0, None))
+    return np.where(widths > np.array(own.spacing) + 1e-3, fwhm, 0.0)
 
 
 def resample_scan(scan: Scan, grid: VoxelGrid) -> np.ndarray:
@@ -187,10 +216,11 @@ def check_space(scan: Scan) -> SpaceCheck:
     """Compare a scan with the template at 4 mm (an atlas laid over a scan in its own space names the wrong anatomy)."""
     grid = mni_grid(4)
     brain = template_on(4) > 0.1
-    values = resample_scan(scan, grid)
-    corners = nib.affines.apply_affine(np.linalg.inv(scan.affine) @ grid.affine, np.argwhere(brain))
-    coverage = float(((corners >= -0.5) & (corners <= np.array(scan.shape) - 0.5)).all(axis=1).mean())
-    magnitude = np.abs(values - np.median(values[[0, -1], :, :]))  # the outermost slices are air
+    coverage = float(_inside(grid_of(scan), grid)[brain].mean())
+    faces = [np.take(scan.data, [0, -1], axis=axis).ravel() for axis in range(3)]
+    air = np.median(np.concatenate(faces))  # not 0 in CT
+    values = resample(nib.Nifti1Image(scan.data - air, scan.affine), grid)
+    magnitude = np.abs(values)
     bright = magnitude > 0.15 * np.percentile(magnitude, 98)
     if not bright.any():
         return SpaceCheck(coverage, float("inf"), 0.0, 0.0)

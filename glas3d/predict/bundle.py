@@ -27,10 +27,12 @@ from torch import nn
 from glas3d.errors import GlasError
 from glas3d.imaging.scan import Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of
+from glas3d.predict.exported import from_onnx, from_pt2
 from glas3d.predict.predictor import Activation, ModelInfo, Predictor
 from glas3d.predict.transform import Standardisation
 from glas3d.resources import folder, names
 
+_EXPORTED = {".pt2": from_pt2, ".onnx": from_onnx}
 _PICKLED = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".ts")
 
 
@@ -45,16 +47,17 @@ def load_model(
     Parameters
     ----------
     model
-        The name of a shipped model, the path of a MONAI bundle folder, or ``package.module:factory``, a
-        function without arguments that returns a `Predictor`. Loading a bundle or a factory runs what its
-        configuration names: load only what you trust.
+        The name of a shipped model, the path of a MONAI bundle folder, of a ``.pt2`` file of torch.export or of
+        an ``.onnx`` file, or ``package.module:factory``, a function without arguments that returns a
+        `Predictor`. Loading a bundle or a factory runs what its configuration names: load only what you trust.
     activation
-        For bundles that do not state one.
+        For bundles that do not state one, and for exported files, which never do.
 
     Raises
     ------
     GlasError
-        No such model, a bundle that lacks something, pickled weights, or weights that do not fit.
+        No such model, a bundle that lacks something, pickled weights, weights that do not fit, or an exported
+        file that cannot be used or comes without an activation.
     """
     text = os.fspath(model)
     path = Path(text)
@@ -62,6 +65,12 @@ def load_model(
         return _load_bundle(folder("models", text), activation, device)
     if path.is_dir():
         return _load_bundle(path, activation, device)
+    if path.suffix in _EXPORTED:
+        if not path.is_file():
+            raise GlasError(f"no such file: {path}")
+        if activation is None:
+            raise GlasError(f"the file {path} states no activation: give softmax, sigmoid or none")
+        return _EXPORTED[path.suffix](path, activation, device=device)
     if path.suffix in _PICKLED and path.exists():
         raise GlasError(
             f"a model must be a MONAI bundle folder with safetensors weights, {path} is a pickle: it can run any code"
@@ -70,7 +79,8 @@ def load_model(
         return _load_factory(text)
     known = ", ".join(names("models")) or "none"
     raise GlasError(
-        f"a model must be a shipped name ({known}), a MONAI bundle folder or package.module:factory, got {text}"
+        f"a model must be a shipped name ({known}), a MONAI bundle folder or a .pt2 or .onnx file "
+        f"or package.module:factory, got {text}"
     )
 
 
@@ -78,7 +88,7 @@ def _load_factory(spec: str) -> Predictor:
     module_name, _, attribute = spec.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise GlasError(f"no model factory {spec}: {error}") from None
     made = factory() if callable(factory) else None
     if not isinstance(made, Predictor):
@@ -93,8 +103,8 @@ def _load_bundle(place: Path, activation: Activation | None, device: str | torch
         pickled = sorted(p.name for p in place.glob("models/*") if p.suffix in _PICKLED)
         came = f"it has {pickled[0]}, a pickle, which can run any code" if pickled else "there is none"
         raise GlasError(f"a bundle must keep its weights in models/model.safetensors, {place}: {came}")
-    own: Mapping[str, Any] = metadata.get("glas3d", {})
-    stated = own.get("activation", activation)
+    own = _object(metadata, "glas3d", place)
+    stated = own.get("activation") or activation
     if stated is None:
         raise GlasError(f"the bundle {place} states no activation: give softmax, sigmoid or none")
     net = _network(place)
@@ -105,11 +115,15 @@ def _load_bundle(place: Path, activation: Activation | None, device: str | torch
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise GlasError(f"the weights of {place} do not fit its network: {reason}") from None
-    inputs = metadata.get("network_data_format", {}).get("inputs", {}).get("image", {})
-    outputs = metadata.get("network_data_format", {}).get("outputs", {}).get("pred", {})
-    definition: Mapping[str, str] = outputs.get("channel_def", {})
-    classes = tuple(definition[key] for key in sorted(definition, key=int)) or None
-    channels = inputs.get("num_channels")
+    data_format = _object(metadata, "network_data_format", place)
+    channels = _object(_object(data_format, "inputs", place), "image", place).get("num_channels")
+    outputs = _object(_object(data_format, "outputs", place), "pred", place)
+    definition = _object(outputs, "channel_def", place)
+    if not all(key.isdecimal() for key in definition):
+        raise GlasError(
+            f"channel_def in the metadata of {place} must name outputs by number, got {', '.join(definition)}"
+        )
+    classes = tuple(str(definition[key]) for key in sorted(definition, key=int)) or None
     reference, transform, grid = _volumes(place)
     info = ModelInfo(
         name=metadata.get("name", place.name),
@@ -119,9 +133,12 @@ def _load_bundle(place: Path, activation: Activation | None, device: str | torch
         reference=reference,
         preset=own.get("preset", {}),
     )
-    predictor = Predictor(net.eval(), stated, transform, device, classes=classes, info=info)
-    if grid is not None:
-        _try(predictor, place, channels or 1, grid, outputs.get("num_channels"))
+    try:
+        predictor = Predictor(net.eval(), stated, transform, device, classes=classes, info=info)
+        if grid is not None:
+            _try(predictor, channels or 1, grid, outputs.get("num_channels"))
+    except GlasError as error:
+        raise GlasError(f"the bundle {place} does not fit its own description: {error}") from None
     return predictor
 
 
@@ -146,7 +163,7 @@ def _volumes(place: Path) -> tuple[np.ndarray | None, Standardisation | None, Vo
     for name in ("mean", "std", "reference"):
         path = place / "models" / f"{name}.nii.gz"
         if path.is_file():
-            found[name] = load_scan(path)
+            found[name] = load_scan(path, constant=True)
     if not found:
         return None, None, None
     grids = [grid_of(scan) for scan in found.values()]
@@ -155,6 +172,10 @@ def _volumes(place: Path) -> tuple[np.ndarray | None, Standardisation | None, Vo
     if ("mean" in found) != ("std" in found):
         raise GlasError(f"a standardisation needs mean.nii.gz and std.nii.gz, {place / 'models'} has one of them")
     transform = None
+    if "std" in found and not (found["std"].data > 0).all():
+        raise GlasError(
+            f"standard deviations must be greater than 0, {place / 'models' / 'std.nii.gz'} has some that are not"
+        )
     if "mean" in found:
         mean, std = (torch.as_tensor(found[name].data).unsqueeze(0) for name in ("mean", "std"))
         transform = Standardisation(mean, std)
@@ -162,16 +183,14 @@ def _volumes(place: Path) -> tuple[np.ndarray | None, Standardisation | None, Vo
     return reference, transform, grids[0]
 
 
-def _try(predictor: Predictor, place: Path, channels: int, grid: VoxelGrid, outputs: int | None) -> None:
+def _try(predictor: Predictor, channels: int, grid: VoxelGrid, outputs: int | None) -> None:
     """One forward, so that a model that does not fit its own description is refused before the work starts."""
     blank = torch.ones((1, channels, *grid.shape))
     answer = predictor.fit(blank[0])(blank)
     if outputs is not None and answer.shape[1] != outputs:
-        raise GlasError(f"the bundle {place} promises {outputs} outputs, its network gives {answer.shape[1]}")
+        raise GlasError(f"it promises {outputs} outputs, its network gives {answer.shape[1]}")
     if predictor.classes is not None and answer.shape[1] != len(predictor.classes):
-        raise GlasError(
-            f"the bundle {place} names {len(predictor.classes)} classes, its network gives {answer.shape[1]}"
-        )
+        raise GlasError(f"it names {len(predictor.classes)} classes, its network gives {answer.shape[1]}")
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -186,11 +205,19 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
+def _object(container: Mapping[str, Any], key: str, place: Path) -> dict[str, Any]:
+    """A JSON object within the metadata; empty when it is not there."""
+    value = container.get(key, {})
+    if not isinstance(value, dict):
+        raise GlasError(f"{key} in the metadata of {place} must be an object, got {type(value).__name__}")
+    return value
+
+
 def _digest(place: Path) -> str:
     """One hash over everything that decides a bundle's answers."""
     total = hashlib.sha256()
-    for path in sorted([*place.glob("configs/*"), *place.glob("models/*")]):
-        total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    for path in sorted(p for part in ("configs", "models") for p in (place / part).rglob("*") if p.is_file()):
+        total.update(path.relative_to(place).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
 
 
@@ -259,6 +286,7 @@ def write_bundle(
     _write_json(place / "configs" / "inference.json", {"network_def": dict(network_def)})
     state = {key: value.contiguous() for key, value in net.state_dict().items()}
     save_file(state, place / "models" / "model.safetensors")
+    (place / "models" / "model.safetensors").chmod(0o644)  # it comes readable by its owner alone
     volumes = {
         "mean": standardisation.mean.numpy(),
         "std": standardisation.std.numpy(),

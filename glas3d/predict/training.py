@@ -45,16 +45,16 @@ class Recipe:
         Of weights, order and augmentation.
     """
 
-    epochs: int = 20
-    pretraining: int = 2
-    batch_size: int = 8
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-3
-    dropout: float = 0.3
-    augmented: float = 0.75
-    lit: float = 0.5
+    epochs: int = 60
+    pretraining: int = 1
+    batch_size: int = 4
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    dropout: float = 0.0
+    augmented: float = 0.9
+    lit: float = 0.7
     spots: int = 5
-    sigma: tuple[float, float] = (2.0, 6.0)
+    sigma: tuple[float, float] = (1.5, 5.0)
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -97,8 +97,10 @@ def best_regions_figure(
         raise
 
     def save(path: Path) -> None:
-        figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
-        plt.close(figure)
+        try:
+            figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
+        finally:
+            plt.close(figure)
 
     return save
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +12,9 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from glas3d.errors import GlasError
-from glas3d.explain import generated_by, write_json, write_table
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import MNI
+from glas3d.output import generated_by, new_folder, write_json, write_table
 from glas3d.study.simulate import PLANTED, Participant, Simulation, participant, truth
 
 _COLUMNS = {
@@ -54,37 +50,9 @@ def write_dataset(
     GlasError
         The folder has content already, or cannot be written.
     """
-    refuse_content(place)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}-"))
-    except OSError as error:
-        raise GlasError(f"cannot write to {place.parent}: {error.strerror or error}") from None
-    try:
+    with new_folder(place) as scratch:
         _write(scratch, simulation, tick)
-        scratch.chmod(0o755)
-        if place.is_dir():
-            place.rmdir()
-        os.replace(scratch, place)
-    except OSError as error:
-        raise GlasError(f"cannot write {place}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return place
-
-
-def refuse_content(place: Path) -> None:
-    """Refuse a folder that holds something already.
-
-    Raises
-    ------
-    GlasError
-        It is a file, or not empty.
-    """
-    if place.is_dir() and any(place.iterdir()):
-        raise GlasError(f"the folder must be new or empty, {place} has content")
-    if place.exists() and not place.is_dir():
-        raise GlasError(f"the folder must be new or empty, {place} is a file")
 
 
 def scan_path(simulation: Simulation, participant_id: str) -> Path:
@@ -141,7 +109,7 @@ def _write(place: Path, simulation: Simulation, tick: Callable[[int, int], None]
         }
     )(place / "dataset_description.json")
     (place / "README.md").write_text(_README, encoding="utf-8")
-    (place / ".bidsignore").write_text("truth/\n", encoding="utf-8")
+    (place / ".bidsignore").write_text("truth\n", encoding="utf-8")
     _write_truth(place / "truth", simulation, made)
 
 

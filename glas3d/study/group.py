@@ -12,9 +12,10 @@ import pandas as pd
 from glas3d.core.saliency import minmax
 from glas3d.core.search import paint
 from glas3d.errors import GlasError
-from glas3d.explain import ScanExplanation, generated_by, ranked, write_json, write_table, write_together
+from glas3d.explain import ScanExplanation, ranked
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import VoxelGrid
+from glas3d.output import generated_by, write_json, write_table, write_together
 
 _MEANS = ["light", "shadow", "drop"]
 
@@ -66,8 +67,12 @@ class GroupMap:
                 f"a group's participants must share grid and regions: {result.stem} is on {result.saliency_img.shape}, "
                 f"those before on {self._pattern.shape}"
             )
+        if {k: result.provenance[k] for k in self._settings} != self._settings:
+            raise GlasError(
+                f"a group's participants must be explained alike: {result.stem} differs in target, settings, model or search"
+            )
         self._sums += table[_MEANS].to_numpy(dtype=float).T
-        scores = table["score"].to_numpy(dtype=float)
+        scores = table["score"].to_numpy(dtype=float, copy=True)
         known = np.isfinite(scores)
         scores[known] = minmax(scores[known])
         self._scores += scores

@@ -29,6 +29,9 @@ PLANTED = (
 )
 GROUPS = ("NC", "AD")
 
+# Disease begins in the medial temporal lobe and reaches the inferior temporal gyrus later (Braak & Braak 1991).
+_RELATIVE_SEVERITY = np.array([1.0, 1.0, 1.0, 1.0, 0.6, 0.6])
+
 _LATTICE_MM = 20.0  # between control points of the smooth random fields
 _CSF = 0.25  # of T1 intensity, in the template's units, where grey matter was lost
 _RELATIVE_AGEING = 2.0  # the hippocampus loses grey matter this much faster than the rest in normal ageing
@@ -48,7 +51,8 @@ class Simulation:
     resolution
         Voxel size in mm of the MNI grid; see `mni_grid`.
     severity
-        Lowest and highest share of grey matter lost in the planted regions of AD.
+        Lowest and highest share of grey matter lost to AD in hippocampus and amygdala; the inferior temporal
+        gyrus loses 0.6 times that.
     deformation
         Root mean square of the displacement, in mm.
     bias
@@ -126,9 +130,9 @@ def participant(simulation: Simulation, number: int) -> Participant:
     sex = str(rng.choice(["F", "M"]))
     site = int(rng.integers(len(_SITE_SCALE)))
     severity = np.zeros(len(PLANTED))
-    general, spread = rng.uniform(*simulation.severity), rng.uniform(0.85, 1.15, len(PLANTED))
+    general, spread = rng.uniform(*simulation.severity), rng.uniform(0.75, 1.25, len(PLANTED))
     if group == "AD":
-        severity = np.clip(general * spread, *simulation.severity)
+        severity = np.clip(general * spread, *simulation.severity) * _RELATIVE_SEVERITY
     ageing = rng.normal(0.003, 0.0008) * (age - 55)
 
     resolution, grid = simulation.resolution, simulation.grid

@@ -1,6 +1,7 @@
 """What the tests of the core explain: small volumes of unequal axes, tiny networks, a small atlas."""
 
 import copy
+import re
 from contextlib import contextmanager
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from glas3d import Grid
 from glas3d.errors import GlasError
 
 SHAPES = {2: (7, 9), 3: (7, 8, 9)}
@@ -16,6 +18,18 @@ SPACINGS = {2: (1.5, 2.5), 3: (1.5, 2.0, 3.0)}
 POINTS = {
     2: np.array([[3.0, 4.0], [0.0, 8.0], [5.25, 1.5], [6.4, -0.3]]),
     3: np.array([[3.0, 4.0, 2.0], [0.0, 7.0, 8.0], [5.25, 1.5, 6.75], [6.4, -0.3, 0.1]]),
+}
+
+# Larger volumes, their cells, and three objects (of three voxels an axis) within cells of their own.
+WIDE = {2: (20, 24), 3: (10, 12, 15)}
+CELLS = {2: (4, 4), 3: (2, 2, 3)}
+PLACES = {2: ((2, 3), (17, 20), (17, 3)), 3: ((2, 3, 2), (7, 8, 12), (2, 8, 7))}
+# The four ends of the recursion, and what they say.
+ENDS = {
+    "measure": "^the measure .* is above",
+    "no point left": "^no point is left$",
+    "none removed": "^a round removed no point$",
+    "iterations": "^[0-9]+ rounds? w(as|ere) made$",
 }
 
 
@@ -31,6 +45,17 @@ def atlas(shape):
     labels[3:6, 2:7] = 7
     labels[6, 4:] = 41
     return labels
+
+
+def blocks(shape, cells):
+    """An atlas of boxes; the outermost voxels belong to none."""
+    which = np.meshgrid(*[np.arange(n) * k // n for n, k in zip(shape, cells, strict=True)], indexing="ij")
+    return np.pad((np.ravel_multi_index(which, cells) + 130)[(slice(1, -1),) * len(shape)], 1)
+
+
+def searches(ndim):
+    """A grid and an atlas with a point, or segment, for each of the objects."""
+    return {"grid": Grid(CELLS[ndim]), "segments": blocks(WIDE[ndim], CELLS[ndim])}
 
 
 class TinyNet(nn.Module):
@@ -89,6 +114,24 @@ class Recorder:
         return self.predict(batch)
 
 
+class NoisyOr:
+    """Each bright object is evidence enough: ``P = 1 - prod(1 - strength_j * brightness_j)``, above a floor.
+
+    An object's brightness is the mean of its voxels, 1 for the value 1 and 0 for ``dark``.
+    """
+
+    def __init__(self, evidence, floor=0.02, dark=0.0):
+        self.evidence, self.floor, self.dark = evidence, floor, dark
+
+    def __call__(self, batch):
+        absent = torch.ones(len(batch), dtype=torch.float64)
+        for place, strength in self.evidence.items():
+            mean = batch[(..., *(slice(a - 1, a + 2) for a in place))].double().flatten(1).mean(dim=1)
+            absent *= 1 - strength * ((mean - self.dark) / (1 - self.dark)).clamp(0, 1)
+        p = self.floor + (1 - self.floor) * (1 - absent)
+        return torch.stack([1 - p, p], dim=1)
+
+
 def constant(*probabilities):
     """A ``predict`` that does not look."""
     return lambda batch: torch.tensor(probabilities).expand(len(batch), -1)
@@ -99,6 +142,11 @@ def assert_close(actual, expected, tolerance=2e-5):
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.shape == expected.shape
     assert np.abs(actual - expected).max() <= tolerance * min(1.0, np.abs(expected).max())
+
+
+def assert_ended(found, end):
+    """It tells this end and no other."""
+    assert [name for name, said in ENDS.items() if re.search(said, found.reason)] == [end]
 
 
 @contextmanager

@@ -116,3 +116,71 @@ def explain(
     else:
         result["saliency"] = paint(labels, index, result["score"])
     return {name: np.asarray(value) for name, value in result.items()}
+
+
+def minmax(values):
+    """To [0, 1]; all zero when flat."""
+    values = np.asarray(values, dtype=np.float64)
+    low, high = values.min(), values.max()
+    return np.zeros(values.shape) if low == high else (values - low) / (high - low)
+
+
+def nearest(mu, shape):
+    """The voxel a point is read at: coordinates rounded (halves to even), clipped to the image."""
+    return tuple(min(max(round(float(a)), 0), n - 1) for a, n in zip(mu, shape, strict=True))
+
+
+def recurse(
+    probabilities,
+    volume,
+    target,
+    *,
+    points=None,
+    labels=None,
+    threshold=0.8,
+    stop=5.0,
+    max_iterations=10,
+    background=0.0,
+    **settings,
+):
+    """Algorithm 1 as METHOD reads it: ``S_fuse``, every round, and which of the four ends it came to."""
+    image = np.asarray(volume, dtype=np.float64)
+    background = np.broadcast_to(np.asarray(background, dtype=np.float64), image.shape)
+    shape = image.shape[1:]
+    index = None
+    if labels is not None:
+        index, points = centroids(labels)
+    left = list(range(len(points)))
+    fused, values, rounds, end = np.zeros(shape), np.zeros(len(points)), [], "iterations"
+    while len(rounds) < max_iterations:
+        one = explain(probabilities, image, target, points=[points[i] for i in left], background=background, **settings)
+        if index is None:
+            s = minmax(one["saliency"])
+            own = [s[nearest(points[i], shape)] for i in left]
+        else:
+            own = minmax(one["score"])
+            s = paint(labels, [index[i] for i in left], own)
+        removed = [i for i, value in zip(left, own, strict=True) if value > threshold]
+        image = shade(image, s, background)
+        after = probabilities(image)[target]
+        measure = math.sqrt(s.mean() / after)
+        kept = measure <= stop or not rounds
+        rounds.append(
+            {"points": left, "saliency": s, "removed": removed, "probability": after, "measure": measure, "kept": kept}
+            | {"intact": one["probability"], "score": one["score"]}
+        )
+        if kept:
+            fused += s
+            values[left] += own
+        left = [i for i in left if i not in removed]
+        if measure > stop:
+            end = "measure"
+        elif not left:
+            end = "no point left"
+        elif not removed:
+            end = "none removed"
+        if end != "iterations":
+            break
+    # as in every round, an atlas' map is normalised over the segments' values
+    saliency = minmax(fused) if index is None else paint(labels, index, minmax(values))
+    return {"saliency": saliency, "rounds": rounds, "end": end}

@@ -68,7 +68,8 @@ def test_groups_alternate_and_only_ad_is_ill():
         if one.group == "NC":
             assert one.severity == (0.0,) * 6
         else:
-            assert all(0.3 <= s <= 0.7 for s in one.severity)
+            assert all(0.1 < s <= 0.7 for s in one.severity)
+            assert max(one.severity) >= 0.3
     assert len({one.severity for one in cohort() if one.group == "AD"}) == 4
 
 
@@ -91,7 +92,7 @@ def test_volumes_are_brains_on_the_grid_in_a_scanner_s_units():
         assert np.isfinite(one.volume).all()
         assert one.volume.min() == 0
         assert (one.volume[~brain] > 0).mean() < 0.1
-        assert (one.volume[brain] > 0).mean() > 0.9
+        assert (one.volume[template_on(8) > 0.5] > 0).mean() > 0.97
         levels.setdefault(one.site, []).append(intensity_scale(one.volume))
         assert np.corrcoef(scaled(one)[brain], template_on(8)[brain])[0, 1] > 0.8
     assert len(levels) == 3
@@ -114,13 +115,13 @@ def lost(with_disease, without, mask, grey):
 
 def test_disease_is_planted_in_six_regions_and_nowhere_else(aal):
     """The same participant with and without disease: everything else about it is equal."""
-    ill, well = (participant(replace(STILL, severity=(s, s)), 0) for s in (0.6, 0.0))
+    ill, well = (participant(replace(STILL, severity=(s, s)), 0) for s in (0.9, 0.0))
     assert ill.group == well.group == "AD"
-    assert ill.severity == (0.6,) * 6
+    assert well.severity == (0.0,) * 6
+    assert max(ill.severity) == 0.9
     changed = {name: lost(ill.volume, well.volume, mask, template_on(4, "gm")) for name, mask in regions(aal).items()}
-    assert min(changed[name] for name in PLANTED) > 0.15
-    touched = {name for name, share in changed.items() if share > 0.1}
-    assert touched == set(PLANTED)
+    assert min(changed[name] for name in PLANTED) > 0.12
+    assert max(share for name, share in changed.items() if name not in PLANTED) < 0.06
     planted = np.isin(
         aal.on(mni_grid(4)), [i for i, n in zip(aal.table["index"], aal.table["name"], strict=True) if n in PLANTED]
     )
@@ -138,6 +139,17 @@ def test_the_more_severe_the_more_is_lost(aal):
         assert shares[2] == pytest.approx(4 * shares[0], rel=0.05)
 
 
+def test_every_region_loses_what_its_severity_says(aal):
+    """Share of tissue lost, over the severity told, is a region's own constant."""
+    ratios = []
+    for number in (0, 2):
+        ill, well = (participant(replace(STILL, severity=s), number) for s in ((0.1, 0.9), (0.0, 0.0)))
+        shares = [lost(ill.volume, well.volume, regions(aal)[name], template_on(4, "gm")) for name in PLANTED]
+        ratios.append(np.divide(shares, ill.severity))
+        assert np.ptp(ill.severity) > 0.05
+    np.testing.assert_allclose(*ratios, rtol=0.1)
+
+
 def test_controls_do_not_depend_on_severity():
     one, other = (participant(replace(COARSE, severity=(s, s)), 1).volume for s in (0.1, 0.9))
     np.testing.assert_array_equal(one, other)
@@ -150,7 +162,7 @@ def test_groups_differ_in_the_planted_regions(aal):
     grey, masks = template_on(8, "gm") * 2, regions(aal, 8)
     changed = {name: lost(means["AD"], means["NC"], mask, grey) for name, mask in masks.items()}
     others = [share for name, share in changed.items() if name not in PLANTED]
-    assert min(changed[name] for name in PLANTED) > 0.06
+    assert min(changed[name] for name in PLANTED) > max(0.05, *others)
     assert abs(np.mean(others)) < 0.02
 
 
@@ -182,19 +194,22 @@ def test_a_participant_has_one_anatomy_at_every_resolution():
     assert [row(p) for p in participants(at[0])] == [row(p) for p in participants(at[1])]
 
 
-@pytest.mark.parametrize("resolution", [16, 5.5, 3])
-def test_other_resolutions(resolution):
-    one = participant(replace(COARSE, resolution=resolution), 0)
-    assert one.volume.shape == mni_grid(resolution).shape
-    assert one.volume.any()
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("resolution", "shape"), [(2, (91, 109, 91)), (1, (181, 217, 181))])
-def test_fine_resolutions(resolution, shape):
+@pytest.mark.parametrize(
+    ("resolution", "shape"),
+    [
+        (16, (16, 16, 16)),
+        (5.5, (40, 48, 40)),
+        (3, (64, 80, 64)),
+        (2, (91, 109, 91)),
+        (1, (181, 217, 181)),
+    ],
+)
+def test_other_resolutions(resolution, shape):
     one = participant(replace(COARSE, resolution=resolution), 0)
     assert one.volume.shape == shape
-    np.testing.assert_allclose(np.corrcoef(scaled(one).ravel(), template_on(resolution).ravel())[0, 1], 1, atol=0.15)
+    brain = template_on(resolution) > 0.1
+    assert np.corrcoef(scaled(one)[brain], template_on(resolution)[brain])[0, 1] > 0.6
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,61 @@
+"""`python -m benchmarks`: measure everything and write results.json and the table of README.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes and two rounds: is every row made?")
+    parser.add_argument("--repeats", type=int, help="rounds of every interleaved run (default 5; quick 2)")
+    parser.add_argument("--threads", type=int, help="threads of torch (default its own choice; quick 1)")
+    parser.add_argument("--out", type=Path, help="folder for results.json and README.md (default benchmarks/)")
+    options = parser.parse_args()
+    if options.quick and options.out is None:
+        parser.error("--quick gives no figures to keep: say where to with --out")
+    repeats = options.repeats or (2 if options.quick else 5)
+    if repeats < 1:
+        parser.error("--repeats must be at least 1")
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    warnings.simplefilter("ignore")  # other packages' advice while they are imported
+
+    import torch
+
+    from benchmarks.memory import remembered
+    from benchmarks.report import as_json, insert, provenance, table
+    from benchmarks.suite import timed
+
+    if options.threads or options.quick:
+        torch.set_num_threads(options.threads or 1)  # tiny tensors on shared cores would wait for each other
+    start = time.perf_counter()
+
+    def say(what: str) -> None:
+        print(f"[{time.perf_counter() - start:6.0f} s] {what}", file=sys.stderr, flush=True)
+
+    if load > 0.5:
+        say(f"the machine is busy (load {load:.1f}): the figures will be worse than they could be")
+    rows = []
+    for row in (*timed(options.quick, repeats, say), *remembered(options.quick, 1 if options.quick else repeats, say)):
+        rows.append(row)
+    text = as_json(rows, provenance(options.quick, load))
+    figures = table(json.loads(text))
+    out = _HERE if options.out is None else options.out
+    out.mkdir(parents=True, exist_ok=True)
+    readme = insert((_HERE / "README.md").read_text(encoding="utf-8"), figures)
+    (out / "results.json").write_text(text, encoding="utf-8")
+    (out / "README.md").write_text(readme, encoding="utf-8")
+    say(f"{len(rows)} rows in {out / 'results.json'}")
+    print(figures)
+
+
+if __name__ == "__main__":
+    main()

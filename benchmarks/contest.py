@@ -1,0 +1,63 @@
+"""Interleaved timing: every round runs every entry once (ABAB...), so that a slow minute slows them all."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+Entry = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of some repeats, and the lowest and highest of them."""
+
+    median: float
+    low: float
+    high: float
+    repeats: int
+
+    @classmethod
+    def of(cls, values: list[float]) -> Spread:
+        return cls(statistics.median(values), min(values), max(values), len(values))
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of every entry, one a round."""
+
+    seconds: Mapping[str, list[float]]
+
+    def of(self, entry: str, per: float = 1.0) -> Spread:
+        """Seconds of an entry, per unit of its work."""
+        return Spread.of([s / per for s in self.seconds[entry]])
+
+    def ratio(self, above: str, below: str, per_above: float = 1.0, per_below: float = 1.0) -> Spread:
+        """One entry's time over another's **of the same round**, each per unit of its own work."""
+        pairs = zip(self.seconds[above], self.seconds[below], strict=True)
+        return Spread.of([(a / per_above) / (b / per_below) for a, b in pairs])
+
+
+def compete(entries: Mapping[str, Entry], repeats: int, clock: Callable[[], float] = time.perf_counter) -> Times:
+    """Time every entry `repeats` times, in rounds; the order within a round alternates.
+
+    Warming up is the caller's affair: the check that an entry does its work is its first run.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in entries}
+    order = list(entries)
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        for turn in range(repeats):
+            gc.collect()
+            for name in order if turn % 2 == 0 else reversed(order):
+                start = clock()
+                entries[name]()
+                seconds[name].append(clock() - start)
+    finally:
+        if enabled:
+            gc.enable()
+    return Times(seconds)

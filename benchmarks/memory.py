@@ -1,0 +1,179 @@
+"""Peak memory of an explanation against one forward of a batch, each in a process of its own.
+
+`python -m benchmarks.memory '<job>'` is such a process: it prints the resident memory in MiB once net and volume are
+there, and the highest it has been since.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.contest import Spread
+from benchmarks.methods import Ours
+from benchmarks.subjects import Subject, everyday, paper, subjects
+from benchmarks.suite import Row, row
+from benchmarks.witness import watch
+from glas3d import GLAS, Grid, Predictor
+from glas3d.core.search import Segments
+
+_ROOT = Path(__file__).parent.parent
+
+
+def resident(*, peak: bool) -> float:
+    """Memory of this process in MiB, now or at most since `forget`.
+
+    Linux says it of this program alone; what `getrusage` says there begins with the memory of the parent at the time
+    it started this process.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
+        return int(lines["VmHWM" if peak else "VmRSS"].split()[0]) / 1024
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return highest / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def forget() -> None:
+    """Let the peak begin at what is resident now, where the system can."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one process does.
+
+    Attributes
+    ----------
+    subject
+        Which of `subjects`; -1: `everyday`.
+    batch
+        Forward one batch of so many; 0: explain.
+    classes, targets
+        Outputs of the paper's net, and how many of them are explained; 0: the subject's own net, target 1.
+    cells
+        Of a grid; 0: the subject's regions.
+    data
+        File with the volume and the labels, so that making them leaves no peak.
+    """
+
+    quick: bool
+    threads: int
+    subject: int
+    data: str
+    batch: int = 0
+    classes: int = 0
+    targets: int = 1
+    cells: int = 0
+
+
+def child(job: Job) -> dict[str, float]:
+    """Do a job, and what it took."""
+    torch.set_num_threads(job.threads)
+    subject = everyday(job.quick) if job.subject < 0 else subjects(job.quick)[job.subject]
+    net = paper(subject.shape, job.classes) if job.classes else subject.build()
+    predict = Predictor(net, device="cpu")
+    light, shadow = subject.sigmas
+    with np.load(job.data) as data:
+        volume = torch.from_numpy(data["volume"])
+        search: Any = Grid(job.cells) if job.cells else Segments(data["labels"], data["index"], data["points"])
+    target = 1 if job.targets == 1 else list(range(job.targets))
+    forget()
+    before = resident(peak=False)
+    if job.batch:
+        batch = volume.unsqueeze(0).repeat(job.batch, *[1] * volume.ndim)
+        for _ in range(2):
+            answer = predict(batch)
+    else:
+        answer = GLAS(predict, sigma_light=light, sigma_shadow=shadow).explain(volume, target, search)
+    peak = resident(peak=True)
+    assert answer is not None
+    return {"before": before, "peak": peak}
+
+
+def _took(job: Job) -> float:
+    """Highest memory of a job above what was there before it began, MiB."""
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", json.dumps(job.__dict__)]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"a memory job failed: {job}\n{done.stderr}")
+    told = json.loads(done.stdout.splitlines()[-1])
+    # never 0: the system counts in pages
+    return max(float(told["peak"] - told["before"]), 0.004)
+
+
+def _compare(jobs: dict[str, Job], repeats: int) -> dict[str, list[float]]:
+    """MiB of every job, one a round."""
+    rounds = [{name: _took(job) for name, job in jobs.items()} for _ in range(repeats)]
+    return {name: [r[name] for r in rounds] for name in jobs}
+
+
+def _ratio(above: list[float], below: list[float]) -> Spread:
+    return Spread.of([a / b for a, b in zip(above, below, strict=True)])
+
+
+def _saved(subject: Subject, folder: str) -> str:
+    path = str(Path(folder) / "data.npz")
+    segments = subject.segments
+    np.savez(
+        path, volume=subject.volume.numpy(), labels=segments.labels, index=segments.index, points=segments.points
+    )  # fmt: skip
+    return path
+
+
+def remembered(quick: bool, repeats: int, say: Callable[[str], None]) -> Iterator[Row]:
+    """The rows of memory."""
+    threads = torch.get_num_threads()
+    chosen = [0] if quick else [n for n, s in enumerate(subjects(quick)) if s.shape != everyday(quick).shape]
+    for number in chosen:
+        subject = subjects(quick)[number]
+        say(f"memory of {subject.name} {subject.shape}")
+        with tempfile.TemporaryDirectory() as folder:
+            common = {"quick": quick, "threads": threads, "subject": number, "data": _saved(subject, folder)}
+            size = watch(Ours(subject), subject.build()).largest
+            took = _compare({"forward": Job(batch=size, **common), "explain": Job(**common)}, repeats)
+        megabytes = subject.volume.numel() * 4 / 2**20
+        more = (np.median(took["explain"]) - np.median(took["forward"])) / megabytes
+        yield row(
+            "memory", subject, "glas3d GLAS.explain", "one forward of its batch", "lower",
+            _ratio(took["explain"], took["forward"]), float(np.median(took["explain"])), unit="MiB",
+            work=f"batch of {size}; {more:+.1f} volumes of {megabytes:.1f} MiB beside the forward",
+        )  # fmt: skip
+
+    subject = everyday(quick)
+    few, many, classes = (2, 4, 20) if quick else (3, 10, 200)
+    say("memory of points and targets")
+    with tempfile.TemporaryDirectory() as folder:
+        common = {"quick": quick, "threads": threads, "subject": -1, "data": _saved(subject, folder)}
+        jobs = {
+            "few": Job(cells=few, **common),
+            "many": Job(cells=many, **common),
+            "one": Job(classes=classes, **common),
+            "all": Job(classes=classes, targets=classes, **common),
+        }
+        took = _compare(jobs, repeats)
+    yield row(
+        "memory", subject, f"{many**3} points", f"{few**3} points", "flat", _ratio(took["many"], took["few"]),
+        float(np.median(took["many"])), unit="MiB", work="grids, map of Eq. 3 included",
+    )  # fmt: skip
+    yield row(
+        "memory", subject, f"{classes} targets", "1 target", "flat", _ratio(took["all"], took["one"]),
+        float(np.median(took["all"])), unit="MiB", work=f"{len(subject.segments.index)} regions; the maps included",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(json.dumps(child(Job(**json.loads(sys.argv[1])))))

@@ -1,0 +1,131 @@
+"""Rows as JSON, and as the table of the README between its markers."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.suite import Row
+
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+UNMEASURED = "Not measured yet: run `make bench`."
+
+_PACKAGES = ("glas3d", "torch", "numpy", "monai", "captum", "efficientnet-lite-pytorch")
+_KINDS = {
+    "overhead": "Overhead: the whole explanation over the same bare forwards",
+    "per forward": "Rivals, per perturbed forward",
+    "per place": "Rivals, per region or window",
+    "memory": "Peak memory",
+    "points": "Time against the number of points",
+    "voxels": "Time against the number of voxels",
+    "sigma": "Time against sigma",
+    "targets": "Time against the number of targets",
+}
+
+
+def provenance(quick: bool, load: float) -> dict[str, Any]:
+    """What the figures depend on."""
+    return {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load at the start": round(load, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in _PACKAGES},
+        "engine": "eager, CPU, float32",
+        "quick": quick,
+    }
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def as_json(rows: Sequence[Row], origin: dict[str, Any]) -> str:
+    return json.dumps({"provenance": origin, "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """A ratio in words; a difference that the repeats do not agree on is even."""
+    if row["better"] == "higher":
+        return "ahead" if row["low"] > 1 else "**behind**" if row["high"] < 1 else "even"
+    if row["ratio"] >= 2:
+        return f"x {row['ratio']:.1f}"
+    return f"{row['ratio'] - 1:+.1%}"
+
+
+def _long(rows: list[dict[str, Any]]) -> list[str]:
+    """A line a row."""
+    lines = [
+        "| net | what | against | ratio | min to max | | itself | work |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        lines.append(
+            f"| {r['net']} {r['shape']} | {r['what']} | {r['against']} | {r['ratio']:.3f} "
+            f"| {r['low']:.3f} to {r['high']:.3f} | {verdict(r)} | {r['value']:.4g} {r['unit']} | {r['work']} |"
+        )
+    return lines
+
+
+def _wide(rows: list[dict[str, Any]]) -> list[str]:
+    """A line a net, a column a rival."""
+    rivals = list(dict.fromkeys(row["what"] for row in rows))
+    nets = dict.fromkeys((row["net"], row["shape"]) for row in rows)
+    lines = [f"| net | {' | '.join(rivals)} |", "|---" * (len(rivals) + 1) + "|"]
+    for net, shape in nets:
+        cells = []
+        for rival in rivals:
+            r = next(r for r in rows if (r["net"], r["shape"], r["what"]) == (net, shape, rival))
+            cells.append(f"{r['ratio']:.2f} ({r['low']:.2f} to {r['high']:.2f}) {verdict(r)}")
+        lines.append(f"| {net} {shape} | {' | '.join(cells)} |")
+    return lines
+
+
+def table(results: dict[str, Any]) -> str:
+    """The figures as Markdown, one table a question."""
+    origin = results["provenance"]
+    versions = ", ".join(f"{name} {number}" for name, number in origin["versions"].items())
+    repeats = sorted({row["repeats"] for row in results["rows"]})
+    parts = [
+        f"{origin['cpu']}, {origin['cores']} cores, {origin['threads']} threads (load {origin['load at the start']} "
+        f"before the run); {origin['system']}; Python {origin['python']}; {versions}; engine: {origin['engine']}. "
+        f"Medians of {' or '.join(map(str, repeats))} rounds."
+    ]
+    if origin["quick"]:
+        parts.append("**A smoke test with tiny sizes: these are no figures.**")
+    for kind, title in _KINDS.items():
+        rows = [row for row in results["rows"] if row["kind"] == kind]
+        if rows:
+            lines = _wide(rows) if rows[0]["better"] == "higher" else _long(rows)
+            parts.append("\n".join([f"### {title}", "", *lines]))
+    return "\n\n".join(parts)
+
+
+def insert(readme: str, figures: str) -> str:
+    """The README with new figures between its markers.
+
+    Raises
+    ------
+    ValueError
+        A marker is missing.
+    """
+    head, begin, rest = readme.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"benchmarks/README.md must hold {BEGIN} and {END}")
+    return f"{head}{BEGIN}\n\n{figures}\n\n{END}{tail}"

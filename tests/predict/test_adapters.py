@@ -1,0 +1,264 @@
+"""Every other model gives the scores of its torch original; what cannot be used is told in one sentence."""
+
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from nilearn.decoding import Decoder, DecoderRegressor
+from nilearn.maskers import NiftiLabelsMasker, NiftiMasker
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from glas3d import GlasError, Grid, Predictor, explain_img
+from glas3d.imaging.space import VoxelGrid
+from glas3d.predict.adapters import Retrying, from_callable, from_decoder, from_estimator
+from tests.predict.cases import AFFINE, SHAPES, assert_same_scores, explained, network
+
+# scikit-learn and nilearn
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    """Images of three kinds, each bright in a place of its own, and their mask."""
+    rng = np.random.default_rng(0)
+    kind = np.arange(30) % 3
+    values = rng.normal(0.5, 0.3, (30, *SHAPES[3])).astype(np.float32)
+    values[kind == 1, 1:4, 2:5, 2:5] += 0.6
+    values[kind == 2, 3:6, 3:6, 4:8] -= 0.6
+    mask = np.zeros(SHAPES[3], dtype=np.uint8)
+    mask[1:6, 1:7, 1:8] = 1
+    images = [nib.Nifti1Image(v, AFFINE) for v in values]
+    return images, np.array(["NC", "AD", "MCI"])[kind], nib.Nifti1Image(mask, AFFINE)
+
+
+class Linear(nn.Module):
+    """The torch original: one weight a voxel, from a linear classifier in its masker's space."""
+
+    def __init__(self, mask, coef, intercept, mean=0.0, deviation=1.0):
+        super().__init__()
+        coef = np.atleast_2d(coef).astype(np.float64)
+        inside = torch.as_tensor(np.asarray(mask.dataobj) > 0)
+        weights = torch.zeros(len(coef), *mask.shape, dtype=torch.float64)
+        weights[:, inside] = torch.as_tensor(coef / deviation)
+        self.linear = nn.Linear(inside.numel(), len(coef), dtype=torch.float64)
+        with torch.no_grad():
+            self.linear.weight.copy_(weights.flatten(1))
+            self.linear.bias.copy_(torch.as_tensor(intercept - (coef * mean / deviation).sum(axis=1)))
+
+    def forward(self, x):
+        return self.linear(x.flatten(1).double())
+
+
+def masked(cohort):
+    images, kinds, mask = cohort
+    masker = NiftiMasker(mask_img=mask, standardize=None).fit()
+    return masker, masker.transform(images), kinds
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_classifier_behind_a_masker_gives_the_scores_of_the_torch_original(cohort, classes):
+    masker, features, kinds = masked(cohort)
+    chosen = np.isin(kinds, ["NC", "AD", "MCI"][:classes])
+    clf = LogisticRegression(C=0.01).fit(features[chosen], kinds[chosen])
+    linear = Linear(cohort[2], clf.coef_, clf.intercept_)
+    original = Predictor(linear, "sigmoid" if classes == 2 else "softmax", device="cpu")
+    by_probability = from_estimator(clf, masker)
+    by_decision = from_estimator(clf, masker, original.activation)
+    for predict in (by_probability, by_decision):
+        assert_same_scores(predict, original, SHAPES[3])
+        assert predict.classes == tuple(sorted({*kinds[chosen]}))
+        assert predict.info.grid.same_as(VoxelGrid(SHAPES[3], AFFINE))
+    ad = explained(by_probability, SHAPES[3], target="AD")
+    assert ad.target == by_probability.classes.index("AD")
+
+
+def test_a_pipeline_may_begin_with_its_masker(cohort):
+    images, kinds, mask = cohort
+    pipeline = make_pipeline(NiftiMasker(mask_img=mask, standardize=None), StandardScaler(), RidgeClassifier(alpha=1e3))
+    pipeline.fit(images, kinds == "AD")
+    scaler, ridge = pipeline[1], pipeline[2]
+    linear = Linear(mask, ridge.coef_, ridge.intercept_, scaler.mean_, scaler.scale_)
+    predict = from_estimator(pipeline, activation="sigmoid")
+    assert_same_scores(predict, Predictor(linear, "sigmoid", device="cpu"), SHAPES[3])
+    assert (predict.info.name, predict.classes) == ("RidgeClassifier", ("False", "True"))
+    raw = from_estimator(pipeline, activation="none")
+    assert_same_scores(raw, Predictor(linear, "none", device="cpu"), SHAPES[3], target=0)
+    assert raw.classes == ("True",)
+    with pytest.raises(GlasError, match="RidgeClassifier has no predict_proba: state an activation"):
+        from_estimator(pipeline)
+
+
+def test_a_labels_masker_brings_the_grid_of_its_atlas(cohort):
+    images, kinds, mask = cohort
+    labels = np.asarray(mask.dataobj, dtype=np.int16)
+    labels[3:] *= 2
+    atlas = nib.Nifti1Image(labels, AFFINE)
+    masker = NiftiLabelsMasker(atlas, standardize=None).fit()
+    clf = LogisticRegression().fit(masker.transform(nib.concat_images(images)), kinds == "AD")
+    means = np.stack([(labels[labels > 0] == i) / (labels == i).sum() for i in (1, 2)])
+    linear = Linear(mask, clf.coef_ @ means, clf.intercept_)
+    assert_same_scores(
+        from_estimator(clf, masker), Predictor(linear, "sigmoid", device="cpu"), SHAPES[3], least=1e-4, atol=1e-6
+    )
+
+
+def test_a_classifier_of_pixels_needs_no_masker():
+    shape = SHAPES[2]
+    rng = np.random.default_rng(0)
+    pixels = rng.random((20, *shape))
+    pixels[::2, 2:5, 3:6] += 1
+    clf = LogisticRegression().fit(pixels.reshape(20, -1), np.arange(20) % 2)
+    linear = Linear(nib.Nifti1Image(np.ones(shape, np.uint8), np.eye(4)), clf.coef_, clf.intercept_)
+    predict = from_estimator(clf)
+    assert_same_scores(predict, Predictor(linear, "sigmoid", device="cpu"), shape)
+    assert predict.info.grid is None
+    message = r"LogisticRegression does not take a batch of \(2, 1, 7, 8, 9\): X has 504 features"
+    with pytest.raises(GlasError, match=message):
+        predict(torch.rand(2, 1, *SHAPES[3]))
+
+
+def test_a_scan_reaches_a_masker_on_the_masker_s_grid(cohort):
+    masker, features, kinds = masked(cohort)
+    predict = from_estimator(LogisticRegression(C=0.01).fit(features, kinds), masker)
+    finer = AFFINE @ np.diag([0.5, 0.5, 0.5, 1])
+    scan = nib.Nifti1Image(np.random.default_rng(0).random((15, 17, 19), dtype=np.float32), finer)
+    result = explain_img(scan, predict, "AD", Grid(2), assume_space="MNI")
+    assert result.provenance["Grid"]["shape"] == list(SHAPES[3])
+    assert result.saliency_img.shape == scan.shape
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("standardize", [None, "zscore_sample"])
+def test_a_decoder_gives_the_scores_of_the_torch_original(cohort, classes, standardize):
+    images, kinds, mask = cohort
+    chosen = np.isin(kinds, ["NC", "AD", "MCI"][:classes])
+    images, kinds = [img for img, wanted in zip(images, chosen, strict=True) if wanted], kinds[chosen]
+    decoder = Decoder("svc", mask, cv=2, screening_percentile=100, standardize=standardize).fit(images, kinds)
+    values = np.stack([np.asarray(img.dataobj) for img in images])
+    seen = values[:, np.asarray(mask.dataobj) > 0].astype(np.float64)
+    frozen = (seen.mean(axis=0), seen.std(axis=0, ddof=1)) if standardize else ()
+    original = Predictor(Linear(mask, decoder.coef_, decoder.intercept_, *frozen), "sigmoid", device="cpu")
+    predict = from_decoder(decoder, images=images)
+    assert_same_scores(predict, original, SHAPES[3])
+    assert predict.classes == tuple(sorted({*kinds}))
+    # over all the training images at once the decoder itself uses the same mean and deviation
+    z = decoder.decision_function(images).reshape(len(images), -1)
+    answers = predict(torch.as_tensor(values[:, None]))
+    torch.testing.assert_close(answers[:, -z.shape[1] :].double(), torch.as_tensor(z).sigmoid(), atol=1e-4, rtol=0)
+    if standardize:
+        with pytest.raises(GlasError, match="masker of Decoder standardises over the images of one call: give the"):
+            from_decoder(decoder)
+        with pytest.raises(GlasError, match="masker of Decoder does not take the training images: "):
+            from_decoder(decoder, images="nowhere.nii.gz")
+
+
+def test_what_is_no_fitted_classifier_or_masker_is_refused(cohort):
+    masker, features, kinds = masked(cohort)
+    clf = LogisticRegression(C=0.01).fit(features, kinds)
+    with pytest.raises(GlasError, match="must be a fitted classifier, LogisticRegression has no classes_"):
+        from_estimator(LogisticRegression(), masker)
+    with pytest.raises(GlasError, match="fitted nilearn masker of volumes, got StandardScaler"):
+        from_estimator(clf, StandardScaler())
+    with pytest.raises(GlasError, match="fitted nilearn masker of volumes, got NiftiMasker"):
+        from_estimator(clf, NiftiMasker())
+    detrending = NiftiMasker(mask_img=cohort[2], detrend=True, standardize=None).fit()
+    with pytest.raises(GlasError, match=r"must not depend on other scans, the masker of .* has detrend"):
+        from_estimator(clf, detrending)
+    percent = NiftiMasker(mask_img=cohort[2], standardize="psc").fit()
+    with pytest.raises(GlasError, match="the masker of LogisticRegression has standardize=psc"):
+        from_estimator(clf, percent, images=cohort[0])
+    with pytest.raises(GlasError, match=r"takes scans of \(1, 7, 8, 9\), got \(2, 7, 8, 9\)"):
+        from_estimator(clf, masker)(torch.rand(2, 2, *SHAPES[3]))
+    for decoder in (Decoder(), DecoderRegressor(), clf):
+        with pytest.raises(GlasError, match=f"fitted classifier of nilearn, got {type(decoder).__name__}"):
+            from_decoder(decoder)
+
+
+# Callables, near and far
+
+
+class Flaky:
+    """A service that fails before it answers."""
+
+    def __init__(self, ndim, failures, error=ConnectionError):
+        self.net, self.failures, self.error, self.calls = network(ndim), failures, error, 0
+
+    def __call__(self, batch):
+        assert isinstance(batch, np.ndarray)
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise self.error("connection reset\nby peer")
+        with torch.no_grad():
+            return self.net(torch.tensor(batch)).tolist()
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    slept = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    return slept
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_service_that_recovers_gives_the_scores_of_its_network(ndim, waits):
+    service = Flaky(ndim, failures=2)
+    predict = from_callable(service, "softmax", retries=2, wait=0.5, as_numpy=True)
+    assert_same_scores(predict, Predictor(network(ndim), device="cpu"), SHAPES[ndim])
+    assert waits == [0.5, 1.0]
+
+
+def test_a_service_that_stays_away_is_reported_in_one_sentence(waits):
+    predict = from_callable(Flaky(2, 99), "softmax", name="far", retries=3, as_numpy=True)
+    message = (
+        r"^the model far was asked 4 times for a batch of \(4, 1, 12, 10\) and failed: "
+        r"ConnectionError: connection reset$"
+    )
+    with pytest.raises(GlasError, match=message) as caught:
+        explained(predict, SHAPES[2])
+    assert isinstance(caught.value.__cause__, ConnectionError)
+    assert waits == [1.0, 2.0, 4.0]
+
+
+def test_only_errors_worth_it_are_tried_again(waits):
+    service = Flaky(2, 1, KeyError)
+    predict = from_callable(service, "softmax", retries=3, on=OSError, as_numpy=True)
+    with pytest.raises(GlasError, match=r"Flaky was asked once .* and failed: KeyError"):
+        explained(predict, SHAPES[2])
+    assert (service.calls, waits) == (1, [])
+    with pytest.raises(RuntimeError, match="out of memory"):  # the batch size's affair, not the service's
+        Retrying(Flaky(2, 1, lambda _: RuntimeError("CUDA out of memory")), name="far")(np.zeros((1, 1, 3, 3)))
+    assert waits == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda b: b.flatten(1)[:-1], "far must answer a batch of 4 with 4 rows, got 3"),
+        (lambda b: 0.5, "far must answer a batch of 4 with 4 rows, got a single number"),
+        (lambda b: None, "far must answer a batch of 4 with 4 rows, got 0"),
+        (lambda b: {"error": "busy"}, "far must answer with numbers, one row an input, got dict"),
+        (lambda b: [[1], [1, 2], [1], [1]], "far must answer with numbers, one row an input, got list"),
+    ],
+)
+def test_an_answer_of_other_rows_is_reported_and_not_asked_again(answer, message, waits):
+    with pytest.raises(GlasError, match=message):
+        explained(from_callable(answer, "none", name="far", retries=3), SHAPES[2])
+    assert waits == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"call": 3}, "a model must be callable, got int"),
+        ({"retries": -1}, "retries must be 0 or a positive whole number, got -1"),
+        ({"retries": 1.5}, "retries must be"),
+        ({"wait": -1}, "wait must be 0 or a positive number of seconds, got -1"),
+    ],
+)
+def test_settings_of_retrying_are_checked(settings, message):
+    with pytest.raises(GlasError, match=message):
+        Retrying(**({"call": len, "name": "far"} | settings))

@@ -1,0 +1,283 @@
+"""Bad use of the commands: one ``error:`` line, status 2, nothing printed, nothing left behind."""
+
+import re
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from glas3d import cli
+from tests import bundles
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return bundles.write(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def refused(capsys, tmp_path):
+    """Run a command that must be refused, and return what it says."""
+
+    def command(*arguments):
+        before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+        try:
+            status = cli.run([str(a) for a in arguments])
+        except SystemExit as end:
+            status = end.code
+        said = capsys.readouterr()
+        lines = [line for line in said.err.splitlines() if line.strip()]
+        assert (status, said.out) == (2, ""), said.err
+        assert len(lines) == 1, said.err
+        assert lines[0].startswith("error: ")
+        assert "Traceback" not in said.err
+        assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+        return lines[0]
+
+    return command
+
+
+@pytest.fixture
+def explain(refused, bundle, tmp_path):
+    """A refused ``explain`` of a good scan by the tiny model on a small grid, but for what is changed."""
+
+    def command(*more, scan=None, **changed):
+        if scan is None:
+            scan = tmp_path / "good.nii"
+            nib.save(bundles.t1(), scan)
+        options = {"--model": bundle, "--target": "AD", "--grid": 2, "--out": tmp_path / "out"}
+        options |= {f"--{name}": value for name, value in changed.items()}
+        given = [part for pair in options.items() if pair[1] is not None for part in pair]
+        said = refused("explain", scan, *given, *more)
+        assert not (tmp_path / "out").exists()  # not even an empty folder
+        return said
+
+    return command
+
+
+def saved(values, affine=bundles.GRID.affine, name="scan.nii"):
+    def make(folder):
+        nib.save(nib.Nifti1Image(values, affine), folder / name)
+        return folder / name
+
+    return make
+
+
+def truncated(name):
+    def make(folder):
+        nib.save(bundles.t1(), folder / name)
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+        return folder / name
+
+    return make
+
+
+def written(name, content):
+    def make(folder):
+        (folder / name).write_bytes(content)
+        return folder / name
+
+    return make
+
+
+def singular(folder):
+    img = nib.Nifti1Image(np.asarray(bundles.t1().dataobj), None)
+    img.header.set_sform(np.diag([8.0, 8.0, 0.0, 1.0]), code=1)
+    nib.save(img, folder / "scan.nii")
+    return folder / "scan.nii"
+
+
+def folder_itself(folder):
+    (folder / "scan").mkdir()
+    return folder / "scan"
+
+
+full = np.ones(bundles.GRID.shape, dtype=np.float32)
+head = np.asarray(bundles.t1().dataobj)
+moved = bundles.GRID.affine + np.array([[0, 0, 0, 90.0], [0] * 4, [0] * 4, [0] * 4])
+SCANS = {
+    "missing": (lambda folder: folder / "no.nii.gz", "no such file: .*no.nii.gz"),
+    "folder": (folder_itself, "must be a file, .*scan is a folder"),
+    "truncated": (truncated("scan.nii"), "must be complete, .*scan.nii is truncated or damaged"),
+    "truncated gz": (truncated("scan.nii.gz"), "must be complete, .*scan.nii.gz is truncated or damaged"),
+    "text": (written("scan.txt", b"a brain"), "must be an image nibabel can read, .*scan.txt is not"),
+    "text in nii": (written("scan.nii", b"a brain" * 100), "must be an image nibabel can read, .*scan.nii is not"),
+    "empty": (written("scan.nii", b""), "must be an image nibabel can read, .*scan.nii is not"),
+    "NaN": (saved(full * np.nan), "must hold finite intensities, .*scan.nii holds none"),
+    "zero": (saved(full * 0), "must hold varying intensities, .*scan.nii is 0 everywhere"),
+    "constant": (saved(full * 7), "must hold varying intensities, .*scan.nii is 7 everywhere"),
+    "many volumes": (saved(np.stack([head] * 3, axis=-1)), r"one 3D volume, .*shape \(24, 32, 24, 3\), 3 volumes"),
+    "2D": (saved(head[:, :, 12]), r"one 3D volume, .*shape \(24, 32\)"),
+    "singular": (singular, "affine that can be inverted, .*scan.nii has"),
+    "elsewhere": (saved(head, moved), "scan.nii does not look like a brain in MNI space: its .*--assume-space MNI$"),
+    "upside down": (saved(head[:, :, ::-1].copy()), "does not look like a brain in MNI space: .*--assume-space MNI$"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), SCANS.values(), ids=SCANS)
+def test_scans(explain, tmp_path, make, message):
+    place = tmp_path / "scans"
+    place.mkdir()
+    said = explain(scan=make(place))
+    assert re.search(message, said), said
+
+
+def with_pickle(folder):
+    bundles.write(folder / "other")
+    (folder / "other" / "models" / "model.safetensors").unlink()
+    torch.save(bundles.network().state_dict(), folder / "other" / "models" / "model.pt")
+    return folder / "other"
+
+
+def pickle_itself(folder):
+    torch.save(bundles.network().state_dict(), folder / "model.pt")
+    return folder / "model.pt"
+
+
+MODELS = {
+    "unknown": (lambda folder: "nosuch", "a shipped name (", "got nosuch"),
+    "empty folder": (lambda folder: folder, "must hold configs/metadata.json"),
+    "pickle": (pickle_itself, "safetensors", "model.pt is a pickle"),
+    "bundle with a pickle": (with_pickle, "must keep its weights in models/model.safetensors", "model.pt, a pickle"),
+    "no module": (lambda folder: "no.module:make", "no model factory no.module:make"),
+    "no predictor": (lambda folder: "tests.bundles:no_predictor", "must return a Predictor", "returned PaperNet"),
+}
+
+
+@pytest.mark.parametrize(("make", "parts"), [(make, parts) for make, *parts in MODELS.values()], ids=MODELS)
+def test_models(explain, tmp_path, make, parts):
+    said = explain(model=make(tmp_path))
+    assert all(part in said for part in parts), said
+
+
+STRAY = pytest.mark.xfail(strict=True, raises=AssertionError)
+OPTIONS = [
+    ({"target": "MCI"}, "target must be one of 'NC', 'AD', got 'MCI'"),
+    ({"target": "ad"}, "target must be one of 'NC', 'AD', got 'ad'"),
+    ({"target": "2"}, "target must be a class index from 0 to 1, got 2"),
+    ({"target": "-1"}, "target must be one of 'NC', 'AD', got '-1'"),
+    ({"target": ""}, "target must be one of 'NC', 'AD', got ''"),
+    pytest.param({"target": "²"}, "target must be one of 'NC', 'AD', got '²'", marks=STRAY),
+    ({"sigma-light": 0}, "sigma_light must be greater than 0, got 0"),
+    ({"sigma-light": -3}, "sigma_light must be greater than 0, got -3"),
+    ({"sigma-light": "nan"}, "sigma_light must be greater than 0, got nan"),
+    ({"sigma-light": "wide"}, "--sigma-light"),
+    ({"sigma-shadow": 0}, "sigma_shadow must be greater than 0, got 0"),
+    ({"sigma-spatial": "-inf"}, "sigma_spatial must be greater than 0, got -inf"),
+    ({"gamma": -1}, "gamma must be 0 or a positive number, got -1"),
+    ({"grid": 0}, "a grid needs at least 1 cell an axis, got k=0"),
+    ({"grid": -2}, "a grid needs at least 1 cell an axis, got k=-2"),
+    ({"grid": 25}, "a grid cannot have more cells than voxels: k=25 on a volume of (24, 32, 24)"),
+    ({"grid": 10**6}, "a grid cannot have more cells than voxels: k=1000000"),
+    ({"grid": "many"}, "--grid"),
+    pytest.param({"grid": 2.5}, "--grid", marks=STRAY),
+    ({"atlas": "nosuch", "grid": None}, "'nosuch' is none of the shipped atlases; there are: AAL"),
+    ({"unit": "inch"}, "--unit"),
+    ({"kernel": "box"}, "--kernel"),
+    ({"fusion": "both"}, "--fusion"),
+    ({"point": "middle"}, "--point"),
+    ({"assume-space": "Talairach"}, "--assume-space"),
+    ({"batch-size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+    ({"background": "no.nii"}, "no such file: no.nii"),
+    ({"background": "nan"}, "background must hold finite numbers"),
+    ({"model": None}, "--model"),
+    ({"target": None}, "--target"),
+    ({"out": None}, "--out"),
+    ({"colour": "red"}, "--colour"),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), OPTIONS, ids=str)
+def test_options(explain, changed, message):
+    assert message in explain(**changed)
+
+
+def test_a_grid_of_two_axes(explain):
+    assert "has 2 axes, the volume has 3" in explain("--grid", 2, 3, grid=None)
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the atlas is ignored in silence")
+def test_a_grid_and_an_atlas_together(explain):
+    assert "--grid" in explain("--atlas", "AAL")
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_out_is_a_file(refused, bundle, tmp_path, below):
+    nib.save(bundles.t1(), tmp_path / "good.nii")
+    (tmp_path / "out").write_text("mine")
+    out = tmp_path / "out" / "deeper" if below else tmp_path / "out"
+    said = refused("explain", tmp_path / "good.nii", "--model", bundle, "--target", "AD", "--grid", 2, "--out", out)
+    assert f"cannot write to {out}" in said
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize("spoil", ["fractions", "no table", "columns", "unnamed"])
+def test_atlases_of_files(explain, tmp_path, few, spoil):
+    labels = np.round(np.clip(head, 0, 3)) + (0.5 if spoil == "fractions" else 0)
+    nib.save(nib.Nifti1Image(labels.astype(np.float32), bundles.GRID.affine), tmp_path / "mine_dseg.nii.gz")
+    table = {"columns": "label\tname\n1\ta\n", "unnamed": "index\tname\n1\ta\n"}.get(spoil, "index\tname\n")
+    if spoil != "no table":
+        (tmp_path / "mine_dseg.tsv").write_text(table)
+    said = explain(atlas=tmp_path / "mine_dseg.nii.gz", grid=None)
+    expected = {"fractions": "must hold whole numbers", "no table": "no such file", "columns": "columns index and name"}
+    assert expected.get(spoil, "these have none: 2, 3") in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explain"], "--scan"),
+        (["fly"], 'Unknown command "fly"'),
+        (["atlas", "show"], "--name"),
+        (["atlas", "show", "nosuch"], "none of the shipped atlases; there are: AAL"),
+        (["atlas", "list", "more"], "more"),
+        (["--nosuch"], "--nosuch"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_commands(refused, arguments, message):
+    assert message in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"participants": 0}, "participants must be at least 1, got 0"),
+        ({"participants": "few"}, "--participants"),
+        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"resolution": 0}, "resolution must be from 0.5 to 16 mm, got 0"),
+        ({"resolution": "nan"}, "resolution must be from 0.5 to 16 mm, got nan"),
+        ({"noise": -1}, "noise must be 0 or more, got -1"),
+        ({"bias": "inf"}, "bias must be 0 or more, got inf"),
+    ],
+    ids=str,
+)
+def test_simulations(refused, tmp_path, changed, message):
+    options = [part for name, value in changed.items() for part in (f"--{name}", value)]
+    assert message in refused("simulate", tmp_path / "cohort", *options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("severity", [(0.7, 0.3), (0.3,), (-1, 0.5)], ids=str)
+def test_severities(refused, tmp_path, severity):
+    assert "severity" in refused("simulate", tmp_path / "cohort", "--severity", *severity)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["simulate"], ["demo", "--out"]], ids=" ".join)
+@pytest.mark.parametrize(("kind", "message"), [("file", "is a file"), ("folder", "has content")])
+def test_a_place_that_is_taken(refused, tmp_path, command, kind, message):
+    place = tmp_path / "taken"
+    if kind == "folder":
+        place.mkdir()
+    (place / "thesis" if kind == "folder" else place).write_text("years of work")
+    assert f"must be new or empty, {place} {message}" in refused(*command, place)
+
+
+@pytest.mark.parametrize("participants", [0, 1, -4])
+def test_demos_of_nobody(refused, tmp_path, participants):
+    said = refused("demo", "--out", tmp_path / "demo", "--participants", participants)
+    assert f"needs at least 2 participants, one of them AD, got {participants}" in said
+    assert list(tmp_path.iterdir()) == []
