@@ -121,7 +121,7 @@ def _load_bundle(place: Path, activation: Activation | None, device: str | torch
     definition = _object(outputs, "channel_def", place)
     if not all(key.isdecimal() for key in definition):
         raise GlasError(
-            f"channel_def in the metadata of {place} must name outputs by number, got {', '.join(definition)}"
+            f"channel_def in the metadata of {place} must number the outputs, got {', '.join(definition)}"
         )
     classes = tuple(str(definition[key]) for key in sorted(definition, key=int)) or None
     reference, transform, grid = _volumes(place)
@@ -174,7 +174,7 @@ def _volumes(place: Path) -> tuple[np.ndarray | None, Standardisation | None, Vo
     transform = None
     if "std" in found and not (found["std"].data > 0).all():
         raise GlasError(
-            f"standard deviations must be greater than 0, {place / 'models' / 'std.nii.gz'} has some that are not"
+            f"standard deviations must be greater than 0, got others in {place / 'models' / 'std.nii.gz'}"
         )
     if "mean" in found:
         mean, std = (torch.as_tensor(found[name].data).unsqueeze(0) for name in ("mean", "std"))

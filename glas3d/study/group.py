@@ -69,7 +69,7 @@ class GroupMap:
             )
         if {k: result.provenance[k] for k in self._settings} != self._settings:
             raise GlasError(
-                f"a group's participants must be explained alike: {result.stem} differs in target, settings, model or search"
+                f"a group's participants must be explained alike, {result.stem} differs in target, settings or model"
             )
         self._sums += table[_MEANS].to_numpy(dtype=float).T
         scores = table["score"].to_numpy(dtype=float, copy=True)
