@@ -115,20 +115,30 @@ def new_folder(place: Path, replaces: Callable[[Path], bool] = lambda place: Fal
     GlasError
         ``place`` has content, is a file, or cannot be written.
     """
-    if place.exists() and not place.is_dir():
-        raise GlasError(f"the folder must be new or empty, {place} is a file")
-    if place.is_dir() and any(place.iterdir()) and not replaces(place):
-        raise GlasError(f"the folder must be new or empty, {place} has content")
-    made = [parent for parent in place.parents if not parent.exists()]
+    made: list[Path] = []
     scratch: Path | None = None
     try:
+        place = place.resolve()
+        if place.exists() and not place.is_dir():
+            raise GlasError(f"the folder must be new or empty, {place} is a file")
+        old = place.is_dir() and any(place.iterdir())
+        if old and not replaces(place):
+            raise GlasError(f"the folder must be new or empty, {place} has content")
+        made = [parent for parent in place.parents if not parent.exists()]
         place.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}-"))
+        scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name[:40]}-"))
         yield scratch
         scratch.chmod(0o755)
-        if place.exists():
+        if old:
             shutil.rmtree(place)
-        os.replace(scratch, place)
+        if place.exists():  # and empty when the work began: kept, someone may stand in it
+            if any(place.iterdir()):
+                raise GlasError(f"the folder must be new or empty, {place} has got content meanwhile")
+            for child in scratch.iterdir():
+                os.replace(child, place / child.name)
+            scratch.rmdir()
+        else:
+            os.replace(scratch, place)
     except BaseException as error:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)

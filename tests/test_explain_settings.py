@@ -2,6 +2,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from glas3d import Grid, explain_img
 from glas3d.predict.transform import Standardisation, intensity_scale
@@ -96,6 +97,18 @@ def test_a_background_is_a_number_an_image_a_path_or_an_array(few, tmp_path):
         r = explain_img(img, model, search=few, background=given)
         assert_same(r, array, rtol=1e-4)
     assert "mean.nii.gz sha256:" in r.provenance["Settings"]["background"]
+
+
+def test_a_blurred_background_keeps_brightness_and_loses_regions(few):
+    img = head(HEADS["oblique-LIP"])  # 5 x 6 x 7 mm
+    model = seen(img, few)
+    r = explain_img(img, model, search=few, background="blur")
+    assert r.provenance["Settings"]["background"] == "the scan blurred by 10 mm"
+    blurred = gaussian_filter(values(img).astype(np.float64), (10 / 5, 10 / 6, 10 / 7))
+    assert_same(r, explain_img(img, model, search=few, background=blurred), rtol=1e-4)
+    dark = explain_img(img, model, search=few, background=0)
+    assert (dark.table["light"] < r.table["light"]).all()
+    assert (dark.table["drop"] > r.table["drop"]).all()
 
 
 def test_auto_takes_the_models_reference_in_the_scans_units(few):

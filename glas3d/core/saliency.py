@@ -13,8 +13,8 @@ from glas3d.core.gaussian import spots
 
 Distance = Literal["euclidean", "squared"]
 
-# Weights of this many voxels are held at a time (64 MiB of float32).
-_CHUNK_VOXELS = 2**24
+# Weights of this many voxels are held at a time (16 MiB of float32).
+_CHUNK_VOXELS = 2**22
 
 
 def spread(

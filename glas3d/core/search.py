@@ -39,15 +39,16 @@ class Grid:
 
     def __post_init__(self) -> None:
         try:
-            cells = tuple(int(v) for v in np.atleast_1d(np.asarray(self.k)))
-            whole = all(float(a) == b for a, b in zip(np.atleast_1d(np.asarray(self.k)), cells, strict=True))
-        except (TypeError, ValueError):
+            given = np.atleast_1d(np.asarray(self.k))
+            cells = tuple(int(v) for v in given)
+            whole = given.ndim == 1 and all(v == c for v, c in zip(given, cells, strict=True))
+        except (TypeError, ValueError, OverflowError):
             whole, cells = False, ()
         if not whole:
             raise GlasError(f"a grid needs a whole number of cells an axis, got k={self.k!r}")
+        object.__setattr__(self, "k", cells[0] if len(cells) == 1 else cells)
         if not cells or min(cells) < 1:
             raise GlasError(f"a grid needs at least 1 cell an axis, got k={self.k}")
-        object.__setattr__(self, "k", cells[0] if len(cells) == 1 else cells)
 
     def points(self, shape: Sequence[int]) -> np.ndarray:
         """The cell centres in C order, ``(k_1 * ... * k_ndim, ndim)`` float64 voxel coordinates.

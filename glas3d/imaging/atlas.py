@@ -105,7 +105,8 @@ class Atlas:
         scan = load_scan(labels_img)
         values = np.asarray(scan.img.dataobj).reshape(scan.shape)  # exact: float32 would join labels above 2^24
         values = np.where(np.isnan(values), 0, values) if values.dtype.kind == "f" else values
-        fits = bool((values >= 0).all() and (values <= np.iinfo(np.int32).max).all())
+        # in float64: float32 would round the largest label up
+        fits = bool((values >= 0).all() and float(values.max()) <= np.iinfo(np.int32).max)
         labels = values.astype(np.int32) if fits else np.empty(0, np.int32)
         if not np.array_equal(labels, values):
             raise GlasError(f"an atlas must hold whole numbers from 0 to 2147483647, {scan.name} does not")

@@ -117,12 +117,12 @@ def _load_bundle(place: Path, activation: Activation | None, device: str | torch
         raise GlasError(f"the weights of {place} do not fit its network: {reason}") from None
     data_format = _object(metadata, "network_data_format", place)
     channels = _object(_object(data_format, "inputs", place), "image", place).get("num_channels")
+    if channels is not None and (not isinstance(channels, int) or channels < 1):
+        raise GlasError(f"num_channels in the metadata of {place} must be a whole number from 1, got {channels!r}")
     outputs = _object(_object(data_format, "outputs", place), "pred", place)
     definition = _object(outputs, "channel_def", place)
     if not all(key.isdecimal() for key in definition):
-        raise GlasError(
-            f"channel_def in the metadata of {place} must number the outputs, got {', '.join(definition)}"
-        )
+        raise GlasError(f"channel_def in the metadata of {place} must number the outputs, got {', '.join(definition)}")
     classes = tuple(str(definition[key]) for key in sorted(definition, key=int)) or None
     reference, transform, grid = _volumes(place)
     info = ModelInfo(
@@ -131,7 +131,7 @@ def _load_bundle(place: Path, activation: Activation | None, device: str | torch
         channels=channels,
         grid=grid,
         reference=reference,
-        preset=own.get("preset", {}),
+        preset=_object(own, "preset", place),
     )
     try:
         predictor = Predictor(net.eval(), stated, transform, device, classes=classes, info=info)
@@ -173,9 +173,7 @@ def _volumes(place: Path) -> tuple[np.ndarray | None, Standardisation | None, Vo
         raise GlasError(f"a standardisation needs mean.nii.gz and std.nii.gz, {place / 'models'} has one of them")
     transform = None
     if "std" in found and not (found["std"].data > 0).all():
-        raise GlasError(
-            f"standard deviations must be greater than 0, got others in {place / 'models' / 'std.nii.gz'}"
-        )
+        raise GlasError(f"standard deviations must be greater than 0, got others in {place / 'models' / 'std.nii.gz'}")
     if "mean" in found:
         mean, std = (torch.as_tensor(found[name].data).unsqueeze(0) for name in ("mean", "std"))
         transform = Standardisation(mean, std)

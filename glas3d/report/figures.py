@@ -51,18 +51,19 @@ def best_regions_figure(
     figure = plt.figure(figsize=(14, 7), facecolor="white")
     try:
         top = figure.add_axes((0.02, 0.50, 0.78, 0.40))
-        bottom = figure.add_axes((0.02, 0.03, 0.96, 0.40))
+        bottom = figure.add_axes((0.02, 0.03, 0.95, 0.40))
         first = best.iloc[0]
         plot_roi(
             ranks_img,
             bg_img=brain,
             axes=top,
-            cut_coords=(float(first["x"]), float(first["y"]), float(first["z"])),
+            cut_coords=(float(first["x"]), float(best["y"].mean()), float(best["z"].mean())),
             cmap=ListedColormap(COLOURS[: len(best)]),
             vmin=1,
             vmax=max(len(best), 2),
             colorbar=False,
             black_bg=False,
+            draw_cross=False,
             alpha=0.85,
         )
         handles = [
@@ -90,7 +91,8 @@ def best_regions_figure(
             colorbar=True,
             cbar_tick_format="%.2g",
         )
-        figure.text(0.02, 0.455, "Saliency by region (axial slices, z in mm; L and R are the head's)", fontsize=11)
+        figure.text(0.02, 0.455, "Saliency by region, axial slices (x, y, z in mm; L, R: the head's)", fontsize=11)
+        figure.text(0.995, 0.22, "saliency, group maximum = 1", rotation=90, va="center", ha="right", fontsize=10)
         figure.text(0.02, 0.945, title, fontsize=14, weight="bold")
     except BaseException:
         plt.close(figure)

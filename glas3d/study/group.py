@@ -58,7 +58,7 @@ class GroupMap:
         if self._rows is None or self._pattern is None:
             self._rows, self._pattern = table, result.saliency_img
             self._sums, self._scores = np.zeros((len(_MEANS), len(table))), np.zeros(len(table))
-            self._settings = {k: result.provenance[k] for k in ("Target", "Settings", "Model", "Search")}
+            self._settings = _method(result)
         same = VoxelGrid(self._pattern.shape, self._pattern.affine).same_as(
             VoxelGrid(result.saliency_img.shape, result.saliency_img.affine)
         )
@@ -67,7 +67,7 @@ class GroupMap:
                 f"a group's participants must share grid and regions: {result.stem} is on {result.saliency_img.shape}, "
                 f"those before on {self._pattern.shape}"
             )
-        if {k: result.provenance[k] for k in self._settings} != self._settings:
+        if _method(result) != self._settings:
             raise GlasError(
                 f"a group's participants must be explained alike, {result.stem} differs in target, settings or model"
             )
@@ -119,3 +119,10 @@ class GroupMap:
                 f"{stem}_regions.tsv": write_table(self.table()),
             },
         )
+
+
+def _method(result: ScanExplanation) -> dict[str, Any]:
+    """What must be the same for all participants; where and in which batches they were computed need not be."""
+    same = {key: result.provenance[key] for key in ("Target", "Settings", "Model", "Search")}
+    same["Settings"] = {k: v for k, v in same["Settings"].items() if k not in ("batch_size", "device")}
+    return same

@@ -29,7 +29,7 @@ ENDS = {
     "measure": "^the measure .* is above",
     "no point left": "^no point is left$",
     "none removed": "^a round removed no point$",
-    "iterations": "^[0-9]+ rounds? w(as|ere) made$",
+    "iterations": "^as many rounds as allowed were made$",
 }
 
 

@@ -139,6 +139,17 @@ def test_another_grid_or_other_regions_are_refused_and_change_nothing(changed):
     assert len(group) == 1
 
 
+@pytest.mark.parametrize("part", ["Target", "Settings", "Model"])
+def test_participants_explained_otherwise_are_refused_and_change_nothing(part):
+    group, other = group_of(person(0)), person(1)
+    before = group.table()
+    other.provenance[part] = dict.fromkeys(other.provenance[part], "another")
+    with pytest.raises(GlasError, match="must be explained alike, sub-1_seg-few differs in target, settings or model"):
+        group.add(other)
+    pd.testing.assert_frame_equal(group.table(), before)
+    assert len(group) == 1
+
+
 def test_an_empty_group_is_refused(tmp_path):
     group = GroupMap("NC", ATLAS)
     assert len(group) == 0

@@ -1,0 +1,90 @@
+"""The examples run as files, in a folder of their own; so does what README shows."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OUTPUTS = {
+    "01_explain_a_scan.py": ["scan/scan_seg-AAL_regions.tsv", "scan/scan_seg-AAL_stat-saliency_statmap.nii.gz"],
+    "02_a_photograph.py": ["02_a_photograph.png"],
+    "03_a_group.py": ["03_a_group.png", "group/group-AD_seg-AAL_regions.tsv"],
+    "05_darkness.py": ["05_darkness.md"],
+}
+ARGUMENTS = {"05_darkness.py": ["glas3d-examples/05_darkness.md", "2"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_example_runs(name, tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error::glas3d.errors.GlasWarning",
+            str(ROOT / "examples" / name),
+            *ARGUMENTS.get(name, []),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for path in OUTPUTS[name]:
+        assert (tmp_path / "glas3d-examples" / path).stat().st_size > 200
+
+
+def test_every_example_is_run_or_trains():
+    assert {p.name for p in (ROOT / "examples").glob("*.py")} == {*OUTPUTS, "04_train_the_shipped_model.py"}
+
+
+@pytest.mark.slow
+def test_training_the_shipped_model_at_a_small_size(monkeypatch):
+    spec = importlib.util.spec_from_file_location("train", ROOT / "examples" / "04_train_the_shipped_model.py")
+    train = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(train)
+    recipe = train.Recipe
+    monkeypatch.setattr(train, "Recipe", lambda **settings: recipe(epochs=1, pretraining=1, **settings))
+    for name in ("TRAINING_SIZE", "UNSEEN_SIZE", "CHOICE_SIZE", "TEST_SIZE"):
+        monkeypatch.setattr(train, name, 4 if name == "TRAINING_SIZE" else 2)
+    monkeypatch.setattr(train, "LADDER", ((10.0, 15.0),))
+    trained = train.one_seed(5)
+    assert 0 <= trained["found"]["test"][0][0] <= 6
+    assert trained["accuracy"][0] == pytest.approx((trained["accuracy"][1] + trained["accuracy"][2]) / 2)
+    card = train.card([trained], 0)
+    assert "learnt simulated disease" in card
+    assert f"{trained['accuracy'][0]:.3f}" in card
+
+
+@pytest.mark.slow
+def test_what_readme_shows_runs(tmp_path, monkeypatch):
+    """Both Python blocks, with a network and a scan in the places README leaves to the reader."""
+    import nibabel as nib
+    import numpy as np
+    import torch
+
+    from glas3d import load_model
+    from glas3d.study.dataset import scan_img
+    from glas3d.study.simulate import Simulation, participant
+
+    simulation = Simulation(seed=3)
+    nib.save(scan_img(simulation, participant(simulation, 0).volume), tmp_path / "sub-01_T1w.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    names = {
+        "net": load_model("adnc-simulated").net,
+        "normalise": lambda batch: batch / 1000,
+        "volume": np.asarray(torch.rand(1, 48, 56, 48)),
+    }
+    exec(blocks[0], names)
+    assert (tmp_path / "results" / "sub-01_seg-AAL_regions.tsv").is_file()
+    exec(blocks[1].replace("Grid(15)", "Grid(2)"), names)
+    assert names["e"].saliency.shape == (48, 56, 48)
