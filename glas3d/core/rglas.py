@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -99,9 +98,9 @@ class RGLAS:
     def __init__(self, glas: GLAS, threshold: float = 0.8, stop: float = 5.0, max_iterations: int = 10) -> None:
         if not isinstance(glas, GLAS):
             raise GlasError(f"RGLAS recurses on a GLAS, got {type(glas).__name__}")
-        if not (isinstance(threshold, Real) and 0 <= threshold < 1):
+        if not (isinstance(threshold, int | float | np.number) and 0 <= threshold < 1):
             raise GlasError(f"threshold must be from 0 to below 1, got {threshold!r}")
-        if not (isinstance(stop, Real) and stop > 0):
+        if not (isinstance(stop, int | float | np.number) and stop > 0):
             raise GlasError(f"stop must be greater than 0, got {stop!r}")
         if isinstance(max_iterations, bool) or not isinstance(max_iterations, int) or max_iterations < 1:
             raise GlasError(f"max_iterations must be a whole number of at least 1, got {max_iterations!r}")

@@ -279,7 +279,6 @@ def test_folders_inside_a_bundle_do_no_harm(bundle, mine, name):
     assert load_model(mine).info.sha256 == load_model(bundle).info.sha256
 
 
-@pytest.mark.xfail(raises=(TypeError, RuntimeError, pytest.fail.Exception), reason="neither is checked")
 @pytest.mark.parametrize(
     "spoil", [inputs(num_channels="1"), inputs(num_channels=-1), edit(lambda m: m["glas3d"].update(preset=["mm"]))]
 )
