@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -95,6 +95,7 @@ def explain(
     background: str = "auto",
     point: Literal["centroid", "medoid"] = "centroid",
     batch_size: int | None = None,
+    recursive: Annotated[bool, Parameter(negative=())] = False,
     assume_space: Literal["MNI"] | None = None,
     activation: Literal["softmax", "sigmoid", "none"] | None = None,
 ) -> None:
@@ -136,6 +137,9 @@ def explain(
         Where a region is looked at.
     batch_size
         Scans a forward; default: by their size.
+    recursive
+        Put out what was found and look again, for several pieces of evidence; the map of every round is kept.
+        With two classes the paper's rule may go on after the evidence is gone: look at each round's probability.
     assume_space
         The scan is in this space: do not check.
     activation
@@ -148,7 +152,7 @@ def explain(
     if grid and atlas:
         raise GlasError(f"look at an atlas or at a grid, got --atlas {atlas} and --grid {' '.join(map(str, grid))}")
     where = Grid(grid) if grid else _atlas(atlas or "AAL")  # type: ignore[arg-type]  # Grid refuses fractions
-    others = {"kernel": kernel, "distance": distance, "fusion": fusion, "gamma": gamma}
+    others: dict[str, Any] = {"kernel": kernel, "distance": distance, "fusion": fusion, "gamma": gamma}
     predict = load_model(model, activation=activation)
     with _progress("forwards") as tick:
         result = explain_img(
@@ -164,6 +168,7 @@ def explain(
             point=point,
             batch_size=batch_size,
             assume_space=assume_space,
+            recursive=recursive,
             progress=tick,
             **{name: value for name, value in others.items() if value is not None},
         )
@@ -171,7 +176,12 @@ def explain(
     written = result.save(out)
     said = result.provenance["Target"]["class"]
     _print_table(result.table, f"{scan.name}: P({said}) = {result.explanation.probability:.3f}, ten best regions")
-    _say(f"Written to {out}: {', '.join(path.name for path in written if path.suffix != '.json')}")
+    for number, one in enumerate(result.provenance.get("Recursion", {}).get("rounds", []), start=1):
+        _say(
+            f"round {number}: P({said}) {one['probability_before']:.3f} -> {one['probability_after']:.3f}, "
+            f"put out and removed: {', '.join(map(str, one['removed'][:6]))}{' ...' if len(one['removed']) > 6 else ''}"
+        )
+    _say(f"Written to {out}: {written[0].name} and {len(written) - 1} more files")
 
 
 @app.command
@@ -295,7 +305,8 @@ def _print_table(table: pd.DataFrame, title: str, planted: tuple[str, ...] | Non
     """The ten best rows, narrow enough for 80 columns."""
     from rich.table import Table
 
-    shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    out.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
+    shown = Table(box=None, pad_edge=False, header_style="dim")
     shown.add_column("rank", justify="right", no_wrap=True)
     shown.add_column("region", no_wrap=True)
     for column in ("x y z, mm", "light", "shadow", "drop", "score"):
@@ -318,6 +329,7 @@ def _progress(unit: str) -> Iterator[Callable[[int, int], None]]:
         Progress,
         ProgressColumn,
         Task,
+        TextColumn,
         TimeRemainingColumn,
     )
     from rich.text import Text
@@ -329,7 +341,7 @@ def _progress(unit: str) -> Iterator[Callable[[int, int], None]]:
     if not err.is_terminal:
         yield lambda done, total: None
         return
-    columns = (BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+    columns = (BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn(), TextColumn("left"))
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(unit, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,13 +15,16 @@ import pandas as pd
 import torch
 from scipy.ndimage import gaussian_filter
 
+from glas3d.core import saliency
 from glas3d.core.glas import GLAS, Explanation, Progress
+from glas3d.core.rglas import RGLAS, RecursiveExplanation
 from glas3d.core.score import Target
-from glas3d.core.search import Grid, paint
+from glas3d.core.search import Grid
 from glas3d.errors import GlasError, SpaceWarning
 from glas3d.imaging.atlas import Atlas, Point
-from glas3d.imaging.scan import ImageLike, Scan, load_scan
-from glas3d.imaging.space import VoxelGrid, check_space, grid_of, resample, resample_scan, world
+from glas3d.imaging.maps import Drawing
+from glas3d.imaging.scan import ImageLike, load_scan
+from glas3d.imaging.space import VoxelGrid, check_space, grid_of, resample_scan, world
 from glas3d.output import bids_label, generated_by, write_json, write_table, write_together
 from glas3d.predict.predictor import ModelInfo, Predictor
 
@@ -66,6 +69,8 @@ class ScanExplanation:
         Every setting, version and hash, ready for JSON.
     stem
         Start of the files' names.
+    round_imgs
+        The map of each round of a recursion, normalised to [0, 1]; empty without recursion.
     """
 
     saliency_img: nib.Nifti1Image
@@ -75,6 +80,7 @@ class ScanExplanation:
     explanation: Explanation
     provenance: dict[str, Any]
     stem: str
+    round_imgs: tuple[nib.Nifti1Image, ...] = ()
 
     def __repr__(self) -> str:
         best = self.table.sort_values("rank").iloc[0]
@@ -97,6 +103,9 @@ class ScanExplanation:
             name = f"{self.stem}_stat-{statistic}_statmap"
             files[f"{name}.nii.gz"] = getattr(self, f"{statistic}_img").to_filename
             files[f"{name}.json"] = write_json({"Statistic": statistic} | self.provenance)
+        for number, img in enumerate(self.round_imgs, start=1):
+            name = f"{self.stem.removesuffix('recursive')}round{number}_stat-saliency_statmap.nii.gz"
+            files[name] = img.to_filename
         files[f"{self.stem}_regions.tsv"] = write_table(self.table)
         return write_together(Path(folder), files)
 
@@ -114,6 +123,7 @@ def explain_img(
     background: Any = "auto",
     point: Point = "centroid",
     assume_space: str | None = None,
+    recursive: bool = False,
     progress: Progress = False,
     **settings: Any,
 ) -> ScanExplanation | tuple[ScanExplanation, ...]:
@@ -147,6 +157,9 @@ def explain_img(
         ``"centroid"`` of a region (the paper's), or ``"medoid"``, its voxel nearest to that.
     assume_space
         ``"MNI"``: the scan is in MNI space, do not check.
+    recursive
+        Put out what was found and look again (`RGLAS`): the saliency and the table's scores are those of all
+        rounds fused, in [0, 1]; light, shadow and drop are the first round's. For one target.
     progress
         See `GLAS`.
     **settings
@@ -193,8 +206,14 @@ def explain_img(
     reference, reference_name = _background(background, predict, info, data, grid)
     glas = GLAS(predict, background=reference, progress=progress, **chosen, **settings)
     where = segments if segments is not None else search
-    answer = glas.explain(data[None], target, where, spacing=grid.spacing)  # type: ignore[arg-type]
-    explanations = answer if isinstance(answer, tuple) else (answer,)
+    recursion = None
+    if recursive:
+        recursion = RGLAS(glas).explain(data[None], target, where, grid.spacing)  # type: ignore[arg-type]
+        first = recursion.rounds[0].explanation
+        explanations: tuple[Explanation, ...] = (replace(first, score=recursion.values, saliency=recursion.saliency),)
+    else:
+        answer = glas.explain(data[None], target, where, spacing=grid.spacing)  # type: ignore[arg-type]
+        explanations = answer if isinstance(answer, tuple) else (answer,)
 
     if atlas is not None:
         label = f"seg-{atlas.name}"
@@ -202,6 +221,8 @@ def explain_img(
         label = "desc-grid"
     else:
         label = "desc-points" if explanations[0].segments is None else "desc-segments"
+    if recursive:
+        label = f"{label}_desc-recursive" if atlas is not None else f"{label}recursive"
     classes = predict.classes if isinstance(predict, Predictor) else None
     results = []
     for explanation in explanations:
@@ -223,10 +244,28 @@ def explain_img(
             "GeneratedBy": generated_by(),
         }
         entity = label if len(explanations) == 1 else f"{label}_label-{_entity(explanation.target, classes)}"
-        maps = _maps(explanation, scan, grid, atlas, glas)
+        drawing = Drawing(scan, grid, atlas, explanation.segments)
+        values = np.stack([explanation.light, explanation.shadow])
+        if explanation.segments is None:
+            volumes = glas.spread(explanation.points, values, grid.shape, grid.spacing)
+            maps = [drawing.volume(one) for one in (explanation.saliency, *volumes)]
+        else:
+            maps = [drawing.segments(one) for one in (explanation.score, *values)]
+        rounds: list[nib.Nifti1Image] = []
+        if recursion is not None:
+            provenance["Recursion"] = _recursion_record(recursion, explanation, atlas)
+            for one in recursion.rounds:
+                if explanation.segments is None:
+                    rounds.append(drawing.volume(one.saliency))
+                else:
+                    rounds.append(drawing.segments(saliency.minmax(one.explanation.score), one.points))
         table = _table(explanation, grid, atlas)
-        results.append(ScanExplanation(*maps, table, explanation, provenance, f"{scan.stem}_{entity}"))
-    return tuple(results) if isinstance(answer, tuple) else results[0]
+        stem = f"{scan.stem}_{entity}"
+        score_img, light_img, shadow_img = maps
+        results.append(
+            ScanExplanation(score_img, light_img, shadow_img, table, explanation, provenance, stem, tuple(rounds))
+        )
+    return results[0] if recursive or not isinstance(answer, tuple) else tuple(results)
 
 
 def _sigmas(
@@ -294,23 +333,26 @@ def _background(
     return background, "array"
 
 
-def _maps(
-    explanation: Explanation, scan: Scan, grid: VoxelGrid, atlas: Atlas | None, glas: GLAS
-) -> tuple[nib.Nifti1Image, nib.Nifti1Image, nib.Nifti1Image]:
-    """Maps of score, light and shadow on the scan's own grid."""
-    values = np.stack([explanation.score, explanation.light, explanation.shadow])
-    own, segments = grid_of(scan), explanation.segments
-    if segments is None:
-        drawn = glas.spread(explanation.points, values, grid.shape, grid.spacing)
-        if not own.same_as(grid):
-            drawn = np.stack([resample(nib.Nifti1Image(one, grid.affine), own) for one in drawn])
-    else:
-        labels = segments.labels.astype(np.int32)
-        if not own.same_as(grid):
-            labels = resample(nib.Nifti1Image(labels, grid.affine), own, "nearest") if atlas is None else atlas.on(own)
-        drawn = paint(labels, segments.index, values)
-    score, light, shadow = (scan.like(one) for one in drawn)
-    return score, light, shadow
+def _recursion_record(recursion: RecursiveExplanation, explanation: Explanation, atlas: Atlas | None) -> dict[str, Any]:
+    """Every round and why it ended, for the sidecar."""
+
+    def names(which: np.ndarray) -> list[Any]:
+        if atlas is None or explanation.segments is None:
+            return list(explanation.points[which].tolist())
+        named = atlas.table.set_index("index")["name"]
+        return [str(named[i]) for i in explanation.segments.index[which]]
+
+    rounds = [
+        {
+            "probability_before": one.explanation.probability,
+            "probability_after": one.probability,
+            "measure": one.measure,
+            "kept": one.kept,
+            "removed": names(one.removed),
+        }
+        for one in recursion.rounds
+    ]
+    return {"ended": recursion.reason, "rounds": rounds}
 
 
 def _table(explanation: Explanation, grid: VoxelGrid, atlas: Atlas | None) -> pd.DataFrame:
