@@ -13,7 +13,7 @@ import torch
 
 from glas3d import Atlas, explain_img, load_model
 from glas3d.demo import DEMO_PARTICIPANTS, DEMO_SEED, MODEL
-from glas3d.explain import PAPER_PRESET
+from glas3d.predict.preset import PAPER_PRESET
 from glas3d.study.dataset import scan_img
 from glas3d.study.group import GroupMap
 from glas3d.study.simulate import PLANTED, Simulation, participants

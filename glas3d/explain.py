@@ -23,9 +23,10 @@ from glas3d.core.search import Grid
 from glas3d.errors import GlasError, SpaceWarning
 from glas3d.imaging.atlas import Atlas, Point
 from glas3d.imaging.maps import Drawing
-from glas3d.imaging.scan import ImageLike, load_scan
+from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, check_space, grid_of, resample_scan, world
 from glas3d.output import bids_label, generated_by, write_json, write_table, write_together
+from glas3d.predict import preset
 from glas3d.predict.predictor import ModelInfo, Predictor
 
 COLUMNS = [
@@ -44,12 +45,7 @@ COLUMNS = [
 ]
 STATISTICS = ("saliency", "light", "shadow")
 
-# The paper's sigmas, 10 and 15 voxels, read on a 2 mm grid. Its sigma_spatial of 6 voxels divides a distance by
-# sigma^2, so in mm it is 6 * sqrt(2): 2 d / 72 = d / 36.
-PAPER_PRESET = {"sigma_light": 20.0, "sigma_shadow": 30.0}  # mm
-_SPATIAL_MM = {"euclidean": 6 * 2**0.5, "squared": 12.0}
 _BLUR_MM = 10.0
-_OTHER_SETTINGS = ("kernel", "distance", "fusion", "gamma")
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,12 +195,10 @@ def explain_img(
     if not data.any():
         raise GlasError(f"{scan.name} holds no signal on the grid of the model {info.name}, {grid.shape}")
     segments = None if atlas is None else atlas.segments(grid, point)
-    preset = dict(info.preset)
-    settings = {name: preset[name] for name in _OTHER_SETTINGS if name in preset} | settings
     given = {"sigma_light": sigma_light, "sigma_shadow": sigma_shadow, "sigma_spatial": sigma_spatial}
-    chosen = _sigmas(given, unit, preset, grid, settings)
+    chosen = preset.fill(given, unit, info.preset, grid, settings)
     reference, reference_name = _background(background, predict, info, data, grid)
-    glas = GLAS(predict, background=reference, progress=progress, **chosen, **settings)
+    glas = GLAS(predict, background=reference, progress=progress, **chosen)
     where = segments if segments is not None else search
     recursion = None
     if recursive:
@@ -215,93 +209,72 @@ def explain_img(
         answer = glas.explain(data[None], target, where, spacing=grid.spacing)  # type: ignore[arg-type]
         explanations = answer if isinstance(answer, tuple) else (answer,)
 
-    if atlas is not None:
-        label = f"seg-{atlas.name}"
-    elif isinstance(search, Grid):
-        label = "desc-grid"
-    else:
-        label = "desc-points" if explanations[0].segments is None else "desc-segments"
-    if recursive:
-        label = f"{label}_desc-recursive" if atlas is not None else f"{label}recursive"
-    classes = predict.classes if isinstance(predict, Predictor) else None
-    results = []
-    for explanation in explanations:
-        name = classes[explanation.target] if classes else str(explanation.target)
-        provenance = {
-            "Target": {"index": explanation.target, "class": name},
-            "Probability": explanation.probability,
-            "Settings": explanation.settings | {"background": reference_name, "point": point},
-            "Grid": {"shape": list(grid.shape), "affine": grid.affine.tolist()},
-            "Model": {
-                "name": info.name,
-                "sha256": info.sha256,
-                "activation": predict.activation if isinstance(predict, Predictor) else None,
-                "classes": classes,
-            },
-            "Input": {"name": Path(scan.name).name, "sha256": scan.sha256},
-            "Search": _search_record(search, atlas, explanation),
-            "SpaceCheck": None if space is None else space.__dict__,
-            "GeneratedBy": generated_by(),
-        }
-        entity = label if len(explanations) == 1 else f"{label}_label-{_entity(explanation.target, classes)}"
-        drawing = Drawing(scan, grid, atlas, explanation.segments)
-        values = np.stack([explanation.light, explanation.shadow])
-        if explanation.segments is None:
-            volumes = glas.spread(explanation.points, values, grid.shape, grid.spacing)
-            maps = [drawing.volume(one) for one in (explanation.saliency, *volumes)]
-        else:
-            maps = [drawing.segments(one) for one in (explanation.score, *values)]
-        rounds: list[nib.Nifti1Image] = []
-        if recursion is not None:
-            provenance["Recursion"] = _recursion_record(recursion, explanation, atlas)
-            for one in recursion.rounds:
-                if explanation.segments is None:
-                    rounds.append(drawing.volume(one.saliency))
-                else:
-                    rounds.append(drawing.segments(saliency.minmax(one.explanation.score), one.points))
-        table = _table(explanation, grid, atlas)
-        stem = f"{scan.stem}_{entity}"
-        score_img, light_img, shadow_img = maps
-        results.append(
-            ScanExplanation(score_img, light_img, shadow_img, table, explanation, provenance, stem, tuple(rounds))
-        )
+    shared = {
+        "Settings": {"background": reference_name, "point": point},
+        "Grid": {"shape": list(grid.shape), "affine": grid.affine.tolist()},
+        "Model": {
+            "name": info.name,
+            "sha256": info.sha256,
+            "activation": getattr(predict, "activation", None),
+            "classes": getattr(predict, "classes", None),
+        },
+        "Input": {"name": Path(scan.name).name, "sha256": scan.sha256},
+        "Search": _search_record(search, atlas, explanations[0]),
+        "SpaceCheck": None if space is None else space.__dict__,
+        "GeneratedBy": generated_by(),
+    }
+    several = len(explanations) > 1
+    results = [_result(one, recursion, scan, grid, atlas, search, glas, shared, several) for one in explanations]
     return results[0] if recursive or not isinstance(answer, tuple) else tuple(results)
 
 
-def _sigmas(
-    given: Mapping[str, Any], unit: str | None, preset: Mapping[str, Any], grid: VoxelGrid, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Sigmas and unit: those given, filled up from the preset, and that from the paper."""
-    squared = settings.get("distance", "euclidean") == "squared"
-    if unit is None:
-        unit = "mm" if all(value is None for value in given.values()) else "voxel"
-    filled: dict[str, Any] = {"unit": unit}
-    for name, value in given.items():
-        if value is not None:
-            filled[name] = value
-            continue
-        if name in preset:
-            stored, stored_unit = preset[name], preset.get("unit", "voxel")
-        elif name != "sigma_spatial":
-            stored, stored_unit = PAPER_PRESET[name], "mm"
-        elif unit == "voxel":
-            stored, stored_unit = 6.0, "voxel"
-        else:
-            stored, stored_unit = _SPATIAL_MM["squared" if squared else "euclidean"], "mm"
-        # in exp(-D / sigma^2) it is sigma^2 that is a length, and it is one for all axes
-        root = not squared if name == "sigma_spatial" else settings.get("kernel") == "exponential"
-        filled[name] = _convert(stored, stored_unit, unit, grid, root)
-    return filled
+def _result(
+    explanation: Explanation,
+    recursion: RecursiveExplanation | None,
+    scan: Scan,
+    grid: VoxelGrid,
+    atlas: Atlas | None,
+    search: object,
+    glas: GLAS,
+    shared: Mapping[str, Any],
+    several: bool,
+) -> ScanExplanation:
+    """Maps on the scan's own grid, table and provenance of one class."""
+    target, classes = explanation.target, shared["Model"]["classes"]
+    provenance = {
+        **shared,
+        "Target": {"index": target, "class": classes[target] if classes else str(target)},
+        "Probability": explanation.probability,
+        "Settings": explanation.settings | shared["Settings"],
+    }
+    drawing = Drawing(scan, grid, atlas, explanation.segments)
+    values = np.stack([explanation.light, explanation.shadow])
+    if explanation.segments is None:
+        volumes = glas.spread(explanation.points, values, grid.shape, grid.spacing)
+        score, light, shadow = (drawing.volume(one) for one in (explanation.saliency, *volumes))
+    else:
+        score, light, shadow = (drawing.segments(one) for one in (explanation.score, *values))
+    rounds: list[nib.Nifti1Image] = []
+    if recursion is not None:
+        provenance["Recursion"] = _recursion_record(recursion, explanation, atlas)
+        for one in recursion.rounds:
+            if explanation.segments is None:
+                rounds.append(drawing.volume(one.saliency))
+            else:
+                rounds.append(drawing.segments(saliency.minmax(one.explanation.score), one.points))
+    stem = f"{scan.stem}_{_label(explanation, atlas, search, recursion is not None)}"
+    if several:
+        stem = f"{stem}_label-{_entity(target, classes)}"
+    table = _table(explanation, grid, atlas)
+    return ScanExplanation(score, light, shadow, table, explanation, provenance, stem, tuple(rounds))
 
 
-def _convert(value: Any, stored: str, wanted: str, grid: VoxelGrid, root: bool) -> Any:
-    if stored == wanted:
-        return value
-    spacing = np.array(grid.spacing)
-    if root:
-        spacing = np.sqrt(np.full(len(spacing), spacing.mean()))
-    converted = np.asarray(value) * spacing if wanted == "mm" else np.asarray(value) / spacing
-    return float(converted[0]) if np.allclose(converted, converted[0]) else tuple(map(float, converted))
+def _label(explanation: Explanation, atlas: Atlas | None, search: object, recursive: bool) -> str:
+    """The entity that tells how it was searched, such as ``seg-AAL`` or ``desc-grid``."""
+    if atlas is not None:
+        return f"seg-{atlas.name}" + ("_desc-recursive" if recursive else "")
+    kind = "grid" if isinstance(search, Grid) else "points" if explanation.segments is None else "segments"
+    return f"desc-{kind}" + ("recursive" if recursive else "")
 
 
 def _entity(target: int, classes: Sequence[str] | None) -> str:
