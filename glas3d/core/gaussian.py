@@ -1,4 +1,4 @@
-"""Masks: the spots that light or shade a volume (METHOD: the mask ``G(x; mu, sigma)``).
+"""Masks: the spots that light or shade a volume (docs/method.md: the mask ``G(x; mu, sigma)``).
 
 A mask is made from one term per axis, so that two and three axes are one code and a batch of masks
 costs one broadcast: the Gaussian multiplies its terms (it is separable), the exponential adds them up

@@ -1,4 +1,4 @@
-"""GLAS: light and shade a volume, ask the model, draw the map (METHOD, "One explanation")."""
+"""GLAS: light and shade a volume, ask the model, draw the map (docs/method.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RGLAS: explain, put out what was found, and look again (Algorithm 1, as METHOD reads it)."""
+"""RGLAS: explain, put out what was found, and look again (Algorithm 1, as docs/method.md reads it)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class Grid:
     """``k`` cells an axis, looked at in their centres.
 
     On an axis of ``n`` voxels the centres are ``(i + 0.5) * n / k - 0.5`` for ``i = 0 .. k - 1``
-    (METHOD, "Grid of k cells an axis").
+    (docs/method.md).
 
     Parameters
     ----------

@@ -53,7 +53,7 @@ class FittedTransform(Protocol):
     """A transform whose settings come from the intact scan.
 
     Normalisation that depends on the image's content is fitted once on the intact scan and frozen;
-    otherwise masking one spot would change every voxel (METHOD).
+    otherwise masking one spot would change every voxel.
     """
 
     def fit(self, volume: torch.Tensor) -> Transform:

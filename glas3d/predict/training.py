@@ -33,7 +33,7 @@ class Recipe:
         Of the dense inputs.
     augmented
         Share of scans lit or shaded by a random Gaussians towards the reference, so that perturbed scans
-        are familiar to the network (METHOD measured why).
+        are familiar to the network (docs/darkness.md tells why).
     lit
         Share of those that are lit; the others are shaded.
     spots

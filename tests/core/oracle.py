@@ -1,4 +1,4 @@
-"""METHOD.md once more, in float64 NumPy and plain loops: no separability, no batches, nothing from glas3d.
+"""docs/method.md once more, in float64 NumPy and plain loops: no separability, no batches, nothing from glas3d.
 
 Slow and plain on purpose: it is what the package is compared with.
 """
@@ -143,7 +143,7 @@ def recurse(
     background=0.0,
     **settings,
 ):
-    """Algorithm 1 as METHOD reads it: ``S_fuse``, every round, and which of the four ends it came to."""
+    """Algorithm 1 as docs/method.md reads it: ``S_fuse``, every round, and which of the four ends it came to."""
     image = np.asarray(volume, dtype=np.float64)
     background = np.broadcast_to(np.asarray(background, dtype=np.float64), image.shape)
     shape = image.shape[1:]

@@ -47,7 +47,7 @@ def test_blend_keeps_the_volume_where_the_mask_is_one():
 
 @pytest.mark.parametrize("background", [0.0, 0.3])
 def test_blend_is_exact_at_the_ends(background):
-    """METHOD: ``I*G + B*(1-G)`` is ``I`` itself where G is 1 and ``B`` itself where it is 0."""
+    """``I*G + B*(1-G)`` is ``I`` itself where G is 1 and ``B`` itself where it is 0."""
     bright = torch.rand(1, 70, 90, generator=torch.Generator().manual_seed(0)) * 1000
     dark = torch.full_like(bright, background)
     masks = torch.zeros(1, 70, 90)
