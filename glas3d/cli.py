@@ -83,7 +83,7 @@ def explain(
     target: str,
     out: Path,
     atlas: str | None = None,
-    grid: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative=())] = (),
+    grid: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative=(), show_default=False)] = (),
     sigma_light: float | None = None,
     sigma_shadow: float | None = None,
     sigma_spatial: float | None = None,
@@ -95,7 +95,7 @@ def explain(
     background: str = "auto",
     point: Literal["centroid", "medoid"] = "centroid",
     batch_size: int | None = None,
-    recursive: Annotated[bool, Parameter(negative=())] = False,
+    recursive: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     assume_space: Literal["MNI"] | None = None,
     activation: Literal["softmax", "sigmoid", "none"] | None = None,
 ) -> None:
