@@ -181,7 +181,10 @@ def explain(
             f"round {number}: P({said}) {one['probability_before']:.3f} -> {one['probability_after']:.3f}, "
             f"put out and removed: {', '.join(map(str, one['removed'][:6]))}{' ...' if len(one['removed']) > 6 else ''}"
         )
-    _say(f"Written to {out}: {written[0].name} and {len(written) - 1} more files")
+    named = [path.name for path in written if path.suffix != ".json"]
+    rounds = len(result.round_imgs)
+    named = [*named[:3], named[-1]] + ([f"and the maps of {rounds} rounds"] if rounds else [])
+    _say(f"Written to {out}: {', '.join(named)}")
 
 
 @app.command
@@ -209,7 +212,7 @@ def simulate(
     resolution
         Voxel size in mm: 4, 2, 1 or others.
     severity
-        Lowest and highest share of grey matter lost in AD.
+        Lowest and highest share of grey matter lost in AD (0.6 times that in the inferior temporal gyrus).
     deformation
         Of anatomy, in mm (root mean square).
     bias

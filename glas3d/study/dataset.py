@@ -127,7 +127,8 @@ def _write_truth(place: Path, simulation: Simulation, made: list[Participant]) -
 _README = """# Simulated Alzheimer's disease and normal controls
 
 Every volume is the ICBM152 2009a symmetric T1w template, aged, for group AD thinned in six AAL regions
-(hippocampus, amygdala and inferior temporal gyrus, both sides), deformed smoothly, and recorded with a bias field,
+(hippocampus, amygdala and, 0.6 times as much, inferior temporal gyrus, both sides), deformed smoothly, and recorded
+with a bias field,
 noise and a scale of the site's scanner. No person was scanned. What is to be found is known, and written in `truth/`:
 
 - `desc-planted_regions.tsv`: every AAL region, and whether disease was planted in it
