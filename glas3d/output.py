@@ -86,13 +86,18 @@ def write_together(folder: Path, files: dict[str, Callable[[Path], object]]) -> 
             for name in files:
                 os.replace(Path(scratch) / name, folder / name)
     except BaseException as error:
-        for place in made:  # deepest first; those that hold something stay
-            with contextlib.suppress(OSError):
-                place.rmdir()
+        _remove_empty(made)
         if isinstance(error, OSError):
             raise GlasError(f"cannot write to {folder}: {error.strerror or error}") from None
         raise
     return [folder / name for name in files]
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Undo the making of folders, the deepest first; those that hold something by now stay."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 @contextlib.contextmanager
@@ -142,9 +147,7 @@ def new_folder(place: Path, replaces: Callable[[Path], bool] = lambda place: Fal
     except BaseException as error:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
-        for parent in made:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
+        _remove_empty(made)
         if isinstance(error, OSError):
             raise GlasError(f"cannot write {place}: {error.strerror or error}") from None
         raise
