@@ -11,7 +11,7 @@ from benchmarks.methods import RIVALS, Method, Ours
 from benchmarks.subjects import Subject, brain, everyday, paper, subjects
 from benchmarks.witness import reacts, watch
 from glas3d import GLAS, Grid, Predictor
-from glas3d.core.glas import Explanation
+from glas3d.core.explanation import Explanation
 from glas3d.core.score import Target
 from glas3d.core.search import Search
 

@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "GLAS": "core.glas",
-    "Explanation": "core.glas",
+    "Explanation": "core.explanation",
     "RGLAS": "core.rglas",
     "Grid": "core.search",
     "Segments": "core.search",

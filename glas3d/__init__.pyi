@@ -1,5 +1,5 @@
+from glas3d.core.explanation import Explanation as Explanation
 from glas3d.core.glas import GLAS as GLAS
-from glas3d.core.glas import Explanation as Explanation
 from glas3d.core.rglas import RGLAS as RGLAS
 from glas3d.core.search import Grid as Grid
 from glas3d.core.search import Segments as Segments

@@ -5,21 +5,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
 
 from glas3d.core import saliency, score
-from glas3d.core.gaussian import Kernel, per_axis, spots
+from glas3d.core.covariates import Covariates, CovariateScores, WithNowhere
+from glas3d.core.explanation import Explanation, Settings
+from glas3d.core.gaussian import Kernel, Masks, spots
 from glas3d.core.perturb import Perturbations
 from glas3d.core.saliency import Distance
 from glas3d.core.score import Fusion, Predict, Target
 from glas3d.core.search import Grid, Search, Segments, resolve
+from glas3d.core.shapes import Ellipsoids, SoftSegments
+from glas3d.core.volume import Background, as_reference, as_volume, per_axis
 from glas3d.errors import GlasError
 
-Background = float | np.ndarray | torch.Tensor
 Progress = bool | Callable[[int, int], None]
 
 # Values a batch by default. On a CPU small batches keep a network's activations in cache and in memory that the
@@ -31,98 +34,6 @@ _SMALLEST_BATCH, _LARGEST_BATCH = 2, 64
 def _batch_size(values: int, device: torch.device) -> int:
     fitting = _BATCH_VALUES.get(device.type, _BATCH_VALUES["cuda"]) // values
     return max(_SMALLEST_BATCH, min(_LARGEST_BATCH, fitting))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The settings of `GLAS`, checked; ``asdict`` of it goes into every sidecar.
-
-    Raises
-    ------
-    GlasError
-        A setting that is none of its choices, or a sigma that is not greater than 0.
-    """
-
-    sigma_light: float | tuple[float, ...] = 10.0
-    sigma_shadow: float | tuple[float, ...] = 15.0
-    sigma_spatial: float | tuple[float, ...] = 6.0
-    unit: str = "voxel"
-    kernel: Kernel = "gaussian"
-    distance: Distance = "euclidean"
-    fusion: Fusion = "product"
-    gamma: float = 1e-5
-    batch_size: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, choices in (
-            ("unit", ("voxel", "mm")),
-            ("kernel", get_args(Kernel)),
-            ("distance", get_args(Distance)),
-            ("fusion", get_args(Fusion)),
-        ):
-            if getattr(self, name) not in choices:
-                raise GlasError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        for name in ("sigma_light", "sigma_shadow", "sigma_spatial"):
-            values = per_axis(getattr(self, name), None, name)
-            object.__setattr__(self, name, values if len(values) > 1 else values[0])
-        if self.distance == "euclidean" and np.unique(self.sigma_spatial).size > 1:
-            raise GlasError(
-                f'sigma_spatial must be one number for distance="euclidean", got {self.sigma_spatial}; '
-                'distance="squared" takes one an axis'
-            )
-        if not (isinstance(self.gamma, int | float) and 0 <= self.gamma < float("inf")):
-            raise GlasError(f"gamma must be 0 or a positive number, got {self.gamma!r}")
-        if self.batch_size is not None and (
-            isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1
-        ):
-            raise GlasError(f"batch_size must be a whole number of at least 1, got {self.batch_size!r}")
-
-
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """What one volume's spots say about one class.
-
-    Attributes
-    ----------
-    target
-        Index of the explained class.
-    probability
-        ``P(y|I)`` of the intact volume.
-    points
-        ``(m, ndim)`` float64 voxel coordinates.
-    light
-        ``(m,)`` float64, ``f_l`` (Eq. 1).
-    shadow
-        ``(m,)`` float64, ``f_s`` (Eq. 2), its ``gamma`` included.
-    drop
-        ``(m,)`` float64, the signed ``P(y|I) - P(y|shadowed)``: negative where shading raised ``P``.
-    score
-        ``(m,)`` float64, ``f_l * f_s`` or the ablation asked for.
-    saliency
-        ``(*spatial)`` float32, unnormalised.
-    segments
-        The segments of an atlas search, else None.
-    settings
-        How it was made, ready for JSON.
-    """
-
-    target: int
-    probability: float
-    points: np.ndarray
-    light: np.ndarray
-    shadow: np.ndarray
-    drop: np.ndarray
-    score: np.ndarray
-    saliency: np.ndarray
-    segments: Segments | None
-    settings: dict[str, Any]
-
-    def __repr__(self) -> str:
-        where = "segments" if self.segments is not None else "points"
-        return (
-            f"Explanation(target={self.target}, P={self.probability:.4f}, {len(self.points)} {where} "
-            f"on {self.saliency.shape}, highest score {self.score.max():.4g})"
-        )
 
 
 class GLAS:
@@ -140,13 +51,18 @@ class GLAS:
     unit
         ``"voxel"``, or ``"mm"``: then `explain` needs ``spacing``, and distances are in mm too.
     kernel
-        ``"gaussian"`` or ``"exponential"`` (``exp(-|x - mu| / sigma^2)``).
+        Shape of the spot: ``"gaussian"`` or ``"exponential"`` (``exp(-|x - mu| / sigma^2)``); on segments also
+        ``"ellipsoid"``, the Gaussian with the segment's own covariance plus ``sigma^2``, and ``"segment"``, the
+        segment itself softened by ``sigma``.
     distance
         ``D`` of Eq. 3: ``"euclidean"``, or ``"squared"``.
     fusion
         ``"product"``, or the ablations ``"light"`` and ``"shadow"``.
     gamma
         Added to the shadow score, so that it is never 0.
+    channel
+        Light and shade this channel alone (light leaves nothing of the others, shadow leaves them whole); None: all
+        together.
     background
         What a spot leaves or puts in place: 0 (darkness, the paper), a number, or a reference of shape
         ``(*spatial)`` or ``(c, *spatial)`` in the volume's own intensities.
@@ -184,6 +100,7 @@ class GLAS:
         distance: Distance = "euclidean",
         fusion: Fusion = "product",
         gamma: float = 1e-5,
+        channel: int | None = None,
         background: Background = 0.0,
         batch_size: int | None = None,
         progress: Progress = False,
@@ -205,10 +122,16 @@ class GLAS:
             distance=distance,
             fusion=fusion,
             gamma=gamma,
+            channel=channel,
             batch_size=batch_size,
         )
         self.background = background
         self.progress = progress
+
+    def replace(self, **changes: Any) -> GLAS:
+        """The same explainer with some of its settings changed."""
+        kept = asdict(self.settings) | {"background": self.background, "progress": self.progress}
+        return GLAS(changes.pop("predict", self.predict), **(kept | changes))
 
     def explain(
         self,
@@ -216,6 +139,9 @@ class GLAS:
         target: Target | Sequence[Target] = 1,
         search: Search | Sequence[Sequence[float]] = Grid(15),  # noqa: B008 (frozen)
         spacing: Sequence[float] | None = None,
+        *,
+        mask: np.ndarray | None = None,
+        covariates: Covariates | None = None,
     ) -> Explanation | tuple[Explanation, ...]:
         """Explain one volume.
 
@@ -230,6 +156,11 @@ class GLAS:
             volume of the spatial shape is taken as such).
         spacing
             Size of a voxel in mm, one an axis; needed for ``unit="mm"``.
+        mask
+            Booleans of the spatial shape: look only where it is true.
+        covariates
+            Numbers beside the volume: ``predict`` is then asked with ``(batch, covariates (n, q))``, and they are
+            ranked beside the points.
 
         Returns
         -------
@@ -257,20 +188,35 @@ class GLAS:
         light_sigma = per_axis(settings.sigma_light, len(shape), "sigma_light")
         shadow_sigma = per_axis(settings.sigma_shadow, len(shape), "sigma_shadow")
         per_axis(settings.sigma_spatial, len(shape), "sigma_spatial")
-        points, segments = resolve(search, shape)
+        points, segments = resolve(search, shape, mask) if mask is not None else resolve(search, shape)
         device = torch.device(getattr(self.predict, "device", "cpu"))
         fit = getattr(self.predict, "fit", None)
         predict: Predict = self.predict if fit is None else fit(array)
         classes: Sequence[str] | None = getattr(self.predict, "classes", None)
 
+        if settings.channel is not None and settings.channel >= len(array):
+            raise GlasError(f"channel must be one of the volume's {len(array)}, counted from 0, got {settings.channel}")
+        beside = None
+        if covariates is not None:
+            given = covariates
+
+            def beside(numbers: list[int], size: int) -> torch.Tensor:
+                rows = given.rows(numbers, size, len(points))
+                return torch.as_tensor(rows, dtype=torch.float32, device=device)
+
         with torch.inference_mode():
             moved = array.to(device)
+            light_masks, shadow_masks = (
+                self._masks(points, segments, shape, sigma, voxel, device, covariates)
+                for sigma in (light_sigma, shadow_sigma)
+            )
             perturbations = Perturbations(
                 moved,
                 as_reference(self.background, array).to(device),
-                spots(points, shape, light_sigma, settings.kernel, spacing=voxel, device=device),
-                spots(points, shape, shadow_sigma, settings.kernel, spacing=voxel, device=device),
+                light_masks,
+                shadow_masks,
                 settings.batch_size or _batch_size(array.numel(), device),
+                settings.channel,
             )
             columns: list[int] = [score.class_index(t, classes, None) for t in targets]
 
@@ -278,7 +224,7 @@ class GLAS:
                 columns[:] = [score.class_index(t, classes, n_classes) for t in targets]
 
             with _ticker(self.progress) as tick:
-                intact, light, shaded = score.collect(predict, perturbations, check, tick)
+                intact, light, shaded = score.collect(predict, perturbations, check, tick, beside)
         record = asdict(settings) | {
             "batch_size": perturbations.batch_size,
             "spacing": None if voxel is None else list(voxel),
@@ -290,26 +236,53 @@ class GLAS:
         drop = intact[columns] - shaded[:, columns]
         lit, shadow = light[:, columns], np.abs(drop) + settings.gamma
         scores = score.fuse(lit, shadow, settings.fusion)
+        m = len(points)
         if segments is None:
-            drawn = self.spread(points, scores.T, shape, voxel)
+            drawn = self.spread(points, scores[:m].T, shape, voxel)
         else:
-            drawn = segments.paint(scores.T)
+            drawn = segments.paint(scores[:m].T)
         explanations = tuple(
             Explanation(
                 target=column,
                 probability=float(intact[column]),
                 points=points,
-                light=lit[:, i].copy(),
-                shadow=shadow[:, i].copy(),
-                drop=drop[:, i].copy(),
-                score=scores[:, i].copy(),
+                light=lit[:m, i].copy(),
+                shadow=shadow[:m, i].copy(),
+                drop=drop[:m, i].copy(),
+                score=scores[:m, i].copy(),
                 saliency=drawn[i],
                 segments=segments,
                 settings=record,
+                covariates=None
+                if covariates is None
+                else CovariateScores(covariates.names, *(v[m:, i].copy() for v in (lit, shadow, drop, scores))),
             )
             for i, column in enumerate(columns)
         )
         return explanations[0] if single else explanations
+
+    def _masks(
+        self,
+        points: np.ndarray,
+        segments: Segments | None,
+        shape: Sequence[int],
+        sigma: Sequence[float],
+        spacing: Sequence[float] | None,
+        device: torch.device,
+        covariates: Covariates | None,
+    ) -> Masks:
+        """The spots of the chosen shape, and an empty one for each covariate."""
+        kernel = self.settings.kernel
+        made: Masks
+        if kernel == "gaussian" or kernel == "exponential":
+            made = spots(points, shape, sigma, kernel, spacing=spacing, device=device)
+        elif segments is None:
+            raise GlasError(f'kernel="{kernel}" takes its shape from segments: search an atlas, not points')
+        elif kernel == "ellipsoid":
+            made = Ellipsoids.of(segments, sigma, spacing=spacing, device=device)
+        else:
+            made = SoftSegments(segments, sigma, spacing=spacing, device=device)
+        return made if covariates is None else WithNowhere(made, len(covariates.names))
 
     def spread(
         self,
@@ -323,52 +296,6 @@ class GLAS:
         sigma = per_axis(settings.sigma_spatial, len(shape), "sigma_spatial")
         voxel = spacing if settings.unit == "mm" else None
         return saliency.spread(points, values, shape, sigma, settings.distance, spacing=voxel)
-
-
-def as_volume(volume: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """The volume as float32 on the CPU."""
-    array = _float32(volume)
-    if array is None:
-        raise GlasError(f"a volume must be an array of numbers (c, *spatial), got {type(volume).__name__}")
-    if array.ndim not in (3, 4) or array.numel() == 0:
-        raise GlasError(f"a volume must be (c, *spatial) with two or three spatial axes, got {tuple(array.shape)}")
-    if not torch.isfinite(array).all():
-        raise GlasError(f"a volume must hold finite numbers, got NaN or infinity in one of {tuple(array.shape)}")
-    return array.contiguous()
-
-
-def as_reference(background: Background, volume: torch.Tensor) -> torch.Tensor:
-    """The background as a float32 volume of the given one's shape.
-
-    Raises
-    ------
-    GlasError
-        Not finite, or a shape that is neither ``(*spatial)`` nor ``(c, *spatial)``.
-    """
-    reference = _float32(background)
-    if reference is None:
-        raise GlasError(f"background must be a number or an image, got {type(background).__name__}")
-    if reference.ndim and tuple(reference.shape) not in (tuple(volume.shape), tuple(volume.shape[1:])):
-        raise GlasError(f"background must be a number or of shape {tuple(volume.shape)}, got {tuple(reference.shape)}")
-    if not torch.isfinite(reference).all():
-        raise GlasError("background must hold finite numbers, got NaN or infinity")
-    return reference.expand(volume.shape).contiguous()
-
-
-def _float32(values: object) -> torch.Tensor | None:
-    """A number or array as a float32 tensor on the CPU; None when it holds no real numbers.
-
-    NumPy converts first: torch takes neither foreign byte order, nor negative strides, nor wide unsigned integers.
-    """
-    if isinstance(values, torch.Tensor):
-        return None if values.is_complex() else values.detach().to(device="cpu", dtype=torch.float32)
-    try:
-        array = np.asarray(values)
-        if array.dtype.kind not in "biuf":
-            return None
-        return torch.from_numpy(np.array(array, dtype=np.float32))
-    except (TypeError, ValueError):
-        return None
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from glas3d.core.gaussian import Spots
+from glas3d.core.gaussian import Masks
 
 
 def blend(background: torch.Tensor, volume: torch.Tensor, masks: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
@@ -42,18 +42,23 @@ class Perturbations:
         The spots of the same points for the two kinds.
     batch_size
         Inputs a batch.
+    channel
+        Light and shade this channel alone: light leaves nothing of the others, shadow leaves them whole.
+        None: all channels together.
     """
 
     def __init__(
         self,
         volume: torch.Tensor,
         background: torch.Tensor,
-        light: Spots,
-        shadow: Spots,
+        light: Masks,
+        shadow: Masks,
         batch_size: int,
+        channel: int | None = None,
     ) -> None:
         self._volume, self._background = volume, background
         self._light, self._shadow = light, shadow
+        self._channel = channel
         self.batch_size = min(batch_size, len(self))
         self._batch = volume.unsqueeze(0).repeat(self.batch_size, *([1] * volume.ndim))
         rows = (self.batch_size + 1) // 2
@@ -83,6 +88,14 @@ class Perturbations:
             ):
                 if kind:
                     masks = spots.masks((kind[0] - 1) // 2, self._masks[: len(kind)])
-                    blend(below, above, masks, out=self._batch[row : row + len(kind)])
+                    self._blend(below, above, masks, self._batch[row : row + len(kind)])
                     row += len(kind)
             yield self._batch, [0] * (start == 0) + lights + shadows
+
+    def _blend(self, below: torch.Tensor, above: torch.Tensor, masks: torch.Tensor, rows: torch.Tensor) -> None:
+        if self._channel is None:
+            blend(below, above, masks, out=rows)
+        else:
+            only = slice(self._channel, self._channel + 1)
+            rows.copy_(below.expand_as(rows))
+            blend(below[only], above[only], masks, out=rows[:, only])

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from glas3d.core.glas import GLAS, Explanation, as_reference, as_volume
+from glas3d.core.explanation import Explanation
+from glas3d.core.glas import GLAS
 from glas3d.core.perturb import blend
 from glas3d.core.saliency import minmax
 from glas3d.core.score import Predict, Target, ask
 from glas3d.core.search import Grid, Search, Segments, resolve
+from glas3d.core.volume import as_reference, as_volume
 from glas3d.errors import GlasError
 
 
@@ -112,6 +114,8 @@ class RGLAS:
         target: Target = 1,
         search: Search | Sequence[Sequence[float]] = Grid(15),  # noqa: B008 (frozen)
         spacing: Sequence[float] | None = None,
+        *,
+        mask: np.ndarray | None = None,
     ) -> RecursiveExplanation:
         """Explain one volume for one class; see `GLAS.explain`.
 
@@ -124,7 +128,7 @@ class RGLAS:
             raise GlasError(f"a recursion follows one target, a class index or name, got {target!r}")
         image = as_volume(volume)
         background = as_reference(self.glas.background, image)
-        points, segments = resolve(search, image.shape[1:])
+        points, segments = resolve(search, image.shape[1:], mask) if mask is not None else resolve(search, image.shape[1:])
         glas = copy.copy(self.glas)
         glas.predict = _Frozen(glas.predict, image)
         left = np.arange(len(points))
@@ -143,8 +147,7 @@ class RGLAS:
                 found = minmax(explanation.score)
                 drawn = _only(segments, left).paint(found)
             removed = left[found > self.threshold]
-            mask = torch.as_tensor(drawn)[None]
-            image = blend(image, background, mask, out=torch.empty((1, *image.shape)))[0]
+            image = blend(image, background, torch.as_tensor(drawn)[None], out=torch.empty((1, *image.shape)))[0]
             probability = self._probability(glas, image, explanation.target)
             measure = math.sqrt(float(drawn.mean()) / probability) if probability > 0 else math.inf
             over = measure > self.stop

@@ -13,18 +13,18 @@ from glas3d.errors import GlasError
 
 Fusion = Literal["product", "light", "shadow"]
 Target = int | str
-Predict = Callable[[torch.Tensor], Any]
+Predict = Callable[..., Any]
 
 
-def ask(predict: Predict, batch: torch.Tensor) -> np.ndarray:
-    """One forward: ``(n, c, *spatial)`` to ``(n, k)`` float64 probabilities, checked.
+def ask(predict: Predict, batch: torch.Tensor, *beside: torch.Tensor) -> np.ndarray:
+    """One forward: ``(n, c, *spatial)``, and covariates ``(n, q)`` beside it, to ``(n, k)`` float64, checked.
 
     Raises
     ------
     GlasError
         The answer is no array of one row an input, or holds NaN or infinity.
     """
-    answer = predict(batch)
+    answer = predict(batch, *beside)
     try:
         probabilities = answer.detach() if isinstance(answer, torch.Tensor) else torch.as_tensor(np.asarray(answer))
         probabilities = probabilities.to(device="cpu", dtype=torch.float64)
@@ -51,6 +51,7 @@ def collect(
     perturbations: Perturbations,
     check: Callable[[int], None] = lambda classes: None,
     tick: Callable[[int, int], None] = lambda done, total: None,
+    beside: Callable[[list[int], int], torch.Tensor] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every answer to one explanation's inputs.
 
@@ -60,6 +61,8 @@ def collect(
         Called with the number of classes after the first batch, before the rest is asked.
     tick
         Called with the forwards done and their total after every batch.
+    beside
+        Gives the covariates of a batch, from its numbers and its size; None: the model takes none.
 
     Returns
     -------
@@ -68,7 +71,7 @@ def collect(
     answers: np.ndarray | None = None
     done = 0
     for batch, numbers in perturbations.batches():
-        probabilities = ask(predict, batch)
+        probabilities = ask(predict, batch, *(() if beside is None else (beside(numbers, len(batch)),)))
         if answers is None:
             check(probabilities.shape[1])
             answers = np.empty((len(perturbations), probabilities.shape[1]))

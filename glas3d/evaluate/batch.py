@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from glas3d.core.glas import GLAS, Explanation
+from glas3d.core.explanation import Explanation
+from glas3d.core.glas import GLAS
 from glas3d.core.score import Target, class_index
 from glas3d.core.search import Search
 from glas3d.errors import GlasError

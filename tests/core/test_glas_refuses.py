@@ -35,7 +35,7 @@ def test_sigmas(name, value, match):
     ("settings", "match"),
     [
         ({"unit": "cm"}, "unit must be one of voxel, mm, got 'cm'"),
-        ({"kernel": "box"}, "kernel must be one of gaussian, exponential, got 'box'"),
+        ({"kernel": "box"}, "kernel must be one of gaussian, exponential, ellipsoid, segment, got 'box'"),
         ({"distance": "city"}, "distance must be one of euclidean, squared, got 'city'"),
         ({"fusion": "sum"}, "fusion must be one of product, light, shadow, got 'sum'"),
         ({"fusion": None}, "fusion must be one of .*got None"),

@@ -1,0 +1,143 @@
+"""The settings of an explanation, and what it found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import numpy as np
+
+from glas3d.core.covariates import CovariateScores
+from glas3d.core.gaussian import Kernel
+from glas3d.core.saliency import Distance
+from glas3d.core.score import Fusion
+from glas3d.core.search import Segments
+from glas3d.core.volume import per_axis
+from glas3d.errors import GlasError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of `GLAS`, checked; ``asdict`` of it goes into every sidecar.
+
+    Raises
+    ------
+    GlasError
+        A setting that is none of its choices, or a sigma that is not greater than 0.
+    """
+
+    sigma_light: float | tuple[float, ...] = 10.0
+    sigma_shadow: float | tuple[float, ...] = 15.0
+    sigma_spatial: float | tuple[float, ...] = 6.0
+    unit: str = "voxel"
+    kernel: Kernel = "gaussian"
+    distance: Distance = "euclidean"
+    fusion: Fusion = "product"
+    gamma: float = 1e-5
+    channel: int | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("unit", ("voxel", "mm")),
+            ("kernel", get_args(Kernel)),
+            ("distance", get_args(Distance)),
+            ("fusion", get_args(Fusion)),
+        ):
+            if getattr(self, name) not in choices:
+                raise GlasError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        for name in ("sigma_light", "sigma_shadow", "sigma_spatial"):
+            values = per_axis(getattr(self, name), None, name)
+            object.__setattr__(self, name, values if len(values) > 1 else values[0])
+        if self.distance == "euclidean" and np.unique(self.sigma_spatial).size > 1:
+            raise GlasError(
+                f'sigma_spatial must be one number for distance="euclidean", got {self.sigma_spatial}; '
+                'distance="squared" takes one an axis'
+            )
+        if not (isinstance(self.gamma, int | float) and 0 <= self.gamma < float("inf")):
+            raise GlasError(f"gamma must be 0 or a positive number, got {self.gamma!r}")
+        for name, least in (("batch_size", 1), ("channel", 0)):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise GlasError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What one volume's spots say about one class.
+
+    Attributes
+    ----------
+    target
+        Index of the explained class.
+    probability
+        ``P(y|I)`` of the intact volume.
+    points
+        ``(m, ndim)`` float64 voxel coordinates.
+    light
+        ``(m,)`` float64, ``f_l`` (Eq. 1).
+    shadow
+        ``(m,)`` float64, ``f_s`` (Eq. 2), its ``gamma`` included.
+    drop
+        ``(m,)`` float64, the signed ``P(y|I) - P(y|shadowed)``: negative where shading raised ``P``.
+    score
+        ``(m,)`` float64, ``f_l * f_s`` or the ablation asked for.
+    saliency
+        ``(*spatial)`` float32, unnormalised.
+    segments
+        The segments of an atlas search, else None.
+    settings
+        How it was made, ready for JSON.
+    covariates
+        The same scores for the covariates beside the volume, when there are any.
+    """
+
+    target: int
+    probability: float
+    points: np.ndarray
+    light: np.ndarray
+    shadow: np.ndarray
+    drop: np.ndarray
+    score: np.ndarray
+    saliency: np.ndarray
+    segments: Segments | None
+    settings: dict[str, Any]
+    covariates: CovariateScores | None = None
+
+    def __repr__(self) -> str:
+        where = "segments" if self.segments is not None else "points"
+        return (
+            f"Explanation(target={self.target}, P={self.probability:.4f}, {len(self.points)} {where} "
+            f"on {self.saliency.shape}, highest score {self.score.max():.4g})"
+        )
+
+
+def contrast(one: Explanation, other: Explanation) -> Explanation:
+    """What speaks for one class over another: the difference of two explanations from the same forwards.
+
+    Light, drop and probability are those of ``P(a) - P(b)``, shadow is the drop's size; score and saliency are the
+    differences of the two classes', positive where the evidence is for ``one``.
+
+    Raises
+    ------
+    GlasError
+        The two are not of the same points.
+    """
+    if not np.array_equal(one.points, other.points):
+        raise GlasError(f"a contrast is of two classes at the same points, got {one!r} and {other!r}")
+    drop = one.drop - other.drop
+    covariates = None
+    if one.covariates is not None and other.covariates is not None:
+        a, b = one.covariates, other.covariates
+        own = a.drop - b.drop
+        covariates = CovariateScores(a.names, a.light - b.light, np.abs(own), own, a.score - b.score)
+    return replace(
+        one,
+        probability=one.probability - other.probability,
+        light=one.light - other.light,
+        shadow=np.abs(drop),
+        drop=drop,
+        score=one.score - other.score,
+        saliency=one.saliency - other.saliency,
+        covariates=covariates,
+    )

@@ -1,0 +1,82 @@
+"""Volumes, backgrounds and numbers an axis, checked where they come in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from glas3d.errors import GlasError
+
+Background = float | np.ndarray | torch.Tensor
+
+
+def as_volume(volume: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """The volume as float32 on the CPU."""
+    array = _float32(volume)
+    if array is None:
+        raise GlasError(f"a volume must be an array of numbers (c, *spatial), got {type(volume).__name__}")
+    if array.ndim not in (3, 4) or array.numel() == 0:
+        raise GlasError(f"a volume must be (c, *spatial) with two or three spatial axes, got {tuple(array.shape)}")
+    if not torch.isfinite(array).all():
+        raise GlasError(f"a volume must hold finite numbers, got NaN or infinity in one of {tuple(array.shape)}")
+    return array.contiguous()
+
+
+def as_reference(background: Background, volume: torch.Tensor) -> torch.Tensor:
+    """The background as a float32 volume of the given one's shape.
+
+    Raises
+    ------
+    GlasError
+        Not finite, or a shape that is neither ``(*spatial)`` nor ``(c, *spatial)``.
+    """
+    reference = _float32(background)
+    if reference is None:
+        raise GlasError(f"background must be a number or an image, got {type(background).__name__}")
+    if reference.ndim and tuple(reference.shape) not in (tuple(volume.shape), tuple(volume.shape[1:])):
+        raise GlasError(f"background must be a number or of shape {tuple(volume.shape)}, got {tuple(reference.shape)}")
+    if not torch.isfinite(reference).all():
+        raise GlasError("background must hold finite numbers, got NaN or infinity")
+    return reference.expand(volume.shape).contiguous()
+
+
+def _float32(values: object) -> torch.Tensor | None:
+    """A number or array as a float32 tensor on the CPU; None when it holds no real numbers.
+
+    NumPy converts first: torch takes neither foreign byte order, nor negative strides, nor wide unsigned integers.
+    """
+    if isinstance(values, torch.Tensor):
+        return None if values.is_complex() else values.detach().to(device="cpu", dtype=torch.float32)
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "biuf":
+            return None
+        return torch.from_numpy(np.array(array, dtype=np.float32))
+    except (TypeError, ValueError):
+        return None
+
+
+def per_axis(value: float | Sequence[float], ndim: int | None, name: str) -> tuple[float, ...]:
+    """One positive number an axis from one number or one an axis; without ``ndim``, as many as came.
+
+    Infinity is a sigma: its spot is everywhere.
+
+    Raises
+    ------
+    GlasError
+        Not positive, not a number, or as many values as neither 1 nor ``ndim``.
+    """
+    try:
+        values = tuple(float(v) for v in np.atleast_1d(np.asarray(value, dtype=np.float64)))
+    except (TypeError, ValueError):  # text, or a ragged list
+        raise GlasError(f"{name} must be a number or one number an axis, got {value!r}") from None
+    if not values or any(math.isnan(v) or v <= 0 for v in values):
+        raise GlasError(f"{name} must be greater than 0, got {value!r}")
+    if len(values) == 1:
+        values = values * (ndim or 1)
+    if ndim is not None and len(values) != ndim:
+        raise GlasError(f"{name} must be one number or {ndim} (one an axis), got {len(values)}: {value!r}")
+    return values

@@ -1,0 +1,98 @@
+"""The ways of asking: plainly, again and again, against another class, over scales, references or channels.
+
+Each gives one `Answer` a target: the explanation that stands for it, and the explanations that one was made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from glas3d.core.explanation import Explanation, contrast
+from glas3d.core.glas import GLAS
+from glas3d.core.rglas import RGLAS, RecursiveExplanation
+from glas3d.core.score import Target
+from glas3d.errors import GlasError
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What was found for one target.
+
+    Attributes
+    ----------
+    explanation
+        Of the one question, or fused from the parts.
+    fused
+        Enters the files' names, such as ``"recursive"``; empty for one plain question.
+    parts
+        What it was fused from, by a label that enters the files' names.
+    columns
+        ``(m,)`` each: what the table says beside its own columns.
+    recursion
+        Every round, when it was asked again and again.
+    against
+        The class it is contrasted with.
+    """
+
+    explanation: Explanation
+    fused: str = ""
+    parts: Mapping[str, Explanation] = field(default_factory=dict)
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    recursion: RecursiveExplanation | None = None
+    against: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A volume and where to look: everything about a question but how it is asked."""
+
+    volume: np.ndarray
+    targets: list[Target]
+    search: Any
+    spacing: Sequence[float]
+    mask: np.ndarray | None = None
+    covariates: Any = None
+
+    def put(self, glas: GLAS) -> list[Explanation]:
+        """Ask once, for every target."""
+        found = glas.explain(
+            self.volume, self.targets, self.search, self.spacing, mask=self.mask, covariates=self.covariates
+        )
+        assert isinstance(found, tuple)
+        return list(found)
+
+
+def plainly(glas: GLAS, question: Question) -> list[Answer]:
+    """Each target on its own."""
+    return [Answer(one) for one in question.put(glas)]
+
+
+def recursively(glas: GLAS, question: Question) -> list[Answer]:
+    """`RGLAS`: saliency and score are those of all rounds fused, light, shadow and drop the first round's."""
+    if len(question.targets) != 1:
+        raise GlasError(f"a recursion follows one target, a class index or name, got {question.targets!r}")
+    found = RGLAS(glas).explain(
+        question.volume, question.targets[0], question.search, question.spacing, mask=question.mask
+    )
+    first = replace(found.rounds[0].explanation, score=found.values, saliency=found.saliency)
+    return [Answer(first, "recursive", recursion=found)]
+
+
+def against(glas: GLAS, question: Question, names: Sequence[str]) -> list[Answer]:
+    """What speaks for the first target over the second."""
+    one, other = question.put(glas)
+    parts = dict(zip(names, (one, other), strict=True))
+    return [Answer(contrast(one, other), f"versus{names[1]}", parts, against=other.target)]
+
+
+def channel_by_channel(glas: GLAS, question: Question, names: Sequence[str]) -> list[Answer]:
+    """All channels together, and each of them alone."""
+    if len(names) != len(question.volume) or len(names) < 2:
+        raise GlasError(f"channels one by one need two or more, got {len(question.volume)}")
+    together = question.put(glas)
+    each = {name: question.put(glas.replace(channel=i)) for i, name in enumerate(names)}
+    return [Answer(one, parts={name: found[i] for name, found in each.items()}) for i, one in enumerate(together)]

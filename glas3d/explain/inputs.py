@@ -1,0 +1,148 @@
+"""Scans to the channels of one grid, and what a spot puts in their place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nibabel.spatialimages import SpatialImage
+from scipy.ndimage import gaussian_filter
+
+from glas3d.errors import GlasError
+from glas3d.imaging.scan import ImageLike, Scan, load_scan
+from glas3d.imaging.space import VoxelGrid, grid_of, resample_scan
+from glas3d.output import bids_label
+from glas3d.predict.predictor import ModelInfo, Predictor
+
+_BLUR_MM = 10.0
+
+Images = ImageLike | Sequence[ImageLike] | Mapping[str, ImageLike]
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a model is asked about: the channels of one participant on one grid.
+
+    Attributes
+    ----------
+    scans
+        One a channel, as they were recorded; maps go home to the first.
+    names
+        Of the channels.
+    grid
+        The model's, where it has one, else the first scan's.
+    data
+        ``(c, *grid.shape)`` float32, intensities before normalisation.
+    """
+
+    scans: tuple[Scan, ...]
+    names: tuple[str, ...]
+    grid: VoxelGrid
+    data: np.ndarray
+
+    @property
+    def scan(self) -> Scan:
+        """The scan whose grid is home."""
+        return self.scans[0]
+
+    @classmethod
+    def read(cls, img: Images, info: ModelInfo) -> Inputs:
+        """Read every scan and bring it to the model's grid.
+
+        Raises
+        ------
+        GlasError
+            As many scans as the model has no channels, or one without signal on the grid.
+        """
+        if isinstance(img, Mapping):
+            names, images = tuple(map(str, img)), list(img.values())
+        elif isinstance(img, list | tuple):
+            names, images = tuple(f"channel{i}" for i in range(len(img))), list(img)
+        else:
+            names, images = ("channel0",), [img]  # type: ignore[list-item]
+        if not images:
+            raise GlasError("there must be at least one scan, got an empty sequence")
+        if len({bids_label(name) for name in names} - {""}) < len(names):
+            raise GlasError(f"every channel needs a name of letters and digits of its own, got {', '.join(names)}")
+        if info.channels not in (None, len(images)):
+            came = "a scan has 1" if len(images) == 1 else f"got {len(images)} scans"
+            raise GlasError(f"the model {info.name} takes {info.channels} input channels, {came}")
+        scans = tuple(load_scan(one) for one in images)
+        grid = info.grid or grid_of(scans[0])
+        data = np.stack([resample_scan(scan, grid) for scan in scans])
+        for scan, channel in zip(scans, data, strict=True):
+            if not channel.any():
+                of = f"the model {info.name}" if info.grid is not None else scans[0].name
+                raise GlasError(f"{scan.name} holds no signal on the grid of {of}, {grid.shape}")
+        return cls(scans, names, grid, data)
+
+    def record(self) -> dict[str, Any]:
+        """Names and hashes for the sidecar."""
+        files = [{"name": Path(scan.name).name, "sha256": scan.sha256} for scan in self.scans]
+        return files[0] if len(files) == 1 else {"channels": dict(zip(self.names, files, strict=True))}
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What a spot puts in place of tissue.
+
+    Attributes
+    ----------
+    value
+        A number or ``(c, *spatial)``, in the scans' units.
+    name
+        What the sidecar calls it.
+    """
+
+    value: Any
+    name: str
+
+    @classmethod
+    def of(cls, background: Any, predict: object, info: ModelInfo, inputs: Inputs) -> Reference:
+        """From what `explain_img` takes for one background."""
+        grid, data = inputs.grid, inputs.data
+        if isinstance(background, str) and background == "auto":
+            if info.reference is None:
+                return cls(0.0, "0")
+            bound = predict.fit(torch.as_tensor(data)) if isinstance(predict, Predictor) else predict
+            to_scan_units = getattr(getattr(bound, "transform", None), "to_scan_units", lambda values: values)
+            return cls(to_scan_units(info.reference), f"reference of {info.name}")
+        if isinstance(background, str) and background == "blur":
+            sigma = [0.0, *(_BLUR_MM / size for size in grid.spacing)]
+            return cls(gaussian_filter(data, sigma), f"the scan blurred by {_BLUR_MM:g} mm")
+        if isinstance(background, str | os.PathLike | SpatialImage):
+            if len(data) > 1:
+                raise GlasError(
+                    f"a background image is one channel, the model takes {len(data)}: "
+                    "give an array (c, *spatial) on the grid the model is asked on"
+                )
+            scan = load_scan(background, constant=True)
+            return cls(resample_scan(scan, grid)[None], f"{Path(scan.name).name} sha256:{scan.sha256}")
+        if isinstance(background, int | float):
+            return cls(background, f"{background:g}")
+        return cls(background, "array")
+
+    @classmethod
+    def several(cls, backgrounds: Any, predict: object, info: ModelInfo, inputs: Inputs) -> dict[str, Reference]:
+        """From a sequence of backgrounds, or one a name.
+
+        Raises
+        ------
+        GlasError
+            Fewer than two, or names that are not their own as BIDS labels.
+        """
+        named = dict(backgrounds) if isinstance(backgrounds, Mapping) else {}
+        if not named:
+            for number, one in enumerate(backgrounds):
+                plain = isinstance(one, str | int | float) and not os.path.exists(str(one))
+                named[f"{one:g}" if isinstance(one, int | float) else one if plain else f"reference{number}"] = one
+        if len(named) < 2:
+            raise GlasError(f"several backgrounds must be two or more, each its own, got {list(named)}")
+        if len({bids_label(name) for name in named} - {""}) < len(named):
+            raise GlasError(f"every background needs a name of letters and digits of its own, got {', '.join(named)}")
+        return {name: cls.of(one, predict, info, inputs) for name, one in named.items()}

@@ -1,0 +1,212 @@
+"""`explain_img`: scans in, maps on their own grid and a ranked table of regions out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from glas3d.core.covariates import Covariates
+from glas3d.core.explanation import Explanation
+from glas3d.core.glas import GLAS, Progress
+from glas3d.core.score import Target
+from glas3d.core.search import Grid
+from glas3d.errors import GlasError, SpaceWarning
+from glas3d.explain import answers
+from glas3d.explain.answers import Question
+from glas3d.explain.inputs import Images, Inputs, Reference
+from glas3d.explain.result import Home, ScanExplanation
+from glas3d.imaging.atlas import Atlas, Point
+from glas3d.imaging.space import check_space
+from glas3d.output import generated_by
+from glas3d.predict import preset
+from glas3d.predict.predictor import ModelInfo, Predictor
+
+
+def explain_img(
+    img: Images,
+    predict: Predictor | Callable[..., Any],
+    target: Target | Sequence[Target] = 1,
+    search: Any = "AAL",
+    *,
+    sigma_light: float | Sequence[float] | None = None,
+    sigma_shadow: float | Sequence[float] | None = None,
+    sigma_spatial: float | Sequence[float] | None = None,
+    unit: Literal["voxel", "mm"] | None = None,
+    background: Any = "auto",
+    point: Point = "centroid",
+    versus: Target | None = None,
+    recursive: bool = False,
+    scales: Sequence[float] | None = None,
+    channels: Literal["together", "each"] = "together",
+    covariates: Mapping[str, float] | None = None,
+    covariate_reference: Mapping[str, float] | None = None,
+    assume_space: str | None = None,
+    progress: Progress = False,
+    **settings: Any,
+) -> ScanExplanation | tuple[ScanExplanation, ...]:
+    """Explain a model's answer to one scan.
+
+    The model is asked on its own grid when it has one (the scan is resampled to it), else on the scan's,
+    in the scan's own axis order. The maps come back on the scan's own grid either way.
+
+    Parameters
+    ----------
+    img
+        Path or nibabel image, one 3D volume, intensities before normalisation. A model of several inputs takes a
+        sequence of them, or one a name such as ``{"T1w": ..., "pet": ...}``, in the order of its channels: each is
+        resampled to the one grid, and maps come back on the first one's.
+    predict
+        A `Predictor`, or any callable ``(n, c, x, y, z)`` to ``(n, classes)`` probabilities.
+    target
+        Class index or name, or a sequence of them: all are answered from the same forwards.
+    search
+        The name of a shipped atlas, an `Atlas`, a `Grid`, or ``(m, 3)`` voxel coordinates on the grid the
+        model is asked on.
+    sigma_light, sigma_shadow
+        None: what was chosen with the model, else the paper's 20 and 30 mm.
+    sigma_spatial
+        Of Eq. 3, not used by atlases; None: the paper's 6 voxels (12 mm at its 2 mm).
+    unit
+        Of the sigmas given; None: voxels.
+    background
+        What a spot puts in place of tissue. ``"auto"``: the model's reference, else 0; a number; or an
+        image, path or array on the grid the model is asked on, in the scan's intensities; ``"blur"``: the scan
+        smoothed by a Gaussian of 10 mm, which keeps its brightness and loses its regions. A list of them, or one
+        a name, asks with each: the result is what they agree on, with each one's own beside it.
+    point
+        ``"centroid"`` of a region (the paper's), or ``"medoid"``, its voxel nearest to that.
+    versus
+        A second class: the result is what speaks for the target over it, signed, with both classes' own beside it.
+    recursive
+        Put out what was found and look again (`RGLAS`): the saliency and the table's scores are those of all
+        rounds fused, in [0, 1]; light, shadow and drop are the first round's. For one target.
+    scales
+        Ask once a factor on both sigmas, such as ``(0.5, 1, 2)``: the result takes the scale that fits each region
+        or point, with every scale's own beside it.
+    channels
+        ``"each"``: beside all channels together, light and shade each of them alone.
+    covariates, covariate_reference
+        Numbers beside the scan, by name, and what replaces them; the model is asked with ``(batch, (n, q))``, and they
+        are ranked beside the regions.
+    assume_space
+        ``"MNI"``: the scan is in MNI space, do not check.
+    progress
+        See `GLAS`.
+    **settings
+        Every other setting of `GLAS`: ``kernel``, ``distance``, ``fusion``, ``gamma``, ``channel``, ``batch_size``.
+
+    Returns
+    -------
+    A `ScanExplanation`, or a tuple of them when ``target`` is a sequence.
+
+    Raises
+    ------
+    GlasError
+        Input that does not fit; the message says what was required and what came.
+
+    Warns
+    -----
+    SpaceWarning
+        The scan does not look like a brain in the space of the atlas or model.
+    GlasWarning
+        Regions that own no voxel, by name.
+    """
+    info = predict.info if isinstance(predict, Predictor) else ModelInfo(name=getattr(predict, "__name__", "callable"))
+    single = isinstance(target, str | int | float | np.generic) or target is None
+    targets: list[Any] = [target] if single else list(target)  # type: ignore[arg-type]
+    several_backgrounds = isinstance(background, list | tuple | Mapping)
+    ways = {
+        "versus": versus is not None,
+        "recursive": recursive,
+        "scales": scales is not None,
+        "several backgrounds": several_backgrounds,
+        'channels="each"': channels == "each",
+    }
+    asked = [name for name, wanted in ways.items() if wanted]
+    _check_ways(asked, single, channels, covariates, covariate_reference)
+    inputs = Inputs.read(img, info)
+    grid = inputs.grid
+    atlas = Atlas.load(search) if isinstance(search, str) else search if isinstance(search, Atlas) else None
+    space = None
+    if assume_space not in (None, "MNI"):
+        raise GlasError(f'assume_space must be "MNI" or None, got {assume_space!r}')
+    if assume_space is None and (info.grid is not None or (atlas is not None and atlas.space == "MNI")):
+        space = check_space(inputs.scan)
+        if space.problem is not None:
+            message = f"{inputs.scan.name} does not look like a brain in MNI space: {space.problem}"
+            warnings.warn(message, SpaceWarning, stacklevel=2)
+    segments = None if atlas is None else atlas.segments(grid, point)
+    given = {"sigma_light": sigma_light, "sigma_shadow": sigma_shadow, "sigma_spatial": sigma_spatial}
+    chosen = preset.fill(given, unit, info.preset, grid, settings)
+    references = {"": Reference.of(background, predict, info, inputs)} if not several_backgrounds else None
+    if references is None:
+        references = Reference.several(background, predict, info, inputs)
+    glas = GLAS(predict, background=next(iter(references.values())).value, progress=progress, **chosen)
+    beside = None
+    if covariates is not None:
+        beside = Covariates.of(covariates, covariate_reference or {}, getattr(predict, "covariates", None))
+    where = segments if segments is not None else search
+    question = Question(inputs.data, targets, where, grid.spacing, covariates=beside)
+    if versus is not None:
+        question.targets.append(versus)
+        found = answers.against(glas, question, [str(target), str(versus)])
+    elif recursive:
+        found = answers.recursively(glas, question)
+    elif channels == "each":
+        found = answers.channel_by_channel(glas, question, inputs.names)
+    else:
+        found = answers.plainly(glas, question)
+    shared = {
+        "Settings": {"background": ", ".join(one.name for one in references.values()), "point": point},
+        "Grid": {"shape": list(grid.shape), "affine": grid.affine.tolist()},
+        "Model": {
+            "name": info.name,
+            "sha256": info.sha256,
+            "activation": getattr(predict, "activation", None),
+            "classes": getattr(predict, "classes", None),
+        },
+        "Input": inputs.record(),
+        "Search": _search_record(search, atlas, found[0].explanation),
+        "SpaceCheck": None if space is None else space.__dict__,
+        "GeneratedBy": generated_by(),
+    }
+    if beside is not None:
+        shared["Covariates"] = {
+            "values": dict(zip(beside.names, beside.values.tolist(), strict=True)),
+            "reference": dict(zip(beside.names, beside.reference.tolist(), strict=True)),
+        }
+    home = Home(inputs, glas, search, atlas, None, shared)
+    results = tuple(home.result(one, several=len(found) > 1 or one.against is not None) for one in found)
+    return results[0] if single else results
+
+
+def _check_ways(
+    asked: list[str],
+    single: bool,
+    channels: str,
+    covariates: Mapping[str, float] | None,
+    covariate_reference: Mapping[str, float] | None,
+) -> None:
+    if channels not in ("together", "each"):
+        raise GlasError(f'channels must be "together" or "each", got {channels!r}')
+    if len(asked) > 1:
+        raise GlasError(f"a scan is asked in one way at a time, got {' and '.join(asked)}")
+    if "versus" in asked and not single:
+        raise GlasError("versus sets one class against another: give one target")
+    if covariate_reference is not None and covariates is None:
+        raise GlasError("covariate_reference replaces covariates: give these too")
+    if covariates is not None and asked:
+        raise GlasError(f"covariates are ranked by a plain question, got {asked[0]} too")
+
+
+def _search_record(search: Any, atlas: Atlas | None, explanation: Explanation) -> dict[str, Any]:
+    if atlas is not None:
+        assert explanation.segments is not None
+        lost = atlas.table.loc[~atlas.table["index"].isin(explanation.segments.index), "name"]
+        return {"atlas": atlas.name, "sha256": atlas.sha256, "regions_without_voxels": lost.tolist()}
+    if isinstance(search, Grid):
+        return {"grid": search.k}
+    return {"points" if explanation.segments is None else "segments": len(explanation.points)}
