@@ -128,7 +128,9 @@ class RGLAS:
             raise GlasError(f"a recursion follows one target, a class index or name, got {target!r}")
         image = as_volume(volume)
         background = as_reference(self.glas.background, image)
-        points, segments = resolve(search, image.shape[1:], mask) if mask is not None else resolve(search, image.shape[1:])
+        points, segments = (
+            resolve(search, image.shape[1:], mask) if mask is not None else resolve(search, image.shape[1:])
+        )
         glas = copy.copy(self.glas)
         glas.predict = _Frozen(glas.predict, image)
         left = np.arange(len(points))

@@ -116,7 +116,8 @@ class Home:
         """One answer; ``several``: its files lie beside those of other classes, and say theirs."""
         whole = self._one(answer.explanation, answer.fused, answer, several)
         parts = {
-            name: self._one(part, bids_label(name), None, several and answer.against is None)
+            # two classes are told apart by their label, other parts by their own name
+            name: self._one(part, "" if answer.against is not None else bids_label(name), None, several)
             for name, part in answer.parts.items()
         }
         return replace(whole, parts=parts)

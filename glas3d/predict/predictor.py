@@ -17,6 +17,7 @@ from glas3d.imaging.space import VoxelGrid
 
 Activation = Literal["softmax", "sigmoid", "none"]
 Transform = Callable[[torch.Tensor], torch.Tensor]
+Readout = Callable[[Any], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,7 +63,7 @@ class FittedTransform(Protocol):
 
 
 class Predictor:
-    """Probabilities from a model.
+    """Probabilities, or any other numbers, from a model.
 
     Parameters
     ----------
@@ -70,22 +71,30 @@ class Predictor:
         A torch module or any callable, ``(n, c, *spatial)`` to ``(n, k)``. A module is used in eval mode
         and left as it was; it is copied when it has to move to another device.
     activation
-        What turns its answers into probabilities: ``"softmax"``, ``"sigmoid"`` (a single logit ``z`` becomes
-        the two columns ``1 - sigmoid(z), sigmoid(z)``), or ``"none"`` when they are probabilities already.
+        What turns its answers into probabilities: ``"softmax"`` (over axis 1), ``"sigmoid"`` (a single logit
+        ``z`` becomes the two columns ``1 - sigmoid(z), sigmoid(z)``), or ``"none"`` when they are probabilities
+        already, or none at all: a regressor's numbers may be negative (docs/method.md tells how they score).
         Nothing is guessed.
     transform
         Applied to every batch after the masks: a callable, or an object whose ``fit(volume)`` gives one.
     device
         ``"auto"``: where the module is, or CUDA when that is the CPU and there is one.
+    readout
+        What of the activated answer is explained, for models that answer with more than ``(n, k)``: a callable,
+        ``(n, k, *anything)`` to ``(n, j)`` or ``(n,)``, such as `RegionMean`. With ``activation="none"`` it is
+        given whatever the model answers, be it a list, a dict or an object.
     classes
-        Names of the outputs, so that a target can be named.
+        Names of the outputs (the readout's, where there is one), so that a target can be named.
+    covariates
+        Names of the numbers it takes beside the volume, in their order: it is then asked with
+        ``net(batch, table)``, ``table`` of shape ``(n, q)``.
     info
         What the model says about itself; models loaded from files bring it.
 
     Raises
     ------
     GlasError
-        Something that is no model, or an activation that is none of the three.
+        Something that is no model, no readout, or an activation that is none of the three.
 
     Examples
     --------
@@ -93,6 +102,13 @@ class Predictor:
     >>> predict = Predictor(net, activation="softmax", classes=("NC", "AD"), device="cpu")
     >>> predict(torch.zeros(3, 1, 2, 3, 4)).sum(dim=1)
     tensor([1., 1., 1.])
+
+    A segmentation network: how much of the slice at the top is class 1?
+
+    >>> segment = nn.Conv3d(1, 2, 1)
+    >>> top = lambda p: p[:, 1, :, :, -1].mean(dim=(1, 2))
+    >>> Predictor(segment, activation="softmax", readout=top, device="cpu")(torch.zeros(3, 1, 2, 3, 4)).shape
+    torch.Size([3, 1])
     """
 
     def __init__(
@@ -102,7 +118,9 @@ class Predictor:
         transform: Transform | FittedTransform | None = None,
         device: str | torch.device = "auto",
         *,
+        readout: Readout | None = None,
         classes: Sequence[str] | None = None,
+        covariates: Sequence[str] | None = None,
         info: ModelInfo | None = None,
     ) -> None:
         if not callable(net):
@@ -111,11 +129,15 @@ class Predictor:
             raise GlasError(f"activation must be one of {', '.join(get_args(Activation))}, got {activation!r}")
         if transform is not None and not callable(transform) and not isinstance(transform, FittedTransform):
             raise GlasError(f"transform must be callable or have fit(), got {type(transform).__name__}")
+        if readout is not None and not callable(readout):
+            raise GlasError(f"readout must be callable, got {type(readout).__name__}")
         self.activation = activation
         self.transform = transform
+        self.readout = readout
         self.classes = None if classes is None else tuple(classes)
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             raise GlasError(f"every class needs a name of its own, got {', '.join(self.classes)}")
+        self.covariates = None if covariates is None else tuple(covariates)
         self.device = _choose(net, device)
         if isinstance(net, nn.Module) and any(t.device != self.device for t in _tensors(net)):
             net = copy.deepcopy(net).to(self.device)
@@ -130,51 +152,91 @@ class Predictor:
         bound.transform = self.transform.fit(torch.as_tensor(volume, device=self.device))
         return bound
 
-    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """``(n, c, *spatial)`` float32 to ``(n, k)`` float32 probabilities.
+    def __call__(self, batch: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
+        """``(n, c, *spatial)`` float32 to ``(n, k)`` float32 probabilities, or what the readout makes of them.
+
+        Parameters
+        ----------
+        batch
+            Intensities before the transform.
+        table
+            ``(n, q)``: the covariates, where the model takes them.
 
         Raises
         ------
         GlasError
-            The model does not take the batch, or answers with something else than ``(n, k)``.
+            The model does not take the batch, it or its readout answers with something else than ``(n, k)``, or
+            the readout with another number of columns than there are names.
         """
         if isinstance(self.transform, FittedTransform):
             raise GlasError("this transform is fitted to a scan: call predict.fit(volume)(batch)")
         batch = torch.as_tensor(batch, dtype=torch.float32, device=self.device)
+        beside = self._beside(table, len(batch))
         # TF32 would be off by a thousandth, and the fastest cuDNN kernels do not repeat their bits
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), _evaluating(self.net), exact:
             try:
-                answer = self.net(batch if self.transform is None else self.transform(batch))
+                answer = self.net(batch if self.transform is None else self.transform(batch), *beside)
             except RuntimeError as error:
                 if "out of memory" in str(error):
                     raise
                 reason = str(error).strip().splitlines()[0]
                 raise GlasError(f"the model does not take a batch of {tuple(batch.shape)}: {reason}") from error
-            try:
-                logits = torch.as_tensor(answer)
-            except (TypeError, ValueError, RuntimeError):
-                raise GlasError(
-                    f"a model must answer with one tensor (n, classes), got {type(answer).__name__}"
-                ) from None
-            if logits.ndim == 1:
-                logits = logits.unsqueeze(1)
-            if logits.ndim != 2 or len(logits) != len(batch):
-                raise GlasError(
-                    f"a model must answer a batch of {len(batch)} with ({len(batch)}, classes), "
-                    f"got {tuple(logits.shape)}"
-                )
-            return self._probabilities(logits.to(torch.float32))
+            if self.readout is None:
+                return _columns(self._activated(_tensor(answer)), batch)
+            whole = answer if self.activation == "none" else self._activated(_tensor(answer))
+            columns = _columns(_tensor(self.readout(whole), "readout"), batch, "readout")
+            if self.classes is not None and columns.shape[1] != len(self.classes):
+                raise GlasError(f"{len(self.classes)} classes are named, the readout gives {columns.shape[1]}")
+            return columns
 
-    def _probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+    def _beside(self, table: torch.Tensor | None, n: int) -> tuple[torch.Tensor, ...]:
+        """What the model is given beside the volumes."""
+        names = self.covariates
+        if table is None:
+            if names is None:
+                return ()
+            raise GlasError(f"the model {self.info.name} takes the covariates {', '.join(names)}: give their values")
+        rows = torch.as_tensor(table, dtype=torch.float32, device=self.device)
+        if names is None:
+            raise GlasError(f"the model {self.info.name} states no covariates, got {tuple(rows.shape)} of them")
+        if tuple(rows.shape) != (n, len(names)):
+            raise GlasError(f"the covariates of a batch of {n} must be ({n}, {len(names)}), got {tuple(rows.shape)}")
+        return (rows,)
+
+    def _activated(self, logits: torch.Tensor) -> torch.Tensor:
+        if self.activation == "none":
+            return logits
+        logits = logits.to(torch.float32)
+        logits = logits.unsqueeze(1) if logits.ndim == 1 else logits
+        if logits.ndim == 0:
+            return logits
         if self.activation == "softmax":
             if logits.shape[1] == 1:
                 raise GlasError('softmax over one output is always 1: a one-logit model needs activation="sigmoid"')
             return logits.softmax(dim=1)
-        if self.activation == "sigmoid":
-            p = logits.sigmoid()
-            return torch.cat([1 - p, p], dim=1) if p.shape[1] == 1 else p
-        return logits
+        p = logits.sigmoid()
+        return torch.cat([1 - p, p], dim=1) if p.shape[1] == 1 else p
+
+
+def _tensor(answer: Any, by: str = "model") -> torch.Tensor:
+    try:
+        return torch.as_tensor(answer)
+    except (TypeError, ValueError, RuntimeError):
+        other = 'FirstOutput(net) takes the first of several, a readout with activation="none" any of them'
+        raise GlasError(
+            f"a {by} must answer with one tensor (n, classes), got {type(answer).__name__}"
+            + (f": {other}" if by == "model" else "")
+        ) from None
+
+
+def _columns(answer: torch.Tensor, batch: torch.Tensor, by: str = "model") -> torch.Tensor:
+    columns = answer.unsqueeze(1) if answer.ndim == 1 else answer
+    if columns.ndim != 2 or len(columns) != len(batch):
+        n, came = len(batch), tuple(columns.shape)
+        other = ": give a readout, which says what of it is explained" if by == "model" and len(came) > 2 else ""
+        raise GlasError(f"a {by} must answer a batch of {n} with ({n}, classes), got {came}{other}")
+    return columns.to(torch.float32)
 
 
 def _tensors(net: nn.Module) -> list[torch.Tensor]:

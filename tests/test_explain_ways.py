@@ -1,0 +1,253 @@
+"""The ways of asking about a scan: another class, several inputs, channels alone, covariates."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from glas3d import GLAS, Grid, Predictor, explain_img
+from glas3d.core.covariates import Covariates
+from glas3d.imaging.space import VoxelGrid, resample
+from tests.imaging.cases import HEADS, affine, assert_same, head, head_grid, mask_of, refused, values, with_info
+
+SMALL = {"sigma_light": 12.0, "sigma_shadow": 12.0, "unit": "mm"}
+T1, PET = HEADS["LAS"], head_grid("PSR", mm=(7.0, 9.0, 8.0))
+
+
+def mean_of(batch, where, channel=0):
+    return batch[:, channel].flatten(1)[:, torch.as_tensor(np.flatnonzero(where))].mean(dim=1)
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return head(T1)
+
+
+@pytest.fixture(scope="module")
+def sided(scan, few):
+    """AD when the left hippocampus is bright, NC when the right putamen is."""
+    ad, nc = mask_of(few, T1), mask_of(few, T1, "Putamen_R")
+    data = torch.as_tensor(values(scan), dtype=torch.float32)[None, None]
+    tops = float(mean_of(data, ad)), float(mean_of(data, nc))
+
+    def answer(batch):
+        evidence = torch.stack([mean_of(batch, nc) / tops[1], mean_of(batch, ad) / tops[0]], dim=1)
+        return (4 * evidence).softmax(dim=1)
+
+    return Predictor(answer, "none", classes=("NC", "AD"), device="cpu")
+
+
+# One class against another
+
+
+def test_a_contrast_is_signed_and_has_both_classes_beside_it(scan, sided, few):
+    r = explain_img(scan, sided, "AD", few, versus="NC", **SMALL)
+    ad, nc = explain_img(scan, sided, ["AD", "NC"], few, **SMALL)
+    assert_same(r.parts["AD"], ad)
+    assert_same(r.parts["NC"], nc)
+    np.testing.assert_allclose(r.table["score"], ad.table["score"] - nc.table["score"], atol=1e-7)
+    np.testing.assert_allclose(r.table["drop"], ad.table["drop"] - nc.table["drop"], atol=1e-7)
+    np.testing.assert_allclose(values(r.saliency_img), values(ad.saliency_img) - values(nc.saliency_img), atol=1e-6)
+    named = r.table.set_index("name")
+    assert named["score"].idxmax() == "Hippocampus_L"
+    assert named["score"].idxmin() == "Putamen_R"
+    assert named["score"].min() < 0
+    assert r.provenance["Against"] == {"index": 0, "class": "NC"}
+    assert r.explanation.probability == pytest.approx(ad.explanation.probability - nc.explanation.probability)
+
+
+def test_a_contrast_turned_round_changes_its_sign(scan, sided, few):
+    one = explain_img(scan, sided, "AD", few, versus="NC", **SMALL)
+    other = explain_img(scan, sided, "NC", few, versus="AD", **SMALL)
+    np.testing.assert_allclose(one.table["score"], -other.table["score"], atol=1e-7)
+    np.testing.assert_allclose(values(one.saliency_img), -values(other.saliency_img), atol=1e-7)
+
+
+def test_the_files_of_a_contrast(scan, sided, few, tmp_path):
+    r = explain_img(scan, sided, "AD", few, versus="NC", **SMALL)
+    written = {path.name for path in r.save(tmp_path)}
+    assert "scan_seg-few_desc-versusNC_label-AD_stat-saliency_statmap.nii.gz" in written
+    assert {f"scan_seg-few_label-{name}_regions.tsv" for name in ("AD", "NC")} < written
+    assert len(written) == 3 * 7
+
+
+# Several volumes
+
+
+def two_inputs(few):
+    """AD when the left hippocampus is bright in the T1 and the right putamen in the PET."""
+    t1, pet = mask_of(few, T1), mask_of(few, T1, "Putamen_R")
+    data = np.stack([values(head(T1)), resample(head(PET, scale=90.0), T1)])
+    tops = [
+        float(mean_of(torch.as_tensor(data, dtype=torch.float32)[None], where, channel))
+        for channel, where in enumerate((t1, pet))
+    ]
+
+    def answer(batch):
+        p = torch.sigmoid(6 * (mean_of(batch, t1) / tops[0] + mean_of(batch, pet, 1) / tops[1] - 1))
+        return torch.stack([1 - p, p], dim=1)
+
+    return with_info(answer, channels=2), data
+
+
+def test_two_volumes_of_their_own_grids_are_brought_to_the_first_one_s(few):
+    model, data = two_inputs(few)
+    r = explain_img({"T1w": head(T1), "pet": head(PET, scale=90.0)}, model, "AD", few, **SMALL)
+    segments = few.segments(T1)
+    core = GLAS(model, **SMALL).explain(data, "AD", segments, T1.spacing)
+    np.testing.assert_allclose(r.table["score"], core.score, rtol=1e-5)
+    assert r.saliency_img.shape == T1.shape
+    np.testing.assert_array_equal(r.saliency_img.affine, T1.affine)
+    assert set(r.provenance["Input"]["channels"]) == {"T1w", "pet"}
+
+
+def test_channels_one_by_one_say_which_volume_it_was(few, tmp_path):
+    model, _ = two_inputs(few)
+    images = {"T1w": head(T1), "pet": head(PET, scale=90.0)}
+    r = explain_img(images, model, "AD", few, channels="each", fusion="shadow", **SMALL)
+    assert list(r.parts) == ["T1w", "pet"]
+    best = {name: part.table.set_index("name")["score"].idxmax() for name, part in r.parts.items()}
+    assert best == {"T1w": "Hippocampus_L", "pet": "Putamen_R"}
+    alone = explain_img(images, model, "AD", few, channel=1, fusion="shadow", **SMALL)
+    assert_same(r.parts["pet"], alone)
+    assert_same(r, explain_img(images, model, "AD", few, fusion="shadow", **SMALL))
+    written = {path.name for path in r.save(tmp_path)}
+    assert {
+        "scan_seg-few_regions.tsv",
+        "scan_seg-few_desc-T1w_regions.tsv",
+        "scan_seg-few_desc-pet_regions.tsv",
+    } < written
+    sidecar = json.loads((tmp_path / "scan_seg-few_desc-pet_stat-saliency_statmap.json").read_text())
+    assert sidecar["Settings"]["channel"] == 1
+
+
+def test_a_reference_of_several_channels_is_an_array(few):
+    model, data = two_inputs(few)
+    images = [head(T1), head(PET, scale=90.0)]
+    blurred = explain_img(images, model, "AD", few, background="blur", **SMALL)
+    assert blurred.table["score"].notna().all()
+    own = explain_img(images, model, "AD", few, background=data, fusion="shadow", **SMALL)
+    assert own.table["drop"].abs().max() == 0  # replaced by itself
+    with refused("a background image is one channel, the model takes 2"):
+        explain_img(images, model, "AD", few, background=head(T1), **SMALL)
+
+
+# Covariates
+
+
+@pytest.fixture(scope="module")
+def with_age(scan, few):
+    """P(AD) from the left hippocampus, age and a score; nothing else."""
+    where = mask_of(few, T1)
+    top = float(mean_of(torch.as_tensor(values(scan), dtype=torch.float32)[None, None], where))
+
+    def answer(batch, table):
+        logit = 2 * (mean_of(batch, where) / top - 1) + 0.2 * (table[:, 0] - 70) - 0.05 * (table[:, 1] - 28)
+        p = torch.sigmoid(logit)
+        return torch.stack([1 - p, p], dim=1)
+
+    return Predictor(answer, "none", classes=("NC", "AD"), device="cpu", covariates=("age", "mmse"))
+
+
+PERSON, NORM = {"mmse": 26.0, "age": 80.0}, {"age": 70.0, "mmse": 28.0}
+
+
+def test_covariates_are_ranked_beside_the_regions(scan, with_age, few, tmp_path):
+    r = explain_img(scan, with_age, "AD", few, covariates=PERSON, covariate_reference=NORM, **SMALL)
+    core = GLAS(with_age, **SMALL).explain(
+        values(scan)[None],
+        "AD",
+        few.segments(T1),
+        T1.spacing,
+        covariates=Covariates.of(PERSON, NORM, ("age", "mmse")),
+    )
+    rows = r.table.set_index("name")
+    assert list(rows.index[-2:]) == ["age", "mmse"]
+    np.testing.assert_allclose(rows.loc[["age", "mmse"], "score"].astype(float), core.covariates.score)
+    assert rows.loc[["age", "mmse"], ["index", "hemisphere", "x", "y", "z"]].isna().all(axis=None)
+    assert sorted(r.table["rank"]) == list(range(1, len(r.table) + 1))
+    # by hand: the model is a logistic of known coefficients
+    intact = 1 / (1 + np.exp(-(0.2 * 10 + 0.05 * 2)))
+    assert r.explanation.probability == pytest.approx(intact, abs=1e-6)
+    assert rows.loc["age", "drop"] == pytest.approx(intact - 1 / (1 + np.exp(-0.1)), abs=1e-6)
+    assert rows.loc["age", "light"] == pytest.approx(1 / (1 + np.exp(2.0 - 2.0)), abs=1e-6)
+    r.save(tmp_path)
+    read = pd.read_csv(tmp_path / "scan_seg-few_regions.tsv", sep="\t")
+    assert read["index"].isna().sum() == 2
+    assert json.loads((tmp_path / "scan_seg-few_stat-light_statmap.json").read_text())["Covariates"] == {
+        "values": {"age": 80.0, "mmse": 26.0},
+        "reference": NORM,
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"covariates": PERSON}, "every covariate needs a reference value, 'age' has none"),
+        (
+            {"covariates": PERSON | {"iq": 1.0}, "covariate_reference": NORM},
+            "must be of age, mmse, got a value for 'iq'",
+        ),
+        ({"covariate_reference": NORM}, "covariate_reference replaces covariates: give these too"),
+        ({"covariates": {"age": 80.0}, "covariate_reference": NORM}, "every covariate needs a value, 'mmse' has none"),
+        ({"covariates": PERSON | {"age": "old"}, "covariate_reference": NORM}, "finite number, 'age' has 'old'"),
+        ({"covariates": PERSON, "covariate_reference": NORM, "recursive": True}, "got recursive too"),
+        ({}, "takes the covariates age, mmse"),
+    ],
+)
+def test_covariates_that_do_not_fit_are_refused(scan, with_age, few, given, match):
+    with refused(match):
+        explain_img(scan, with_age, "AD", few, **given, **SMALL)
+
+
+# What does not go together
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"versus": "NC", "recursive": True}, "asked in one way at a time, got versus and recursive"),
+        ({"versus": "FTD"}, "target must be one of 'NC', 'AD', got 'FTD'"),
+        ({"channels": "each"}, "channels one by one need two or more, got 1"),
+        ({"channels": "both"}, 'channels must be "together" or "each", got \'both\''),
+        ({"channel": 1}, "channel must be one of the volume's 1, counted from 0, got 1"),
+        ({"channel": -1}, "channel must be a whole number of at least 0, got -1"),
+        ({"search": Grid(3), "kernel": "segment"}, 'kernel="segment" takes its shape from segments'),
+        ({"search": Grid(3), "kernel": "ellipsoid"}, 'kernel="ellipsoid" takes its shape from segments'),
+    ],
+)
+def test_ways_that_do_not_go_together_are_refused(scan, sided, few, given, match):
+    with refused(match):
+        explain_img(scan, sided, **({"target": "AD", "search": few} | SMALL | given))
+
+
+def test_versus_takes_one_target(scan, sided, few):
+    with refused("versus sets one class against another: give one target"):
+        explain_img(scan, sided, ["AD", "NC"], few, versus="NC", **SMALL)
+
+
+def test_inputs_that_are_not_the_model_s_are_refused(few):
+    model, _ = two_inputs(few)
+    with refused("takes 2 input channels, a scan has 1"):
+        explain_img(head(T1), model, "AD", few, **SMALL)
+    with refused("takes 2 input channels, got 3 scans"):
+        explain_img([head(T1)] * 3, model, "AD", few, **SMALL)
+    with refused("every channel needs a name of letters and digits of its own, got T1w, T1-w"):
+        explain_img({"T1w": head(T1), "T1-w": head(T1)}, model, "AD", few, **SMALL)
+    with refused("at least one scan"):
+        explain_img([], model, "AD", few, **SMALL)
+    far = nib.Nifti1Image(values(head(T1)), affine("RAS", (2.0, 2.0, 2.0), origin=(500.0, 0.0, 0.0)))
+    with refused("holds no signal on the grid of"):
+        explain_img([head(T1), far], model, "AD", few, **SMALL)
+
+
+@pytest.mark.parametrize("kernel", ["ellipsoid", "segment"])
+def test_spots_of_the_regions_own_shape(scan, sided, few, kernel):
+    r = explain_img(scan, sided, "AD", few, kernel=kernel, sigma_light=4.0, sigma_shadow=4.0, unit="mm")
+    assert r.table.set_index("name")["rank"]["Hippocampus_L"] == 1
+    assert r.provenance["Settings"]["kernel"] == kernel
+    grid = VoxelGrid(scan.shape, scan.affine)
+    assert values(r.light_img)[mask_of(few, grid)].min() > 0.2
