@@ -188,7 +188,7 @@ class GLAS:
         light_sigma = per_axis(settings.sigma_light, len(shape), "sigma_light")
         shadow_sigma = per_axis(settings.sigma_shadow, len(shape), "sigma_shadow")
         per_axis(settings.sigma_spatial, len(shape), "sigma_spatial")
-        points, segments = resolve(search, shape, mask) if mask is not None else resolve(search, shape)
+        points, segments = resolve(search, shape, mask)
         device = torch.device(getattr(self.predict, "device", "cpu"))
         fit = getattr(self.predict, "fit", None)
         predict: Predict = self.predict if fit is None else fit(array)

@@ -90,6 +90,10 @@ class RGLAS:
         ``t2``: the recursion ends when ``sqrt(mean(S) / P(y|I))`` is above it.
     max_iterations
         Most rounds.
+    floor
+        The recursion also ends once ``P(y|I)`` has fallen to it, and the round that brought it there counts. Beyond
+        Algorithm 1: with few classes ``P`` keeps to some tenths when the evidence is gone, where ``stop`` does not
+        trip, and what later rounds find is nothing, stretched to [0, 1]. None: Algorithm 1 alone.
 
     Raises
     ------
@@ -97,16 +101,29 @@ class RGLAS:
         Numbers outside their range.
     """
 
-    def __init__(self, glas: GLAS, threshold: float = 0.8, stop: float = 5.0, max_iterations: int = 10) -> None:
+    def __init__(
+        self,
+        glas: GLAS,
+        threshold: float = 0.8,
+        stop: float = 5.0,
+        max_iterations: int = 10,
+        *,
+        floor: float | None = None,
+    ) -> None:
         if not isinstance(glas, GLAS):
             raise GlasError(f"RGLAS recurses on a GLAS, got {type(glas).__name__}")
+        if glas.settings.channel is not None:
+            raise GlasError(f"a recursion puts out all channels, this GLAS looks at channel {glas.settings.channel} alone")
         if not (isinstance(threshold, int | float | np.number) and 0 <= threshold < 1):
             raise GlasError(f"threshold must be from 0 to below 1, got {threshold!r}")
         if not (isinstance(stop, int | float | np.number) and stop > 0):
             raise GlasError(f"stop must be greater than 0, got {stop!r}")
         if isinstance(max_iterations, bool) or not isinstance(max_iterations, int) or max_iterations < 1:
             raise GlasError(f"max_iterations must be a whole number of at least 1, got {max_iterations!r}")
+        if floor is not None and not (isinstance(floor, int | float | np.number) and 0 <= floor < 1):
+            raise GlasError(f"floor must be a probability below 1, got {floor!r}")
         self.glas, self.threshold, self.stop, self.max_iterations = glas, threshold, stop, max_iterations
+        self.floor = floor
 
     def explain(
         self,
@@ -128,9 +145,7 @@ class RGLAS:
             raise GlasError(f"a recursion follows one target, a class index or name, got {target!r}")
         image = as_volume(volume)
         background = as_reference(self.glas.background, image)
-        points, segments = (
-            resolve(search, image.shape[1:], mask) if mask is not None else resolve(search, image.shape[1:])
-        )
+        points, segments = resolve(search, image.shape[1:], mask)
         glas = copy.copy(self.glas)
         glas.predict = _Frozen(glas.predict, image)
         left = np.arange(len(points))
@@ -153,15 +168,19 @@ class RGLAS:
             probability = self._probability(glas, image, explanation.target)
             measure = math.sqrt(float(drawn.mean()) / probability) if probability > 0 else math.inf
             over = measure > self.stop
-            kept = not over or number == 0
+            gone = self.floor is not None and probability <= self.floor
+            # a round that put out what was left is the last one, and not one of residues
+            kept = not over or gone or number == 0
             rounds.append(Round(explanation, left, drawn, removed, probability, measure, kept))
             if kept:
                 fused += drawn
                 values[left] += found
             left = np.setdiff1d(left, removed)
-            if over or len(left) == 0 or len(removed) == 0:
+            if gone or over or len(left) == 0 or len(removed) == 0:
                 reason = (
-                    f"the measure {measure:.3g} is above {self.stop:g}"
+                    f"P fell to {probability:.3g}, not above {self.floor:g}"
+                    if gone
+                    else f"the measure {measure:.3g} is above {self.stop:g}"
                     if over
                     else "no point is left"
                     if len(left) == 0
@@ -172,7 +191,8 @@ class RGLAS:
             saliency = minmax(fused).astype(np.float32)
             values = saliency[_nearest(points, saliency.shape)].astype(np.float64)
         else:
-            values = minmax(values)
+            # a segment alone is flat, and yet its own maximum
+            values = minmax(values) if len(values) > 1 else np.sign(rounds[0].explanation.score)
             saliency = segments.paint(values)
         return RecursiveExplanation(saliency, values, tuple(rounds), reason)
 

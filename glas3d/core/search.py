@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from glas3d.errors import GlasError
+
+Point = Literal["centroid", "medoid"]
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,14 @@ class Segments:
         ``(m,)`` label values, one a segment, unique.
     points
         ``(m, ndim)`` float64 voxel coordinates.
+    point
+        What the points are; a segment that loses voxels to a mask gets a new one of that kind.
     """
 
     labels: np.ndarray
     index: np.ndarray
     points: np.ndarray
+    point: Point = "centroid"
 
     @classmethod
     def from_labels(
@@ -91,7 +96,7 @@ class Segments:
         labels: np.ndarray,
         index: Sequence[int] | np.ndarray | None = None,
         *,
-        point: Literal["centroid", "medoid"] = "centroid",
+        point: Point = "centroid",
     ) -> Segments:
         """Segments of a label volume, leaving out those of ``index`` that own no voxel.
 
@@ -116,28 +121,57 @@ class Segments:
         if point not in ("centroid", "medoid"):
             raise GlasError(f'point must be "centroid" or "medoid", got {point!r}')
         labels = labels.astype(np.int64)
-        present, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-        wanted = present[present != 0] if index is None else np.asarray(index, dtype=np.int64)
+        if index is None:
+            wanted = np.unique(labels)
+            wanted = wanted[wanted != 0]
+        else:
+            wanted = np.asarray(index, dtype=np.int64)
         if len(np.unique(wanted)) != len(wanted):
             raise GlasError("every segment needs a label value of its own, got one twice")
-        kept = wanted[np.isin(wanted, present)]
-        if kept.size == 0:
+        owned, owner = _owners(labels, wanted)
+        counts = np.bincount(owner, minlength=len(wanted))
+        kept = counts > 0
+        if not kept.any():
             raise GlasError(f"no segment lies in the volume of {labels.shape}: none of its labels was asked for")
-        coordinates = np.indices(labels.shape).reshape(labels.ndim, -1)
-        inverse = inverse.ravel()
-        means = np.stack([np.bincount(inverse, weights=c) / counts for c in coordinates], axis=1)
-        points = means[np.searchsorted(present, kept)]
+        coordinates = np.nonzero(owned)
+        sums = [np.bincount(owner, weights=c, minlength=len(wanted))[kept] for c in coordinates]
+        points = np.stack(sums, axis=1) / counts[kept, None]
         if point == "medoid":
-            for i, value in enumerate(kept):
-                own = coordinates[:, inverse == np.searchsorted(present, value)].T
+            together = np.stack(coordinates, axis=1)[np.argsort(owner, kind="stable")]
+            for i, own in enumerate(np.split(together, np.cumsum(counts[kept])[:-1])):
                 points[i] = own[np.argmin(((own - points[i]) ** 2).sum(axis=1))]
-        return cls(labels, kept, points)
+        return cls(labels, wanted[kept], points, point)
 
     @property
     def n_voxels(self) -> np.ndarray:
         """``(m,)`` voxels a segment."""
         counts = dict(zip(*np.unique(self.labels, return_counts=True), strict=True))  # one pass, not one a segment
         return np.array([counts.get(value, 0) for value in self.index])
+
+    def within(self, mask: np.ndarray) -> Segments:
+        """The segments cut by a mask: what is left of each, with a point of its own; those without a voxel left out.
+
+        A segment the mask leaves whole keeps its point.
+
+        Parameters
+        ----------
+        mask
+            ``(*spatial)``, True or 1 where to look.
+
+        Raises
+        ------
+        GlasError
+            A mask of another shape, or no segment in it.
+        """
+        look = _as_mask(mask, self.labels.shape)
+        nowhere = 0 if 0 not in self.index else int(self.index.min()) - 1
+        cut = np.where(look, self.labels, nowhere)
+        if not np.isin(cut, self.index).any():
+            raise GlasError(f"no segment lies in the mask of {np.count_nonzero(look)} voxels")
+        left = Segments.from_labels(cut, self.index, point=self.point)
+        before = np.isin(self.index, left.index)
+        whole = self.n_voxels[before] == left.n_voxels
+        return replace(left, points=np.where(whole[:, None], self.points[before], left.points))
 
     def paint(self, values: np.ndarray) -> np.ndarray:
         """Give every voxel the value of its segment; voxels of no segment get 0.
@@ -156,17 +190,36 @@ class Segments:
 
 def paint(labels: np.ndarray, index: np.ndarray, values: np.ndarray) -> np.ndarray:
     """`Segments.paint` for a label volume on any grid: ``(..., m)`` to ``(..., *labels.shape)`` float32."""
+    owned, owner = _owners(labels, index)
+    values = np.asarray(values)
+    painted = np.zeros((*values.shape[:-1], *labels.shape), dtype=np.float32)
+    painted[..., owned] = values[..., owner]
+    return painted
+
+
+def _owners(labels: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which voxels belong to a segment, ``labels.shape`` bool, and the position in ``index`` of each of those."""
+    if len(index) == 0:
+        return np.zeros(labels.shape, dtype=bool), np.empty(0, dtype=np.intp)
     order = np.argsort(index)
     position = np.searchsorted(index[order], labels).clip(max=len(index) - 1)
     owned = index[order][position] == labels
-    painted = np.where(owned, np.asarray(values)[..., order][..., position], 0.0)
-    return painted.astype(np.float32)
+    return owned, order[position[owned]]
 
 
 Search = Grid | Segments | np.ndarray
 
 
-def resolve(search: Search | Sequence[Sequence[float]], shape: Sequence[int]) -> tuple[np.ndarray, Segments | None]:
+def inside(points: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Which of ``(m, ndim)`` points lie in a mask, read at the nearest voxel: ``(m,)`` bool."""
+    voxels = np.clip(np.rint(points).astype(int), 0, np.asarray(mask.shape) - 1)
+    found: np.ndarray = np.asarray(mask, dtype=bool)[tuple(voxels.T)]
+    return found
+
+
+def resolve(
+    search: Search | Sequence[Sequence[float]], shape: Sequence[int], mask: np.ndarray | None = None
+) -> tuple[np.ndarray, Segments | None]:
     """The points of a search on a volume, and its segments when it has any.
 
     Parameters
@@ -174,13 +227,41 @@ def resolve(search: Search | Sequence[Sequence[float]], shape: Sequence[int]) ->
     search
         A `Grid`, `Segments`, an integer label volume of exactly ``shape``, or ``(m, ndim)`` voxel
         coordinates.
+    mask
+        ``(*spatial)``, True or 1 where to look: points outside of it (see `inside`) are left out, segments
+        are cut by it (see `Segments.within`).
 
     Raises
     ------
     GlasError
-        Something else, points outside the volume, or a label volume of another shape.
+        Something else, points outside the volume, a label volume or mask of another shape, or nothing in
+        the mask.
     """
-    shape = tuple(shape)
+    points, segments = _resolve(search, tuple(shape))
+    if mask is None:
+        return points, segments
+    if segments is not None:
+        segments = segments.within(mask)
+        return segments.points, segments
+    where = _as_mask(mask, tuple(shape))
+    kept = points[inside(points, where)]
+    if len(kept) == 0:
+        raise GlasError(f"none of {len(points)} search points lies in the mask of {np.count_nonzero(where)} voxels")
+    return kept, None
+
+
+def _as_mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(mask)
+    if array.shape != shape:
+        raise GlasError(f"a mask must be on the volume's grid: mask {array.shape}, volume {shape}")
+    if array.dtype.kind not in "biuf" or not ((array == 0) | (array == 1)).all():
+        raise GlasError(f"a mask must be True or 1 where to look, else False or 0; it holds other {array.dtype} values")
+    if not array.any():
+        raise GlasError(f"a mask must hold a voxel to look at, the one of {shape} is empty")
+    return array.astype(bool)
+
+
+def _resolve(search: Search | Sequence[Sequence[float]], shape: tuple[int, ...]) -> tuple[np.ndarray, Segments | None]:
     if isinstance(search, Grid):
         return search.points(shape), None
     if not isinstance(search, Segments):

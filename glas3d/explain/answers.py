@@ -71,11 +71,11 @@ def plainly(glas: GLAS, question: Question) -> list[Answer]:
     return [Answer(one) for one in question.put(glas)]
 
 
-def recursively(glas: GLAS, question: Question) -> list[Answer]:
+def recursively(glas: GLAS, question: Question, settings: Mapping[str, Any]) -> list[Answer]:
     """`RGLAS`: saliency and score are those of all rounds fused, light, shadow and drop the first round's."""
     if len(question.targets) != 1:
         raise GlasError(f"a recursion follows one target, a class index or name, got {question.targets!r}")
-    found = RGLAS(glas).explain(
+    found = RGLAS(glas, **settings).explain(
         question.volume, question.targets[0], question.search, question.spacing, mask=question.mask
     )
     first = replace(found.rounds[0].explanation, score=found.values, saliency=found.saliency)

@@ -38,7 +38,7 @@ def explain_img(
     background: Any = "auto",
     point: Point = "centroid",
     versus: Target | None = None,
-    recursive: bool = False,
+    recursive: bool | Mapping[str, Any] = False,
     scales: Sequence[float] | None = None,
     channels: Literal["together", "each"] = "together",
     covariates: Mapping[str, float] | None = None,
@@ -82,7 +82,8 @@ def explain_img(
         A second class: the result is what speaks for the target over it, signed, with both classes' own beside it.
     recursive
         Put out what was found and look again (`RGLAS`): the saliency and the table's scores are those of all
-        rounds fused, in [0, 1]; light, shadow and drop are the first round's. For one target.
+        rounds fused, in [0, 1]; light, shadow and drop are the first round's. For one target. A mapping holds
+        settings of `RGLAS`: with ``{"floor": 0.5}`` it ends once two classes are even.
     scales
         Ask once a factor on both sigmas, such as ``(0.5, 1, 2)``: the result takes the scale that fits each region
         or point, with every scale's own beside it.
@@ -120,7 +121,7 @@ def explain_img(
     several_backgrounds = isinstance(background, list | tuple | Mapping)
     ways = {
         "versus": versus is not None,
-        "recursive": recursive,
+        "recursive": recursive is not False,
         "scales": scales is not None,
         "several backgrounds": several_backgrounds,
         'channels="each"': channels == "each",
@@ -153,8 +154,8 @@ def explain_img(
     if versus is not None:
         question.targets.append(versus)
         found = answers.against(glas, question, [str(target), str(versus)])
-    elif recursive:
-        found = answers.recursively(glas, question)
+    elif recursive is not False:
+        found = answers.recursively(glas, question, {} if recursive is True else dict(recursive))
     elif channels == "each":
         found = answers.channel_by_channel(glas, question, inputs.names)
     else:

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -186,3 +187,45 @@ def test_a_flat_map_ends_after_one_round(search, gamma):
     assert not found.saliency.any()
     assert not found.values.any()
     assert found.rounds[0].measure == 0
+
+
+# Beyond Algorithm 1: a floor
+
+
+@pytest.mark.parametrize("kind", ["grid", "segments"])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_floor_ends_it_when_the_evidence_is_gone(ndim, kind):
+    """Two redundant objects: the round that puts out the second one is the last, and counts."""
+    shape = WIDE[ndim]
+    data = np.zeros((1, *shape), dtype=np.float32)
+    boxes = [tuple(slice(c - 1, c + 2) for c in place) for place in PLACES[ndim][:2]]
+    for box, level in zip(boxes, (2.0, 1.8), strict=True):
+        data[(0, *box)] = level
+
+    def either(batch):
+        means = torch.stack([batch[(slice(None), 0, *box)].flatten(1).mean(dim=1) for box in boxes])
+        p = torch.sigmoid(4 * (means.amax(dim=0) - 0.9))
+        return torch.stack([1 - p, p], dim=1)
+
+    settings = {"sigma_light": 2.5, "sigma_shadow": 2.5, "sigma_spatial": 1.5}
+    search = searches(ndim)[kind]
+    plain = RGLAS(GLAS(either, **settings)).explain(data, 1, search)
+    r = RGLAS(GLAS(either, **settings), floor=0.5).explain(data, 1, search)
+    assert r.reason.startswith("P fell to")
+    assert len(r.rounds) < len(plain.rounds)
+    assert r.rounds[-1].probability <= 0.5 < min(one.probability for one in r.rounds[:-1])
+    assert all(one.kept for one in r.rounds)
+    # the rounds before it ended are those of the algorithm
+    for one, other in zip(r.rounds, plain.rounds, strict=False):
+        np.testing.assert_array_equal(one.saliency, other.saliency)
+    for box in boxes:
+        assert r.saliency[box].max() > 0.7
+
+
+def test_a_segment_alone_is_not_an_empty_map():
+    labels = np.zeros((7, 9), dtype=int)
+    labels[2:5, 3:7] = 5
+    bright = torch.ones(1, 7, 9)
+    r = RGLAS(GLAS(lambda batch: batch.mean(dim=(1, 2, 3))[:, None], sigma_light=3)).explain(bright, 0, labels)
+    np.testing.assert_array_equal(r.saliency, labels > 0)
+    assert r.values.tolist() == [1.0]
