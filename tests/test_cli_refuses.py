@@ -198,7 +198,7 @@ def test_a_grid_of_two_axes(explain):
 
 def test_a_grid_and_an_atlas_together(explain):
     said = explain("--atlas", "AAL")
-    assert "look at an atlas or at a grid, got --atlas AAL and --grid 2" in said
+    assert "look at an atlas, at a grid or at places, got --atlas AAL and --grid 2" in said
 
 
 @pytest.mark.parametrize("below", [False, True])
@@ -226,7 +226,8 @@ def test_atlases_of_files(explain, tmp_path, few, spoil):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["explain"], "--scan"),
+        (["explain"], "--model"),
+        (["explain", "--model", "m", "--target", "1", "--out", "o"], "there must be at least one scan, got none"),
         (["fly"], 'Unknown command "fly"'),
         (["atlas", "show"], "--name"),
         (["atlas", "show", "nosuch"], "none of the shipped atlases; there are: AAL"),

@@ -10,6 +10,7 @@ import torch
 
 from glas3d import GLAS, Grid, Predictor, explain_img
 from glas3d.core.covariates import Covariates
+from glas3d.imaging.coordinates import Coordinates
 from glas3d.imaging.space import VoxelGrid, resample
 from tests.imaging.cases import HEADS, affine, assert_same, head, head_grid, mask_of, refused, values, with_info
 
@@ -251,3 +252,103 @@ def test_spots_of_the_regions_own_shape(scan, sided, few, kernel):
     assert r.provenance["Settings"]["kernel"] == kernel
     grid = VoxelGrid(scan.shape, scan.affine)
     assert values(r.light_img)[mask_of(few, grid)].min() > 0.2
+
+
+# Several references
+
+
+BACKGROUNDS = {"dark": 0.0, "dim": 100.0, "bright": 900.0}
+
+
+def test_references_agree_or_not_and_every_drop_is_kept(scan, sided, few, tmp_path):
+    r = explain_img(scan, sided, "AD", few, background=BACKGROUNDS, **SMALL)
+    alone = {name: explain_img(scan, sided, "AD", few, background=b, **SMALL) for name, b in BACKGROUNDS.items()}
+    assert list(r.parts) == list(BACKGROUNDS)
+    for name, one in alone.items():
+        assert_same(r.parts[name], one)
+        np.testing.assert_allclose(r.table[f"drop_{name}"], one.table["drop"], atol=1e-9)
+    rows = r.table.set_index("name")
+    # a bright spot adds evidence where a dark one takes it
+    assert rows["drop_dark"]["Hippocampus_L"] > 0 > rows["drop_bright"]["Hippocampus_L"]
+    assert rows["agreement"]["Hippocampus_L"] == pytest.approx(2 / 3)
+    assert rows["sign"]["Hippocampus_L"] == 1
+    assert list(r.table.columns[-5:]) == ["sign", "agreement", "drop_dark", "drop_dim", "drop_bright"]
+    shares = np.stack([one.table["score"] / one.table["score"].sum() for one in alone.values()])
+    np.testing.assert_allclose(r.table["score"], np.median(shares, axis=0), rtol=1e-6)
+    written = {path.name for path in r.save(tmp_path)}
+    assert {f"scan_seg-few_desc-{name}_regions.tsv" for name in (*BACKGROUNDS, "consensus")} < written
+    read = pd.read_csv(tmp_path / "scan_seg-few_desc-consensus_regions.tsv", sep="\t")
+    assert list(read.columns) == list(r.table.columns)
+
+
+def test_references_without_names_get_them(scan, sided, few):
+    r = explain_img(scan, sided, ["NC", "AD"], few, background=[0, "blur", values(scan)[None] / 2], **SMALL)
+    assert [list(one.parts) for one in r] == [["0", "blur", "reference2"]] * 2
+    assert [one.stem for one in r] == [f"scan_seg-few_desc-consensus_label-{c}" for c in ("NC", "AD")]
+    assert r[0].parts["0"].stem == "scan_seg-few_desc-0_label-NC"
+
+
+@pytest.mark.parametrize(
+    ("backgrounds", "match"),
+    [
+        ([0], "several backgrounds must be two or more"),
+        ([0, 0.0], "several backgrounds must be two or more, each its own"),
+        ({"a b": 0, "ab": "blur"}, "every background needs a name of letters and digits of its own, got a b, ab"),
+        ({"!": 0, "ab": "blur"}, "every background needs a name of letters and digits"),
+        ([0, "nowhere.nii.gz"], "nowhere.nii.gz"),
+    ],
+)
+def test_references_that_cannot_be_are_refused(scan, sided, few, backgrounds, match):
+    with refused(match):
+        explain_img(scan, sided, "AD", few, background=backgrounds, **SMALL)
+
+
+def test_progress_counts_all_parts_as_one(scan, sided, few):
+    seen = []
+    explain_img(scan, sided, "AD", few, background=[0, "blur"], progress=lambda *at: seen.append(at), **SMALL)
+    assert seen[-1] == (2 * 17, 2 * 17)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert {total for _, total in seen} == {34}
+
+
+# Where to look
+
+
+def test_places_in_mm_keep_their_names(scan, sided, few):
+    places = Coordinates(
+        [[-25, -21, -10], [27, 6, 2], [27, -20, -10]], ["hippocampus", "putamen", "other"], space="MNI"
+    )
+    r = explain_img(scan, sided, "AD", places, **SMALL)
+    assert r.stem == "scan_desc-points"
+    np.testing.assert_allclose(r.table[["x", "y", "z"]], places.points, atol=1e-6)
+    assert r.table.set_index("name")["rank"]["hippocampus"] == 1
+    explain_img(scan, sided, "AD", {"rois": r.table[["x", "y", "z"]].to_records(index=False)}, **SMALL)
+
+
+def test_a_mask_leaves_out_what_is_not_in_it(scan, sided, few):
+    left = nib.Nifti1Image((values(scan) * 0 + 1) * (world_x(scan) < 0), scan.affine)
+    r = explain_img(scan, sided, "AD", Grid((5, 6, 4)), mask_img=left, **SMALL)
+    assert 0 < len(r.table) < 120
+    assert (r.table["x"] < 0).all()
+    atlas = explain_img(scan, sided, "AD", few, mask_img=left, **SMALL)
+    asked = atlas.table.dropna(subset=["score"])
+    assert set(asked["hemisphere"]) == {"L"}
+    assert len(atlas.table) == len(few.table)
+    assert atlas.provenance["Search"]["mask"]["sha256"]
+    places = Coordinates([[-25, -21, -10], [27, 6, 2]], ["here", "there"])
+    assert explain_img(scan, sided, "AD", places, mask_img=left, **SMALL).table["name"].tolist() == ["here"]
+
+
+def world_x(img):
+    return nib.affines.apply_affine(img.affine, np.indices(img.shape).reshape(3, -1).T)[:, 0].reshape(img.shape)
+
+
+def test_a_mask_that_fits_nothing_is_refused(scan, sided, few):
+    nothing = nib.Nifti1Image(np.zeros(scan.shape, np.float32), scan.affine)
+    with refused("a mask must hold values above 0.5"):
+        explain_img(scan, sided, "AD", few, mask_img=nothing, **SMALL)
+    corner = np.zeros(scan.shape, np.float32)
+    corner[0, 0, 0] = 1
+    for search in (few, Grid(2)):
+        with refused("in the mask of 1 voxels"):
+            explain_img(scan, sided, "AD", search, mask_img=nib.Nifti1Image(corner, scan.affine), **SMALL)

@@ -17,7 +17,7 @@ from glas3d.core.gaussian import Masks
 from glas3d.errors import GlasError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Covariates:
     """One participant's covariates, and the values that stand for "unknown".
 
@@ -50,10 +50,20 @@ class Covariates:
         ------
         GlasError
             A name without a value, without a reference, or that the model does not know; a value that is no number.
+
+        Examples
+        --------
+        >>> Covariates.of({"age": 71.5}, {"age": 68.0}).values
+        array([71.5])
+        >>> Covariates.of({"age": 71.5}, {})
+        Traceback (most recent call last):
+        glas3d.errors.GlasError: every covariate needs a reference value, 'age' has none
         """
         names = tuple(values) if order is None else tuple(order)
         if not names:
             raise GlasError("covariates must have a name and a value each, got none")
+        if len(set(names)) < len(names):
+            raise GlasError(f"every covariate must have a name of its own, got {', '.join(names)}")
         for kind, given in (("value", values), ("reference value", reference)):
             unknown = [name for name in given if name not in names]
             if unknown:
@@ -63,12 +73,9 @@ class Covariates:
                 raise GlasError(f"every covariate needs a {kind}, {missing[0]!r} has none")
         made = []
         for kind, given in (("value", values), ("reference value", reference)):
-            try:
-                row = np.array([float(given[name]) for name in names])
-            except (TypeError, ValueError):
-                row = np.array([np.nan])
+            row = np.array([_number(given[name]) for name in names])
             if not np.isfinite(row).all():
-                wrong = next((n for n in names if not _finite(given[n])), names[0])
+                wrong = names[int(np.flatnonzero(~np.isfinite(row))[0])]
                 raise GlasError(f"a covariate's {kind} must be a finite number, {wrong!r} has {given[wrong]!r}")
             made.append(row)
         return cls(names, *made)
@@ -124,8 +131,11 @@ class WithNowhere:
         return out
 
 
-def _finite(value: object) -> bool:
+def _number(value: object) -> float:
+    """NaN for what is no single number; text is none, even where it could be read as one."""
+    if isinstance(value, str) or np.ndim(value):  # type: ignore[arg-type]
+        return float("nan")
     try:
-        return bool(np.isfinite(float(value)))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return False
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from glas3d.core.explanation import Explanation, contrast
-from glas3d.core.glas import GLAS
+from glas3d.core.glas import GLAS, Progress
+from glas3d.core.reference import consensus, references
 from glas3d.core.rglas import RGLAS, RecursiveExplanation
 from glas3d.core.score import Target
 from glas3d.errors import GlasError
@@ -93,6 +94,34 @@ def channel_by_channel(glas: GLAS, question: Question, names: Sequence[str]) -> 
     """All channels together, and each of them alone."""
     if len(names) != len(question.volume) or len(names) < 2:
         raise GlasError(f"channels one by one need two or more, got {len(question.volume)}")
-    together = question.put(glas)
-    each = {name: question.put(glas.replace(channel=i)) for i, name in enumerate(names)}
+    each = _each({None: glas} | {name: glas.replace(channel=i) for i, name in enumerate(names)}, question)
+    together = each.pop(None)
     return [Answer(one, parts={name: found[i] for name, found in each.items()}) for i, one in enumerate(together)]
+
+
+def by_reference(glas: GLAS, question: Question, backgrounds: Mapping[str, Any]) -> list[Answer]:
+    """What several references agree on; the signed drop under each of them, and their agreement, stay in the table."""
+    each = _each(references(glas, backgrounds), question)
+    found = []
+    for i in range(len(question.targets)):
+        parts = {name: explanations[i] for name, explanations in each.items()}
+        agreed = consensus(parts)
+        columns = {"sign": agreed.sign, "agreement": agreed.agreement}
+        columns |= {f"drop_{name}": row for name, row in zip(agreed.names, agreed.drop, strict=True)}
+        found.append(Answer(agreed.explanation, "consensus", parts, columns))
+    return found
+
+
+def _each(glases: Mapping[Any, GLAS], question: Question) -> dict[Any, list[Explanation]]:
+    """Ask with each, their progress counted as one."""
+    found = {}
+    for number, (name, glas) in enumerate(glases.items()):
+        found[name] = question.put(glas.replace(progress=_part(glas.progress, number, len(glases))))
+    return found
+
+
+def _part(progress: Progress, number: int, parts: int) -> Progress:
+    if not callable(progress):
+        return progress
+    tick = progress
+    return lambda done, total: tick(number * total + done, parts * total)

@@ -16,11 +16,10 @@ from glas3d.core import saliency
 from glas3d.core.explanation import Explanation
 from glas3d.core.glas import GLAS
 from glas3d.core.rglas import RecursiveExplanation
-from glas3d.core.search import Grid
 from glas3d.explain.answers import Answer
 from glas3d.explain.inputs import Inputs
 from glas3d.explain.table import region_table
-from glas3d.imaging.atlas import Atlas
+from glas3d.explain.where import Where
 from glas3d.imaging.maps import Drawing
 from glas3d.output import bids_label, write_json, write_table, write_together
 
@@ -99,17 +98,13 @@ class Home:
 
     Attributes
     ----------
-    search
-        As it was given; ``names`` are those of its points, where it has any.
     shared
         The provenance that all answers share.
     """
 
     inputs: Inputs
     glas: GLAS
-    search: Any
-    atlas: Atlas | None
-    names: Sequence[str] | None
+    where: Where
     shared: Mapping[str, Any]
 
     def result(self, answer: Answer, *, several: bool) -> ScanExplanation:
@@ -130,7 +125,7 @@ class Home:
             "Probability": explanation.probability,
             "Settings": explanation.settings | self.shared["Settings"],
         }
-        drawing = Drawing(inputs.scan, inputs.grid, self.atlas, explanation.segments)
+        drawing = Drawing(inputs.scan, inputs.grid, self.where.atlas, explanation.segments)
         values = np.stack([explanation.light, explanation.shadow])
         if explanation.segments is None:
             volumes = self.glas.spread(explanation.points, values, inputs.grid.shape, inputs.grid.spacing)
@@ -138,7 +133,7 @@ class Home:
         else:
             score, light, shadow = (drawing.segments(one) for one in (explanation.score, *values))
         rounds: list[nib.Nifti1Image] = []
-        table = region_table(explanation, inputs.grid, self.atlas, self.names)
+        table = region_table(explanation, inputs.grid, self.where.atlas, self.where.names)
         if answer is not None:
             for name, column in answer.columns.items():
                 table[name] = table["index"].map(dict(zip(_index(explanation), column, strict=True)))
@@ -159,20 +154,20 @@ class Home:
 
     def _label(self, explanation: Explanation, fused: str) -> str:
         """The entities that tell how it was searched and fused, such as ``seg-AAL`` or ``desc-gridrecursive``."""
-        if self.atlas is not None:
-            return f"seg-{self.atlas.name}" + (f"_desc-{fused}" if fused else "")
-        kind = "grid" if isinstance(self.search, Grid) else "points" if explanation.segments is None else "segments"
+        if self.where.atlas is not None:
+            return f"seg-{self.where.atlas.name}" + (f"_desc-{fused}" if fused else "")
+        kind = self.where.kind if explanation.segments is None else "segments"
         return f"desc-{kind}{fused}"
 
     def _recursion(self, recursion: RecursiveExplanation, explanation: Explanation) -> dict[str, Any]:
         """Every round and why it ended, for the sidecar."""
 
         def names(which: np.ndarray) -> list[Any]:
-            if self.atlas is not None and explanation.segments is not None:
-                named = self.atlas.table.set_index("index")["name"]
+            if self.where.atlas is not None and explanation.segments is not None:
+                named = self.where.atlas.table.set_index("index")["name"]
                 return [str(named[i]) for i in explanation.segments.index[which]]
-            if self.names is not None:
-                return [self.names[i] for i in which]
+            if self.where.names is not None:
+                return [self.where.names[i] for i in which]
             return list(explanation.points[which].tolist())
 
         rounds = [

@@ -9,16 +9,16 @@ from typing import Any, Literal
 import numpy as np
 
 from glas3d.core.covariates import Covariates
-from glas3d.core.explanation import Explanation
 from glas3d.core.glas import GLAS, Progress
 from glas3d.core.score import Target
-from glas3d.core.search import Grid
 from glas3d.errors import GlasError, SpaceWarning
 from glas3d.explain import answers
 from glas3d.explain.answers import Question
 from glas3d.explain.inputs import Images, Inputs, Reference
 from glas3d.explain.result import Home, ScanExplanation
-from glas3d.imaging.atlas import Atlas, Point
+from glas3d.explain.where import parse, place, space_of
+from glas3d.imaging.atlas import Point
+from glas3d.imaging.scan import ImageLike
 from glas3d.imaging.space import check_space
 from glas3d.output import generated_by
 from glas3d.predict import preset
@@ -37,6 +37,7 @@ def explain_img(
     unit: Literal["voxel", "mm"] | None = None,
     background: Any = "auto",
     point: Point = "centroid",
+    mask_img: ImageLike | None = None,
     versus: Target | None = None,
     recursive: bool | Mapping[str, Any] = False,
     scales: Sequence[float] | None = None,
@@ -63,8 +64,8 @@ def explain_img(
     target
         Class index or name, or a sequence of them: all are answered from the same forwards.
     search
-        The name of a shipped atlas, an `Atlas`, a `Grid`, or ``(m, 3)`` voxel coordinates on the grid the
-        model is asked on.
+        The name of a shipped atlas, an `Atlas`, `Coordinates` in mm, a `Grid`, ``(m, 3)`` voxel coordinates on the
+        grid the model is asked on, or what a ``nilearn.datasets.fetch_atlas_*`` or ``fetch_coords_*`` returned.
     sigma_light, sigma_shadow
         None: what was chosen with the model, else the paper's 20 and 30 mm.
     sigma_spatial
@@ -78,6 +79,8 @@ def explain_img(
         a name, asks with each: the result is what they agree on, with each one's own beside it.
     point
         ``"centroid"`` of a region (the paper's), or ``"medoid"``, its voxel nearest to that.
+    mask_img
+        Look only inside: points elsewhere are left out, regions cut. In the scan's space.
     versus
         A second class: the result is what speaks for the target over it, signed, with both classes' own beside it.
     recursive
@@ -130,16 +133,16 @@ def explain_img(
     _check_ways(asked, single, channels, covariates, covariate_reference)
     inputs = Inputs.read(img, info)
     grid = inputs.grid
-    atlas = Atlas.load(search) if isinstance(search, str) else search if isinstance(search, Atlas) else None
+    looked_for = parse(search)
     space = None
     if assume_space not in (None, "MNI"):
         raise GlasError(f'assume_space must be "MNI" or None, got {assume_space!r}')
-    if assume_space is None and (info.grid is not None or (atlas is not None and atlas.space == "MNI")):
+    if assume_space is None and (info.grid is not None or space_of(looked_for) == "MNI"):
         space = check_space(inputs.scan)
         if space.problem is not None:
             message = f"{inputs.scan.name} does not look like a brain in MNI space: {space.problem}"
             warnings.warn(message, SpaceWarning, stacklevel=2)
-    segments = None if atlas is None else atlas.segments(grid, point)
+    where = place(looked_for, grid, point, mask_img)
     given = {"sigma_light": sigma_light, "sigma_shadow": sigma_shadow, "sigma_spatial": sigma_spatial}
     chosen = preset.fill(given, unit, info.preset, grid, settings)
     references = {"": Reference.of(background, predict, info, inputs)} if not several_backgrounds else None
@@ -149,8 +152,7 @@ def explain_img(
     beside = None
     if covariates is not None:
         beside = Covariates.of(covariates, covariate_reference or {}, getattr(predict, "covariates", None))
-    where = segments if segments is not None else search
-    question = Question(inputs.data, targets, where, grid.spacing, covariates=beside)
+    question = Question(inputs.data, targets, where.search, grid.spacing, where.mask, beside)
     if versus is not None:
         question.targets.append(versus)
         found = answers.against(glas, question, [str(target), str(versus)])
@@ -158,6 +160,8 @@ def explain_img(
         found = answers.recursively(glas, question, {} if recursive is True else dict(recursive))
     elif channels == "each":
         found = answers.channel_by_channel(glas, question, inputs.names)
+    elif several_backgrounds:
+        found = answers.by_reference(glas, question, {name: one.value for name, one in references.items()})
     else:
         found = answers.plainly(glas, question)
     shared = {
@@ -170,7 +174,7 @@ def explain_img(
             "classes": getattr(predict, "classes", None),
         },
         "Input": inputs.record(),
-        "Search": _search_record(search, atlas, found[0].explanation),
+        "Search": where.record(found[0].explanation),
         "SpaceCheck": None if space is None else space.__dict__,
         "GeneratedBy": generated_by(),
     }
@@ -179,7 +183,7 @@ def explain_img(
             "values": dict(zip(beside.names, beside.values.tolist(), strict=True)),
             "reference": dict(zip(beside.names, beside.reference.tolist(), strict=True)),
         }
-    home = Home(inputs, glas, search, atlas, None, shared)
+    home = Home(inputs, glas, where, shared)
     results = tuple(home.result(one, several=len(found) > 1 or one.against is not None) for one in found)
     return results[0] if single else results
 
@@ -201,13 +205,3 @@ def _check_ways(
         raise GlasError("covariate_reference replaces covariates: give these too")
     if covariates is not None and asked:
         raise GlasError(f"covariates are ranked by a plain question, got {asked[0]} too")
-
-
-def _search_record(search: Any, atlas: Atlas | None, explanation: Explanation) -> dict[str, Any]:
-    if atlas is not None:
-        assert explanation.segments is not None
-        lost = atlas.table.loc[~atlas.table["index"].isin(explanation.segments.index), "name"]
-        return {"atlas": atlas.name, "sha256": atlas.sha256, "regions_without_voxels": lost.tolist()}
-    if isinstance(search, Grid):
-        return {"grid": search.k}
-    return {"points" if explanation.segments is None else "segments": len(explanation.points)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +16,9 @@ from glas3d.explain import ScanExplanation, ranked
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import VoxelGrid
 from glas3d.output import generated_by, write_json, write_table, write_together
+from glas3d.study.sums import MapSums, two_sample_t
+
+Statistic = Literal["mean", "variance", "overlap"]
 
 _MEANS = ["light", "shadow", "drop"]
 
@@ -24,7 +27,8 @@ class GroupMap:
     """Sums the explanations of a group, one participant at a time, in constant memory.
 
     Each participant's scores are min-max normalised over the regions, so that a confident answer does not
-    outvote the others; their sum is min-max normalised again. Light, shadow and drop are plain means.
+    outvote the others; their sum is min-max normalised again. Light, shadow and drop are plain means. Mean,
+    variance and overlap over participants are of the normalised scores, too.
 
     Parameters
     ----------
@@ -32,10 +36,13 @@ class GroupMap:
         Name of the group, for file names.
     atlas
         The atlas all participants were explained with.
+    top
+        Overlap counts the participants that have a region among the highest ``top`` % of their atlas's voxels.
     """
 
-    def __init__(self, group: str, atlas: Atlas) -> None:
-        self.group, self.atlas = group, atlas
+    def __init__(self, group: str, atlas: Atlas, *, top: float = 5.0) -> None:
+        self.group, self.atlas, self.top = group, atlas, top
+        self._normalised = MapSums((0,), top)
         self._rows: pd.DataFrame | None = None
         self._sums = np.zeros((len(_MEANS), 0))
         self._scores = np.zeros(0)
@@ -55,28 +62,65 @@ class GroupMap:
             Other regions, or another grid, than the participants before.
         """
         table = result.table
-        if self._rows is None or self._pattern is None:
-            self._rows, self._pattern = table, result.saliency_img
-            self._sums, self._scores = np.zeros((len(_MEANS), len(table))), np.zeros(len(table))
-            self._settings = _method(result)
-        same = VoxelGrid(self._pattern.shape, self._pattern.affine).same_as(
-            VoxelGrid(result.saliency_img.shape, result.saliency_img.affine)
-        )
-        if not same or table["index"].tolist() != self._rows["index"].tolist():
-            raise GlasError(
-                f"a group's participants must share grid and regions: {result.stem} is on {result.saliency_img.shape}, "
-                f"those before on {self._pattern.shape}"
-            )
-        if _method(result) != self._settings:
-            raise GlasError(
-                f"a group's participants must be explained alike, {result.stem} differs in target, settings or model"
-            )
+        self._expect(result.stem, table, result.saliency_img, _method(result))
         self._sums += table[_MEANS].to_numpy(dtype=float).T
         scores = table["score"].to_numpy(dtype=float, copy=True)
         known = np.isfinite(scores)
         scores[known] = minmax(scores[known])
         self._scores += scores
+        self._normalised.add(scores)
         self._inputs.append(result.provenance["Input"] | {"probability": result.explanation.probability})
+
+    def merge(self, other: GroupMap) -> GroupMap:
+        """The group of both's participants, as when workers shared it; neither is changed.
+
+        Raises
+        ------
+        GlasError
+            Another group, atlas or top; other regions or another grid; explained otherwise.
+        """
+        one, two = ((each.group, each.atlas.sha256, each.top) for each in (self, other))
+        if one != two:
+            raise GlasError(
+                f"to be merged, groups must share name, atlas and top: {self.group}, {self.atlas.name}, {self.top:g} % "
+                f"and {other.group}, {other.atlas.name}, {other.top:g} %"
+            )
+        both = GroupMap(self.group, self.atlas, top=self.top)
+        for part in (self, other):
+            if len(part):
+                both._expect(f"another part of {part.group}", *part._filled(), part._settings)
+                both._sums += part._sums
+                both._scores += part._scores
+                both._normalised = both._normalised.merge(part._normalised)
+                both._inputs += part._inputs
+        return both
+
+    def variation(self) -> pd.DataFrame:
+        """How participants differ, one row a region: ``index name hemisphere n mean variance overlap``.
+
+        Of the normalised scores; ``variance`` is the sample's (n - 1) and NaN for one participant, ``overlap`` the
+        share of participants that have the region in their top.
+
+        Raises
+        ------
+        GlasError
+            No participant was added.
+        """
+        sums = self._normalised
+        rows, _ = self._filled()
+        rows = rows[["index", "name", "hemisphere"]].assign(n=len(self))
+        return rows.assign(mean=sums.mean, variance=sums.variance, overlap=sums.overlap)
+
+    def statistic_img(self, statistic: Statistic) -> nib.Nifti1Image:
+        """A column of `variation` painted on the participants' grid, float32.
+
+        Raises
+        ------
+        GlasError
+            No participant was added, or one only for a variance.
+        """
+        table = self.variation()
+        return self._painted(table["index"], table[statistic])
 
     def table(self) -> pd.DataFrame:
         """One row a region, ranked by the normalised sum.
@@ -86,21 +130,17 @@ class GroupMap:
         GlasError
             No participant was added.
         """
-        if self._rows is None:
-            raise GlasError(f"a group map needs at least one participant, {self.group} has none")
+        rows, _ = self._filled()
         means = dict(zip(_MEANS, self._sums / len(self), strict=True))
         score = self._scores.copy()
         known = np.isfinite(score)
         score[known] = minmax(score[known])
-        return ranked(self._rows.assign(**means, score=score))
+        return ranked(rows.assign(**means, score=score))
 
     def saliency_img(self) -> nib.Nifti1Image:
         """The table's scores painted on the participants' grid, float32 in [0, 1]."""
-        table = self.table().dropna(subset=["score"])
-        assert self._pattern is not None
-        grid = VoxelGrid(self._pattern.shape, self._pattern.affine)
-        painted = paint(self.atlas.on(grid), table["index"].to_numpy(), table["score"].to_numpy())
-        return nib.Nifti1Image(painted, self._pattern.affine, self._pattern.header)
+        table = self.table()
+        return self._painted(table["index"], table["score"])
 
     def save(self, folder: Path) -> list[Path]:
         """Write map, table and sidecar into ``folder``, all of them or none."""
@@ -119,6 +159,60 @@ class GroupMap:
                 f"{stem}_regions.tsv": write_table(self.table()),
             },
         )
+
+    def _filled(self) -> tuple[pd.DataFrame, nib.Nifti1Image]:
+        if self._rows is None or self._pattern is None:
+            raise GlasError(f"a group map needs at least one participant, {self.group} has none")
+        return self._rows, self._pattern
+
+    def _expect(self, name: str, table: pd.DataFrame, img: nib.Nifti1Image, settings: dict[str, Any]) -> None:
+        """Take what comes first for the pattern, and refuse what cannot be summed with it."""
+        if self._rows is None:
+            self._rows, self._pattern, self._settings = table, img, settings
+            self._sums, self._scores = np.zeros((len(_MEANS), len(table))), np.zeros(len(table))
+            self._normalised = MapSums((len(table),), self.top, table["n_voxels"].to_numpy())
+        rows, pattern = self._filled()
+        same = VoxelGrid(pattern.shape, pattern.affine).same_as(VoxelGrid(img.shape, img.affine))
+        if not same or table["index"].tolist() != rows["index"].tolist():
+            raise GlasError(
+                f"a group's participants must share grid and regions: {name} is on {img.shape}, "
+                f"those before on {pattern.shape}"
+            )
+        if settings != self._settings:
+            raise GlasError(
+                f"a group's participants must be explained alike, {name} differs in target, settings or model"
+            )
+
+    def _painted(self, index: pd.Series, values: pd.Series) -> nib.Nifti1Image:
+        """Values of regions on the participants' grid, float32; 0 where there is none."""
+        _, pattern = self._filled()
+        known = values.notna().to_numpy()
+        if not known.any():
+            raise GlasError(f"a {values.name} map needs a region with a value, {self.group} ({len(self)}) has none")
+        labels = self.atlas.on(VoxelGrid(pattern.shape, pattern.affine))
+        painted = paint(labels, index.to_numpy()[known], values.to_numpy(dtype=float)[known])
+        return nib.Nifti1Image(painted, pattern.affine, pattern.header)
+
+
+def group_t(case: GroupMap, control: GroupMap) -> tuple[pd.DataFrame, nib.Nifti1Image]:
+    """Student's t of two groups' normalised scores, from their sums and without covariates.
+
+    Uncorrected, for a first look or more participants than fit in memory; `glas3d.study.statistics.compare` tests.
+
+    Returns
+    -------
+    One row a region, ``index name hemisphere t dof``, and its t painted on the participants' grid, float32.
+
+    Raises
+    ------
+    GlasError
+        Other regions, grids or explanations, a group of fewer than two participants, or nothing that varies.
+    """
+    rows, _ = case._filled()
+    case._expect(control.group, *control._filled(), control._settings)
+    t, dof = two_sample_t(case._normalised, control._normalised)
+    table = rows[["index", "name", "hemisphere"]].assign(t=t, dof=dof)
+    return table, case._painted(table["index"], table["t"])
 
 
 def _method(result: ScanExplanation) -> dict[str, Any]:

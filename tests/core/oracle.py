@@ -43,14 +43,23 @@ def mask(mu, shape, sigma, kernel="gaussian", spacing=None):
     return g
 
 
-def light(volume, g, background=0.0):
-    """The input of Eq. 1."""
-    return volume * g + background * (1 - g)
+def light(volume, g, background=0.0, channel=None):
+    """The input of Eq. 1; of one channel: nothing but background is left of the others."""
+    lit = volume * g + background * (1 - g)
+    if channel is not None:
+        background = np.broadcast_to(background, volume.shape)
+        for other in set(range(len(volume))) - {channel}:
+            lit[other] = background[other]
+    return lit
 
 
-def shade(volume, g, background=0.0):
-    """The input of Eq. 2."""
-    return volume * (1 - g) + background * g
+def shade(volume, g, background=0.0, channel=None):
+    """The input of Eq. 2; of one channel: the others stay whole."""
+    dark = volume * (1 - g) + background * g
+    if channel is not None:
+        for other in set(range(len(volume))) - {channel}:
+            dark[other] = volume[other]
+    return dark
 
 
 def spread(points, scores, shape, sigma, distance="euclidean", spacing=None):
@@ -93,29 +102,50 @@ def explain(
     gamma=1e-5,
     background=0.0,
     spacing=None,
+    channel=None,
+    values=None,
+    reference=None,
 ):
-    """One explanation. ``probabilities`` answers one float64 volume ``(c, *spatial)`` with ``(k,)``."""
+    """One explanation. ``probabilities`` answers one float64 volume ``(c, *spatial)`` with ``(k,)``.
+
+    With covariates, ``values`` and their ``reference``, it is asked with the volume and a list of numbers, and they
+    are players behind the points.
+    """
     volume = np.asarray(volume, dtype=np.float64)
     background = np.broadcast_to(np.asarray(background, dtype=np.float64), volume.shape)
     shape = volume.shape[1:]
     index = None
     if labels is not None:
         index, points = centroids(labels)
-    intact = probabilities(volume)[target]
-    result = {"points": points, "probability": intact, "light": [], "shadow": [], "drop": [], "score": []}
+    whole, bare = volume, background  # what is asked where nothing of the volume is shaded, or lit
+    asked = []  # of every player: its light's input and its shadow's, each a volume and the numbers beside it
     for mu in points:
-        lit = probabilities(light(volume, mask(mu, shape, sigma_light, kernel, spacing), background))[target]
-        dark = probabilities(shade(volume, mask(mu, shape, sigma_shadow, kernel, spacing), background))
-        shadow = abs(intact - dark[target]) + gamma
-        result["light"].append(lit)
-        result["shadow"].append(shadow)
-        result["drop"].append(intact - dark[target])
-        result["score"].append({"product": lit * shadow, "light": lit, "shadow": shadow}[fusion])
+        lit = light(volume, mask(mu, shape, sigma_light, kernel, spacing), background, channel)
+        dark = shade(volume, mask(mu, shape, sigma_shadow, kernel, spacing), background, channel)
+        asked.append(((lit, reference), (dark, values)))
+    for j in range(0 if values is None else len(values)):
+        alone = [v if i == j else r for i, (v, r) in enumerate(zip(values, reference, strict=True))]
+        without = [r if i == j else v for i, (v, r) in enumerate(zip(values, reference, strict=True))]
+        asked.append(((bare, alone), (whole, without)))
+
+    def answer(one, numbers):
+        return (probabilities(one) if numbers is None else probabilities(one, numbers))[target]
+
+    intact = answer(whole, values)
+    found = {"light": [], "shadow": [], "drop": [], "score": []}
+    for lit, dark in asked:
+        f_l, drop = answer(*lit), intact - answer(*dark)
+        f_s = abs(drop) + gamma
+        score = {"product": f_l * f_s, "light": f_l, "shadow": f_s}[fusion]
+        for name, value in zip(found, (f_l, f_s, drop, score), strict=True):
+            found[name].append(value)
+    result = {"points": points, "probability": intact} | {name: v[: len(points)] for name, v in found.items()}
     if index is None:
         result["saliency"] = spread(points, result["score"], shape, sigma_spatial, distance, spacing)
     else:
         result["saliency"] = paint(labels, index, result["score"])
-    return {name: np.asarray(value) for name, value in result.items()}
+    beside = {name: np.asarray(value[len(points) :]) for name, value in found.items()}
+    return {name: np.asarray(value) for name, value in result.items()} | {"covariates": beside}
 
 
 def minmax(values):

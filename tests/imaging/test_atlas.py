@@ -1,5 +1,8 @@
 import hashlib
+import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +14,7 @@ from glas3d.errors import GlasWarning
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import VoxelGrid, mni_grid, world
 from glas3d.resources import folder
-from tests.imaging.cases import HEADS, POSES, SHAPE, affine, data, refused
+from tests.imaging.cases import HEADS, POSES, SHAPE, affine, data, head_grid, refused
 
 AAL = folder("atlases", "AAL")
 # Their centroids lie outside of them, at 1 mm.
@@ -141,6 +144,72 @@ def test_an_atlas_that_misses_the_scan_is_refused(aal, mm):
     grid = VoxelGrid(SHAPE, affine(origin=(mm, mm, mm)))
     with refused(r"AAL does not overlap the scan's grid of \(7, 8, 9\)"):
         aal.segments(grid)
+
+
+# What it remembers
+
+
+def test_segments_are_found_once_for_a_grid_and_cannot_be_changed(few, monkeypatch):
+    asked = []
+    on = Atlas.on
+    monkeypatch.setattr(Atlas, "on", lambda self, grid: asked.append(grid.shape) or on(self, grid))
+    atlas = replace(few)  # that remembers nothing yet
+    grid = HEADS["RAS"]
+    first = atlas.segments(grid)
+    assert atlas.segments(VoxelGrid(grid.shape, grid.affine.copy())) is first
+    assert asked == [grid.shape]
+    for array in (first.labels, first.index, first.points):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+    assert np.asarray(atlas.labels_img.dataobj).any()
+
+
+def test_another_grid_point_or_table_is_another_answer(few):
+    atlas = replace(few, table=few.table.copy())
+    grid = HEADS["RAS"]
+    moved = grid.affine.copy()
+    moved[0, 3] += 6
+    centroids, medoids = atlas.segments(grid), atlas.segments(grid, "medoid")
+    elsewhere = atlas.segments(VoxelGrid(grid.shape, moved))
+    assert not np.array_equal(centroids.points, medoids.points)
+    np.testing.assert_allclose(elsewhere.points[:, 0], centroids.points[:, 0] - 1)
+    taller = VoxelGrid((*grid.shape[:2], grid.shape[2] + 1), grid.affine)
+    assert atlas.segments(taller).labels.shape == taller.shape
+    atlas.table.loc[0, "index"] = 9999
+    with pytest.warns(GlasWarning, match="1 regions of few own no voxel"):
+        assert atlas.segments(grid).index.tolist() == centroids.index.tolist()[1:]
+
+
+def test_only_a_few_grids_are_remembered_the_last_asked_for(few, monkeypatch):
+    atlas = replace(few)
+    grids = [head_grid(mm=mm) for mm in (6.0, 7.0, 7.5, 8.0, 9.0)]
+    first = atlas.segments(grids[0])
+    for grid in grids[1:4]:
+        atlas.segments(grid)
+    assert atlas.segments(grids[0]) is first
+    atlas.segments(grids[4])  # the second is forgotten now
+    monkeypatch.setattr(Atlas, "on", lambda self, grid: pytest.fail("asked again"))
+    assert atlas.segments(grids[0]) is first
+    with pytest.raises(pytest.fail.Exception):
+        atlas.segments(grids[1])
+
+
+def test_regions_without_a_voxel_are_named_each_time(aal):
+    for _ in range(2):
+        with pytest.warns(GlasWarning, match="regions of AAL own no voxel"):
+            aal.segments(mni_grid(16))
+
+
+def test_threads_and_processes_share_an_atlas(few):
+    atlas = replace(few)
+    grids = [head_grid(mm=mm) for mm in (6.0, 7.0, 7.5, 8.0, 9.0, 10.0)] * 3
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(atlas.segments, grids))
+    for grid, segments in zip(grids, found, strict=True):
+        assert segments.labels.shape == grid.shape
+    sent = pickle.dumps(atlas)
+    assert len(sent) < len(pickle.dumps(few.labels_img)) + 100_000  # without what it remembers
+    assert np.array_equal(pickle.loads(sent).segments(grids[0]).points, found[0].points)
 
 
 # An atlas of one's own

@@ -1,0 +1,302 @@
+"""References: the same question with several things put in place of tissue, and what they agree on.
+
+A shadow asks what the answer loses when a place is replaced, so it depends on what replaces it: for a linear model
+the drop is ``w.(G (x - B))``, and ``B`` alone can turn its sign (docs/theory.md). No reference is right for every
+model. Here each keeps its own answer, and beside them stand what most of them say and how many say it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from glas3d.core import saliency
+from glas3d.core.covariates import CovariateScores
+from glas3d.core.explanation import Explanation
+from glas3d.core.glas import GLAS
+from glas3d.core.perturb import blend
+from glas3d.core.score import Predict, Target, ask, class_index
+from glas3d.core.volume import Background, as_reference, as_volume, per_axis
+from glas3d.errors import GlasError
+
+_SAME_PROBABILITY = 1e-4  # of one intact volume, whatever the batches
+
+
+def references(glas: GLAS, backgrounds: Mapping[str, Background]) -> dict[str, GLAS]:
+    """One explainer a reference, by its name.
+
+    Raises
+    ------
+    GlasError
+        No reference, or one without a name.
+
+    Examples
+    --------
+    >>> import torch
+    >>> image = torch.ones(1, 6, 8)
+    >>> glas = GLAS(lambda batch: batch.mean(dim=(1, 2, 3))[:, None], sigma_light=2, sigma_shadow=2)
+    >>> each = references(glas, {"zero": 0.0, "bright": 2.0, "half": torch.full((6, 8), 0.5)})
+    >>> found = {name: one.explain(image, 0, [[2, 3], [4, 6]]) for name, one in each.items()}
+    >>> agreed = consensus(found)
+    >>> agreed.drop.round(2)
+    array([[ 0.43,  0.31],
+           [-0.43, -0.31],
+           [ 0.21,  0.16]])
+    >>> agreed.sign, agreed.agreement.round(2)
+    (array([1, 1]), array([0.67, 0.67]))
+    """
+    if not isinstance(backgrounds, Mapping) or not backgrounds:
+        raise GlasError(f"references must be backgrounds by their names, at least one, got {backgrounds!r}")
+    for name in backgrounds:
+        if not isinstance(name, str) or not name.strip():
+            raise GlasError(f"every reference must have a name, got {name!r}")
+    return {name: glas.replace(background=background) for name, background in backgrounds.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Consensus:
+    """What ``k`` references say about the same ``m`` points.
+
+    Attributes
+    ----------
+    explanations
+        Of each reference, whole.
+    drop
+        ``(k, m)`` float64, the signed drops, one row a reference.
+    share
+        ``(k, m)`` float64, each reference's scores divided by the sum of their sizes.
+    sign
+        ``(m,)`` what most references say: 1 the place speaks for the class, -1 against it, 0 neither, or as many say
+        one thing as another. A drop in the dead zone says neither.
+    agreement
+        ``(m,)`` in [1/k, 1]: the share of references that say it.
+    explanation
+        The consensus itself: ``score`` is the median of the references' shares, the map is made of it, and light,
+        shadow and drop are medians too.
+    """
+
+    explanations: Mapping[str, Explanation]
+    drop: np.ndarray
+    share: np.ndarray
+    sign: np.ndarray
+    agreement: np.ndarray
+    explanation: Explanation
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the references, in the order of the rows."""
+        return tuple(self.explanations)
+
+    def flips(self, top: int = 20) -> np.ndarray:
+        """How much of one reference's best is lost under another: ``(k, k)`` in [0, 1], 0 on the diagonal.
+
+        Row ``a``, column ``b``: the share of the ``top`` points of ``a`` that are not among the ``top`` of ``b``.
+        """
+        if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
+            raise GlasError(f"top must be a whole number of at least 1, got {top!r}")
+        best = [set(np.argsort(-row, kind="stable")[:top].tolist()) for row in self.share]
+        return np.array([[len(a - b) / len(a) for b in best] for a in best])
+
+    def __repr__(self) -> str:
+        return (
+            f"Consensus({', '.join(self.names)}: {len(self.sign)} points, "
+            f"all references agree on the sign of {np.mean(self.agreement == 1):.0%})"
+        )
+
+
+def consensus(explanations: Mapping[str, Explanation], *, dead_zone: float = 0.01) -> Consensus:
+    """What several references agree on.
+
+    Each reference's scores are divided by the sum of their sizes (so that a reference under which the answer moves
+    more has no more say), and the consensus score of a point is their median. It lies between what any majority of
+    the references give that point: one misleading reference of three cannot carry it away.
+
+    Parameters
+    ----------
+    explanations
+        One a reference, of the same volume, class and points.
+    dead_zone
+        A drop says nothing about the sign when its size is at most this share of the largest drop of all.
+
+    Raises
+    ------
+    GlasError
+        Fewer than two references, or explanations of different volumes, classes or points.
+    """
+    if not (isinstance(dead_zone, int | float) and 0 <= dead_zone < 1):
+        raise GlasError(f"dead_zone must be from 0 to below 1, got {dead_zone!r}")
+    first = _alike(explanations)
+    found = tuple(explanations.values())
+    drop = np.stack([one.drop for one in found])
+    largest = np.abs(drop).max()
+    votes = np.where(np.abs(drop) <= dead_zone * largest, 0, np.sign(drop)).astype(int)
+    counts = np.stack([(votes == sign).sum(axis=0) for sign in (-1, 0, 1)])
+    most = counts.max(axis=0)
+    sign = np.where((counts == most).sum(axis=0) == 1, counts.argmax(axis=0) - 1, 0)
+
+    beside = [one.covariates for one in found if one.covariates is not None]
+    sizes = np.stack([np.abs(one.score).sum() for one in found])
+    if beside:
+        sizes += np.stack([np.abs(one.score).sum() for one in beside])
+    sizes = np.where(sizes > 0, sizes, 1.0)[:, None]
+    share = np.stack([one.score for one in found]) / sizes
+    score = np.median(share, axis=0)
+    covariates = None
+    if beside:
+        covariates = CovariateScores(
+            beside[0].names,
+            light=np.median([one.light for one in beside], axis=0),
+            shadow=np.median([one.shadow for one in beside], axis=0),
+            drop=np.median([one.drop for one in beside], axis=0),
+            score=np.median(np.stack([one.score for one in beside]) / sizes, axis=0),
+        )
+    explanation = replace(
+        first,
+        light=np.median([one.light for one in found], axis=0),
+        shadow=np.median([one.shadow for one in found], axis=0),
+        drop=np.median(drop, axis=0),
+        score=score,
+        saliency=_drawn(first, score),
+        settings=first.settings
+        | {
+            "references": list(explanations),
+            "consensus": "median of scores divided by the sum of their sizes",
+            "dead_zone": float(dead_zone),
+            "forwards": sum(one.settings["forwards"] for one in found),
+        },
+        covariates=covariates,
+    )
+    return Consensus(dict(explanations), drop, share, sign, most / len(found), explanation)
+
+
+@dataclass(frozen=True, eq=False)
+class Deletion:
+    """How an answer falls while a map's best places are put out one after another.
+
+    Attributes
+    ----------
+    share
+        ``(s + 1,)`` of the searched voxels put out, from 0 to 1.
+    probability
+        ``(s + 1,)`` ``P(y|.)`` then.
+    area
+        Under that curve: low when the answer rests on what the map puts first.
+    """
+
+    share: np.ndarray
+    probability: np.ndarray
+    area: float
+
+
+def deletion(glas: GLAS, volume: np.ndarray | torch.Tensor, explanation: Explanation, steps: int = 20) -> Deletion:
+    """Put out what an explanation puts first, with ``glas``'s background, and ask again.
+
+    Whole segments are put out in the order of their scores; without segments, voxels in the order of the map. The
+    background need not be the one that the explanation was made with: a map worth its name stands that change.
+
+    Raises
+    ------
+    GlasError
+        Not a whole number of steps, a volume the explanation is not of, or covariates beside it.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise GlasError(f"steps must be a whole number of at least 1, got {steps!r}")
+    array = as_volume(volume)
+    if tuple(array.shape[1:]) != explanation.saliency.shape:
+        raise GlasError(
+            f"a deletion needs the explained volume of {explanation.saliency.shape}, got {tuple(array.shape)}"
+        )
+    if explanation.covariates is not None:
+        raise GlasError(f"a deletion is of a volume alone, got covariates: {', '.join(explanation.covariates.names)}")
+    predict, device = _bound(glas, array)
+    intact, background = array.to(device), as_reference(glas.background, array).to(device)
+    turn, places = _turns(explanation)
+    searched = np.isfinite(turn).sum()
+    shares, answers = [], []
+    size = int(explanation.settings["batch_size"])
+    with torch.inference_mode():
+        for start in range(0, steps + 1, size):
+            step = np.arange(start, min(start + size, steps + 1))
+            out = turn * steps < places * step.reshape(-1, *[1] * turn.ndim)
+            masks = torch.as_tensor(out, dtype=torch.float32, device=device)
+            batch = blend(intact, background, masks, out=torch.empty((len(out), *array.shape), device=device))
+            answers.append(ask(predict, batch)[:, explanation.target])
+            shares.append(out.reshape(len(out), -1).sum(axis=1) / searched)
+    share, probability = np.concatenate(shares), np.concatenate(answers)
+    area = (np.diff(share) * (probability[1:] + probability[:-1]) / 2).sum()
+    return Deletion(share, probability, float(area))
+
+
+def answer_to_background(glas: GLAS, volume: np.ndarray | torch.Tensor, target: Target) -> float:
+    """``P(y|B)``: what the model says when nothing of the volume is left.
+
+    A reference that the model itself takes for the class cannot show evidence for it: shading raises the answer.
+    """
+    array = as_volume(volume)
+    predict, device = _bound(glas, array)
+    with torch.inference_mode():
+        answer = ask(predict, as_reference(glas.background, array).unsqueeze(0).to(device))[0]
+    return float(answer[class_index(target, getattr(glas.predict, "classes", None), len(answer))])
+
+
+def _alike(explanations: Mapping[str, Explanation]) -> Explanation:
+    """The first of them, when all are of one volume, class and points."""
+    if not isinstance(explanations, Mapping) or len(explanations) < 2:
+        raise GlasError(f"a consensus needs explanations of two references or more, by name, got {explanations!r}")
+    for name, one in explanations.items():
+        if not isinstance(one, Explanation):
+            raise GlasError(f"a consensus is of one explanation a reference, {name!r} has {type(one).__name__}")
+    name, first = next(iter(explanations.items()))
+    for other, one in explanations.items():
+        differs = (
+            "classes"
+            if one.target != first.target
+            else "points"
+            if not np.array_equal(one.points, first.points) or one.saliency.shape != first.saliency.shape
+            else "volumes"
+            if abs(one.probability - first.probability) > _SAME_PROBABILITY * max(1.0, abs(first.probability))
+            else "covariates"
+            if _names(one) != _names(first)
+            else None
+        )
+        if differs:
+            raise GlasError(
+                f"a consensus is of one volume, class and search: {name!r} and {other!r} differ in {differs}"
+            )
+    return first
+
+
+def _names(one: Explanation) -> tuple[str, ...] | None:
+    return None if one.covariates is None else one.covariates.names
+
+
+def _drawn(like: Explanation, score: np.ndarray) -> np.ndarray:
+    """The map of other scores of an explanation's points, as it was made."""
+    if like.segments is not None:
+        return like.segments.paint(score)
+    shape, settings = like.saliency.shape, like.settings
+    sigma = per_axis(settings["sigma_spatial"], len(shape), "sigma_spatial")
+    made: np.ndarray = saliency.spread(
+        like.points, score[None], shape, sigma, settings["distance"], spacing=settings["spacing"]
+    )[0]
+    return made
+
+
+def _turns(explanation: Explanation) -> tuple[np.ndarray, int]:
+    """The place of each voxel in the order of the map, infinite where nothing is searched, and how many there are."""
+    segments = explanation.segments
+    values = explanation.saliency.ravel() if segments is None else explanation.score
+    turn = np.empty(len(values))
+    turn[np.argsort(-values, kind="stable")] = np.arange(len(values))
+    if segments is None:
+        return turn.reshape(explanation.saliency.shape), len(values)
+    return np.where(np.isin(segments.labels, segments.index), segments.paint(turn), np.inf), len(values)
+
+
+def _bound(glas: GLAS, array: torch.Tensor) -> tuple[Predict, torch.device]:
+    """The model as it answers about this volume, and where."""
+    fit = getattr(glas.predict, "fit", None)
+    return glas.predict if fit is None else fit(array), torch.device(getattr(glas.predict, "device", "cpu"))

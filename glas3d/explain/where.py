@@ -1,0 +1,113 @@
+"""Where to look, from whatever a user has: an atlas, a grid, places in mm, voxels, or what nilearn fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glas3d.core.explanation import Explanation
+from glas3d.core.search import Grid, inside
+from glas3d.errors import GlasError
+from glas3d.imaging.atlas import Atlas, Point
+from glas3d.imaging.coordinates import Coordinates
+from glas3d.imaging.mask import mask_on
+from glas3d.imaging.scan import ImageLike, load_scan
+from glas3d.imaging.space import VoxelGrid
+
+
+@dataclass(frozen=True, eq=False)
+class Where:
+    """A search on one grid.
+
+    Attributes
+    ----------
+    search
+        What the core takes.
+    atlas
+        The regions it is about, where it is.
+    names
+        Of its points, where they have any.
+    mask
+        Booleans on the grid, or None.
+    kind
+        How files call it when there is no atlas, such as ``"grid"``.
+    space
+        The space it is defined in, such as ``"MNI"``; None: the scan's own.
+    """
+
+    search: Any
+    atlas: Atlas | None
+    names: tuple[str, ...] | None
+    mask: np.ndarray | None
+    mask_record: dict[str, Any] | None
+    kind: str
+    space: str | None
+
+    def record(self, explanation: Explanation) -> dict[str, Any]:
+        """For the sidecar."""
+        found: dict[str, Any]
+        if self.atlas is not None:
+            assert explanation.segments is not None
+            table = self.atlas.table
+            lost = table.loc[~table["index"].isin(explanation.segments.index), "name"]
+            found = {"atlas": self.atlas.name, "sha256": self.atlas.sha256, "regions_without_voxels": lost.tolist()}
+        elif isinstance(self.search, Grid):
+            found = {"grid": self.search.k}
+        else:
+            found = {"points" if explanation.segments is None else "segments": len(explanation.points)}
+        return found if self.mask_record is None else found | {"mask": self.mask_record}
+
+
+def parse(search: Any) -> Any:
+    """An `Atlas`, `Coordinates`, or what the core takes.
+
+    Raises
+    ------
+    GlasError
+        The name of no shipped atlas, or a mapping that holds neither maps nor coordinates.
+    """
+    if isinstance(search, str):
+        return Atlas.load(search)
+    if isinstance(search, Mapping):
+        if "rois" in search and "maps" not in search:
+            return Coordinates.from_nilearn(search)
+        return Atlas.from_nilearn(search)
+    return search
+
+
+def space_of(search: Any) -> str | None:
+    """The space of a parsed search, such as ``"MNI"``."""
+    return search.space if isinstance(search, Atlas | Coordinates) else None
+
+
+def place(search: Any, grid: VoxelGrid, point: Point, mask_img: ImageLike | None) -> Where:
+    """A parsed search brought to a grid.
+
+    Raises
+    ------
+    GlasError
+        It does not lie on the grid, or nothing of it lies in the mask.
+    """
+    mask = record = None
+    if mask_img is not None:
+        mask = mask_on(mask_img, grid)
+        scan = load_scan(mask_img, constant=True)
+        record = {"name": Path(scan.name).name, "sha256": scan.sha256}
+    atlas, names, kind = None, None, "points"
+    where = search
+    if isinstance(search, Atlas):
+        atlas, where, kind = search, search.segments(grid, point), "segments"
+    elif isinstance(search, Coordinates):
+        where, names = search.on(grid), search.names
+        if mask is not None:
+            kept = np.flatnonzero(inside(where, mask))
+            if not len(kept):
+                raise GlasError(f"none of {len(names)} places lies in the mask: {', '.join(names[:3])}")
+            where, names = where[kept], tuple(names[i] for i in kept)
+    elif isinstance(search, Grid):
+        kind = "grid"
+    return Where(where, atlas, names, mask, record, kind, space_of(search))

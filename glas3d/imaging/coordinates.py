@@ -1,0 +1,154 @@
+"""Where to look as places in the head: named world coordinates, brought to any grid."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from glas3d.errors import GlasError
+from glas3d.imaging.lookup import own_names, text
+from glas3d.imaging.space import VoxelGrid, world
+
+
+@dataclass(frozen=True, eq=False, repr=False, init=False)
+class Coordinates:
+    """Named places in world coordinates.
+
+    Attributes
+    ----------
+    points
+        ``(m, 3)`` float64, x y z in mm (RAS+), in the space of the scans.
+    names
+        One a place, each there once; None: ``point-1`` and so on.
+    space
+        The space they are in, such as ``"MNI"``; None: unknown.
+
+    Raises
+    ------
+    GlasError
+        Other shapes, numbers that are not finite, or another number of names than of places.
+
+    Examples
+    --------
+    >>> places = Coordinates([[-26, -21, -10], [26, -20, -10]], ["Hippocampus_L", "Hippocampus_R"])
+    >>> places
+    Coordinates(2 places: Hippocampus_L, Hippocampus_R)
+    >>> from glas3d.imaging.space import mni_grid
+    >>> places.on(mni_grid(2))
+    array([[32. , 52.5, 31. ],
+           [58. , 53. , 31. ]])
+    """
+
+    points: np.ndarray
+    names: tuple[str, ...]
+    space: str | None
+
+    def __init__(
+        self,
+        points: np.ndarray | Sequence[Sequence[float]],
+        names: Sequence[str] | None = None,
+        *,
+        space: str | None = None,
+    ) -> None:
+        try:
+            array = np.array(points, dtype=np.float64)
+        except (TypeError, ValueError):
+            array = np.empty(0)
+        if array.ndim != 2 or array.shape[1] != 3 or len(array) == 0:
+            raise GlasError(f"coordinates must be (m, 3) numbers, x y z in mm, got {np.shape(array)}")
+        if not np.isfinite(array).all():
+            row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+            raise GlasError(
+                f"coordinates must be finite numbers in mm, those of row {row + 1} are {_place(array[row])}"
+            )
+        width = len(str(len(array)))
+        counted = range(1, len(array) + 1)
+        called = [f"point-{i:0{width}d}" for i in counted] if names is None else [text(name) for name in names]
+        if len(called) != len(array):
+            raise GlasError(f"{len(array)} coordinates must have as many names, got {len(called)}")
+        called = [name or f"point-{i:0{width}d}" for name, i in zip(called, counted, strict=True)]
+        array.setflags(write=False)
+        object.__setattr__(self, "points", array)
+        object.__setattr__(self, "names", tuple(own_names(called, counted)))
+        object.__setattr__(self, "space", space)
+
+    @classmethod
+    def from_file(cls, tsv: str | os.PathLike[str], *, space: str | None = None) -> Coordinates:
+        """Of a tab-separated table with the columns ``x y z``, in mm, and perhaps ``name``.
+
+        Raises
+        ------
+        GlasError
+            No such file, no table, without these columns, or cells that are no numbers.
+        """
+        path = Path(tsv)
+        if not path.is_file():
+            raise GlasError(f"no such file: {path}")
+        try:
+            table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        except (ValueError, OSError):
+            raise GlasError(f"coordinates must be tab-separated text, {path} is not") from None
+        return cls._of(table, None, str(path), space)
+
+    @classmethod
+    def from_nilearn(cls, fetched: Any) -> Coordinates:
+        """What a ``nilearn.datasets.fetch_coords_*`` function returned, in MNI space.
+
+        Raises
+        ------
+        GlasError
+            Not such a bunch.
+        """
+        if not isinstance(fetched, Mapping) or "rois" not in fetched:
+            came = ", ".join(map(str, fetched)) if isinstance(fetched, Mapping) else type(fetched).__name__
+            raise GlasError(f"coordinates must be what a fetch_coords_* function returned, with rois, got {came[:80]}")
+        rois = fetched["rois"]
+        rois = rois if isinstance(rois, pd.DataFrame) else pd.DataFrame.from_records(rois)
+        names = fetched.get("labels", fetched.get("regions"))
+        return cls._of(rois, names, "the bunch fetched", "MNI")
+
+    @classmethod
+    def _of(cls, table: pd.DataFrame, names: Sequence[str] | None, source: str, space: str | None) -> Coordinates:
+        if not {"x", "y", "z"} <= set(table.columns):
+            has = ", ".join(map(str, table.columns))
+            raise GlasError(f"coordinates must have the columns x, y and z, {source} has {has}")
+        numbers = table[["x", "y", "z"]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+        bad = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
+        if len(bad) or len(numbers) == 0:
+            wrong = f"row {bad[0] + 1} does not" if len(bad) else "it has no rows"
+            raise GlasError(f"x, y and z must hold finite numbers in mm, in {source} {wrong}")
+        return cls(numbers, list(table["name"]) if names is None and "name" in table else names, space=space)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __repr__(self) -> str:
+        some = ", ".join(self.names[:3]) + (", ..." if len(self.names) > 3 else "")
+        return f"Coordinates({len(self)} places: {some})"
+
+    def on(self, grid: VoxelGrid) -> np.ndarray:
+        """The places in voxels of a grid, ``(m, 3)`` float64.
+
+        Raises
+        ------
+        GlasError
+            Places outside of the grid, by name.
+        """
+        voxels = world(self.points, np.linalg.inv(grid.affine))
+        outside = ~((voxels >= -0.5) & (voxels <= np.asarray(grid.shape) - 0.5)).all(axis=1)
+        if outside.any():
+            which = np.flatnonzero(outside)
+            some = ", ".join(f"{self.names[i]} at {_place(self.points[i])}" for i in which[:3])
+            more = ", ..." if len(which) > 3 else ""
+            raise GlasError(f"coordinates must lie in the grid of {grid.shape}, {len(which)} do not: {some}{more}")
+        return voxels
+
+
+def _place(point: np.ndarray) -> str:
+    return "(" + ", ".join(f"{v:g}" for v in point) + ") mm"

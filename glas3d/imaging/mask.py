@@ -1,0 +1,54 @@
+"""Where to look at all: a mask on the grid of a search, and the bright voxels of a scan."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+from scipy.ndimage import binary_fill_holes
+
+from glas3d.errors import GlasError
+from glas3d.imaging.scan import ImageLike, Scan, load_scan
+from glas3d.imaging.space import VoxelGrid, resample
+
+
+def mask_on(mask_img: ImageLike, grid: VoxelGrid) -> np.ndarray:
+    """A mask on a grid: the voxels of which it fills more than half.
+
+    Parameters
+    ----------
+    mask_img
+        Path or 3D image; values above 0.5 are inside, so that labels and probabilities will do.
+    grid
+        Usually a scan's or a model's.
+
+    Returns
+    -------
+    ``grid.shape`` bool, for ``glas3d.core.search.resolve``.
+
+    Raises
+    ------
+    GlasError
+        A mask that is empty, or that fills no voxel of the grid.
+    """
+    scan = load_scan(mask_img, constant=True)
+    inside = (scan.data > 0.5).astype(np.float32)
+    if not inside.any():
+        raise GlasError(f"a mask must hold values above 0.5, {scan.name} holds none")
+    found = resample(nib.Nifti1Image(inside, scan.affine), grid) > 0.5
+    if not found.any():
+        raise GlasError(
+            f"the mask {scan.name} fills no voxel of the grid of {grid.shape}: it lies elsewhere, or is thinner"
+        )
+    return found
+
+
+def bright_voxels(scan: Scan) -> np.ndarray:
+    """The head of a scan: what differs from the air at its faces by 15 % of the bright, holes (ventricles) filled.
+
+    Returns
+    -------
+    ``scan.shape`` bool.
+    """
+    faces = [np.take(scan.data, [0, -1], axis=axis).ravel() for axis in range(3)]
+    contrast = np.abs(scan.data - np.median(np.concatenate(faces)))
+    return np.asarray(binary_fill_holes(contrast > 0.15 * np.percentile(contrast, 98)), dtype=bool)

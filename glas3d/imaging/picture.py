@@ -1,0 +1,221 @@
+"""Pictures in: every image of rows and columns is read and checked once, here, and brought to a model's size."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch.nn.functional import interpolate
+
+from glas3d.errors import GlasError
+from glas3d.imaging.scan import file_sha256
+
+PictureLike = str | os.PathLike[str] | Image.Image | np.ndarray | torch.Tensor
+Colour = Literal["RGB", "grey"]
+
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601, Pillow's
+# Modes of 8 bits a channel, and what they are read as; an alpha channel must be opaque.
+_MODES = {
+    "1": "L",
+    "L": "L",
+    "RGB": "RGB",
+    "P": "RGB",
+    "CMYK": "RGB",
+    "YCbCr": "RGB",
+    "HSV": "RGB",
+    "LA": "LA",
+    "RGBA": "RGBA",
+    "PA": "RGBA",
+    "RGBX": "RGB",
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Picture:
+    """One picture, channels first.
+
+    Attributes
+    ----------
+    data
+        ``(c, rows, cols)`` float32: 0 to 255 of a file or a Pillow image, an array's own values.
+    name
+        What messages call it: the path, or "the picture".
+    sha256
+        Of the file's bytes, or of the values.
+    """
+
+    data: np.ndarray
+    name: str
+    sha256: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        _, rows, columns = self.data.shape
+        return (rows, columns)
+
+    @property
+    def stem(self) -> str:
+        """The file's name without ending."""
+        return Path(self.name).stem if self.name != "the picture" else "picture"
+
+    @property
+    def shown(self) -> np.ndarray:
+        """``(rows, cols, 3)`` uint8 to look at: black is 0 and white 1 or 255, or the lowest and highest value."""
+        data = self.data if len(self.data) == 3 else self.data.mean(axis=0, keepdims=True).repeat(3, axis=0)
+        low, high = float(data.min()), float(data.max())
+        if low >= 0 and high <= 255:
+            low, high = 0.0, 1.0 if high <= 1 else 255.0
+        scaled = (data - low) * (255.0 / (high - low))
+        shown: np.ndarray = np.moveaxis(np.rint(scaled), 0, -1).astype(np.uint8)
+        return shown
+
+    def __repr__(self) -> str:
+        rows, columns = self.shape
+        return f"Picture({self.name}: {rows} rows, {columns} columns, {len(self.data)} channels)"
+
+
+def load_picture(image: PictureLike, colour: Colour | None = None) -> Picture:
+    """Read one picture.
+
+    Parameters
+    ----------
+    image
+        A path to what Pillow reads (PNG, JPEG, TIFF, ...), turned as its EXIF orientation says; a Pillow image; an
+        array ``(rows, cols)`` or ``(rows, cols, 1 | 3 | 4)``, channels last as images are; or a torch tensor
+        ``(rows, cols)`` or ``(c, rows, cols)``, channels first as torch's are. The values of arrays and tensors
+        are taken as they are.
+    colour
+        ``"RGB"``: three channels, a grey picture three times. ``"grey"``: one, its luma. None: as it is.
+
+    Raises
+    ------
+    GlasError
+        No such file, not a picture, damaged, several frames, transparent pixels, more than 8 bits a channel in a
+        file, another shape, or values that are not finite.
+    """
+    if colour not in (None, "RGB", "grey"):
+        raise GlasError(f'colour must be "RGB", "grey" or None, got {colour!r}')
+    name, digest = "the picture", None
+    if isinstance(image, str | os.PathLike):
+        name = str(image)
+        data, digest = _read(Path(image)), file_sha256(Path(image))
+    elif isinstance(image, Image.Image):
+        data = _channels(_plain(image, name), name)
+    elif isinstance(image, torch.Tensor):
+        data = _first(image.detach().cpu().numpy(), name)
+    elif isinstance(image, np.ndarray):
+        data = _last(image, name)
+    else:
+        raise GlasError(f"a picture must be a path, a Pillow image, an array or a tensor, got {type(image).__name__}")
+    if not np.isfinite(data).all():
+        raise GlasError(f"a picture must hold finite values, {name} of {data.shape} does not")
+    if digest is None:
+        digest = hashlib.sha256(repr(data.shape).encode() + data.tobytes()).hexdigest()
+    return Picture(_coloured(data, colour, name), name, digest)
+
+
+def resize(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """``(k, rows, cols)`` to ``(k, *size)``: bilinear between pixel centres, over the pixel's width when it shrinks."""
+    if values.shape[1:] == size:
+        return values
+    given = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None]
+    resized: np.ndarray = interpolate(given, size, mode="bilinear", align_corners=False, antialias=True)[0].numpy()
+    return resized
+
+
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """``(rows, cols)`` to ``size``: the label at the nearest pixel."""
+    rows, columns = (
+        np.floor((np.arange(n) + 0.5) * old / n).astype(int) for n, old in zip(size, labels.shape, strict=True)
+    )
+    return labels[np.ix_(rows, columns)]
+
+
+def move_points(points: np.ndarray, shape: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """``(m, 2)`` row and column on a picture of ``shape`` to those on it resized; pixel centres are at integers."""
+    if shape == size:
+        return points
+    moved: np.ndarray = (points + 0.5) * (np.array(size) / np.array(shape)) - 0.5
+    return moved
+
+
+def _read(path: Path) -> np.ndarray:
+    if not path.exists():
+        raise GlasError(f"no such file: {path}")
+    if path.is_dir():
+        raise GlasError(f"a picture must be a file, {path} is a folder")
+    try:
+        with Image.open(path) as image:
+            return _channels(_plain(image, str(path)), str(path))
+    except GlasError:
+        raise
+    except UnidentifiedImageError:
+        raise GlasError(f"a picture must be an image Pillow can read, {path} is not") from None
+    except Exception as error:  # whatever a reader trips over
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise GlasError(f"a picture must be complete, {path} is truncated or damaged: {reason}") from None
+
+
+def _plain(image: Image.Image, name: str) -> Image.Image:
+    """Upright, of 8 bits a channel, in one of the modes L, RGB, LA and RGBA."""
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise GlasError(f"a picture must be one frame, {name} has {frames}")
+    if image.mode not in _MODES:
+        raise GlasError(
+            f"a picture must have 8 bits a channel (0 to 255), {name} has Pillow's mode {image.mode}: "
+            "give its values as an array, scaled as the model takes them"
+        )
+    upright = ImageOps.exif_transpose(image)
+    return upright.convert("RGBA" if "transparency" in upright.info else _MODES[image.mode])
+
+
+def _channels(image: Image.Image, name: str) -> np.ndarray:
+    return _last(np.asarray(image), name)
+
+
+def _last(array: np.ndarray, name: str) -> np.ndarray:
+    """Channels last to channels first."""
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):
+        raise GlasError(
+            f"an array must be a picture (rows, cols) or (rows, cols, 1, 3 or 4), channels last, got {array.shape}; "
+            "a torch tensor has its channels first"
+        )
+    if array.shape[2] in (2, 4):
+        alpha = array[..., -1]
+        if not (alpha == alpha.flat[0]).all() or alpha.flat[0] not in (1, 255):
+            raise GlasError(f"a picture must be opaque, {name} has transparent pixels: put it on a background first")
+        array = array[..., :-1]
+    return _first(np.moveaxis(array, -1, 0), name)
+
+
+def _first(array: np.ndarray, name: str) -> np.ndarray:
+    if array.ndim == 2:
+        array = array[None]
+    if array.ndim != 3 or 0 in array.shape:
+        raise GlasError(
+            f"a tensor must be a picture (rows, cols) or (c, rows, cols), channels first, got {array.shape}"
+        )
+    if array.dtype.kind not in "uif":
+        raise GlasError(f"a picture must hold real numbers, {name} holds {array.dtype}")
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _coloured(data: np.ndarray, colour: Any, name: str) -> np.ndarray:
+    if colour == "RGB" and len(data) == 1:
+        return data.repeat(3, axis=0)
+    if colour == "grey" and len(data) == 3:
+        grey: np.ndarray = np.tensordot(_LUMA, data, axes=1)[None]
+        return grey
+    if colour is not None and len(data) not in (1, 3):
+        raise GlasError(f'colour="{colour}" is of grey and colour pictures, {name} has {len(data)} channels')
+    return data

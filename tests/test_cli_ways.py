@@ -1,0 +1,101 @@
+"""The ways of asking, from the command line: options reach `explain_img`, bad ones end in one line."""
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from glas3d import cli
+from tests import bundles
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return bundles.write(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scans") / "sub-07_T1w.nii.gz"
+    nib.save(bundles.t1(6), path)
+    return path
+
+
+@pytest.fixture
+def explain(capsys, scan, bundle, tmp_path):
+    """Run it on a grid of eight cells: status, what was said, the files' names."""
+
+    def command(*options, look=("--grid", 2)):
+        place = tmp_path / "out"
+        given = ["explain", scan, "--model", bundle, "--target", "AD", "--out", place, *look, *options]
+        status = cli.run([str(one) for one in given])
+        said = capsys.readouterr()
+        return status, said.out + said.err, sorted(p.name for p in place.iterdir()) if place.exists() else []
+
+    return command
+
+
+def test_a_second_class(explain):
+    status, said, names = explain("--versus", "NC")
+    assert status == 0
+    assert "AD over NC" in said
+    assert "sub-07_desc-gridversusNC_label-AD_regions.tsv" in names
+    assert "sub-07_desc-grid_label-NC_regions.tsv" in names
+
+
+def test_several_backgrounds(explain):
+    status, said, names = explain("--background", "0", "blur", "auto")
+    assert status == 0, said
+    assert {f"sub-07_desc-grid{n}_regions.tsv" for n in ("0", "blur", "auto", "consensus")} < set(names)
+    assert "and those of 0, blur, auto" in said
+
+
+def test_places_and_a_mask(explain, tmp_path, scan):
+    pd.DataFrame({"x": [-25.0, 26.0], "y": -20.0, "z": -12.0, "name": ["left", "right"]}).to_csv(
+        tmp_path / "places.tsv", sep="\t", index=False
+    )
+    status, said, names = explain(look=("--coordinates", tmp_path / "places.tsv"))
+    assert status == 0, said
+    assert "sub-07_desc-points_regions.tsv" in names
+    img = nib.load(scan)
+    x = nib.affines.apply_affine(img.affine, np.indices(img.shape).reshape(3, -1).T)[:, 0].reshape(img.shape)
+    nib.save(nib.Nifti1Image((x < 0).astype(np.uint8), img.affine), tmp_path / "left.nii.gz")
+    explain("--mask", tmp_path / "left.nii.gz", look=("--coordinates", tmp_path / "places.tsv"))
+    table = pd.read_csv(tmp_path / "out" / "sub-07_desc-points_regions.tsv", sep="\t")
+    assert table["name"].tolist() == ["left"]
+
+
+def test_a_recursion_with_a_floor(explain):
+    status, said, _ = explain("--recursive", "--floor", "0.99")
+    assert status == 0
+    assert "round 1" in said
+    assert "round 2" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--floor", "0.5"), "--floor ends a recursion: say --recursive too"),
+        (("--recursive", "--floor", "2"), "floor must be a probability below 1, got 2"),
+        (("--covariate", "age"), "--covariate takes name=number, each name once, got 'age'"),
+        (("--covariate", "age=old"), "--covariate takes name=number, each name once, got 'age=old'"),
+        (("--covariate", "age=1", "age=2"), "each name once, got 'age=2'"),
+        (("--covariate", "age=1", "--covariate-reference", "iq=1"), "must be of age, got a reference value for 'iq'"),
+        (("--covariate", "age=1", "--covariate-reference", "age=2"), "states no covariates"),
+        (("--channels", "each"), "channels one by one need two or more"),
+        (("--versus", "NC", "--recursive"), "asked in one way at a time, got versus and recursive"),
+        (("--mask", "nowhere.nii"), "nowhere.nii"),
+        (("--coordinates", "nowhere.tsv"), "look at an atlas, at a grid or at places"),
+        (("--versus", "FTD"), "target must be one of 'NC', 'AD', got 'FTD'"),
+        (("--kernel", "segment"), 'kernel="segment" takes its shape from segments'),
+        (("--background", "0", "nowhere.nii"), "nowhere.nii"),
+        (("--background", "0", "0"), "several backgrounds must be two or more"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_ends_in_one_line(explain, options, message):
+    status, said, names = explain(*options)
+    assert status == 2
+    assert said.count("\n") == 1
+    assert message in said
+    assert names == []
