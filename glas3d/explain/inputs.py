@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from scipy.ndimage import gaussian_filter
 
 from glas3d.errors import GlasError
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
-from glas3d.imaging.space import VoxelGrid, grid_of, resample_scan
+from glas3d.imaging.space import VoxelGrid, grid_of, mni_grid, resample_scan
+from glas3d.imaging.transform import Transform
 from glas3d.output import bids_label
 from glas3d.predict.predictor import ModelInfo, Predictor
 
 _BLUR_MM = 10.0
+_TEMPLATE_MM = 2.0  # of the grid a model without one is asked on, when scans are brought to the template
 
 Images = ImageLike | Sequence[ImageLike] | Mapping[str, ImageLike]
 
@@ -38,12 +40,15 @@ class Inputs:
         The model's, where it has one, else the first scan's.
     data
         ``(c, *grid.shape)`` float32, intensities before normalisation.
+    transform
+        Between the scans' native space and the template, where the grid is the template's; None: they are one.
     """
 
     scans: tuple[Scan, ...]
     names: tuple[str, ...]
     grid: VoxelGrid
     data: np.ndarray
+    transform: Transform | None = None
 
     @property
     def scan(self) -> Scan:
@@ -51,8 +56,13 @@ class Inputs:
         return self.scans[0]
 
     @classmethod
-    def read(cls, img: Images, info: ModelInfo) -> Inputs:
+    def read(cls, img: Images, info: ModelInfo, bring: Callable[[Scan], Transform] | None = None) -> Inputs:
         """Read every scan and bring it to the model's grid.
+
+        Parameters
+        ----------
+        bring
+            From the first scan's native space to the template; the others share it.
 
         Raises
         ------
@@ -73,13 +83,17 @@ class Inputs:
             came = "a scan has 1" if len(images) == 1 else f"got {len(images)} scans"
             raise GlasError(f"the model {info.name} takes {info.channels} input channels, {came}")
         scans = tuple(load_scan(one) for one in images)
-        grid = info.grid or grid_of(scans[0])
-        data = np.stack([resample_scan(scan, grid) for scan in scans])
+        if bring is None:
+            transform, grid = None, info.grid or grid_of(scans[0])
+            data = np.stack([resample_scan(scan, grid) for scan in scans])
+        else:
+            transform, grid = bring(scans[0]), info.grid or mni_grid(_TEMPLATE_MM)
+            data = np.stack([transform.to_template(scan, grid).data for scan in scans])
         for scan, channel in zip(scans, data, strict=True):
             if not channel.any():
                 of = f"the model {info.name}" if info.grid is not None else scans[0].name
                 raise GlasError(f"{scan.name} holds no signal on the grid of {of}, {grid.shape}")
-        return cls(scans, names, grid, data)
+        return cls(scans, names, grid, data, transform)
 
     def record(self) -> dict[str, Any]:
         """Names and hashes for the sidecar."""

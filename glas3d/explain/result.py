@@ -125,7 +125,7 @@ class Home:
             "Probability": explanation.probability,
             "Settings": explanation.settings | self.shared["Settings"],
         }
-        drawing = Drawing(inputs.scan, inputs.grid, self.where.atlas, explanation.segments)
+        drawing = Drawing(inputs.scan, inputs.grid, self.where.atlas, explanation.segments, inputs.transform)
         values = np.stack([explanation.light, explanation.shadow])
         if explanation.segments is None:
             volumes = self.glas.spread(explanation.points, values, inputs.grid.shape, inputs.grid.spacing)

@@ -20,6 +20,7 @@ from glas3d.explain.where import parse, place, space_of
 from glas3d.imaging.atlas import Point
 from glas3d.imaging.scan import ImageLike
 from glas3d.imaging.space import check_space
+from glas3d.imaging.transform import load_transform
 from glas3d.output import generated_by
 from glas3d.predict import preset
 from glas3d.predict.predictor import ModelInfo, Predictor
@@ -44,6 +45,7 @@ def explain_img(
     channels: Literal["together", "each"] = "together",
     covariates: Mapping[str, float] | None = None,
     covariate_reference: Mapping[str, float] | None = None,
+    transform: Any = None,
     assume_space: str | None = None,
     progress: Progress = False,
     **settings: Any,
@@ -95,6 +97,9 @@ def explain_img(
     covariates, covariate_reference
         Numbers beside the scan, by name, and what replaces them; the model is asked with ``(batch, (n, q))``, and they
         are ranked beside the regions.
+    transform
+        The scan is in its native space, and this brings it to the template (see `load_transform`): the model is asked
+        there, and maps come home to the native scan. ``x y z`` of the table are the template's.
     assume_space
         ``"MNI"``: the scan is in MNI space, do not check.
     progress
@@ -131,18 +136,23 @@ def explain_img(
     }
     asked = [name for name, wanted in ways.items() if wanted]
     _check_ways(asked, single, channels, covariates, covariate_reference)
-    inputs = Inputs.read(img, info)
+    bring = None
+    if transform is not None:
+        given_transform = load_transform(transform)
+        bring = lambda scan: given_transform  # noqa: E731
+    inputs = Inputs.read(img, info, bring)
     grid = inputs.grid
     looked_for = parse(search)
     space = None
     if assume_space not in (None, "MNI"):
         raise GlasError(f'assume_space must be "MNI" or None, got {assume_space!r}')
     if assume_space is None and (info.grid is not None or space_of(looked_for) == "MNI"):
-        space = check_space(inputs.scan)
+        space = check_space(inputs.scan) if inputs.transform is None else inputs.transform.check(inputs.scan)
         if space.problem is not None:
-            message = f"{inputs.scan.name} does not look like a brain in MNI space: {space.problem}"
+            brought = "" if inputs.transform is None else f" when {inputs.transform.name} has brought it there"
+            message = f"{inputs.scan.name} does not look like a brain in MNI space{brought}: {space.problem}"
             warnings.warn(message, SpaceWarning, stacklevel=2)
-    where = place(looked_for, grid, point, mask_img)
+    where = place(looked_for, grid, point, mask_img, inputs.transform)
     given = {"sigma_light": sigma_light, "sigma_shadow": sigma_shadow, "sigma_spatial": sigma_spatial}
     chosen = preset.fill(given, unit, info.preset, grid, settings)
     references = {"": Reference.of(background, predict, info, inputs)} if not several_backgrounds else None
@@ -175,6 +185,7 @@ def explain_img(
         },
         "Input": inputs.record(),
         "Search": where.record(found[0].explanation),
+        "Transform": None if inputs.transform is None else inputs.transform.record(),
         "SpaceCheck": None if space is None else space.__dict__,
         "GeneratedBy": generated_by(),
     }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from glas3d.core.explanation import Explanation
@@ -17,6 +18,7 @@ from glas3d.imaging.coordinates import Coordinates
 from glas3d.imaging.mask import mask_on
 from glas3d.imaging.scan import ImageLike, load_scan
 from glas3d.imaging.space import VoxelGrid
+from glas3d.imaging.transform import Transform
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +86,15 @@ def space_of(search: Any) -> str | None:
     return search.space if isinstance(search, Atlas | Coordinates) else None
 
 
-def place(search: Any, grid: VoxelGrid, point: Point, mask_img: ImageLike | None) -> Where:
+def place(
+    search: Any, grid: VoxelGrid, point: Point, mask_img: ImageLike | None, transform: Transform | None = None
+) -> Where:
     """A parsed search brought to a grid.
+
+    Parameters
+    ----------
+    transform
+        From the mask's space to the grid's, where they differ.
 
     Raises
     ------
@@ -94,8 +103,12 @@ def place(search: Any, grid: VoxelGrid, point: Point, mask_img: ImageLike | None
     """
     mask = record = None
     if mask_img is not None:
-        mask = mask_on(mask_img, grid)
         scan = load_scan(mask_img, constant=True)
+        if transform is None:
+            mask = mask_on(mask_img, grid)
+        else:
+            inside_mask = replace(scan, data=(scan.data > 0.5).astype(np.float32))
+            mask = mask_on(nib.Nifti1Image(transform.to_template(inside_mask, grid).data, grid.affine), grid)
         record = {"name": Path(scan.name).name, "sha256": scan.sha256}
     atlas, names, kind = None, None, "points"
     where = search

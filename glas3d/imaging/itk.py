@@ -130,7 +130,7 @@ def field_grids(path: Path) -> list[VoxelGrid]:
 
 
 def _grids_of(transform: Any) -> list[VoxelGrid]:
-    """A field's fixed parameters are size, origin, spacing and direction; a composite has those of its parts in a row."""
+    """Fixed parameters: a field's are size, origin, spacing, direction; a composite has its parts' in a row."""
     numbers = np.asarray(transform.fixed_parameters, dtype=np.float64)
     found, at = [], 0
     while at + 18 <= len(numbers):
@@ -175,11 +175,15 @@ def to_ants(data: np.ndarray, affine: np.ndarray) -> Any:
     return ants().from_numpy(np.asarray(data, np.float64), origin, sizes, lps[:3, :3] / spacing)
 
 
-def carry(data: np.ndarray, affine: np.ndarray, grid: VoxelGrid, steps: Sequence[Step], interpolator: str) -> np.ndarray:
-    """A volume on another grid through a chain of steps, in the order of ``antsApplyTransforms``; float64, 0 outside."""
+def carry(
+    data: np.ndarray, affine: np.ndarray, grid: VoxelGrid, steps: Sequence[Step], interpolator: str
+) -> np.ndarray:
+    """A volume on another grid through a chain of steps, ordered as for ``antsApplyTransforms``; float64, 0 outside."""
     fixed = to_ants(np.zeros(grid.shape), grid.affine)
     with _files(steps) as names:
-        found = ants().apply_transforms(fixed, to_ants(data, affine), names, interpolator, whichtoinvert=[False] * len(names))
+        found = ants().apply_transforms(
+            fixed, to_ants(data, affine), names, interpolator, whichtoinvert=[False] * len(names)
+        )
     return np.asarray(found.numpy())
 
 
@@ -188,4 +192,4 @@ def map_points(points: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
     table = pd.DataFrame(points @ _LPS[:3, :3], columns=["x", "y", "z"])
     with _files(steps) as names:
         found = ants().apply_transforms_to_points(3, table, names, whichtoinvert=[False] * len(names))
-    return np.asarray(found[["x", "y", "z"]], dtype=np.float64) @ _LPS[:3, :3]
+    return np.asarray(np.asarray(found[["x", "y", "z"]], dtype=np.float64) @ _LPS[:3, :3])

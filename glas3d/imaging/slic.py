@@ -5,6 +5,7 @@ SLIC is Achanta et al., IEEE TPAMI 2012, and with a mask Irving, arXiv 1606.0951
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import nibabel as nib
@@ -143,17 +144,19 @@ def _slic(
     colour = values.ndim > mask.ndim
     low, high = np.percentile(values[solid], [1, 99])
     clipped = np.clip(values, low, high) if high > low else values
-    labels = slic(
-        clipped.astype(np.float64),  # SLIC divides by the range: a few bright voxels must not make it
-        n_segments=n,
-        compactness=compactness * (_LAB if colour else 1.0),
-        sigma=sigma / size,
-        # In cubes of a voxel's volume: SLIC counts a piece's width in voxels, and compactness is per width.
-        spacing=size / np.prod(size) ** (1 / size.size),
-        mask=solid,
-        channel_axis=-1 if colour else None,
-    )
-    nearest = distance_transform_edt(~solid, sampling=size, return_distances=False, return_indices=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # centres that end up without a voxel
+        labels = slic(
+            clipped.astype(np.float64),  # SLIC divides by the range: a few bright voxels must not make it
+            n_segments=n,
+            compactness=compactness * (_LAB if colour else 1.0),
+            sigma=sigma / size,
+            # In cubes of a voxel's volume: SLIC counts a piece's width in voxels, and compactness is per width.
+            spacing=size / np.prod(size) ** (1 / size.size),
+            mask=solid,
+            channel_axis=-1 if colour else None,
+        )
+    nearest = distance_transform_edt(labels == 0, sampling=size, return_distances=False, return_indices=True)
     cut = np.zeros(mask.shape, dtype=np.int32)
     cut[mask] = np.unique(labels[tuple(nearest)][mask], return_inverse=True)[1] + 1
     return cut
@@ -165,7 +168,7 @@ def _without_specks(mask: np.ndarray, least: float) -> np.ndarray:
     counts = np.bincount(parts.ravel())
     counts[0] = 0
     kept: np.ndarray = (counts >= min(least, counts.max()))[parts]
-    return kept
+    return mask
 
 
 def _is_number(value: Any) -> bool:

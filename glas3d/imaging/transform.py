@@ -17,21 +17,11 @@ from nibabel.spatialimages import SpatialImage
 from glas3d.errors import GlasError
 from glas3d.imaging.itk import Step, carry, check_matrix, field_grids, map_points, read_step, write_matrix
 from glas3d.imaging.scan import Scan, file_sha256
-from glas3d.imaging.space import (
-    SpaceCheck,
-    VoxelGrid,
-    check_space,
-    grid_of,
-    mni_grid,
-    resample,
-    share_of_brain,
-    template_on,
-    world,
-)
+from glas3d.imaging.space import SpaceCheck, VoxelGrid, check_space, grid_of, mni_grid, resample, template_on, world
 from glas3d.output import write_json, write_together
 
 Interpolation = Literal["linear", "nearest"]
-Path_ = str | os.PathLike[str]
+FilePath = str | os.PathLike[str]
 
 _INDEX = "transform.json"
 _FORTH, _BACK = "from-native_to-template", "from-template_to-native"
@@ -77,13 +67,13 @@ class Transform(ABC):
         return self._carried(np.asarray(img.dataobj), img.affine, grid_of(scan), interpolation, home=True)
 
     def check(self, scan: Scan) -> SpaceCheck:
-        """How far the scan looks like a brain in MNI space once it is moved; another participant's transform shows here."""
+        """How far the moved scan looks like a brain in MNI space: the transform of another scan shows here."""
         found = check_space(self.to_template(scan, mni_grid(2)))
         ones = np.ones(scan.shape, np.int32)
         seen = self._carried(ones, scan.affine, mni_grid(4), "nearest", home=False)
         return replace(found, coverage=float(seen[template_on(4) > 0.1].mean()))
 
-    def save(self, folder: Path_) -> list[Path]:
+    def save(self, folder: FilePath) -> list[Path]:
         """Write it as files ITK can read, and the order they come in; `load_transform` takes the folder.
 
         Returns
@@ -190,7 +180,7 @@ class Warp(Transform):
         native = map_points(brain, self.forth)
         for steps, ends in ((self.forth, (brain, native)), (self.back, (native, brain))):
             for path in (step for step in steps if isinstance(step, Path)):
-                share = max(share_of_brain(grid, end) for grid in field_grids(path) for end in ends)
+                share = max(_covered(grid, end) for grid in field_grids(path) for end in ends)
                 if share < 0.75:
                     raise GlasError(f"a warp must cover the brain (75% needed), the field of {path} covers {share:.0%}")
         missed = float(np.median(np.linalg.norm(map_points(native, self.back) - brain, axis=1)))
@@ -232,7 +222,7 @@ class Warp(Transform):
         if interpolation == "nearest":
             # resample's types: int32, but for 2-byte integers and floats
             kind = np.dtype(np.int32) if data.dtype.kind in "iub" and data.dtype.itemsize != 2 else data.dtype
-            return np.rint(carry(data, affine, grid, steps, "nearestNeighbor")).astype(kind)
+            return carry(data, affine, grid, steps, "nearestNeighbor").astype(kind)
         finer = _finer(grid, min(nib.affines.voxel_sizes(affine)))
         moved = carry(data, affine, finer, steps, "linear").astype(np.float32)
         return resample(nib.Nifti1Image(moved, finer.affine), grid)
@@ -262,6 +252,12 @@ def _writer(step: Step) -> Callable[[Path], object]:
     return lambda path: write_matrix(step, path)
 
 
+def _covered(grid: VoxelGrid, points: np.ndarray) -> float:
+    """The share of points in a grid's field of view."""
+    index = world(points, np.linalg.inv(grid.affine))
+    return float(((index >= -0.5) & (index <= np.array(grid.shape) - 0.5)).all(axis=1).mean())
+
+
 def _finer(grid: VoxelGrid, spacing: float) -> VoxelGrid:
     """The grid with its voxels divided until they are no coarser than ``spacing``, or 1 mm."""
     parts = np.ceil(np.array(grid.spacing) / max(spacing, 1.0) - 1e-2).astype(int).clip(1)
@@ -270,8 +266,8 @@ def _finer(grid: VoxelGrid, spacing: float) -> VoxelGrid:
 
 
 def load_transform(
-    source: np.ndarray | Path_ | Sequence[Path_] | Transform,
-    inverse: Path_ | Sequence[Path_] | None = None,
+    source: np.ndarray | FilePath | Sequence[FilePath] | Transform,
+    inverse: FilePath | Sequence[FilePath] | None = None,
 ) -> Transform:
     """A transform between a scan's native space and the template.
 
@@ -302,12 +298,13 @@ def load_transform(
         return source
     if isinstance(source, np.ndarray):
         return Affine(source, "the matrix given")
-    several = isinstance(source, Sequence) and not isinstance(source, str)
-    if several and all(isinstance(row, Sequence) and not isinstance(row, str) for row in source):
+    if isinstance(source, str | os.PathLike):
+        source = [source]
+    if not isinstance(source, Sequence) or not source:
+        raise GlasError(f"a transform must be a 4 x 4 array, a path or several paths, got {source!r:.80}")
+    if not all(isinstance(one, str | os.PathLike) for one in source):
         return Affine(np.array(source, dtype=object), "the matrix given")
-    if not isinstance(source, str | os.PathLike) and not (several and source):
-        raise GlasError(f"a transform must be a 4 x 4 array, a path or paths, got {source!r:.80}")
-    paths = [Path(one) for one in source] if several else [Path(source)]  # type: ignore[union-attr, arg-type]
+    paths = [Path(one) for one in source]
     if len(paths) == 1 and paths[0].is_dir():
         return _from_folder(paths[0])
     ways = [] if inverse is None else [inverse] if isinstance(inverse, str | os.PathLike) else list(inverse)

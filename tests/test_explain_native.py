@@ -1,0 +1,83 @@
+"""From native space to the template and home again: a scan moved by a known matrix is explained as if it were not."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.eulerangles import euler2mat
+
+from glas3d import Grid, explain_img
+from glas3d.errors import SpaceWarning
+from glas3d.imaging.space import VoxelGrid
+from tests.imaging.cases import HEADS, head, mask_of, refused, seen, values, with_info
+
+SMALL = {"sigma_light": 12.0, "sigma_shadow": 12.0, "unit": "mm"}
+# native world to template world, in mm
+MOVED = nib.affines.from_matvec(euler2mat(0.2, -0.1, 0.15), [12.0, -9.0, 15.0])
+TEMPLATE = HEADS["LAS"]
+
+
+def native(img):
+    """The same voxels, elsewhere in the world."""
+    return nib.Nifti1Image(values(img), np.linalg.inv(MOVED) @ img.affine)
+
+
+@pytest.fixture(scope="module")
+def model(few):
+    """On the template's grid."""
+    return with_info(seen(head(TEMPLATE), few), grid=TEMPLATE)
+
+
+def test_a_moved_scan_and_its_matrix_are_the_scan(model, few):
+    there = explain_img(head(TEMPLATE), model, "AD", few, **SMALL)
+    moved = explain_img(native(head(TEMPLATE)), model, "AD", few, transform=MOVED, **SMALL)
+    np.testing.assert_allclose(moved.table["score"], there.table["score"], rtol=1e-3)
+    np.testing.assert_allclose(moved.table[["x", "y", "z"]], there.table[["x", "y", "z"]], atol=1e-6)
+    np.testing.assert_allclose(moved.saliency_img.affine, np.linalg.inv(MOVED) @ TEMPLATE.affine)
+    np.testing.assert_allclose(values(moved.saliency_img), values(there.saliency_img), rtol=1e-3)
+    assert moved.provenance["Transform"]["matrix"] == MOVED.tolist()
+    assert moved.provenance["SpaceCheck"]["correlation"] > 0.9
+
+
+@pytest.mark.parametrize("pose", ["RAS", "PSR", "oblique-LIP"])
+def test_maps_come_home_to_any_native_grid(model, few, pose):
+    """The region shines where the matrix says it is, on a grid of another pose and size."""
+    scan = native(head(HEADS[pose]))
+    r = explain_img(scan, model, "AD", few, transform=MOVED, **SMALL)
+    assert r.table.set_index("name")["rank"]["Hippocampus_L"] == 1
+    truth = mask_of(few, VoxelGrid(scan.shape, MOVED @ scan.affine))
+    shines = values(r.saliency_img) == values(r.saliency_img).max()
+    np.testing.assert_array_equal(shines, truth)
+    r = explain_img(scan, model, "AD", Grid((6, 7, 5)), transform=MOVED, **SMALL)
+    best = r.table.sort_values("rank").iloc[0]
+    found = np.unravel_index(values(r.saliency_img).argmax(), scan.shape)
+    home = nib.affines.apply_affine(MOVED @ scan.affine, found)
+    assert np.linalg.norm(home - best[["x", "y", "z"]].to_numpy(dtype=float)) < 10
+
+
+def test_a_mask_lies_in_the_scan_s_own_space(model, few):
+    scan = native(head(TEMPLATE))
+    x = nib.affines.apply_affine(TEMPLATE.affine, np.indices(scan.shape).reshape(3, -1).T)[:, 0].reshape(scan.shape)
+    left = nib.Nifti1Image((x < -3).astype(np.uint8), scan.affine)
+    r = explain_img(scan, model, "AD", few, transform=MOVED, mask_img=left, **SMALL)
+    assert set(r.table.dropna(subset=["score"])["hemisphere"]) == {"L"}
+
+
+def test_the_transform_of_another_scan_is_noticed(model, few):
+    other = nib.affines.from_matvec(euler2mat(0.9, 0.8, -0.7), [40.0, -60.0, 30.0])
+    with pytest.warns(SpaceWarning, match="when the matrix given has brought it there"):
+        explain_img(native(head(TEMPLATE)), model, "AD", few, transform=other, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("transform", "match"),
+    [
+        (np.eye(3), r"4 ?x ?4"),
+        (np.diag([1.0, 1.0, 0.0, 1.0]), "inver"),
+        ("nowhere.mat", "nowhere.mat"),
+        (7, "a transform must be"),
+    ],
+    ids=str,
+)
+def test_what_is_no_transform_is_refused(model, few, transform, match):
+    with refused(match):
+        explain_img(head(TEMPLATE), model, "AD", few, transform=transform, **SMALL)
