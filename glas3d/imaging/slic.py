@@ -168,7 +168,7 @@ def _without_specks(mask: np.ndarray, least: float) -> np.ndarray:
     counts = np.bincount(parts.ravel())
     counts[0] = 0
     kept: np.ndarray = (counts >= min(least, counts.max()))[parts]
-    return mask
+    return kept
 
 
 def _is_number(value: Any) -> bool:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glas3d.core.search import Grid, Segments, paint, resolve
+from glas3d.core.search import Grid, Segments, inside, paint, resolve
 from tests.core import oracle
 from tests.core.cases import POINTS, SHAPES, atlas, refused
 
@@ -156,3 +156,104 @@ def test_points_may_lie_anywhere_in_the_outer_voxels():
 def test_resolve_refuses(search, match):
     with refused(match):
         resolve(search, (7, 9))
+
+
+# A mask: where to look at all.
+
+
+def look(shape, seed=0):
+    """Half of the voxels, at random."""
+    return np.random.default_rng(seed).random(shape) < 0.5
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=str)
+def test_grid_points_outside_of_a_mask_are_left_out(shape):
+    mask = look(shape)
+    for k in (3, shape, (2, *shape[1:])):
+        everywhere = oracle.grid(k, shape)
+        points, segments = resolve(Grid(k), shape, mask)
+        kept = [p for p in everywhere if mask[tuple(int(v) for v in np.rint(p))]]
+        assert segments is None
+        assert 0 < len(kept) < len(everywhere)
+        np.testing.assert_allclose(points, kept)
+
+
+def test_points_are_read_at_the_nearest_voxel_of_the_volume():
+    mask = np.zeros((7, 9), dtype=bool)
+    mask[6, 0] = mask[3, 4] = True
+    points = np.array([[6.5, -0.5], [5.4, 0.0], [2.6, 4.4], [3.0, 4.6], [-0.5, 8.5]])
+    assert inside(points, mask).tolist() == [True, False, True, False, False]
+    assert np.array_equal(resolve(points, (7, 9), mask)[0], points[[0, 2]])
+
+
+@pytest.mark.parametrize("point", ["centroid", "medoid"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=str)
+def test_segments_are_cut_by_a_mask(shape, point):
+    labels, mask = atlas(shape), np.zeros(shape, dtype=bool)
+    mask[4:] = True  # part of 7, all of 41, nothing of 300
+    points, segments = resolve(Segments.from_labels(labels, [300, 41, 7], point=point), shape, mask)
+    assert segments.index.tolist() == [41, 7]
+    assert points is segments.points
+    cut = np.where(mask, labels, 0)
+    assert np.array_equal(segments.labels, cut)
+    index, centroids = oracle.centroids(cut)
+    assert index == [7, 41]
+    if point == "centroid":
+        np.testing.assert_allclose(points, centroids[::-1])
+    else:
+        assert [cut[tuple(int(v) for v in p)] for p in points] == [41, 7]
+        assert np.array_equal(points, Segments.from_labels(cut, [41, 7], point=point).points)
+    assert segments.n_voxels.tolist() == [(cut == 41).sum(), (cut == 7).sum()]
+    assert (segments.paint(np.array([2.0, 3.0]))[~mask] == 0).all()
+
+
+def test_a_segment_a_mask_leaves_whole_keeps_its_point():
+    labels = atlas((7, 9))
+    given = Segments(labels, np.array([7, 41]), np.array([[4.0, 3.0], [6.25, 5.0]]))
+    points, _ = resolve(given, (7, 9), labels == 41)
+    assert points.tolist() == [[6.25, 5.0]]
+    points, segments = resolve(given, (7, 9), np.ones((7, 9), dtype=bool))
+    assert np.array_equal(points, given.points)
+    assert np.array_equal(segments.labels, labels)
+
+
+def test_a_segment_whose_label_is_0_does_not_grow_by_a_mask():
+    labels = atlas((7, 9))
+    mask = labels != 7
+    _, segments = resolve(Segments.from_labels(labels, [0, 7, 41]), (7, 9), mask)
+    assert segments.index.tolist() == [0, 41]
+    assert segments.n_voxels.tolist() == [(labels == 0).sum(), (labels == 41).sum()]
+
+
+def test_a_label_volume_meets_a_mask_too():
+    labels = atlas((7, 9))
+    points, segments = resolve(labels, (7, 9), (labels == 7).astype(np.float32))
+    assert segments.index.tolist() == [7]
+    np.testing.assert_allclose(points, oracle.centroids(labels)[1][:1])
+
+
+@pytest.mark.parametrize("search", [Grid(3), [[3, 4], [0, 8]], atlas((7, 9))], ids=["grid", "points", "labels"])
+@pytest.mark.parametrize(
+    ("mask", "match"),
+    [
+        (np.ones((9, 7), dtype=bool), r"on the volume's grid: mask \(9, 7\), volume \(7, 9\)"),
+        (np.ones((1, 7, 9), dtype=bool), r"mask \(1, 7, 9\), volume \(7, 9\)"),
+        (np.zeros((7, 9), dtype=bool), r"must hold a voxel to look at, the one of \(7, 9\) is empty"),
+        (np.full((7, 9), 0.5), "True or 1 where to look, else False or 0; it holds other float64 values"),
+        (np.full((7, 9), np.nan), "it holds other float64 values"),
+        (atlas((7, 9)), "it holds other int16 values"),
+        (np.full((7, 9), "yes"), "it holds other <U3 values"),
+    ],
+)
+def test_a_bad_mask_is_refused(search, mask, match):
+    with refused(match):
+        resolve(search, (7, 9), mask)
+
+
+def test_a_mask_without_anything_to_look_at_is_refused():
+    mask = np.zeros((7, 9), dtype=bool)
+    mask[2, 8] = True
+    with refused("none of 4 search points lies in the mask of 1 voxels"):
+        resolve(Grid(2), (7, 9), mask)
+    with refused("no segment lies in the mask of 1 voxels"):
+        resolve(atlas((7, 9)), (7, 9), mask)
