@@ -60,6 +60,9 @@ def test_a_mask_lies_in_the_scan_s_own_space(model, few):
     left = nib.Nifti1Image((x < -3).astype(np.uint8), scan.affine)
     r = explain_img(scan, model, "AD", few, transform=MOVED, mask_img=left, **SMALL)
     assert set(r.table.dropna(subset=["score"])["hemisphere"]) == {"L"}
+    shown = np.asarray(r.light_img.dataobj) > 0
+    assert shown.any()
+    assert not shown[x >= -3].any()
 
 
 def test_the_transform_of_another_scan_is_noticed(model, few):

@@ -335,6 +335,10 @@ def test_a_mask_leaves_out_what_is_not_in_it(scan, sided, few):
     assert set(asked["hemisphere"]) == {"L"}
     assert len(atlas.table) == len(few.table)
     assert atlas.provenance["Search"]["mask"]["sha256"]
+    coarse = with_info(lambda batch: torch.full((len(batch), 2), 0.5), grid=head_grid("RAS", mm=9.0))
+    painted = explain_img(scan, coarse, "AD", few, mask_img=left, **SMALL).light_img
+    assert values(painted).any()
+    assert not values(painted)[world_x(scan) >= 0].any()
     places = Coordinates([[-25, -21, -10], [27, 6, 2]], ["here", "there"])
     assert explain_img(scan, sided, "AD", places, mask_img=left, **SMALL).table["name"].tolist() == ["here"]
 

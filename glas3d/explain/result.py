@@ -125,7 +125,9 @@ class Home:
             "Probability": explanation.probability,
             "Settings": explanation.settings | self.shared["Settings"],
         }
-        drawing = Drawing(inputs.scan, inputs.grid, self.where.atlas, explanation.segments, inputs.transform)
+        drawing = Drawing(
+            inputs.scan, inputs.grid, self.where.atlas, explanation.segments, inputs.transform, self.where.mask_home
+        )
         values = np.stack([explanation.light, explanation.shadow])
         if explanation.segments is None:
             volumes = self.glas.spread(explanation.points, values, inputs.grid.shape, inputs.grid.spacing)

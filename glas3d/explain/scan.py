@@ -19,7 +19,7 @@ from glas3d.explain.result import Home, ScanExplanation
 from glas3d.explain.where import parse, place, space_of
 from glas3d.imaging.atlas import Point
 from glas3d.imaging.scan import ImageLike
-from glas3d.imaging.space import check_space
+from glas3d.imaging.space import check_space, grid_of
 from glas3d.imaging.transform import load_transform
 from glas3d.output import generated_by
 from glas3d.predict import preset
@@ -152,7 +152,7 @@ def explain_img(
             brought = "" if inputs.transform is None else f" when {inputs.transform.name} has brought it there"
             message = f"{inputs.scan.name} does not look like a brain in MNI space{brought}: {space.problem}"
             warnings.warn(message, SpaceWarning, stacklevel=2)
-    where = place(looked_for, grid, point, mask_img, inputs.transform)
+    where = place(looked_for, grid, point, mask_img, grid_of(inputs.scan), inputs.transform)
     given = {"sigma_light": sigma_light, "sigma_shadow": sigma_shadow, "sigma_spatial": sigma_spatial}
     chosen = preset.fill(given, unit, info.preset, grid, settings)
     references = {"": Reference.of(background, predict, info, inputs)} if not several_backgrounds else None

@@ -33,8 +33,8 @@ class Where:
         The regions it is about, where it is.
     names
         Of its points, where they have any.
-    mask
-        Booleans on the grid, or None.
+    mask, mask_home
+        Booleans on the grid, and on the scan's own; None: everywhere.
     kind
         How files call it when there is no atlas, such as ``"grid"``.
     space
@@ -45,6 +45,7 @@ class Where:
     atlas: Atlas | None
     names: tuple[str, ...] | None
     mask: np.ndarray | None
+    mask_home: np.ndarray | None
     mask_record: dict[str, Any] | None
     kind: str
     space: str | None
@@ -87,12 +88,19 @@ def space_of(search: Any) -> str | None:
 
 
 def place(
-    search: Any, grid: VoxelGrid, point: Point, mask_img: ImageLike | None, transform: Transform | None = None
+    search: Any,
+    grid: VoxelGrid,
+    point: Point,
+    mask_img: ImageLike | None,
+    home: VoxelGrid,
+    transform: Transform | None = None,
 ) -> Where:
     """A parsed search brought to a grid.
 
     Parameters
     ----------
+    home
+        The scan's own grid.
     transform
         From the mask's space to the grid's, where they differ.
 
@@ -101,7 +109,7 @@ def place(
     GlasError
         It does not lie on the grid, or nothing of it lies in the mask.
     """
-    mask = record = None
+    mask = mask_home = record = None
     if mask_img is not None:
         scan = load_scan(mask_img, constant=True)
         if transform is None:
@@ -109,6 +117,7 @@ def place(
         else:
             inside_mask = replace(scan, data=(scan.data > 0.5).astype(np.float32))
             mask = mask_on(nib.Nifti1Image(transform.to_template(inside_mask, grid).data, grid.affine), grid)
+        mask_home = mask_on(mask_img, home)
         record = {"name": Path(scan.name).name, "sha256": scan.sha256}
     atlas, names, kind = None, None, "points"
     where = search
@@ -123,4 +132,4 @@ def place(
             where, names = where[kept], tuple(names[i] for i in kept)
     elif isinstance(search, Grid):
         kind = "grid"
-    return Where(where, atlas, names, mask, record, kind, space_of(search))
+    return Where(where, atlas, names, mask, mask_home, record, kind, space_of(search))

@@ -23,6 +23,8 @@ class Drawing:
         In the scan's own world, or in the template's when there is a ``transform``, like the atlas.
     transform
         Brings both home.
+    mask
+        On the scan's own grid: what of the segments was looked at.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class Drawing:
         atlas: Atlas | None,
         segments: Segments | None,
         transform: Transform | None = None,
+        mask: np.ndarray | None = None,
     ) -> None:
         self._scan, self._grid, self._segments, self._transform = scan, grid, segments, transform
         self._there = transform is None and grid_of(scan).same_as(grid)
@@ -40,6 +43,8 @@ class Drawing:
             if not self._there:
                 own = nib.Nifti1Image(self._labels, grid.affine)
                 self._labels = self._home(own if atlas is None else atlas.labels_img, "nearest")
+            if mask is not None:
+                self._labels = np.where(mask, self._labels, 0)
 
     def segments(self, values: np.ndarray, which: np.ndarray | None = None) -> nib.Nifti1Image:
         """Values of all segments, or of ``which`` of them."""
