@@ -65,6 +65,28 @@ def test_places_and_a_mask(explain, tmp_path, scan):
     assert table["name"].tolist() == ["left"]
 
 
+def test_a_scan_of_native_space(explain, tmp_path, scan, bundle, capsys):
+    """Moved by a matrix that is given: the same table; by none, or another's: refused."""
+    matrix = nib.affines.from_matvec(np.eye(3), [40.0, -35.0, 30.0])
+    img = nib.load(scan)
+    moved = tmp_path / "sub-07_desc-moved_T1w.nii.gz"
+    nib.save(nib.Nifti1Image(np.asarray(img.dataobj), np.linalg.inv(matrix) @ img.affine), moved)
+    np.savetxt(tmp_path / "matrix.txt", matrix)
+    np.savetxt(tmp_path / "other.txt", matrix @ matrix)
+    tables = []
+    for given, more in ((scan, ()), (moved, ("--transform", tmp_path / "matrix.txt"))):
+        place = tmp_path / given.name.split(".")[0]
+        asked = ["explain", given, "--model", bundle, "--target", "AD", "--grid", 2, "--out", place, *more]
+        assert cli.run([str(one) for one in asked]) == 0, capsys.readouterr().err
+        tables.append(pd.read_csv(next(place.glob("*.tsv")), sep="\t"))
+    pd.testing.assert_frame_equal(*tables, rtol=1e-3)
+    capsys.readouterr()
+    for more in ((), ("--transform", tmp_path / "other.txt")):
+        asked = ["explain", moved, "--model", bundle, "--target", "AD", "--grid", 2, "--out", tmp_path / "no", *more]
+        assert cli.run([str(one) for one in asked]) == 2
+        assert "does not look like a brain in MNI space" in capsys.readouterr().err
+
+
 def test_a_recursion_with_a_floor(explain):
     status, said, _ = explain("--recursive", "--floor", "0.99")
     assert status == 0
@@ -85,6 +107,8 @@ def test_a_recursion_with_a_floor(explain):
         (("--channels", "each"), "channels one by one need two or more"),
         (("--versus", "NC", "--recursive"), "asked in one way at a time, got versus and recursive"),
         (("--mask", "nowhere.nii"), "nowhere.nii"),
+        (("--transform", "nowhere.mat"), "nowhere.mat"),
+        (("--inverse", "nowhere.mat"), "--inverse is the way home of a --transform: give that too"),
         (("--coordinates", "nowhere.tsv"), "look at an atlas, at a grid or at places"),
         (("--versus", "FTD"), "target must be one of 'NC', 'AD', got 'FTD'"),
         (("--kernel", "segment"), 'kernel="segment" takes its shape from segments'),

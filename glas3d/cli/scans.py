@@ -41,6 +41,8 @@ def explain(
     batch_size: int | None = None,
     recursive: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     floor: float | None = None,
+    transform: Annotated[tuple[Path, ...], _SEVERAL] = (),
+    inverse: Annotated[tuple[Path, ...], _SEVERAL] = (),
     assume_space: Literal["MNI"] | None = None,
     activation: Literal["softmax", "sigmoid", "none"] | None = None,
 ) -> None:
@@ -103,6 +105,11 @@ def explain(
         With two classes the paper's rule may go on after the evidence is gone: see --floor.
     floor
         End the recursion once the probability has fallen to this, such as 0.5.
+    transform
+        The scan is in its native space, and this brings it to the template; maps come home. A 4 x 4 matrix as text
+        (native to template, mm), or ITK or ANTs files in the order of antsApplyTransforms.
+    inverse
+        The way home of each warp, where its file does not lie beside it.
     assume_space
         The scan is in this space: do not check.
     activation
@@ -111,6 +118,7 @@ def explain(
     from glas3d.core.search import Grid
     from glas3d.explain import ScanExplanation, explain_img
     from glas3d.imaging.coordinates import Coordinates
+    from glas3d.imaging.transform import load_transform
     from glas3d.predict.bundle import load_model
 
     if not scan:
@@ -127,6 +135,9 @@ def explain(
     else:
         where = Coordinates.from_file(coordinates, space="MNI") if coordinates else named_atlas(atlas or "AAL")
     others: dict[str, Any] = {"kernel": kernel, "distance": distance, "fusion": fusion, "gamma": gamma}
+    if inverse and not transform:
+        raise GlasError("--inverse is the way home of a --transform: give that too")
+    bring = load_transform(transform, inverse or None) if transform else None
     predict = load_model(model, activation=activation)
     with progress("forwards") as tick:
         result = explain_img(
@@ -136,6 +147,7 @@ def explain(
             where,
             versus=None if versus is None else _class(versus),
             mask_img=mask,
+            transform=bring,
             scales=scales or None,
             channels=channels,
             covariates=_named(covariate, "--covariate"),
