@@ -58,7 +58,12 @@ class Settings:
             raise GlasError(f"gamma must be 0 or a positive number, got {self.gamma!r}")
         for name, least in (("batch_size", 1), ("channel", 0)):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            if value is None:
+                continue
+            if isinstance(value, np.integer):
+                value = int(value)
+                object.__setattr__(self, name, value)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise GlasError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
@@ -127,6 +132,8 @@ def contrast(one: Explanation, other: Explanation) -> Explanation:
         raise GlasError(f"a contrast is of two classes at the same points, got {one!r} and {other!r}")
     drop = one.drop - other.drop
     covariates = None
+    if (one.covariates is None) != (other.covariates is None):
+        raise GlasError("a contrast is of two classes from the same forwards, one of the two has no covariates")
     if one.covariates is not None and other.covariates is not None:
         a, b = one.covariates, other.covariates
         own = a.drop - b.drop
@@ -139,5 +146,6 @@ def contrast(one: Explanation, other: Explanation) -> Explanation:
         drop=drop,
         score=one.score - other.score,
         saliency=one.saliency - other.saliency,
+        settings=one.settings | {"against": other.target},
         covariates=covariates,
     )

@@ -198,6 +198,8 @@ class GLAS:
             raise GlasError(f"channel must be one of the volume's {len(array)}, counted from 0, got {settings.channel}")
         beside = None
         if covariates is not None:
+            if not isinstance(covariates, Covariates):
+                raise GlasError(f"covariates must be Covariates.of(values, reference), got {type(covariates).__name__}")
             given = covariates
 
             def beside(numbers: list[int], size: int) -> torch.Tensor:

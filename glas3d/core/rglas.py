@@ -113,7 +113,7 @@ class RGLAS:
         if not isinstance(glas, GLAS):
             raise GlasError(f"RGLAS recurses on a GLAS, got {type(glas).__name__}")
         if glas.settings.channel is not None:
-            raise GlasError(f"a recursion puts out all channels, this GLAS looks at channel {glas.settings.channel} alone")
+            raise GlasError(f"a recursion puts out all channels, got channel={glas.settings.channel}")
         if not (isinstance(threshold, int | float | np.number) and 0 <= threshold < 1):
             raise GlasError(f"threshold must be from 0 to below 1, got {threshold!r}")
         if not (isinstance(stop, int | float | np.number) and stop > 0):

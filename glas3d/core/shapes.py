@@ -7,25 +7,53 @@ both become the round spot of `glas3d.core.gaussian`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
 import numpy as np
 import torch
+from torch.nn.functional import threshold
 
 from glas3d.core.gaussian import NEGLIGIBLE_FACTOR
 from glas3d.core.search import Segments
+from glas3d.errors import GlasError
+
+# Where a Gaussian falls below NEGLIGIBLE_FACTOR, in sigma: no mask is made beyond.
+_NEGLIGIBLE_EXPONENT = 30.0  # exp(-30) is below NEGLIGIBLE_FACTOR
+_REACH = math.sqrt(-2 * math.log(NEGLIGIBLE_FACTOR))
+# In voxels. A segment that is flat or a single voxel has no extent of its own, and float32 has to hold its precision.
+_SMALLEST_SIGMA = 1e-3
+_LARGEST_VARIANCE = 1e30  # an infinite sigma is a spot that is everywhere
+
+Box = tuple[slice, ...]
+
+
+def _members(segments: Segments) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates ``(v, ndim)`` of the voxels that belong to a segment, and which one each belongs to.
+
+    Raises
+    ------
+    GlasError
+        A segment that owns no voxel has no shape.
+    """
+    order = np.argsort(segments.index)
+    where = np.argwhere(np.isin(segments.labels, segments.index))
+    which = order[np.searchsorted(segments.index[order], segments.labels[tuple(where.T)])]
+    missing = np.flatnonzero(np.bincount(which, minlength=len(segments.index)) == 0)
+    if missing.size:
+        raise GlasError(
+            f"a spot of its segment's shape needs a voxel of it, segment {segments.index[missing[0]]} has none "
+            f"on the grid of {segments.labels.shape}"
+        )
+    return where, which
 
 
 def covariances(segments: Segments) -> np.ndarray:
     """``(m, ndim, ndim)`` covariance of each segment's voxel coordinates, in voxels squared."""
-    ndim = segments.labels.ndim
-    order = np.argsort(segments.index)
-    where = np.argwhere(np.isin(segments.labels, segments.index))
-    labels = segments.labels[tuple(where.T)]
-    which = order[np.searchsorted(segments.index[order], labels)]
-    m = len(segments.index)
+    where, which = _members(segments)
+    m, ndim = len(segments.index), segments.labels.ndim
     count = np.bincount(which, minlength=m)
     mean = np.stack([np.bincount(which, weights=c, minlength=m) / count for c in where.T], axis=1)
     centred = where - mean[which]
@@ -36,20 +64,37 @@ def covariances(segments: Segments) -> np.ndarray:
     return found
 
 
+def boxes(segments: Segments) -> list[Box]:
+    """The smallest box that holds each segment."""
+    where, which = _members(segments)
+    order = np.argsort(which, kind="stable")
+    starts = np.searchsorted(which[order], np.arange(len(segments.index)))
+    low = np.minimum.reduceat(where[order], starts)
+    high = np.maximum.reduceat(where[order], starts) + 1
+    return [
+        tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+        for first, last in zip(low, high, strict=True)
+    ]
+
+
 @dataclass(frozen=True)
 class Ellipsoids:
-    """Gaussians with a full covariance each: ``exp(-(x - mu)' P (x - mu) / 2)``, ``P`` the covariance's inverse.
+    """Gaussians with a full covariance each: ``exp(-(x - mu)' V^-1 (x - mu) / 2)``, 0 where below 1e-10.
 
     Attributes
     ----------
     offsets
         ``x - mu`` an axis, one tensor of shape ``(m, n_axis)`` each, float32.
-    precision
-        ``(m, ndim, ndim)`` float32.
+    whitening
+        ``(m, ndim, ndim)`` float32, lower triangular ``W`` with ``W' W = V^-1 / 2``: the exponent is the sum of the
+        squares of ``W (x - mu)``, which no rounding makes positive, and all but one of them lie in a plane.
+    boxes
+        Where each is not 0.
     """
 
     offsets: tuple[torch.Tensor, ...]
-    precision: torch.Tensor
+    whitening: torch.Tensor
+    boxes: tuple[Box, ...]
 
     @classmethod
     def of(
@@ -61,45 +106,54 @@ class Ellipsoids:
         device: torch.device | str = "cpu",
     ) -> Ellipsoids:
         """The ellipsoid of each segment around its point: covariance ``C + sigma^2``, in units of ``spacing``."""
-        scale = np.ones(segments.labels.ndim) if spacing is None else np.asarray(spacing, dtype=np.float64)
-        covariance = covariances(segments) * np.outer(scale, scale)
+        shape = segments.labels.shape
+        scale = np.ones(len(shape)) if spacing is None else np.asarray(spacing, dtype=np.float64)
+        # in voxels, so that the smallest sigma is one whatever the unit
+        softening = np.maximum(np.asarray(sigma, dtype=np.float64) / scale, _SMALLEST_SIGMA)
         with np.errstate(over="ignore"):
-            # an infinite sigma is a spot that is everywhere
-            covariance += np.diag(np.minimum(np.square(np.asarray(sigma, dtype=np.float64)), 1e30))
-        offsets = [
-            (np.arange(n, dtype=np.float64)[None, :] - segments.points[:, axis, None]) * scale[axis]
-            for axis, n in enumerate(segments.labels.shape)
-        ]
+            variance = np.minimum(softening**2, _LARGEST_VARIANCE)
+        covariance = covariances(segments) + np.diag(variance)
+        whitening = np.linalg.inv(np.linalg.cholesky(covariance)) * math.sqrt(0.5)
+        offsets = [np.arange(n)[None, :] - segments.points[:, axis, None] for axis, n in enumerate(shape)]
+        reach = np.minimum(_REACH * np.sqrt(np.einsum("mii->mi", covariance)), 2.0 * max(shape))
+        low = np.clip(np.ceil(segments.points - reach), 0, shape).astype(int)
+        high = np.clip(np.floor(segments.points + reach) + 1, low, shape).astype(int)
         return cls(
             tuple(torch.as_tensor(o, dtype=torch.float32, device=device) for o in offsets),
-            torch.as_tensor(np.linalg.inv(covariance), dtype=torch.float32, device=device),
+            torch.as_tensor(np.tril(whitening), dtype=torch.float32, device=device),
+            tuple(
+                tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+                for first, last in zip(low, high, strict=True)
+            ),
         )
 
     def __len__(self) -> int:
-        return len(self.precision)
+        return len(self.whitening)
 
     def masks(self, start: int, out: torch.Tensor) -> torch.Tensor:
         """See `glas3d.core.gaussian.Masks`."""
-        stop = start + len(out)
-        ndim = len(self.offsets)
-        along = []
-        for axis, offset in enumerate(self.offsets):
-            shape = [len(out)] + [1] * ndim
-            shape[axis + 1] = offset.shape[1]
-            along.append(offset[start:stop].view(shape))
         out.zero_()
-        for i, j in combinations_with_replacement(range(ndim), 2):
-            weight = self.precision[start:stop, i, j] * (-0.5 if i == j else -1.0)
-            out.addcmul_(along[i] * weight.view(-1, *[1] * ndim), along[j])
-        out.exp_()
-        return out.masked_fill_(out < NEGLIGIBLE_FACTOR, 0.0)
+        last = len(self.offsets) - 1
+        for number, row in enumerate(out, start):
+            box, weight = self.boxes[number], self.whitening[number]
+            along = []
+            for axis, (offset, own) in enumerate(zip(self.offsets, box, strict=True)):
+                along.append(offset[number, own].view([-1 if a == axis else 1 for a in range(last + 1)]))
+            inside, in_planes = row[box], torch.zeros_like(along[0])
+            for k in range(last):
+                in_planes = in_planes + sum(weight[k, i] * along[i] for i in range(k + 1)) ** 2
+            across = sum(weight[last, i] * along[i] for i in range(last))
+            # in place: fresh memory costs more than the arithmetic; clamped: exp is slow where it gives denormals
+            torch.add(across, weight[last, last] * along[last], out=inside)
+            inside.square_().add_(in_planes).clamp_(max=_NEGLIGIBLE_EXPONENT).neg_().exp_()
+            threshold(inside, NEGLIGIBLE_FACTOR, 0.0, inplace=True)
+        return out
 
 
 class SoftSegments:
-    """Each segment's indicator blurred by a Gaussian of ``sigma``, peak 1.
+    """Each segment's indicator blurred by a Gaussian of ``sigma``, peak 1; factors and values below 1e-10 are 0.
 
-    A blur is one small matrix an axis, applied to the segment's own box: exact, without a cut of the kernel.
-    What leaves the volume is lost.
+    A blur is one small matrix an axis, applied to the segment's own box. What leaves the volume is lost.
     """
 
     def __init__(
@@ -110,33 +164,35 @@ class SoftSegments:
         spacing: Sequence[float] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._boxes: list[tuple[tuple[slice, ...], torch.Tensor]] = []
-        for value in segments.index:
-            inside = segments.labels == value
-            box = []
-            for axis in range(inside.ndim):
-                others = tuple(a for a in range(inside.ndim) if a != axis)
-                found = np.flatnonzero(inside.any(axis=others))
-                box.append(slice(int(found[0]), int(found[-1]) + 1))
-            own = torch.as_tensor(inside[tuple(box)], dtype=torch.float32, device=device)
-            self._boxes.append((tuple(box), own))
-        scale = [1.0] * segments.labels.ndim if spacing is None else [float(s) for s in spacing]
+        shape = segments.labels.shape
+        scale = [1.0] * len(shape) if spacing is None else [float(s) for s in spacing]
         self._blur = []
-        for n, s, voxel in zip(segments.labels.shape, sigma, scale, strict=True):
+        for n, s, voxel in zip(shape, sigma, scale, strict=True):
             place = np.arange(n, dtype=np.float64) * voxel
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", under="ignore"):
                 weight = np.exp(-0.5 * ((place[:, None] - place[None, :]) / s) ** 2)
+            weight[weight < NEGLIGIBLE_FACTOR] = 0.0
             self._blur.append(torch.as_tensor(weight, dtype=torch.float32, device=device))
+        reach = [min(_REACH * s / voxel, 2.0 * n) for n, s, voxel in zip(shape, sigma, scale, strict=True)]
+        self._segments: list[tuple[torch.Tensor, Box, Box]] = []
+        for value, box in zip(segments.index, boxes(segments), strict=True):
+            inside = torch.as_tensor(segments.labels[box] == value, dtype=torch.float32, device=device)
+            wide = tuple(
+                slice(max(0, own.start - math.ceil(r)), min(n, own.stop + math.ceil(r)))
+                for own, r, n in zip(box, reach, shape, strict=True)
+            )
+            self._segments.append((inside, box, wide))
 
     def __len__(self) -> int:
-        return len(self._boxes)
+        return len(self._segments)
 
     def masks(self, start: int, out: torch.Tensor) -> torch.Tensor:
         """See `glas3d.core.gaussian.Masks`."""
-        for row, (box, inside) in zip(out, self._boxes[start : start + len(out)], strict=True):
-            spread = inside
-            for axis, (matrix, own) in enumerate(zip(self._blur, box, strict=True)):
-                # tensordot puts the new axis first; back to its place
-                spread = torch.tensordot(matrix[:, own], spread, dims=([1], [axis])).movedim(0, axis)
-            row.copy_(spread / spread.max())
-        return out.masked_fill_(out < NEGLIGIBLE_FACTOR, 0.0)
+        out.zero_()
+        for row, (spread, box, wide) in zip(out, self._segments[start : start + len(out)], strict=True):
+            for matrix, own, reached in zip(self._blur, box, wide, strict=True):
+                # each contracts the first axis and puts its blur last: after all of them every axis is in its place
+                spread = torch.tensordot(spread, matrix[own, reached], dims=([0], [0]))
+            torch.div(spread, spread.max(), out=row[wide])
+            threshold(row[wide], NEGLIGIBLE_FACTOR, 0.0, inplace=True)
+        return out

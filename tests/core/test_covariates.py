@@ -305,3 +305,9 @@ def test_a_model_that_answers_badly_is_told_so():
         GLAS(lambda batch, numbers: constant(0.4, 0.6)(batch[1:])).explain(
             volume((7, 9)), 1, Grid(2), covariates=beside()
         )
+
+
+def test_a_mapping_is_no_covariates():
+    glas = GLAS(lambda batch, table: batch.mean(dim=(1, 2, 3))[:, None])
+    with refused(r"covariates must be Covariates.of\(values, reference\), got dict"):
+        glas.explain(torch.ones(1, 7, 9), 0, Grid(2), covariates={"age": 7.0})

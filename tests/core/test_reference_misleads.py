@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from glas3d import GLAS, Predictor
+from glas3d import GLAS, Predictor, load_model
 from glas3d.core.reference import answer_to_background, consensus, deletion, references
+from glas3d.imaging.space import mni_grid
+from glas3d.predict.transform import intensity_scale
+from glas3d.study.simulate import PLANTED, Simulation, participant
 from tests.core.cases import (
     CELLS,
     SHAPES,
@@ -68,6 +71,37 @@ def test_darkness_misleads_and_the_consensus_finds_it_again(shrunk):
     assert agreed.agreement[planted] == pytest.approx(2 / 3)
     flips = agreed.flips(3)
     assert flips[0, 1] > flips[1, 2]
+
+
+@pytest.mark.slow
+def test_darkness_misleads_about_the_shipped_model_too(aal):
+    """Mild simulated disease: black makes every planted region speak against it, and finds none of them."""
+    predict, grid = load_model("adnc-simulated", device="cpu"), mni_grid(4)
+    mild = Simulation(seed=2020, severity=(0.2, 0.4))
+    one, donor = participant(mild, 44), participant(mild, 19)
+    scale = intensity_scale(one.volume)
+    each = references(
+        GLAS(predict, **predict.info.preset),
+        {
+            "zero": 0.0,
+            "control mean": predict.info.reference * np.float32(scale),
+            "donor": donor.volume[None] * np.float32(scale / intensity_scale(donor.volume)),
+        },
+    )
+    regions = aal.segments(grid)
+    planted = aal.table.set_index("index")["name"].loc[regions.index].isin(PLANTED).to_numpy()
+    found = {name: e.explain(one.volume[None], "AD", regions, grid.spacing) for name, e in each.items()}
+    agreed = consensus(found)
+    assert (agreed.drop[0, planted] < -0.1).all()
+    assert agreed.drop[1:, planted].mean() > 0.2
+    first = {name: int(planted[np.argsort(-e.score)[:8]].sum()) for name, e in found.items()}
+    assert first["zero"] == 0
+    assert planted[np.argsort(-agreed.explanation.score)[:8]].sum() >= 4
+    assert (agreed.sign[planted] == 1).sum() >= 5
+    flips = agreed.flips(20)
+    assert flips[0, 1] > 0.7 > flips[1, 2]
+    assert answer_to_background(each["zero"], one.volume[None], "AD") > 0.99
+    assert answer_to_background(each["donor"], one.volume[None], "AD") < 0.5
 
 
 def test_a_misleading_reference_gives_itself_away(shrunk):
