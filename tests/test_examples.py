@@ -15,6 +15,7 @@ OUTPUTS = {
     "02_a_photograph.py": ["02_a_photograph.png"],
     "03_a_group.py": ["03_a_group.png", "group/group-AD_seg-AAL_regions.tsv"],
     "05_darkness.py": ["05_darkness.md"],
+    "11_words.py": ["11_words.png"],
     "13_references.py": ["13_references.md", "13_references.png"],
     "14_theory.py": ["14_theory.md"],
 }

@@ -106,7 +106,7 @@ def class_index(target: Target, classes: Sequence[str] | None, n_classes: int | 
             raise GlasError(f"target {target!r} is a name, but this model names no classes: give an index")
         if target not in classes:
             raise GlasError(f"target must be one of {', '.join(map(repr, classes))}, got {target!r}")
-        return list(classes).index(target)
+        target = list(classes).index(target)
     if isinstance(target, bool) or not isinstance(target, int | np.integer):
         raise GlasError(f"target must be a class index or name, got {target!r}")
     if n_classes is not None and not 0 <= target < n_classes:

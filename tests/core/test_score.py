@@ -89,6 +89,11 @@ def test_fuse():
         assert not np.shares_memory(fused, alone)
 
 
+def test_class_index_refuses_a_name_the_answer_has_no_column_for():
+    with refused("target must be a class index from 0 to 1, got 2"):
+        class_index("c", ("a", "b", "c"), 2)
+
+
 def test_class_index_takes_names_and_indices():
     assert class_index("AD", ("NC", "AD"), 2) == 1
     assert class_index(0, ("NC", "AD"), 2) == 0
