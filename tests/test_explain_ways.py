@@ -356,3 +356,22 @@ def test_a_mask_that_fits_nothing_is_refused(scan, sided, few):
     for search in (few, Grid(2)):
         with refused("in the mask of 1 voxels"):
             explain_img(scan, sided, "AD", search, mask_img=nib.Nifti1Image(corner, scan.affine), **SMALL)
+
+
+# Scales
+
+
+def test_a_ladder_of_scales_is_one_answer_with_a_table_and_a_map_each(scan, sided, few, tmp_path):
+    r = explain_img(scan, sided, "AD", few, scales=(1, 0.5), **SMALL)
+    half = explain_img(scan, sided, "AD", few, sigma_light=6.0, sigma_shadow=6.0, unit="mm")
+    assert list(r.parts) == ["scale0p5", "scale1"]
+    assert_same(r.parts["scale0p5"], half)
+    assert_same(r.parts["scale1"], explain_img(scan, sided, "AD", few, **SMALL))
+    assert set(r.table["scale"]) <= {0.5, 1.0}
+    assert r.table.set_index("name")["rank"]["Hippocampus_L"] == 1
+    written = {path.name for path in r.save(tmp_path)}
+    assert {f"scan_seg-few_desc-{n}_regions.tsv" for n in ("scale0p5", "scale1", "scales")} < written
+    sidecar = json.loads((tmp_path / "scan_seg-few_desc-scales_stat-saliency_statmap.json").read_text())
+    assert sidecar["Settings"]["scales"] == [0.5, 1.0]
+    with refused("scales must be greater than 0"):
+        explain_img(scan, sided, "AD", few, scales=(0, 1), **SMALL)

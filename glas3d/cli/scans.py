@@ -89,7 +89,7 @@ def explain(
         What replaces tissue: auto (default: the model's reference, else 0), a number, blur, or an image. Several:
         what they agree on, and each one's own.
     scales
-        Factors on both sigmas, such as 0.5 1 2: the scale that fits each region, and each one's own maps.
+        Factors on both sigmas, such as 0.5 1 2: all together, and each one's own maps.
     channels
         Of several inputs: also each alone.
     covariate

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from glas3d.core import saliency
 from glas3d.core.covariates import CovariateScores
 from glas3d.core.gaussian import Kernel
 from glas3d.core.saliency import Distance
@@ -115,6 +116,18 @@ class Explanation:
             f"Explanation(target={self.target}, P={self.probability:.4f}, {len(self.points)} {where} "
             f"on {self.saliency.shape}, highest score {self.score.max():.4g})"
         )
+
+
+def drawn(like: Explanation, score: np.ndarray) -> np.ndarray:
+    """The map of other scores ``(m,)`` of an explanation's points, made as its own was."""
+    if like.segments is not None:
+        return like.segments.paint(score)
+    shape, settings = like.saliency.shape, like.settings
+    sigma = per_axis(settings["sigma_spatial"], len(shape), "sigma_spatial")
+    made: np.ndarray = saliency.spread(
+        like.points, score[None], shape, sigma, settings["distance"], spacing=settings["spacing"]
+    )[0]
+    return made
 
 
 def contrast(one: Explanation, other: Explanation) -> Explanation:

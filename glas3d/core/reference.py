@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from glas3d.core import saliency
 from glas3d.core.covariates import CovariateScores
-from glas3d.core.explanation import Explanation
+from glas3d.core.explanation import Explanation, drawn
 from glas3d.core.glas import GLAS
 from glas3d.core.perturb import blend
 from glas3d.core.score import Predict, Target, ask, class_index
-from glas3d.core.volume import Background, as_reference, as_volume, per_axis
+from glas3d.core.volume import Background, as_reference, as_volume
 from glas3d.errors import GlasError
 
 _SAME_PROBABILITY = 1e-4  # of one intact volume, whatever the batches
@@ -159,7 +158,7 @@ def consensus(explanations: Mapping[str, Explanation], *, dead_zone: float = 0.0
         shadow=np.median([one.shadow for one in found], axis=0),
         drop=np.median(drop, axis=0),
         score=score,
-        saliency=_drawn(first, score),
+        saliency=drawn(first, score),
         settings=first.settings
         | {
             "references": list(explanations),
@@ -271,18 +270,6 @@ def _alike(explanations: Mapping[str, Explanation]) -> Explanation:
 
 def _names(one: Explanation) -> tuple[str, ...] | None:
     return None if one.covariates is None else one.covariates.names
-
-
-def _drawn(like: Explanation, score: np.ndarray) -> np.ndarray:
-    """The map of other scores of an explanation's points, as it was made."""
-    if like.segments is not None:
-        return like.segments.paint(score)
-    shape, settings = like.saliency.shape, like.settings
-    sigma = per_axis(settings["sigma_spatial"], len(shape), "sigma_spatial")
-    made: np.ndarray = saliency.spread(
-        like.points, score[None], shape, sigma, settings["distance"], spacing=settings["spacing"]
-    )[0]
-    return made
 
 
 def _turns(explanation: Explanation) -> tuple[np.ndarray, int]:

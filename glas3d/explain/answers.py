@@ -15,6 +15,7 @@ from glas3d.core.explanation import Explanation, contrast
 from glas3d.core.glas import GLAS, Progress
 from glas3d.core.reference import consensus, references
 from glas3d.core.rglas import RGLAS, RecursiveExplanation
+from glas3d.core.scale import adaptive, ladder
 from glas3d.core.score import Target
 from glas3d.errors import GlasError
 
@@ -109,6 +110,17 @@ def by_reference(glas: GLAS, question: Question, backgrounds: Mapping[str, Any])
         columns = {"sign": agreed.sign, "agreement": agreed.agreement}
         columns |= {f"drop_{name}": row for name, row in zip(agreed.names, agreed.drop, strict=True)}
         found.append(Answer(agreed.explanation, "consensus", parts, columns))
+    return found
+
+
+def over_scales(glas: GLAS, question: Question, scales: Sequence[float]) -> list[Answer]:
+    """All scales together; each point's own scale stays in the table."""
+    each = _each(ladder(glas, scales), question)
+    found = []
+    for i in range(len(question.targets)):
+        fused = adaptive({factor: explanations[i] for factor, explanations in each.items()})
+        parts = {f"scale{factor:g}".replace(".", "p"): one for factor, one in fused.explanations.items()}
+        found.append(Answer(fused.explanation, "scales", parts, {"scale": fused.scale}))
     return found
 
 

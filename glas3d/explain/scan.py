@@ -90,8 +90,8 @@ def explain_img(
         rounds fused, in [0, 1]; light, shadow and drop are the first round's. For one target. A mapping holds
         settings of `RGLAS`: with ``{"floor": 0.5}`` it ends once two classes are even.
     scales
-        Ask once a factor on both sigmas, such as ``(0.5, 1, 2)``: the result takes the scale that fits each region
-        or point, with every scale's own beside it.
+        Ask once a factor on both sigmas, such as ``(0.5, 1, 2)``: the result is all of them together, with every
+        scale's own beside it and each region's or point's own scale in the table (docs/scale.md).
     channels
         ``"each"``: beside all channels together, light and shade each of them alone.
     covariates, covariate_reference
@@ -170,6 +170,8 @@ def explain_img(
         found = answers.recursively(glas, question, {} if recursive is True else dict(recursive))
     elif channels == "each":
         found = answers.channel_by_channel(glas, question, inputs.names)
+    elif scales is not None:
+        found = answers.over_scales(glas, question, scales)
     elif several_backgrounds:
         found = answers.by_reference(glas, question, {name: one.value for name, one in references.items()})
     else:
