@@ -33,6 +33,7 @@ docs: $(READY)
 	$(BIN)/glas3d demo
 	cp glas3d-demo/group/group-AD_seg-AAL_regions.png docs/demo.png
 	$(BIN)/python examples/05_darkness.py docs/darkness.md
+	$(BIN)/python examples/12_scales.py docs/scale.md 24
 	$(BIN)/python examples/13_references.py docs/references.md 8
 	$(BIN)/python examples/14_theory.py docs/theory.md
 

@@ -18,6 +18,7 @@ _HOME = {
     "Predictor": "predict.predictor",
     "load_model": "predict.bundle",
     "explain_img": "explain",
+    "explain_image": "explain",
     "GlasError": "errors",
     "GlasWarning": "errors",
 }

@@ -5,6 +5,7 @@ from glas3d.core.search import Grid as Grid
 from glas3d.core.search import Segments as Segments
 from glas3d.errors import GlasError as GlasError
 from glas3d.errors import GlasWarning as GlasWarning
+from glas3d.explain import explain_image as explain_image
 from glas3d.explain import explain_img as explain_img
 from glas3d.imaging.atlas import Atlas as Atlas
 from glas3d.predict.bundle import load_model as load_model

@@ -12,14 +12,77 @@ import pytest
 ROOT = Path(__file__).parent.parent
 OUTPUTS = {
     "01_explain_a_scan.py": ["scan/scan_seg-AAL_regions.tsv", "scan/scan_seg-AAL_stat-saliency_statmap.nii.gz"],
-    "02_a_photograph.py": ["02_a_photograph.png"],
+    "02_a_photograph.py": ["02_a_photograph.png", "photograph/picture_desc-grid_stat-saliency_statmap.tif"],
     "03_a_group.py": ["03_a_group.png", "group/group-AD_seg-AAL_regions.tsv"],
     "05_darkness.py": ["05_darkness.md"],
+    "06_score_drop.py": ["06_score_drop.png"],
+    "07_scales_of_a_photograph.py": ["07_scales_of_a_photograph.png"],
+    "08_a_wrong_answer.py": ["08_a_wrong_answer.png"],
+    "09_a_map_a_class.py": ["09_a_map_a_class.png"],
+    "10_rounds.py": ["10_rounds.png"],
     "11_words.py": ["11_words.png"],
+    "12_scales.py": ["12_scales.md", "12_scales.png"],
     "13_references.py": ["13_references.md", "13_references.png"],
     "14_theory.py": ["14_theory.md"],
+    "15_training_by_folds.py": ["15_training_by_folds.md"],
 }
-ARGUMENTS = {"05_darkness.py": ["glas3d-examples/05_darkness.md", "2"]}
+ARGUMENTS = {
+    "05_darkness.py": ["glas3d-examples/05_darkness.md", "2"],
+    "15_training_by_folds.py": ["glas3d-examples/15_training_by_folds.md", "24", "12", "2"],
+}
+
+
+def numbers(said, start):
+    """Those of the line that starts so, percentages and signs included."""
+    (line,) = (one for one in said.splitlines() if one.startswith(start))
+    return [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", line.removeprefix(start))]
+
+
+def score_drops(said):
+    intact, by_map, by_centre, at_random = numbers(said, "mean ")
+    assert by_map < min(by_centre, at_random, intact)
+    assert numbers(said, "the map takes more than the centre in")[0] >= 4
+    assert numbers(said, "more than the mean of the random ones in")[0] >= 4
+
+
+def scales(said):
+    """Of light, drop, share in the tripod's box and share that half of the map takes."""
+    found = [numbers(said, start) for start in ("   10 /  6", "   20 / 12", "  100 / 60")]
+    assert numbers(said, "the tripod's box is")[0] == 25
+    inside = [one[2] for one in found]
+    assert inside[1] > max(inside[0], inside[2]) > 25
+    assert found[0][0] < 0.05 < found[1][0] < found[2][0]
+
+
+def wrong_answer(said):
+    intact, platform_out, missile_out = (
+        numbers(said, start) for start in ("as it is", "platform's map put out", "missile's map put out")
+    )
+    assert intact[0] > 2 * intact[1]
+    assert platform_out[0] < 0.8 * intact[0]
+    assert platform_out[1] > intact[1]
+    assert missile_out[0] > intact[0]
+    assert missile_out[1] < intact[1]
+
+
+def maps_of_classes(said):
+    assert numbers(said, "each map has at least")[0] >= 60
+    assert "487 forwards for 3 classes" in said
+
+
+def rounds(said):
+    assert re.search(r"^ +1 .*first cat$", said, re.MULTILINE)
+    assert re.search(r"^ +2 .*second cat$", said, re.MULTILINE)
+    assert "found in order: strong, weak" in said
+
+
+SAYS = {
+    "06_score_drop.py": score_drops,
+    "07_scales_of_a_photograph.py": scales,
+    "08_a_wrong_answer.py": wrong_answer,
+    "09_a_map_a_class.py": maps_of_classes,
+    "10_rounds.py": rounds,
+}
 
 
 @pytest.mark.slow
@@ -42,6 +105,8 @@ def test_example_runs(name, tmp_path):
     assert done.returncode == 0, done.stderr
     for path in OUTPUTS[name]:
         assert (tmp_path / "glas3d-examples" / path).stat().st_size > 200
+    if name in SAYS:
+        SAYS[name](done.stdout)
 
 
 def test_every_example_is_run_or_trains():

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from glas3d import GlasError, Predictor
-from glas3d.predict.training import Recipe, light_or_shade, train
+from glas3d.errors import GlasWarning
+from glas3d.predict.training import Recipe, light_or_shade, mean_of, train
 from glas3d.predict.transform import Standardisation
 
 SHAPE = (16, 18, 20)
@@ -37,7 +38,7 @@ def trained(recipe=QUICK):
 
 
 def short(**changed):
-    return replace(QUICK, epochs=1, **changed)
+    return replace(QUICK, **{"epochs": 1} | changed)
 
 
 def states(recipe):
@@ -125,6 +126,155 @@ def test_a_rare_class_counts_as_much():
     unseen = lesson(40, seed=9)[0][::2]
     p = Predictor(net, "softmax", lambda batch: (batch - s.mean) / s.std, "cpu")(unseen)
     assert 0.35 < p[:, 1].mean() < 0.65
+
+
+class Stored:
+    """Scans that are indexed like a tensor and are none."""
+
+    def __init__(self, volumes):
+        self.volumes, self.shape, self.most = volumes, tuple(volumes.shape), 0
+
+    def __len__(self):
+        return len(self.volumes)
+
+    def __getitem__(self, rows):
+        self.most = max(self.most, len(rows))
+        return self.volumes[rows]
+
+
+def test_scans_need_not_be_in_memory():
+    volumes, labels = lesson()
+    stored = Stored(volumes)
+    assert torch.equal(mean_of(stored), volumes.double().mean(dim=0).float())
+    some = torch.tensor([3, 5, 40])
+    torch.testing.assert_close(mean_of(stored, some), volumes[some].mean(dim=0))
+    expected = Standardisation.of(volumes)
+    net, found = train(stored, labels, reference(), short())
+    torch.testing.assert_close(found.mean, expected.mean)
+    torch.testing.assert_close(found.std, expected.std)
+    assert found.std.min() == expected.std.min()
+    assert stored.most < len(volumes) / 2
+    assert not net.training
+
+
+def validated(validation, recipe=None):
+    said = []
+    net, _ = train(
+        *lesson(), reference(), recipe or short(epochs=4), lambda *words: said.append(words), validation=validation
+    )
+    return net, said
+
+
+def test_validation_scans_choose_the_epoch_and_nothing_else():
+    volumes, labels = lesson(16, seed=5)
+    recipe = replace(QUICK, epochs=4)
+    net, said = validated((volumes, labels), recipe)
+    losses = [loss for stage, _, loss in said if stage == "validation"]
+    assert [epoch for stage, epoch, _ in said if stage == "validation"] == [1, 2, 3, 4]
+    assert [words for words in said if words[0] != "validation"] == validated(None, recipe)[1]
+
+    def answer(scans):
+        s = Standardisation.of(lesson()[0])
+        with torch.inference_mode():
+            return net((scans - s.mean) / s.std)
+
+    found = torch.nn.functional.cross_entropy(answer(volumes), labels)
+    assert float(found) == pytest.approx(min(losses), abs=1e-5)
+    assert len(set(losses)) == 4
+
+
+def test_a_validation_part_that_knows_better_keeps_an_earlier_epoch():
+    """Labels turned round: the longer the training, the worse it is for them."""
+    volumes, labels = lesson(16, seed=5)
+    recipe = replace(QUICK, epochs=6)
+    net, said = validated((volumes, 1 - labels), recipe)
+    losses = [loss for stage, _, loss in said if stage == "validation"]
+    assert losses.index(min(losses)) < 5
+    last, _ = validated(None, recipe)
+    assert not same(net.state_dict(), last.state_dict())
+
+
+def test_patience_ends_the_training():
+    volumes, labels = lesson(16, seed=5)
+    recipe = replace(QUICK, epochs=8)
+    _, every = validated((volumes, 1 - labels), recipe)
+    losses = [loss for stage, _, loss in every if stage == "validation"]
+    _, said = validated((volumes, 1 - labels), replace(recipe, patience=2))
+    best, at, end = float("inf"), 0, 8
+    for i, loss in enumerate(losses):
+        best, at = (loss, i) if loss < best else (best, at)
+        if i - at == 2:
+            end = i + 1
+            break
+    assert end < 8
+    assert [loss for stage, _, loss in said if stage == "validation"] == losses[:end]
+
+
+def test_another_network():
+    made = []
+
+    def network():
+        made.append(torch.nn.Sequential(torch.nn.AvgPool3d(4), torch.nn.Flatten(), torch.nn.LazyLinear(2)))
+        return made[-1]
+
+    net, _ = train(*lesson(), reference(), short(pretraining=0), network=network)
+    assert net is made[0]
+    assert not net.training
+    with pytest.warns(GlasWarning, match="Sequential is not pre-trained"):
+        train(*lesson(), reference(), short(), network=network)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (lambda: 3, "a network to train must be a torch module, got int"),
+        (lambda: torch.nn.Flatten(), r"a batch of 2 with \(2, 2\) logits, got \(2, 5760\)"),
+        (lambda: torch.nn.Linear(3, 2), r"does not take a batch of \(2, 1, 16, 18, 20\): "),
+    ],
+)
+def test_networks_that_cannot_be_trained(network, message):
+    with pytest.raises(GlasError, match=message):
+        train(*lesson(), reference(), short(), network=network)
+
+
+def test_training_scans_alone_are_changed():
+    seen = []
+
+    def change(volume):
+        seen.append(volume.shape)
+        return volume * 0.5
+
+    recipe = short(pretraining=1, augmented=0.0)
+    validation = lesson(16, seed=5)
+    net, _ = train(*lesson(), reference(), recipe, validation=validation, change=change)
+    assert seen == [(1, *SHAPE)] * 48  # an epoch of the classifier
+    plain, _ = train(*lesson(), reference(), recipe, validation=validation)
+    assert not same(net.state_dict(), plain.state_dict())
+
+
+def test_a_random_change_is_seeded():
+    class Noise:
+        def set_random_state(self, seed):
+            self.rng = np.random.default_rng(seed)
+
+        def __call__(self, volume):
+            return volume + torch.as_tensor(self.rng.normal(0, 0.1, volume.shape), dtype=torch.float32)
+
+    noise = Noise()
+    one, two = (train(*lesson(), reference(), short(), change=noise)[0] for _ in range(2))
+    assert same(one.state_dict(), two.state_dict())
+    torchs = [train(*lesson(), reference(), short(), change=lambda v: v + torch.randn(v.shape))[0] for _ in range(2)]
+    assert same(torchs[0].state_dict(), torchs[1].state_dict())
+
+
+def test_one_scan_is_no_training():
+    with pytest.raises(GlasError, match="training needs at least 2 scans, got 1"):
+        train(lesson()[0][:1], lesson()[1][:1], reference(), QUICK)
+
+
+def test_patience_below_0_is_refused():
+    with pytest.raises(GlasError, match="patience must be 0 or more epochs, got -1"):
+        Recipe(patience=-1)
 
 
 @pytest.mark.parametrize("bad", [{"epochs": 0}, {"pretraining": -1}, {"batch_size": 1}], ids=str)

@@ -1,0 +1,399 @@
+"""``glas3d train`` and ``glas3d cohort``: everyone of a study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, ArgumentCollection, Parameter
+
+from glas3d.cli.terminal import print_table, progress, say
+from glas3d.errors import GlasError
+
+if TYPE_CHECKING:
+    from glas3d.study.cohort import Cohort
+
+_SEVERAL = Parameter(consume_multiple=True, negative=(), show_default=False)
+_FLAG = Parameter(negative=(), show_default=False)
+_SPOKEN = {
+    'on_error="skip"': "--on-error skip",
+    "ask for in_sample": "say --in-sample",
+    "assume_space MNI": "--assume-space MNI",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Who:
+    """Which scans make the study.
+
+    Parameters
+    ----------
+    participant_label
+        Only these, such as 01 02.
+    group_column
+        Column of participants.tsv that says whom a participant belongs to.
+    case
+        Its value for cases.
+    control
+        Its value for controls.
+    participants_tsv
+        Table of the participants, when it is not that of the data set.
+    suffix
+        Of the scans' names.
+    space
+        Of the scans' names, such as MNI152NLin2009cAsym.
+    session
+        Only these, such as M00.
+    desc
+        Of the scans' names, such as preproc.
+    res
+        Of the scans' names.
+    extension
+        Of the scans' names.
+    prefix
+        What stands before sub-, such as CAT12's mwp1.
+    any_grid
+        Scans need not share one grid.
+    on_error
+        What becomes of the others when a participant cannot be used: the work ends, or goes on without.
+    """
+
+    participant_label: Annotated[tuple[str, ...], _SEVERAL] = ()
+    group_column: str = "group"
+    case: str = "AD"
+    control: str = "NC"
+    participants_tsv: Path | None = None
+    suffix: str = "T1w"
+    space: str | None = None
+    session: Annotated[tuple[str, ...], _SEVERAL] = ()
+    desc: str | None = None
+    res: str | None = None
+    extension: Annotated[tuple[str, ...], _SEVERAL] = (".nii.gz", ".nii")
+    prefix: str = ""
+    any_grid: Annotated[bool, _FLAG] = False
+    on_error: Literal["fail", "skip"] = "fail"
+
+    def read(self, bids_dir: Path, covariates: tuple[str, ...] = ()) -> Cohort:
+        """Find them."""
+        from glas3d.study.bids import Selection, read_cohort
+
+        same = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "any_grid"}
+        return read_cohort(bids_dir, Selection(**same, covariates=covariates, same_grid=not self.any_grid))
+
+
+def _from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Options of the file that ``--config`` names, where the command line does not give them."""
+    from cyclopts.config import Dict
+
+    from glas3d.study.config import read_config
+
+    given = [token.value for one in arguments if one.name == "--config" for token in one.tokens]
+    if not given:
+        return
+    known = {one.name.removeprefix("--").replace("-", "_") for one in arguments if one.name.startswith("--")}
+    options = read_config(Path(given[-1]), known - {"config"})
+    dashed = {name.replace("_", "-"): value for name, value in options.items()}
+    Dict(dashed, use_commands_as_keys=False, source=given[-1])(app, commands, arguments)
+
+
+cohort = App(name="cohort", config=_from_file)
+train = App(name="train", config=_from_file)
+
+
+@cohort.default
+def explain_everyone(
+    bids_dir: Path,
+    out: Path,
+    level: Literal["participant", "group"],
+    *,
+    models: Path | None = None,
+    model: str | None = None,
+    who: Annotated[Who, Parameter(name="*")] = Who(),
+    atlas: str | None = None,
+    grid: Annotated[tuple[int, ...], _SEVERAL] = (),
+    target: str | None = None,
+    sigma_light: float | None = None,
+    sigma_shadow: float | None = None,
+    sigma_spatial: float | None = None,
+    unit: Literal["mm", "voxel"] | None = None,
+    kernel: Literal["gaussian", "exponential", "ellipsoid", "segment"] | None = None,
+    fusion: Literal["product", "light", "shadow"] | None = None,
+    background: Literal["auto", "0", "blur"] | None = None,
+    everyone: Annotated[bool, _FLAG] = False,
+    in_sample: Annotated[bool, _FLAG] = False,
+    assume_space: Literal["MNI"] | None = None,
+    n_workers: int = 1,
+    scheduler: str | None = None,
+    threads: int | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    covariates: Annotated[tuple[str, ...], _SEVERAL] = (),
+    site: str | None = None,
+    n_perm: int = 10_000,
+    n_boot: int = 1000,
+    top: float = 5.0,
+    seed: int = 0,
+    config: Path | None = None,
+) -> None:
+    """Explain everyone of a study by models that never saw them, then map and compare its groups.
+
+    Participants first, then groups. A run that was stopped goes on where it was when it is started again.
+
+    Parameters
+    ----------
+    bids_dir
+        BIDS data set, raw or derivative, with participants.tsv.
+    out
+        Folder of the results, a BIDS derivative; that of an earlier run is gone on with.
+    level
+        participant: explain scans. group: read what was written, and compare.
+    models
+        Folder of folds as glas3d train writes it: each participant is explained by the fold that never saw them,
+        participants from elsewhere by all folds.
+    model
+        One model for everyone: a shipped name, a bundle, a .pt2 or .onnx file, or package.module:factory.
+    atlas
+        A shipped atlas (default: AAL), or the path of a label image with its .tsv table beside it.
+    grid
+        Look at the centres of K cells an axis (one number, or three) instead of an atlas.
+    target
+        Class to explain in everyone; default: the case.
+    sigma_light
+        Standard deviation of the light; default: chosen with the models, else 20 mm.
+    sigma_shadow
+        Standard deviation of the shadow; default: chosen with the models, else 30 mm.
+    sigma_spatial
+        Reach of a grid point in the map.
+    unit
+        Of the sigmas given; default: voxel.
+    kernel
+        Shape of the spot; default: chosen with the models, else gaussian.
+    fusion
+        Light times shadow, or one of them alone; default: product.
+    background
+        What replaces tissue; default: the models' reference, else 0.
+    everyone
+        Explain participants of other groups, too.
+    in_sample
+        Explain participants by models that were trained on them, and say so in every output.
+    assume_space
+        The scans are in this space: do not check.
+    n_workers
+        Processes side by side; 1: this one. With CUDA one a GPU is best.
+    scheduler
+        Address of a running Dask scheduler instead, such as tcp://10.0.0.1:8786; its workers have one thread each.
+    threads
+        Of each process; default: 1, or what an earlier run took. Other numbers round differently.
+    batch_size
+        Inputs a forward; default: by the scans' size, or what an earlier run took.
+    device
+        auto: CUDA where there is one, or what an earlier run took.
+    covariates
+        Columns of participants.tsv to hold fixed in the comparison, such as age sex.
+    site
+        Column of sites; participants are exchanged within their site only.
+    n_perm
+        Permutations of the comparison.
+    n_boot
+        Resamples for intervals; 0: none.
+    top
+        Overlap counts who has a region among their highest top % of voxels.
+    seed
+        Of permutations and resamples.
+    config
+        TOML file with any of these options; what is given here comes first.
+    """
+    if level == "participant":
+        if (models is None) == (model is None):
+            raise GlasError(f"participants need --models DIR or --model M, got {'none' if model is None else 'both'}")
+        if atlas is not None and grid:
+            raise GlasError(f"look at an atlas or at a grid, got --atlas {atlas} and --grid")
+        given = {
+            "sigma_light": sigma_light,
+            "sigma_shadow": sigma_shadow,
+            "sigma_spatial": sigma_spatial,
+            "unit": unit,
+            "kernel": kernel,
+            "fusion": fusion,
+            "background": 0.0 if background == "0" else background,
+        }
+        _participants(
+            who.read(bids_dir, covariates),
+            out,
+            models,
+            model,
+            on_error=who.on_error,
+            search=grid or atlas or "AAL",
+            target=int(target) if target is not None and target.isdecimal() else target,
+            settings={name: value for name, value in given.items() if value is not None},
+            everyone=everyone,
+            in_sample=in_sample,
+            assume_space=assume_space,
+            n_workers=n_workers,
+            scheduler=scheduler,
+            threads=threads,
+            batch_size=batch_size,
+            device=device,
+        )
+        return
+    from glas3d.study.group_level import summarise_groups
+
+    people = who.read(bids_dir, (*covariates, *([site] if site else []))).everyone
+    with progress("steps") as tick:
+        found = summarise_groups(
+            out,
+            people,
+            case=who.case,
+            control=who.control,
+            atlas=atlas,
+            covariates=covariates,
+            site=site,
+            n_perm=n_perm,
+            n_boot=n_boot,
+            top=top,
+            seed=seed,
+            tick=tick,
+        )
+    if who.case in found.tables:
+        print_table(found.tables[who.case], f"Ten best regions of {who.case}, {found.groups[who.case]} participants")
+    if found.statistics is not None:
+        best = found.statistics.sort_values("p_fwe").iloc[0]
+        below = int((found.statistics["p_fwe"] <= 0.05).sum())
+        say(
+            f"{who.case} against {who.control}: {below} of {len(found.statistics)} differ at p <= 0.05 corrected; "
+            f"the smallest p is {best['p_fwe']:.3g}, of {best['name']}"
+        )
+    say(f"Written to {found.place}: {', '.join(f'{name} {n}' for name, n in found.groups.items())} participants")
+
+
+@train.default
+def train_models(
+    bids_dir: Path,
+    out: Path,
+    *,
+    who: Annotated[Who, Parameter(name="*")] = Who(),
+    folds: int = 5,
+    seed: int = 0,
+    resolution: float = 4.0,
+    validation: float = 0.15,
+    epochs: int | None = None,
+    patience: int = 15,
+    no_pretrain: Annotated[bool, _FLAG] = False,
+    no_augment: Annotated[bool, _FLAG] = False,
+    factory: str | None = None,
+    site: str = "site",
+    assume_space: Literal["MNI"] | None = None,
+    threads: int = 1,
+    n_workers: int = 0,
+    device: str = "auto",
+    overwrite: Annotated[bool, _FLAG] = False,
+    config: Path | None = None,
+) -> None:
+    """Train a classifier of two groups by folds, so that everyone can be explained by a model that never saw them.
+
+    Parameters
+    ----------
+    bids_dir
+        BIDS data set, raw or derivative, with participants.tsv; scans in MNI space.
+    out
+        Folder of the models; folds that are there already, trained alike, are kept.
+    folds
+        How many; each participant is tested once.
+    seed
+        Of everything random.
+    resolution
+        Voxel size in mm of the models' grid.
+    validation
+        Share of the others who say when to stop.
+    epochs
+        At most so many.
+    patience
+        Stop after so many epochs without a better one.
+    no_pretrain
+        Leave out the autoencoder that comes first.
+    no_augment
+        Do not light and shade training scans.
+    factory
+        package.module:function that makes another network than the paper's.
+    site
+        Column whose values are spread over the folds, where it is there.
+    assume_space
+        The scans are in this space: do not check.
+    threads
+        Of each process; other numbers round differently.
+    n_workers
+        Processes that train side by side; 0: this one.
+    device
+        auto: CUDA where there is one.
+    overwrite
+        Replace folds that were trained otherwise.
+    config
+        TOML file with any of these options; what is given here comes first.
+    """
+    from glas3d.predict.training import Recipe
+    from glas3d.study.crossvalidation import train_folds
+
+    recipe = Recipe(patience=patience) if epochs is None else Recipe(patience=patience, epochs=epochs)
+    with progress("steps") as tick:
+        found = train_folds(
+            who.read(bids_dir),
+            out,
+            folds=folds,
+            seed=seed,
+            resolution=resolution,
+            recipe=recipe,
+            validation=validation,
+            pretrain=not no_pretrain,
+            augment=not no_augment,
+            site=site,
+            factory=factory,
+            assume_space=assume_space,
+            threads=threads,
+            n_workers=n_workers,
+            device=device,
+            overwrite=overwrite,
+            tick=tick,
+        )
+    say(f"Metrics of {len(found.folds)} folds, mean and 95 % interval:")
+    for row in found.summary.to_dict("records"):
+        say(f"  {row['metric']:<18} {row['mean']:.3f}  {row['low']:.3f} to {row['high']:.3f}")
+    kept = len(found.folds) - len(found.trained)
+    say(f"Written to {out}: {len(found.trained)} folds trained" + (f", {kept} kept" if kept else ""))
+
+
+def _participants(cohort: Cohort, out: Path, models: Path | None, model: str | None, **options: Any) -> None:
+    """The participant level, told to the user."""
+    from glas3d.study.manifest import Manifest
+    from glas3d.study.runner import explain_cohort
+
+    if models is not None:
+        Manifest.load(models)  # with --models everyone must be known
+    try:
+        with progress("scans") as tick:
+            result = explain_cohort(
+                cohort,
+                out,
+                str(models) if models is not None else str(model),
+                tick=tick,
+                announce=lambda dashboard: say(f"Dashboard: {dashboard}"),
+                **options,
+            )
+    except GlasError as error:
+        raise GlasError(_spoken(str(error))) from None
+    kept = result.count("kept")
+    say(f"Written to {out}: {result.count('explained')} scans explained" + (f", {kept} kept" if kept else ""))
+    failed = result.failed
+    for row in failed.head(20).to_dict("records"):
+        name = f"{row['participant_id']} {row['session']}".strip()
+        say(_spoken(f"failed: {name}: {row['error']}"))
+    if len(failed):
+        listed = out / "participants_failed.tsv"
+        raise GlasError(f"{len(failed)} of {len(result.outcomes)} scans could not be explained, see {listed}")
+
+
+def _spoken(text: str) -> str:
+    """Advice in the words of the command line."""
+    for python, option in _SPOKEN.items():
+        text = text.replace(python, option)
+    return text

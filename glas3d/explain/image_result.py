@@ -1,0 +1,257 @@
+"""Maps on the picture's own pixels, the ranked table and files: what `explain_image` gives back."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from glas3d.core.explanation import Explanation
+from glas3d.core.glas import GLAS
+from glas3d.core.rglas import Round
+from glas3d.core.saliency import minmax
+from glas3d.core.search import Segments, paint, resolve
+from glas3d.errors import GlasWarning
+from glas3d.explain.answers import Answer
+from glas3d.explain.result import STATISTICS, _entity
+from glas3d.imaging.picture import Picture, move_points, resize, resize_labels
+from glas3d.output import bids_label, write_json, write_table, write_together
+
+COLUMNS = ["index", "name", "row", "column", "n_pixels", "light", "shadow", "drop", "score", "rank"]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageRound:
+    """One round of a recursion on a picture.
+
+    Attributes
+    ----------
+    saliency
+        ``(rows, cols)`` float32, the round's map in [0, 1].
+    probability_before, probability_after
+        ``P(y|I)`` before and after that map was put out.
+    measure
+        What ends the recursion when it grows above ``stop``.
+    kept
+        Whether it counts in the fused map.
+    removed
+        Names of the points or segments it removed.
+    """
+
+    saliency: np.ndarray
+    probability_before: float
+    probability_after: float
+    measure: float
+    kept: bool
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageExplanation:
+    """The explanation of one picture for one class.
+
+    Attributes
+    ----------
+    saliency, light, shadow
+        ``(rows, cols)`` float32 on the picture's own pixels: maps of score, ``f_l`` and ``f_s``.
+    table
+        One row a point or segment, ranked: ``index name row column n_pixels light shadow drop score rank``; places in
+        the picture's own pixels, rank 1 is highest.
+    picture
+        What was explained.
+    explanation
+        What the core found, on the pixels the model was asked on.
+    provenance
+        Every setting, version and hash, ready for JSON.
+    stem
+        Start of the files' names.
+    rounds
+        Of a recursion, in order; empty without.
+    parts
+        What it was fused from, when it was: one explanation a scale, channel or class.
+    """
+
+    saliency: np.ndarray
+    light: np.ndarray
+    shadow: np.ndarray
+    table: pd.DataFrame
+    picture: Picture
+    explanation: Explanation
+    provenance: dict[str, Any]
+    stem: str
+    rounds: tuple[ImageRound, ...] = ()
+    parts: Mapping[str, ImageExplanation] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        best = self.table.sort_values("rank").iloc[0]
+        where = f"row {best['row']:.0f}, column {best['column']:.0f}"
+        return f"ImageExplanation({self.stem}: {self.explanation!r}, best {best['name']} at {where})"
+
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write the maps as 32-bit float TIFF, the table and the sidecars; all of them or none.
+
+        Parameters
+        ----------
+        folder
+            Made when it is missing; files of the same names are replaced.
+
+        Returns
+        -------
+        The paths written.
+        """
+        return write_together(Path(folder), self._files())
+
+    def _files(self) -> dict[str, Callable[[Path], object]]:
+        files: dict[str, Callable[[Path], object]] = {}
+        for statistic in STATISTICS:
+            name = f"{self.stem}_stat-{statistic}_statmap"
+            files[f"{name}.tif"] = _tiff(getattr(self, statistic))
+            files[f"{name}.json"] = write_json({"Statistic": statistic} | self.provenance)
+        for number, one in enumerate(self.rounds, start=1):
+            name = f"{self.stem.removesuffix('recursive')}round{number}_stat-saliency_statmap.tif"
+            files[name] = _tiff(one.saliency)
+        files[f"{self.stem}_regions.tsv"] = write_table(self.table)
+        for part in self.parts.values():
+            files |= part._files()
+        return files
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where to look, on the picture's own pixels and on those the model is asked on.
+
+    Attributes
+    ----------
+    search
+        For the core, at the model's size.
+    segments
+        On the picture's own pixels; None: points.
+    """
+
+    shape: tuple[int, int]
+    asked: tuple[int, int]
+    search: Segments | np.ndarray
+    segments: Segments | None
+
+    @classmethod
+    def of(cls, search: Any, mask: np.ndarray | None, shape: tuple[int, int], asked: tuple[int, int]) -> Place:
+        """Resolve a search on the picture's own pixels, and move it to the size the model is asked on."""
+        points, own = resolve(search, shape, mask)
+        if own is None:
+            return cls(shape, asked, move_points(points, shape, asked), None)
+        if shape == asked:
+            return cls(shape, asked, own, own)
+        moved = Segments.from_labels(resize_labels(own.labels, asked), own.index, point=own.point)
+        lost = np.setdiff1d(own.index, moved.index)
+        if lost.size:
+            names = ", ".join(map(str, lost[:10])) + (", ..." if lost.size > 10 else "")
+            message = f"{lost.size} segments own no pixel of the {asked} the model is asked on: {names}"
+            warnings.warn(message, GlasWarning, stacklevel=3)
+        return cls(shape, asked, moved, own)
+
+    def home(self, points: np.ndarray) -> np.ndarray:
+        """Points at the model's size on the picture's own pixels."""
+        return move_points(points, self.asked, self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class PictureHome:
+    """Brings answers home, onto the picture's own pixels; see `glas3d.explain.result.Home`."""
+
+    picture: Picture
+    glas: GLAS
+    place: Place
+    kind: str
+    shared: Mapping[str, Any]
+
+    def result(self, answer: Answer, *, several: bool) -> ImageExplanation:
+        """One answer; ``several``: its files lie beside those of other classes, and say theirs."""
+        whole = self._one(answer.explanation, answer.fused, answer, several)
+        parts = {
+            # two classes are told apart by their label, other parts by their own name
+            name: self._one(part, "" if answer.against is not None else bids_label(name), None, several)
+            for name, part in answer.parts.items()
+        }
+        return replace(whole, parts=parts)
+
+    def _one(self, explanation: Explanation, fused: str, answer: Answer | None, several: bool) -> ImageExplanation:
+        target, classes = explanation.target, self.shared["Model"]["classes"]
+        provenance = {
+            **self.shared,
+            "Target": {"index": target, "class": classes[target] if classes else str(target)},
+            "Probability": explanation.probability,
+            "Settings": explanation.settings | self.shared["Settings"],
+        }
+        values = np.stack([explanation.light, explanation.shadow])
+        if explanation.segments is None:
+            drawn = self.glas.spread(explanation.points, values, self.place.asked)
+            maps = resize(np.stack([explanation.saliency, *drawn]), self.picture.shape)
+        else:
+            maps = self._painted(np.stack([explanation.score, *values]), explanation.segments)
+        table = self._table(explanation)
+        rounds: tuple[ImageRound, ...] = ()
+        if answer is not None:
+            for name, column in answer.columns.items():
+                table[name] = column
+            if answer.against is not None:
+                other = answer.against
+                provenance["Against"] = {"index": other, "class": classes[other] if classes else str(other)}
+            if answer.recursion is not None:
+                rounds = tuple(self._round(one, table["name"]) for one in answer.recursion.rounds)
+                told = [{k: v for k, v in one.__dict__.items() if k != "saliency"} for one in rounds]
+                provenance["Recursion"] = {"ended": answer.recursion.reason, "rounds": told}
+        stem = f"{self.picture.stem}_desc-{self.kind}{fused}"
+        if several:
+            stem = f"{stem}_label-{_entity(target, classes)}"
+        score, light, shadow = maps
+        return ImageExplanation(score, light, shadow, table, self.picture, explanation, provenance, stem, rounds)
+
+    def _painted(self, values: np.ndarray, segments: Segments) -> np.ndarray:
+        assert self.place.segments is not None
+        return paint(self.place.segments.labels, segments.index, values)
+
+    def _round(self, one: Round, names: pd.Series) -> ImageRound:
+        segments = one.explanation.segments
+        if segments is None:
+            drawn = resize(one.saliency[None], self.picture.shape)[0]
+        else:
+            drawn = self._painted(minmax(one.explanation.score), segments)
+        removed = tuple(names.iloc[one.removed])
+        return ImageRound(drawn, one.explanation.probability, one.probability, one.measure, one.kept, removed)
+
+    def _table(self, explanation: Explanation) -> pd.DataFrame:
+        place = self.place.home(explanation.points)
+        segments = explanation.segments
+        index = np.arange(1, len(place) + 1) if segments is None else segments.index
+        kind, width = "point" if segments is None else "segment", len(str(index.max()))
+        n_pixels: Any = 1
+        if segments is not None:
+            assert self.place.segments is not None
+            own = dict(zip(self.place.segments.index, self.place.segments.n_voxels, strict=True))
+            n_pixels = [own[i] for i in index]
+        table = pd.DataFrame(
+            {
+                "index": index,
+                "name": [f"{kind}-{i:0{width}d}" for i in index],
+                "row": place[:, 0],
+                "column": place[:, 1],
+                "n_pixels": n_pixels,
+                "light": explanation.light,
+                "shadow": explanation.shadow,
+                "drop": explanation.drop,
+                "score": explanation.score,
+            }
+        )
+        return table.assign(rank=table["score"].rank(ascending=False, method="first").astype("int64"))[COLUMNS]
+
+
+def _tiff(values: np.ndarray) -> Callable[[Path], object]:
+    """A writer for `write_together`: 32-bit float, which ImageJ, QGIS and scikit-image read as it is."""
+    return lambda path: Image.fromarray(np.ascontiguousarray(values, dtype=np.float32)).save(path, format="TIFF")

@@ -1,0 +1,53 @@
+import pytest
+
+from glas3d import GlasError
+from glas3d.study.config import read_config
+
+KNOWN = ("space", "group_column", "entities", "folds", "sigma")
+
+
+def config(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_options_in_any_order_and_tables(tmp_path):
+    path = config(
+        tmp_path / "study.toml",
+        'space = "MNI"\n[input]\ngroup-column = "dx"\n[input.entities]\nlabel = "GM"\n'
+        "[train]\nfolds = 3\nsigma = [1.5, 3]\n",
+    )
+    assert read_config(path, KNOWN) == {
+        "space": "MNI",
+        "group_column": "dx",
+        "entities": {"label": "GM"},
+        "folds": 3,
+        "sigma": [1.5, 3],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "fold = 3\nspce = 1\nqwertz = 1\n",
+            r"none of: fold \(did you mean folds\?\), spce \(did you .* space\?\), qwertz",
+        ),
+        ("[train]\nqwertz = 3\n", "none of: qwertz"),
+        ("folds = 3\n[train]\nfolds = 4\n", "gives folds twice"),
+        ("folds = \n", "must be TOML, .*study.toml is not"),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path, text, message):
+    with pytest.raises(GlasError, match=message):
+        read_config(config(tmp_path / "study.toml", text), KNOWN)
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(GlasError, match="no such file"):
+        read_config(tmp_path / "no.toml", KNOWN)
+    with pytest.raises(GlasError, match="must be TOML"):
+        read_config(tmp_path, KNOWN)
+    (tmp_path / "x.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(GlasError, match="must be TOML"):
+        read_config(tmp_path / "x.toml", KNOWN)

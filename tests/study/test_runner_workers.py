@@ -1,0 +1,197 @@
+"""Several workers, and what dies on the way: the results are those of an undisturbed run, bit for bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from glas3d import GlasError
+from glas3d.errors import GlasWarning
+from glas3d.study import pool, runner
+from glas3d.study.pool import Here, workers
+from glas3d.study.runner import explain_cohort
+from tests.study import one_run, studies
+from tests.study.studies import content
+
+ASSUMED = {"search": one_run.SEARCH, "assume_space": "MNI"}
+
+# Dask closes sockets and loops when it likes.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:.*share .* cores:glas3d.errors.GlasWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return studies.bids(tmp_path_factory.mktemp("in") / "data")
+
+
+@pytest.fixture(scope="module")
+def people(source):
+    return studies.cohort(source)
+
+
+@pytest.fixture(scope="module")
+def models(people, tmp_path_factory):
+    return studies.folds(tmp_path_factory.mktemp("models") / "folds", people)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(people, models, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "study"
+    explain_cohort(people, out, models, **ASSUMED)
+    return content(out)
+
+
+def test_one_worker_is_this_process():
+    with workers() as found:
+        assert isinstance(found, Here)
+        assert found.dashboard is None
+        assert found.ask(os.getpid) == os.getpid()
+        assert list(found.run(lambda a, b: (a, b, os.getpid()), 1, [2, 3], None)) == [
+            (1, 2, os.getpid()),
+            (1, 3, os.getpid()),
+        ]
+
+
+def test_a_scheduler_that_does_not_answer_is_refused(monkeypatch):
+    monkeypatch.setattr(pool, "_TIMEOUT", "1s")
+    with (
+        pytest.raises(GlasError, match="no Dask scheduler answers at tcp://127"),
+        workers(scheduler="tcp://127.0.0.1:9"),
+    ):
+        pass
+    with pytest.raises(GlasError, match="no Dask scheduler answers at nonsense"), workers(scheduler="nonsense://x"):
+        pass
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, True])
+def test_numbers_of_workers_that_cannot_be_are_refused(n):
+    with pytest.raises(GlasError, match="n_workers must be a whole number from 1"), workers(n):
+        pass
+
+
+def test_more_workers_than_cores_is_said(monkeypatch):
+    monkeypatch.setattr(pool, "_cores", lambda: 2)
+    monkeypatch.setattr("distributed.LocalCluster", lambda **_: (_ for _ in ()).throw(GlasError("enough")))
+    with (
+        pytest.warns(GlasWarning, match="3 workers of 2 threads share 2 cores"),
+        pytest.raises(GlasError, match="enough"),
+        workers(3, threads=2),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(("named", "expected"), [("4,7", ["4", "7"]), ("", []), ("GPU-a,GPU-b", ["GPU-a", "GPU-b"])])
+def test_each_worker_is_shown_one_gpu(monkeypatch, named, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert pool._gpus() == expected
+    shown = []
+    for name in (0, 1, 2):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+        pool._one_gpu_each().setup(type("Worker", (), {"name": name}))
+        shown.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert shown == ([expected[i % 2] for i in range(3)] if expected else [named] * 3)
+
+
+@pytest.mark.slow
+def test_two_workers_give_the_same_bytes(people, models, undisturbed, tmp_path):
+    ticks, links = [], []
+    result = explain_cohort(
+        people,
+        tmp_path / "out",
+        models,
+        **ASSUMED,
+        n_workers=2,
+        tick=lambda done, total: ticks.append((done, total)),
+        announce=links.append,
+    )
+    assert result.count("explained") == 6
+    assert result.outcomes["participant_id"].tolist() == [f"sub-0{i}" for i in range(1, 7)]
+    assert content(tmp_path / "out") == undisturbed
+    assert ticks == [(i, 6) for i in range(7)]
+    assert len(links) == 1
+    assert links[0].startswith("http://127.0.0.1:")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("death", [one_run.dies_once, one_run.dies_writing])
+def test_a_worker_that_is_killed_is_replaced_and_its_participant_done_again(
+    people, models, undisturbed, tmp_path, monkeypatch, death
+):
+    monkeypatch.setattr(runner, "explain_participant", death)
+    result = explain_cohort(people, tmp_path / "out", models, **ASSUMED, n_workers=2)
+    assert (tmp_path / "died").exists()
+    assert result.count("failed") == 0  # what was done, and lost on the way to us, may count as kept
+    assert content(tmp_path / "out") == undisturbed
+
+
+@pytest.mark.slow
+def test_a_participant_that_kills_every_worker_is_listed(people, models, tmp_path, monkeypatch):
+    import dask
+
+    monkeypatch.setattr(runner, "explain_participant", one_run.dies_always)
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+        result = explain_cohort(people, tmp_path / "out", models, **ASSUMED, n_workers=2, on_error="skip")
+    assert result.count("failed") == 1
+    listed = result.failed.set_index("participant_id")["error"]
+    assert listed["sub-02"] == "its worker died each time it was tried: too little memory, perhaps"
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_runs_already(people, models, undisturbed, tmp_path):
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+        explain_cohort(people, tmp_path / "out", models, **ASSUMED, scheduler=cluster.scheduler_address)
+    assert content(tmp_path / "out") == undisturbed
+
+
+@pytest.mark.slow
+def test_workers_of_several_threads_are_refused():
+    from distributed import LocalCluster
+
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        pytest.raises(GlasError, match="one thread each"),
+        workers(scheduler=cluster.scheduler_address),
+    ):
+        pass
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_goes_on_where_it_was(source, models, undisturbed, tmp_path):
+    out = tmp_path / "study"
+    command = [sys.executable, "-m", "tests.study.one_run", str(source), str(out), str(models)]
+    rng = np.random.default_rng(0)
+    done = []
+    for kill in range(5):
+        run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        finished = set(out.glob("sub-*/anat"))
+        while run.poll() is None and set(out.glob("sub-*/.anat-*")) | set(out.glob("sub-*/anat")) == finished:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.25) * (kill > 0))  # the first: while it writes
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        done.append(len(list(out.glob("sub-*/anat"))))
+        if done[-1] == 6:
+            break
+    assert done[0] < 6
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert content(out) == undisturbed
+
+
+def test_queues_of_a_cluster_are_configured_by_dask_jobqueue():
+    """What docs say of SLURM and SGE: one thread a job, and its address is the scheduler."""
+    jobqueue = pytest.importorskip("dask_jobqueue")
+    for kind, flag in ((jobqueue.SLURMCluster, "#SBATCH --mem=8G"), (jobqueue.SGECluster, "#$ -q")):
+        with kind(cores=1, processes=1, memory="8GB", queue="all", n_workers=0) as cluster:
+            script = cluster.job_script()
+        assert "--nthreads 1" in script
+        assert flag in script
