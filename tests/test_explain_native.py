@@ -8,7 +8,7 @@ from nibabel.eulerangles import euler2mat
 from glas3d import Grid, explain_img
 from glas3d.errors import SpaceWarning
 from glas3d.imaging.space import VoxelGrid
-from tests.imaging.cases import HEADS, head, mask_of, refused, seen, values, with_info
+from tests.imaging.cases import HEADS, head, head_grid, mask_of, refused, seen, values, with_info
 
 SMALL = {"sigma_light": 12.0, "sigma_shadow": 12.0, "unit": "mm"}
 # native world to template world, in mm
@@ -84,3 +84,22 @@ def test_the_transform_of_another_scan_is_noticed(model, few):
 def test_what_is_no_transform_is_refused(model, few, transform, match):
     with refused(match):
         explain_img(head(TEMPLATE), model, "AD", few, transform=transform, **SMALL)
+
+
+@pytest.mark.slow
+def test_a_scan_is_registered_and_its_maps_come_home(model, few):
+    """No transform is given: the way is found, and the region shines where it is in the native scan."""
+    pytest.importorskip("ants")
+    scan = native(head(head_grid("LAS", mm=3.0)))
+    r = explain_img(scan, model, "AD", few, register="affine", **SMALL)
+    assert r.table.set_index("name")["rank"]["Hippocampus_L"] == 1
+    truth = mask_of(few, VoxelGrid(scan.shape, MOVED @ scan.affine))
+    shines = values(r.saliency_img) == values(r.saliency_img).max()
+    centres = [np.argwhere(one).mean(axis=0) * 3.0 for one in (truth, shines)]
+    assert np.linalg.norm(centres[0] - centres[1]) < 3
+    assert "matrix" in r.provenance["Transform"]
+
+
+def test_a_way_given_and_one_found_do_not_go_together(model, few):
+    with refused("by a transform given or one found, got transform and register"):
+        explain_img(head(TEMPLATE), model, "AD", few, transform=MOVED, register="affine", **SMALL)

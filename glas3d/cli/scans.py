@@ -43,6 +43,7 @@ def explain(
     floor: float | None = None,
     transform: Annotated[tuple[Path, ...], _SEVERAL] = (),
     inverse: Annotated[tuple[Path, ...], _SEVERAL] = (),
+    register: Literal["affine", "SyN"] | None = None,
     assume_space: Literal["MNI"] | None = None,
     activation: Literal["softmax", "sigmoid", "none"] | None = None,
 ) -> None:
@@ -110,6 +111,9 @@ def explain(
         (native to template, mm), or ITK or ANTs files in the order of antsApplyTransforms.
     inverse
         The way home of each warp, where its file does not lie beside it.
+    register
+        The scan is a raw T1 in its native space: find the way to the template, show the model the brain alone, and
+        bring the maps home. Needs antspyx: pip install "glas3d[register]".
     assume_space
         The scan is in this space: do not check.
     activation
@@ -148,6 +152,7 @@ def explain(
             versus=None if versus is None else _class(versus),
             mask_img=mask,
             transform=bring,
+            register=register,
             scales=scales or None,
             channels=channels,
             covariates=_named(covariate, "--covariate"),

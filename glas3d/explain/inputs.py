@@ -14,6 +14,7 @@ from nibabel.spatialimages import SpatialImage
 from scipy.ndimage import gaussian_filter
 
 from glas3d.errors import GlasError
+from glas3d.imaging.registration import brain_mask, without_skull
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of, mni_grid, resample_scan
 from glas3d.imaging.transform import Transform
@@ -56,13 +57,22 @@ class Inputs:
         return self.scans[0]
 
     @classmethod
-    def read(cls, img: Images, info: ModelInfo, bring: Callable[[Scan], Transform] | None = None) -> Inputs:
+    def read(
+        cls,
+        img: Images,
+        info: ModelInfo,
+        bring: Callable[[Scan], Transform] | None = None,
+        *,
+        strip: bool = False,
+    ) -> Inputs:
         """Read every scan and bring it to the model's grid.
 
         Parameters
         ----------
         bring
             From the first scan's native space to the template; the others share it.
+        strip
+            Keep the brain alone, by the template's brain brought home.
 
         Raises
         ------
@@ -88,7 +98,11 @@ class Inputs:
             data = np.stack([resample_scan(scan, grid) for scan in scans])
         else:
             transform, grid = bring(scans[0]), info.grid or mni_grid(_TEMPLATE_MM)
-            data = np.stack([transform.to_template(scan, grid).data for scan in scans])
+            shown = scans
+            if strip:
+                mask = brain_mask(scans[0], transform)
+                shown = tuple(without_skull(scan, mask) for scan in scans)
+            data = np.stack([transform.to_template(scan, grid).data for scan in shown])
         for scan, channel in zip(scans, data, strict=True):
             if not channel.any():
                 of = f"the model {info.name}" if info.grid is not None else scans[0].name

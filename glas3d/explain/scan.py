@@ -18,9 +18,9 @@ from glas3d.explain.inputs import Images, Inputs, Reference
 from glas3d.explain.result import Home, ScanExplanation
 from glas3d.explain.where import parse, place, space_of
 from glas3d.imaging.atlas import Point
-from glas3d.imaging.scan import ImageLike
+from glas3d.imaging.scan import ImageLike, Scan
 from glas3d.imaging.space import check_space, grid_of
-from glas3d.imaging.transform import load_transform
+from glas3d.imaging.transform import Transform, load_transform
 from glas3d.output import generated_by
 from glas3d.predict import preset
 from glas3d.predict.predictor import ModelInfo, Predictor
@@ -46,6 +46,7 @@ def explain_img(
     covariates: Mapping[str, float] | None = None,
     covariate_reference: Mapping[str, float] | None = None,
     transform: Any = None,
+    register: Literal["affine", "SyN"] | None = None,
     assume_space: str | None = None,
     progress: Progress = False,
     **settings: Any,
@@ -100,6 +101,9 @@ def explain_img(
     transform
         The scan is in its native space, and this brings it to the template (see `load_transform`): the model is asked
         there, and maps come home to the native scan. ``x y z`` of the table are the template's.
+    register
+        The scan is a raw T1 in its native space: find the way to the template (``"affine"``, or ``"SyN"``, which
+        deforms too; needs the extra ``register``). The model sees the brain alone, and maps come home.
     assume_space
         ``"MNI"``: the scan is in MNI space, do not check.
     progress
@@ -136,11 +140,7 @@ def explain_img(
     }
     asked = [name for name, wanted in ways.items() if wanted]
     _check_ways(asked, single, channels, covariates, covariate_reference)
-    bring = None
-    if transform is not None:
-        given_transform = load_transform(transform)
-        bring = lambda scan: given_transform  # noqa: E731
-    inputs = Inputs.read(img, info, bring)
+    inputs = Inputs.read(img, info, _way_to_template(transform, register), strip=register is not None)
     grid = inputs.grid
     looked_for = parse(search)
     space = None
@@ -199,6 +199,20 @@ def explain_img(
     home = Home(inputs, glas, where, shared)
     results = tuple(home.result(one, several=len(found) > 1 or one.against is not None) for one in found)
     return results[0] if single else results
+
+
+def _way_to_template(transform: Any, register: Literal["affine", "SyN"] | None) -> Callable[[Scan], Transform] | None:
+    """From a scan to its transform, where it is in native space."""
+    if transform is not None and register is not None:
+        raise GlasError("a scan comes to the template by a transform given or one found, got transform and register")
+    if register is not None:
+        from glas3d.imaging import registration
+
+        return lambda scan: registration.register(scan, register)
+    if transform is None:
+        return None
+    given = load_transform(transform)
+    return lambda scan: given
 
 
 def _check_ways(

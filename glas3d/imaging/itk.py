@@ -168,18 +168,18 @@ def _files(steps: Sequence[Step]) -> Iterator[list[str]]:
 
 
 def to_ants(data: np.ndarray, affine: np.ndarray) -> Any:
-    """A volume as ANTs's image, float64; any affine that can be inverted will do."""
+    """A volume as ANTs's image, float32; any affine that can be inverted will do."""
     lps = _LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     origin, sizes = [float(v) for v in lps[:3, 3]], [float(v) for v in spacing]
-    return ants().from_numpy(np.asarray(data, np.float64), origin, sizes, lps[:3, :3] / spacing)
+    return ants().from_numpy(np.asarray(data, np.float32), origin, sizes, lps[:3, :3] / spacing)
 
 
 def carry(
     data: np.ndarray, affine: np.ndarray, grid: VoxelGrid, steps: Sequence[Step], interpolator: str
 ) -> np.ndarray:
-    """A volume on another grid through a chain of steps, ordered as for ``antsApplyTransforms``; float64, 0 outside."""
-    fixed = to_ants(np.zeros(grid.shape), grid.affine)
+    """A volume on another grid through a chain of steps, ordered as for ``antsApplyTransforms``; float32, 0 outside."""
+    fixed = to_ants(np.zeros(grid.shape, np.float32), grid.affine)
     with _files(steps) as names:
         found = ants().apply_transforms(
             fixed, to_ants(data, affine), names, interpolator, whichtoinvert=[False] * len(names)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,9 +34,12 @@ class Transform(ABC):
     ----------
     name
         What messages and sidecars call it.
+    made
+        How it was found, for the sidecar: the settings of a registration.
     """
 
     name: str
+    made: Mapping[str, Any]
 
     def to_template(self, scan: Scan, grid: VoxelGrid) -> Scan:
         """The scan on a grid of the template, smoothed first where the grid is coarser (see `resample`).
@@ -93,7 +96,7 @@ class Transform(ABC):
 
     @abstractmethod
     def record(self) -> dict[str, Any]:
-        """Matrices, and names and hashes of files, for the sidecar."""
+        """Matrices, names and hashes of files, and how it was made, for the sidecar."""
 
     @abstractmethod
     def _carried(
@@ -123,6 +126,7 @@ class Affine(Transform):
 
     matrix: np.ndarray
     name: str = "the matrix"
+    made: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "matrix", check_matrix(self.matrix, self.name))
@@ -140,7 +144,7 @@ class Affine(Transform):
 
     def record(self) -> dict[str, Any]:
         """See `Transform`."""
-        return {"name": Path(self.name).name, "matrix": self.matrix.tolist()}
+        return {"name": Path(self.name).name, "matrix": self.matrix.tolist(), **self.made}
 
     def _carried(
         self, data: np.ndarray, affine: np.ndarray, grid: VoxelGrid, interpolation: Interpolation, *, home: bool
@@ -150,7 +154,7 @@ class Affine(Transform):
 
     def _files(self) -> tuple[dict[str, Any], dict[str, Callable[[Path], object]]]:
         name, step = f"{_FORTH}_0.txt", np.linalg.inv(self.matrix)
-        index = {"name": self.name, "matrix": self.matrix.tolist(), _FORTH: [name]}
+        index = {"name": self.name, "made": dict(self.made), "matrix": self.matrix.tolist(), _FORTH: [name]}
         return index, {name: lambda path: write_matrix(step, path)}
 
 
@@ -174,6 +178,7 @@ class Warp(Transform):
     forth: tuple[Step, ...]
     back: tuple[Step, ...]
     name: str = "the warp"
+    made: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         brain = world(np.argwhere(template_on(4) > 0.1)[::7], mni_grid(4).affine)
@@ -213,6 +218,7 @@ class Warp(Transform):
             "name": Path(self.name).name,
             _FORTH: [said(step) for step in self.forth],
             _BACK: [said(step) for step in self.back],
+            **self.made,
         }
 
     def _carried(
@@ -220,16 +226,19 @@ class Warp(Transform):
     ) -> np.ndarray:
         steps = self.back if home else self.forth
         if interpolation == "nearest":
-            # resample's types: int32, but for 2-byte integers and floats
-            kind = np.dtype(np.int32) if data.dtype.kind in "iub" and data.dtype.itemsize != 2 else data.dtype
-            return carry(data, affine, grid, steps, "nearestNeighbor").astype(kind)
+            kind = np.int32 if data.dtype.kind in "iub" and data.dtype.itemsize != 2 else data.dtype  # as resample
+            values = np.unique(np.append(data, 0)).astype(kind)
+            air = int(np.searchsorted(values, 0))
+            # by their number in the row: ANTs takes float32, which joins labels above 2^24
+            codes = carry(np.searchsorted(values, data) - air, affine, grid, steps, "nearestNeighbor")
+            return np.asarray(values[np.rint(codes).astype(int) + air])
         finer = _finer(grid, min(nib.affines.voxel_sizes(affine)))
-        moved = carry(data, affine, finer, steps, "linear").astype(np.float32)
+        moved = carry(data, affine, finer, steps, "linear")
         return resample(nib.Nifti1Image(moved, finer.affine), grid)
 
     def _files(self) -> tuple[dict[str, Any], dict[str, Callable[[Path], object]]]:
         files: dict[str, Callable[[Path], object]] = {}
-        index: dict[str, Any] = {"name": self.name}
+        index: dict[str, Any] = {"name": self.name, "made": dict(self.made)}
         for way, steps in ((_FORTH, self.forth), (_BACK, self.back)):
             index[way] = []
             for number, step in enumerate(steps):
@@ -259,8 +268,8 @@ def _covered(grid: VoxelGrid, points: np.ndarray) -> float:
 
 
 def _finer(grid: VoxelGrid, spacing: float) -> VoxelGrid:
-    """The grid with its voxels divided until they are no coarser than ``spacing``, or 1 mm."""
-    parts = np.ceil(np.array(grid.spacing) / max(spacing, 1.0) - 1e-2).astype(int).clip(1)
+    """The grid with its voxels divided to about ``spacing``, or 1 mm."""
+    parts = np.rint(np.array(grid.spacing) / max(spacing, 1.0)).astype(int).clip(1)
     inner = nib.affines.from_matvec(np.diag(1 / parts), 0.5 / parts - 0.5)
     return VoxelGrid(tuple(int(n) for n in np.array(grid.shape) * parts), grid.affine @ inner)
 
@@ -357,12 +366,12 @@ def _beside(path: Path) -> Path | None:
 def _from_folder(folder: Path) -> Transform:
     try:
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        name = str(index["name"])
+        name, made = str(index["name"]), dict(index["made"])
         if "matrix" in index:
-            return Affine(np.array(index["matrix"]), name)
+            return Affine(np.array(index["matrix"]), name, made)
         forth, back = (tuple(folder / str(one) for one in index[way]) for way in (_FORTH, _BACK))
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, GlasError):
             raise
         raise GlasError(f"a folder of a transform must hold {_INDEX} as save wrote it, {folder} does not") from None
-    return _of(tuple(map(read_step, forth)), tuple(map(read_step, back)), name)
+    return Warp(tuple(map(read_step, forth)), tuple(map(read_step, back)), name, made)

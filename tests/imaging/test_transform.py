@@ -1,0 +1,315 @@
+"""There and back again, by matrices and warps whose law is known."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.affines import apply_affine, from_matvec
+from nibabel.eulerangles import euler2mat
+from scipy.ndimage import binary_erosion
+
+from glas3d.imaging.atlas import Atlas
+from glas3d.imaging.itk import field_grids, to_ants, write_matrix
+from glas3d.imaging.maps import Drawing
+from glas3d.imaging.scan import load_scan
+from glas3d.imaging.space import VoxelGrid, mni_grid, resample, template, template_on
+from glas3d.imaging.transform import Affine, Transform, Warp, load_transform
+from tests.imaging import native
+from tests.imaging.cases import POSES, SHAPE, around, data, refused
+from tests.imaging.native import MOVED, bend, to_native, to_template, unbend, write_field
+
+HOME = np.linalg.inv(MOVED)
+GRIDS = {
+    "oblique": native.native_grid(),
+    "LAS": native.native_grid((-1, 1, 1)),
+    "PSR-like": native.native_grid((1, -1, -1)),
+}
+
+
+@pytest.fixture(scope="session")
+def ants():
+    return pytest.importorskip("ants", reason="antspyx is not installed: the extra register")
+
+
+@pytest.fixture(scope="module")
+def points():
+    return np.random.default_rng(1).uniform([-60, -95, -45], [60, 65, 70], (50, 3))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, ants):
+    """What ``antsRegistration`` would have written of the known bend and move, under its names."""
+    folder = tmp_path_factory.mktemp("ants")
+    write_field(folder / "sub_1Warp.nii.gz", bend)
+    write_field(folder / "sub_1InverseWarp.nii.gz", unbend)
+    write_matrix(HOME, folder / "sub_0GenericAffine.txt")
+    ants.write_transform(
+        ants.read_transform(str(folder / "sub_0GenericAffine.txt")), str(folder / "sub_0GenericAffine.mat")
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def warp(files):
+    return load_transform([files / "sub_1Warp.nii.gz", files / "sub_0GenericAffine.mat"])
+
+
+# Matrices
+
+
+@pytest.mark.parametrize("pose", POSES)
+def test_a_matrix_moves_the_affine_and_nothing_else(pose):
+    grid = mni_grid(8)
+    scan = load_scan(nib.Nifti1Image(data((40, 50, 45)), HOME @ around(pose, (40, 50, 45), grid)))
+    there = load_transform(MOVED).to_template(scan, grid)
+    expected = resample(nib.Nifti1Image(scan.data, MOVED @ scan.affine), grid)
+    np.testing.assert_array_equal(there.data, expected)
+    assert there.data.any()
+    np.testing.assert_array_equal(there.affine, grid.affine)
+    assert there.sha256 == scan.sha256
+
+
+def test_a_matrix_brings_back_what_it_took():
+    """On a template grid that lies on the native voxels nothing is interpolated, either way."""
+    img = nib.Nifti1Image(data(), POSES["oblique-LPS"])
+    scan, transform = load_scan(img), load_transform(MOVED)
+    grid = VoxelGrid(SHAPE, MOVED @ img.affine)
+    there = transform.to_template(scan, grid)
+    np.testing.assert_array_equal(there.data, scan.data)
+    for interpolation in ("linear", "nearest"):
+        home = transform.home(nib.Nifti1Image(there.data, grid.affine), scan, interpolation)
+        np.testing.assert_array_equal(home, scan.data)
+
+
+@pytest.mark.parametrize("pose", GRIDS)
+def test_labels_come_home_by_a_matrix(pose):
+    """Against the labels sampled at every native voxel's place, with left on the left in any order of the axes."""
+    scan = native.head(GRIDS[pose])
+    home = load_transform(MOVED).home(Atlas.load("AAL").labels_img, scan, "nearest")
+    truth = native.labels(GRIDS[pose])
+    assert home.dtype == np.int32
+    assert (home == truth)[truth > 0].mean() > 0.999
+    left, right = (native.centre(home, label, scan.affine) for label in (37, 38))
+    assert left[0] < right[0] - 40
+
+
+def test_points_go_there_and_back(points):
+    transform = load_transform(MOVED)
+    np.testing.assert_allclose(transform.points_home(points), to_native(points), atol=1e-9)
+    np.testing.assert_allclose(transform.points_to_template(points), to_template(points), atol=1e-9)
+
+
+def test_the_sources_of_a_matrix_agree(tmp_path, points, ants):
+    np.savetxt(tmp_path / "plain.txt", MOVED)
+    write_matrix(HOME, tmp_path / "itk.txt")
+    for name in ("itk.tfm", "itk.mat", "itk.h5"):
+        ants.write_transform(ants.read_transform(str(tmp_path / "itk.txt"), precision="double"), str(tmp_path / name))
+    first = from_matvec(euler2mat(0.3, 0.2, 0.1), [4, 5, 6])
+    write_matrix(first, tmp_path / "first.txt")
+    write_matrix(HOME @ np.linalg.inv(first), tmp_path / "second.txt")
+    sources = [
+        MOVED,
+        MOVED.tolist(),
+        Affine(MOVED),
+        tmp_path / "plain.txt",
+        str(tmp_path / "itk.txt"),
+        tmp_path / "itk.tfm",
+        tmp_path / "itk.mat",
+        tmp_path / "itk.h5",
+        [tmp_path / "first.txt", tmp_path / "second.txt"],
+    ]
+    for source in sources:
+        transform = load_transform(source)
+        assert isinstance(transform, Affine), source
+        np.testing.assert_allclose(transform.points_home(points), to_native(points), atol=1e-4, err_msg=str(source))
+
+
+def test_an_itk_rotation_is_a_matrix(tmp_path, points, ants):
+    """An Euler3DTransform has six parameters, not twelve."""
+    path = tmp_path / "rigid.tfm"
+    text = "#Insight Transform File V1.0\n#Transform 0\nTransform: Euler3DTransform_double_3_3\n"
+    path.write_text(text + "Parameters: 0 0 0.3 5 -6 7\nFixedParameters: 0 0 0 0\n")
+    # 0.3 about z and the shift (5, -6, 7), both in LPS: the points of the template to native ones
+    expected = apply_affine(from_matvec(euler2mat(0.3), [-5, 6, 7]), points)
+    np.testing.assert_allclose(load_transform(path).points_home(points), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["matrix", "warp"])
+def test_what_was_saved_is_what_comes_back(tmp_path, points, ants, warp, kind):
+    made = {"kind": "affine", "seed": 3}
+    transform: Transform = Affine(MOVED, "mine", made) if kind == "matrix" else warp
+    written = transform.save(tmp_path / "new")
+    again = load_transform(tmp_path / "new")
+    assert set(written) == set((tmp_path / "new").iterdir())
+    np.testing.assert_array_equal(again.points_home(points), transform.points_home(points))
+    np.testing.assert_array_equal(again.points_to_template(points), transform.points_to_template(points))
+    assert (again.name, again.made) == (transform.name, transform.made)
+    if kind == "matrix":
+        assert again.record() == {"name": "mine", "matrix": MOVED.tolist(), **made}
+    assert again.save(tmp_path / "new")  # onto its own files
+    load_transform(tmp_path / "new")
+    # ITK reads it as antsApplyTransforms wants it
+    names = [str(path) for path in written if path.name.startswith("from-native_to-template_")]
+    np.testing.assert_allclose(
+        load_transform(names, _inverses(tmp_path / "new")).points_home(points), transform.points_home(points), atol=1e-4
+    )
+
+
+def _inverses(folder):
+    return sorted(folder.glob("from-template_to-native_*.nii.gz")) or None
+
+
+# Warps
+
+
+def test_a_warp_s_points_follow_the_law(warp, points):
+    assert isinstance(warp, Warp)
+    native_points = to_native(points, bent=True)
+    np.testing.assert_allclose(warp.points_home(points), native_points, atol=0.05)
+    np.testing.assert_allclose(warp.points_to_template(native_points), points, atol=0.05)
+
+
+@pytest.mark.parametrize("pose", GRIDS)
+def test_a_warp_unbends_the_scan_and_brings_labels_home(warp, pose):
+    grid, t1 = GRIDS[pose], template_on(4)
+    scan = native.head(grid, bent=True)
+    there = warp.to_template(scan, mni_grid(4))
+    brain = t1 > 0.1
+    assert np.corrcoef(there.data[brain], t1[brain])[0, 1] > 0.98
+    straight = load_transform(MOVED).to_template(scan, mni_grid(4))
+    assert np.corrcoef(straight.data[brain], t1[brain])[0, 1] < 0.95
+    home = warp.home(Atlas.load("AAL").labels_img, scan, "nearest")
+    truth = native.labels(grid, bent=True)
+    assert home.dtype == np.int32
+    assert (home == truth)[truth > 0].mean() > 0.97
+    for label in (37, 38):
+        gap = native.centre(home, label, scan.affine) - native.centre(truth, label, scan.affine)
+        assert np.linalg.norm(gap) < 0.3
+
+
+def test_a_map_comes_home_by_a_warp(warp):
+    """A blob at the left hippocampus shines where the law puts it."""
+    grid, spot = GRIDS["LAS"], np.array([-26.0, -20.0, -14.0])
+    distance = np.linalg.norm(native.voxels(mni_grid(4)) - spot, axis=-1)
+    home = warp.home(nib.Nifti1Image(np.exp(-(distance**2) / 128), mni_grid(4).affine), native.head(grid, bent=True))
+    assert home.shape == grid.shape
+    assert home.dtype == np.float32
+    centre = apply_affine(grid.affine, (np.argwhere(home > 0).T * home[home > 0]).sum(axis=1) / home.sum())
+    assert np.linalg.norm(centre - to_native(spot, bent=True)) < 1
+
+
+def test_a_warp_that_bends_nothing_is_its_matrix(tmp_path, ants):
+    """The same values as resampling, with its smoothing, its field of view and its types; shears included."""
+    for name in ("1Warp.nii.gz", "1InverseWarp.nii.gz"):
+        write_field(tmp_path / name, lambda points: points)
+    write_matrix(HOME, tmp_path / "0GenericAffine.txt")
+    still = load_transform([tmp_path / "1Warp.nii.gz", tmp_path / "0GenericAffine.txt"])
+    plain = load_transform(MOVED)
+    shear = from_matvec(
+        np.diag([2.0, 1.6, 2.5]) + np.array([[0, 0.3, 0.1], [0, 0, 0.2], [0.1, 0, 0]]), [-80, -100, -70]
+    )
+    grid = VoxelGrid((75, 110, 65), shear)
+    scan = load_scan(nib.Nifti1Image(native.seen_from(grid, template()) * 500 + 30, grid.affine))
+    ones = load_scan(nib.Nifti1Image(np.ones(grid.shape, np.float32), grid.affine), constant=True)
+    for mm, tolerance in ((8.0, 12), (2.0, 10)):
+        one, other = (transform.to_template(scan, mni_grid(mm)).data for transform in (still, plain))
+        # at the border of the field of view the dark outside is smoothed in, by each in its own way
+        inner = binary_erosion(plain.to_template(ones, mni_grid(mm)).data > 0.99)
+        assert inner.mean() > 0.15
+        np.testing.assert_allclose(one[inner], other[inner], atol=tolerance)
+    labels = nib.Nifti1Image(np.asarray(Atlas.load("AAL").labels_img.dataobj), Atlas.load("AAL").labels_img.affine)
+    one, other = (transform.home(labels, scan, "nearest") for transform in (still, plain))
+    assert one.dtype == other.dtype
+    assert (one == other).mean() > 0.9999
+    big = nib.Nifti1Image(np.where(np.asarray(labels.dataobj) == 37, 2**30 + 1, 0).astype(np.int32), labels.affine)
+    assert set(np.unique(still.home(big, scan, "nearest"))) == {0, 2**30 + 1}
+    found, expected = still.check(scan), plain.check(scan)
+    assert abs(found.coverage - expected.coverage) < 0.01
+    assert abs(found.correlation - expected.correlation) < 0.02
+
+
+def composed(files, folder, names, ants):
+    """Both ways as one file each, of a field that moves too, for want of a way to write composites."""
+    write_matrix(MOVED, folder / "back.txt")
+    ways = (
+        [files / "sub_1Warp.nii.gz", files / "sub_0GenericAffine.mat"],
+        [folder / "back.txt", files / "sub_1InverseWarp.nii.gz"],
+    )
+    for name, steps, grid in zip(names, ways, (mni_grid(4), native.native_grid(spacing=(4.0, 3.9, 4.1))), strict=True):
+        ref = to_ants(np.zeros(grid.shape), grid.affine)
+        paths = [str(path) for path in steps]
+        ants.apply_transforms(ref, ref, paths, whichtoinvert=[False, False], compose=str(folder / name))
+    return folder / names[0], folder / names[1]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("from-T1w_to-MNI152NLin2009cAsym_mode-image_xfm.h5", "from-MNI152NLin2009cAsym_to-T1w_mode-image_xfm.h5"),
+        ("sub_Composite.h5", "sub_InverseComposite.h5"),
+    ],
+    ids=["fMRIPrep", "ANTs"],
+)
+def test_a_composite_and_its_inverse_lie_side_by_side(tmp_path, files, warp, points, ants, names):
+    """The inverse is found by its name, or given."""
+    path, inverse = composed(files, tmp_path, names, ants)
+    composite = load_transform(path)
+    assert isinstance(composite, Warp)
+    np.testing.assert_allclose(composite.points_home(points), warp.points_home(points), atol=0.2)
+    there = to_native(points, bent=True)
+    np.testing.assert_allclose(composite.points_to_template(there), warp.points_to_template(there), atol=0.2)
+    inverse.rename(tmp_path / "elsewhere.h5")
+    with refused(f"give the inverse of .*such as {names[1]}", path):
+        load_transform(path)
+    given = load_transform(path, tmp_path / "elsewhere.h5")
+    np.testing.assert_array_equal(given.points_home(points), composite.points_home(points))
+    assert given.record()["from-native_to-template"][0]["name"] == names[0]
+
+
+def test_composites_of_ants_registration(tmp_path, points, ants):
+    """Affine and field in one file: it is told where the field is, and matrices alone are a matrix."""
+    fixed, grid = to_ants(template_on(4), mni_grid(4).affine).clone("float"), mni_grid(4)
+    settings = {"outprefix": f"{tmp_path}/c_", "write_composite_transform": True, "initial_transform": "Identity"}
+    coarse = {"aff_iterations": (1,), "aff_shrink_factors": (4,), "aff_smoothing_sigmas": (1,)}
+    bent = to_ants(native.head(native.native_grid(spacing=(4.0, 3.9, 4.1))).data, grid.affine).clone("float")
+    ants.registration(fixed, bent, "SyN", **settings, **coarse, reg_iterations=(2, 0, 0))
+    both = load_transform(tmp_path / "c_Composite.h5")
+    assert isinstance(both, Warp)
+    for name in ("c_Composite.h5", "c_InverseComposite.h5"):
+        (found,) = field_grids(tmp_path / name)
+        assert found.same_as(grid)
+    np.testing.assert_allclose(both.points_home(both.points_to_template(points)), points, atol=1)
+    ants.registration(fixed, bent, "Affine", **settings, **coarse)
+    assert isinstance(load_transform(tmp_path / "c_Composite.h5"), Affine)
+
+
+def test_the_transform_of_another_scan_shows(warp):
+    scan = native.head(GRIDS["oblique"], bent=True)
+    assert warp.check(scan).problem is None
+    assert load_transform(MOVED).check(scan).problem is None
+    for other in (np.eye(4), np.linalg.inv(MOVED)):
+        assert "correlates" in load_transform(other).check(scan).problem
+    elsewhere = load_scan(nib.Nifti1Image(scan.data, from_matvec(np.eye(3), [40, 0, 0]) @ scan.affine))
+    assert "correlates" in warp.check(elsewhere).problem
+    cut = load_scan(nib.Nifti1Image(scan.data[:, :, : scan.shape[2] // 2], scan.affine))
+    assert "field of view" in warp.check(cut).problem
+
+
+# Drawing
+
+
+@pytest.mark.parametrize("kind", ["matrix", "warp"])
+def test_drawings_come_home(request, kind):
+    bent = kind == "warp"
+    transform = request.getfixturevalue("warp") if bent else load_transform(MOVED)
+    grid, scan = mni_grid(6), native.head(GRIDS["oblique"], bent)
+    atlas = Atlas.load("AAL")
+    segments = atlas.segments(grid)
+    drawing = Drawing(scan, grid, atlas, segments, transform)
+    painted = np.asarray(drawing.segments(segments.index.astype(float)).dataobj)
+    truth = native.labels(GRIDS["oblique"], bent)
+    assert (painted == truth)[truth > 0].mean() > 0.97
+    own = Drawing(scan, grid, None, segments, transform).segments(segments.index.astype(float))
+    assert (np.asarray(own.dataobj) == truth)[truth > 0].mean() > 0.5  # at 6 mm
+    volume = np.asarray(drawing.volume(template_on(6)).dataobj)
+    assert np.corrcoef(volume.ravel(), scan.data.ravel())[0, 1] > 0.85
+    np.testing.assert_allclose(drawing.volume(template_on(6)).affine, scan.affine, atol=1e-5)
