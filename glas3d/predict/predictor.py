@@ -100,7 +100,7 @@ class Predictor:
     --------
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(24, 2))
     >>> predict = Predictor(net, activation="softmax", classes=("NC", "AD"), device="cpu")
-    >>> predict(torch.zeros(3, 1, 2, 3, 4)).sum(dim=1)
+    >>> predict(torch.zeros(3, 1, 2, 3, 4)).sum(dim=1).round(decimals=4)
     tensor([1., 1., 1.])
 
     A segmentation network: how much of the slice at the top is class 1?
