@@ -17,3 +17,9 @@ class GlasWarning(UserWarning):
 
 class SpaceWarning(GlasWarning):
     """A scan does not look like a brain in the space its atlas or model is in. The commands refuse it."""
+
+
+def reason(error: BaseException) -> str:
+    """What another library's error says, for a message of ours: its first line, or its kind."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,12 @@ def bids_label(text: str) -> str:
     'adncsimulatedv2'
     """
     return "".join(c for c in text if c.isascii() and c.isalnum())
+
+
+def have_labels(names: Sequence[str]) -> bool:
+    """Whether each name has a BIDS label of its own."""
+    labels = {bids_label(name) for name in names}
+    return "" not in labels and len(labels) == len(names)
 
 
 def write_json(content: dict[str, Any]) -> Callable[[Path], object]:

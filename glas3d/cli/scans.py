@@ -5,13 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
-
-from glas3d.cli.atlases import named_atlas
+from glas3d.cli.options import FLAG, SEVERAL, class_of
 from glas3d.cli.terminal import print_table, progress, say
 from glas3d.errors import GlasError
-
-_SEVERAL = Parameter(consume_multiple=True, negative=(), show_default=False)
 
 
 def explain(
@@ -20,7 +16,7 @@ def explain(
     target: str,
     out: Path,
     atlas: str | None = None,
-    grid: Annotated[tuple[float, ...], _SEVERAL] = (),
+    grid: Annotated[tuple[float, ...], SEVERAL] = (),
     coordinates: Path | None = None,
     mask: Path | None = None,
     versus: str | None = None,
@@ -32,17 +28,17 @@ def explain(
     distance: Literal["euclidean", "squared"] | None = None,
     fusion: Literal["product", "light", "shadow"] | None = None,
     gamma: float | None = None,
-    background: Annotated[tuple[str, ...], _SEVERAL] = ("auto",),
-    scales: Annotated[tuple[float, ...], _SEVERAL] = (),
+    background: Annotated[tuple[str, ...], SEVERAL] = ("auto",),
+    scales: Annotated[tuple[float, ...], SEVERAL] = (),
     channels: Literal["together", "each"] = "together",
-    covariate: Annotated[tuple[str, ...], _SEVERAL] = (),
-    covariate_reference: Annotated[tuple[str, ...], _SEVERAL] = (),
+    covariate: Annotated[tuple[str, ...], SEVERAL] = (),
+    covariate_reference: Annotated[tuple[str, ...], SEVERAL] = (),
     point: Literal["centroid", "medoid"] = "centroid",
     batch_size: int | None = None,
-    recursive: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    recursive: Annotated[bool, FLAG] = False,
     floor: float | None = None,
-    transform: Annotated[tuple[Path, ...], _SEVERAL] = (),
-    inverse: Annotated[tuple[Path, ...], _SEVERAL] = (),
+    transform: Annotated[tuple[Path, ...], SEVERAL] = (),
+    inverse: Annotated[tuple[Path, ...], SEVERAL] = (),
     register: Literal["affine", "SyN"] | None = None,
     assume_space: Literal["MNI"] | None = None,
     activation: Literal["softmax", "sigmoid", "none"] | None = None,
@@ -121,6 +117,7 @@ def explain(
     """
     from glas3d.core.search import Grid
     from glas3d.explain import ScanExplanation, explain_img
+    from glas3d.imaging.atlas import Atlas
     from glas3d.imaging.coordinates import Coordinates
     from glas3d.imaging.transform import load_transform
     from glas3d.predict.bundle import load_model
@@ -137,7 +134,7 @@ def explain(
     if grid:
         where = Grid(grid)  # type: ignore[arg-type]  # refuses fractions
     else:
-        where = Coordinates.from_file(coordinates, space="MNI") if coordinates else named_atlas(atlas or "AAL")
+        where = Coordinates.from_file(coordinates, space="MNI") if coordinates else Atlas.named(atlas or "AAL")
     others: dict[str, Any] = {"kernel": kernel, "distance": distance, "fusion": fusion, "gamma": gamma}
     if inverse and not transform:
         raise GlasError("--inverse is the way home of a --transform: give that too")
@@ -147,9 +144,9 @@ def explain(
         result = explain_img(
             list(scan) if len(scan) > 1 else scan[0],
             predict,
-            _class(target),
+            class_of(target),
             where,
-            versus=None if versus is None else _class(versus),
+            versus=None if versus is None else class_of(versus),
             mask_img=mask,
             transform=bring,
             register=register,
@@ -185,10 +182,6 @@ def explain(
     rounds = [f"and the maps of {len(result.round_imgs)} rounds"] if result.round_imgs else []
     parts = [f"and those of {', '.join(result.parts)}"] if result.parts else []
     say(f"Written to {out}: {', '.join([*own, *rounds, *parts])}")
-
-
-def _class(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
 
 
 def _named(pairs: tuple[str, ...], option: str) -> dict[str, float] | None:

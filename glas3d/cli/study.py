@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, ArgumentCollection, Parameter
 
+from glas3d.cli.options import FLAG, SEVERAL, class_of
 from glas3d.cli.terminal import print_table, progress, say
 from glas3d.errors import GlasError
 
 if TYPE_CHECKING:
     from glas3d.study.cohort import Cohort
 
-_SEVERAL = Parameter(consume_multiple=True, negative=(), show_default=False)
-_FLAG = Parameter(negative=(), show_default=False)
 _SPOKEN = {
     'on_error="skip"': "--on-error skip",
     "ask for in_sample": "say --in-sample",
@@ -59,19 +58,19 @@ class Who:
         What becomes of the others when a participant cannot be used: the work ends, or goes on without.
     """
 
-    participant_label: Annotated[tuple[str, ...], _SEVERAL] = ()
+    participant_label: Annotated[tuple[str, ...], SEVERAL] = ()
     group_column: str = "group"
     case: str = "AD"
     control: str = "NC"
     participants_tsv: Path | None = None
     suffix: str = "T1w"
     space: str | None = None
-    session: Annotated[tuple[str, ...], _SEVERAL] = ()
+    session: Annotated[tuple[str, ...], SEVERAL] = ()
     desc: str | None = None
     res: str | None = None
-    extension: Annotated[tuple[str, ...], _SEVERAL] = (".nii.gz", ".nii")
+    extension: Annotated[tuple[str, ...], SEVERAL] = (".nii.gz", ".nii")
     prefix: str = ""
-    any_grid: Annotated[bool, _FLAG] = False
+    any_grid: Annotated[bool, FLAG] = False
     on_error: Literal["fail", "skip"] = "fail"
 
     def read(self, bids_dir: Path, covariates: tuple[str, ...] = ()) -> Cohort:
@@ -111,7 +110,7 @@ def explain_everyone(
     model: str | None = None,
     who: Annotated[Who, Parameter(name="*")] = Who(),
     atlas: str | None = None,
-    grid: Annotated[tuple[int, ...], _SEVERAL] = (),
+    grid: Annotated[tuple[int, ...], SEVERAL] = (),
     target: str | None = None,
     sigma_light: float | None = None,
     sigma_shadow: float | None = None,
@@ -120,15 +119,15 @@ def explain_everyone(
     kernel: Literal["gaussian", "exponential", "ellipsoid", "segment"] | None = None,
     fusion: Literal["product", "light", "shadow"] | None = None,
     background: Literal["auto", "0", "blur"] | None = None,
-    everyone: Annotated[bool, _FLAG] = False,
-    in_sample: Annotated[bool, _FLAG] = False,
+    everyone: Annotated[bool, FLAG] = False,
+    in_sample: Annotated[bool, FLAG] = False,
     assume_space: Literal["MNI"] | None = None,
     n_workers: int = 1,
     scheduler: str | None = None,
     threads: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
-    covariates: Annotated[tuple[str, ...], _SEVERAL] = (),
+    covariates: Annotated[tuple[str, ...], SEVERAL] = (),
     site: str | None = None,
     n_perm: int = 10_000,
     n_boot: int = 1000,
@@ -225,7 +224,7 @@ def explain_everyone(
             model,
             on_error=who.on_error,
             search=grid or atlas or "AAL",
-            target=int(target) if target is not None and target.isdecimal() else target,
+            target=None if target is None else class_of(target),
             settings={name: value for name, value in given.items() if value is not None},
             everyone=everyone,
             in_sample=in_sample,
@@ -279,15 +278,15 @@ def train_models(
     validation: float = 0.15,
     epochs: int | None = None,
     patience: int = 15,
-    no_pretrain: Annotated[bool, _FLAG] = False,
-    no_augment: Annotated[bool, _FLAG] = False,
+    no_pretrain: Annotated[bool, FLAG] = False,
+    no_augment: Annotated[bool, FLAG] = False,
     factory: str | None = None,
     site: str = "site",
     assume_space: Literal["MNI"] | None = None,
     threads: int = 1,
     n_workers: int = 0,
     device: str = "auto",
-    overwrite: Annotated[bool, _FLAG] = False,
+    overwrite: Annotated[bool, FLAG] = False,
     config: Path | None = None,
 ) -> None:
     """Train a classifier of two groups by folds, so that everyone can be explained by a model that never saw them.

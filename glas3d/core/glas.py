@@ -31,7 +31,8 @@ _BATCH_VALUES = {"cpu": 2**19, "cuda": 2**24}
 _SMALLEST_BATCH, _LARGEST_BATCH = 2, 64
 
 
-def _batch_size(values: int, device: torch.device) -> int:
+def default_batch_size(values: int, device: torch.device) -> int:
+    """Inputs a forward for volumes of so many values (channels times voxels)."""
     fitting = _BATCH_VALUES.get(device.type, _BATCH_VALUES["cuda"]) // values
     return max(_SMALLEST_BATCH, min(_LARGEST_BATCH, fitting))
 
@@ -171,8 +172,7 @@ class GLAS:
         GlasError
             Input that does not fit; the message says what was required and what came.
         """
-        single = isinstance(target, str | int | float | np.generic) or target is None
-        targets: list[Any] = [target] if single else list(target)  # type: ignore[arg-type]
+        targets, single = score.targets_of(target)
         if not targets:
             raise GlasError("target must be a class index or name or some of them, got an empty sequence")
         settings = self.settings
@@ -217,7 +217,7 @@ class GLAS:
                 as_reference(self.background, array).to(device),
                 light_masks,
                 shadow_masks,
-                settings.batch_size or _batch_size(array.numel(), device),
+                settings.batch_size or default_batch_size(array.numel(), device),
                 settings.channel,
             )
             columns: list[int] = [score.class_index(t, classes, None) for t in targets]

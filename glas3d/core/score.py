@@ -93,6 +93,12 @@ def fuse(light: np.ndarray, shadow: np.ndarray, fusion: Fusion) -> np.ndarray:
     return shadow.copy() if fusion == "shadow" else np.asarray(light * shadow)
 
 
+def targets_of(target: Target | Sequence[Target]) -> tuple[list[Any], bool]:
+    """One target or several as a list, and whether it was one."""
+    single = isinstance(target, str | int | float | np.generic) or target is None
+    return [target] if single else list(target), single  # type: ignore[arg-type]
+
+
 def class_index(target: Target, classes: Sequence[str] | None, n_classes: int | None) -> int:
     """The column a target means.
 

@@ -6,9 +6,10 @@ references or channels), `table` and `result` (maps home, table, files). `image`
 pictures, `image_result` what it gives back.
 """
 
+from glas3d.explain.home import STATISTICS
 from glas3d.explain.image import explain_image
 from glas3d.explain.image_result import ImageExplanation, ImageRound
-from glas3d.explain.result import STATISTICS, ScanExplanation
+from glas3d.explain.result import ScanExplanation
 from glas3d.explain.scan import explain_img
 from glas3d.explain.table import COLUMNS, ranked
 

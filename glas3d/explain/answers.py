@@ -68,6 +68,71 @@ class Question:
         return list(found)
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a question is asked: in one of these ways, or plainly; see `glas3d.explain.explain_img`."""
+
+    versus: Target | None
+    recursive: bool | Mapping[str, Any]
+    scales: Sequence[float] | None
+    channels: str
+    several_backgrounds: bool
+
+    @property
+    def asked(self) -> list[str]:
+        """The ways that were asked for."""
+        ways = {
+            "versus": self.versus is not None,
+            "recursive": self.recursive is not False,
+            "scales": self.scales is not None,
+            "several backgrounds": self.several_backgrounds,
+            'channels="each"': self.channels == "each",
+        }
+        return [name for name, wanted in ways.items() if wanted]
+
+    def check(self, what: str, *, single: bool) -> None:
+        """Refuse several ways at once.
+
+        Parameters
+        ----------
+        what
+            Is asked about: ``"a scan"``.
+        single
+            Whether one target was given.
+        """
+        if self.channels not in ("together", "each"):
+            raise GlasError(f'channels must be "together" or "each", got {self.channels!r}')
+        if len(self.asked) > 1:
+            raise GlasError(f"{what} is asked in one way at a time, got {' and '.join(self.asked)}")
+        if self.versus is not None and not single:
+            raise GlasError("versus sets one class against another: give one target")
+
+    def ask(
+        self, glas: GLAS, question: Question, backgrounds: Mapping[str, Any], channels: Sequence[str]
+    ) -> list[Answer]:
+        """The answers, one a target.
+
+        Parameters
+        ----------
+        backgrounds
+            By name, where there are several.
+        channels
+            Their names.
+        """
+        if self.versus is not None:
+            both = replace(question, targets=[*question.targets, self.versus])
+            return against(glas, both, [str(target) for target in both.targets])
+        if self.recursive is not False:
+            return recursively(glas, question, {} if self.recursive is True else dict(self.recursive))
+        if self.channels == "each":
+            return channel_by_channel(glas, question, channels)
+        if self.scales is not None:
+            return over_scales(glas, question, self.scales)
+        if self.several_backgrounds:
+            return by_reference(glas, question, backgrounds)
+        return plainly(glas, question)
+
+
 def plainly(glas: GLAS, question: Question) -> list[Answer]:
     """Each target on its own."""
     return [Answer(one) for one in question.put(glas)]

@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from scipy.ndimage import gaussian_filter
 
 from glas3d.core.glas import GLAS, Progress
-from glas3d.core.score import Target
+from glas3d.core.score import Target, targets_of
 from glas3d.core.search import Grid
 from glas3d.errors import GlasError
-from glas3d.explain import answers
-from glas3d.explain.answers import Question
+from glas3d.explain.answers import Question, Way
 from glas3d.explain.image_result import ImageExplanation, PictureHome, Place
-from glas3d.explain.inputs import Reference
+from glas3d.explain.inputs import Reference, model_record
 from glas3d.imaging.picture import Colour, Picture, PictureLike, load_picture, resize
-from glas3d.output import bids_label, generated_by
-from glas3d.predict.predictor import ModelInfo, Predictor
+from glas3d.output import generated_by, have_labels
+from glas3d.predict.predictor import ModelInfo, Predictor, info_of
 
 # Light and shadow, in pixels of a picture of 224 x 224, by kernel. The paper's 5 and 3 pixels are informative with the
 # kernel of Eq. 3; a Gaussian of as many leaves nearly nothing to see (docs/method.md).
@@ -111,24 +109,10 @@ def explain_image(
     GlasWarning
         Segments that own no pixel at the model's size.
     """
-    info = predict.info if isinstance(predict, Predictor) else ModelInfo(name=getattr(predict, "__name__", "callable"))
-    single = isinstance(target, str | int | float | np.generic) or target is None
-    targets: list[Any] = [target] if single else list(target)  # type: ignore[arg-type]
-    several = isinstance(background, Mapping)
-    if channels not in ("together", "each"):
-        raise GlasError(f'channels must be "together" or "each", got {channels!r}')
-    ways = {
-        "versus": versus is not None,
-        "recursive": recursive is not False,
-        "scales": scales is not None,
-        'channels="each"': channels == "each",
-        "several backgrounds": several,
-    }
-    if sum(ways.values()) > 1:
-        asked_in = " and ".join(name for name, wanted in ways.items() if wanted)
-        raise GlasError(f"a picture is asked in one way at a time, got {asked_in}")
-    if versus is not None and not single:
-        raise GlasError("versus sets one class against another: give one target")
+    info = info_of(predict)
+    targets, single = targets_of(target)
+    way = Way(versus, recursive, scales, channels, isinstance(background, Mapping))
+    way.check("a picture", single=single)
     picture = _read(image, colour, info)
     asked = picture.shape if size is None else _size(size)
     data = resize(picture.data, asked)
@@ -139,35 +123,18 @@ def explain_image(
         asked,
         settings,
     )
-    named = dict(background) if several else {"": background}
-    if several and (len(named) < 2 or len({bids_label(str(name)) for name in named} - {""}) < len(named)):
+    named = dict(background) if way.several_backgrounds else {"": background}
+    if way.several_backgrounds and (len(named) < 2 or not have_labels([str(name) for name in named])):
         raise GlasError(f"several backgrounds must be two or more, each of its own name, got {list(named)}")
     references = {name: _reference(one, predict, info, data, colour) for name, one in named.items()}
     glas = GLAS(predict, background=next(iter(references.values())).value, progress=progress, **chosen)
     question = Question(data, targets, place.search, (1.0, 1.0))
-    if versus is not None:
-        question.targets.append(versus)
-        found = answers.against(glas, question, [str(target), str(versus)])
-    elif recursive is not False:
-        found = answers.recursively(glas, question, {} if recursive is True else dict(recursive))
-    elif channels == "each":
-        names = ("red", "green", "blue") if len(data) == 3 else tuple(f"channel{i}" for i in range(len(data)))
-        found = answers.channel_by_channel(glas, question, names)
-    elif scales is not None:
-        found = answers.over_scales(glas, question, scales)
-    elif several:
-        found = answers.by_reference(glas, question, {name: one.value for name, one in references.items()})
-    else:
-        found = answers.plainly(glas, question)
+    names = ("red", "green", "blue") if len(data) == 3 else tuple(f"channel{i}" for i in range(len(data)))
+    found = way.ask(glas, question, {name: one.value for name, one in references.items()}, names)
     shared = {
         "Settings": {"background": ", ".join(one.name for one in references.values())},
         "Grid": {"shape": list(asked), "picture": list(picture.shape)},
-        "Model": {
-            "name": info.name,
-            "sha256": info.sha256,
-            "activation": getattr(predict, "activation", None),
-            "classes": getattr(predict, "classes", None),
-        },
+        "Model": model_record(predict, info),
         "Input": {
             "name": Path(picture.name).name,
             "sha256": picture.sha256,
@@ -228,11 +195,7 @@ def _fill(
 def _reference(background: Any, predict: object, info: ModelInfo, data: np.ndarray, colour: Colour | None) -> Reference:
     """What a spot puts in place of the picture, at the size the model is asked on."""
     if isinstance(background, str) and background == "auto":
-        if info.reference is None:
-            return Reference(0.0, "0")
-        bound = predict.fit(torch.as_tensor(data)) if isinstance(predict, Predictor) else predict
-        to_own_units = getattr(getattr(bound, "transform", None), "to_scan_units", lambda values: values)
-        return Reference(to_own_units(info.reference), f"reference of {info.name}")
+        return Reference.of_model(predict, info, data)
     if isinstance(background, str) and background == "blur":
         sigma = _BLUR * (data.shape[1] * data.shape[2]) ** 0.5 / _PAPER_SIDE
         return Reference(gaussian_filter(data, (0, sigma, sigma)), f"the picture blurred by {sigma:.3g} pixels")

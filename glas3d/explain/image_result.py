@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,9 +18,8 @@ from glas3d.core.saliency import minmax
 from glas3d.core.search import Segments, paint, resolve
 from glas3d.errors import GlasWarning
 from glas3d.explain.answers import Answer
-from glas3d.explain.result import STATISTICS, _entity
+from glas3d.explain.home import Home, Saved, Writer
 from glas3d.imaging.picture import Picture, move_points, resize, resize_labels
-from glas3d.output import bids_label, write_json, write_table, write_together
 
 COLUMNS = ["index", "name", "row", "column", "n_pixels", "light", "shadow", "drop", "score", "rank"]
 
@@ -54,7 +51,7 @@ class ImageRound:
 
 
 @dataclass(frozen=True, eq=False)
-class ImageExplanation:
+class ImageExplanation(Saved):
     """The explanation of one picture for one class.
 
     Attributes
@@ -89,38 +86,18 @@ class ImageExplanation:
     rounds: tuple[ImageRound, ...] = ()
     parts: Mapping[str, ImageExplanation] = field(default_factory=dict)
 
+    _ending = ".tif"
+
     def __repr__(self) -> str:
         best = self.table.sort_values("rank").iloc[0]
         where = f"row {best['row']:.0f}, column {best['column']:.0f}"
         return f"ImageExplanation({self.stem}: {self.explanation!r}, best {best['name']} at {where})"
 
-    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write the maps as 32-bit float TIFF, the table and the sidecars; all of them or none.
+    def _map(self, statistic: str) -> Writer:
+        return _tiff(getattr(self, statistic))
 
-        Parameters
-        ----------
-        folder
-            Made when it is missing; files of the same names are replaced.
-
-        Returns
-        -------
-        The paths written.
-        """
-        return write_together(Path(folder), self._files())
-
-    def _files(self) -> dict[str, Callable[[Path], object]]:
-        files: dict[str, Callable[[Path], object]] = {}
-        for statistic in STATISTICS:
-            name = f"{self.stem}_stat-{statistic}_statmap"
-            files[f"{name}.tif"] = _tiff(getattr(self, statistic))
-            files[f"{name}.json"] = write_json({"Statistic": statistic} | self.provenance)
-        for number, one in enumerate(self.rounds, start=1):
-            name = f"{self.stem.removesuffix('recursive')}round{number}_stat-saliency_statmap.tif"
-            files[name] = _tiff(one.saliency)
-        files[f"{self.stem}_regions.tsv"] = write_table(self.table)
-        for part in self.parts.values():
-            files |= part._files()
-        return files
+    def _rounds(self) -> list[Writer]:
+        return [_tiff(one.saliency) for one in self.rounds]
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +139,8 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
-class PictureHome:
-    """Brings answers home, onto the picture's own pixels; see `glas3d.explain.result.Home`."""
+class PictureHome(Home[ImageExplanation]):
+    """Onto the picture's own pixels."""
 
     picture: Picture
     glas: GLAS
@@ -171,24 +148,8 @@ class PictureHome:
     kind: str
     shared: Mapping[str, Any]
 
-    def result(self, answer: Answer, *, several: bool) -> ImageExplanation:
-        """One answer; ``several``: its files lie beside those of other classes, and say theirs."""
-        whole = self._one(answer.explanation, answer.fused, answer, several)
-        parts = {
-            # two classes are told apart by their label, other parts by their own name
-            name: self._one(part, "" if answer.against is not None else bids_label(name), None, several)
-            for name, part in answer.parts.items()
-        }
-        return replace(whole, parts=parts)
-
     def _one(self, explanation: Explanation, fused: str, answer: Answer | None, several: bool) -> ImageExplanation:
-        target, classes = explanation.target, self.shared["Model"]["classes"]
-        provenance = {
-            **self.shared,
-            "Target": {"index": target, "class": classes[target] if classes else str(target)},
-            "Probability": explanation.probability,
-            "Settings": explanation.settings | self.shared["Settings"],
-        }
+        provenance = self._provenance(explanation, answer)
         values = np.stack([explanation.light, explanation.shadow])
         if explanation.segments is None:
             drawn = self.glas.spread(explanation.points, values, self.place.asked)
@@ -200,16 +161,11 @@ class PictureHome:
         if answer is not None:
             for name, column in answer.columns.items():
                 table[name] = column
-            if answer.against is not None:
-                other = answer.against
-                provenance["Against"] = {"index": other, "class": classes[other] if classes else str(other)}
             if answer.recursion is not None:
                 rounds = tuple(self._round(one, table["name"]) for one in answer.recursion.rounds)
                 told = [{k: v for k, v in one.__dict__.items() if k != "saliency"} for one in rounds]
                 provenance["Recursion"] = {"ended": answer.recursion.reason, "rounds": told}
-        stem = f"{self.picture.stem}_desc-{self.kind}{fused}"
-        if several:
-            stem = f"{stem}_label-{_entity(target, classes)}"
+        stem = self._stem(f"{self.picture.stem}_desc-{self.kind}{fused}", explanation, several)
         score, light, shadow = maps
         return ImageExplanation(score, light, shadow, table, self.picture, explanation, provenance, stem, rounds)
 
@@ -252,6 +208,6 @@ class PictureHome:
         return table.assign(rank=table["score"].rank(ascending=False, method="first").astype("int64"))[COLUMNS]
 
 
-def _tiff(values: np.ndarray) -> Callable[[Path], object]:
+def _tiff(values: np.ndarray) -> Writer:
     """A writer for `write_together`: 32-bit float, which ImageJ, QGIS and scikit-image read as it is."""
     return lambda path: Image.fromarray(np.ascontiguousarray(values, dtype=np.float32)).save(path, format="TIFF")

@@ -18,7 +18,7 @@ from glas3d.imaging.registration import brain_mask, without_skull
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of, mni_grid, resample_scan
 from glas3d.imaging.transform import Transform
-from glas3d.output import bids_label
+from glas3d.output import have_labels
 from glas3d.predict.predictor import ModelInfo, Predictor
 
 _BLUR_MM = 10.0
@@ -87,7 +87,7 @@ class Inputs:
             names, images = ("channel0",), [img]  # type: ignore[list-item]
         if not images:
             raise GlasError("there must be at least one scan, got an empty sequence")
-        if len({bids_label(name) for name in names} - {""}) < len(names):
+        if not have_labels(names):
             raise GlasError(f"every channel needs a name of letters and digits of its own, got {', '.join(names)}")
         if info.channels not in (None, len(images)):
             came = "a scan has 1" if len(images) == 1 else f"got {len(images)} scans"
@@ -115,6 +115,16 @@ class Inputs:
         return files[0] if len(files) == 1 else {"channels": dict(zip(self.names, files, strict=True))}
 
 
+def model_record(predict: object, info: ModelInfo) -> dict[str, Any]:
+    """The model for the sidecar."""
+    return {
+        "name": info.name,
+        "sha256": info.sha256,
+        "activation": getattr(predict, "activation", None),
+        "classes": getattr(predict, "classes", None),
+    }
+
+
 @dataclass(frozen=True, eq=False)
 class Reference:
     """What a spot puts in place of tissue.
@@ -135,11 +145,7 @@ class Reference:
         """From what `explain_img` takes for one background."""
         grid, data = inputs.grid, inputs.data
         if isinstance(background, str) and background == "auto":
-            if info.reference is None:
-                return cls(0.0, "0")
-            bound = predict.fit(torch.as_tensor(data)) if isinstance(predict, Predictor) else predict
-            to_scan_units = getattr(getattr(bound, "transform", None), "to_scan_units", lambda values: values)
-            return cls(to_scan_units(info.reference), f"reference of {info.name}")
+            return cls.of_model(predict, info, data)
         if isinstance(background, str) and background == "blur":
             sigma = [0.0, *(_BLUR_MM / size for size in grid.spacing)]
             return cls(gaussian_filter(data, sigma), f"the scan blurred by {_BLUR_MM:g} mm")
@@ -154,6 +160,15 @@ class Reference:
         if isinstance(background, int | float):
             return cls(background, f"{background:g}")
         return cls(background, "array")
+
+    @classmethod
+    def of_model(cls, predict: object, info: ModelInfo, data: np.ndarray) -> Reference:
+        """The model's own, in the units of ``data`` ``(c, *spatial)``; 0 where it brings none."""
+        if info.reference is None:
+            return cls(0.0, "0")
+        bound = predict.fit(torch.as_tensor(data)) if isinstance(predict, Predictor) else predict
+        to_own_units = getattr(getattr(bound, "transform", None), "to_scan_units", lambda values: values)
+        return cls(to_own_units(info.reference), f"reference of {info.name}")
 
     @classmethod
     def several(cls, backgrounds: Any, predict: object, info: ModelInfo, inputs: Inputs) -> dict[str, Reference]:
@@ -171,6 +186,6 @@ class Reference:
                 named[f"{one:g}" if isinstance(one, int | float) else one if plain else f"reference{number}"] = one
         if len(named) < 2:
             raise GlasError(f"several backgrounds must be two or more, each its own, got {list(named)}")
-        if len({bids_label(name) for name in named} - {""}) < len(named):
+        if not have_labels(list(named)):
             raise GlasError(f"every background needs a name of letters and digits of its own, got {', '.join(named)}")
         return {name: cls.of(one, predict, info, inputs) for name, one in named.items()}

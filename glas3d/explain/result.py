@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import nibabel as nib
@@ -17,17 +15,15 @@ from glas3d.core.explanation import Explanation
 from glas3d.core.glas import GLAS
 from glas3d.core.rglas import RecursiveExplanation
 from glas3d.explain.answers import Answer
+from glas3d.explain.home import Home, Saved, Writer
 from glas3d.explain.inputs import Inputs
 from glas3d.explain.table import region_table
 from glas3d.explain.where import Where
 from glas3d.imaging.maps import Drawing
-from glas3d.output import bids_label, write_json, write_table, write_together
-
-STATISTICS = ("saliency", "light", "shadow")
 
 
 @dataclass(frozen=True, eq=False)
-class ScanExplanation:
+class ScanExplanation(Saved):
     """The explanation of one scan for one class.
 
     Attributes
@@ -59,72 +55,32 @@ class ScanExplanation:
     round_imgs: tuple[nib.Nifti1Image, ...] = ()
     parts: Mapping[str, ScanExplanation] = field(default_factory=dict)
 
+    _ending = ".nii.gz"
+
     def __repr__(self) -> str:
         best = self.table.sort_values("rank").iloc[0]
         return f"ScanExplanation({self.stem}: {self.explanation!r}, best {best['name']})"
 
-    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write the maps, the table and the sidecars; all of them or none.
+    def _map(self, statistic: str) -> Writer:
+        writer: Writer = getattr(self, f"{statistic}_img").to_filename
+        return writer
 
-        Parameters
-        ----------
-        folder
-            Made when it is missing; files of the same names are replaced.
-
-        Returns
-        -------
-        The paths written.
-        """
-        return write_together(Path(folder), self._files())
-
-    def _files(self) -> dict[str, Callable[[Path], object]]:
-        files: dict[str, Callable[[Path], object]] = {}
-        for statistic in STATISTICS:
-            name = f"{self.stem}_stat-{statistic}_statmap"
-            files[f"{name}.nii.gz"] = getattr(self, f"{statistic}_img").to_filename
-            files[f"{name}.json"] = write_json({"Statistic": statistic} | self.provenance)
-        for number, img in enumerate(self.round_imgs, start=1):
-            name = f"{self.stem.removesuffix('recursive')}round{number}_stat-saliency_statmap.nii.gz"
-            files[name] = img.to_filename
-        files[f"{self.stem}_regions.tsv"] = write_table(self.table)
-        for part in self.parts.values():
-            files |= part._files()
-        return files
+    def _rounds(self) -> list[Writer]:
+        return [img.to_filename for img in self.round_imgs]
 
 
 @dataclass(frozen=True, eq=False)
-class Home:
-    """Brings answers home: onto the scan's own grid, with names and provenance.
-
-    Attributes
-    ----------
-    shared
-        The provenance that all answers share.
-    """
+class ScanHome(Home[ScanExplanation]):
+    """Onto the scan's own grid."""
 
     inputs: Inputs
     glas: GLAS
     where: Where
     shared: Mapping[str, Any]
 
-    def result(self, answer: Answer, *, several: bool) -> ScanExplanation:
-        """One answer; ``several``: its files lie beside those of other classes, and say theirs."""
-        whole = self._one(answer.explanation, answer.fused, answer, several)
-        parts = {
-            # two classes are told apart by their label, other parts by their own name
-            name: self._one(part, "" if answer.against is not None else bids_label(name), None, several)
-            for name, part in answer.parts.items()
-        }
-        return replace(whole, parts=parts)
-
     def _one(self, explanation: Explanation, fused: str, answer: Answer | None, several: bool) -> ScanExplanation:
-        inputs, target, classes = self.inputs, explanation.target, self.shared["Model"]["classes"]
-        provenance = {
-            **self.shared,
-            "Target": {"index": target, "class": classes[target] if classes else str(target)},
-            "Probability": explanation.probability,
-            "Settings": explanation.settings | self.shared["Settings"],
-        }
+        inputs = self.inputs
+        provenance = self._provenance(explanation, answer)
         drawing = Drawing(
             inputs.scan, inputs.grid, self.where.atlas, explanation.segments, inputs.transform, self.where.mask_home
         )
@@ -139,9 +95,6 @@ class Home:
         if answer is not None:
             for name, column in answer.columns.items():
                 table[name] = table["index"].map(dict(zip(_index(explanation), column, strict=True)))
-            if answer.against is not None:
-                other = answer.against
-                provenance["Against"] = {"index": other, "class": classes[other] if classes else str(other)}
             if answer.recursion is not None:
                 provenance["Recursion"] = self._recursion(answer.recursion, explanation)
                 for one in answer.recursion.rounds:
@@ -149,9 +102,7 @@ class Home:
                         rounds.append(drawing.volume(one.saliency))
                     else:
                         rounds.append(drawing.segments(saliency.minmax(one.explanation.score), one.points))
-        stem = f"{inputs.scan.stem}_{self._label(explanation, fused)}"
-        if several:
-            stem = f"{stem}_label-{_entity(target, classes)}"
+        stem = self._stem(f"{inputs.scan.stem}_{self._label(explanation, fused)}", explanation, several)
         return ScanExplanation(score, light, shadow, table, explanation, provenance, stem, tuple(rounds))
 
     def _label(self, explanation: Explanation, fused: str) -> str:
@@ -190,11 +141,3 @@ def _index(explanation: Explanation) -> np.ndarray:
     if explanation.segments is None:
         return np.arange(1, len(explanation.points) + 1)
     return explanation.segments.index
-
-
-def _entity(target: int, classes: Sequence[str] | None) -> str:
-    """A BIDS label of a class, alphanumeric and its own: the name where that will do, else the index."""
-    names = [bids_label(name) for name in classes or ()]
-    if not all(names) or len(set(names)) < len(names):  # indices for all, or an index could be another's name
-        names = []
-    return names[target] if names else f"class{target}"

@@ -6,24 +6,22 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
-
 from glas3d.core.covariates import Covariates
 from glas3d.core.glas import GLAS, Progress
-from glas3d.core.score import Target
+from glas3d.core.score import Target, targets_of
 from glas3d.errors import GlasError, SpaceWarning
-from glas3d.explain import answers
-from glas3d.explain.answers import Question
-from glas3d.explain.inputs import Images, Inputs, Reference
-from glas3d.explain.result import Home, ScanExplanation
+from glas3d.explain.answers import Question, Way
+from glas3d.explain.inputs import Images, Inputs, Reference, model_record
+from glas3d.explain.result import ScanExplanation, ScanHome
 from glas3d.explain.where import parse, place, space_of
+from glas3d.imaging import registration
 from glas3d.imaging.atlas import Point
 from glas3d.imaging.scan import ImageLike, Scan
 from glas3d.imaging.space import check_space, grid_of
 from glas3d.imaging.transform import Transform, load_transform
 from glas3d.output import generated_by
 from glas3d.predict import preset
-from glas3d.predict.predictor import ModelInfo, Predictor
+from glas3d.predict.predictor import Predictor, info_of
 
 
 def explain_img(
@@ -127,19 +125,11 @@ def explain_img(
     GlasWarning
         Regions that own no voxel, by name.
     """
-    info = predict.info if isinstance(predict, Predictor) else ModelInfo(name=getattr(predict, "__name__", "callable"))
-    single = isinstance(target, str | int | float | np.generic) or target is None
-    targets: list[Any] = [target] if single else list(target)  # type: ignore[arg-type]
-    several_backgrounds = isinstance(background, list | tuple | Mapping)
-    ways = {
-        "versus": versus is not None,
-        "recursive": recursive is not False,
-        "scales": scales is not None,
-        "several backgrounds": several_backgrounds,
-        'channels="each"': channels == "each",
-    }
-    asked = [name for name, wanted in ways.items() if wanted]
-    _check_ways(asked, single, channels, covariates, covariate_reference)
+    info = info_of(predict)
+    targets, single = targets_of(target)
+    way = Way(versus, recursive, scales, channels, isinstance(background, list | tuple | Mapping))
+    way.check("a scan", single=single)
+    _check_covariates(covariates, covariate_reference, way)
     inputs = Inputs.read(img, info, _way_to_template(transform, register), strip=register is not None)
     grid = inputs.grid
     looked_for = parse(search)
@@ -155,36 +145,20 @@ def explain_img(
     where = place(looked_for, grid, point, mask_img, grid_of(inputs.scan), inputs.transform)
     given = {"sigma_light": sigma_light, "sigma_shadow": sigma_shadow, "sigma_spatial": sigma_spatial}
     chosen = preset.fill(given, unit, info.preset, grid, settings)
-    references = {"": Reference.of(background, predict, info, inputs)} if not several_backgrounds else None
-    if references is None:
+    if way.several_backgrounds:
         references = Reference.several(background, predict, info, inputs)
+    else:
+        references = {"": Reference.of(background, predict, info, inputs)}
     glas = GLAS(predict, background=next(iter(references.values())).value, progress=progress, **chosen)
     beside = None
     if covariates is not None:
         beside = Covariates.of(covariates, covariate_reference or {}, getattr(predict, "covariates", None))
     question = Question(inputs.data, targets, where.search, grid.spacing, where.mask, beside)
-    if versus is not None:
-        question.targets.append(versus)
-        found = answers.against(glas, question, [str(target), str(versus)])
-    elif recursive is not False:
-        found = answers.recursively(glas, question, {} if recursive is True else dict(recursive))
-    elif channels == "each":
-        found = answers.channel_by_channel(glas, question, inputs.names)
-    elif scales is not None:
-        found = answers.over_scales(glas, question, scales)
-    elif several_backgrounds:
-        found = answers.by_reference(glas, question, {name: one.value for name, one in references.items()})
-    else:
-        found = answers.plainly(glas, question)
+    found = way.ask(glas, question, {name: one.value for name, one in references.items()}, inputs.names)
     shared = {
         "Settings": {"background": ", ".join(one.name for one in references.values()), "point": point},
         "Grid": {"shape": list(grid.shape), "affine": grid.affine.tolist()},
-        "Model": {
-            "name": info.name,
-            "sha256": info.sha256,
-            "activation": getattr(predict, "activation", None),
-            "classes": getattr(predict, "classes", None),
-        },
+        "Model": model_record(predict, info),
         "Input": inputs.record(),
         "Search": where.record(found[0].explanation),
         "Transform": None if inputs.transform is None else inputs.transform.record(),
@@ -196,7 +170,7 @@ def explain_img(
             "values": dict(zip(beside.names, beside.values.tolist(), strict=True)),
             "reference": dict(zip(beside.names, beside.reference.tolist(), strict=True)),
         }
-    home = Home(inputs, glas, where, shared)
+    home = ScanHome(inputs, glas, where, shared)
     results = tuple(home.result(one, several=len(found) > 1 or one.against is not None) for one in found)
     return results[0] if single else results
 
@@ -206,8 +180,6 @@ def _way_to_template(transform: Any, register: Literal["affine", "SyN"] | None) 
     if transform is not None and register is not None:
         raise GlasError("a scan comes to the template by a transform given or one found, got transform and register")
     if register is not None:
-        from glas3d.imaging import registration
-
         return lambda scan: registration.register(scan, register)
     if transform is None:
         return None
@@ -215,20 +187,8 @@ def _way_to_template(transform: Any, register: Literal["affine", "SyN"] | None) 
     return lambda scan: given
 
 
-def _check_ways(
-    asked: list[str],
-    single: bool,
-    channels: str,
-    covariates: Mapping[str, float] | None,
-    covariate_reference: Mapping[str, float] | None,
-) -> None:
-    if channels not in ("together", "each"):
-        raise GlasError(f'channels must be "together" or "each", got {channels!r}')
-    if len(asked) > 1:
-        raise GlasError(f"a scan is asked in one way at a time, got {' and '.join(asked)}")
-    if "versus" in asked and not single:
-        raise GlasError("versus sets one class against another: give one target")
-    if covariate_reference is not None and covariates is None:
+def _check_covariates(covariates: Mapping[str, float] | None, reference: Mapping[str, float] | None, way: Way) -> None:
+    if reference is not None and covariates is None:
         raise GlasError("covariate_reference replaces covariates: give these too")
-    if covariates is not None and asked:
-        raise GlasError(f"covariates are ranked by a plain question, got {asked[0]} too")
+    if covariates is not None and way.asked:
+        raise GlasError(f"covariates are ranked by a plain question, got {way.asked[0]} too")

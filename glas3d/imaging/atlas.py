@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -75,6 +76,20 @@ class Atlas:
         place = folder("atlases", name)
         stem = place / f"atlas-{name}_dseg"
         return cls.from_files(f"{stem}.nii.gz", f"{stem}.tsv", name=name, space="MNI")
+
+    @classmethod
+    def named(cls, name: str) -> Atlas:
+        """A shipped atlas, or that of a label image with its ``.tsv`` table beside it, by its path.
+
+        Raises
+        ------
+        GlasError
+            It is neither, and what `from_files` refuses.
+        """
+        path = Path(name)
+        if name in cls.names() or not path.exists():
+            return cls.load(name)
+        return cls.from_files(path, path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".tsv"))
 
     @staticmethod
     def names() -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.nn.functional import interpolate
 
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, reason
 from glas3d.imaging.scan import file_sha256
 
 PictureLike = str | os.PathLike[str] | Image.Image | np.ndarray | torch.Tensor
@@ -159,8 +159,7 @@ def _read(path: Path) -> np.ndarray:
     except UnidentifiedImageError:
         raise GlasError(f"a picture must be an image Pillow can read, {path} is not") from None
     except Exception as error:  # whatever a reader trips over
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise GlasError(f"a picture must be complete, {path} is truncated or damaged: {reason}") from None
+        raise GlasError(f"a picture must be complete, {path} is truncated or damaged: {reason(error)}") from None
 
 
 def _plain(image: Image.Image, name: str) -> Image.Image:

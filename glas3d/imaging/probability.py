@@ -13,7 +13,7 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import SpatialImage
 
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, reason
 from glas3d.imaging.scan import ImageLike
 
 SHARE = 0.25
@@ -62,7 +62,7 @@ class Maps:
                     volume = np.asarray(data if len(self.img.shape) == 3 else data[..., i])
                 except Exception as error:  # whatever a reader trips over
                     raise GlasError(
-                        f"an atlas must be complete, {self.name} is truncated or damaged: {_line(error)}"
+                        f"an atlas must be complete, {self.name} is truncated or damaged: {reason(error)}"
                     ) from None
                 yield np.nan_to_num(volume.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
 
@@ -111,11 +111,7 @@ def _open(path: Path) -> SpatialImage:
     try:
         image: Any = nib.load(path)
     except Exception as error:  # nibabel has many of its own
-        raise GlasError(f"an atlas must be an image nibabel can read, {path} is not: {_line(error)}") from None
+        raise GlasError(f"an atlas must be an image nibabel can read, {path} is not: {reason(error)}") from None
     if not isinstance(image, SpatialImage):
         raise GlasError(f"an atlas must be a volume, {path} is a {type(image).__name__}")
     return image
-
-
-def _line(error: BaseException) -> str:
-    return f"{error}".strip().split("\n")[0][:200] or type(error).__name__

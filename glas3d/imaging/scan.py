@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import SpatialImage
 
-from glas3d.errors import GlasError, GlasWarning
+from glas3d.errors import GlasError, GlasWarning, reason
 
 ImageLike = str | os.PathLike[str] | SpatialImage
 
@@ -145,7 +145,7 @@ def _read(path: Path) -> SpatialImage:
     try:
         image: Any = nib.load(path)
     except Exception as error:  # nibabel has many of its own
-        raise GlasError(f"a scan must be an image nibabel can read, {path} is not: {_first_line(error)}") from None
+        raise GlasError(f"a scan must be an image nibabel can read, {path} is not: {reason(error)}") from None
     if not isinstance(image, SpatialImage):
         raise GlasError(f"a scan must be a volume, {path} is a {type(image).__name__}")
     for part in image.file_map.values():  # header and voxels may be two files
@@ -164,7 +164,7 @@ def _check_gzip(path: Path) -> None:
             while file.read(2**22):
                 pass
     except (OSError, EOFError, zlib.error) as error:
-        raise GlasError(f"a scan must be complete, {path} is truncated or damaged: {_first_line(error)}") from None
+        raise GlasError(f"a scan must be complete, {path} is truncated or damaged: {reason(error)}") from None
 
 
 def _intensities(image: SpatialImage, name: str, constant: bool) -> np.ndarray:
@@ -185,7 +185,7 @@ def _intensities(image: SpatialImage, name: str, constant: bool) -> np.ndarray:
     except FileNotFoundError as error:
         raise GlasError(f"a scan must be complete, {name} lacks {error.filename}") from None
     except Exception as error:  # whatever a reader trips over
-        raise GlasError(f"a scan must be complete, {name} is truncated or damaged: {_first_line(error)}") from None
+        raise GlasError(f"a scan must be complete, {name} is truncated or damaged: {reason(error)}") from None
     finite = np.isfinite(data)
     if not finite.any():
         raise GlasError(f"a scan must hold finite intensities, {name} holds none")
@@ -207,7 +207,3 @@ def _affine(image: SpatialImage, name: str) -> np.ndarray:
         message = f"{name} has neither sform nor qform: nothing says which side of it is left"
         warnings.warn(message, GlasWarning, stacklevel=3)
     return affine
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -15,7 +15,7 @@ import torch
 from nibabel.spatialimages import SpatialImage
 from torch import nn
 
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, reason
 from glas3d.imaging.space import VoxelGrid
 from glas3d.predict.predictor import Activation, FittedTransform, ModelInfo, Predictor, Transform
 
@@ -322,12 +322,6 @@ def asking(name: str, batch: torch.Tensor) -> Iterator[None]:
         if _out_of_memory(error):
             raise
         raise GlasError(f"the model {name} does not take a batch of {tuple(batch.shape)}: {reason(error)}") from error
-
-
-def reason(error: BaseException) -> str:
-    """The first line of an error's message, or its kind."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def _out_of_memory(error: Exception) -> bool:

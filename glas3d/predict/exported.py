@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, reason
 from glas3d.imaging.scan import file_sha256
 from glas3d.imaging.space import VoxelGrid
-from glas3d.predict.adapters import asking, reason, rows
+from glas3d.predict.adapters import asking, rows
 from glas3d.predict.predictor import Activation, FittedTransform, ModelInfo, Predictor, Transform
 
 # What an exported graph holds when it was made in training mode: the operation, and which argument says so.

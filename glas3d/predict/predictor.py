@@ -219,6 +219,11 @@ class Predictor:
         return torch.cat([1 - p, p], dim=1) if p.shape[1] == 1 else p
 
 
+def info_of(predict: Predictor | Callable[..., Any]) -> ModelInfo:
+    """What a model says about itself; a bare callable has a name."""
+    return predict.info if isinstance(predict, Predictor) else ModelInfo(name=getattr(predict, "__name__", "callable"))
+
+
 def _tensor(answer: Any, by: str = "model") -> torch.Tensor:
     try:
         return torch.as_tensor(answer)

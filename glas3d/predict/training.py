@@ -13,12 +13,11 @@ from torch import nn
 
 from glas3d.core.gaussian import spots
 from glas3d.core.perturb import blend
-from glas3d.errors import GlasError, GlasWarning
+from glas3d.errors import GlasError, GlasWarning, reason
 from glas3d.predict.networks import Autoencoder, PaperNet
-from glas3d.predict.transform import Standardisation
+from glas3d.predict.transform import SMALLEST_DEVIATION, Standardisation
 
 _CHUNK = 16  # scans in memory at once, when they are not there already
-_FLOOR = 0.03  # the smallest standard deviation, as in `Standardisation.of`
 
 
 class Scans(Protocol):
@@ -188,7 +187,7 @@ def standardisation_of(scaled: Scans) -> Standardisation:
     for rows in _few(torch.arange(len(scaled))):
         squares += (scaled[rows].double() - mean).square().sum(dim=0)
     std = (squares / (len(scaled) - 1)).sqrt().float()
-    return Standardisation(mean.float(), std.clamp_min(_FLOOR))
+    return Standardisation(mean.float(), std.clamp_min(SMALLEST_DEVIATION))
 
 
 def mean_of(scaled: Scans, rows: torch.Tensor | None = None) -> torch.Tensor:
@@ -303,8 +302,7 @@ def _try(net: object, shape: tuple[int, ...], classes: int) -> None:
         with torch.no_grad():  # in inference mode, lazy layers would make weights that cannot be trained
             answer = net.eval()(torch.zeros((2, *shape)))
     except Exception as error:  # whatever a network raises
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise GlasError(f"the network does not take a batch of {(2, *shape)}: {reason}") from error
+        raise GlasError(f"the network does not take a batch of {(2, *shape)}: {reason(error)}") from error
     came = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
     if came != (2, classes):
         raise GlasError(f"a network to train must answer a batch of 2 with (2, {classes}) logits, got {came}")

@@ -9,6 +9,9 @@ import torch
 
 from glas3d.errors import GlasError
 
+# About that of noise, on the scale of scaled scans.
+SMALLEST_DEVIATION = 0.03
+
 
 def intensity_scale(volume: np.ndarray | torch.Tensor) -> float:
     """A scan's brightness: the 90th percentile of its positive intensities, about that of white matter in T1.
@@ -42,7 +45,7 @@ class Standardisation:
     std: torch.Tensor
 
     @classmethod
-    def of(cls, scaled: torch.Tensor, floor: float = 0.03) -> Standardisation:
+    def of(cls, scaled: torch.Tensor, floor: float = SMALLEST_DEVIATION) -> Standardisation:
         """From scaled training scans ``(n, c, *spatial)``.
 
         Parameters

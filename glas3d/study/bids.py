@@ -11,7 +11,7 @@ from typing import Any
 import nibabel as nib
 import pandas as pd
 
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, reason
 from glas3d.imaging.space import VoxelGrid
 from glas3d.study.cohort import Cohort, OnError, count, frame, settled
 from glas3d.study.roster import read_participants
@@ -174,8 +174,7 @@ def _scans(root: Path, selection: Selection) -> tuple[pd.DataFrame, list[dict[st
         dataset = load_dataset(str(root), DatasetOptions(ignore_pickle_file=True))  # a pickle can run any code
         files: list[Any] = dataset.query(scope="raw", extension=list(selection.extension))
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise GlasError(f"the BIDS folder {root} cannot be read: {reason}") from error
+        raise GlasError(f"the BIDS folder {root} cannot be read: {reason(error)}") from error
     files = [one for one in files if key in getattr(one, "entities", ())]
     rows, problems = [], []
     for file in files:
@@ -251,8 +250,10 @@ def _misread(joined: pd.DataFrame, same_grid: bool) -> Iterator[dict[str, Any]]:
             img: Any = nib.load(row["path"])
             shape, affine = tuple(int(n) for n in img.shape), img.affine
         except Exception as error:  # nibabel has many of its own
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            yield one | {"problem": "unreadable", "detail": f"{row['path']} is no image nibabel can read: {reason}"}
+            yield one | {
+                "problem": "unreadable",
+                "detail": f"{row['path']} is no image nibabel can read: {reason(error)}",
+            }
             continue
         if len(shape) < 3 or any(n != 1 for n in shape[3:]):
             yield one | {"problem": "unreadable", "detail": f"{row['path']} has shape {shape}, no 3D volume"}

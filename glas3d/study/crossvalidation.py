@@ -29,6 +29,7 @@ from glas3d.study.folds import Split, split_participants
 from glas3d.study.manifest import FoldManifest, Seen, fold_folders
 from glas3d.study.one_fold import LEARNING, PAPER, PREDICTIONS, FoldTask, blank_sessions, named, resolve, train_fold
 from glas3d.study.performance import measure, summarise
+from glas3d.study.pool import MALLOC
 
 Factory = Callable[..., nn.Module]
 
@@ -275,9 +276,8 @@ def _run(tasks: list[FoldTask], n_workers: int, tick: Callable[[int, int], None]
 
 @contextmanager
 def _thrifty() -> Iterator[None]:
-    """For the workers: the C library keeps freed memory; giving it back and asking again costs half of the time."""
-    wanted = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
-    added = {key: value for key, value in wanted.items() if key not in os.environ}
+    """For the workers, which take it from this process."""
+    added = {key: value for key, value in MALLOC.items() if key not in os.environ}
     os.environ.update(added)
     try:
         yield

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -19,13 +18,12 @@ import pandas as pd
 from glas3d.errors import GlasError
 from glas3d.imaging.scan import file_sha256
 from glas3d.output import generated_by, new_folder, write_json, write_table, write_together
+from glas3d.study.roster import PARTICIPANT_ID, SESSION_ID
 
 STUDY = "study.json"
 FAILED = "participants_failed.tsv"
 GROUP = "group"
 
-_ID = re.compile(r"sub-[0-9A-Za-z]+")
-_SESSION = re.compile(r"(ses-[0-9A-Za-z]+)?")
 _PART = "anat"
 _IGNORED = (STUDY, FAILED, GROUP, "*_statmap.*", "*_regions.tsv", "*_record.json")
 
@@ -84,9 +82,9 @@ def participant_folder(out: Path, participant_id: str, session: str = "") -> Pat
     GlasError
         Ids that are none, such as one that leads out of the folder.
     """
-    if not _ID.fullmatch(participant_id):
+    if not PARTICIPANT_ID.fullmatch(participant_id):
         raise GlasError(f"a participant must be sub- with letters and digits after it, got {participant_id!r}")
-    if not _SESSION.fullmatch(session):
+    if session and not SESSION_ID.fullmatch(session):
         raise GlasError(f"a session must be ses- with letters and digits after it, or nothing, got {session!r}")
     return out / participant_id / session / _PART
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from glas3d.errors import GlasError
+from glas3d.study.cohort import count
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,7 @@ def split_participants(
     rows = table.reset_index(drop=True)
     fewest = _fewest(rows, ["group"])
     if fewest < folds or rows["group"].nunique() < 2:
-        counts = ", ".join(
-            f"{name} {n}" for name, n in rows.groupby("group")["participant_id"].nunique().sort_index().items()
-        )
+        counts = ", ".join(f"{name} {n}" for name, n in count(rows).items())
         raise GlasError(f"{folds} folds need two groups of at least {folds} participants, got {counts or 'nobody'}")
     found = []
     for number, (rest, tested, by) in enumerate(_deal(rows, folds, seed, site), 1):

@@ -20,10 +20,75 @@ from glas3d.study.sums import MapSums, two_sample_t
 
 Statistic = Literal["mean", "variance", "overlap"]
 
-_MEANS = ["light", "shadow", "drop"]
+MEANS = ["light", "shadow", "drop"]
 
 
-class GroupMap:
+class Group:
+    """What sums of a group's explanations share: a pattern to be drawn on, who is in them, and files.
+
+    Parameters
+    ----------
+    group
+        Name of the group, for file names.
+    """
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+        self._rows: pd.DataFrame | None = None
+        self._pattern: nib.Nifti1Image | None = None
+        self._sums = np.zeros((len(MEANS), 0))
+        self._inputs: list[dict[str, Any]] = []
+        self._settings: dict[str, Any] = {}
+
+    @property
+    def grid(self) -> VoxelGrid:
+        """The participants'.
+
+        Raises
+        ------
+        GlasError
+            No participant was added.
+        """
+        _, pattern = self._filled()
+        return VoxelGrid(pattern.shape, pattern.affine)
+
+    def table(self) -> pd.DataFrame:
+        """One row a region or point, ranked by the normalised sum."""
+        raise NotImplementedError
+
+    def saliency_img(self) -> nib.Nifti1Image:
+        """The normalised sum on the participants' grid, float32 in [0, 1]."""
+        raise NotImplementedError
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write map, table and sidecar into ``folder``, all of them or none."""
+        stem = self._stem()
+        sidecar = {
+            "Statistic": "linear combination of min-max normalised saliency, min-max normalised",
+            "Group": self.group,
+            "Participants": self._inputs,
+            "GeneratedBy": generated_by(),
+        }
+        return write_together(
+            folder,
+            {
+                f"{stem}_stat-saliency_statmap.nii.gz": self.saliency_img().to_filename,
+                f"{stem}_stat-saliency_statmap.json": write_json(sidecar | self._settings),
+                f"{stem}_regions.tsv": write_table(self.table()),
+            },
+        )
+
+    def _stem(self) -> str:
+        """Start of the files' names."""
+        raise NotImplementedError
+
+    def _filled(self) -> tuple[pd.DataFrame, nib.Nifti1Image]:
+        if self._rows is None or self._pattern is None:
+            raise GlasError(f"a group map needs at least one participant, {self.group} has none")
+        return self._rows, self._pattern
+
+
+class GroupMap(Group):
     """Sums the explanations of a group, one participant at a time, in constant memory.
 
     Each participant's scores are min-max normalised over the regions, so that a confident answer does not
@@ -41,14 +106,10 @@ class GroupMap:
     """
 
     def __init__(self, group: str, atlas: Atlas, *, top: float = 5.0) -> None:
-        self.group, self.atlas, self.top = group, atlas, top
+        super().__init__(group)
+        self.atlas, self.top = atlas, top
         self._normalised = MapSums((0,), top)
-        self._rows: pd.DataFrame | None = None
-        self._sums = np.zeros((len(_MEANS), 0))
         self._scores = np.zeros(0)
-        self._pattern: nib.Nifti1Image | None = None
-        self._inputs: list[dict[str, Any]] = []
-        self._settings: dict[str, Any] = {}
 
     def __len__(self) -> int:
         return len(self._inputs)
@@ -63,13 +124,23 @@ class GroupMap:
         """
         table = result.table
         self._expect(result.stem, table, result.saliency_img, _method(result))
-        self._sums += table[_MEANS].to_numpy(dtype=float).T
+        self._sums += table[MEANS].to_numpy(dtype=float).T
         scores = table["score"].to_numpy(dtype=float, copy=True)
         known = np.isfinite(scores)
         scores[known] = minmax(scores[known])
         self._scores += scores
         self._normalised.add(scores)
         self._inputs.append(result.provenance["Input"] | {"probability": result.explanation.probability})
+
+    def check(self, result: ScanExplanation) -> None:
+        """Refuse what `add` would refuse, without adding it: another session of a participant who counts already.
+
+        Raises
+        ------
+        GlasError
+            See `add`.
+        """
+        self._expect(f"another part of {self.group}", result.table, result.saliency_img, _method(result))
 
     def merge(self, other: GroupMap) -> GroupMap:
         """The group of both's participants, as when workers shared it; neither is changed.
@@ -131,7 +202,7 @@ class GroupMap:
             No participant was added.
         """
         rows, _ = self._filled()
-        means = dict(zip(_MEANS, self._sums / len(self), strict=True))
+        means = dict(zip(MEANS, self._sums / len(self), strict=True))
         score = self._scores.copy()
         known = np.isfinite(score)
         score[known] = minmax(score[known])
@@ -142,38 +213,17 @@ class GroupMap:
         table = self.table()
         return self._painted(table["index"], table["score"])
 
-    def save(self, folder: Path) -> list[Path]:
-        """Write map, table and sidecar into ``folder``, all of them or none."""
-        stem = f"group-{self.group}_seg-{self.atlas.name}"
-        sidecar = {
-            "Statistic": "linear combination of min-max normalised saliency, min-max normalised",
-            "Group": self.group,
-            "Participants": self._inputs,
-            "GeneratedBy": generated_by(),
-        }
-        return write_together(
-            folder,
-            {
-                f"{stem}_stat-saliency_statmap.nii.gz": self.saliency_img().to_filename,
-                f"{stem}_stat-saliency_statmap.json": write_json(sidecar | self._settings),
-                f"{stem}_regions.tsv": write_table(self.table()),
-            },
-        )
-
-    def _filled(self) -> tuple[pd.DataFrame, nib.Nifti1Image]:
-        if self._rows is None or self._pattern is None:
-            raise GlasError(f"a group map needs at least one participant, {self.group} has none")
-        return self._rows, self._pattern
+    def _stem(self) -> str:
+        return f"group-{self.group}_seg-{self.atlas.name}"
 
     def _expect(self, name: str, table: pd.DataFrame, img: nib.Nifti1Image, settings: dict[str, Any]) -> None:
         """Take what comes first for the pattern, and refuse what cannot be summed with it."""
         if self._rows is None:
             self._rows, self._pattern, self._settings = table, img, settings
-            self._sums, self._scores = np.zeros((len(_MEANS), len(table))), np.zeros(len(table))
+            self._sums, self._scores = np.zeros((len(MEANS), len(table))), np.zeros(len(table))
             self._normalised = MapSums((len(table),), self.top, table["n_voxels"].to_numpy())
         rows, pattern = self._filled()
-        same = VoxelGrid(pattern.shape, pattern.affine).same_as(VoxelGrid(img.shape, img.affine))
-        if not same or table["index"].tolist() != rows["index"].tolist():
+        if not self.grid.same_as(VoxelGrid(img.shape, img.affine)) or table["index"].tolist() != rows["index"].tolist():
             raise GlasError(
                 f"a group's participants must share grid and regions: {name} is on {img.shape}, "
                 f"those before on {pattern.shape}"
@@ -186,12 +236,17 @@ class GroupMap:
     def _painted(self, index: pd.Series, values: pd.Series) -> nib.Nifti1Image:
         """Values of regions on the participants' grid, float32; 0 where there is none."""
         _, pattern = self._filled()
-        known = values.notna().to_numpy()
-        if not known.any():
+        if not values.notna().any():
             raise GlasError(f"a {values.name} map needs a region with a value, {self.group} ({len(self)}) has none")
-        labels = self.atlas.on(VoxelGrid(pattern.shape, pattern.affine))
-        painted = paint(labels, index.to_numpy()[known], values.to_numpy(dtype=float)[known])
-        return nib.Nifti1Image(painted, pattern.affine, pattern.header)
+        return painted(self.atlas, pattern, index, values)
+
+
+def painted(atlas: Atlas, pattern: nib.Nifti1Image, index: pd.Series, values: pd.Series) -> nib.Nifti1Image:
+    """Values of regions on an image's grid, float32; 0 where there is none."""
+    numbers = values.to_numpy(dtype=float)
+    known = np.isfinite(numbers)
+    labels = atlas.on(VoxelGrid(pattern.shape, pattern.affine))
+    return nib.Nifti1Image(paint(labels, index.to_numpy()[known], numbers[known]), pattern.affine, pattern.header)
 
 
 def group_t(case: GroupMap, control: GroupMap) -> tuple[pd.DataFrame, nib.Nifti1Image]:

@@ -10,20 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import nibabel as nib
-import numpy as np
 import pandas as pd
 
-from glas3d.core.search import paint
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain import ScanExplanation
 from glas3d.imaging.atlas import Atlas
-from glas3d.imaging.space import VoxelGrid
 from glas3d.output import bids_label, generated_by, new_folder, write_json, write_table
 from glas3d.study.derivatives import GROUP, Record, read_records, read_study
 from glas3d.study.design import strata
-from glas3d.study.group import GroupMap, Statistic
-from glas3d.study.members import Participant, Read, design_of, members_of, values_of
+from glas3d.study.group import GroupMap, Statistic, painted
+from glas3d.study.members import Participant, design_of, members_of, values_of
 from glas3d.study.plan import searched
 from glas3d.study.points import PointMap
 from glas3d.study.regions import density, laterality
@@ -130,7 +126,7 @@ def summarise_groups(
                         if number == 0:
                             group.add(cast(ScanExplanation, read))
                         else:  # their table is in the mean already: only refuse what does not fit
-                            _fits(group, read)
+                            group.check(cast(ScanExplanation, read))
                 steps += 1
                 tick(steps, total)
             group.save(scratch)
@@ -158,7 +154,7 @@ def summarise_groups(
             write_table(statistics)(scratch / f"{stem}_{_label(looked_at)}_statistics.tsv")
             if looked_at is not None:
                 for column, short in (("t", "t"), ("neglog10p_fwe", "neglog10pfwe")):
-                    img = _painted(
+                    img = painted(
                         looked_at, next(both[0].reads()).saliency_img, statistics["index"], statistics[column]
                     )
                     img.to_filename(scratch / f"{stem}_{_label(looked_at)}_stat-{short}_statmap.nii.gz")
@@ -204,22 +200,10 @@ def _atlas(search: Any, record: Record) -> Atlas | None:
     return atlas
 
 
-def _fits(group: GroupMap, read: Read) -> None:
-    """A session more of a participant that is counted: refuse another grid."""
-    GroupMap.merge(group, _alone(group, read))
-
-
-def _alone(group: GroupMap, read: Read) -> GroupMap:
-    one = GroupMap(group.group, group.atlas, top=group.top)
-    one.add(cast(ScanExplanation, read))
-    return one
-
-
 def _check_alike(one: GroupMap | PointMap, other: GroupMap | PointMap) -> None:
     """Refuse groups on different grids, or of different regions."""
-    grids = [VoxelGrid(img.shape, img.affine) for img in (one.saliency_img(), other.saliency_img())]
-    if not grids[0].same_as(grids[1]):
-        raise GlasError(f"groups to be compared must share a grid, they are on {grids[0].shape} and {grids[1].shape}")
+    if not one.grid.same_as(other.grid):
+        raise GlasError(f"groups to be compared must share a grid, they are on {one.grid.shape} and {other.grid.shape}")
 
 
 def _can_compare(groups: Mapping[str, list[Participant]], case: str, control: str) -> bool:
@@ -302,14 +286,6 @@ def _strata(
         if (kinds == kind).any() and (one := values[kinds == kind].mean()) is not None
     ]
     write_table(pd.concat(means, ignore_index=True))(place / f"{stem}_{_label(atlas, 'strata')}_regions.tsv")
-
-
-def _painted(atlas: Atlas, pattern: nib.Nifti1Image, index: pd.Series, values: pd.Series) -> nib.Nifti1Image:
-    """Values of regions on the participants' grid, float32; 0 where there is none."""
-    known = np.isfinite(values.to_numpy(dtype=float))
-    labels = atlas.on(VoxelGrid(pattern.shape, pattern.affine))
-    painted = paint(labels, index.to_numpy()[known], values.to_numpy(dtype=float)[known])
-    return nib.Nifti1Image(painted.astype(np.float32), pattern.affine, pattern.header)
 
 
 def _in_sample(members: Sequence[Participant]) -> Any:

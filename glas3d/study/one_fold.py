@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from glas3d.predict.training import Change, Recipe, Report, mean_of, train
 from glas3d.study.cache import StoredScans
 from glas3d.study.manifest import PARTS, FoldManifest
 from glas3d.study.performance import measure
+from glas3d.study.pool import torch_threads
 
 PREDICTIONS = Path("results") / "predictions.tsv"
 LEARNING = Path("results") / "learning.tsv"
@@ -81,7 +81,7 @@ def train_fold(task: FoldTask, report: Report = lambda stage, epoch, loss: None)
         curve.append((stage, epoch, loss))
         report(stage, epoch, loss)
 
-    with _threads(task.threads), new_folder(task.place, lambda place: task.overwrite) as scratch:
+    with torch_threads(task.threads), new_folder(task.place, lambda place: task.overwrite) as scratch:
         reference = mean_of(scans["train"], torch.nonzero(known["train"] == 0)[:, 0])
         net, standardisation = train(
             scans["train"],
@@ -185,17 +185,6 @@ def _rows(task: FoldTask, part: str) -> list[int]:
 
 def _some(scans: StoredScans, rows: Sequence[int]) -> StoredScans:
     return StoredScans(tuple(scans.files[row] for row in rows), scans.grid)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Torch's threads, and what they were before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _title(task: FoldTask) -> str:

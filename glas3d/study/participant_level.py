@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
-import torch
 
 from glas3d.errors import GlasError, GlasWarning, SpaceWarning
 from glas3d.explain import STATISTICS, ScanExplanation, explain_img, ranked
@@ -29,6 +28,7 @@ from glas3d.study.derivatives import (
 )
 from glas3d.study.manifest import Manifest
 from glas3d.study.plan import Plan, bundles_for, manifest_of, searched, version
+from glas3d.study.pool import torch_threads
 
 Status = Literal["explained", "kept", "failed"]
 
@@ -63,6 +63,11 @@ class Outcome:
     status: Status
     error: str = ""
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.participant_id} {self.session}".strip()
 
 
 def explain_participant(plan: Plan, one: ToExplain) -> Outcome:
@@ -243,10 +248,5 @@ def _threads(count: int) -> Iterator[None]:
     """Of torch and of the libraries below NumPy, whose sums depend on it too."""
     from threadpoolctl import threadpool_limits
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        with threadpool_limits(limits=count):
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with torch_threads(count), threadpool_limits(limits=count):
+        yield

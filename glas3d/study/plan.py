@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import glas3d
-from glas3d.core.glas import _batch_size
+from glas3d.core.glas import default_batch_size
 from glas3d.core.search import Grid
 from glas3d.errors import GlasError
 from glas3d.imaging.atlas import Atlas
@@ -163,7 +163,7 @@ def make_plan(
     first: Any = nib.load(first_scan)
     shape = first.shape[:3] if grid is None else grid.shape
     values = (predicts[0].info.channels or 1) * int(np.prod(shape))
-    batch = _agreed(out, stored, "BatchSize", batch_size) or _batch_size(values, torch.device(chosen))
+    batch = _agreed(out, stored, "BatchSize", batch_size) or default_batch_size(values, torch.device(chosen))
     return Plan(
         out=out.resolve(),
         models=spec if manifest is None else str(manifest.place.resolve()),
@@ -220,10 +220,7 @@ def searched(where: Where) -> Any:
     """
     if not isinstance(where, str):
         return Grid(where[0] if len(where) == 1 else where)
-    path = Path(where)
-    if where in Atlas.names() or not path.exists():
-        return Atlas.load(where)
-    return Atlas.from_files(path, path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".tsv"))
+    return Atlas.named(where)
 
 
 def bundles_for(plan: Plan, manifest: Manifest | None, participant_id: str, sha256: str | None = None) -> list[str]:

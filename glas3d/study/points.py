@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -14,14 +12,13 @@ from glas3d.core.saliency import minmax
 from glas3d.errors import GlasError
 from glas3d.explain import ranked
 from glas3d.imaging.space import VoxelGrid
-from glas3d.output import bids_label, generated_by, write_json, write_table, write_together
+from glas3d.output import bids_label
+from glas3d.study.group import MEANS, Group, Statistic
 from glas3d.study.members import Read
 from glas3d.study.sums import MapSums
 
-_MEANS = ["light", "shadow", "drop"]
 
-
-class PointMap:
+class PointMap(Group):
     """Sums the explanations of a group on a grid, one participant at a time, in constant memory.
 
     Each participant's map, and its points' scores, are min-max normalised and summed; the sums are normalised again,
@@ -36,13 +33,9 @@ class PointMap:
     """
 
     def __init__(self, group: str, *, top: float = 5.0) -> None:
-        self.group, self.top = group, top
-        self._pattern: nib.Nifti1Image | None = None
-        self._rows: pd.DataFrame | None = None
-        self._sums = np.zeros((len(_MEANS), 0))
+        super().__init__(group)
+        self.top = top
         self._voxels, self._points = MapSums((0,), top), MapSums((0,), top)
-        self._inputs: list[Any] = []
-        self._settings: dict[str, Any] = {}
 
     def __len__(self) -> int:
         return len(self._voxels)
@@ -63,11 +56,13 @@ class PointMap:
                     nib.Nifti1Image(np.zeros(img.shape, np.float32), img.affine, img.header),
                     rows,
                 )
-                self._sums = np.zeros((len(_MEANS), len(rows)))
+                self._sums = np.zeros((len(MEANS), len(rows)))
                 self._voxels, self._points = MapSums(img.shape, self.top), MapSums((len(rows),), self.top)
                 self._settings = {k: v for k, v in read.provenance.items() if k != "Input"}
-            here, there = (VoxelGrid(one.shape, one.affine) for one in (self._pattern, img))
-            if not here.same_as(there) or rows["index"].tolist() != self._rows["index"].tolist():
+            if (
+                not self.grid.same_as(VoxelGrid(img.shape, img.affine))
+                or rows["index"].tolist() != self._rows["index"].tolist()
+            ):
                 raise GlasError(
                     f"a group's participants must share grid and points: {read.stem} is on {img.shape} with "
                     f"{len(rows)}, those before on {self._pattern.shape} with {len(self._rows)}"
@@ -79,12 +74,12 @@ class PointMap:
         self._voxels.add(minmax(total))
         table = sessions[0].table.sort_values("index")
         self._points.add(minmax(table["score"].to_numpy(dtype=float)))
-        self._sums += table[_MEANS].to_numpy(dtype=float).T
+        self._sums += table[MEANS].to_numpy(dtype=float).T
 
     def table(self) -> pd.DataFrame:
         """One row a point, ranked by the normalised sum."""
         rows, _ = self._filled()
-        means = dict(zip(_MEANS, self._sums / len(self), strict=True))
+        means = dict(zip(MEANS, self._sums / len(self), strict=True))
         return ranked(rows.assign(**means, score=self._points.combined()))
 
     def variation(self) -> pd.DataFrame:
@@ -98,32 +93,12 @@ class PointMap:
         """The sum of the maps, float32 in [0, 1]."""
         return self._img(self._voxels.combined())
 
-    def statistic_img(self, statistic: Literal["mean", "variance", "overlap"]) -> nib.Nifti1Image:
+    def statistic_img(self, statistic: Statistic) -> nib.Nifti1Image:
         """Mean, variance or overlap of the normalised maps, float32."""
         return self._img(getattr(self._voxels, statistic))
 
-    def save(self, folder: Path) -> list[Path]:
-        """Write map, table and sidecar into ``folder``, all of them or none."""
-        stem = f"group-{bids_label(self.group)}_desc-grid"
-        sidecar = {
-            "Statistic": "linear combination of min-max normalised saliency, min-max normalised",
-            "Group": self.group,
-            "Participants": self._inputs,
-            "GeneratedBy": generated_by(),
-        }
-        return write_together(
-            folder,
-            {
-                f"{stem}_stat-saliency_statmap.nii.gz": self.saliency_img().to_filename,
-                f"{stem}_stat-saliency_statmap.json": write_json(sidecar | self._settings),
-                f"{stem}_regions.tsv": write_table(self.table()),
-            },
-        )
-
-    def _filled(self) -> tuple[pd.DataFrame, nib.Nifti1Image]:
-        if self._rows is None or self._pattern is None:
-            raise GlasError(f"a group map needs at least one participant, {self.group} has none")
-        return self._rows, self._pattern
+    def _stem(self) -> str:
+        return f"group-{bids_label(self.group)}_desc-grid"
 
     def _img(self, values: np.ndarray) -> nib.Nifti1Image:
         _, pattern = self._filled()

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
-from glas3d.errors import GlasError, GlasWarning
+import torch
+
+from glas3d.errors import GlasError, GlasWarning, reason
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -18,7 +20,18 @@ R = TypeVar("R")
 _RETRIES = 3
 _TIMEOUT = "20s"
 # Memory given back and asked for again between forwards costs more than the forwards; Dask would have it given back.
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Torch's threads, and what they were before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Here:
@@ -155,8 +168,7 @@ def workers(n_workers: int = 1, scheduler: str | None = None, threads: int | Non
         try:
             client = distributed.Client(scheduler, timeout=_TIMEOUT, set_as_default=False)
         except (OSError, ValueError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            raise GlasError(f"no Dask scheduler answers at {scheduler}: {reason}") from None
+            raise GlasError(f"no Dask scheduler answers at {scheduler}: {reason(error)}") from None
         with client:
             if any(threads != 1 for threads in client.nthreads().values()):
                 raise GlasError(f"workers must have one thread each (--nthreads 1), some at {scheduler} have more")
@@ -166,7 +178,7 @@ def workers(n_workers: int = 1, scheduler: str | None = None, threads: int | Non
     if n_workers * (threads or 1) > cores:
         message = f"{n_workers} workers of {threads or 1} threads share {cores} cores, and wait for each other"
         warnings.warn(message, GlasWarning, stacklevel=3)
-    environment = {**_MALLOC, **{f"{name}_NUM_THREADS": str(threads or 1) for name in ("OMP", "MKL", "OPENBLAS")}}
+    environment = {**MALLOC, **{f"{name}_NUM_THREADS": str(threads or 1) for name in ("OMP", "MKL", "OPENBLAS")}}
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
         distributed.LocalCluster(
@@ -204,8 +216,6 @@ def _gpus() -> list[str]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [one for one in named.split(",") if one]
-    import torch
-
     return [str(number) for number in range(torch.cuda.device_count())]
 
 

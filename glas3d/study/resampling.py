@@ -13,7 +13,7 @@ from glas3d.errors import GlasError
 # observed arrangement comes up often, and half of its copies would else seem less extreme than itself.
 _SAME = 1e-9
 
-_TAIL = 0.025  # 95 % intervals
+TAIL = 0.025  # 95 % intervals
 
 
 def shuffles(blocks: np.ndarray, n_perm: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -78,7 +78,7 @@ def interval(
         found.append(statistic(*drawn))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN columns
-        low, high = np.nanquantile(np.stack(found), [_TAIL, 1 - _TAIL], axis=0)
+        low, high = np.nanquantile(np.stack(found), [TAIL, 1 - TAIL], axis=0)
     return low, high
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, reason
 
-_ID = re.compile(r"sub-[0-9A-Za-z]+")
-_SESSION = re.compile(r"ses-[0-9A-Za-z]+")
+PARTICIPANT_ID = re.compile(r"sub-[0-9A-Za-z]+")
+SESSION_ID = re.compile(r"ses-[0-9A-Za-z]+")
 _OWN = ("session", "path", "sha256")
 
 
@@ -52,21 +52,20 @@ def read_participants(path: Path, group_column: str = "group", covariates: Seque
     except FileNotFoundError:
         raise GlasError(f"no such file: {path}") from None
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors, as are those of the encoding
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise GlasError(f"a table of participants must be tab-separated text, {path} is not: {reason}") from None
+        raise GlasError(f"a table of participants must be tab-separated text, {path} is not: {reason(error)}") from None
     table.columns = table.columns.str.strip()
     for column in dict.fromkeys(["participant_id", group_column, *covariates]):
         if column not in table:
             raise GlasError(f"participants need a column {column}, {path} has {', '.join(table.columns)}")
     ids = _prefixed(table["participant_id"], "sub-")
-    if (wrong := ~ids.str.fullmatch(_ID)).any():
+    if (wrong := ~ids.str.fullmatch(PARTICIPANT_ID)).any():
         came = table.loc[wrong, "participant_id"].iloc[0]
         raise GlasError(f"a participant_id must be sub- with letters and digits after it, got {came!r} in {path}")
     people = pd.DataFrame({"participant_id": ids, "group": table[group_column].str.strip()})
     keys = ["participant_id"]
     if "session_id" in table:
         sessions = _prefixed(table["session_id"], "ses-")
-        if (wrong := ~sessions.str.fullmatch(_SESSION)).any():
+        if (wrong := ~sessions.str.fullmatch(SESSION_ID)).any():
             came = table.loc[wrong, "session_id"].iloc[0]
             raise GlasError(f"a session_id must be ses- with letters and digits after it, got {came!r} in {path}")
         people["session"] = sessions

@@ -172,9 +172,8 @@ def explain_cohort(
     write_failed(out, result.failed, {(one.participant_id, one.session) for one in rows})
     broken = [one for one in done.values() if one.status == "failed"]
     if on_error == "fail" and broken:
-        first = vars(broken[0])
-        name = f"{first['participant_id']} {first['session']}".strip()
-        raise GlasError(f'{name} cannot be explained: {first["error"]}; on_error="skip" goes on with the others')
+        first = broken[0]
+        raise GlasError(f'{first.name} cannot be explained: {first.error}; on_error="skip" goes on with the others')
     return result
 
 

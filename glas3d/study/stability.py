@@ -11,8 +11,7 @@ from scipy.stats import rankdata, t
 
 from glas3d.errors import GlasError
 from glas3d.study.regions import complete, matrix
-
-_TAIL = 0.025  # 95 % intervals
+from glas3d.study.resampling import TAIL
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +72,7 @@ def bootstrap_ranks(values: np.ndarray | pd.DataFrame, n_boot: int = 1000, seed:
     rng = np.random.default_rng(seed)
     drawn = np.stack([_ranks(data[rng.integers(len(data), size=len(data))].mean(axis=0)) for _ in range(n_boot)])
     # whole ranks that came up, not numbers between them
-    low, high = np.quantile(drawn, [_TAIL, 1 - _TAIL], axis=0, method="inverted_cdf")
+    low, high = np.quantile(drawn, [TAIL, 1 - TAIL], axis=0, method="inverted_cdf")
     found = pd.DataFrame(index=range(len(names)))
     found["name"] = names
     found.loc[known, "mean"] = data.mean(axis=0)
@@ -161,6 +160,6 @@ def _jackknife(square: np.ndarray, measure: str) -> tuple[float, float, float]:
         return float(mean), float("nan"), float("nan")
     without = (off.sum() - 2 * off.sum(axis=1)) / ((r - 1) * (r - 2))
     error = np.sqrt((r - 1) / r * ((without - without.mean()) ** 2).sum())
-    half = t.ppf(1 - _TAIL, r - 1) * error
+    half = t.ppf(1 - TAIL, r - 1) * error
     least = -1.0 if measure == "spearman" else 0.0
     return float(mean), float(max(mean - half, least)), float(min(mean + half, 1.0))

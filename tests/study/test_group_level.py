@@ -9,7 +9,7 @@ import pytest
 from glas3d import GlasError
 from glas3d.errors import GlasWarning
 from glas3d.explain import COLUMNS
-from glas3d.study import group_level
+from glas3d.imaging.space import VoxelGrid
 from glas3d.study.derivatives import begin, participant_folder, read_records, record_name, write_participant
 from glas3d.study.group_level import summarise_groups
 from glas3d.study.plan import searched
@@ -125,7 +125,7 @@ def test_maps_and_tables_of_groups(study, people):
         np.testing.assert_allclose(found["score"], score)
         np.testing.assert_allclose(found["light"], np.mean([made[name][0]["light"] for name in names], axis=0))
         img = nib.load(result.place / f"group-{group}_seg-few_stat-saliency_statmap.nii.gz")
-        labels = study.atlas.on(group_level.VoxelGrid(SHAPE, AFFINE))
+        labels = study.atlas.on(VoxelGrid(SHAPE, AFFINE))
         for index, value in zip(found["index"], found["score"], strict=True):
             np.testing.assert_allclose(np.asarray(img.dataobj)[labels == index], value, rtol=1e-6)
         assert (np.asarray(img.dataobj)[labels == 0] == 0).all()
@@ -143,7 +143,7 @@ def test_the_comparison_is_that_of_normalised_scores(study, people):
         np.testing.assert_allclose(found[column], expected[column], atol=1e-12)
     best = found.loc[found["t"].idxmax()]
     assert best["name"] == "Amygdala_L"
-    labels = study.atlas.on(group_level.VoxelGrid(SHAPE, AFFINE))
+    labels = study.atlas.on(VoxelGrid(SHAPE, AFFINE))
     for column, name in (("t", "t"), ("neglog10p_fwe", "neglog10pfwe")):
         volume = studies.data(result.place / f"group-ADvsNC_seg-few_stat-{name}_statmap.nii.gz")
         np.testing.assert_allclose(volume[labels == best["index"]], best[column], rtol=1e-5)
