@@ -29,3 +29,24 @@ def few(aal):
     labels = np.asarray(aal.labels_img.dataobj)
     chosen = nib.Nifti1Image(np.where(np.isin(labels, table["index"]), labels, 0), aal.labels_img.affine)
     return Atlas("few", chosen, table.reset_index(drop=True), "0" * 64, "MNI")
+
+
+@pytest.fixture
+def go(capsys):
+    """Run a command in this process: status, standard output, standard error."""
+    from glas3d import cli
+
+    def command(*arguments):
+        status = cli.run([str(a) for a in arguments])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A tiny model's folder."""
+    from tests import bundles
+
+    return bundles.write(tmp_path_factory.mktemp("models") / "tiny")

@@ -17,11 +17,6 @@ MAPS = ("saliency", "light", "shadow")
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return bundles.write(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture(scope="module")
 def scan(tmp_path_factory):
     path = tmp_path_factory.mktemp("scans") / "sub-07_T1w.nii.gz"
     nib.save(bundles.t1(6), path)
@@ -35,18 +30,6 @@ def look(few, tmp_path_factory):
     nib.save(nib.Nifti1Image(few.on(bundles.mni_grid(4)), bundles.mni_grid(4).affine), path)
     few.table.to_csv(path.with_name("atlas-few_dseg.tsv"), sep="\t", index=False)
     return path
-
-
-@pytest.fixture
-def go(capsys):
-    """Run a command in this process: status, standard output, standard error."""
-
-    def command(*arguments):
-        status = cli.run([str(a) for a in arguments])
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return command
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import shutil
 import pandas as pd
 import pytest
 
-from glas3d import cli
 from glas3d.study.derivatives import FAILED
 from tests.study import folders, studies
 from tests.study.studies import content
@@ -21,18 +20,6 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def models(source, tmp_path_factory):
     return studies.folds(tmp_path_factory.mktemp("models") / "folds", studies.cohort(source))
-
-
-@pytest.fixture
-def go(capsys):
-    """Run a command in this process: status, standard output, standard error."""
-
-    def command(*arguments):
-        status = cli.run([str(a) for a in arguments])
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return command
 
 
 @pytest.fixture

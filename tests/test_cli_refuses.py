@@ -11,11 +11,6 @@ from glas3d import cli
 from tests import bundles
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return bundles.write(tmp_path_factory.mktemp("models") / "tiny")
-
-
 @pytest.fixture
 def refused(capsys, tmp_path):
     """Run a command that must be refused, and return what it says."""

@@ -10,11 +10,6 @@ from tests import bundles
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return bundles.write(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture(scope="module")
 def scan(tmp_path_factory):
     path = tmp_path_factory.mktemp("scans") / "sub-07_T1w.nii.gz"
     nib.save(bundles.t1(6), path)
@@ -22,15 +17,14 @@ def scan(tmp_path_factory):
 
 
 @pytest.fixture
-def explain(capsys, scan, bundle, tmp_path):
+def explain(go, scan, bundle, tmp_path):
     """Run it on a grid of eight cells: status, what was said, the files' names."""
 
     def command(*options, look=("--grid", 2)):
         place = tmp_path / "out"
         given = ["explain", scan, "--model", bundle, "--target", "AD", "--out", place, *look, *options]
-        status = cli.run([str(one) for one in given])
-        said = capsys.readouterr()
-        return status, said.out + said.err, sorted(p.name for p in place.iterdir()) if place.exists() else []
+        status, printed, notes = go(*given)
+        return status, printed + notes, sorted(p.name for p in place.iterdir()) if place.exists() else []
 
     return command
 

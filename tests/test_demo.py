@@ -12,15 +12,9 @@ from glas3d import GlasError
 from glas3d.demo import run_demo
 from glas3d.explain import COLUMNS
 from glas3d.study.simulate import PLANTED
-from tests import bundles
 from tests.validator import validate
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::glas3d.errors.GlasWarning")]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return bundles.write(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(autouse=True)

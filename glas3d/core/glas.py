@@ -189,9 +189,7 @@ class GLAS:
         shadow_sigma = per_axis(settings.sigma_shadow, len(shape), "sigma_shadow")
         per_axis(settings.sigma_spatial, len(shape), "sigma_spatial")
         points, segments = resolve(search, shape, mask)
-        device = torch.device(getattr(self.predict, "device", "cpu"))
-        fit = getattr(self.predict, "fit", None)
-        predict: Predict = self.predict if fit is None else fit(array)
+        predict, device = score.bound(self.predict, array)
         classes: Sequence[str] | None = getattr(self.predict, "classes", None)
 
         if settings.channel is not None and settings.channel >= len(array):

@@ -17,7 +17,7 @@ from glas3d.core.covariates import CovariateScores
 from glas3d.core.explanation import Explanation, drawn
 from glas3d.core.glas import GLAS
 from glas3d.core.perturb import blend
-from glas3d.core.score import Predict, Target, ask, class_index
+from glas3d.core.score import Target, ask, bound, class_index
 from glas3d.core.volume import Background, as_reference, as_volume
 from glas3d.errors import GlasError
 
@@ -210,7 +210,7 @@ def deletion(glas: GLAS, volume: np.ndarray | torch.Tensor, explanation: Explana
         )
     if explanation.covariates is not None:
         raise GlasError(f"a deletion is of a volume alone, got covariates: {', '.join(explanation.covariates.names)}")
-    predict, device = _bound(glas, array)
+    predict, device = bound(glas.predict, array)
     intact, background = array.to(device), as_reference(glas.background, array).to(device)
     turn, places = _turns(explanation)
     searched = np.isfinite(turn).sum()
@@ -235,7 +235,7 @@ def answer_to_background(glas: GLAS, volume: np.ndarray | torch.Tensor, target: 
     A reference that the model itself takes for the class cannot show evidence for it: shading raises the answer.
     """
     array = as_volume(volume)
-    predict, device = _bound(glas, array)
+    predict, device = bound(glas.predict, array)
     with torch.inference_mode():
         answer = ask(predict, as_reference(glas.background, array).unsqueeze(0).to(device))[0]
     return float(answer[class_index(target, getattr(glas.predict, "classes", None), len(answer))])
@@ -281,9 +281,3 @@ def _turns(explanation: Explanation) -> tuple[np.ndarray, int]:
     if segments is None:
         return turn.reshape(explanation.saliency.shape), len(values)
     return np.where(np.isin(segments.labels, segments.index), segments.paint(turn), np.inf), len(values)
-
-
-def _bound(glas: GLAS, array: torch.Tensor) -> tuple[Predict, torch.device]:
-    """The model as it answers about this volume, and where."""
-    fit = getattr(glas.predict, "fit", None)
-    return glas.predict if fit is None else fit(array), torch.device(getattr(glas.predict, "device", "cpu"))

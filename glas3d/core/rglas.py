@@ -15,7 +15,7 @@ from glas3d.core.explanation import Explanation
 from glas3d.core.glas import GLAS
 from glas3d.core.perturb import blend
 from glas3d.core.saliency import minmax
-from glas3d.core.score import Predict, Target, ask
+from glas3d.core.score import Predict, Target, ask, bound
 from glas3d.core.search import Grid, Search, Segments, resolve
 from glas3d.core.volume import as_reference, as_volume
 from glas3d.errors import GlasError
@@ -206,9 +206,7 @@ class _Frozen:
     """A predictor whose normalisation stays that of the intact volume: it offers no ``fit``."""
 
     def __init__(self, predict: Predict, intact: torch.Tensor) -> None:
-        fit = getattr(predict, "fit", None)
-        self._predict: Predict = predict if fit is None else fit(intact)
-        self.device = getattr(predict, "device", "cpu")
+        self._predict, self.device = bound(predict, intact)
         self.classes = getattr(predict, "classes", None)
 
     def __call__(self, batch: torch.Tensor) -> Any:

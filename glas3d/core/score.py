@@ -16,6 +16,12 @@ Target = int | str
 Predict = Callable[..., Any]
 
 
+def bound(predict: Predict, volume: torch.Tensor) -> tuple[Predict, torch.device]:
+    """A model as it answers about one volume, its normalisation fitted to it, and where it is."""
+    fit = getattr(predict, "fit", None)
+    return predict if fit is None else fit(volume), torch.device(getattr(predict, "device", "cpu"))
+
+
 def ask(predict: Predict, batch: torch.Tensor, *beside: torch.Tensor) -> np.ndarray:
     """One forward: ``(n, c, *spatial)``, and covariates ``(n, q)`` beside it, to ``(n, k)`` float64, checked.
 

@@ -20,8 +20,8 @@ from glas3d.core.gaussian import NEGLIGIBLE_FACTOR
 from glas3d.core.search import Segments
 from glas3d.errors import GlasError
 
-# Where a Gaussian falls below NEGLIGIBLE_FACTOR, in sigma: no mask is made beyond.
 _NEGLIGIBLE_EXPONENT = 30.0  # exp(-30) is below NEGLIGIBLE_FACTOR
+# Where a Gaussian falls below NEGLIGIBLE_FACTOR, in sigma: no mask is made beyond.
 _REACH = math.sqrt(-2 * math.log(NEGLIGIBLE_FACTOR))
 # In voxels. A segment that is flat or a single voxel has no extent of its own, and float32 has to hold its precision.
 _SMALLEST_SIGMA = 1e-3
@@ -71,6 +71,11 @@ def boxes(segments: Segments) -> list[Box]:
     starts = np.searchsorted(which[order], np.arange(len(segments.index)))
     low = np.minimum.reduceat(where[order], starts)
     high = np.maximum.reduceat(where[order], starts) + 1
+    return _boxes(low, high)
+
+
+def _boxes(low: np.ndarray, high: np.ndarray) -> list[Box]:
+    """From first corners ``(m, ndim)`` and those behind the last."""
     return [
         tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
         for first, last in zip(low, high, strict=True)
@@ -121,10 +126,7 @@ class Ellipsoids:
         return cls(
             tuple(torch.as_tensor(o, dtype=torch.float32, device=device) for o in offsets),
             torch.as_tensor(np.tril(whitening), dtype=torch.float32, device=device),
-            tuple(
-                tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
-                for first, last in zip(low, high, strict=True)
-            ),
+            tuple(_boxes(low, high)),
         )
 
     def __len__(self) -> int:

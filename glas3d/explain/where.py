@@ -113,11 +113,11 @@ def place(
     if mask_img is not None:
         scan = load_scan(mask_img, constant=True)
         if transform is None:
-            mask = mask_on(mask_img, grid)
+            mask = mask_on(scan, grid)
         else:
             inside_mask = replace(scan, data=(scan.data > 0.5).astype(np.float32))
             mask = mask_on(nib.Nifti1Image(transform.to_template(inside_mask, grid).data, grid.affine), grid)
-        mask_home = mask_on(mask_img, home)
+        mask_home = mask_on(scan, home)
         record = {"name": Path(scan.name).name, "sha256": scan.sha256}
     atlas, names, kind = None, None, "points"
     where = search

@@ -8,16 +8,16 @@ from scipy.ndimage import binary_fill_holes
 
 from glas3d.errors import GlasError
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
-from glas3d.imaging.space import VoxelGrid, resample
+from glas3d.imaging.space import VoxelGrid, air, resample
 
 
-def mask_on(mask_img: ImageLike, grid: VoxelGrid) -> np.ndarray:
+def mask_on(mask_img: ImageLike | Scan, grid: VoxelGrid) -> np.ndarray:
     """A mask on a grid: the voxels of which it fills more than half.
 
     Parameters
     ----------
     mask_img
-        Path or 3D image; values above 0.5 are inside, so that labels and probabilities will do.
+        Path, 3D image or `Scan`; values above 0.5 are inside, so that labels and probabilities will do.
     grid
         Usually a scan's or a model's.
 
@@ -30,7 +30,7 @@ def mask_on(mask_img: ImageLike, grid: VoxelGrid) -> np.ndarray:
     GlasError
         A mask that is empty, or that fills no voxel of the grid.
     """
-    scan = load_scan(mask_img, constant=True)
+    scan = mask_img if isinstance(mask_img, Scan) else load_scan(mask_img, constant=True)
     inside = (scan.data > 0.5).astype(np.float32)
     if not inside.any():
         raise GlasError(f"a mask must hold values above 0.5, {scan.name} holds none")
@@ -49,6 +49,5 @@ def bright_voxels(scan: Scan) -> np.ndarray:
     -------
     ``scan.shape`` bool.
     """
-    faces = [np.take(scan.data, [0, -1], axis=axis).ravel() for axis in range(3)]
-    contrast = np.abs(scan.data - np.median(np.concatenate(faces)))
+    contrast = np.abs(scan.data - air(scan))
     return np.asarray(binary_fill_holes(contrast > 0.15 * np.percentile(contrast, 98)), dtype=bool)

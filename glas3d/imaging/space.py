@@ -212,14 +212,19 @@ class SpaceCheck:
         return ", ".join(found) or None
 
 
+def air(scan: Scan) -> np.floating[Any]:
+    """The intensity of what surrounds the head, told from the scan's faces; not 0 in CT."""
+    faces = [np.take(scan.data, [0, -1], axis=axis).ravel() for axis in range(3)]
+    found: np.floating[Any] = np.median(np.concatenate(faces))
+    return found
+
+
 def check_space(scan: Scan) -> SpaceCheck:
     """Compare a scan with the template at 4 mm (an atlas laid over a scan in its own space names the wrong anatomy)."""
     grid = mni_grid(4)
     brain = template_on(4) > 0.1
     coverage = float(_inside(grid_of(scan), grid)[brain].mean())
-    faces = [np.take(scan.data, [0, -1], axis=axis).ravel() for axis in range(3)]
-    air = np.median(np.concatenate(faces))  # not 0 in CT
-    values = resample(nib.Nifti1Image(scan.data - air, scan.affine), grid)
+    values = resample(nib.Nifti1Image(scan.data - air(scan), scan.affine), grid)
     magnitude = np.abs(values)
     bright = magnitude > 0.15 * np.percentile(magnitude, 98)
     if not bright.any():

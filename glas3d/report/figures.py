@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from nilearn.plotting import plot_roi, plot_stat_map
 
@@ -98,9 +99,15 @@ def best_regions_figure(
         plt.close(figure)
         raise
 
+    return png(figure, 110)
+
+
+def png(figure: Figure, dpi: int) -> Callable[[Path], None]:
+    """A writer for `write_together`: saves a figure without a date or a version, and closes it."""
+
     def save(path: Path) -> None:
         try:
-            figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
+            figure.savefig(path, dpi=dpi, format="png", metadata={"Software": None})
         finally:
             plt.close(figure)
 

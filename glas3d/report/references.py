@@ -19,6 +19,7 @@ from matplotlib.patches import Rectangle
 
 from glas3d.core.reference import Consensus
 from glas3d.errors import GlasError
+from glas3d.report.figures import png
 
 _FOR, _AGAINST, _NEITHER = "#b2182b", "#2166ac", "#9a9a9a"  # the ends and the middle of the colour map
 _MARK = "◆ "
@@ -127,13 +128,7 @@ def references_figure(
         plt.close(figure)
         raise
 
-    def save(path: Path) -> None:
-        try:
-            figure.savefig(path, dpi=130, format="png", metadata={"Software": None})
-        finally:
-            plt.close(figure)
-
-    return save
+    return png(figure, 130)
 
 
 def _joined(notes: Sequence[str], limit: int) -> list[str]:

@@ -213,10 +213,8 @@ def _missing(
         if "session" in row:
             wanted = [row["session"]] if not asked or row["session"] in asked else []
         else:
-            wanted = asked
-        absent = [one for one in wanted if (name, one) not in there] if wanted else [""] * (name not in anyone)
-        if "session" in row and not wanted:
-            absent = []
+            wanted = asked or ([] if name in anyone else [""])
+        absent = [one for one in wanted if (name, one) not in there]
         same = {"participant_id": name, "group": row["group"], "problem": "missing", "detail": ""}
         found += [same | {"session": session} for session in absent]
     return found

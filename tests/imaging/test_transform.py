@@ -15,7 +15,7 @@ from glas3d.imaging.space import VoxelGrid, mni_grid, resample, template, templa
 from glas3d.imaging.transform import Affine, Transform, Warp, load_transform
 from tests.imaging import native
 from tests.imaging.cases import POSES, SHAPE, around, data, refused
-from tests.imaging.native import MOVED, bend, to_native, to_template, unbend, write_field
+from tests.imaging.native import MOVED, to_native, to_template, write_field
 
 HOME = np.linalg.inv(MOVED)
 GRIDS = {
@@ -25,27 +25,9 @@ GRIDS = {
 }
 
 
-@pytest.fixture(scope="session")
-def ants():
-    return pytest.importorskip("ants", reason="antspyx is not installed: the extra register")
-
-
 @pytest.fixture(scope="module")
 def points():
     return np.random.default_rng(1).uniform([-60, -95, -45], [60, 65, 70], (50, 3))
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory, ants):
-    """What ``antsRegistration`` would have written of the known bend and move, under its names."""
-    folder = tmp_path_factory.mktemp("ants")
-    write_field(folder / "sub_1Warp.nii.gz", bend)
-    write_field(folder / "sub_1InverseWarp.nii.gz", unbend)
-    write_matrix(HOME, folder / "sub_0GenericAffine.txt")
-    ants.write_transform(
-        ants.read_transform(str(folder / "sub_0GenericAffine.txt")), str(folder / "sub_0GenericAffine.mat")
-    )
-    return folder
 
 
 @pytest.fixture(scope="module")

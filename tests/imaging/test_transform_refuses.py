@@ -10,27 +10,9 @@ from glas3d.imaging.itk import carry, write_matrix
 from glas3d.imaging.space import VoxelGrid, mni_grid
 from glas3d.imaging.transform import Warp, load_transform
 from tests.imaging.cases import SHAPE, refused
-from tests.imaging.native import MOVED, bend, unbend, write_field
+from tests.imaging.native import MOVED, bend, write_field
 
 HOME = np.linalg.inv(MOVED)
-
-
-@pytest.fixture(scope="session")
-def ants():
-    return pytest.importorskip("ants", reason="antspyx is not installed: the extra register")
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory, ants):
-    """What ``antsRegistration`` would have written of the known bend and move, under its names."""
-    folder = tmp_path_factory.mktemp("ants")
-    write_field(folder / "sub_1Warp.nii.gz", bend)
-    write_field(folder / "sub_1InverseWarp.nii.gz", unbend)
-    write_matrix(HOME, folder / "sub_0GenericAffine.txt")
-    ants.write_transform(
-        ants.read_transform(str(folder / "sub_0GenericAffine.txt")), str(folder / "sub_0GenericAffine.mat")
-    )
-    return folder
 
 
 @pytest.mark.parametrize(

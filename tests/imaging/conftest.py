@@ -1,0 +1,25 @@
+"""ITK's files as ANTs would have written them, of a bend and a move that are known."""
+
+import numpy as np
+import pytest
+
+from glas3d.imaging.itk import write_matrix
+from tests.imaging.native import MOVED, bend, unbend, write_field
+
+
+@pytest.fixture(scope="session")
+def ants():
+    return pytest.importorskip("ants", reason="antspyx is not installed: the extra register")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, ants):
+    """What ``antsRegistration`` would have written of the known bend and move, under its names."""
+    folder = tmp_path_factory.mktemp("ants")
+    write_field(folder / "sub_1Warp.nii.gz", bend)
+    write_field(folder / "sub_1InverseWarp.nii.gz", unbend)
+    write_matrix(np.linalg.inv(MOVED), folder / "sub_0GenericAffine.txt")
+    ants.write_transform(
+        ants.read_transform(str(folder / "sub_0GenericAffine.txt")), str(folder / "sub_0GenericAffine.mat")
+    )
+    return folder
