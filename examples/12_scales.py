@@ -1,12 +1,12 @@
 # %% [markdown]
 # # Scales: which sigma, when lesions are of several sizes?
 #
-# One to three lesions of radius 2, 3 or 5 voxels are planted in noise, and three models are asked that know where
-# they are: one answers to any of them (OR), one to their sum, one to all of them at once (AND). A ladder of sigmas
-# explains each volume. The best fixed sigma is chosen on some seeds and reported on others, beside what uses all
-# sigmas: their mean, and each point's own.
+# One to three lesions of radius 2, 4 or 6 voxels are planted in noise. A ladder of sigmas explains each volume. The best
+# fixed sigma is chosen on some volumes and reported on others, beside ways of using all sigmas at once: `adaptive`, which
+# `scales=` of `explain_img` uses, and its rivals. Then the same with segments in place of points, where the spots may take
+# the segments' own shape, and once on simulated brains.
 #
-# `python examples/12_scales.py docs/scale.md 40` writes the page with 40 volumes a model; without arguments 6 are made.
+# `python examples/12_scales.py docs/scale.md 24` writes the page in ten minutes; without arguments, 2 volumes and no network.
 
 # %%
 import sys
@@ -19,21 +19,30 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
+from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score
+from torch import nn
 
-from glas3d import GLAS, Grid
+from glas3d import GLAS, Atlas, Grid, Predictor, Segments, explain_img, load_model
 from glas3d.core.explanation import drawn
 from glas3d.core.saliency import minmax
 from glas3d.core.scale import adaptive, ladder
+from glas3d.demo import DEMO_SEED, MODEL
+from glas3d.study.dataset import scan_img
+from glas3d.study.group import GroupMap
+from glas3d.study.simulate import PLANTED, Simulation, participants
 
 PAGE = Path(sys.argv[1] if len(sys.argv) > 1 else "glas3d-examples/12_scales.md")
-VOLUMES = int(sys.argv[2]) if len(sys.argv) > 2 else 6
+VOLUMES = int(sys.argv[2]) if len(sys.argv) > 2 else 2
+FULL = VOLUMES >= 8
 PAGE.parent.mkdir(exist_ok=True, parents=True)
 torch.set_num_threads(1)
 
-SHAPE, RADII, SIGMAS = (26, 32, 22), (2, 3, 5), (1.0, 1.6, 2.5, 4.0, 6.3)
-PLACE = np.stack(np.indices(SHAPE)).astype(float)
-MODELS = ("or", "sum", "and")
+SHAPE, RADII, SEGMENTS = (32, 38, 28), (2, 4, 6), 70
+SIGMAS, SOFTENINGS = (0.6, 1.0, 1.6, 2.5, 4.0, 6.3), (0.5, 1.0, 1.6, 2.5, 4.0)
+MODELS = {"or": "OR", "sum": "SUM", "noisy": "OR, noisy", **({"network": "network"} if FULL else {})}
+PLACE = np.stack(np.indices(SHAPE)).astype(np.float32)
 
 # %% [markdown]
 # A lesion is brighter the smaller it is, so that all are about as visible. The reference of the spots is the level of
@@ -41,171 +50,351 @@ MODELS = ("or", "sum", "and")
 
 
 # %%
-def ball(centre, radius):
-    return np.sqrt(((PLACE - np.reshape(centre, (3, 1, 1, 1))) ** 2).sum(axis=0)) <= radius
+def distance(centre):
+    return np.sqrt(((PLACE - np.reshape(centre, (3, 1, 1, 1))) ** 2).sum(axis=0))
 
 
-def planted(seed):
-    """A volume, its lesions as masks, and how much each of them counts."""
-    rng = np.random.default_rng([12, seed])
-    volume = gaussian_filter(rng.standard_normal(SHAPE), 1.0)
-    volume /= volume.std() * 2
-    found, places = [], []
-    while len(found) < 1 + seed % 3:
+def planted(rng, lesions):
+    """A volume of correlated noise with so many lesions, and their centres, radii and voxels."""
+    volume = gaussian_filter(rng.standard_normal(SHAPE).astype(np.float32), 1.0)
+    volume /= volume.std()
+    places = []
+    while len(places) < lesions:
         radius = int(rng.choice(RADII))
         centre = np.array([rng.uniform(radius, n - 1 - radius) for n in SHAPE])
-        if all(np.linalg.norm(centre - c) > radius + r + 2 for c, r in places):
+        if all(np.linalg.norm(centre - c) > radius + r + 3 for c, r in places):
             places.append((centre, radius))
-            found.append(ball(centre, radius))
-            volume[found[-1]] += 5 / radius
-    return volume.astype(np.float32), np.array(found), rng.uniform(0.5, 0.95, len(found))
+            volume += 10 / radius / (1 + np.exp((distance(centre) - radius - 0.3) / 0.3))
+    return volume.astype(np.float32), places, np.array([distance(c) <= r for c, r in places]).reshape(-1, *SHAPE)
 
 
-def model(kind, volume, lesions, strength):
-    """P from how much of each lesion's brightness is left."""
-    where = torch.as_tensor(lesions.reshape(len(lesions), -1).T / lesions.sum(axis=(1, 2, 3)), dtype=torch.float32)
-    full = torch.as_tensor(volume.reshape(1, -1)) @ where
-    weight = torch.as_tensor(strength, dtype=torch.float32)
+def knowing(kind, seed, places, lesions):
+    """A model that knows the lesions and answers from how much of each one's brightness is left."""
+    where = lesions.reshape(len(lesions), -1).T / lesions.sum(axis=(1, 2, 3)) * [r / 10 for _, r in places]
+    where = torch.as_tensor(where, dtype=torch.float32)
+    strength = torch.as_tensor(np.random.default_rng([seed, 1]).uniform(0.5, 0.95, len(places)), dtype=torch.float32)
+    noise = torch.Generator().manual_seed(seed)
+    none = torch.sigmoid(torch.tensor(-4.0))
 
     def answer(batch):
-        seen = torch.sigmoid(10 * ((batch.flatten(1) @ where) / full - 0.5)) * weight
-        if kind == "or":
-            p = 1 - (1 - seen).prod(dim=1)
+        left = batch.flatten(1) @ where
+        if kind == "sum":
+            p = torch.sigmoid(8 * (left @ strength / strength.sum() - 0.55))
         else:
-            p = seen.sum(dim=1) / weight.sum() if kind == "sum" else (seen / weight).prod(dim=1)
+            seen = ((torch.sigmoid(8 * (left - 0.5)) - none) / (1 - 2 * none)).clamp(0, 1) * strength
+            p = 0.02 + 0.98 * (1 - (1 - seen).prod(dim=1))
+        if kind == "noisy":
+            p = (p + 0.003 * torch.randn(len(p), generator=noise)).clamp(0, 1)
         return torch.stack([1 - p, p], dim=1)
 
     return answer
 
 
-def asked(kind, seed):
-    volume, lesions, strength = planted(seed)
-    glas = GLAS(model(kind, volume, lesions, strength), sigma_light=1.0, sigma_shadow=1.5, sigma_spatial=1.5)
-    each = {s: g.explain(volume[None], 1, Grid((9, 11, 8))) for s, g in ladder(glas, SIGMAS).items()}
-    return volume, lesions, adaptive(each)
+# %% [markdown]
+# The network knows nothing: it learns to tell volumes with lesions from volumes without, from volumes of which some are
+# lit or shaded, so that spots are familiar to it. It looks everywhere alike and keeps the strongest answer.
 
 
-def maps(fused):
-    """Every way of using the ladder, by name."""
+# %%
+def seen_in_training(rng, label, perturbed):
+    volume, _, _ = planted(rng, rng.integers(1, 4) if label else 0)
+    if rng.uniform() < perturbed:
+        sigma, dark = np.exp(rng.uniform(np.log(1.0), np.log(8.0))), np.ones(SHAPE, dtype=np.float32)
+        for _ in range(rng.integers(1, 4)):
+            dark *= 1 - np.exp(-0.5 * (distance([rng.uniform(0, n - 1) for n in SHAPE]) / sigma) ** 2)
+        volume *= dark if rng.uniform() < 0.4 else 1 - dark
+    return volume
+
+
+def trained(seed, steps=600, size=10):
+    rng = np.random.default_rng([2, seed])
+    torch.manual_seed(seed)
+    layers = [nn.Conv3d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool3d(2), nn.Conv3d(8, 12, 3, padding=1), nn.ReLU()]
+    layers += [nn.MaxPool3d(2), nn.Conv3d(12, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool3d(1), nn.Flatten()]
+    net = nn.Sequential(*layers, nn.Linear(16, 2)).to(memory_format=torch.channels_last_3d)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=steps)
+    labels = torch.arange(60) % 2
+    for step in range(steps):
+        batch = [seen_in_training(rng, i % 2, 0.6 if step > steps // 4 else 0.0) for i in range(size)]
+        loss = nn.functional.cross_entropy(net(torch.as_tensor(np.stack(batch))[:, None]), labels[:size])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    unseen = torch.as_tensor(np.stack([seen_in_training(rng, i % 2, 0.0) for i in range(60)]))[:, None]
+    predict = Predictor(net.eval(), activation="softmax", device="cpu")
+    right = int((predict(unseen).argmax(dim=1) == labels).sum())
+    print(f"network {seed}: {right} of 60 unseen volumes told rightly", flush=True)
+    return predict
+
+
+networks = [trained(seed) for seed in range(4)] if FULL else []
+
+# %% [markdown]
+# Every way of using the ladder gives one score a point; all scores are drawn alike. The rivals: scores min-max normalised
+# within each scale and averaged; the largest of the scores standardised within each scale, of the scores' share of
+# their scale's sum, and of the score per volume of the spot; the smallest spot that has half the largest one's light.
+
+
+# %%
+def standard(values):
+    return (values - values.mean(axis=1, keepdims=True)) / np.maximum(values.std(axis=1, keepdims=True), 1e-12)
+
+
+def ways(fused):
+    """Name to score ``(m,)``."""
     each = fused.explanations
-    standard = {s: (e.score - e.score.mean()) / max(e.score.std(), 1e-12) for s, e in each.items()}
-    own = np.array([standard[s][i] for i, s in enumerate(fused.scale)])
+    score = np.stack([e.score for e in each.values()])
+    light = np.stack([e.light for e in each.values()])
+    sigma = np.array(list(each))[:, None]
+    in_logs = standard(np.log(np.maximum(score, 1e-7 * score.max())))
+    enough = (light >= light[-1] / 2).argmax(axis=0)
     return {
-        **{f"fixed, {s:g}": drawn(e, minmax(e.score)) for s, e in each.items()},
-        "each point's own": drawn(fused.explanation, minmax(own)),
-        "the scan's own": drawn(each[fused.best], minmax(each[fused.best].score)),
-        "mean of all": fused.explanation.saliency,
+        **{f"sigma {s:g}": e.score for s, e in each.items()},
+        **{f"sigma {s:g}, log": row for s, row in zip(each, in_logs, strict=True)},
+        "mean of min-max normalised": np.mean([minmax(row) for row in score], axis=0),
+        "largest standard score": standard(score).max(axis=0),
+        "largest share": (score / score.sum(axis=1, keepdims=True)).max(axis=0),
+        "largest per spot volume": (score / sigma**3).max(axis=0),
+        "smallest spot with half the light": (score / sigma)[enough, np.arange(score.shape[1])],
+        "largest standard score, log": in_logs.max(axis=0),
+        "the scan's best sigma, log": in_logs[list(each).index(fused.best)],
+        "all scales (`adaptive`)": fused.explanation.score,
     }
 
 
-def judged(saliency, lesions):
-    """Average precision over voxels, and the share of lesions with one of as many highest, separate peaks."""
+def precision(truth, values):
+    """Average precision, and the best overlap (intersection over union) of any threshold."""
+    order = np.argsort(-values, kind="stable")
+    found, chosen = truth[order].cumsum(), np.arange(1, len(order) + 1)
+    return average_precision_score(truth, values), (found / (chosen + truth.sum() - found)).max()
+
+
+def judged(saliency, places, lesions):
+    """Of a map, what `METRICS` names; lesions hit, and their distance, are of as many separate peaks as lesions."""
     truth = lesions.any(axis=0)
-    left, hits = saliency.copy(), set()
-    for _ in lesions:
-        peak = np.unravel_index(left.argmax(), SHAPE)
-        near = [i for i, lesion in enumerate(lesions) if (lesion & ball(peak, 2)).any()]
-        hits.update(near)
-        left[ball(peak, 6)] = -1
-    return average_precision_score(truth.ravel(), saliency.ravel()), len(hits) / len(lesions)
+    left, peaks = saliency.copy(), []
+    for _ in places:
+        peaks.append(np.unravel_index(left.argmax(), SHAPE))
+        left[distance(peaks[-1]) <= 6] = -np.inf
+    away = [min(np.linalg.norm(centre - peak) for peak in peaks) for centre, _ in places]
+    near = [a <= radius + 1 for a, (_, radius) in zip(away, places, strict=True)]
+    area, overlap = precision(truth.ravel(), saliency.ravel())
+    return [area, np.mean(near), overlap, truth[peaks[0]], np.mean(away)]
 
 
-# %% [markdown]
-# Half of the seeds choose the best fixed sigma of a model, and of all models together; the other half reports.
+METRICS = ("average precision", "lesions hit", "best overlap", "highest voxel in a lesion", "distance, voxels")
+
+
+def subject(kind, seed):
+    rng = np.random.default_rng([12, seed])
+    volume, places, lesions = planted(rng, 1 + seed % 3)
+    predict = networks[seed * 4 // VOLUMES] if kind == "network" else knowing(kind, seed, places, lesions)
+    glas = GLAS(predict, sigma_light=1.0, sigma_shadow=1.5, sigma_spatial=3.5, distance="squared", batch_size=8)
+    return rng, volume, places, lesions, glas
+
+
+def laddered(glas, volume, search, scales):
+    return adaptive({s: g.explain(volume[None], 1, search) for s, g in ladder(glas, scales).items()})
+
 
 # %%
+scores, sizes = {}, {}
+for kind in MODELS:
+    for seed in range(VOLUMES):
+        _, volume, places, lesions, glas = subject(kind, seed)
+        fused = laddered(glas, volume, Grid((7, 9, 6)), SIGMAS)
+        for name, score in ways(fused).items():
+            scores.setdefault((kind, name), []).append(judged(drawn(fused.explanation, score), places, lesions))
+        for centre, radius in places:
+            nearest = np.linalg.norm(fused.explanation.points - centre, axis=1).argmin()
+            sizes.setdefault(kind, []).append((radius, fused.scale[nearest]))
+    print(f"{kind}: {VOLUMES} volumes, {len(fused.scale)} points, {len(SIGMAS)} sigmas", flush=True)
+table = {key: np.array(values, dtype=float) for key, values in scores.items()}
+
+# %%
+choosing, reporting = slice(0, VOLUMES // 2), slice(VOLUMES // 2, None)
+names = list(dict.fromkeys(name for _, name in table))
+fixed, in_logs = ([f"sigma {s:g}{end}" for s in SIGMAS] for end in ("", ", log"))
+overall = {n: sum(table[kind, n][choosing, 0].mean() for kind in MODELS) for n in names}
+best, best_log = max(fixed, key=overall.get), max(in_logs, key=overall.get)
+hindsight = {kind: max(fixed + in_logs, key=lambda n: table[kind, n][reporting, 0].mean()) for kind in MODELS}
+
+
+def markdown(header, rows):
+    cells = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in cells)
+
+
+def row(name, judgements=table):
+    found = [judgements[kind, name][reporting].mean(axis=0) for kind in MODELS]
+    return [f"{of[0]:.3f} / {of[1]:.2f}" for of in [*found, np.mean(found, axis=0)]]
+
+
+by_model = markdown(["", *MODELS.values(), "mean"], [[name, *row(name)] for name in names])
+named = [best, best_log, *names[len(fixed + in_logs) :]]
+whole = {n: np.mean([table[kind, n][reporting].mean(axis=0) for kind in MODELS], axis=0) for n in named}
+by_metric = markdown(["", *METRICS], [[n, *(f"{v:.3f}" for v in values)] for n, values in whole.items()])
+
+
+def difference(other):
+    """Of `adaptive` and another way over the reported volumes, paired: precision and lesions hit, with errors."""
+    joined = np.concatenate([table[k, names[-1]][reporting] - table[k, other(k)][reporting] for k in MODELS])
+    mean, error = joined.mean(axis=0), joined.std(axis=0) / np.sqrt(len(joined))
+    return f"{mean[0]:+.3f} (s.e. {error[0]:.3f}) and {mean[1]:+.3f} ({error[1]:.3f})"
+
+
+oracle = "; ".join(f"{MODELS[kind]}: {name}" for kind, name in hindsight.items())
+verdicts = [
+    f"- against the fixed sigma chosen for all models ({best}): {difference(lambda kind: best)}",
+    f"- against the same in standard scores of its logarithm ({best_log}): {difference(lambda kind: best_log)}",
+    f"- against what is best in hindsight for each model ({oracle}): {difference(hindsight.get)}",
+]
+own = []
+for kind, pairs in sizes.items():
+    radius, scale = np.array(pairs).T
+    typical = [f"{np.exp(np.log(scale[radius == r]).mean()):.1f}" if (radius == r).any() else "" for r in RADII]
+    rank = spearmanr(radius, scale)[0] if np.ptp(radius) and np.ptp(scale) else float("nan")
+    own.append([MODELS[kind], *typical, f"{rank:.2f}"])
+own_table = markdown(["", *(f"radius {r}" for r in RADII), "rank correlation"], own)
+print(by_model, by_metric, "\n".join(verdicts), own_table, sep="\n\n", flush=True)
+
+# %% [markdown]
+# Segments: the cells nearest to random seeds. A segment counts as a lesion's if it holds a quarter of the lesion or the
+# lesion fills half of it. Spots are round, the segment's ellipsoid, or the softened segment itself.
+
+
+# %%
+KERNELS = {"gaussian": SIGMAS, "ellipsoid": SOFTENINGS, "segment": SOFTENINGS}
 scores = {}
 for kind in MODELS:
     for seed in range(VOLUMES):
-        _, lesions, fused = asked(kind, seed)
-        for name, saliency in maps(fused).items():
-            scores.setdefault((kind, name), []).append(judged(saliency, lesions))
-    print(f"{kind}: {VOLUMES} volumes of {SHAPE}, {len(fused.scale)} points, {len(SIGMAS)} sigmas")
-table = {key: np.array(values) for key, values in scores.items()}
-choosing, reporting = slice(0, VOLUMES // 2), slice(VOLUMES // 2, None)
-names = list(dict.fromkeys(name for _, name in table))
-fixed = [name for name in names if name.startswith("fixed")]
-best = {kind: max(fixed, key=lambda n: table[kind, n][choosing, 0].mean()) for kind in MODELS}
-best_of_all = max(fixed, key=lambda n: sum(table[kind, n][choosing, 0].mean() for kind in MODELS))
-
-
-def cells(name):
-    found = [table[kind, name][reporting].mean(axis=0) for kind in MODELS]
-    whole = np.mean(found, axis=0)
-    return [f"{ap:.3f} / {hit:.2f}" for ap, hit in [*found, whole]]
-
-
-rows = [[f"sigma {n.removeprefix('fixed, ')}", *cells(n)] for n in fixed]
-rows += [[n, *cells(n)] for n in names if n not in fixed]
-header = ["", *(kind.upper() for kind in MODELS), "all"]
-lines = ["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]]
-print("\n".join(lines))
-
-
-def difference(name, other):
-    """Between two ways over the reported volumes, paired: average precision and lesions hit, with standard errors."""
-    joined = np.concatenate([table[kind, name][reporting] - table[kind, other(kind)][reporting] for kind in MODELS])
-    mean, error = joined.mean(axis=0), joined.std(axis=0, ddof=1) / np.sqrt(len(joined))
-    return f"{mean[0]:+.3f} (s.e. {error[0]:.3f}) and {mean[1]:+.2f} ({error[1]:.2f})"
-
-
-own_best = ", ".join(f"{kind.upper()} {name.removeprefix('fixed, ')}" for kind, name in best.items())
-verdicts = [
-    f"- {name}: {difference(name, lambda kind: best_of_all)} against the fixed sigma best for all models together "
-    f"({best_of_all.removeprefix('fixed, ')}), {difference(name, best.get)} against each model's own best "
-    f"({own_best})"
-    for name in ("mean of all", "each point's own", "the scan's own")
-]
-print("\n".join(verdicts))
+        rng, volume, places, lesions, glas = subject(kind, seed)
+        seeds = rng.uniform(0, np.array(SHAPE) - 1, (SEGMENTS, 3))
+        segments = Segments.from_labels(cKDTree(seeds).query(PLACE.reshape(3, -1).T)[1].reshape(SHAPE) + 1)
+        held = np.array([[lesion[segments.labels == value].sum() for value in segments.index] for lesion in lesions])
+        theirs = (held >= 0.25 * held.sum(axis=1, keepdims=True)) | (held >= 0.5 * segments.n_voxels)
+        any_of_them = theirs.any(axis=0)
+        for kernel, scales in KERNELS.items():
+            for name, score in ways(laddered(glas.replace(kernel=kernel), volume, segments, scales)).items():
+                top = theirs[:, np.argsort(-score)[: any_of_them.sum()]]
+                value = [precision(any_of_them, score)[0], top.any(axis=1).mean()]
+                scores.setdefault((kind, f"{kernel}, {name}"), []).append(value)
+by_segment = {key: np.array(values) for key, values in scores.items()}
+rows, verdict = [], [f"points, round spots: {row(names[-1])[-1]} against {row(best)[-1]} of {best}"]
+for kernel, scales in KERNELS.items():
+    single = [f"{kernel}, sigma {s:g}" for s in scales]
+    chosen = max(single, key=lambda n: sum(by_segment[kind, n][choosing, 0].mean() for kind in MODELS))
+    for name in (chosen, f"{kernel}, mean of min-max normalised", f"{kernel}, {names[-1]}"):
+        rows.append([name, *row(name, by_segment)])
+    verdict.append(f"segments, {kernel}: {rows[-1][-1]} against {rows[-3][-1]} of {chosen.split(', ')[1]}")
+by_kernel = markdown(["spot", *MODELS.values(), "mean"], rows)
 
 # %% [markdown]
-# One volume with three lesions, projected along z (the largest value), from fine to coarse.
+# Simulated brains: how many of the six planted regions are among the first of the group's 116?
 
 # %%
-volume, lesions, fused = asked("or", 2)
-drawings = maps(fused)
-figure, axes = plt.subplots(2, 4, figsize=(12.5, 7.4), layout="constrained")
-shown = {"volume, lesions outlined": volume, **drawings}
-shown.pop("the scan's own")
-for axis, (name, values) in zip(axes.flat, shown.items(), strict=True):
-    image = values if name.startswith("volume") else minmax(values)
-    drawn_image = axis.imshow(
-        image.max(axis=2).T, origin="lower", cmap="gray" if name.startswith("volume") else "inferno"
-    )
-    axis.contour(lesions.any(axis=(0, 3)).T, levels=[0.5], colors="white" if values is not volume else "tab:red")
-    sigma = name.removeprefix("fixed, ")
-    axis.set_title(f"sigma {sigma} / {1.5 * float(sigma):g} voxels" if sigma != name else name, fontsize=11)
-    axis.set(xlabel="x, voxel", ylabel="y, voxel")
-    label = "intensity" if name.startswith("volume") else "saliency, 0 to 1"
-    figure.colorbar(drawn_image, ax=axis, shrink=0.75, label=label)
-figure.suptitle(
-    "A model that answers to any of three lesions, largest values along z: from fine to coarse", fontsize=13
-)
-figure.savefig(PAGE.with_suffix(".png"), dpi=85)
+count = 6 if FULL else 1
+predict, aal = load_model(MODEL), Atlas.load("AAL")
+simulation = Simulation(participants=2 * count, seed=DEMO_SEED + 12)
+scans = [scan_img(simulation, p.volume) for p in participants(simulation) if p.group == "AD"]
+rows = []
+for kernel in KERNELS if FULL else ("gaussian",):
+    groups = {}
+    for scan in scans:
+        result = explain_img(scan, predict, "AD", aal, kernel=kernel, scales=(0.5, 1, 2) if FULL else (0.5, 1))
+        for name, one in {**result.parts, names[-1]: result}.items():
+            groups.setdefault(name, GroupMap("AD", aal)).add(one)
+    for name, group in groups.items():
+        regions = group.table().dropna(subset=["score"]).sort_values("rank")
+        hits = regions["name"].isin(PLANTED).to_numpy()
+        label = name if name == names[-1] else f"{name.removeprefix('scale').replace('p', '.')} x preset"
+        ap = average_precision_score(hits, regions["score"])
+        rows.append([kernel, label, f"{hits[:6].sum()} / {hits[:8].sum()}", f"{ap:.3f}"])
+    preset = next(cells[-1] for cells in rows if cells[:2] == [kernel, "1 x preset"])
+    verdict.append(f"simulated brains, {kernel}: {rows[-1][-1]} against {preset} of the preset")
+by_region = markdown(["spot", "", "planted in the first 6 / 8", "average precision"], rows)
 
 # %%
+_, volume, places, lesions, glas = subject("or", 14)
+fused = laddered(glas, volume, Grid((7, 9, 6)), SIGMAS)
+shown = {f"sigma {s:g} / {1.5 * s:g} voxels": e.saliency for s, e in fused.explanations.items()}
+shown["all scales"] = fused.explanation.saliency
+figure, axes = plt.subplots(2, 4, figsize=(13, 7.6), layout="constrained")
+for axis, (name, values) in zip(axes.flat, {"volume": volume, **shown}.items(), strict=True):
+    image = values.max(axis=2) if values is volume else values.max(axis=2).clip(0) / values.max()
+    picture = axis.imshow(image.T, origin="lower", cmap="gray" if values is volume else "inferno")
+    outline = lesions.any(axis=(0, 3)).astype(float).T
+    axis.contour(outline, levels=[0.5], colors="tab:red" if values is volume else "white", linewidths=1)
+    axis.set(title=name, xlabel="first axis, voxels", ylabel="second axis, voxels")
+    label = "intensity, noise s.d." if values is volume else "saliency, highest = 1"
+    figure.colorbar(picture, ax=axis, shrink=0.75, label=label)
+figure.suptitle("Three lesions (outlined) and a model that answers to any of them; largest value along the third axis")
+figure.savefig(PAGE.with_suffix(".png"), dpi=80)
+
+# %%
+network = "\nA network learnt to tell volumes with lesions from volumes without: two networks a half." if FULL else ""
 PAGE.write_text(
     f"""# Which sigma?
 
-`python examples/12_scales.py docs/scale.md {VOLUMES}` wrote this page. One to three lesions of radius 2, 3 or 5 voxels in
-noise, {VOLUMES} volumes of {" x ".join(map(str, SHAPE))} a model, seeds 0 to {VOLUMES - 1}: the first half chose the best fixed
-sigma, the second half is reported. The models know the lesions: OR answers to any of them, SUM to their weighted sum, AND to
-all at once. Average precision over voxels / share of lesions hit by one of as many highest peaks; light has the
-sigma of the row, shadow 1.5 times that.
+`python examples/12_scales.py docs/scale.md {VOLUMES}` wrote this page. In short, average precision / lesions hit of all scales
+together (`adaptive`) against one sigma, means over models (simulated brains: average precision of the planted regions):
 
-{chr(10).join(lines)}
+{chr(10).join(f"- {line}" for line in verdict)}
 
-Paired differences of average precision, and of lesions hit, with standard errors:
+So a ladder serves where no sigma has been chosen for the model; one that has been chosen with it, as the preset of the
+shipped model was, can be better, costs less, and stays the default. A scale at which little stands out hardly counts, and a
+lesion that only such a scale shows may be missing (OR, volume 2): look at each scale's own map too.
+
+One to three lesions of radius {RADII[0]}, {RADII[1]} or {RADII[2]} voxels in noise, {VOLUMES} volumes of {" x ".join(map(str, SHAPE))} a model: the first half
+chose the fixed sigmas, the second is reported; `adaptive` was settled before, on volumes of another shape. OR answers to any
+of the volume's lesions, SUM to their weighted sum; *noisy* adds noise of 0.003 to each answer.{network}
+Light has the sigma of the row, shadow 1.5 times that. Standard scores are `(v - mean) / standard deviation` over the points
+of one scale; *log*: of the logarithm of the score.
+
+## Points
+
+{len(fused.scale)} points of a grid. Average precision over voxels / share of lesions hit by one of as many highest peaks.
+
+{by_model}
+
+Means over models; distances are from a lesion's centre to the nearest of those peaks:
+
+{by_metric}
+
+Paired differences of `adaptive` in average precision and in lesions hit:
 
 {chr(10).join(verdicts)}
 
-`scales=(0.5, 1, 2)` of `explain_img`, or `glas3d.core.scale`, asks with every sigma, gives a table and a map a scale, tells
-each point's or region's own scale (where it stands out most among the points of that scale), and draws the mean of the
-normalised scores. It costs as many times the forwards as there are scales. One fixed sigma, chosen with the model, stays
-the default.
+## Each point's own scale
 
-![The same volume under five sigmas, then each point's own, and the mean of all]({PAGE.with_suffix(".png").name})
+The sigma at which the point nearest to a lesion's centre stands out most: geometric mean for each radius, and Spearman's
+rank correlation of the two, over {len(sizes["or"])} lesions a model.
+
+{own_table}
+
+## {SEGMENTS} segments, and spots of their shape
+
+Average precision over segments / lesions hit by one of as many highest segments as are the lesions'.
+*gaussian* is round, *ellipsoid* has the segment's covariance plus sigma squared, *segment* is itself softened by sigma.
+
+{by_kernel}
+
+## Simulated brains: the shipped model, {count} participants with simulated disease it has not seen, AAL
+
+{by_region}
+
+## What `scales=` does
+
+`scales=(0.5, 1, 2)` of `explain_img`, or `glas3d.core.scale`, asks once a scale, factors on both sigmas, and keeps every
+scale's own table and map. The fused score is the mean over scales of the standard scores of `log f`; a scale counts with the
+fourth power of its highest one, so that those at which a place stands out clearly decide. Its unit is standard deviations
+above the average point, negative below. Each point's own scale, and its light, shadow and drop, are those of its largest
+standard score of `f`. It costs as many times the forwards as there are scales.
+
+![The same volume (OR, volume 14) under six sigmas, and all scales]({PAGE.with_suffix(".png").name})
 """,
     encoding="utf-8",
 )
-print(f"written: {PAGE}")
+print(by_kernel, by_region, f"written: {PAGE}", sep="\n\n")

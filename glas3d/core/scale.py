@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from glas3d.core import saliency
 from glas3d.core.explanation import Explanation, drawn
 from glas3d.core.glas import GLAS
 from glas3d.core.volume import per_axis
 from glas3d.errors import GlasError
+
+_ROUNDING = 1e-7  # of float32: relative differences below this say nothing
+_SHARPNESS = 4  # anything from 3 to 12 measures about the same
 
 
 def ladder(glas: GLAS, scales: Sequence[float]) -> dict[float, GLAS]:
@@ -46,16 +48,19 @@ class Scales:
     ----------
     explanations
         Of each scale, whole, the smallest first.
+    weight
+        How much each of them counts in the fused score, in that order; they sum to 1.
     scale
         ``(m,)`` each point's own: where its score stands out most among the points of that scale.
     best
-        The scale of the point that stands out most of all: the scan's own.
+        The scale that counts most: the scan's own.
     explanation
-        All scales together: ``score`` is the mean of the scales' scores, each min-max normalised over its points, and
-        the map is made of it; light, shadow and drop are those of each point's own scale.
+        All scales together: ``score`` is in standard deviations above the average point, negative below it, and the
+        map is made of it; light, shadow and drop are those of each point's own scale.
     """
 
     explanations: Mapping[float, Explanation]
+    weight: np.ndarray
     scale: np.ndarray
     best: float
     explanation: Explanation
@@ -64,10 +69,17 @@ class Scales:
 def adaptive(explanations: Mapping[float, Explanation]) -> Scales:
     """One explanation from a ladder of scales, and a scale for every point.
 
-    Raw scores cannot be compared over scales, since a larger spot always lets more through. A point's scale is that of
-    its largest standard score, ``(f - mean) / standard deviation`` over the points of one scale; of equal ones the
-    smallest. The fused score does not stake all on that choice: it is the mean over scales of scores min-max
-    normalised within each. docs/scale.md has the measurements behind both.
+    Raw scores cannot be compared over scales, since a larger spot always lets more through; standard scores, ``(v -
+    mean) / standard deviation`` over the points of one scale, can.
+
+    - The fused score is the mean over scales of the standard scores of ``log f``, each weighted by the fourth power of
+      its highest one: scales at which some place stands out clearly count, those that are too small to change an answer
+      or too large to tell places apart do not. One scale alone gives its own standard scores, in the order of ``f``.
+    - A point's own scale is that of the largest standard score of ``f`` itself, which follows the size of what is
+      there; of equal ones the smallest.
+
+    Scores of no more than a ten-millionth of the highest count as that: they are rounding. docs/scale.md has the
+    measurements.
 
     Raises
     ------
@@ -85,11 +97,14 @@ def adaptive(explanations: Mapping[float, Explanation]) -> Scales:
         if one.covariates is not None:
             raise GlasError("scales are of spots, and covariates have none: explain them without a ladder")
     scores = np.stack([one.score for one in found])
-    deviation = scores.std(axis=1, keepdims=True)
-    standard = (scores - scores.mean(axis=1, keepdims=True)) / np.where(deviation > 0, deviation, 1.0)
-    own = standard.argmax(axis=0)
+    rounding = max(_ROUNDING * float(scores.max()), float(np.finfo(np.float64).tiny))
+    standard = _standard(np.log(np.maximum(scores, rounding)), _ROUNDING)
+    clarity = standard.max(axis=1)
+    weight = (clarity / clarity.max()) ** _SHARPNESS if clarity.max() > 0 else np.ones(len(found))
+    weight /= weight.sum()
+    score = weight @ standard
+    own = _standard(scores, rounding).argmax(axis=0)
     points = np.arange(scores.shape[1])
-    score = np.mean([saliency.minmax(row) for row in scores], axis=0)
 
     def chosen(name: str) -> np.ndarray:
         return np.asarray(np.stack([getattr(one, name) for one in found])[own, points])
@@ -110,5 +125,11 @@ def adaptive(explanations: Mapping[float, Explanation]) -> Scales:
         },
     )
     factors = np.array(list(ordered))
-    best = float(factors[np.unravel_index(standard.argmax(), standard.shape)[0]])
-    return Scales(ordered, factors[own], best, explanation)
+    return Scales(ordered, weight, factors[own], float(factors[weight.argmax()]), explanation)
+
+
+def _standard(values: np.ndarray, least: float) -> np.ndarray:
+    """Standard scores of each row; zeros where its deviation is not above ``least``."""
+    deviation = values.std(axis=1, keepdims=True)
+    centred = values - values.mean(axis=1, keepdims=True)
+    return np.where(deviation > least, centred / np.maximum(deviation, least), 0.0)
