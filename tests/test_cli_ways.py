@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glas3d import cli
+from glas3d import Atlas, cli
 from tests import bundles
 
 
@@ -59,6 +59,30 @@ def test_places_and_a_mask(explain, tmp_path, scan):
     assert table["name"].tolist() == ["left"]
 
 
+def test_a_brain_mask_and_the_space_of_an_atlas(explain, tmp_path, scan):
+    """The model is shown half of the brain; an atlas file follows a transform when its space is said."""
+    img = nib.load(scan)
+    half = np.ones(img.shape, np.uint8)
+    half[img.shape[0] // 2 :] = 0
+    nib.save(nib.Nifti1Image(half, img.affine), tmp_path / "half.nii.gz")
+    np.savetxt(tmp_path / "matrix.txt", np.eye(4))
+    tables = []
+    for more in ((), ("--brain-mask", tmp_path / "half.nii.gz", "--assume-space", "MNI")):
+        status, said, _ = explain(*more)
+        assert status == 0, said
+        tables.append(pd.read_csv(next((tmp_path / "out").glob("*_regions.tsv")), sep="\t"))
+    assert not np.allclose(tables[0]["light"], tables[1]["light"], rtol=0.01)
+    aal = Atlas.load("AAL")
+    nib.save(aal.labels_img, tmp_path / "own.nii.gz")
+    aal.table.to_csv(tmp_path / "own.tsv", sep="\t", index=False)
+    look = ("--atlas", tmp_path / "own.nii.gz")
+    status, said, _ = explain("--transform", tmp_path / "matrix.txt", look=look)
+    assert status == 2
+    assert "the space of the atlas own is not said (space=, --atlas-space)" in said
+    status, said, _ = explain("--transform", tmp_path / "matrix.txt", "--atlas-space", "MNI", look=look)
+    assert status == 0, said
+
+
 def test_a_scan_of_native_space(explain, tmp_path, scan, bundle, capsys):
     """Moved by a matrix that is given: the same table; by none, or another's: refused."""
     matrix = nib.affines.from_matvec(np.eye(3), [40.0, -35.0, 30.0])
@@ -101,6 +125,7 @@ def test_a_recursion_with_a_floor(explain):
         (("--channels", "each"), "channels one by one need two or more"),
         (("--versus", "NC", "--recursive"), "asked in one way at a time, got versus and recursive"),
         (("--mask", "nowhere.nii"), "nowhere.nii"),
+        (("--brain-mask", "nowhere.nii"), "nowhere.nii"),
         (("--transform", "nowhere.mat"), "nowhere.mat"),
         (("--inverse", "nowhere.mat"), "--inverse is the way home of a --transform: give that too"),
         (("--coordinates", "nowhere.tsv"), "look at an atlas, at a grid or at places"),

@@ -1,5 +1,7 @@
 """From native space to the template and home again: a scan moved by a known matrix is explained as if it were not."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -7,6 +9,9 @@ from nibabel.eulerangles import euler2mat
 
 from glas3d import Grid, explain_img
 from glas3d.errors import SpaceWarning
+from glas3d.imaging.coordinates import Coordinates
+from glas3d.imaging.scan import load_scan
+from glas3d.imaging.slic import supervoxels
 from glas3d.imaging.space import VoxelGrid
 from tests.imaging.cases import HEADS, head, head_grid, mask_of, refused, seen, values, with_info
 
@@ -84,6 +89,52 @@ def test_the_transform_of_another_scan_is_noticed(model, few):
 def test_what_is_no_transform_is_refused(model, few, transform, match):
     with refused(match):
         explain_img(head(TEMPLATE), model, "AD", few, transform=transform, **SMALL)
+
+
+def test_a_search_of_the_scan_s_own_space_does_not_follow_it_to_the_template(model, few):
+    """Its labels would be read at the template's coordinates and name the wrong anatomy."""
+    scan = native(head(TEMPLATE))
+    for search in (supervoxels(scan, 20), replace(few, space=None), Coordinates([[0.0, 0.0, 0.0]])):
+        with refused(r"searched in the template's space, MNI; the space of the \w+( \w+)? is not said"):
+            explain_img(scan, model, "AD", search, transform=MOVED, **SMALL)
+    with refused("the space of the atlas .* is Talairach$"):
+        explain_img(scan, model, "AD", replace(few, space="Talairach"), register="affine", **SMALL)
+
+
+def test_the_model_sees_what_the_brain_mask_holds(model, few):
+    """As if the rest had been zero from the start, with and without a transform; the record names the mask."""
+    scan = head(TEMPLATE)
+    x = nib.affines.apply_affine(TEMPLATE.affine, np.indices(scan.shape).reshape(3, -1).T)[:, 0].reshape(scan.shape)
+    brain = nib.Nifti1Image((x < -25).astype(np.uint8), scan.affine)
+    stripped = nib.Nifti1Image(values(scan) * (x < -25), scan.affine)
+    expected = explain_img(stripped, model, "AD", few, assume_space="MNI", **SMALL)
+    whole = explain_img(scan, model, "AD", few, assume_space="MNI", **SMALL)
+    assert not np.allclose(expected.table["score"], whole.table["score"])
+    assert whole.provenance["BrainMask"] is None
+    r = explain_img(scan, model, "AD", few, brain_mask=brain, assume_space="MNI", **SMALL)
+    np.testing.assert_array_equal(r.table["score"], expected.table["score"])
+    assert r.provenance["BrainMask"]["sha256"] == load_scan(brain).sha256
+    moved = explain_img(
+        native(scan), model, "AD", few, brain_mask=native(brain), transform=MOVED, assume_space="MNI", **SMALL
+    )
+    np.testing.assert_allclose(moved.table["score"], expected.table["score"], rtol=2e-3)
+    elsewhere = nib.Nifti1Image(np.ones(scan.shape, np.uint8), nib.affines.from_matvec(np.eye(3), [900, 900, 900]))
+    with refused("lies elsewhere"):
+        explain_img(scan, model, "AD", few, brain_mask=elsewhere, **SMALL)
+
+
+@pytest.mark.slow
+def test_a_brain_mask_takes_the_place_of_the_template_s_brain(model, few):
+    pytest.importorskip("ants")
+    scan = native(head(head_grid("LAS", mm=3.0)))
+    half = np.ones(scan.shape, np.uint8)
+    half[scan.shape[0] * 2 // 3 :] = 0
+    made = explain_img(scan, model, "AD", few, register="affine", **SMALL)
+    half_img = nib.Nifti1Image(half, scan.affine)
+    given = explain_img(scan, model, "AD", few, register="affine", brain_mask=half_img, **SMALL)
+    assert given.provenance["BrainMask"] is not None
+    assert made.provenance["BrainMask"] is None
+    assert not np.allclose(given.table["light"], made.table["light"], rtol=0.01)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ def simulate(
     bids_dir: Path,
     *,
     participants: int = 20,
+    ad: int | None = None,
     seed: int = 0,
     resolution: float = 4.0,
     severity: tuple[float, float] = (0.3, 0.7),
@@ -25,7 +26,9 @@ def simulate(
     bids_dir
         New folder for the data set.
     participants
-        How many, half AD and half NC.
+        How many.
+    ad
+        How many of them have AD; default: half.
     seed
         Of everything random; the same seed gives the same participants.
     resolution
@@ -44,6 +47,7 @@ def simulate(
 
     simulation = Simulation(
         participants=participants,
+        ad=ad,
         seed=seed,
         resolution=resolution,
         severity=severity,

@@ -16,9 +16,11 @@ def explain(
     target: str,
     out: Path,
     atlas: str | None = None,
+    atlas_space: Literal["MNI"] | None = None,
     grid: Annotated[tuple[float, ...], SEVERAL] = (),
     coordinates: Path | None = None,
     mask: Path | None = None,
+    brain_mask: Path | None = None,
     versus: str | None = None,
     sigma_light: float | None = None,
     sigma_shadow: float | None = None,
@@ -58,12 +60,16 @@ def explain(
         Folder for the results.
     atlas
         A shipped atlas (default: AAL), or the path of a label image with its .tsv table beside it.
+    atlas_space
+        The space of such a label image; unless it is said, that of the scan.
     grid
         Look at the centres of K cells an axis (one number, or three) instead of an atlas.
     coordinates
         Look at places: tab-separated text with the columns x y z in mm, and perhaps name.
     mask
         Look only inside this image, in the scan's space.
+    brain_mask
+        Show the model only what is inside this image, in the scan's space; default: all, or with --register the brain.
     versus
         A second class: what speaks for the target over it.
     sigma_light
@@ -134,7 +140,11 @@ def explain(
     if grid:
         where = Grid(grid)  # type: ignore[arg-type]  # refuses fractions
     else:
-        where = Coordinates.from_file(coordinates, space="MNI") if coordinates else Atlas.named(atlas or "AAL")
+        where = (
+            Coordinates.from_file(coordinates, space="MNI")
+            if coordinates
+            else Atlas.named(atlas or "AAL", space=atlas_space)
+        )
     others: dict[str, Any] = {"kernel": kernel, "distance": distance, "fusion": fusion, "gamma": gamma}
     if inverse and not transform:
         raise GlasError("--inverse is the way home of a --transform: give that too")
@@ -148,6 +158,7 @@ def explain(
             where,
             versus=None if versus is None else class_of(versus),
             mask_img=mask,
+            brain_mask=brain_mask,
             transform=bring,
             register=register,
             scales=scales or None,

@@ -14,7 +14,7 @@ from nibabel.spatialimages import SpatialImage
 from scipy.ndimage import gaussian_filter
 
 from glas3d.errors import GlasError
-from glas3d.imaging.registration import brain_mask, without_skull
+from glas3d.imaging.registration import template_brain_home, without_skull
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of, mni_grid, resample_scan
 from glas3d.imaging.transform import Transform
@@ -43,6 +43,8 @@ class Inputs:
         ``(c, *grid.shape)`` float32, intensities before normalisation.
     transform
         Between the scans' native space and the template, where the grid is the template's; None: they are one.
+    brain_mask
+        Name and hash of the image outside of which the model sees nothing; None: no image was given.
     """
 
     scans: tuple[Scan, ...]
@@ -50,6 +52,7 @@ class Inputs:
     grid: VoxelGrid
     data: np.ndarray
     transform: Transform | None = None
+    brain_mask: dict[str, Any] | None = None
 
     @property
     def scan(self) -> Scan:
@@ -63,6 +66,7 @@ class Inputs:
         info: ModelInfo,
         bring: Callable[[Scan], Transform] | None = None,
         *,
+        brain_mask: ImageLike | None = None,
         strip: bool = False,
     ) -> Inputs:
         """Read every scan and bring it to the model's grid.
@@ -71,13 +75,15 @@ class Inputs:
         ----------
         bring
             From the first scan's native space to the template; the others share it.
+        brain_mask
+            Keep what is inside, in the first scan's space.
         strip
-            Keep the brain alone, by the template's brain brought home.
+            Keep the brain alone, without a mask by the template's brain brought home.
 
         Raises
         ------
         GlasError
-            As many scans as the model has no channels, or one without signal on the grid.
+            As many scans as the model has no channels, one without signal on the grid, or a mask that is elsewhere.
         """
         if isinstance(img, Mapping):
             names, images = tuple(map(str, img)), list(img.values())
@@ -93,26 +99,31 @@ class Inputs:
             came = "a scan has 1" if len(images) == 1 else f"got {len(images)} scans"
             raise GlasError(f"the model {info.name} takes {info.channels} input channels, {came}")
         scans = tuple(load_scan(one) for one in images)
+        given = None if brain_mask is None else load_scan(brain_mask, constant=True)
+        shown = scans if given is None else tuple(without_skull(scan, given) for scan in scans)
         if bring is None:
             transform, grid = None, info.grid or grid_of(scans[0])
-            data = np.stack([resample_scan(scan, grid) for scan in scans])
+            data = np.stack([resample_scan(scan, grid) for scan in shown])
         else:
             transform, grid = bring(scans[0]), info.grid or mni_grid(_TEMPLATE_MM)
-            shown = scans
-            if strip:
-                mask = brain_mask(scans[0], transform)
+            if strip and given is None:
+                mask = template_brain_home(scans[0], transform)
                 shown = tuple(without_skull(scan, mask) for scan in scans)
             data = np.stack([transform.to_template(scan, grid).data for scan in shown])
         for scan, channel in zip(scans, data, strict=True):
             if not channel.any():
                 of = f"the model {info.name}" if info.grid is not None else scans[0].name
                 raise GlasError(f"{scan.name} holds no signal on the grid of {of}, {grid.shape}")
-        return cls(scans, names, grid, data, transform)
+        return cls(scans, names, grid, data, transform, None if given is None else _file_record(given))
 
     def record(self) -> dict[str, Any]:
         """Names and hashes for the sidecar."""
-        files = [{"name": Path(scan.name).name, "sha256": scan.sha256} for scan in self.scans]
+        files = [_file_record(scan) for scan in self.scans]
         return files[0] if len(files) == 1 else {"channels": dict(zip(self.names, files, strict=True))}
+
+
+def _file_record(scan: Scan) -> dict[str, Any]:
+    return {"name": Path(scan.name).name, "sha256": scan.sha256}
 
 
 def model_record(predict: object, info: ModelInfo) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from glas3d.errors import GlasError, SpaceWarning
 from glas3d.explain.answers import Question, Way
 from glas3d.explain.inputs import Images, Inputs, Reference, model_record
 from glas3d.explain.result import ScanExplanation, ScanHome
-from glas3d.explain.where import parse, place, space_of
+from glas3d.explain.where import parse, place, refuse_space, space_of
 from glas3d.imaging import registration
 from glas3d.imaging.atlas import Point
 from glas3d.imaging.scan import ImageLike, Scan
@@ -37,6 +37,7 @@ def explain_img(
     background: Any = "auto",
     point: Point = "centroid",
     mask_img: ImageLike | None = None,
+    brain_mask: ImageLike | None = None,
     versus: Target | None = None,
     recursive: bool | Mapping[str, Any] = False,
     scales: Sequence[float] | None = None,
@@ -82,6 +83,9 @@ def explain_img(
         ``"centroid"`` of a region (the paper's), or ``"medoid"``, its voxel nearest to that.
     mask_img
         Look only inside: points elsewhere are left out, regions cut. In the scan's space.
+    brain_mask
+        Show the model only what is inside, as most models want no skull. In the scan's space. None: all there is, or
+        with ``register`` the template's brain brought home.
     versus
         A second class: the result is what speaks for the target over it, signed, with both classes' own beside it.
     recursive
@@ -130,9 +134,11 @@ def explain_img(
     way = Way(versus, recursive, scales, channels, isinstance(background, list | tuple | Mapping))
     way.check("a scan", single=single)
     _check_covariates(covariates, covariate_reference, way)
-    inputs = Inputs.read(img, info, _way_to_template(transform, register), strip=register is not None)
+    looked_for, bring = parse(search), _way_to_template(transform, register)
+    if bring is not None:
+        refuse_space(looked_for)
+    inputs = Inputs.read(img, info, bring, brain_mask=brain_mask, strip=register is not None)
     grid = inputs.grid
-    looked_for = parse(search)
     space = None
     if assume_space not in (None, "MNI"):
         raise GlasError(f'assume_space must be "MNI" or None, got {assume_space!r}')
@@ -160,6 +166,7 @@ def explain_img(
         "Grid": {"shape": list(grid.shape), "affine": grid.affine.tolist()},
         "Model": model_record(predict, info),
         "Input": inputs.record(),
+        "BrainMask": inputs.brain_mask,
         "Search": where.record(found[0].explanation),
         "Transform": None if inputs.transform is None else inputs.transform.record(),
         "SpaceCheck": None if space is None else space.__dict__,

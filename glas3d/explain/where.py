@@ -87,6 +87,24 @@ def space_of(search: Any) -> str | None:
     return search.space if isinstance(search, Atlas | Coordinates) else None
 
 
+def refuse_space(search: Any) -> None:
+    """Refuse what is not in the template's space, for a scan that is brought there.
+
+    Raises
+    ------
+    GlasError
+        An atlas or places in another space, or in none that is known.
+    """
+    space = space_of(search)
+    if space == "MNI" or not isinstance(search, Atlas | Coordinates):
+        return
+    what = f"the atlas {search.name}" if isinstance(search, Atlas) else "the places"
+    raise GlasError(
+        f"a scan brought to the template is searched in the template's space, MNI; the space of {what} is "
+        f"{space or 'not said (space=, --atlas-space): perhaps the scan is its own'}"
+    )
+
+
 def place(
     search: Any,
     grid: VoxelGrid,

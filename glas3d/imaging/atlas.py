@@ -78,8 +78,13 @@ class Atlas:
         return cls.from_files(f"{stem}.nii.gz", f"{stem}.tsv", name=name, space="MNI")
 
     @classmethod
-    def named(cls, name: str) -> Atlas:
+    def named(cls, name: str, *, space: str | None = None) -> Atlas:
         """A shipped atlas, or that of a label image with its ``.tsv`` table beside it, by its path.
+
+        Parameters
+        ----------
+        space
+            Of the atlas of a path.
 
         Raises
         ------
@@ -89,7 +94,8 @@ class Atlas:
         path = Path(name)
         if name in cls.names() or not path.exists():
             return cls.load(name)
-        return cls.from_files(path, path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".tsv"))
+        table = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")
+        return cls.from_files(path, table, space=space)
 
     @staticmethod
     def names() -> list[str]:

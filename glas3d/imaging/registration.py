@@ -156,7 +156,7 @@ def template_brain(resolution: float = 1.0) -> nib.Nifti1Image:
     return nib.Nifti1Image(brain.astype(np.uint8), mni_grid(resolution).affine)
 
 
-def brain_mask(scan: Scan, transform: Transform) -> nib.Nifti1Image:
+def template_brain_home(scan: Scan, transform: Transform) -> nib.Nifti1Image:
     """Where the brain of a scan is: the template's, brought home.
 
     Returns
@@ -168,7 +168,7 @@ def brain_mask(scan: Scan, transform: Transform) -> nib.Nifti1Image:
     return nib.Nifti1Image((share > 0.5).astype(np.uint8), scan.affine)
 
 
-def without_skull(scan: Scan, mask_img: ImageLike) -> Scan:
+def without_skull(scan: Scan, mask_img: ImageLike | Scan) -> Scan:
     """The scan inside a mask in its own space, 0 outside."""
     return replace(scan, data=np.where(mask_on(mask_img, grid_of(scan)), scan.data, np.float32(0)))
 

@@ -45,9 +45,11 @@ class Simulation:
     Parameters
     ----------
     participants
-        How many; AD and NC alternate.
+        How many; AD and NC alternate while there are some of both.
+    ad
+        How many of them have AD; None: half.
     seed
-        Participant ``i`` of a seed is the same whatever the number of participants.
+        Participant ``i`` of a seed is the same whatever the number of participants, as long as groups alternate.
     resolution
         Voxel size in mm of the MNI grid; see `mni_grid`.
     severity
@@ -67,6 +69,7 @@ class Simulation:
     """
 
     participants: int = 20
+    ad: int | None = None
     seed: int = 0
     resolution: float = 4.0
     severity: tuple[float, float] = (0.3, 0.7)
@@ -77,6 +80,8 @@ class Simulation:
     def __post_init__(self) -> None:
         if self.participants < 1:
             raise GlasError(f"participants must be at least 1, got {self.participants}")
+        if self.ad is not None and not 0 <= self.ad <= self.participants:
+            raise GlasError(f"ad must be from 0 to the {self.participants} participants, got {self.ad}")
         if self.seed < 0:
             raise GlasError(f"seed must be 0 or more, got {self.seed}")
         low, high = self.severity
@@ -91,6 +96,12 @@ class Simulation:
     def grid(self) -> VoxelGrid:
         """The grid of every participant."""
         return mni_grid(self.resolution)
+
+    def group(self, number: int) -> str:
+        """Group of participant ``number`` (from 0): AD first, then in turn while there are some of both."""
+        if self.ad is None or number < 2 * min(self.ad, self.participants - self.ad):
+            return GROUPS[1 - number % 2]
+        return GROUPS[2 * self.ad > self.participants]
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +136,7 @@ def participants(simulation: Simulation) -> Iterator[Participant]:
 def participant(simulation: Simulation, number: int) -> Participant:
     """Make participant ``number`` (from 0) of a simulation."""
     rng = np.random.default_rng([simulation.seed, number])
-    group = GROUPS[1 - number % 2]  # the first is AD
+    group = simulation.group(number)
     age = float(np.round(np.clip(rng.normal(75, 6), 55, 92), 1))
     sex = str(rng.choice(["F", "M"]))
     site = int(rng.integers(len(_SITE_SCALE)))
