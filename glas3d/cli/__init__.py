@@ -9,8 +9,10 @@ import warnings
 from cyclopts import App, CycloptsError
 
 from glas3d import __version__
-from glas3d.cli import atlases, participants, scans, study
+from glas3d.cli import atlases, participants, scans
+from glas3d.cli.cohort import cohort
 from glas3d.cli.terminal import fail, show_warning
+from glas3d.cli.train import train
 from glas3d.errors import GlasError, GlasWarning, SpaceWarning
 
 app = App(
@@ -22,8 +24,8 @@ app = App(
 )
 app.command(scans.explain)
 app.command(participants.simulate)
-app.command(study.train)
-app.command(study.cohort)
+app.command(train)
+app.command(cohort)
 app.command(participants.demo)
 app.command(atlases.app)
 

@@ -1,15 +1,15 @@
-"""``glas3d train`` and ``glas3d cohort``: everyone of a study."""
+"""``glas3d cohort``: everyone of a study explained, then its groups."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, ArgumentCollection, Parameter
+from cyclopts import App, Parameter
 
 from glas3d.cli.options import FLAG, SEVERAL, class_of
 from glas3d.cli.terminal import print_table, progress, say
+from glas3d.cli.who import Who, from_file
 from glas3d.errors import GlasError
 
 if TYPE_CHECKING:
@@ -21,83 +21,7 @@ _SPOKEN = {
     "assume_space MNI": "--assume-space MNI",
 }
 
-
-@dataclass(frozen=True, kw_only=True)
-class Who:
-    """Which scans make the study.
-
-    Parameters
-    ----------
-    participant_label
-        Only these, such as 01 02.
-    group_column
-        Column of participants.tsv that says whom a participant belongs to.
-    case
-        Its value for cases.
-    control
-        Its value for controls.
-    participants_tsv
-        Table of the participants, when it is not that of the data set.
-    suffix
-        Of the scans' names.
-    space
-        Of the scans' names, such as MNI152NLin2009cAsym.
-    session
-        Only these, such as M00.
-    desc
-        Of the scans' names, such as preproc.
-    res
-        Of the scans' names.
-    extension
-        Of the scans' names.
-    prefix
-        What stands before sub-, such as CAT12's mwp1.
-    any_grid
-        Scans need not share one grid.
-    on_error
-        What becomes of the others when a participant cannot be used: the work ends, or goes on without.
-    """
-
-    participant_label: Annotated[tuple[str, ...], SEVERAL] = ()
-    group_column: str = "group"
-    case: str = "AD"
-    control: str = "NC"
-    participants_tsv: Path | None = None
-    suffix: str = "T1w"
-    space: str | None = None
-    session: Annotated[tuple[str, ...], SEVERAL] = ()
-    desc: str | None = None
-    res: str | None = None
-    extension: Annotated[tuple[str, ...], SEVERAL] = (".nii.gz", ".nii")
-    prefix: str = ""
-    any_grid: Annotated[bool, FLAG] = False
-    on_error: Literal["fail", "skip"] = "fail"
-
-    def read(self, bids_dir: Path, covariates: tuple[str, ...] = ()) -> Cohort:
-        """Find them."""
-        from glas3d.study.bids import Selection, read_cohort
-
-        same = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "any_grid"}
-        return read_cohort(bids_dir, Selection(**same, covariates=covariates, same_grid=not self.any_grid))
-
-
-def _from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Options of the file that ``--config`` names, where the command line does not give them."""
-    from cyclopts.config import Dict
-
-    from glas3d.study.config import read_config
-
-    given = [token.value for one in arguments if one.name == "--config" for token in one.tokens]
-    if not given:
-        return
-    known = {one.name.removeprefix("--").replace("-", "_") for one in arguments if one.name.startswith("--")}
-    options = read_config(Path(given[-1]), known - {"config"})
-    dashed = {name.replace("_", "-"): value for name, value in options.items()}
-    Dict(dashed, use_commands_as_keys=False, source=given[-1])(app, commands, arguments)
-
-
-cohort = App(name="cohort", config=_from_file)
-train = App(name="train", config=_from_file)
+cohort = App(name="cohort", config=from_file)
 
 
 @cohort.default
@@ -264,101 +188,6 @@ def explain_everyone(
             f"the smallest p is {best['p_fwe']:.3g}, of {best['name']}"
         )
     say(f"Written to {found.place}: {', '.join(f'{name} {n}' for name, n in found.groups.items())} participants")
-
-
-@train.default
-def train_models(
-    bids_dir: Path,
-    out: Path,
-    *,
-    who: Annotated[Who, Parameter(name="*")] = Who(),
-    folds: int = 5,
-    seed: int = 0,
-    resolution: float = 4.0,
-    validation: float = 0.15,
-    epochs: int | None = None,
-    patience: int = 15,
-    no_pretrain: Annotated[bool, FLAG] = False,
-    no_augment: Annotated[bool, FLAG] = False,
-    factory: str | None = None,
-    site: str = "site",
-    assume_space: Literal["MNI"] | None = None,
-    threads: int = 1,
-    n_workers: int = 0,
-    device: str = "auto",
-    overwrite: Annotated[bool, FLAG] = False,
-    config: Path | None = None,
-) -> None:
-    """Train a classifier of two groups by folds, so that everyone can be explained by a model that never saw them.
-
-    Parameters
-    ----------
-    bids_dir
-        BIDS data set, raw or derivative, with participants.tsv; scans in MNI space.
-    out
-        Folder of the models; folds that are there already, trained alike, are kept.
-    folds
-        How many; each participant is tested once.
-    seed
-        Of everything random.
-    resolution
-        Voxel size in mm of the models' grid.
-    validation
-        Share of the others who say when to stop.
-    epochs
-        At most so many.
-    patience
-        Stop after so many epochs without a better one.
-    no_pretrain
-        Leave out the autoencoder that comes first.
-    no_augment
-        Do not light and shade training scans.
-    factory
-        package.module:function that makes another network than the paper's.
-    site
-        Column whose values are spread over the folds, where it is there.
-    assume_space
-        The scans are in this space: do not check.
-    threads
-        Of each process; other numbers round differently.
-    n_workers
-        Processes that train side by side; 0: this one.
-    device
-        auto: CUDA where there is one.
-    overwrite
-        Replace folds that were trained otherwise.
-    config
-        TOML file with any of these options; what is given here comes first.
-    """
-    from glas3d.predict.training import Recipe
-    from glas3d.study.crossvalidation import train_folds
-
-    recipe = Recipe(patience=patience) if epochs is None else Recipe(patience=patience, epochs=epochs)
-    with progress("steps") as tick:
-        found = train_folds(
-            who.read(bids_dir),
-            out,
-            folds=folds,
-            seed=seed,
-            resolution=resolution,
-            recipe=recipe,
-            validation=validation,
-            pretrain=not no_pretrain,
-            augment=not no_augment,
-            site=site,
-            factory=factory,
-            assume_space=assume_space,
-            threads=threads,
-            n_workers=n_workers,
-            device=device,
-            overwrite=overwrite,
-            tick=tick,
-        )
-    say(f"Metrics of {len(found.folds)} folds, mean and 95 % interval:")
-    for row in found.summary.to_dict("records"):
-        say(f"  {row['metric']:<18} {row['mean']:.3f}  {row['low']:.3f} to {row['high']:.3f}")
-    kept = len(found.folds) - len(found.trained)
-    say(f"Written to {out}: {len(found.trained)} folds trained" + (f", {kept} kept" if kept else ""))
 
 
 def _participants(cohort: Cohort, out: Path, models: Path | None, model: str | None, **options: Any) -> None:
