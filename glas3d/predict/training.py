@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -51,6 +51,9 @@ class Recipe:
     augmented
         Share of scans lit or shaded by a random Gaussians towards the reference, so that perturbed scans
         are familiar to the network (docs/darkness.md tells why).
+    ramp
+        Share of the epochs over which augmentation comes in, from none to all of it. A network that meets it at once
+        may see too little of the disease to begin learning, and stays at an even answer.
     lit
         Share of those that are lit; the others are shaded.
     spots
@@ -72,6 +75,7 @@ class Recipe:
     weight_decay: float = 1e-4
     dropout: float = 0.0
     augmented: float = 0.9
+    ramp: float = 0.4
     lit: float = 0.7
     spots: int = 5
     sigma: tuple[float, float] = (1.5, 5.0)
@@ -83,6 +87,8 @@ class Recipe:
             raise GlasError("a recipe needs at least 1 epoch, 0 of pre-training, and 2 scans a batch")
         if self.patience < 0:
             raise GlasError(f"patience must be 0 or more epochs, got {self.patience}")
+        if not 0 <= self.ramp <= 1:
+            raise GlasError(f"ramp must be a share of the epochs from 0 to 1, got {self.ramp}")
 
 
 Report = Callable[[str, int, float], None]
@@ -233,6 +239,8 @@ class _Course:
         )
         best, since, kept = float("inf"), 0, None
         for epoch in range(epochs):
+            coming = min(1.0, (epoch + 1) / (recipe.ramp * epochs)) if recipe.ramp else 1.0
+            augmentation = replace(recipe, augmented=recipe.augmented * coming)
             order = torch.randperm(n, generator=self.generator)
             total = 0.0
             for step in range(steps):
@@ -241,7 +249,7 @@ class _Course:
                 if self.change is not None:
                     batch = torch.stack([torch.as_tensor(self.change(one)).as_subclass(torch.Tensor) for one in batch])
                 if self.reference is not None:
-                    batch = light_or_shade(batch, self.reference, recipe, self.generator)
+                    batch = light_or_shade(batch, self.reference, augmentation, self.generator)
                 loss = loss_of(self._standardised(batch), self.labels[chosen].to(self.device))
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

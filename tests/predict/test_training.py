@@ -277,6 +277,29 @@ def test_patience_below_0_is_refused():
         Recipe(patience=-1)
 
 
+@pytest.mark.parametrize("bad", [{"ramp": -0.1}, {"ramp": 1.1}], ids=str)
+def test_a_ramp_that_is_none_is_refused(bad):
+    with pytest.raises(GlasError, match="ramp must be a share of the epochs from 0 to 1"):
+        Recipe(**bad)
+
+
+@pytest.mark.parametrize(
+    ("ramp", "expected"), [(0.0, [0.8] * 4), (0.5, [0.4, 0.8, 0.8, 0.8]), (1.0, [0.2, 0.4, 0.6, 0.8])], ids=str
+)
+def test_light_and_shadow_come_in_over_the_first_epochs(monkeypatch, ramp, expected):
+    shares = []
+
+    def watch(batch, towards, recipe, generator):
+        shares.append(recipe.augmented)
+        return batch
+
+    monkeypatch.setattr("glas3d.predict.training.light_or_shade", watch)
+    train(*lesson(), reference(), short(epochs=4, augmented=0.8, ramp=ramp))
+    steps = len(shares) // 4
+    np.testing.assert_allclose(shares[::steps], expected)
+    assert len(set(zip(shares, [i // steps for i in range(len(shares))], strict=True))) == 4
+
+
 @pytest.mark.parametrize("bad", [{"epochs": 0}, {"pretraining": -1}, {"batch_size": 1}], ids=str)
 def test_recipes_that_are_none_are_refused(bad):
     with pytest.raises(GlasError, match="at least 1 epoch, 0 of pre-training, and 2 scans a batch"):
