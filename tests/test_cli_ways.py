@@ -37,6 +37,17 @@ def test_a_second_class(explain):
     assert "sub-07_desc-grid_label-NC_regions.tsv" in names
 
 
+def test_coarse_to_fine(explain, tmp_path):
+    status, said, names = explain("--refine", 0.25, look=("--grid", 4))
+    assert status == 0, said
+    assert "sub-07_desc-gridrefined_regions.tsv" in names
+    table = pd.read_csv(tmp_path / "out" / "sub-07_desc-gridrefined_regions.tsv", sep="\t")
+    assert 4 <= table["asked"].sum() <= 16
+    status, said, _ = explain("--refine", 2)
+    assert status == 2
+    assert said.strip() == "error: budget must be a share of the forwards, above 0 and at most 1, got 2.0"
+
+
 def test_several_backgrounds(explain):
     status, said, names = explain("--background", "0", "blur", "auto")
     assert status == 0, said

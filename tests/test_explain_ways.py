@@ -375,3 +375,24 @@ def test_a_ladder_of_scales_is_one_answer_with_a_table_and_a_map_each(scan, side
     assert sidecar["Settings"]["scales"] == [0.5, 1.0]
     with refused("scales must be greater than 0"):
         explain_img(scan, sided, "AD", few, scales=(0, 1), **SMALL)
+
+
+def test_a_part_of_a_grid_asked_and_the_rest_estimated(scan, sided, tmp_path):
+    wide = SMALL | {"sigma_light": 25.0, "sigma_shadow": 30.0}
+    r = explain_img(scan, sided, "AD", Grid((8, 9, 7)), refine={"budget": 0.25}, **wide)
+    dense = explain_img(scan, sided, "AD", Grid((8, 9, 7)), **wide)
+    asked = r.table["asked"] == 1
+    assert 0.15 * len(asked) < asked.sum() < 0.25 * len(asked)
+    assert np.array_equal(r.table["score_sd"] == 0, asked)
+    assert np.corrcoef(r.table["score"], dense.table["score"])[0, 1] > 0.98
+    np.testing.assert_allclose(r.table["drop"][asked], dense.table["drop"][asked], atol=1e-5)
+    r.save(tmp_path)
+    sidecar = json.loads((tmp_path / "scan_desc-gridrefined_stat-saliency_statmap.json").read_text())
+    assert sidecar["Settings"]["coarse_to_fine"]["asked"] == asked.sum()
+
+
+def test_segments_are_not_refined(scan, sided, few):
+    with refused("is one of a grid or of points, and this one has segments"):
+        explain_img(scan, sided, "AD", few, refine=0.25, **SMALL)
+    with refused("one way at a time, got recursive and refine"):
+        explain_img(scan, sided, "AD", Grid(3), refine=0.25, recursive=True, **SMALL)

@@ -32,6 +32,7 @@ def explain(
     gamma: float | None = None,
     background: Annotated[tuple[str, ...], SEVERAL] = ("auto",),
     scales: Annotated[tuple[float, ...], SEVERAL] = (),
+    refine: float | None = None,
     channels: Literal["together", "each"] = "together",
     covariate: Annotated[tuple[str, ...], SEVERAL] = (),
     covariate_reference: Annotated[tuple[str, ...], SEVERAL] = (),
@@ -93,6 +94,8 @@ def explain(
         what they agree on, and each one's own.
     scales
         Factors on both sigmas, such as 0.5 1 2: all together, and each one's own maps.
+    refine
+        Ask this share of a grid's forwards, such as 0.25, where it matters, and estimate the other points.
     channels
         Of several inputs: also each alone.
     covariate
@@ -162,6 +165,7 @@ def explain(
             transform=bring,
             register=register,
             scales=scales or None,
+            refine=refine,
             channels=channels,
             covariates=_named(covariate, "--covariate"),
             covariate_reference=_named(covariate_reference, "--covariate-reference"),

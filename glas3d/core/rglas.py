@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from glas3d.core.explanation import Explanation
 from glas3d.core.glas import GLAS
 from glas3d.core.perturb import blend
 from glas3d.core.saliency import minmax
-from glas3d.core.score import Predict, Target, ask, bound
+from glas3d.core.score import Frozen, Target, ask
 from glas3d.core.search import Grid, Search, Segments, resolve
 from glas3d.core.volume import as_reference, as_volume
 from glas3d.errors import GlasError
@@ -147,7 +146,7 @@ class RGLAS:
         background = as_reference(self.glas.background, image)
         points, segments = resolve(search, image.shape[1:], mask)
         glas = copy.copy(self.glas)
-        glas.predict = _Frozen(glas.predict, image)
+        glas.predict = Frozen(glas.predict, image)
         left = np.arange(len(points))
         fused = np.zeros(image.shape[1:])
         values = np.zeros(len(points))
@@ -200,17 +199,6 @@ class RGLAS:
     def _probability(glas: GLAS, image: torch.Tensor, column: int) -> float:
         device = torch.device(getattr(glas.predict, "device", "cpu"))
         return float(ask(glas.predict, image.unsqueeze(0).to(device))[0, column])
-
-
-class _Frozen:
-    """A predictor whose normalisation stays that of the intact volume: it offers no ``fit``."""
-
-    def __init__(self, predict: Predict, intact: torch.Tensor) -> None:
-        self._predict, self.device = bound(predict, intact)
-        self.classes = getattr(predict, "classes", None)
-
-    def __call__(self, batch: torch.Tensor) -> Any:
-        return self._predict(batch)
 
 
 def _only(segments: Segments, which: np.ndarray) -> Segments:

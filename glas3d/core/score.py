@@ -22,6 +22,18 @@ def bound(predict: Predict, volume: torch.Tensor) -> tuple[Predict, torch.device
     return predict if fit is None else fit(volume), torch.device(getattr(predict, "device", "cpu"))
 
 
+class Frozen:
+    """A predictor whose normalisation stays that of the intact volume: it offers no ``fit``."""
+
+    def __init__(self, predict: Predict, intact: torch.Tensor) -> None:
+        self._predict, self.device = bound(predict, intact)
+        self.classes = getattr(predict, "classes", None)
+
+    def __call__(self, batch: torch.Tensor) -> Any:
+        """As the predictor it was made of."""
+        return self._predict(batch)
+
+
 def ask(predict: Predict, batch: torch.Tensor, *beside: torch.Tensor) -> np.ndarray:
     """One forward: ``(n, c, *spatial)``, and covariates ``(n, q)`` beside it, to ``(n, k)`` float64, checked.
 

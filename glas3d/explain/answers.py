@@ -1,4 +1,4 @@
-"""The ways of asking: plainly, again and again, against another class, over scales, references or channels.
+"""The ways of asking: plainly, coarse to fine, again and again, against a class, over scales, references or channels.
 
 Each gives one `Answer` a target: the explanation that stands for it, and the explanations that one was made from.
 """
@@ -14,6 +14,7 @@ import numpy as np
 from glas3d.core.explanation import Explanation, contrast
 from glas3d.core.glas import GLAS, Progress
 from glas3d.core.reference import consensus, references
+from glas3d.core.refine import CoarseToFine
 from glas3d.core.rglas import RGLAS, RecursiveExplanation
 from glas3d.core.scale import adaptive, ladder
 from glas3d.core.score import Target
@@ -75,6 +76,7 @@ class Way:
     versus: Target | None
     recursive: bool | Mapping[str, Any]
     scales: Sequence[float] | None
+    refine: float | Mapping[str, Any] | None
     channels: str
     several_backgrounds: bool
 
@@ -85,6 +87,7 @@ class Way:
             "versus": self.versus is not None,
             "recursive": self.recursive is not False,
             "scales": self.scales is not None,
+            "refine": self.refine is not None,
             "several backgrounds": self.several_backgrounds,
             'channels="each"': self.channels == "each",
         }
@@ -128,6 +131,9 @@ class Way:
             return channel_by_channel(glas, question, channels)
         if self.scales is not None:
             return over_scales(glas, question, self.scales)
+        if self.refine is not None:
+            settings = self.refine if isinstance(self.refine, Mapping) else {"budget": self.refine}
+            return coarse_to_fine(glas, question, settings)
         if self.several_backgrounds:
             return by_reference(glas, question, backgrounds)
         return plainly(glas, question)
@@ -147,6 +153,17 @@ def recursively(glas: GLAS, question: Question, settings: Mapping[str, Any]) -> 
     )
     first = replace(found.rounds[0].explanation, score=found.values, saliency=found.saliency)
     return [Answer(first, "recursive", recursion=found)]
+
+
+def coarse_to_fine(glas: GLAS, question: Question, settings: Mapping[str, Any]) -> list[Answer]:
+    """`CoarseToFine`: which points were asked, and how far off the others may be, stays in the table."""
+    if len(question.targets) != 1:
+        raise GlasError(f"a coarse-to-fine search follows one target, a class index or name, got {question.targets!r}")
+    found = CoarseToFine(glas, **settings).explain(
+        question.volume, question.targets[0], question.search, question.spacing, mask=question.mask
+    )
+    columns = {"asked": found.asked.astype(np.int8), "score_sd": found.deviation}
+    return [Answer(found.explanation, "refined", columns=columns)]
 
 
 def against(glas: GLAS, question: Question, names: Sequence[str]) -> list[Answer]:

@@ -42,6 +42,7 @@ def explain_image(
     versus: Target | None = None,
     recursive: bool | Mapping[str, Any] = False,
     scales: Sequence[float] | None = None,
+    refine: float | Mapping[str, Any] | None = None,
     channels: Literal["together", "each"] = "together",
     progress: Progress = False,
     **settings: Any,
@@ -87,6 +88,9 @@ def explain_image(
     scales
         Ask once a factor on both sigmas of the spots, such as ``(0.5, 1, 2)``: the result is all scales together, with
         every scale's own beside it and each point's own scale in the table.
+    refine
+        Ask a share of a grid's forwards, such as 0.25, where the score is high or might be, and estimate the other
+        points (`CoarseToFine`); see `explain_img`.
     channels
         ``"each"``: beside all channels together, light and shade each of them alone.
     progress
@@ -111,7 +115,7 @@ def explain_image(
     """
     info = info_of(predict)
     targets, single = targets_of(target)
-    way = Way(versus, recursive, scales, channels, isinstance(background, Mapping))
+    way = Way(versus, recursive, scales, refine, channels, isinstance(background, Mapping))
     way.check("a picture", single=single)
     picture = _read(image, colour, info)
     asked = picture.shape if size is None else _size(size)

@@ -41,6 +41,7 @@ def explain_img(
     versus: Target | None = None,
     recursive: bool | Mapping[str, Any] = False,
     scales: Sequence[float] | None = None,
+    refine: float | Mapping[str, Any] | None = None,
     channels: Literal["together", "each"] = "together",
     covariates: Mapping[str, float] | None = None,
     covariate_reference: Mapping[str, float] | None = None,
@@ -95,6 +96,10 @@ def explain_img(
     scales
         Ask once a factor on both sigmas, such as ``(0.5, 1, 2)``: the result is all of them together, with every
         scale's own beside it and each region's or point's own scale in the table (docs/scale.md).
+    refine
+        Ask a share of a grid's forwards, such as 0.25, where the score is high or might be, and estimate the other
+        points (`CoarseToFine`): the table says who was asked, and how far off the others may be. For one target. A
+        mapping holds settings of `CoarseToFine`.
     channels
         ``"each"``: beside all channels together, light and shade each of them alone.
     covariates, covariate_reference
@@ -131,7 +136,7 @@ def explain_img(
     """
     info = info_of(predict)
     targets, single = targets_of(target)
-    way = Way(versus, recursive, scales, channels, isinstance(background, list | tuple | Mapping))
+    way = Way(versus, recursive, scales, refine, channels, isinstance(background, list | tuple | Mapping))
     way.check("a scan", single=single)
     _check_covariates(covariates, covariate_reference, way)
     looked_for, bring = parse(search), _way_to_template(transform, register)

@@ -1,0 +1,280 @@
+"""Coarse to fine: ask at a part of the points, where it matters, and estimate the others (docs/speed.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import torch
+
+from glas3d.core.explanation import Explanation, drawn
+from glas3d.core.glas import GLAS, Progress
+from glas3d.core.score import Frozen, Target, fuse
+from glas3d.core.search import Grid, Search, resolve
+from glas3d.core.volume import as_volume, per_axis
+from glas3d.errors import GlasError
+
+# Correlation lengths tried, in mean distances of neighbouring points; the likeliest one is taken.
+_LENGTHS = (0.7, 1.0, 1.5, 2.0, 3.0, 4.5)
+_COARSE = 0.4  # share of the budget that goes evenly over the volume first
+_ROUNDS = 4  # in which the rest is asked, each where the ones before it point
+_NUGGET = 1e-6  # added to correlations: rounding, so that close points stay independent enough to invert
+_FEWEST = 4  # points, below which nothing is estimated
+_DEVIATIONS = 2.0  # above its estimate a score may lie
+
+
+class Field:
+    """A smooth function known at some points, estimated at all: Gaussian-process regression (kriging).
+
+    The covariance is Matern's of smoothness 5/2, of the likeliest of some correlation lengths. With ``K = L L^T`` over
+    the points asked, one factor ``L`` extended to all points gives the estimate and its variance, and is extended by a
+    point at a time, whose value need not be known for the variance.
+
+    Parameters
+    ----------
+    points
+        ``(m, ndim)`` coordinates, in mean distances of neighbouring points.
+    asked
+        ``(q,)`` which of them are known.
+    values
+        ``(q,)`` what is known there.
+    room
+        How many points may be added.
+    """
+
+    def __init__(self, points: np.ndarray, asked: np.ndarray, values: np.ndarray, room: int) -> None:
+        self._points = points
+        centred = values - values.mean()
+        known = points[asked]
+        apart = np.linalg.norm(known[:, None] - known[None], axis=-1)
+        best = math.inf
+        for length in _LENGTHS:
+            factor = np.linalg.cholesky(_matern(apart / length) + _NUGGET * np.eye(len(asked)))
+            white = _solve(factor, centred[:, None])[:, 0]
+            spread = max(float((white**2).mean()), float(np.finfo(np.float64).tiny))
+            # minus the log likelihood, with the variance that makes it largest
+            unlikely = 0.5 * len(asked) * math.log(spread) + float(np.log(np.diagonal(factor)).sum())
+            if unlikely < best:
+                best, self.length, self._spread = unlikely, length, spread
+                lower, weights = factor, white
+        self._rows = np.zeros((len(asked) + room, len(points)))
+        self._size = len(asked)
+        self._rows[: self._size] = _solve(lower, self._covariance(known))
+        self.estimate = values.mean() + weights @ self._rows[: self._size]
+        self._left = np.clip(1 - (self._rows[: self._size] ** 2).sum(axis=0), 0, None)
+
+    @property
+    def deviation(self) -> np.ndarray:
+        """``(m,)`` standard deviation of the estimate."""
+        return np.asarray(np.sqrt(self._spread * self._left))
+
+    def add(self, point: int) -> None:
+        """Let a point be known, whatever its value."""
+        rows = self._rows[: self._size]
+        row = self._covariance(self._points[[point]])[0] - rows[:, point] @ rows
+        row /= math.sqrt(self._left[point] + _NUGGET)
+        self._rows[self._size] = row
+        self._size += 1
+        self._left = np.clip(self._left - row**2, 0, None)
+
+    def _covariance(self, some: np.ndarray) -> np.ndarray:
+        return _matern(np.linalg.norm(some[:, None] - self._points[None], axis=-1) / self.length)
+
+
+def _matern(distance: np.ndarray) -> np.ndarray:
+    r = math.sqrt(5) * distance
+    return np.asarray((1 + r + r * r / 3) * np.exp(-r))
+
+
+def _solve(lower: np.ndarray, right: np.ndarray) -> np.ndarray:
+    one, other = torch.as_tensor(lower), torch.as_tensor(np.ascontiguousarray(right))
+    return np.asarray(torch.linalg.solve_triangular(one, other, upper=False).numpy())
+
+
+def evenly(points: np.ndarray, count: int) -> np.ndarray:
+    """``count`` of ``(m, ndim)`` points, spread: from the middle one, each the farthest from those before it."""
+    middle = ((points - points.mean(axis=0)) ** 2).sum(axis=1)
+    chosen = [int(middle.argmin())]
+    nearest = np.full(len(points), np.inf)
+    for _ in range(count - 1):
+        nearest = np.minimum(nearest, ((points - points[chosen[-1]]) ** 2).sum(axis=1))
+        chosen.append(int(nearest.argmax()))
+    return np.array(chosen)
+
+
+@dataclass(frozen=True, eq=False)
+class Refinement:
+    """A map of all points from the answers at some.
+
+    Attributes
+    ----------
+    explanation
+        Of all ``m`` points: light, shadow, drop and score as answered where asked, else as estimated; the map is made
+        of them (Eq. 3).
+    asked
+        ``(m,)`` bool, the points asked.
+    deviation
+        ``(m,)`` standard deviation of each point's score by the estimate; 0 where asked.
+    """
+
+    explanation: Explanation
+    asked: np.ndarray
+    deviation: np.ndarray
+
+
+class CoarseToFine:
+    """A grid's explanation from a share of its forwards.
+
+    Two fifths of what may be asked go evenly over the volume, the rest in rounds where light times shadow is high or
+    might be: where the estimate plus two of its standard deviations is highest. Light and the signed drop are estimated
+    each by a `Field`, the score is made of the two. Spots must be about as wide as the points are apart, or wider:
+    evidence that falls between the points asked first is not found.
+
+    Parameters
+    ----------
+    glas
+        Asks.
+    budget
+        Share of the ``2m + 1`` forwards of all points, above 0 and at most 1; at least four points are asked.
+    tolerance
+        End sooner: once no point's score is expected to be off by more than this share of the highest one. 0: use the
+        budget.
+
+    Raises
+    ------
+    GlasError
+        Numbers outside their range.
+    """
+
+    def __init__(self, glas: GLAS, budget: float = 0.25, *, tolerance: float = 0.0) -> None:
+        if not isinstance(glas, GLAS):
+            raise GlasError(f"a coarse-to-fine search is one of a GLAS, got {type(glas).__name__}")
+        if not (isinstance(budget, int | float | np.number) and 0 < budget <= 1):
+            raise GlasError(f"budget must be a share of the forwards, above 0 and at most 1, got {budget!r}")
+        if not (isinstance(tolerance, int | float | np.number) and 0 <= tolerance < 1):
+            raise GlasError(f"tolerance must be a share of the highest score, from 0 to below 1, got {tolerance!r}")
+        self.glas, self.budget, self.tolerance = glas, float(budget), float(tolerance)
+
+    def explain(
+        self,
+        volume: np.ndarray | torch.Tensor,
+        target: Target = 1,
+        search: Search | Sequence[Sequence[float]] = Grid(15),  # noqa: B008 (frozen)
+        spacing: Sequence[float] | None = None,
+        *,
+        mask: np.ndarray | None = None,
+    ) -> Refinement:
+        """Explain one volume for one class; see `GLAS.explain`.
+
+        Raises
+        ------
+        GlasError
+            Segments, which have no neighbours to estimate them from; several targets; what `GLAS.explain` refuses.
+        """
+        if not isinstance(target, str | int | np.integer):
+            raise GlasError(f"a coarse-to-fine search follows one target, a class index or name, got {target!r}")
+        image = as_volume(volume)
+        shape = tuple(image.shape[1:])
+        points, segments = resolve(search, shape, mask)
+        if segments is not None:
+            raise GlasError("a coarse-to-fine search is one of a grid or of points, and this one has segments")
+        places = _in_steps(points, per_axis(1.0 if spacing is None else spacing, len(shape), "spacing"))
+        m = len(points)
+        # every round asks the intact volume again
+        budget = m if self.budget == 1 else min(m, max(_FEWEST, int(self.budget * (2 * m + 1) - _ROUNDS - 1) // 2))
+        first = m if budget == m else min(budget, max(_FEWEST, round(_COARSE * budget)))
+        rounds = min(_ROUNDS, budget - first)
+        asking = self.glas.replace(predict=Frozen(self.glas.predict, image))
+        light, drop = np.empty(m), np.empty(m)
+        asked, chosen = np.empty(0, dtype=np.intp), evenly(places, first)
+        forwards = 0
+        for number in range(rounds + 1):
+            asking.progress = _after(self.glas.progress, forwards, 2 * budget + rounds + 1)
+            (part,) = cast(tuple[Explanation], asking.explain(image, [target], points[chosen], spacing))
+            forwards += part.settings["forwards"]
+            light[chosen], drop[chosen] = part.light, part.drop
+            asked = np.concatenate([asked, chosen])
+            room = 0 if number == rounds else first + (budget - first) * (number + 1) // rounds - len(asked)
+            estimate = _Estimate(places, asked, light, drop, self.glas, room)
+            if room == 0 or estimate.deviation.max() <= self.tolerance * np.abs(estimate.score).max():
+                break
+            chosen = estimate.promising(room)
+        whole = replace(
+            part,
+            points=points,
+            light=estimate.light,
+            shadow=estimate.shadow,
+            drop=estimate.drop,
+            score=estimate.score,
+            settings=part.settings
+            | {
+                "forwards": forwards,
+                "coarse_to_fine": {"budget": self.budget, "tolerance": self.tolerance, "asked": len(asked)},
+            },
+        )
+        known = np.zeros(m, dtype=bool)
+        known[asked] = True
+        return Refinement(replace(whole, saliency=drawn(whole, whole.score)), known, estimate.deviation)
+
+
+class _Estimate:
+    """Light, drop and score of all points, from those asked."""
+
+    def __init__(
+        self, places: np.ndarray, asked: np.ndarray, light: np.ndarray, drop: np.ndarray, glas: GLAS, room: int
+    ) -> None:
+        self._asked, self._settings = asked, glas.settings
+        self._fields = tuple(Field(places, asked, values[asked], room) for values in (light, drop))
+        self.light, self.drop = (
+            np.clip(field.estimate, values[asked].min(), values[asked].max())
+            for field, values in zip(self._fields, (light, drop), strict=True)
+        )
+        self.light[asked], self.drop[asked] = light[asked], drop[asked]
+        self.shadow = np.abs(self.drop) + self._settings.gamma
+        self.score = fuse(self.light, self.shadow, self._settings.fusion)
+
+    @property
+    def _highest(self) -> np.ndarray:
+        """What each score may be, two deviations of light and drop above the estimate."""
+        light, drop = (_DEVIATIONS * field.deviation for field in self._fields)
+        return fuse(self.light + light, self.shadow + drop, self._settings.fusion)
+
+    @property
+    def deviation(self) -> np.ndarray:
+        """``(m,)`` of the score, 0 where asked."""
+        deviation = np.asarray(self._highest - self.score) / _DEVIATIONS
+        deviation[self._asked] = 0
+        return deviation
+
+    def promising(self, count: int) -> np.ndarray:
+        """Points to ask next: one after another where the score may be highest, each making its neighbours surer."""
+        chosen: list[int] = []
+        for _ in range(count):
+            may_be = self._highest
+            may_be[self._asked] = may_be[chosen] = -np.inf
+            chosen.append(int(may_be.argmax()))
+            for field in self._fields:
+                field.add(chosen[-1])
+        return np.array(chosen)
+
+
+def _in_steps(points: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """Coordinates in mean distances of neighbouring points."""
+    places: np.ndarray = points * np.asarray(spacing)
+    extent = np.ptp(places, axis=0)
+    axes = extent > 0
+    if not axes.any():
+        return places
+    step = (float(np.prod(extent[axes])) / len(points)) ** (1 / np.count_nonzero(axes))
+    scaled: np.ndarray = places / step
+    return scaled
+
+
+def _after(progress: Progress, done: int, total: int) -> Progress:
+    """Progress of a part, told as that of the whole."""
+    if not callable(progress):
+        return progress
+    return lambda part, _: progress(done + part, total)
