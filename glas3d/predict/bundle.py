@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, reason
 from glas3d.imaging.scan import Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of
 from glas3d.predict.exported import from_onnx, from_pt2
@@ -113,8 +113,8 @@ def _load_bundle(place: Path, activation: Activation | None, device: str | torch
     except SafetensorError as error:
         raise GlasError(f"{weights} is no safetensors file: {error}") from None
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise GlasError(f"the weights of {place} do not fit its network: {reason}") from None
+        every_key = " ".join(str(error).split())[:200]
+        raise GlasError(f"the weights of {place} do not fit its network: {every_key}") from None
     data_format = _object(metadata, "network_data_format", place)
     channels = _object(_object(data_format, "inputs", place), "image", place).get("num_channels")
     if channels is not None and (not isinstance(channels, int) or channels < 1):
@@ -151,8 +151,7 @@ def _network(place: Path) -> nn.Module:
         parser.read_config(str(configs[0]))
         net = parser.get_parsed_content("network_def")
     except Exception as error:  # the configuration may run anything, so it may raise anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise GlasError(f"the network_def of {configs[0]} cannot be made: {reason}") from error
+        raise GlasError(f"the network_def of {configs[0]} cannot be made: {reason(error)}") from error
     if not isinstance(net, nn.Module):
         raise GlasError(f"the network_def of {configs[0]} must be a torch module, it is a {type(net).__name__}")
     return net

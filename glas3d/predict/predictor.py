@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, reason
 from glas3d.imaging.space import VoxelGrid
 
 Activation = Literal["softmax", "sigmoid", "none"]
@@ -180,8 +180,7 @@ class Predictor:
             except RuntimeError as error:
                 if "out of memory" in str(error):
                     raise
-                reason = str(error).strip().splitlines()[0]
-                raise GlasError(f"the model does not take a batch of {tuple(batch.shape)}: {reason}") from error
+                raise GlasError(f"the model does not take a batch of {tuple(batch.shape)}: {reason(error)}") from error
             if self.readout is None:
                 return _columns(self._activated(_tensor(answer)), batch)
             whole = answer if self.activation == "none" else self._activated(_tensor(answer))

@@ -123,6 +123,14 @@ def test_a_batch_the_model_does_not_take():
         net(torch.zeros(3, 2, *SHAPE))
 
 
+def test_a_model_that_fails_without_a_word():
+    def silent(batch):
+        raise RuntimeError
+
+    with refused(r"does not take a batch of \(3, 1, 7, 8, 9\): RuntimeError$"):
+        Predictor(silent, device="cpu")(torch.zeros(3, 1, *SHAPE))
+
+
 def test_running_out_of_memory_is_no_misuse():
     def full(batch):
         raise torch.OutOfMemoryError("CUDA out of memory.")
