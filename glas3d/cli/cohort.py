@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from glas3d.cli.groups import Groups
 from glas3d.cli.options import FLAG, SEVERAL, class_of
-from glas3d.cli.terminal import print_table, progress, say
+from glas3d.cli.terminal import progress, say
 from glas3d.cli.who import Who, from_file
 from glas3d.errors import GlasError
 
@@ -51,12 +52,7 @@ def explain_everyone(
     threads: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
-    covariates: Annotated[tuple[str, ...], SEVERAL] = (),
-    site: str | None = None,
-    n_perm: int = 10_000,
-    n_boot: int = 1000,
-    top: float = 5.0,
-    seed: int = 0,
+    groups: Annotated[Groups, Parameter(name="*")] = Groups(),
     config: Path | None = None,
 ) -> None:
     """Explain everyone of a study by models that never saw them, then map and compare its groups.
@@ -112,18 +108,6 @@ def explain_everyone(
         Inputs a forward; default: by the scans' size, or what an earlier run took.
     device
         auto: CUDA where there is one, or what an earlier run took.
-    covariates
-        Columns of participants.tsv to hold fixed in the comparison, such as age sex.
-    site
-        Column of sites; participants are exchanged within their site only.
-    n_perm
-        Permutations of the comparison.
-    n_boot
-        Resamples for intervals; 0: none.
-    top
-        Overlap counts who has a region among their highest top % of voxels.
-    seed
-        Of permutations and resamples.
     config
         TOML file with any of these options; what is given here comes first.
     """
@@ -142,7 +126,7 @@ def explain_everyone(
             "background": 0.0 if background == "0" else background,
         }
         _participants(
-            who.read(bids_dir, covariates),
+            who.read(bids_dir, groups.covariates),
             out,
             models,
             model,
@@ -160,34 +144,7 @@ def explain_everyone(
             device=device,
         )
         return
-    from glas3d.study.group_level import summarise_groups
-
-    people = who.read(bids_dir, (*covariates, *([site] if site else []))).everyone
-    with progress("steps") as tick:
-        found = summarise_groups(
-            out,
-            people,
-            case=who.case,
-            control=who.control,
-            atlas=atlas,
-            covariates=covariates,
-            site=site,
-            n_perm=n_perm,
-            n_boot=n_boot,
-            top=top,
-            seed=seed,
-            tick=tick,
-        )
-    if who.case in found.tables:
-        print_table(found.tables[who.case], f"Ten best regions of {who.case}, {found.groups[who.case]} participants")
-    if found.statistics is not None:
-        best = found.statistics.sort_values("p_fwe").iloc[0]
-        below = int((found.statistics["p_fwe"] <= 0.05).sum())
-        say(
-            f"{who.case} against {who.control}: {below} of {len(found.statistics)} differ at p <= 0.05 corrected; "
-            f"the smallest p is {best['p_fwe']:.3g}, of {best['name']}"
-        )
-    say(f"Written to {found.place}: {', '.join(f'{name} {n}' for name, n in found.groups.items())} participants")
+    groups.summarise(bids_dir, out, who, atlas)
 
 
 def _participants(cohort: Cohort, out: Path, models: Path | None, model: str | None, **options: Any) -> None:

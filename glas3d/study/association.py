@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,10 +12,14 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from glas3d.errors import GlasError, GlasWarning
+from glas3d.study.design import Fixed, held_fixed, orthonormal
 from glas3d.study.regions import complete, matrix
 from glas3d.study.resampling import check_counts, interval, p_values, reached, shuffles
 
 Method = Literal["pearson", "spearman"]
+
+# Relative to values: what is left of them below this is rounding.
+_LEAST = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +47,9 @@ def correlate(
     values: np.ndarray | pd.DataFrame,
     against: pd.Series | pd.DataFrame | np.ndarray,
     *,
+    participants: pd.DataFrame | None = None,
+    covariates: Sequence[str] = (),
+    site: str | None = None,
     method: Method = "pearson",
     n_perm: int = 10_000,
     n_boot: int = 1000,
@@ -50,9 +57,10 @@ def correlate(
 ) -> pd.DataFrame:
     """Correlate every region's saliency with a column of the participants, or with a column of its own.
 
-    Participants are permuted, all regions together; family-wise p-values count the permutations whose largest
-    ``|r|`` over the regions reaches a region's own. Two-sided. Participants are taken to be exchangeable: a
-    site that moves both sides is not accounted for.
+    With covariates it is the partial correlation: of what intercept and covariates leave of both sides. The null is
+    Freedman and Lane's, as in `glas3d.study.statistics.compare`: participants are permuted, all regions together and
+    within their site only, and family-wise p-values count the permutations whose largest ``|r|`` over the regions
+    reaches a region's own. Two-sided; exact without covariates.
 
     Parameters
     ----------
@@ -61,46 +69,63 @@ def correlate(
     against
         ``(participants,)``, such as MMSE, or ``(participants, regions)``, such as the change of each region's
         volume; in the same order.
+    participants
+        ``participants.tsv``, in the same order; needed for covariates and sites.
+    covariates
+        Columns of numbers, or of two values (sex), held fixed on both sides.
+    site
+        Column of sites: participants are exchanged within them, and the sites' means are held fixed.
     method
-        Pearson's r or Spearman's rho (of midranks).
+        Pearson's r or Spearman's rho (of midranks; the covariates' numbers are taken as they are).
     n_boot
         Resamples of participants for the interval; 0 leaves it out.
 
     Returns
     -------
     One row a region: ``name n r low high p_uncorrected p_fwe neglog10p_fwe``. Regions without a value in
-    every participant, or whose values are all the same, have NaN.
+    every participant, or whose values do not differ once covariates are held fixed, have NaN.
 
     Raises
     ------
     GlasError
         Other participants or regions on the two sides, fewer than 4 participants, or a column that has gaps, is
-        not numeric or is constant.
+        not numeric, is constant or is told by the covariates; see also `glas3d.study.design.held_fixed`.
     """
     check_counts(n_perm, n_boot)
-    _check_method(method)
-    data, names = matrix(values)
+    check_method(method)
+    data, names = matrix(values, participants)
     other = _partner(against, values, data.shape)
     if len(data) < 4:
         raise GlasError(f"a correlation over participants needs at least 4, got {len(data)}")
+    fixed = _fixed(participants, covariates, site, len(data))
     known = complete(data, names) & complete(other, names)
     data, other = data[:, known], np.broadcast_to(other, (len(data), len(names)))[:, known]
-    r = _correlation(data, other, method)
+    left, right = (_unit(_ranks(one) if method == "spearman" else one, fixed.covariates) for one in (data, other))
+    if not np.isfinite(right).any() and np.isfinite(left).any():
+        told = (
+            f", once {', '.join([*covariates, *([site] if site else [])])} is held fixed" if covariates or site else ""
+        )
+        raise GlasError(f"no region can be correlated: what it is correlated with does not differ{told}")
+    r = (left * right).sum(axis=0)
     varied = np.isfinite(r)
     if not varied.any():
         raise GlasError("no region can be correlated: none has values that differ between participants")
-    data, other, r = data[:, varied], other[:, varied], r[varied]
+    data, other, left, right, r = (one[..., varied] for one in (data, other, left, right, r))
 
-    left, right = (_unit(_ranks(one) if method == "spearman" else one) for one in (data, other))
     largest, at_least = np.empty(n_perm), np.zeros(len(r))
-    for i, order in enumerate(shuffles(np.zeros(len(data)), n_perm, np.random.default_rng([seed, 0]))):
-        permuted = (left * right[order]).sum(axis=0)
+    for i, order in enumerate(shuffles(fixed.blocks, n_perm, np.random.default_rng([seed, 0]))):
+        # reordering what is held fixed with the column, in place of the values, is the same
+        rest = 1 - ((fixed.covariates[order].T @ left) ** 2).sum(axis=0)
+        permuted = (left * right[order]).sum(axis=0) / np.sqrt(np.maximum(rest, _LEAST))
         largest[i] = np.abs(permuted).max()
         at_least += reached(r, permuted)
     result = {"r": r}
     if n_boot:
         ends = interval(
-            lambda a, b: _correlation(a, b, method), [[data, other]], n_boot, np.random.default_rng([seed, 1])
+            lambda a, b, c: _correlation(a, b, method, orthonormal(c)),
+            [[data, other, fixed.covariates]],
+            n_boot,
+            np.random.default_rng([seed, 1]),
         )
         result |= dict(zip(("low", "high"), ends, strict=True))
     result |= {"p_uncorrected": (1 + at_least) / (1 + n_perm), "p_fwe": p_values(r, largest)}
@@ -155,7 +180,7 @@ def change_correlation(
     if known.sum() < 4:
         raise GlasError(f"a correlation over regions needs at least 4, got {known.sum()}")
     left, right = data[:, known].T, other[:, known].T  # regions first: they are what is permuted
-    r = _correlation(left, right, "pearson")
+    r = _correlation(left, right)
     varied = np.isfinite(r)
     ids = values.index.to_numpy() if isinstance(values, pd.DataFrame) else np.arange(1, len(data) + 1)
     if not varied.any():
@@ -176,7 +201,7 @@ def change_correlation(
     low = high = float("nan")
     if n_boot:
         rng = np.random.default_rng([seed, 1])
-        ends = interval(lambda x, y: _correlation(x, y, "pearson"), [[left, right]], n_boot, rng)
+        ends = interval(_correlation, [[left, right]], n_boot, rng)
         found |= dict(zip(("low", "high"), ends, strict=True))
         if len(r) > 1:
             low, high = (float(end) for end in interval(_mean, [[r]], n_boot, rng))
@@ -224,7 +249,8 @@ def _partner(against: object, values: np.ndarray | pd.DataFrame, shape: tuple[in
         raise GlasError("to correlate with, values must be numbers") from None
 
 
-def _check_method(method: str) -> None:
+def check_method(method: str) -> None:
+    """Refuse other correlations than the two there are."""
     if method not in ("pearson", "spearman"):
         raise GlasError(f'method must be "pearson" or "spearman", got {method!r}')
 
@@ -233,16 +259,28 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return np.asarray(rankdata(values, axis=0))
 
 
-def _unit(values: np.ndarray) -> np.ndarray:
-    """Centred columns of unit norm; NaN where a column is constant."""
-    centred = values - values.mean(axis=0)
-    norm = np.linalg.norm(centred, axis=0)
-    constant = norm <= 1e-12 * np.linalg.norm(values, axis=0)
-    return np.asarray(centred / np.where(constant, np.nan, norm))
+def _fixed(participants: pd.DataFrame | None, covariates: Sequence[str], site: str | None, n: int) -> Fixed:
+    if participants is None:
+        if covariates or site:
+            raise GlasError("covariates and sites are columns of the participants, of whom there is no table")
+        return Fixed(np.zeros((n, 0)), np.zeros(n, dtype=int))
+    return held_fixed(participants, covariates, site)
 
 
-def _correlation(left: np.ndarray, right: np.ndarray, method: Method) -> np.ndarray:
+def _unit(values: np.ndarray, covariates: np.ndarray | None = None) -> np.ndarray:
+    """Columns, centred and without what orthonormal covariates say of them, at unit norm; NaN where nothing is left."""
+    rest = values - values.mean(axis=0)
+    if covariates is not None and covariates.shape[1]:
+        rest = rest - covariates @ (covariates.T @ rest)
+    norm = np.linalg.norm(rest, axis=0)
+    nothing = norm <= _LEAST * np.linalg.norm(values, axis=0)
+    return np.asarray(rest / np.where(nothing, np.nan, norm))
+
+
+def _correlation(
+    left: np.ndarray, right: np.ndarray, method: Method = "pearson", covariates: np.ndarray | None = None
+) -> np.ndarray:
     """Column by column, ``(n, p)`` twice to ``(p,)``."""
     if method == "spearman":
         left, right = _ranks(left), _ranks(right)
-    return np.asarray((_unit(left) * _unit(right)).sum(axis=0))
+    return np.asarray((_unit(left, covariates) * _unit(right, covariates)).sum(axis=0))

@@ -16,7 +16,34 @@ _LEAST_ARRANGEMENTS = 20  # with fewer, no p-value can be below 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class Contrast:
+class Fixed:
+    """What is held fixed, and who may be exchanged with whom.
+
+    Attributes
+    ----------
+    covariates
+        ``(n, k)`` orthonormal and centred: the covariates and, with several sites, which site; without intercept.
+    blocks
+        ``(n,)`` int: only participants of the same block are exchanged.
+    """
+
+    covariates: np.ndarray
+    blocks: np.ndarray
+
+    @property
+    def nuisance(self) -> np.ndarray:
+        """``(n, k + 1)`` orthonormal: intercept and covariates."""
+        n = len(self.blocks)
+        return np.hstack([np.full((n, 1), 1 / math.sqrt(n)), self.covariates])
+
+    @property
+    def dof(self) -> int:
+        """Degrees of freedom of the residuals, once one more column is tested."""
+        return len(self.blocks) - int(self.covariates.shape[1]) - 2
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast(Fixed):
     """Case against control with covariates, ready for a linear model.
 
     Attributes
@@ -25,30 +52,13 @@ class Contrast:
         ``(participants,)`` bool: who is in one of the two groups.
     case
         ``(n,)`` bool, of those: who is a case.
-    covariates
-        ``(n, k)`` orthonormal and centred: the covariates and, with several sites, which site; without intercept.
-    blocks
-        ``(n,)`` int: only participants of the same block are exchanged.
     tested
         ``(n,)``: ``case`` without what intercept and covariates say of it.
     """
 
     rows: np.ndarray
     case: np.ndarray
-    covariates: np.ndarray
-    blocks: np.ndarray
     tested: np.ndarray
-
-    @property
-    def nuisance(self) -> np.ndarray:
-        """``(n, k + 1)`` orthonormal: intercept and covariates."""
-        n = len(self.case)
-        return np.hstack([np.full((n, 1), 1 / math.sqrt(n)), self.covariates])
-
-    @property
-    def dof(self) -> int:
-        """Degrees of freedom of the residuals."""
-        return len(self.case) - int(self.covariates.shape[1]) - 2
 
 
 def contrast(
@@ -95,34 +105,67 @@ def contrast(
             counts = ", ".join(f"{name} {n}" for name, n in label.value_counts().sort_index().items())
             raise GlasError(f"a comparison needs at least 2 participants a group, {one} has {count} ({counts})")
     table = participants.loc[rows]
-    if "participant_id" in table and table["participant_id"].duplicated().any():
-        twice = table.loc[table["participant_id"].duplicated(), "participant_id"].iloc[0]
-        raise GlasError(f"every participant must be there once, {twice} is twice: average its sessions first")
     cases = (label[rows] == str(case)).to_numpy()
-    columns = [_covariate(table, name) for name in covariates]
-    blocks = np.zeros(len(table), dtype=int)
     if site is not None:
-        blocks, sites = _sites(table, site)
-        _check_sites(cases, blocks, sites, site)
-        columns += [(blocks == code).astype(float) for code in range(1, len(sites))]
-    basis = _orthonormal(columns, len(table))
-    tested = _residual(cases.astype(float), basis)
+        _check_sites(cases, *_sites(table, site), site)
+    fixed = held_fixed(table, covariates, site)
+    blocks = fixed.blocks
+    tested = _residual(cases.astype(float), fixed.covariates)
     if np.linalg.norm(tested) < 1e-6:
         raise GlasError(
             f"{case} and {control} are told apart by {', '.join([*covariates, *([site] if site else [])])} alone: "
             "no difference is left to test"
         )
-    found = Contrast(rows, cases, basis, blocks, tested)
-    if found.dof < 1:
-        raise GlasError(
-            f"a comparison with {basis.shape[1]} covariates (each site but one is one) needs at least "
-            f"{basis.shape[1] + 3} participants, got {len(table)}"
-        )
+    found = Contrast(fixed.covariates, blocks, rows, cases, tested)
     ways = math.prod(math.comb(int((blocks == b).sum()), int(cases[blocks == b].sum())) for b in np.unique(blocks))
     if ways < _LEAST_ARRANGEMENTS:
         message = f"the groups can be dealt out in {ways} ways only: p-values below {1 / ways:.2g} mean nothing"
         warnings.warn(message, GlasWarning, stacklevel=2)
     return found
+
+
+def held_fixed(participants: pd.DataFrame, covariates: Sequence[str] = (), site: str | None = None) -> Fixed:
+    """Covariates and sites of a table of participants.
+
+    Parameters
+    ----------
+    participants, covariates, site
+        See `contrast`.
+
+    Raises
+    ------
+    GlasError
+        A column that is missing, not numeric, constant or has gaps; a participant there twice; more covariates than
+        participants allow.
+    """
+    if "participant_id" in participants and (twice := participants["participant_id"].duplicated()).any():
+        name = participants.loc[twice, "participant_id"].iloc[0]
+        raise GlasError(f"every participant must be there once, {name} is twice: average its sessions first")
+    columns = [_covariate(participants, name) for name in covariates]
+    blocks = np.zeros(len(participants), dtype=int)
+    if site is not None:
+        blocks, sites = _sites(participants, site)
+        columns += [(blocks == code).astype(float) for code in range(1, len(sites))]
+    basis = orthonormal(np.stack(columns, axis=1)) if columns else np.zeros((len(participants), 0))
+    found = Fixed(basis, blocks)
+    if found.dof < 1:
+        raise GlasError(
+            f"a test with {basis.shape[1]} covariates (each site but one is one) needs at least "
+            f"{basis.shape[1] + 3} participants, got {len(participants)}"
+        )
+    return found
+
+
+def orthonormal(columns: np.ndarray) -> np.ndarray:
+    """Orthonormal basis ``(n, k)`` of columns ``(n, m)`` once they are centred; those that add nothing are dropped."""
+    centred = columns - columns.mean(axis=0)
+    norm = np.linalg.norm(centred, axis=0)
+    varied = norm > 1e-12 * np.linalg.norm(columns, axis=0)
+    if not varied.any():
+        return np.zeros((len(columns), 0))
+    left, size, _ = np.linalg.svd(centred[:, varied] / norm[varied], full_matrices=False)
+    basis = left[:, size > 1e-8 * size[0]]
+    return np.ascontiguousarray(basis - basis.mean(axis=0))
 
 
 def strata(truth: Sequence[object], predicted: Sequence[object], case: object) -> np.ndarray:
@@ -211,17 +254,6 @@ def _check_sites(cases: np.ndarray, blocks: np.ndarray, sites: list[str], column
     if alone:
         message = f"these sites have one of the groups only and say nothing of the difference: {', '.join(alone)}"
         warnings.warn(message, GlasWarning, stacklevel=3)
-
-
-def _orthonormal(columns: list[np.ndarray], n: int) -> np.ndarray:
-    """Orthonormal basis ``(n, k)`` of the centred columns; columns that add nothing are dropped."""
-    if not columns:
-        return np.zeros((n, 0))
-    centred = np.stack(columns, axis=1)
-    centred = centred - centred.mean(axis=0)
-    left, size, _ = np.linalg.svd(centred / np.linalg.norm(centred, axis=0), full_matrices=False)
-    basis = left[:, size > 1e-8 * size[0]]
-    return np.ascontiguousarray(basis - basis.mean(axis=0))
 
 
 def _residual(values: np.ndarray, basis: np.ndarray) -> np.ndarray:

@@ -39,6 +39,7 @@ class Group:
         self._sums = np.zeros((len(MEANS), 0))
         self._inputs: list[dict[str, Any]] = []
         self._settings: dict[str, Any] = {}
+        self._table: pd.DataFrame | None = None
 
     @property
     def grid(self) -> VoxelGrid:
@@ -53,7 +54,18 @@ class Group:
         return VoxelGrid(pattern.shape, pattern.affine)
 
     def table(self) -> pd.DataFrame:
-        """One row a region or point, ranked by the normalised sum."""
+        """One row a region or point, ranked by the normalised sum.
+
+        Raises
+        ------
+        GlasError
+            No participant was added.
+        """
+        if self._table is None:
+            self._table = self._ranked()
+        return self._table.copy()
+
+    def _ranked(self) -> pd.DataFrame:
         raise NotImplementedError
 
     def saliency_img(self) -> nib.Nifti1Image:
@@ -61,20 +73,21 @@ class Group:
         raise NotImplementedError
 
     def save(self, folder: Path) -> list[Path]:
-        """Write map, table and sidecar into ``folder``, all of them or none."""
+        """Write map, table and their sidecars into ``folder``, all of them or none."""
         stem = self._stem()
         sidecar = {
             "Statistic": "linear combination of min-max normalised saliency, min-max normalised",
             "Group": self.group,
-            "Participants": self._inputs,
             "GeneratedBy": generated_by(),
+            **self._settings,
         }
         return write_together(
             folder,
             {
                 f"{stem}_stat-saliency_statmap.nii.gz": self.saliency_img().to_filename,
-                f"{stem}_stat-saliency_statmap.json": write_json(sidecar | self._settings),
+                f"{stem}_stat-saliency_statmap.json": write_json(sidecar | {"Participants": self._inputs}),
                 f"{stem}_regions.tsv": write_table(self.table()),
+                f"{stem}_regions.json": write_json(sidecar | {"Sources": [f"{stem}_stat-saliency_statmap.nii.gz"]}),
             },
         )
 
@@ -130,6 +143,7 @@ class GroupMap(Group):
         scores[known] = minmax(scores[known])
         self._scores += scores
         self._normalised.add(scores)
+        self._table = None
         self._inputs.append(result.provenance["Input"] | {"probability": result.explanation.probability})
 
     def check(self, result: ScanExplanation) -> None:
@@ -193,14 +207,7 @@ class GroupMap(Group):
         table = self.variation()
         return self._painted(table["index"], table[statistic])
 
-    def table(self) -> pd.DataFrame:
-        """One row a region, ranked by the normalised sum.
-
-        Raises
-        ------
-        GlasError
-            No participant was added.
-        """
+    def _ranked(self) -> pd.DataFrame:
         rows, _ = self._filled()
         means = dict(zip(MEANS, self._sums / len(self), strict=True))
         score = self._scores.copy()

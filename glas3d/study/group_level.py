@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,19 +16,21 @@ import pandas as pd
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain import ScanExplanation
 from glas3d.imaging.atlas import Atlas
-from glas3d.output import bids_label, generated_by, new_folder, write_json, write_table
+from glas3d.output import bids_label, generated_by, have_labels, new_folder, write_json
+from glas3d.study.compared import Pair, compare_groups, pairs_of, write_strata
+from glas3d.study.correlated import correlate_groups
 from glas3d.study.derivatives import GROUP, Record, read_records, read_study
-from glas3d.study.design import strata
-from glas3d.study.group import GroupMap, Statistic, painted
-from glas3d.study.members import Participant, design_of, members_of, values_of
+from glas3d.study.described import describe
+from glas3d.study.group import GroupMap
+from glas3d.study.group_files import GroupFiles
+from glas3d.study.group_settings import GroupSettings
+from glas3d.study.members import Participant, members_of, scores_of
 from glas3d.study.plan import searched
 from glas3d.study.points import PointMap
-from glas3d.study.regions import density, laterality
-from glas3d.study.stability import bootstrap_ranks, run_stability
-from glas3d.study.statistics import compare
+from glas3d.study.runs import compare_runs
+from glas3d.study.voxelwise import VoxelResult, compare_voxels
 
 _PROVENANCE = "provenance.json"
-_STATISTICS: tuple[Statistic, ...] = ("mean", "variance", "overlap")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +46,19 @@ class GroupResult:
     tables
         Ranked regions a group.
     statistics
-        The comparison of case and control (see `compare`); None without.
+        The comparison of case and control (see `glas3d.study.statistics.compare`); None without.
+    tests
+        Every test of regions that was made, such as ``AD against NC`` or ``MMSE in AD``: its table.
+    voxels
+        What comparisons voxel by voxel say, by the same names.
     """
 
     place: Path
     groups: dict[str, int]
     tables: dict[str, pd.DataFrame]
     statistics: pd.DataFrame | None
+    tests: dict[str, pd.DataFrame] = field(default_factory=dict)
+    voxels: dict[str, VoxelResult] = field(default_factory=dict)
 
 
 def summarise_groups(
@@ -59,14 +68,8 @@ def summarise_groups(
     case: str,
     control: str,
     atlas: str | None = None,
-    covariates: Sequence[str] = (),
-    site: str | None = None,
-    n_perm: int = 10_000,
-    n_boot: int = 1000,
-    top: float = 5.0,
-    k: int = 10,
-    seed: int = 0,
     tick: Callable[[int, int], None] = lambda done, total: None,
+    **settings: Any,
 ) -> GroupResult:
     """Read everyone's results and write ``out/group``; it appears whole, in place of an earlier one.
 
@@ -74,7 +77,7 @@ def summarise_groups(
     vary, ranks with intervals over participants, sides, density, and stability over the folds' mean maps. Of case and
     control: `compare` of the scores, each participant's min-max normalised, its t and corrected p painted on the
     regions, and what was right and wrong (tp, fp, tn, fn). On a grid there are no regions: maps are summed voxel by
-    voxel.
+    voxel. Every file has a sidecar, and ``provenance.json`` names everything that went in.
 
     Parameters
     ----------
@@ -84,109 +87,110 @@ def summarise_groups(
         Groups compared; the comparison is left out, with a warning, where one has fewer than two participants.
     atlas
         Name or path of the atlas everyone was explained with, when it is no more where it was.
-    covariates, site, n_perm, n_boot, seed
-        See `compare`.
-    top
-        See `GroupMap`.
-    k
-        Regions that stability takes for the top (fewer, where there are fewer regions).
+    settings
+        See `GroupSettings`: covariates, permutations, comparisons of all pairs and of voxels, correlations, other runs.
 
     Raises
     ------
     GlasError
         No results, none of a participant of a group; results that are damaged, on different grids or explained
-        differently; what `compare` refuses.
+        differently; what `GroupSettings`, `glas3d.study.statistics.compare`, `glas3d.study.voxelwise.compare_voxels`,
+        `glas3d.study.correlated.correlate_groups` and `glas3d.study.runs.compare_runs` refuse.
 
     Warns
     -----
     GlasWarning
         Participants without results or group, in-sample results, comparisons left out.
     """
+    asked = GroupSettings(**settings)
     out = Path(out)
     members = list(members_of(read_records(out), people, case, control))
     study = read_study(out)
     looked_at = _atlas(atlas or study.get("Search"), members[0].records[0])
-    groups = {name: [one for one in members if one.group == name] for name in sorted({one.group for one in members})}
+    names = sorted({one.group for one in members})
+    if not have_labels(names):
+        raise GlasError(f"groups need letters or digits that tell their files apart, got {', '.join(names)}")
     place = out / GROUP
     for path in out.glob(f".{GROUP}-*"):
         shutil.rmtree(path, ignore_errors=True)
-    tables: dict[str, pd.DataFrame] = {}
     maps: dict[str, GroupMap | PointMap] = {}
-    statistics: pd.DataFrame | None = None
+    tests: dict[str, pd.DataFrame] = {}
+    voxels: dict[str, VoxelResult] = {}
     steps, total = 0, len(members) + 2
+    in_sample = _in_sample(members)
+    facts = {
+        **members[0].records[0].content["Method"],
+        "InSample": in_sample,
+        "Sources": [_PROVENANCE],
+        "GeneratedBy": generated_by(),
+    }
     with new_folder(place, lambda there: (there / _PROVENANCE).is_file()) as scratch:
-        for name, ones in groups.items():
+        files = GroupFiles(scratch, looked_at, facts)
+        for name in names:
             group: GroupMap | PointMap
-            group = PointMap(name, top=top) if looked_at is None else GroupMap(bids_label(name), looked_at, top=top)
-            for one in ones:
-                if isinstance(group, PointMap):
-                    group.add(list(one.reads()))
-                else:
-                    for number, read in enumerate(one.reads()):
-                        if number == 0:
-                            group.add(cast(ScanExplanation, read))
-                        else:  # their table is in the mean already: only refuse what does not fit
-                            group.check(cast(ScanExplanation, read))
-                steps += 1
-                tick(steps, total)
-            group.save(scratch)
-            maps[name], tables[name] = group, group.table()
-            _describe(scratch, f"group-{bids_label(name)}", ones, group, looked_at, n_boot, k, seed)
-        tick(len(members) + 1, total)
-        if _can_compare(groups, case, control):
-            _check_alike(maps[case], maps[control])
-            stem = f"group-{bids_label(case)}vs{bids_label(control)}"
-            both = [one for one in members if one.group in (case, control)]
-            values = values_of(both)
-            design = design_of(both, people)
-            statistics = compare(
-                values,
-                design,
-                case,
-                control,
-                covariates=covariates,
-                site=site,
-                n_perm=n_perm,
-                n_boot=n_boot,
-                seed=seed,
+            group = (
+                PointMap(name, top=asked.top)
+                if looked_at is None
+                else GroupMap(bids_label(name), looked_at, top=asked.top)
             )
-            statistics.insert(0, "index", both[0].table.sort_values("index")["index"].to_numpy())
-            write_table(statistics)(scratch / f"{stem}_{_label(looked_at)}_statistics.tsv")
-            if looked_at is not None:
-                for column, short in (("t", "t"), ("neglog10p_fwe", "neglog10pfwe")):
-                    img = painted(
-                        looked_at, next(both[0].reads()).saliency_img, statistics["index"], statistics[column]
-                    )
-                    img.to_filename(scratch / f"{stem}_{_label(looked_at)}_stat-{short}_statmap.nii.gz")
-            _strata(scratch, stem, both, values, case, control, looked_at)
+            for one in members:
+                if one.group == name:
+                    _add(group, one)
+                    steps += 1
+                    tick(steps, total)
+            group.save(scratch)
+            maps[name] = group
+        scores = scores_of(members, people)
+        for name, group in maps.items():
+            describe(files, name, group, scores.of(name), asked)
+        tick(len(members) + 1, total)
+        pairs = _pairs(members, case, control, asked.all_pairs)
+        for pair in pairs:
+            _check_alike(*(maps[name] for name in pair))
+            pattern = next(members[0].reads()).saliency_img
+            both, said = scores.of(*pair), " against ".join(pair)
+            tests[said] = compare_groups(files, pair, both, pattern, asked, len(pairs))
+            if asked.voxelwise:
+                voxels[said] = compare_voxels(files, pair, both, pattern, asked)
+            if pair == (case, control):
+                write_strata(files, pair, both)
+        groups = {name: scores.of(name) for name in names}
+        tests |= correlate_groups(files, groups, asked)
+        compare_runs(files, out, groups, people, case, control, asked)
         write_json(
             {
                 "Description": "Groups of a study: maps, comparisons, ranks, laterality, density, strata, stability",
-                "Groups": {name: [one.participant_id for one in ones] for name, ones in groups.items()},
+                "Groups": {name: [one.participant_id for one in group.members] for name, group in groups.items()},
                 "Case": case,
                 "Control": control,
-                "Covariates": list(covariates),
-                "Site": site,
-                "Permutations": n_perm,
-                "Resamples": n_boot,
-                "Top": top,
-                "K": k,
-                "Seed": seed,
+                **asked.record(),
                 "Study": study,
-                "InSample": _in_sample(members),
+                "InSample": in_sample,
                 "Inputs": {one.name: one.content["Files"] for each in members for one in each.records},
                 "GeneratedBy": generated_by(),
             }
         )(scratch / _PROVENANCE)
     tick(total, total)
-    return GroupResult(place, {name: len(ones) for name, ones in groups.items()}, tables, statistics)
+    return GroupResult(
+        place,
+        {name: len(group) for name, group in groups.items()},
+        {name: group.table() for name, group in maps.items()},
+        tests.get(f"{case} against {control}"),
+        tests,
+        voxels,
+    )
 
 
-def _label(atlas: Atlas | None, description: str = "") -> str:
-    """The entities of a file's name that say where was looked, and what it holds."""
-    if atlas is None:
-        return f"desc-grid{description}"
-    return f"seg-{atlas.name}" + (f"_desc-{description}" if description else "")
+def _add(group: GroupMap | PointMap, one: Participant) -> None:
+    """Add a participant to its group's sums."""
+    if isinstance(group, PointMap):
+        group.add(list(one.reads()))
+        return
+    for number, read in enumerate(one.reads()):
+        if number == 0:
+            group.add(cast(ScanExplanation, read))
+        else:  # their table is in the mean already: only refuse what does not fit
+            group.check(cast(ScanExplanation, read))
 
 
 def _atlas(search: Any, record: Record) -> Atlas | None:
@@ -206,86 +210,16 @@ def _check_alike(one: GroupMap | PointMap, other: GroupMap | PointMap) -> None:
         raise GlasError(f"groups to be compared must share a grid, they are on {one.grid.shape} and {other.grid.shape}")
 
 
-def _can_compare(groups: Mapping[str, list[Participant]], case: str, control: str) -> bool:
-    few = [f"{name} {len(groups.get(name, []))}" for name in (case, control) if len(groups.get(name, [])) < 2]
+def _pairs(members: Sequence[Participant], case: str, control: str, every: bool) -> list[Pair]:
+    """Groups to compare, of two participants or more each; with a warning about those that are not."""
+    counts = {case: 0, control: 0} | Counter(one.group for one in members)
+    wanted = list(counts) if every else [case, control]
+    few = [f"{name} {counts[name]}" for name in wanted if counts[name] < 2]
     if few:
         message = f"no comparison: it needs at least 2 participants with results a group, got {' and '.join(few)}"
         warnings.warn(message, GlasWarning, stacklevel=3)
-    return not few
-
-
-def _describe(
-    place: Path,
-    stem: str,
-    members: Sequence[Participant],
-    group: GroupMap | PointMap,
-    atlas: Atlas | None,
-    n_boot: int,
-    k: int,
-    seed: int,
-) -> None:
-    """Everything about one group beside its map and table."""
-    table = group.table()
-    write_table(group.variation())(place / f"{stem}_{_label(atlas, 'variation')}_regions.tsv")
-    for statistic in _STATISTICS:
-        if statistic != "variance" or len(members) > 1:
-            group.statistic_img(statistic).to_filename(
-                place / f"{stem}_{_label(atlas)}_stat-{statistic}_statmap.nii.gz"
-            )
-    write_table(density(table))(place / f"{stem}_{_label(atlas, 'density')}_regions.tsv")
-    if atlas is not None and table["name"].str.endswith("_L").any():
-        write_table(laterality(table))(place / f"{stem}_{_label(atlas, 'laterality')}_regions.tsv")
-    if len(members) < 2:
-        return
-    values = values_of(members)
-    if n_boot:
-        write_table(bootstrap_ranks(values, n_boot, seed))(place / f"{stem}_{_label(atlas, 'ranks')}_regions.tsv")
-    folds = sorted({one.folds for one in members if len(one.folds) == 1})
-    if len(folds) > 1:
-        means = pd.DataFrame(
-            {f"fold-{fold}": values[[one.folds == (fold,) for one in members]].mean() for (fold,) in folds}
-        ).T
-        found = run_stability(means, min(k, values.notna().all().sum() - 1))
-        write_table(found.pairs)(place / f"{stem}_{_label(atlas, 'foldpairs')}_stability.tsv")
-        write_table(found.summary)(place / f"{stem}_{_label(atlas, 'folds')}_stability.tsv")
-
-
-def _strata(
-    place: Path,
-    stem: str,
-    members: Sequence[Participant],
-    values: pd.DataFrame,
-    case: str,
-    control: str,
-    atlas: Atlas | None,
-) -> None:
-    """Who was called what, and the mean map of each; for the case as the class explained."""
-    target = members[0].records[0].content["Method"]["Target"]["class"]
-    if target not in (case, control):
-        return
-    other = control if target == case else case
-    called = [target if one.probability > 0.5 else other for one in members]
-    kinds = strata([one.group for one in members], called, case)
-    rows = pd.DataFrame(
-        {
-            "participant_id": [one.participant_id for one in members],
-            "group": [one.group for one in members],
-            "p": [one.probability for one in members],
-            "predicted": called,
-            "stratum": kinds,
-            "n_sessions": [len(one.records) for one in members],
-            "folds": [" ".join(map(str, one.folds)) for one in members],
-        }
-    )
-    write_table(rows.assign(folds=rows["folds"].where(rows["folds"] != "")))(
-        place / f"{stem}_{_label(atlas, 'strata')}_predictions.tsv"
-    )
-    means = [
-        pd.DataFrame({"stratum": kind, "n": int((kinds == kind).sum()), "name": values.columns, "mean": one.to_numpy()})
-        for kind in ("tp", "fp", "tn", "fn")
-        if (kinds == kind).any() and (one := values[kinds == kind].mean()) is not None
-    ]
-    write_table(pd.concat(means, ignore_index=True))(place / f"{stem}_{_label(atlas, 'strata')}_regions.tsv")
+    enough = [name for name in wanted if counts[name] >= 2]
+    return pairs_of(enough, case, control)
 
 
 def _in_sample(members: Sequence[Participant]) -> Any:

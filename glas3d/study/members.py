@@ -79,6 +79,42 @@ class Participant:
             yield Read(record.name, self.table, img, provenance, Answer(self.probability))
 
 
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Participants and their numbers, a row each in the same order.
+
+    Attributes
+    ----------
+    members
+        The participants.
+    values
+        Normalised scores, participants by regions.
+    design
+        Their rows of ``participants.tsv``.
+    """
+
+    members: tuple[Participant, ...]
+    values: pd.DataFrame
+    design: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def of(self, *groups: str) -> Scores:
+        """Those of some groups, in the same order."""
+        return self.where(np.array([one.group in groups for one in self.members], dtype=bool))
+
+    def where(self, which: np.ndarray) -> Scores:
+        """Some of them, ``(n,)`` bool."""
+        members = tuple(one for one, kept in zip(self.members, which, strict=True) if kept)
+        return Scores(members, self.values[which], self.design[which].reset_index(drop=True))
+
+
+def scores_of(members: Sequence[Participant], people: pd.DataFrame) -> Scores:
+    """Participants with their normalised scores and their rows of a table (see `design_of`)."""
+    return Scores(tuple(members), values_of(members), design_of(members, people))
+
+
 def members_of(records: list[Record], people: pd.DataFrame, case: str, control: str) -> Iterator[Participant]:
     """Participants with results and a group, their sessions joined; one's tables in memory at a time."""
     by_session = "session" in people and people["session"].astype(bool).any()
@@ -111,7 +147,7 @@ def members_of(records: list[Record], people: pd.DataFrame, case: str, control: 
             if one.content["Method"] != first.content["Method"]:
                 raise GlasError(
                     f"everyone must be explained alike, {one.name} and {first.name} differ in "
-                    f"{', '.join(_differing(first.content['Method'], one.content['Method']))}: run participants again"
+                    f"{', '.join(differing(first.content['Method'], one.content['Method']))}: run participants again"
                 )
         tables = [one.table().assign(participant_id=name, session_id=one.session) for one, _ in sessions]
         table = tables[0] if len(tables) == 1 else average_sessions(pd.concat(tables, ignore_index=True))
@@ -137,7 +173,7 @@ def design_of(members: Sequence[Participant], people: pd.DataFrame) -> pd.DataFr
     return design.loc[[one.participant_id for one in members]].reset_index()
 
 
-def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Which parts of two methods differ, in words."""
     found = []
     for part in sorted({*one, *other}):

@@ -72,12 +72,12 @@ class PointMap(Group):
             self._inputs.append({**read.provenance["Input"], "probability": read.explanation.probability})
         assert total is not None
         self._voxels.add(minmax(total))
+        self._table = None
         table = sessions[0].table.sort_values("index")
         self._points.add(minmax(table["score"].to_numpy(dtype=float)))
         self._sums += table[MEANS].to_numpy(dtype=float).T
 
-    def table(self) -> pd.DataFrame:
-        """One row a point, ranked by the normalised sum."""
+    def _ranked(self) -> pd.DataFrame:
         rows, _ = self._filled()
         means = dict(zip(MEANS, self._sums / len(self), strict=True))
         return ranked(rows.assign(**means, score=self._points.combined()))

@@ -164,7 +164,7 @@ def test_files_are_written(tmp_path):
     paths = group.save(tmp_path / "group")
     names = [
         f"group-AD_seg-few_{end}"
-        for end in ("stat-saliency_statmap.nii.gz", "stat-saliency_statmap.json", "regions.tsv")
+        for end in ("stat-saliency_statmap.nii.gz", "stat-saliency_statmap.json", "regions.tsv", "regions.json")
     ]
     assert sorted(p.name for p in (tmp_path / "group").iterdir()) == sorted(names)
     assert [p.name for p in paths] == names
