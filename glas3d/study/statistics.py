@@ -96,7 +96,7 @@ def compare(
     check_counts(n_perm, n_boot)
     data, names = matrix(values, design)
     found = contrast(design, case, control, group=group, covariates=covariates, site=site)
-    data = data[found.rows]
+    data = data if found.rows.all() else data[found.rows]  # voxels of many participants are large
     known = complete(data, names)
     residuals, scale = _residuals(data, found.nuisance)
     varied = known & (scale > 0)
@@ -105,7 +105,7 @@ def compare(
     if tfce:
         masker = _masker(masker, varied)
 
-    residuals, scale = residuals[:, varied], scale[varied]
+    residuals, scale = np.asfortranarray(residuals[:, varied]), scale[varied]  # else nilearn copies them
     tested = found.tested / np.linalg.norm(found.tested)
     t = _t(tested, found.nuisance, residuals, found.dof)
     null, clusters = _null(found, residuals, t, site is not None, n_perm, masker if tfce else None, seed)
@@ -168,7 +168,8 @@ def _residuals(data: np.ndarray, nuisance: np.ndarray) -> tuple[np.ndarray, np.n
     left = data - nuisance @ (nuisance.T @ data)
     scale = np.linalg.norm(left, axis=0)
     scale = np.where(scale > _ROUNDING * np.linalg.norm(data, axis=0), scale, 0.0)
-    return np.divide(left, scale, out=np.zeros_like(left), where=scale > 0), scale
+    left[:, scale == 0] = 0
+    return np.divide(left, scale, out=left, where=scale > 0), scale
 
 
 def _t(tested: np.ndarray, nuisance: np.ndarray, residuals: np.ndarray, dof: int) -> np.ndarray:

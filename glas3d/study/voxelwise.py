@@ -23,7 +23,7 @@ from glas3d.study.statistics import compare
 
 # Matrices of participants by voxels that stand side by side at the worst moment of a comparison, those of
 # nilearn among them.
-COPIES = 7
+COPIES = 6
 
 
 @dataclass(frozen=True)

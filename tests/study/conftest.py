@@ -2,16 +2,19 @@
 
 import shutil
 
+import pandas as pd
 import pytest
 
 from glas3d.study.bids import read_cohort
-from tests.study.folders import derivative, people
+from glas3d.study.plan import searched
+from tests.study import folders, studies
+from tests.study.made_up import Study
 from tests.study.trained import trained
 
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory):
-    return derivative(tmp_path_factory.mktemp("in") / "data", people(12))
+    return folders.derivative(tmp_path_factory.mktemp("in") / "data", folders.people(12))
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +30,30 @@ def made(cohort, tmp_path_factory):
 @pytest.fixture
 def copy(made, tmp_path):
     return shutil.copytree(made.place, tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def atlas_path(few, tmp_path_factory):
+    return studies.atlas(tmp_path_factory.mktemp("atlas"), few)
+
+
+@pytest.fixture(scope="session")
+def atlas(atlas_path):
+    return searched(str(atlas_path))
+
+
+@pytest.fixture
+def study(tmp_path, atlas_path, atlas):
+    return Study(tmp_path / "study", atlas_path, atlas)
+
+
+@pytest.fixture
+def people():
+    """Four of AD, four of NC."""
+    return pd.DataFrame(
+        {
+            "participant_id": [f"sub-0{i}" for i in range(1, 9)],
+            "group": ["AD", "NC"] * 4,
+            "age": [70.0, 71, 65, 66, 80, 82, 59, 77],
+        }
+    )
