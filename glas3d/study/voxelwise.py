@@ -165,7 +165,10 @@ def _inside(labels: np.ndarray | None, grid: VoxelGrid, mask: object) -> tuple[n
     chosen = None if mask is None else mask_on(str(mask), grid)
     name = "" if mask is None else Path(str(mask)).name
     if labels is None:
-        return (mask_on(template_brain(), grid), "the template's brain") if chosen is None else (chosen, name)
+        if chosen is not None:
+            return chosen, name
+        size = min(max(min(grid.spacing), 1.0), 4.0)  # mm: much smaller voxels than those compared are of no use
+        return mask_on(template_brain(size), grid), "the template's brain"
     if chosen is None:
         return labels > 0, "the atlas's regions"
     if not (chosen & (labels > 0)).any():
