@@ -179,7 +179,7 @@ def _column(design: pd.DataFrame, column: str) -> pd.Series:
         raise GlasError(
             f"to correlate with, a column must hold numbers, {column} of {row['participant_id']} is {row[column]!r}"
         )
-    return numbers
+    return numbers.set_axis(design["participant_id"])
 
 
 def _correlate(

@@ -32,6 +32,7 @@ class Study:
         shape=SHAPE,
         volume=None,
         model="2 folds",
+        scores=None,
         **method,
     ):
         rng = np.random.default_rng(seed)
@@ -41,6 +42,8 @@ class Study:
         values = rng.uniform(0.1, 1, (6, len(rows)))
         rows = rows.assign(**dict(zip(["x", "y", "z", "light", "shadow", "drop"], values, strict=True)))
         rows["score"] = rows["light"] * rows["shadow"] + boost * (rows["name"].isin(["Amygdala_L", "point-1"]))
+        for region, score in (scores or {}).items():
+            rows.loc[rows["name"] == region, "score"] = score
         rows = rows.assign(n_voxels=np.arange(1, len(rows) + 1), rank=0)
         rows["rank"] = rows["score"].rank(ascending=False).astype(int)
         stem = f"{name}_{session + '_' if session else ''}seg-few"
