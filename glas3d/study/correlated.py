@@ -80,13 +80,17 @@ def _each(
             if not known.any():
                 raise GlasError("nobody has a value")
             table = _correlate(files, name, what, scores.where(known), other[known], settings)
-            if isinstance(other, pd.DataFrame):
-                _over_regions(files, name, scores.where(known), other[known], settings)
         except GlasError as error:
             refused.append(error)
             warnings.warn(f"no correlation with {what} in {name}: {error}", GlasWarning, stacklevel=3)
-        else:
-            yield f"{what} in {name}", table
+            continue
+        if isinstance(other, pd.DataFrame):
+            try:
+                _over_regions(files, name, scores.where(known), other[known], settings)
+            except GlasError as error:  # too few regions, for instance
+                message = f"no correlation with {what} over the regions of each of {name}: {error}"
+                warnings.warn(message, GlasWarning, stacklevel=3)
+        yield f"{what} in {name}", table
     if len(refused) == len(groups):
         raise GlasError(f"nothing can be correlated with {what} in any group: {refused[0]}")
 

@@ -9,8 +9,10 @@ import pytest
 from glas3d import GlasError, GlasWarning
 from glas3d.study.compared import pairs_of
 from glas3d.study.derivatives import read_records
+from glas3d.study.group import GroupMap
 from glas3d.study.group_level import summarise_groups
 from glas3d.study.members import members_of, values_of
+from glas3d.study.points import PointMap
 from glas3d.study.statistics import compare
 from tests.study.made_up import FEW, Study, read
 
@@ -121,8 +123,6 @@ def test_every_file_has_a_sidecar(tmp_path, atlas_path, atlas, grid):
 
 
 def test_a_table_is_ranked_once(three, monkeypatch):
-    from glas3d.study.group import GroupMap
-
     calls = []
     ranked = GroupMap._ranked
     monkeypatch.setattr(GroupMap, "_ranked", lambda self: calls.append(self.group) or ranked(self))
@@ -130,3 +130,20 @@ def test_a_table_is_ranked_once(three, monkeypatch):
     assert sorted(calls) == ["AD", "MCI", "NC"]
     result.tables["AD"]["score"] = 0.0  # the caller's own
     assert read(result.place, "group-AD_seg-few_regions.tsv")["score"].max() == 1
+
+
+@pytest.mark.parametrize("grid", [False, True], ids=["atlas", "grid"])
+def test_a_table_is_of_those_who_are_there(tmp_path, atlas_path, atlas, grid):
+    """One asked for in between does not stay."""
+    study = fill(Study(tmp_path / "study", atlas_path, atlas, grid=grid))
+    members = list(members_of(read_records(study.out), THREE, "AD", "NC"))[:2]
+
+    def add(group, one):
+        group.add(list(one.reads()) if grid else next(one.reads()))
+        return group.table()
+
+    one, other = (PointMap("AD") if grid else GroupMap("AD", atlas) for _ in range(2))
+    tables = [add(one, each) for each in members]
+    assert not tables[0].equals(tables[1])
+    other.add(list(members[0].reads()) if grid else next(members[0].reads()))
+    pd.testing.assert_frame_equal(add(other, members[1]), tables[1])

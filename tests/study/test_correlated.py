@@ -121,6 +121,15 @@ def test_regions_and_people_a_table_of_changes_lacks_are_said(sixteen, tmp_path)
     assert sorted(found.index[found["r"].isna()]) == ["Hippocampus_L", "Hippocampus_R", "Precuneus_R"]
 
 
+def test_three_regions_are_too_few_for_a_participant_s_own(sixteen, tmp_path):
+    change = changes(sixteen)[["Putamen_L", "Putamen_R", "Precuneus_L"]]
+    change.reset_index().to_csv(tmp_path / "change.tsv", sep="\t", index=False)
+    with pytest.warns(GlasWarning, match="over the regions of each of (AD|NC): .* needs at least 4, got 3"):
+        result = summarise_groups(sixteen.out, SIXTEEN, **FEW, volume_change=tmp_path / "change.tsv")
+    assert result.tests["volume change in AD"]["r"].notna().sum() == 3
+    assert not list(result.place.glob("*_desc-volumechange_participants.*"))
+
+
 TABLES = {
     "none": (None, "no such file"),
     "participant": ("who\tPutamen_L\n1\t2\n", "need a column participant_id, .* has who, Putamen_L"),
