@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from glas3d.errors import GlasError, GlasWarning
+from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.study.design import Fixed, held_fixed, orthonormal
 from glas3d.study.regions import complete, matrix
 from glas3d.study.resampling import check_counts, interval, p_values, reached, shuffles
@@ -238,8 +238,7 @@ def _partner(against: object, values: np.ndarray | pd.DataFrame, shape: tuple[in
         wrong = ~np.isfinite(numbers)
         if wrong.any():
             who = [str(one) for one in np.asarray(labels)[wrong]]
-            more = f" and {len(who) - 5} more" if len(who) > 5 else ""
-            raise GlasError(f"every participant needs a number of {name}, these have none: {', '.join(who[:5])}{more}")
+            raise GlasError(f"every participant needs a number of {name}, these have none: {listed(who)}")
         if np.ptp(numbers) == 0:
             raise GlasError(f"to correlate with, a column must differ between participants, {name} is {numbers[0]:g}")
         return numbers[:, None]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from glas3d.errors import GlasError, GlasWarning, reason
+from glas3d.errors import GlasError, GlasWarning, listed, reason
 from glas3d.output import bids_label
 from glas3d.study.association import change_correlation, correlate
 from glas3d.study.group_files import GroupFiles
@@ -73,8 +73,7 @@ def _each(
         known = np.asarray(pd.DataFrame(other).notna().any(axis=1))
         if known.any() and not known.all():
             lacking = [one.participant_id for one, has in zip(scores.members, known, strict=True) if not has]
-            more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
-            message = f"without {what}, and left out of its correlation: {', '.join(lacking[:5])}{more}"
+            message = f"without {what}, and left out of its correlation: {listed(lacking)}"
             warnings.warn(message, GlasWarning, stacklevel=3)
         try:
             if not known.any():
@@ -136,8 +135,7 @@ def read_change(path: str | os.PathLike[str], regions: Sequence[str]) -> pd.Data
         wide = "participant_id and a column a region, or participant_id name change"
         raise GlasError(f"changes of volume need {wide}, {path} has no region such as {regions[0]}")
     if strange:
-        more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
-        message = f"{path} holds what is no region, and is not looked at: {', '.join(strange[:5])}{more}"
+        message = f"{path} holds what is no region, and is not looked at: {listed(strange)}"
         warnings.warn(message, GlasWarning, stacklevel=3)
     found = table.reindex(columns=list(regions))
     numbers: pd.DataFrame = found.apply(pd.to_numeric, errors="coerce").astype(float)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from glas3d.errors import GlasError, GlasWarning
+from glas3d.errors import GlasError, GlasWarning, listed
 
 _LEAST_ARRANGEMENTS = 20  # with fewer, no p-value can be below 0.05
 
@@ -204,8 +204,7 @@ def strata(truth: Sequence[object], predicted: Sequence[object], case: object) -
 def _names(participants: pd.DataFrame, which: np.ndarray | pd.Series) -> str:
     """Participants by name, for a message."""
     ids = np.asarray(participants.get("participant_id", participants.index))
-    found = [str(one) for one in ids[np.asarray(which)]]
-    return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    return listed(ids[np.asarray(which)])
 
 
 def _need(table: pd.DataFrame, column: str) -> None:

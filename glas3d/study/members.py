@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from glas3d.errors import GlasError, GlasWarning
+from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.explain import ranked
 from glas3d.study.derivatives import FAILED, Record
 from glas3d.study.regions import average_sessions, region_values
@@ -133,8 +133,7 @@ def members_of(records: list[Record], people: pd.DataFrame, case: str, control: 
     absent = sorted({one for (one, _), group in groups.items() if group in (case, control)} - set(of))
     for what, who in ((f"no results, see {FAILED}", absent), ("results but no group", strangers)):
         if who:
-            more = f" and {len(who) - 5} more" if len(who) > 5 else ""
-            message = f"not among the groups, {len(who)} with {what}: {', '.join(who[:5])}{more}"
+            message = f"not among the groups, {len(who)} with {what}: {listed(who)}"
             warnings.warn(message, GlasWarning, stacklevel=3)
     first = next(iter(of.values()))[0][0]
     for name, sessions in sorted(of.items()):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from glas3d.core.saliency import minmax
-from glas3d.errors import GlasError, GlasWarning
+from glas3d.errors import GlasError, GlasWarning, listed
 
 _MEASURES = ["light", "shadow", "drop", "score"]
 
@@ -222,8 +222,7 @@ def complete(data: np.ndarray, names: list[str]) -> np.ndarray:
     some = known.any(axis=0) & ~known.all(axis=0)
     if some.any():
         lacking = [f"{names[i]} ({int((~known[:, i]).sum())} of {len(data)})" for i in np.flatnonzero(some)]
-        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
-        message = f"regions without a value in every participant are left out: {', '.join(lacking[:5])}{more}"
+        message = f"regions without a value in every participant are left out: {listed(lacking)}"
         warnings.warn(message, GlasWarning, stacklevel=3)
     return np.asarray(known.all(axis=0))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from glas3d.errors import GlasError, GlasWarning
+from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.study.derivatives import Record, read_records
 from glas3d.study.described import write_stability
 from glas3d.study.group_files import GroupFiles
@@ -69,8 +69,7 @@ def compare_runs(
     if not shared_by_all:
         raise GlasError(f"runs must share participants to be compared, {', '.join(names)} share none")
     if left_out:
-        more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
-        message = f"not in every run, and left out of how alike they are: {', '.join(left_out[:5])}{more}"
+        message = f"not in every run, and left out of how alike they are: {listed(left_out)}"
         warnings.warn(message, GlasWarning, stacklevel=3)
 
 
