@@ -17,6 +17,9 @@ class Groups:
 
     Parameters
     ----------
+    normalise
+        What is compared and correlated: each participant's scores as shares of their sum, min-max normalised as group
+        maps are, or as they are.
     covariates
         Columns of participants.tsv to hold fixed in comparisons and correlations, such as age sex.
     site
@@ -48,6 +51,7 @@ class Groups:
         Results of the same participants by models trained from another seed: how alike the groups' regions are.
     """
 
+    normalise: Literal["share", "minmax", "none"] = "share"
     covariates: Annotated[tuple[str, ...], SEVERAL] = ()
     site: str | None = None
     n_perm: int = 10_000

@@ -47,13 +47,15 @@ def compare_groups(
         Pairs of groups that are compared.
     """
     case, control = pair
-    table = compare(scores.values, scores.design, case, control, n_boot=settings.n_boot, **settings.test)
+    table = compare(
+        scores.scaled(settings.normalise), scores.design, case, control, n_boot=settings.n_boot, **settings.test
+    )
     table.insert(0, "index", scores.members[0].table.sort_values("index")["index"].to_numpy())
     if n_pairs > 1:
         table.insert(list(table).index("p_fwe") + 1, "p_fwe_pairs", np.minimum(table["p_fwe"] * n_pairs, 1))
     facts = comparison_facts(pair, settings) | {"Resamples": settings.n_boot, "Pairs": n_pairs}
     stem = files.name(case, control)
-    files.table(stem, "statistics", table, f"{case} against {control}, each participant's scores normalised", **facts)
+    files.table(stem, "statistics", table, f"{case} against {control}, region by region", **facts)
     if files.atlas is not None:
         maps = {"t": ("t", "Student's t"), "neglog10p_fwe": ("neglog10pfwe", "-log10 of p corrected for all regions")}
         for column, (statistic, description) in maps.items():
@@ -67,6 +69,7 @@ def comparison_facts(pair: Pair, settings: GroupSettings) -> dict[str, object]:
     return {
         "Case": pair[0],
         "Control": pair[1],
+        "Normalise": settings.normalise,
         "Covariates": list(settings.covariates),
         "Site": settings.site,
         "Exchangeable": "everyone" if settings.site is None else f"within {settings.site}",

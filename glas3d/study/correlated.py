@@ -190,7 +190,7 @@ def _correlate(
     """One group's correlation with one thing, written."""
     varied = [name for name in settings.covariates if name not in scores.design or scores.design[name].nunique() > 1]
     table = correlate(
-        scores.values,
+        scores.scaled(settings.normalise),
         other,
         participants=scores.design,
         method=settings.correlation,
@@ -203,13 +203,14 @@ def _correlate(
         "N": len(scores),
         "With": what,
         "Method": settings.correlation,
+        "Normalise": settings.normalise,
         "Covariates": varied,
         "Site": settings.site,
         "Permutations": settings.n_perm,
         "Resamples": settings.n_boot,
         "Seed": settings.seed,
     }
-    said = f"Correlation of the regions' normalised scores with {what} over the participants of {group}"
+    said = f"Correlation of the regions' scores with {what} over the participants of {group}"
     files.table(files.name(group, desc=bids_label(what)), "correlation", table, said, **facts)
     return table
 
@@ -217,9 +218,9 @@ def _correlate(
 def _over_regions(files: GroupFiles, group: str, scores: Scores, change: pd.DataFrame, settings: GroupSettings) -> None:
     """Each participant's correlation of saliency with the change of volume, over the regions."""
     counts = {"n_perm": settings.n_perm, "n_boot": settings.n_boot, "seed": settings.seed}
-    found = change_correlation(scores.values, change, **counts)
+    found = change_correlation(scores.scaled(settings.normalise), change, **counts)
     mean = {"Mean": found.mean, "Low": found.low, "High": found.high, "P": found.p}
-    said = f"Correlation of normalised scores with {VOLUME_CHANGE} over the regions of each participant of {group}"
+    said = f"Correlation of scores with {VOLUME_CHANGE} over the regions of each participant of {group}"
     more = {"Group": group, "Permutations": settings.n_perm, "Resamples": settings.n_boot, "Seed": settings.seed}
     files.table(
         files.name(group, desc=bids_label(VOLUME_CHANGE)), "participants", found.participants, said, **mean, **more

@@ -75,7 +75,7 @@ def summarise_groups(
 
     A participant counts once, by the mean over sessions. Per group: the map and table of `GroupMap`, how participants
     vary, ranks with intervals over participants, sides, density, and stability over the folds' mean maps. Of case and
-    control: `compare` of the scores, each participant's min-max normalised, its t and corrected p painted on the
+    control: `compare` of the scores, each participant's as shares of their sum, its t and corrected p painted on the
     regions, and what was right and wrong (tp, fp, tn, fn). On a grid there are no regions: maps are summed voxel by
     voxel. Every file has a sidecar, and ``provenance.json`` names everything that went in.
 

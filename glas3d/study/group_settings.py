@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from glas3d.errors import GlasError
 from glas3d.output import have_labels
 from glas3d.study.association import Method, check_method
+from glas3d.study.regions import Normalise, normalised
 from glas3d.study.resampling import check_counts
 
 VOLUME_CHANGE = "volume change"
@@ -22,6 +25,9 @@ class GroupSettings:
 
     Parameters
     ----------
+    normalise
+        What is compared and correlated: each participant's scores as shares of their sum, min-max normalised as group
+        maps are, or as they are (see `glas3d.study.regions.normalised`).
     covariates, site, n_perm, n_boot, seed
         See `glas3d.study.statistics.compare`; correlations hold them fixed, too.
     top
@@ -52,6 +58,7 @@ class GroupSettings:
         Counts that say nothing, what needs ``voxelwise`` without it, or columns that file names cannot tell apart.
     """
 
+    normalise: Normalise = "share"
     covariates: Sequence[str] = ()
     site: str | None = None
     n_perm: int = 10_000
@@ -69,6 +76,7 @@ class GroupSettings:
     other_run: Sequence[str | os.PathLike[str]] = ()
 
     def __post_init__(self) -> None:
+        normalised(np.empty(0), self.normalise)
         check_counts(self.n_perm, self.n_boot)
         check_method(self.correlation)
         if not self.voxelwise and (self.tfce or self.voxel_mask is not None):
@@ -83,6 +91,7 @@ class GroupSettings:
     def record(self) -> dict[str, Any]:
         """For the provenance; files and folders by name."""
         return {
+            "Normalise": self.normalise,
             "Covariates": list(self.covariates),
             "Site": self.site,
             "Permutations": self.n_perm,

@@ -14,7 +14,7 @@ import pandas as pd
 from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.explain import ranked
 from glas3d.study.derivatives import FAILED, Record
-from glas3d.study.regions import average_sessions, region_values
+from glas3d.study.regions import Normalise, average_sessions, region_values
 
 
 class Answer(NamedTuple):
@@ -88,7 +88,7 @@ class Scores:
     members
         The participants.
     values
-        Normalised scores, participants by regions.
+        Scores normalised as group maps do, participants by regions.
     design
         Their rows of ``participants.tsv``.
     """
@@ -99,6 +99,10 @@ class Scores:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def scaled(self, normalise: Normalise) -> pd.DataFrame:
+        """Their scores on another scale."""
+        return values_of(self.members, normalise)
 
     def of(self, *groups: str) -> Scores:
         """Those of some groups, in the same order."""
@@ -154,10 +158,10 @@ def members_of(records: list[Record], people: pd.DataFrame, case: str, control: 
         yield Participant(name, belongs.pop(), tuple(one for one, _ in sessions), table)
 
 
-def values_of(members: Sequence[Participant]) -> pd.DataFrame:
-    """Normalised scores, participants by regions."""
+def values_of(members: Sequence[Participant], normalise: Normalise = "minmax") -> pd.DataFrame:
+    """Normalised scores, participants by regions; those of group maps unless another scale is wanted."""
     tables = [one.table.sort_values("index").assign(participant_id=one.participant_id) for one in members]
-    return region_values(pd.concat(tables, ignore_index=True), normalise=True)
+    return region_values(pd.concat(tables, ignore_index=True), normalise=normalise)
 
 
 def design_of(members: Sequence[Participant], people: pd.DataFrame) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,37 @@ from glas3d.core.saliency import minmax
 from glas3d.errors import GlasError, GlasWarning, listed
 
 _MEASURES = ["light", "shadow", "drop", "score"]
+
+Normalise = Literal["share", "minmax", "none"]
+
+
+def normalised(values: np.ndarray, how: Normalise) -> np.ndarray:
+    """One participant's values brought to a scale that participants share; NaN stays.
+
+    Parameters
+    ----------
+    how
+        ``"share"``: of the sum of their sizes, so that what is compared is how much of the evidence lies in a place.
+        ``"minmax"``: to [0, 1], as group maps do; the highest is 1 in everyone, and all others are measured by it.
+        ``"none"``: as they are, how much evidence there is among it.
+
+    Examples
+    --------
+    >>> normalised(np.array([1.0, 2.0, 5.0]), "share").tolist()
+    [0.125, 0.25, 0.625]
+    >>> normalised(np.array([1.0, 2.0, 5.0]), "minmax").tolist()
+    [0.0, 0.25, 1.0]
+    """
+    if how not in get_args(Normalise):
+        raise GlasError(f"normalise must be one of {', '.join(get_args(Normalise))}, got {how!r}")
+    found = np.array(values, dtype=float)
+    known = np.isfinite(found)
+    if how == "minmax" and known.any():
+        found[known] = minmax(found[known])
+    if how == "share":
+        total = np.abs(found[known]).sum()
+        found[known] = found[known] / total if total > 0 else 0.0
+    return found
 
 
 def average_sessions(table: pd.DataFrame) -> pd.DataFrame:
@@ -53,7 +85,7 @@ def average_sessions(table: pd.DataFrame) -> pd.DataFrame:
     return found[[*kept, "n_sessions"]]
 
 
-def region_values(table: pd.DataFrame, column: str = "score", *, normalise: bool = False) -> pd.DataFrame:
+def region_values(table: pd.DataFrame, column: str = "score", *, normalise: Normalise = "none") -> pd.DataFrame:
     """Participants by regions, the shape statistics take.
 
     Parameters
@@ -63,8 +95,7 @@ def region_values(table: pd.DataFrame, column: str = "score", *, normalise: bool
     column
         Which value.
     normalise
-        Min-max over each participant's regions, as group maps do: what is compared is then where saliency
-        lies, not how much there is.
+        Each participant's, see `normalised`.
 
     Returns
     -------
@@ -89,10 +120,8 @@ def region_values(table: pd.DataFrame, column: str = "score", *, normalise: bool
         who = rows.index[rows != len(names)][0]
         raise GlasError(f"participants must have the same regions, {who} has {rows[who]} of {len(names)}")
     values = wide.to_numpy(dtype=float, copy=True)
-    for row in values if normalise else ():
-        known = np.isfinite(row)
-        if known.any():
-            row[known] = minmax(row[known])
+    for row in values:
+        row[:] = normalised(row, normalise)
     return pd.DataFrame(values, index=wide.index, columns=pd.Index(names.to_numpy(), name="name"))
 
 

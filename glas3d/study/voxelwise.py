@@ -10,7 +10,6 @@ import nibabel as nib
 import numpy as np
 import psutil
 
-from glas3d.core.saliency import minmax
 from glas3d.errors import GlasError
 from glas3d.imaging.mask import mask_on
 from glas3d.imaging.registration import template_brain
@@ -19,6 +18,7 @@ from glas3d.study.compared import Pair, comparison_facts
 from glas3d.study.group_files import GroupFiles, volume_img
 from glas3d.study.group_settings import GroupSettings
 from glas3d.study.members import Participant, Scores
+from glas3d.study.regions import Normalise, normalised
 from glas3d.study.statistics import compare
 
 # Matrices of participants by voxels that stand side by side at the worst moment of a comparison, those of
@@ -53,8 +53,8 @@ def compare_voxels(
 ) -> VoxelResult:
     """Compare two groups voxel by voxel and write maps of t and -log10 corrected p, and those of TFCE.
 
-    Each participant's map is the mean over sessions, min-max normalised: with an atlas the regions' normalised scores
-    painted, on a grid the whole map, before it is masked.
+    Each participant's map is the mean over sessions, normalised as is asked: with an atlas the regions' normalised
+    scores painted, on a grid the whole map, before it is masked.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def compare_voxels(
     masker = NiftiMasker(nib.Nifti1Image(inside.astype(np.uint8), grid.affine)).fit() if settings.tfce else None
     try:
         table = compare(
-            _matrix(scores, labels, inside),
+            _matrix(scores, labels, inside, settings.normalise),
             scores.design,
             case,
             control,
@@ -101,8 +101,7 @@ def compare_voxels(
     facts = comparison_facts(pair, settings) | {
         "Mask": said,
         "Voxels": int(np.isfinite(p).sum()),
-        "Normalisation": "each participant's mean over sessions, min-max over "
-        + ("the map" if labels is None else "the regions"),
+        "NormalisedOver": "the map" if labels is None else "the regions",
     }
     stem = files.name(case, control, desc="voxels")
     for column, (statistic, description) in maps.items():
@@ -176,14 +175,14 @@ def _inside(labels: np.ndarray | None, grid: VoxelGrid, mask: object) -> tuple[n
     return chosen & (labels > 0), f"the atlas's regions within {name}"
 
 
-def _matrix(scores: Scores, labels: np.ndarray | None, inside: np.ndarray) -> np.ndarray:
+def _matrix(scores: Scores, labels: np.ndarray | None, inside: np.ndarray, normalise: Normalise) -> np.ndarray:
     """``(participants, voxels)``."""
     if labels is not None:
         index = scores.members[0].table["index"].sort_values().to_numpy()
-        return scores.values.to_numpy()[:, np.searchsorted(index, labels[inside])]
+        return scores.scaled(normalise).to_numpy()[:, np.searchsorted(index, labels[inside])]
     values = np.empty((len(scores), int(inside.sum())))
     for row, one in zip(values, scores.members, strict=True):
-        row[:] = minmax(_mean_map(one))[inside]
+        row[:] = normalised(_mean_map(one), normalise)[inside]
     return values
 
 

@@ -35,7 +35,7 @@ def sixteen(study):
 
 def values(study, group):
     members = [one for one in members_of(read_records(study.out), SIXTEEN, "AD", "NC") if one.group == group]
-    return values_of(members)
+    return values_of(members, "share")
 
 
 def changes(study):

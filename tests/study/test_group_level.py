@@ -40,11 +40,22 @@ def test_maps_and_tables_of_groups(study, people):
         assert (np.asarray(img.dataobj)[labels == 0] == 0).all()
 
 
-def test_the_comparison_is_that_of_normalised_scores(study, people):
+SCALES = {
+    "share": lambda scores: scores / scores.sum(),
+    "minmax": minmax,
+    "none": lambda scores: scores,
+}
+
+
+@pytest.mark.parametrize("normalise", SCALES)
+def test_the_comparison_is_that_of_normalised_scores(study, people, normalise):
     made = filled(study, people)
-    result = summarise_groups(study.out, people, **FEW, covariates=["age"], seed=4)
+    asked = {} if normalise == "share" else {"normalise": normalise}
+    result = summarise_groups(study.out, people, **FEW, covariates=["age"], seed=4, **asked)
     tables = [made[name][0].assign(participant_id=name) for name in people["participant_id"]]
-    values = region_values(pd.concat(tables), normalise=True)
+    values = region_values(pd.concat(tables)).apply(SCALES[normalise], axis=1)
+    sidecar = json.loads((result.place / "group-ADvsNC_seg-few_statistics.json").read_text())
+    assert sidecar["Normalise"] == normalise
     expected = compare(values, people, "AD", "NC", covariates=["age"], n_perm=49, n_boot=20, seed=4)
     found = read(result.place, "group-ADvsNC_seg-few_statistics.tsv")
     assert found["index"].tolist() == study.atlas.table["index"].tolist()
@@ -63,7 +74,7 @@ def test_ranks_sides_density_strata_and_stability(study, people):
     made = filled(study, people)
     place = summarise_groups(study.out, people, **FEW, k=3, seed=4).place
     cases = people.loc[people["group"] == "AD", "participant_id"].tolist()
-    values = region_values(pd.concat([made[name][0].assign(participant_id=name) for name in cases]), normalise=True)
+    values = region_values(pd.concat([made[name][0].assign(participant_id=name) for name in cases]), normalise="minmax")
     ranks = read(place, "group-AD_seg-few_desc-ranks_regions.tsv")
     pd.testing.assert_frame_equal(ranks, bootstrap_ranks(values, 20, 4), check_dtype=False)
     sides = read(place, "group-AD_seg-few_desc-laterality_regions.tsv")
@@ -120,7 +131,7 @@ def test_sessions_have_groups_and_covariates_of_their_own(study, people):
     place = summarise_groups(study.out, both, **FEW, covariates=["age"]).place
     values = region_values(
         pd.concat([one.table().assign(participant_id=one.participant_id) for one in read_records(study.out)[::2]]),
-        normalise=True,
+        normalise="share",
     )
     expected = compare(
         values, people.assign(age=people["age"] + 1), "AD", "NC", covariates=["age"], n_perm=49, n_boot=0

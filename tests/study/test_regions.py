@@ -4,7 +4,7 @@ import pytest
 
 from glas3d import GlasError, GlasWarning
 from glas3d.explain import COLUMNS
-from glas3d.study.regions import average_sessions, complete, density, laterality, matrix, region_values
+from glas3d.study.regions import average_sessions, complete, density, laterality, matrix, normalised, region_values
 from tests.study.test_group import INDEX, minmax, person
 
 
@@ -56,9 +56,12 @@ def test_participants_by_regions():
     assert found.columns.tolist() == list("abcde")
     np.testing.assert_array_equal(found.to_numpy().ravel(), table["score"])
     np.testing.assert_array_equal(region_values(table, "drop").to_numpy().ravel(), table["drop"])
-    scaled = region_values(table, normalise=True)
+    scaled = region_values(table, normalise="minmax")
     for who in ("sub-2", "sub-1"):
         np.testing.assert_allclose(scaled.loc[who], minmax(found.loc[who].to_numpy()))
+    shares = region_values(table, normalise="share")
+    np.testing.assert_allclose(shares, found.div(found.sum(axis=1), axis=0))
+    np.testing.assert_allclose(region_values(table.assign(score=table["score"] * 7), normalise="share"), shares)
     shuffled = table.sample(frac=1, random_state=0)
     pd.testing.assert_frame_equal(region_values(shuffled).loc[found.index, found.columns], found)
 
@@ -166,3 +169,11 @@ def test_regions_that_some_lack_are_named():
         known = complete(data, list("abcdefgh"))
     assert not known.any()
     assert complete(np.ones((2, 2)), ["a", "b"]).all()
+
+
+def test_shares_of_signed_and_of_no_evidence():
+    signed = normalised(np.array([3.0, -1.0, np.nan, 0.0]), "share")
+    np.testing.assert_allclose(signed, [0.75, -0.25, np.nan, 0.0])
+    np.testing.assert_array_equal(normalised(np.array([0.0, np.nan]), "share"), [0.0, np.nan])
+    with pytest.raises(GlasError, match="normalise must be one of share, minmax, none, got 'max'"):
+        normalised(np.ones(2), "max")

@@ -19,7 +19,7 @@ from glas3d.study.group_level import summarise_groups
 from glas3d.study.members import members_of, values_of
 from glas3d.study.statistics import compare
 from tests.study.folders import people as everyone
-from tests.study.made_up import AFFINE, FEW, SHAPE, Study, minmax
+from tests.study.made_up import AFFINE, FEW, SHAPE, Study
 from tests.study.studies import data
 
 BLOB = (slice(2, 5), slice(3, 6), slice(2, 6))
@@ -58,6 +58,10 @@ def maps(place, where="desc-gridvoxels"):
     }
 
 
+def share(volume):
+    return volume.astype(float) / volume.sum(dtype=float)
+
+
 def student(y, case, nuisance=()):
     """The textbook's t of ``case``, for columns of ``y``."""
     design = np.column_stack([case, np.ones(len(case)), *nuisance]).astype(float)
@@ -77,7 +81,7 @@ def test_it_is_the_textbooks_t_and_the_largest_of_every_arrangement(grid, tmp_pa
         grid.out, table, **FEW | {"n_perm": 2000}, voxelwise=True, voxel_mask=path, site=site, covariates=[]
     )
     inside = data(path) > 0
-    y = np.stack([minmax(one.astype(float))[inside] for one in made])
+    y = np.stack([share(one)[inside] for one in made])
     where = (table["site"] == "s1").to_numpy()
     nuisance = [where] if site else []
     t = student(y, (table["group"] == "AD").to_numpy(), nuisance)
@@ -105,7 +109,7 @@ def test_covariates_are_held_fixed_and_the_brain_is_the_mask(grid):
     table = fill(grid, made).assign(age=np.random.default_rng(2).normal(size=12))
     place = summarise_groups(grid.out, table, **FEW, voxelwise=True, covariates=["age"]).place
     t = maps(place)["t"]
-    y = np.stack([minmax(one.astype(float)).ravel() for one in made])
+    y = np.stack([share(one).ravel() for one in made])
     expected = student(y, (table["group"] == "AD").to_numpy(), [table["age"]]).reshape(SHAPE)
     inside = t != 0
     np.testing.assert_allclose(t[inside], expected[inside], rtol=1e-5)
@@ -116,7 +120,7 @@ def test_covariates_are_held_fixed_and_the_brain_is_the_mask(grid):
     said = json.loads((place / "group-ADvsNC_desc-gridvoxels_stat-t_statmap.json").read_text())
     assert said["Mask"] == "the template's brain"
     assert said["Voxels"] == inside.sum()
-    assert said["Normalisation"] == "each participant's mean over sessions, min-max over the map"
+    assert (said["Normalise"], said["NormalisedOver"]) == ("share", "the map")
     assert (said["Case"], said["Control"], said["Covariates"], said["Permutations"]) == ("AD", "NC", ["age"], 49)
 
 
@@ -192,7 +196,7 @@ def test_an_atlas_s_voxels_are_its_regions(study, people, tmp_path):
     assert (t[3:] == 0).all()
     said = json.loads((kept.place / "group-ADvsNC_seg-few_desc-voxels_stat-t_statmap.json").read_text())
     assert said["Mask"] == "the atlas's regions within half.nii.gz"
-    assert said["Normalisation"].endswith("min-max over the regions")
+    assert (said["Normalise"], said["NormalisedOver"]) == ("share", "the regions")
 
 
 def test_memory_is_bounded_by_what_is_said():
