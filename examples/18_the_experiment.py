@@ -5,8 +5,8 @@
 # explained the patients, and looked at the regions of the group map. The same on a simulated cohort of that size and shape,
 # where it is known which six regions are ill: train by folds, explain everyone out of fold, compare the groups.
 #
-# Give a path for the page, and a number of participants; 429 takes three quarters of an hour on two cores and wrote
-# `docs/experiment.md`. A third argument `both` trains without light and shadow as augmentation, too.
+# Give a path for the page, and a number of participants; 429 wrote `docs/experiment.md`. Further arguments: `both` trains
+# without light and shadow as augmentation, too; a folder keeps the work, and a run that was stopped goes on in it.
 
 # %%
 import json
@@ -25,13 +25,16 @@ from glas3d.study.simulate import PLANTED
 OUT = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("glas3d-examples/18_the_experiment.md")
 PARTICIPANTS = int(sys.argv[2]) if len(sys.argv) > 2 else 43
 BOTH = "both" in sys.argv[3:]
+KEPT = [one for one in sys.argv[3:] if one != "both"]
 AD = round(PARTICIPANTS * 199 / 429)
 EPOCHS = 30 if PARTICIPANTS > 100 else 6
 PAPER = 85.24  # % of test scans, mean of five folds
 
-place = TemporaryDirectory()
-work = Path(place.name)
-took = {}
+place = None if KEPT else TemporaryDirectory()
+work = Path(KEPT[0]) if place is None else Path(place.name)
+work.mkdir(parents=True, exist_ok=True)
+timed = work / "minutes.json"
+took = json.loads(timed.read_text()) if timed.exists() else {}
 
 
 def glas3d(*arguments):
@@ -40,15 +43,17 @@ def glas3d(*arguments):
     print("$ glas3d", *words, flush=True)
     begun = time.monotonic()
     subprocess.run([sys.executable, "-c", "from glas3d.cli import main; main()", *words], cwd=work, check=True)
-    took[" ".join(["glas3d", *words])] = (time.monotonic() - begun) / 60
+    command = " ".join(["glas3d", *words])
+    took[command] = took.get(command, 0) + (time.monotonic() - begun) / 60
+    timed.write_text(json.dumps(took))
 
 
 # %% [markdown]
 # The data set stands for one's own BIDS folder. Options that all three commands share lie in a file.
 
 # %%
-glas3d("simulate", "data", "--participants", PARTICIPANTS, "--ad", AD, "--seed", 429)
-took.clear()
+if not (work / "data").exists():
+    glas3d("simulate", "data", "--participants", PARTICIPANTS, "--ad", AD, "--seed", 429)
 (work / "study.toml").write_text('case = "AD"\ncontrol = "NC"\nn-workers = 2\n')
 people = pd.read_csv(work / "data" / "participants.tsv", sep="\t")
 print(people["group"].value_counts().to_dict())
@@ -70,7 +75,7 @@ def three(name, *training):
 
 
 runs = {"with light and shadow": three("")}
-times = dict(took)
+times = {command: minutes for command, minutes in took.items() if "simulate" not in command and "plain" not in command}
 if BOTH:
     runs["without"] = three("-plain", "--no-augment")
 
@@ -151,7 +156,7 @@ for name, (models, out) in runs.items():
         + " |",
         "",
         f"The AD group's first eight of {len(ranked)} regions by score, and the comparison with controls (permutations within "
-        "site, age held fixed, corrected over regions):",
+        "site, age held fixed, of shares of evidence, corrected over regions):",
         "",
         "| rank | region | | score | t | p corrected |",
         "|---|---|---|---|---|---|",
@@ -183,4 +188,5 @@ OUT.parent.mkdir(parents=True, exist_ok=True)
 OUT.write_text("\n".join(lines), encoding="utf-8")
 versions = json.loads((runs["with light and shadow"][1] / "group" / "provenance.json").read_text())
 print(f"written: {OUT}, by {versions.get('GeneratedBy', [{}])[0].get('Version', '')}")
-place.cleanup()
+if place is not None:
+    place.cleanup()

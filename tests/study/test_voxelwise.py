@@ -181,7 +181,7 @@ def test_an_atlas_s_voxels_are_its_regions(study, people, tmp_path):
         if (labels == i).any()
     ]
     members = list(members_of(read_records(study.out), people, "AD", "NC"))
-    expected = compare(values_of(members)[there], people, "AD", "NC", n_perm=49, n_boot=0).set_index("name")
+    expected = compare(values_of(members, "share")[there], people, "AD", "NC", n_perm=49, n_boot=0).set_index("name")
     found = maps(result.place, "seg-few_desc-voxels")
     for row in study.atlas.table[study.atlas.table["name"].isin(there)].to_dict("records"):
         for statistic, column in (("t", "t"), ("neglog10pfwe", "neglog10p_fwe")):
