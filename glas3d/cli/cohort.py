@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from glas3d.cli.asking import Asking
 from glas3d.cli.options import FLAG, SEVERAL, class_of
 from glas3d.cli.terminal import print_table, progress, say
 from glas3d.cli.who import Who, from_file
@@ -33,19 +34,11 @@ def explain_everyone(
     models: Path | None = None,
     model: str | None = None,
     who: Annotated[Who, Parameter(name="*")] = Who(),
-    atlas: str | None = None,
-    grid: Annotated[tuple[int, ...], SEVERAL] = (),
+    how: Annotated[Asking, Parameter(name="*")] = Asking(),  # noqa: B008 (frozen)
     target: str | None = None,
-    sigma_light: float | None = None,
-    sigma_shadow: float | None = None,
-    sigma_spatial: float | None = None,
-    unit: Literal["mm", "voxel"] | None = None,
-    kernel: Literal["gaussian", "exponential", "ellipsoid", "segment"] | None = None,
-    fusion: Literal["product", "light", "shadow"] | None = None,
-    background: Literal["auto", "0", "blur"] | None = None,
+    model_covariates: Annotated[tuple[str, ...], SEVERAL] = (),
     everyone: Annotated[bool, FLAG] = False,
     in_sample: Annotated[bool, FLAG] = False,
-    assume_space: Literal["MNI"] | None = None,
     n_workers: int = 1,
     scheduler: str | None = None,
     threads: int | None = None,
@@ -63,6 +56,10 @@ def explain_everyone(
 
     Participants first, then groups. A run that was stopped goes on where it was when it is started again.
 
+    A file that is each participant's own (--mask, --brain-mask, --transform, --inverse, --background) is given by its
+    path from BIDS_DIR on, with {participant_id} (sub-01) and {session_id} (ses-M00) where they belong, and * for what
+    differs otherwise.
+
     Parameters
     ----------
     bids_dir
@@ -76,32 +73,14 @@ def explain_everyone(
         participants from elsewhere by all folds.
     model
         One model for everyone: a shipped name, a bundle, a .pt2 or .onnx file, or package.module:factory.
-    atlas
-        A shipped atlas (default: AAL), or the path of a label image with its .tsv table beside it.
-    grid
-        Look at the centres of K cells an axis (one number, or three) instead of an atlas.
     target
         Class to explain in everyone; default: the case.
-    sigma_light
-        Standard deviation of the light; default: chosen with the models, else 20 mm.
-    sigma_shadow
-        Standard deviation of the shadow; default: chosen with the models, else 30 mm.
-    sigma_spatial
-        Reach of a grid point in the map.
-    unit
-        Of the sigmas given; default: voxel.
-    kernel
-        Shape of the spot; default: chosen with the models, else gaussian.
-    fusion
-        Light times shadow, or one of them alone; default: product.
-    background
-        What replaces tissue; default: the models' reference, else 0.
+    model_covariates
+        Columns of participants.tsv that the models take beside the scan; ranked beside the regions.
     everyone
         Explain participants of other groups, too.
     in_sample
         Explain participants by models that were trained on them, and say so in every output.
-    assume_space
-        The scans are in this space: do not check.
     n_workers
         Processes side by side; 1: this one. With CUDA one a GPU is best.
     scheduler
@@ -130,29 +109,20 @@ def explain_everyone(
     if level == "participant":
         if (models is None) == (model is None):
             raise GlasError(f"participants need --models DIR or --model M, got {'none' if model is None else 'both'}")
-        if atlas is not None and grid:
-            raise GlasError(f"look at an atlas or at a grid, got --atlas {atlas} and --grid")
-        given = {
-            "sigma_light": sigma_light,
-            "sigma_shadow": sigma_shadow,
-            "sigma_spatial": sigma_spatial,
-            "unit": unit,
-            "kernel": kernel,
-            "fusion": fusion,
-            "background": 0.0 if background == "0" else background,
-        }
+        settings = how.settings() | ({"covariates": model_covariates} if model_covariates else {})
         _participants(
-            who.read(bids_dir, covariates),
+            who.read(bids_dir, (*covariates, *model_covariates), native=how.native),
             out,
             models,
             model,
             on_error=who.on_error,
-            search=grid or atlas or "AAL",
+            search=how.where(),
+            atlas_space=how.atlas_space,
             target=None if target is None else class_of(target),
-            settings={name: value for name, value in given.items() if value is not None},
+            settings=settings,
             everyone=everyone,
             in_sample=in_sample,
-            assume_space=assume_space,
+            assume_space=how.assume_space,
             n_workers=n_workers,
             scheduler=scheduler,
             threads=threads,
@@ -162,14 +132,14 @@ def explain_everyone(
         return
     from glas3d.study.group_level import summarise_groups
 
-    people = who.read(bids_dir, (*covariates, *([site] if site else []))).everyone
+    people = who.read(bids_dir, (*covariates, *([site] if site else [])), native=how.native).everyone
     with progress("steps") as tick:
         found = summarise_groups(
             out,
             people,
             case=who.case,
             control=who.control,
-            atlas=atlas,
+            atlas=how.atlas,
             covariates=covariates,
             site=site,
             n_perm=n_perm,

@@ -45,7 +45,7 @@ class Who:
     prefix
         What stands before sub-, such as CAT12's mwp1.
     any_grid
-        Scans need not share one grid.
+        Scans need not share one grid; nor need they with --transform or --register.
     on_error
         What becomes of the others when a participant cannot be used: the work ends, or goes on without.
     """
@@ -65,12 +65,13 @@ class Who:
     any_grid: Annotated[bool, FLAG] = False
     on_error: Literal["fail", "skip"] = "fail"
 
-    def read(self, bids_dir: Path, covariates: tuple[str, ...] = ()) -> Cohort:
-        """Find them."""
+    def read(self, bids_dir: Path, covariates: tuple[str, ...] = (), *, native: bool = False) -> Cohort:
+        """Find them; scans of ``native`` spaces need not share a grid."""
         from glas3d.study.bids import Selection, read_cohort
 
         same = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "any_grid"}
-        return read_cohort(bids_dir, Selection(**same, covariates=covariates, same_grid=not self.any_grid))
+        same_grid = not (self.any_grid or native)
+        return read_cohort(bids_dir, Selection(**same, covariates=covariates, same_grid=same_grid))
 
 
 def from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

@@ -14,6 +14,7 @@ from glas3d.imaging.scan import file_sha256
 NAMING_FILES = ("background", "mask_img", "brain_mask", "transform", "inverse")
 """The settings of `explain_img` that may name files (``inverse``: of `load_transform`)."""
 
+_BACKGROUNDS = ("auto", "blur")
 _PLACES = ("{participant_id}", "{session_id}")
 
 
@@ -52,6 +53,20 @@ def files_of(settings: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256 of every file the settings name, by its path."""
     texts = (text for name in NAMING_FILES for text in _texts(settings.get(name)))
     return {text: file_sha256(Path(text)) for text in texts if Path(text).is_file()}
+
+
+def check_files(settings: Mapping[str, Any]) -> None:
+    """Refuse files that are not there; of patterns, those are told by participant.
+
+    Raises
+    ------
+    GlasError
+        A mask, a transform or a background that is no file.
+    """
+    for name in NAMING_FILES:
+        for text in _texts(settings.get(name)):
+            if not (is_pattern(text) or Path(text).exists() or (name == "background" and text in _BACKGROUNDS)):
+                raise GlasError(f"no such file: {text}, as {name}")
 
 
 def said(settings: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,14 @@ import torch
 
 import glas3d
 from glas3d.core.covariates import Covariates
-from glas3d.core.glas import default_batch_size
+from glas3d.core.explanation import Settings
+from glas3d.core.glas import GLAS, default_batch_size
+from glas3d.core.rglas import RGLAS
+from glas3d.core.scale import ladder
 from glas3d.core.search import Grid
 from glas3d.errors import GlasError
+from glas3d.explain import explain_img
+from glas3d.explain.answers import Way
 from glas3d.explain.inputs import TEMPLATE_MM
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.coordinates import Coordinates
@@ -28,10 +34,12 @@ from glas3d.predict.bundle import load_model
 from glas3d.predict.predictor import Predictor
 from glas3d.study.derivatives import read_study
 from glas3d.study.manifest import PLACE, Manifest
-from glas3d.study.own_files import files_of, plain, said
+from glas3d.study.own_files import check_files, files_of, plain, said
 
 Where = str | tuple[int, ...]
 
+_OF_GLAS = tuple(field.name for field in fields(Settings))
+_SETTINGS = {"inverse", *signature(explain_img).parameters, *_OF_GLAS} - {"settings"}
 _OWN = ("img", "predict", "target", "search", "batch_size", "assume_space", "progress")
 
 
@@ -297,9 +305,13 @@ def _settings(given: Mapping[str, Any], predicts: list[Predictor]) -> dict[str, 
     for name in given:
         if name in _OWN:
             raise GlasError(f"a study has {name} for everyone: it is no setting among others")
+        if name not in _SETTINGS:
+            raise GlasError(f"a setting must be one of {', '.join(sorted(_SETTINGS))}, got {name}")
     found = {name: plain(name, value) for name, value in given.items() if value is not None}
+    check_files(found)
     if "inverse" in found and "transform" not in found:
         raise GlasError("inverse is the way home of a transform: give that too")
+    _check_ways(found, predicts)
     if "covariate_reference" in found and "covariates" not in found:
         raise GlasError("covariate_reference replaces covariates: give these too")
     for predict in predicts:
@@ -311,6 +323,26 @@ def _settings(given: Mapping[str, Any], predicts: list[Predictor]) -> dict[str, 
                 f"the model {predict.info.name} takes the covariates {', '.join(names)}: name their columns"
             )
     return found
+
+
+def _check_ways(settings: Mapping[str, Any], predicts: list[Predictor]) -> None:
+    """Refuse what every participant would be refused for."""
+    several = isinstance(settings.get("background"), list)
+    recursive, scales, versus = settings.get("recursive", False), settings.get("scales"), settings.get("versus")
+    way = Way(versus, recursive, scales, settings.get("channels", "together"), several)
+    way.check("a scan", single=True)
+    if "transform" in settings and "register" in settings:
+        raise GlasError("a scan comes to the template by a transform given or one found, got transform and register")
+    if "covariates" in settings and way.asked:
+        raise GlasError(f"covariates are ranked by a plain question, got {way.asked[0]} too")
+    glas = GLAS(predicts[0], **{name: settings[name] for name in _OF_GLAS if name in settings})
+    if recursive is not False:
+        RGLAS(glas, **({} if recursive is True else recursive))
+    if scales is not None:
+        ladder(glas, scales)
+    if versus is not None:
+        for predict in predicts:
+            _check_target(versus, predict)
 
 
 def _device(name: str) -> str:
