@@ -316,6 +316,8 @@ def _settings(given: Mapping[str, Any], predicts: list[Predictor]) -> dict[str, 
         raise GlasError("covariate_reference replaces covariates: give these too")
     for predict in predicts:
         names, columns = predict.covariates, found.get("covariates")
+        if columns is not None and names is None:
+            raise GlasError(f"the model {predict.info.name} states no covariates, got {', '.join(columns)}")
         if columns is not None:
             Covariates.of(dict.fromkeys(columns, 0.0), found.get("covariate_reference", {}), names)
         elif names is not None:
