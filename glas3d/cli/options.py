@@ -15,16 +15,20 @@ def class_of(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
-def named(pairs: tuple[str, ...], option: str) -> dict[str, float] | None:
-    """Of ``name=value`` texts; None for none."""
-    found: dict[str, float] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        value = number(text)
-        if not (name and equals) or isinstance(value, str) or name in found:
-            raise GlasError(f"{option} takes name=number, each name once, got {pair!r}")
+def pairs(texts: tuple[str, ...], option: str, what: str = "value") -> dict[str, str]:
+    """Of ``name=value`` texts, each name once."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals) or name in found or (what == "number" and isinstance(number(value), str)):
+            raise GlasError(f"{option} takes name={what}, each name once, got {text!r}")
         found[name] = value
-    return found or None
+    return found
+
+
+def named(texts: tuple[str, ...], option: str) -> dict[str, float] | None:
+    """Of ``name=number`` texts; None for none."""
+    return {name: float(value) for name, value in pairs(texts, option, "number").items()} or None
 
 
 def number(text: str) -> float | str:
