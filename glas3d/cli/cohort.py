@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,9 +13,9 @@ from cyclopts import App, Parameter
 
 from glas3d.cli.asking import Asking
 from glas3d.cli.options import FLAG, SEVERAL, class_of
-from glas3d.cli.terminal import print_table, progress, say
+from glas3d.cli.terminal import cost, duration, print_table, progress, say
 from glas3d.cli.who import Who, from_file
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, GlasWarning
 
 if TYPE_CHECKING:
     from glas3d.study.cohort import Cohort
@@ -44,6 +48,7 @@ def explain_everyone(
     threads: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
+    dry_run: Annotated[bool, FLAG] = False,
     covariates: Annotated[tuple[str, ...], SEVERAL] = (),
     site: str | None = None,
     n_perm: int = 10_000,
@@ -91,6 +96,8 @@ def explain_everyone(
         Inputs a forward; default: by the scans' size, or what an earlier run took.
     device
         auto: CUDA where there is one, or what an earlier run took.
+    dry_run
+        Say who would be explained and what it would take, from the first forwards, and write nothing.
     covariates
         Columns of participants.tsv to hold fixed in the comparison, such as age sex.
     site
@@ -110,24 +117,32 @@ def explain_everyone(
         if (models is None) == (model is None):
             raise GlasError(f"participants need --models DIR or --model M, got {'none' if model is None else 'both'}")
         settings = how.settings() | ({"covariates": model_covariates} if model_covariates else {})
+        plan = {
+            "search": how.where(),
+            "atlas_space": how.atlas_space,
+            "target": None if target is None else class_of(target),
+            "settings": settings,
+            "everyone": everyone,
+            "in_sample": in_sample,
+            "assume_space": how.assume_space,
+            "threads": threads,
+            "batch_size": batch_size,
+            "device": device,
+        }
+        columns = (*covariates, *model_covariates)
+        if dry_run:
+            read = partial(replace(who, on_error="skip").read, bids_dir, columns, native=how.native)
+            _foresee(read, out, models, model, n_workers, ends=who.on_error == "fail", **plan)
+            return
         _participants(
-            who.read(bids_dir, (*covariates, *model_covariates), native=how.native),
+            who.read(bids_dir, columns, native=how.native),
             out,
             models,
             model,
             on_error=who.on_error,
-            search=how.where(),
-            atlas_space=how.atlas_space,
-            target=None if target is None else class_of(target),
-            settings=settings,
-            everyone=everyone,
-            in_sample=in_sample,
-            assume_space=how.assume_space,
             n_workers=n_workers,
             scheduler=scheduler,
-            threads=threads,
-            batch_size=batch_size,
-            device=device,
+            **plan,
         )
         return
     from glas3d.study.group_level import summarise_groups
@@ -158,6 +173,42 @@ def explain_everyone(
             f"the smallest p is {best['p_fwe']:.3g}, of {best['name']}"
         )
     say(f"Written to {found.place}: {', '.join(f'{name} {n}' for name, n in found.groups.items())} participants")
+
+
+def _foresee(
+    read: Callable[[], Cohort],
+    out: Path,
+    models: Path | None,
+    model: str | None,
+    n_workers: int,
+    *,
+    ends: bool,
+    **options: Any,
+) -> None:
+    """What the participant level would do, told to the user."""
+    from glas3d.study.forecast import forecast_cohort
+    from glas3d.study.manifest import Manifest
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GlasWarning)  # who is left out is told below
+        cohort = read()
+    if models is not None:
+        Manifest.load(models)
+    try:
+        found = forecast_cohort(cohort, out, str(models) if models is not None else str(model), **options)
+    except GlasError as error:
+        raise GlasError(_spoken(str(error))) from None
+    groups = ", ".join(f"{name} {n}" for name, n in found.groups.items()) or "none"
+    say(f"Scans to explain: {groups}; finished: {found.finished}; left out: {len(found.failed)}")
+    for one in found.failed:
+        say(_spoken(f"left out: {one.name}: {one.error}"))
+    if found.failed and ends:
+        say("They end the work, unless it is told --on-error skip.")
+    if found.one is not None:
+        say(cost(found.one))
+        side = f" on {n_workers} workers, if each has a core" if n_workers > 1 else ""
+        say(f"All of them: {found.forwards} forwards, {duration(found.seconds / max(1, n_workers))}{side}")
+    say("Nothing was written.")
 
 
 def _participants(cohort: Cohort, out: Path, models: Path | None, model: str | None, **options: Any) -> None:

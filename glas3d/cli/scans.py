@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from glas3d.cli.asking import Asking
-from glas3d.cli.options import SEVERAL, class_of, named
-from glas3d.cli.terminal import print_table, progress, say
+from glas3d.cli.options import FLAG, SEVERAL, class_of, named
+from glas3d.cli.terminal import cost, print_table, progress, say
 from glas3d.errors import GlasError
 
 
@@ -23,6 +24,7 @@ def explain(
     covariate: Annotated[tuple[str, ...], SEVERAL] = (),
     batch_size: int | None = None,
     activation: Literal["softmax", "sigmoid", "none"] | None = None,
+    dry_run: Annotated[bool, FLAG] = False,
 ) -> None:
     """Explain a model's answer to one scan: maps on the scan's grid and a ranked table.
 
@@ -45,8 +47,11 @@ def explain(
         Scans a forward; default: by their size.
     activation
         Makes the model's answers probabilities; for .pt2 and .onnx files, and bundles that state none.
+    dry_run
+        Say what it would take, from the first forwards, and write nothing.
     """
     from glas3d.explain import ScanExplanation, explain_img
+    from glas3d.explain.forecast import forecast
     from glas3d.imaging.atlas import Atlas
     from glas3d.imaging.coordinates import Coordinates
     from glas3d.imaging.transform import load_transform
@@ -63,19 +68,24 @@ def explain(
     if "transform" in settings:
         settings["transform"] = load_transform(settings["transform"], settings.pop("inverse", None))
     predict = load_model(model, activation=activation)
+    ask = partial(
+        explain_img,
+        list(scan) if len(scan) > 1 else scan[0],
+        predict,
+        class_of(target),
+        where,
+        channels=channels,
+        covariates=named(covariate, "--covariate"),
+        batch_size=batch_size,
+        assume_space=how.assume_space,
+        **settings,
+    )
+    if dry_run:
+        say(cost(forecast(lambda tick: ask(progress=tick), settings.get("recursive"))))
+        say("Nothing was written.")
+        return
     with progress("forwards") as tick:
-        result = explain_img(
-            list(scan) if len(scan) > 1 else scan[0],
-            predict,
-            class_of(target),
-            where,
-            channels=channels,
-            covariates=named(covariate, "--covariate"),
-            batch_size=batch_size,
-            assume_space=how.assume_space,
-            progress=tick,
-            **settings,
-        )
+        result = ask(progress=tick)
     assert isinstance(result, ScanExplanation)
     written = result.save(out)
     said, against = (result.provenance.get(key, {}).get("class") for key in ("Target", "Against"))

@@ -87,7 +87,7 @@ class Outcome:
 
 def explain_participant(plan: Plan, one: ToExplain) -> Outcome:
     """Explain one scan and write its folder, unless it is there; whatever goes wrong is in the outcome."""
-    with warnings.catch_warnings(record=True) as caught, _threads(plan.threads):
+    with warnings.catch_warnings(record=True) as caught, limited(plan.threads):
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", GlasWarning)
         warnings.simplefilter("error", SpaceWarning)
@@ -343,8 +343,8 @@ def _model(name: str, sha256: str | None, device: str) -> Predictor:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Of torch and of the libraries below NumPy, whose sums depend on it too."""
+def limited(count: int) -> Iterator[None]:
+    """The threads of torch and of the libraries below NumPy, whose sums depend on them too."""
     from threadpoolctl import threadpool_limits
 
     with torch_threads(count), threadpool_limits(limits=count):

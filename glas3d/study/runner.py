@@ -15,6 +15,7 @@ from glas3d.core.search import Grid
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.study.cohort import Cohort, OnError
 from glas3d.study.derivatives import begin, check_study, participant_folder, write_failed
+from glas3d.study.manifest import Manifest
 from glas3d.study.own_files import own_of
 from glas3d.study.participant_level import Outcome, ToExplain, explain_participant
 from glas3d.study.plan import Plan, bundles_for, device_here, make_plan, manifest_of
@@ -143,13 +144,7 @@ def explain_cohort(
             device=device,
             device_there=lambda: pool.ask(device_here),
         )
-        manifest = manifest_of(plan.models)
-        if manifest is None:
-            warnings.warn(
-                f"nothing says whom the model {models} was trained on: make sure that it was nobody of the cohort",
-                GlasWarning,
-                stacklevel=2,
-            )
+        manifest = whom(plan)
         todo, lacking = with_own(plan, cohort, rows)
         if on_error == "fail":
             _refuse(lacking)
@@ -207,6 +202,17 @@ def with_own(plan: Plan, cohort: Cohort, rows: Sequence[Mapping[str, Any]]) -> t
         else:
             todo.append(ToExplain(name, session, Path(row["path"]).resolve(), own))
     return todo, lacking
+
+
+def whom(plan: Plan) -> Manifest | None:
+    """Whom the models were trained on; a warning where nothing says it."""
+    manifest = manifest_of(plan.models)
+    if manifest is None:
+        message = (
+            f"nothing says whom the model {plan.models} was trained on: make sure that it was nobody of the cohort"
+        )
+        warnings.warn(message, GlasWarning, stacklevel=3)
+    return manifest
 
 
 def _refuse(failed: Sequence[Outcome]) -> None:
