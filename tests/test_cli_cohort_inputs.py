@@ -198,7 +198,7 @@ def test_a_configuration_has_the_same_options(go, source, models, tmp_path):
         (("--recursive", "--versus", "NC"), "asked in one way at a time"),
         (("--versus", "FTD"), "must be one of the model's"),
         (("--brain-mask", "nowhere.nii"), "no such file: nowhere.nii"),
-        (("--brain-mask", "{participant_id}/nowhere.nii"), "sub-01 cannot be explained: the brain_mask of a participant"),
+        (("--brain-mask", "{participant_id}/nowhere.nii"), "sub-01 cannot be explained: the brain_mask of"),
         (("--inverse", "x.nii"), "--inverse is the way home of a --transform"),
         (("--model-covariates", "age"), "states no covariates, got age"),
         (("--model-covariates", "iq"), "participants need a column iq"),
