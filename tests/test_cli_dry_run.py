@@ -10,7 +10,7 @@ import torch
 from glas3d import Grid, Predictor
 from glas3d.errors import GlasWarning
 from glas3d.explain import explain_img
-from glas3d.explain.forecast import forecast
+from glas3d.explain.cost import forecast
 from glas3d.study.derivatives import read_records
 from glas3d.study.forecast import forecast_cohort
 from glas3d.study.runner import explain_cohort

@@ -51,7 +51,7 @@ def explain(
         Say what it would take, from the first forwards, and write nothing.
     """
     from glas3d.explain import ScanExplanation, explain_img
-    from glas3d.explain.forecast import forecast
+    from glas3d.explain.cost import forecast
     from glas3d.imaging.atlas import Atlas
     from glas3d.imaging.coordinates import Coordinates
     from glas3d.imaging.transform import load_transform

@@ -11,7 +11,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     import pandas as pd
 
-    from glas3d.explain.forecast import Forecast
+    from glas3d.explain.cost import Forecast
 
 out = Console()
 err = Console(stderr=True)

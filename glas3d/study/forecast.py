@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from glas3d.errors import GlasError
-from glas3d.explain.forecast import Forecast, forecast
+from glas3d.explain.cost import Forecast, forecast
 from glas3d.study.cohort import Cohort
 from glas3d.study.derivatives import check_study, is_finished, participant_folder, record_name
 from glas3d.study.participant_level import Outcome, Prepared, limited, prepare
