@@ -168,6 +168,8 @@ def main(place: Path) -> None:
         reference=first["reference"],
         preset={"sigma_light": LADDER[chosen][0], "sigma_shadow": LADDER[chosen][1], "unit": "mm"},
         card=card(trained, chosen),
+        authors="the glas3d authors",
+        copyright="BSD-3-Clause",
     )
     print(json.dumps({t["seed"]: t["accuracy"][0] for t in trained}), f"written: {place}")
 

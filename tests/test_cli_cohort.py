@@ -127,7 +127,10 @@ def test_what_failed_is_listed_and_the_status_says_so(explain, source, tmp_path)
     [
         (("OUT", "participant"), "need --models DIR or --model M, got none"),
         (("OUT", "participant", "--models", "MODELS", "--model", "x"), "got both"),
-        (("OUT", "participant", "--models", "MODELS", "--atlas", "AAL", "--grid", 3), "an atlas or at a grid"),
+        (
+            ("OUT", "participant", "--models", "MODELS", "--atlas", "AAL", "--grid", 3),
+            "look at an atlas, a grid, places or supervoxels, got",
+        ),
         (("OUT", "participant", "--models", "BIDS"), "nothing says whom the models"),
         (("OUT", "participant", "--model", "nonsense"), "a model must be a shipped name"),
         (("OUT", "participant", "--models", "MODELS", "--participant-label", "../01"), "letters and digits"),

@@ -193,7 +193,7 @@ def test_a_grid_of_two_axes(explain):
 
 def test_a_grid_and_an_atlas_together(explain):
     said = explain("--atlas", "AAL")
-    assert "look at an atlas, at a grid or at places, got --atlas AAL and --grid 2" in said
+    assert "look at an atlas, a grid, places or supervoxels, got --atlas AAL and --grid 2" in said
 
 
 @pytest.mark.parametrize("below", [False, True])

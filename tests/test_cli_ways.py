@@ -48,6 +48,18 @@ def test_coarse_to_fine(explain, tmp_path):
     assert said.strip() == "error: budget must be a share of the forwards, above 0 and at most 1, got 2.0"
 
 
+def test_supervoxels(explain, tmp_path):
+    pytest.importorskip("skimage")
+    status, said, _ = explain("--supervoxels", 12, look=())
+    assert status == 0, said
+    table = pd.read_csv(tmp_path / "out" / "sub-07_seg-supervoxels_regions.tsv", sep="\t")
+    assert 4 <= len(table) <= 30
+    assert table["name"].str.fullmatch(r"supervoxel-\d{3}").all()
+    status, said, _ = explain("--supervoxels", 12)
+    assert status == 2
+    assert "look at an atlas, a grid, places or supervoxels, got --grid 2 and --supervoxels 12" in said
+
+
 def test_several_backgrounds(explain):
     status, said, names = explain("--background", "0", "blur", "auto")
     assert status == 0, said
@@ -139,7 +151,7 @@ def test_a_recursion_with_a_floor(explain):
         (("--brain-mask", "nowhere.nii"), "nowhere.nii"),
         (("--transform", "nowhere.mat"), "nowhere.mat"),
         (("--inverse", "nowhere.mat"), "--inverse is the way home of a --transform: give that too"),
-        (("--coordinates", "nowhere.tsv"), "look at an atlas, at a grid or at places"),
+        (("--coordinates", "nowhere.tsv"), "look at an atlas, a grid, places or supervoxels"),
         (("--versus", "FTD"), "target must be one of 'NC', 'AD', got 'FTD'"),
         (("--kernel", "segment"), 'kernel="segment" takes its shape from segments'),
         (("--background", "0", "nowhere.nii"), "nowhere.nii"),

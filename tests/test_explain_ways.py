@@ -383,12 +383,12 @@ def test_a_part_of_a_grid_asked_and_the_rest_estimated(scan, sided, tmp_path):
     dense = explain_img(scan, sided, "AD", Grid((8, 9, 7)), **wide)
     asked = r.table["asked"] == 1
     assert 0.15 * len(asked) < asked.sum() < 0.25 * len(asked)
-    assert np.array_equal(r.table["score_sd"] == 0, asked)
+    assert np.array_equal(r.table["score_error"] == 0, asked)
     assert np.corrcoef(r.table["score"], dense.table["score"])[0, 1] > 0.98
     np.testing.assert_allclose(r.table["drop"][asked], dense.table["drop"][asked], atol=1e-5)
     r.save(tmp_path)
     sidecar = json.loads((tmp_path / "scan_desc-gridrefined_stat-saliency_statmap.json").read_text())
-    assert sidecar["Settings"]["coarse_to_fine"]["asked"] == asked.sum()
+    assert sidecar["Settings"]["coarse_to_fine"] == {"budget": 0.25, "tolerance": 0.0}
 
 
 def test_segments_are_not_refined(scan, sided, few):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from glas3d.cli.asking import Asking
 from glas3d.cli.groups import Groups
 from glas3d.cli.options import FLAG, SEVERAL, class_of
-from glas3d.cli.terminal import progress, say
+from glas3d.cli.terminal import cost, duration, progress, say
 from glas3d.cli.who import Who, from_file
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, GlasWarning
 
 if TYPE_CHECKING:
     from glas3d.study.cohort import Cohort
@@ -34,30 +39,27 @@ def explain_everyone(
     models: Path | None = None,
     model: str | None = None,
     who: Annotated[Who, Parameter(name="*")] = Who(),
-    atlas: str | None = None,
-    grid: Annotated[tuple[int, ...], SEVERAL] = (),
+    how: Annotated[Asking, Parameter(name="*")] = Asking(),  # noqa: B008 (frozen)
     target: str | None = None,
-    sigma_light: float | None = None,
-    sigma_shadow: float | None = None,
-    sigma_spatial: float | None = None,
-    unit: Literal["mm", "voxel"] | None = None,
-    kernel: Literal["gaussian", "exponential", "ellipsoid", "segment"] | None = None,
-    fusion: Literal["product", "light", "shadow"] | None = None,
-    background: Literal["auto", "0", "blur"] | None = None,
+    model_covariates: Annotated[tuple[str, ...], SEVERAL] = (),
     everyone: Annotated[bool, FLAG] = False,
     in_sample: Annotated[bool, FLAG] = False,
-    assume_space: Literal["MNI"] | None = None,
     n_workers: int = 1,
     scheduler: str | None = None,
     threads: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
+    dry_run: Annotated[bool, FLAG] = False,
     groups: Annotated[Groups, Parameter(name="*")] = Groups(),
     config: Path | None = None,
 ) -> None:
     """Explain everyone of a study by models that never saw them, then map and compare its groups.
 
     Participants first, then groups. A run that was stopped goes on where it was when it is started again.
+
+    A file that is each participant's own (--mask, --brain-mask, --transform, --inverse, --background) is given by its
+    path from BIDS_DIR on, with {participant_id} (sub-01) and {session_id} (ses-M00) where they belong, and * for what
+    differs otherwise.
 
     Parameters
     ----------
@@ -72,32 +74,14 @@ def explain_everyone(
         participants from elsewhere by all folds.
     model
         One model for everyone: a shipped name, a bundle, a .pt2 or .onnx file, or package.module:factory.
-    atlas
-        A shipped atlas (default: AAL), or the path of a label image with its .tsv table beside it.
-    grid
-        Look at the centres of K cells an axis (one number, or three) instead of an atlas.
     target
         Class to explain in everyone; default: the case.
-    sigma_light
-        Standard deviation of the light; default: chosen with the models, else 20 mm.
-    sigma_shadow
-        Standard deviation of the shadow; default: chosen with the models, else 30 mm.
-    sigma_spatial
-        Reach of a grid point in the map.
-    unit
-        Of the sigmas given; default: voxel.
-    kernel
-        Shape of the spot; default: chosen with the models, else gaussian.
-    fusion
-        Light times shadow, or one of them alone; default: product.
-    background
-        What replaces tissue; default: the models' reference, else 0.
+    model_covariates
+        Columns of participants.tsv that the models take beside the scan; ranked beside the regions.
     everyone
         Explain participants of other groups, too.
     in_sample
         Explain participants by models that were trained on them, and say so in every output.
-    assume_space
-        The scans are in this space: do not check.
     n_workers
         Processes side by side; 1: this one. With CUDA one a GPU is best.
     scheduler
@@ -108,43 +92,80 @@ def explain_everyone(
         Inputs a forward; default: by the scans' size, or what an earlier run took.
     device
         auto: CUDA where there is one, or what an earlier run took.
+    dry_run
+        Say who would be explained and what it would take, from the first forwards, and write nothing.
     config
         TOML file with any of these options; what is given here comes first.
     """
     if level == "participant":
         if (models is None) == (model is None):
             raise GlasError(f"participants need --models DIR or --model M, got {'none' if model is None else 'both'}")
-        if atlas is not None and grid:
-            raise GlasError(f"look at an atlas or at a grid, got --atlas {atlas} and --grid")
-        given = {
-            "sigma_light": sigma_light,
-            "sigma_shadow": sigma_shadow,
-            "sigma_spatial": sigma_spatial,
-            "unit": unit,
-            "kernel": kernel,
-            "fusion": fusion,
-            "background": 0.0 if background == "0" else background,
+        settings = how.settings() | ({"covariates": model_covariates} if model_covariates else {})
+        plan = {
+            "search": how.where(),
+            "atlas_space": how.atlas_space,
+            "target": None if target is None else class_of(target),
+            "settings": settings,
+            "everyone": everyone,
+            "in_sample": in_sample,
+            "assume_space": how.assume_space,
+            "threads": threads,
+            "batch_size": batch_size,
+            "device": device,
         }
+        columns = (*groups.covariates, *model_covariates)
+        if dry_run:
+            read = partial(replace(who, on_error="skip").read, bids_dir, columns, native=how.native)
+            _foresee(read, out, models, model, n_workers, ends=who.on_error == "fail", **plan)
+            return
         _participants(
-            who.read(bids_dir, groups.covariates),
+            who.read(bids_dir, columns, native=how.native),
             out,
             models,
             model,
             on_error=who.on_error,
-            search=grid or atlas or "AAL",
-            target=None if target is None else class_of(target),
-            settings={name: value for name, value in given.items() if value is not None},
-            everyone=everyone,
-            in_sample=in_sample,
-            assume_space=assume_space,
             n_workers=n_workers,
             scheduler=scheduler,
-            threads=threads,
-            batch_size=batch_size,
-            device=device,
+            **plan,
         )
         return
-    groups.summarise(bids_dir, out, who, atlas)
+    groups.summarise(bids_dir, out, who, how.atlas, native=how.native)
+
+
+def _foresee(
+    read: Callable[[], Cohort],
+    out: Path,
+    models: Path | None,
+    model: str | None,
+    n_workers: int,
+    *,
+    ends: bool,
+    **options: Any,
+) -> None:
+    """What the participant level would do, told to the user."""
+    from glas3d.study.forecast import forecast_cohort
+    from glas3d.study.manifest import Manifest
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GlasWarning)  # who is left out is told below
+        cohort = read()
+    if models is not None:
+        Manifest.load(models)
+    try:
+        found = forecast_cohort(cohort, out, str(models) if models is not None else str(model), **options)
+    except GlasError as error:
+        raise GlasError(_spoken(str(error))) from None
+    groups = ", ".join(f"{name} {n}" for name, n in found.groups.items()) or "none"
+    say(f"Scans to explain: {groups}; finished: {found.finished}; left out: {len(found.failed)}")
+    for one in found.failed:
+        say(_spoken(f"left out: {one.name}: {one.error}"))
+    if found.failed and ends:
+        say("They end the work, unless it is told --on-error skip.")
+    if found.one is not None:
+        say(cost(found.one))
+        side = f" on {n_workers} workers, if each has a core" if n_workers > 1 else ""
+        say(f"All of them: {found.forwards} forwards, {duration(found.seconds / max(1, n_workers))}{side}")
+    say("Nothing was written.")
 
 
 def _participants(cohort: Cohort, out: Path, models: Path | None, model: str | None, **options: Any) -> None:

@@ -67,12 +67,12 @@ class Groups:
     volume_change: Path | None = None
     other_run: Annotated[tuple[Path, ...], SEVERAL] = ()
 
-    def summarise(self, bids_dir: Path, out: Path, who: Who, atlas: str | None) -> None:
+    def summarise(self, bids_dir: Path, out: Path, who: Who, atlas: str | None, *, native: bool) -> None:
         """Map and compare the groups of a study, told to the user."""
         from glas3d.study.group_level import summarise_groups
 
         columns = (*self.covariates, *([self.site] if self.site else []), *self.correlate)
-        people = who.read(bids_dir, columns).everyone
+        people = who.read(bids_dir, columns, native=native).everyone
         with progress("steps") as tick:
             found = summarise_groups(
                 out, people, case=who.case, control=who.control, atlas=atlas, tick=tick, **asdict(self)

@@ -11,6 +11,8 @@ from rich.console import Console
 if TYPE_CHECKING:
     import pandas as pd
 
+    from glas3d.explain.cost import Forecast
+
 out = Console()
 err = Console(stderr=True)
 
@@ -48,6 +50,29 @@ def print_table(table: pd.DataFrame, title: str, planted: tuple[str, ...] | None
         cells += [f"{row['light']:.3f}", f"{row['shadow']:.2g}", f"{row['drop']:+.2g}", f"{row['score']:.3g}"]
         shown.add_row(*cells, *([] if planted is None else ["yes" if row["name"] in planted else ""]))
     out.print(shown)
+
+
+def cost(one: Forecast) -> str:
+    """What a scan takes, in words."""
+    memory = "" if one.memory is None else f"; {one.memory / 2**30:.1f} GB of memory at the highest"
+    return (
+        f"A scan: {one.forwards} forwards in batches of {one.batch_size}, {one.seconds:.2g} s each, "
+        f"{duration(one.forwards * one.seconds)}{memory}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """About how long, in the largest unit that fits.
+
+    Examples
+    --------
+    >>> duration(0.2), duration(130), duration(9000), duration(400000)
+    ('about 1 s', 'about 2.2 min', 'about 2.5 h', 'about 4.6 days')
+    """
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"about {seconds / size:.2g} {unit}"
+    return f"about {max(1, round(seconds))} s"
 
 
 @contextmanager

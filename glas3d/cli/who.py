@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, ArgumentCollection
 
-from glas3d.cli.options import FLAG, SEVERAL
+from glas3d.cli.options import FLAG, SEVERAL, pairs
 
 if TYPE_CHECKING:
     from glas3d.study.cohort import Cohort
@@ -33,19 +33,21 @@ class Who:
     suffix
         Of the scans' names.
     space
-        Of the scans' names, such as MNI152NLin2009cAsym.
+        Of the scans' names, such as MNI152NLin2009cAsym; none: files without it, in native space.
     session
         Only these, such as M00.
     desc
         Of the scans' names, such as preproc.
     res
         Of the scans' names.
+    entity
+        Others of the scans' names, such as label=GM run=1.
     extension
         Of the scans' names.
     prefix
         What stands before sub-, such as CAT12's mwp1.
     any_grid
-        Scans need not share one grid.
+        Scans need not share one grid; nor need they with --transform or --register.
     on_error
         What becomes of the others when a participant cannot be used: the work ends, or goes on without.
     """
@@ -60,17 +62,20 @@ class Who:
     session: Annotated[tuple[str, ...], SEVERAL] = ()
     desc: str | None = None
     res: str | None = None
+    entity: Annotated[tuple[str, ...], SEVERAL] = ()
     extension: Annotated[tuple[str, ...], SEVERAL] = (".nii.gz", ".nii")
     prefix: str = ""
     any_grid: Annotated[bool, FLAG] = False
     on_error: Literal["fail", "skip"] = "fail"
 
-    def read(self, bids_dir: Path, covariates: tuple[str, ...] = ()) -> Cohort:
-        """Find them."""
+    def read(self, bids_dir: Path, covariates: tuple[str, ...] = (), *, native: bool = False) -> Cohort:
+        """Find them; scans of ``native`` spaces need not share a grid."""
         from glas3d.study.bids import Selection, read_cohort
 
-        same = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "any_grid"}
-        return read_cohort(bids_dir, Selection(**same, covariates=covariates, same_grid=not self.any_grid))
+        same = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("any_grid", "entity")}
+        entities = pairs(self.entity, "--entity")
+        same_grid = not (self.any_grid or native)
+        return read_cohort(bids_dir, Selection(**same, entities=entities, covariates=covariates, same_grid=same_grid))
 
 
 def from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

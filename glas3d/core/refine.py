@@ -212,7 +212,7 @@ class CoarseToFine:
             settings=part.settings
             | {
                 "forwards": forwards,
-                "coarse_to_fine": {"budget": self.budget, "tolerance": self.tolerance, "asked": len(asked)},
+                "coarse_to_fine": {"budget": self.budget, "tolerance": self.tolerance},
             },
         )
         known = np.zeros(m, dtype=bool)

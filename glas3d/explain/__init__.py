@@ -2,8 +2,8 @@
 
 In the order a scan meets them: `scan` (`explain_img`, the door), `inputs` (scans to channels on one grid, and what a
 spot puts in their place), `where` (to look), `answers` (the ways of asking: plainly, again and again, over scales,
-references or channels), `table` and `result` (maps home, table, files). `image` (`explain_image`) is the door for
-pictures, `image_result` what it gives back.
+references or channels), `table` and `result` (maps home, table, files). `cost` tells beforehand what that takes.
+`image` (`explain_image`) is the door for pictures, `image_result` what it gives back.
 """
 
 from glas3d.explain.home import STATISTICS

@@ -69,16 +69,21 @@ class Question:
         return list(found)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Way:
     """How a question is asked: in one of these ways, or plainly; see `glas3d.explain.explain_img`."""
 
-    versus: Target | None
-    recursive: bool | Mapping[str, Any]
-    scales: Sequence[float] | None
-    refine: float | Mapping[str, Any] | None
-    channels: str
-    several_backgrounds: bool
+    versus: Target | None = None
+    recursive: bool | Mapping[str, Any] = False
+    scales: Sequence[float] | None = None
+    refine: float | Mapping[str, Any] | None = None
+    channels: str = "together"
+    several_backgrounds: bool = False
+
+    @property
+    def refinement(self) -> Mapping[str, Any]:
+        """Settings of `CoarseToFine`."""
+        return self.refine if isinstance(self.refine, Mapping) else {"budget": self.refine}
 
     @property
     def asked(self) -> list[str]:
@@ -132,8 +137,7 @@ class Way:
         if self.scales is not None:
             return over_scales(glas, question, self.scales)
         if self.refine is not None:
-            settings = self.refine if isinstance(self.refine, Mapping) else {"budget": self.refine}
-            return coarse_to_fine(glas, question, settings)
+            return coarse_to_fine(glas, question, self.refinement)
         if self.several_backgrounds:
             return by_reference(glas, question, backgrounds)
         return plainly(glas, question)
@@ -162,7 +166,7 @@ def coarse_to_fine(glas: GLAS, question: Question, settings: Mapping[str, Any]) 
     found = CoarseToFine(glas, **settings).explain(
         question.volume, question.targets[0], question.search, question.spacing, mask=question.mask
     )
-    columns = {"asked": found.asked.astype(np.int8), "score_sd": found.deviation}
+    columns = {"asked": found.asked.astype(np.int8), "score_error": found.deviation}
     return [Answer(found.explanation, "refined", columns=columns)]
 
 

@@ -115,7 +115,14 @@ def explain_image(
     """
     info = info_of(predict)
     targets, single = targets_of(target)
-    way = Way(versus, recursive, scales, refine, channels, isinstance(background, Mapping))
+    way = Way(
+        versus=versus,
+        recursive=recursive,
+        scales=scales,
+        refine=refine,
+        channels=channels,
+        several_backgrounds=isinstance(background, Mapping),
+    )
     way.check("a picture", single=single)
     picture = _read(image, colour, info)
     asked = picture.shape if size is None else _size(size)

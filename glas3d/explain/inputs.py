@@ -22,7 +22,7 @@ from glas3d.output import have_labels
 from glas3d.predict.predictor import ModelInfo, Predictor
 
 _BLUR_MM = 10.0
-_TEMPLATE_MM = 2.0  # of the grid a model without one is asked on, when scans are brought to the template
+TEMPLATE_MM = 2.0  # of the grid a model without one is asked on, when scans are brought to the template
 
 Images = ImageLike | Sequence[ImageLike] | Mapping[str, ImageLike]
 
@@ -105,7 +105,7 @@ class Inputs:
             transform, grid = None, info.grid or grid_of(scans[0])
             data = np.stack([resample_scan(scan, grid) for scan in shown])
         else:
-            transform, grid = bring(scans[0]), info.grid or mni_grid(_TEMPLATE_MM)
+            transform, grid = bring(scans[0]), info.grid or mni_grid(TEMPLATE_MM)
             if strip and given is None:
                 mask = template_brain_home(scans[0], transform)
                 shown = tuple(without_skull(scan, mask) for scan in scans)

@@ -136,7 +136,14 @@ def explain_img(
     """
     info = info_of(predict)
     targets, single = targets_of(target)
-    way = Way(versus, recursive, scales, refine, channels, isinstance(background, list | tuple | Mapping))
+    way = Way(
+        versus=versus,
+        recursive=recursive,
+        scales=scales,
+        refine=refine,
+        channels=channels,
+        several_backgrounds=isinstance(background, list | tuple | Mapping),
+    )
     way.check("a scan", single=single)
     _check_covariates(covariates, covariate_reference, way)
     looked_for, bring = parse(search), _way_to_template(transform, register)

@@ -79,7 +79,7 @@ class Atlas:
 
     @classmethod
     def named(cls, name: str, *, space: str | None = None) -> Atlas:
-        """A shipped atlas, or that of a label image with its ``.tsv`` table beside it, by its path.
+        """A shipped atlas, or that of a label image or of 4D probabilities with its ``.tsv`` beside it, by its path.
 
         Parameters
         ----------
@@ -95,6 +95,8 @@ class Atlas:
         if name in cls.names() or not path.exists():
             return cls.load(name)
         table = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")
+        if _volumes(path) > 1:
+            return cls.from_probabilistic(path, table, space=space)
         return cls.from_files(path, table, space=space)
 
     @staticmethod
@@ -347,6 +349,15 @@ def _labels(scan: Scan) -> np.ndarray:
     if not labels.any():
         raise GlasError(f"an atlas must hold labels above 0, {scan.name} holds none")
     return labels
+
+
+def _volumes(path: Path) -> int:
+    """How many volumes an image has; 1 where it is none, which `load_scan` says in its words."""
+    try:
+        image: Any = nib.load(path)
+    except Exception:  # nibabel has many of its own
+        return 1
+    return int(np.prod(image.shape[3:]))
 
 
 def _whole(values: np.ndarray) -> bool:

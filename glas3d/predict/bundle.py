@@ -232,6 +232,8 @@ def write_bundle(
     reference: np.ndarray,
     preset: Mapping[str, Any],
     card: str,
+    authors: str = "not stated",
+    copyright: str = "not stated",
 ) -> None:
     """Write a network trained on scans of one channel as a MONAI bundle (see `load_model`).
 
@@ -245,6 +247,8 @@ def write_bundle(
         ``(1, *spatial)`` control mean on the scale of scaled scans.
     card
         The model card, Markdown.
+    authors, copyright
+        Whose model it is, and on what terms; MONAI asks for both.
     """
     for part in ("configs", "models", "docs"):
         (place / part).mkdir(parents=True, exist_ok=True)
@@ -253,8 +257,8 @@ def write_bundle(
         "name": name,
         "task": "Classification of T1w brain scans",
         "description": description,
-        "authors": "the glas3d authors",
-        "copyright": "BSD-3-Clause",
+        "authors": authors,
+        "copyright": copyright,
         "network_data_format": {
             "inputs": {
                 "image": {

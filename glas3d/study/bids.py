@@ -16,6 +16,7 @@ from glas3d.imaging.space import VoxelGrid
 from glas3d.study.cohort import Cohort, OnError, count, frame, settled
 from glas3d.study.roster import read_participants
 
+_WITHOUT = "none"
 _LABEL = re.compile(r"[0-9A-Za-z]+")
 
 
@@ -28,7 +29,8 @@ class Selection:
     Parameters
     ----------
     suffix, space, desc, res
-        Of the file's name; None: any.
+        Of the file's name; None: any; ``"none"``: files whose name has no space, desc or res, such as fMRIPrep's in
+        native space.
     session
         One or several; none: all there are.
     extension
@@ -36,11 +38,11 @@ class Selection:
     prefix
         What stands before ``sub-``, such as CAT12's ``mwp1``.
     entities
-        Others, such as ``{"label": "GM"}``.
+        Others, such as ``{"label": "GM"}`` or ``{"run": "1"}``.
     participant_label
         Only these participants; none: everyone.
     participants_tsv
-        Table of the participants, ``participant_id`` and, where the group depends on it, ``session_id``;
+        Table of the participants (see `read_participants`);
         None: ``participants.tsv`` of the folder, or of the data set whose ``derivatives/`` it lies in.
     group_column
         The column that says whom a participant belongs to.
@@ -136,9 +138,8 @@ def read_cohort(bids_dir: Path, selection: Selection | None = None) -> Cohort:
         people, scans = (one[one["participant_id"].isin(asked)] for one in (people, scans))
         problems = [one for one in problems if one["participant_id"] in asked]
 
-    keys = ["participant_id", *(["session"] if "session" in people else [])]
     problems += _missing(people, scans, problems, selection)
-    joined = scans.merge(people, on=keys, how="left", indicator="known")
+    joined = _joined(scans, people.drop(columns="described"))
     joined = joined.sort_values(["participant_id", "session", "path"])
     problems += _ungrouped(joined)
     joined = joined[joined["group"].notna()].drop(columns="known")
@@ -182,7 +183,7 @@ def _scans(root: Path, selection: Selection) -> tuple[pd.DataFrame, list[dict[st
         session = names.get("ses", "")
         if selection.suffix not in (None, file.suffix) or (selection.session and session not in selection.session):
             continue
-        if any(names.get(name) != value for name, value in selection.wanted.items()):
+        if any(not _is(names.get(name, _WITHOUT), value) for name, value in selection.wanted.items()):
             continue
         path = Path(file.get_absolute_path())
         row = {"participant_id": f"sub-{names[key]}", "session": session and f"ses-{session}", "path": path}
@@ -199,6 +200,22 @@ def _scans(root: Path, selection: Selection) -> tuple[pd.DataFrame, list[dict[st
     return pd.DataFrame(rows, columns=["participant_id", "session", "path"]), problems
 
 
+def _is(label: str, wanted: str) -> bool:
+    """Whether it is the label wanted; an index such as that of a run is a number, ``02`` as ``2``."""
+    return label == wanted or (label.isdecimal() and wanted.isdecimal() and int(label) == int(wanted))
+
+
+def _joined(scans: pd.DataFrame, people: pd.DataFrame) -> pd.DataFrame:
+    """Each scan with its session's row, or its participant's; ``known`` says whether there is one."""
+    of_all = people["session"] == ""
+    whole = scans["participant_id"].isin(people.loc[of_all, "participant_id"])
+    parts = [
+        scans[whole].merge(people[of_all].drop(columns="session"), on="participant_id", how="left", indicator="known"),
+        scans[~whole].merge(people[~of_all], on=["participant_id", "session"], how="left", indicator="known"),
+    ]
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+
+
 def _missing(
     people: pd.DataFrame, scans: pd.DataFrame, problems: list[dict[str, Any]], selection: Selection
 ) -> list[dict[str, Any]]:
@@ -210,8 +227,9 @@ def _missing(
     found: list[dict[str, Any]] = []
     for row in people[people["group"].notna()].to_dict("records"):
         name = row["participant_id"]
-        if "session" in row:
-            wanted = [row["session"]] if not asked or row["session"] in asked else []
+        if row["session"]:
+            told = row["described"] and not asked and name in anyone
+            wanted = [row["session"]] if not told and (not asked or row["session"] in asked) else []
         else:
             wanted = asked or ([] if name in anyone else [""])
         absent = [one for one in wanted if (name, one) not in there]

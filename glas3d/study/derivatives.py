@@ -39,7 +39,8 @@ class Record:
     folder
         Where the files are.
     content
-        ``Key Input Probability InSample Folds Method Files`` (see `write_participant`).
+        ``Key Input Probability InSample Folds Method Files`` (see `write_participant`); ``Map`` where the map that
+        groups share a grid in is not the scan's own, which is in its native space.
     """
 
     participant_id: str
@@ -53,22 +54,23 @@ class Record:
         return f"{self.participant_id} {self.session}".strip()
 
     def table(self) -> pd.DataFrame:
-        """The ranked table, without those it was fused from.
+        """The ranked table of regions or points, without those it was fused from, and without covariates.
 
         Raises
         ------
         GlasError
             It is not there, or not what was written.
         """
-        path = self._own("_regions.tsv")
-        return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False)
+        path = self._whole(f"{self.content['Stem']}_regions.tsv")
+        table = pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False)
+        return table[table["index"].notna()].astype({"index": "int64"}).reset_index(drop=True)
 
     def map_path(self) -> Path:
-        """The saliency map's path; see `table`."""
-        return self._own("_stat-saliency_statmap.nii.gz")
+        """The path of the saliency map that groups share a grid in; see `table`."""
+        return self._whole(self.content.get("Map", f"{self.content['Stem']}_stat-saliency_statmap.nii.gz"))
 
-    def _own(self, ending: str) -> Path:
-        path = self.folder / f"{self.content['Stem']}{ending}"
+    def _whole(self, name: str) -> Path:
+        path = self.folder / name
         if self.content["Files"].get(path.name) != _digest(path):
             raise GlasError(f"{path} is damaged or not there: explain {self.name} again")
         return path

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +16,32 @@ import numpy as np
 import torch
 
 import glas3d
-from glas3d.core.glas import default_batch_size
+from glas3d.core.covariates import Covariates
+from glas3d.core.explanation import Settings
+from glas3d.core.glas import GLAS, default_batch_size
+from glas3d.core.refine import CoarseToFine
+from glas3d.core.rglas import RGLAS
+from glas3d.core.scale import ladder
 from glas3d.core.search import Grid
 from glas3d.errors import GlasError
+from glas3d.explain import explain_img
+from glas3d.explain.answers import Way
+from glas3d.explain.inputs import TEMPLATE_MM
 from glas3d.imaging.atlas import Atlas
+from glas3d.imaging.coordinates import Coordinates
 from glas3d.imaging.scan import file_sha256
+from glas3d.imaging.space import mni_grid
 from glas3d.predict.bundle import load_model
 from glas3d.predict.predictor import Predictor
 from glas3d.study.derivatives import read_study
 from glas3d.study.manifest import PLACE, Manifest
+from glas3d.study.own_files import check_files, files_of, plain, said
 
 Where = str | tuple[int, ...]
 
-_OWN = ("img", "predict", "target", "search", "batch_size", "assume_space", "progress", "transform", "covariates")
+_OF_GLAS = tuple(field.name for field in fields(Settings))
+_SETTINGS = {"inverse", *signature(explain_img).parameters, *_OF_GLAS} - {"settings"}
+_OWN = ("img", "predict", "target", "search", "batch_size", "assume_space", "progress")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +57,18 @@ class Plan:
     sha256
         Of every model, by what `load_model` is given.
     search
-        An atlas's name or path, or the cells an axis of a grid.
+        An atlas's name or path, the path of a table of places, or the cells an axis of a grid.
     search_sha256
-        Of the atlas.
+        Of the atlas, or of the places.
+    atlas_space
+        The space of an atlas that is a file.
     target
         The class explained in everyone.
     settings
-        Others of `explain_img`.
+        Others of `explain_img`, and ``inverse`` of `load_transform`; what differs by participant as it was given:
+        patterns of files, and ``covariates`` as columns of the participants' table.
     files
-        Hashes of those that are files, such as a background.
+        Hashes of the files they name that are everyone's, such as a background.
     in_sample
         Whether a model explains those it was trained on.
     assume_space
@@ -66,6 +84,7 @@ class Plan:
     sha256: Mapping[str, str | None]
     search: Where
     search_sha256: str
+    atlas_space: str | None
     target: int | str
     settings: Mapping[str, Any]
     files: Mapping[str, str]
@@ -78,7 +97,6 @@ class Plan:
 
     def record(self) -> dict[str, Any]:
         """For ``study.json``; names no place but the atlas's, so that a study run elsewhere says the same."""
-        settings = {name: self._said(name, value) for name, value in self.settings.items()}
         return {
             "BatchSize": self.batch_size,
             "Threads": self.threads,
@@ -86,8 +104,9 @@ class Plan:
             "Models": {Path(name).name: digest for name, digest in self.sha256.items()},
             "Search": self.search if isinstance(self.search, str) else list(self.search),
             "SearchSha256": self.search_sha256,
+            "AtlasSpace": self.atlas_space,
             "Target": self.target,
-            "Settings": settings,
+            "Settings": self.said(),
             "InSample": self.in_sample,
             "AssumeSpace": self.assume_space,
             "Version": self.version,
@@ -102,13 +121,14 @@ class Plan:
             They are not.
         """
         for name, digest in self.files.items():
-            path = Path(self.settings[name])
+            path = Path(name)
             if not path.is_file() or file_sha256(path) != digest:
-                raise GlasError(f"the {name} {path} is not the one this run began with, or not there")
+                raise GlasError(f"the file {path} is not the one this run began with, or not there")
         return dict(self.settings)
 
-    def _said(self, name: str, value: Any) -> Any:
-        return f"{Path(value).name} sha256:{self.files[name]}" if name in self.files else value
+    def said(self) -> dict[str, Any]:
+        """The settings for records: files by name and hash."""
+        return said(self.settings, self.files)
 
 
 def make_plan(
@@ -118,6 +138,7 @@ def make_plan(
     *,
     target: int | str,
     search: str | os.PathLike[str] | Grid | int | tuple[int, ...] = "AAL",
+    atlas_space: str | None = None,
     settings: Mapping[str, Any] | None = None,
     in_sample: bool = False,
     assume_space: str | None = None,
@@ -142,8 +163,8 @@ def make_plan(
     Raises
     ------
     GlasError
-        No such model, atlas or grid, a target the models do not have, or other batches, threads or device than
-        those an earlier run began with.
+        No such model, atlas or grid, a target or covariates the models do not have, or other batches, threads or
+        device than those an earlier run began with.
     """
     for name, value in (("batch_size", batch_size), ("threads", threads)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
@@ -156,10 +177,15 @@ def make_plan(
     for predict in predicts:
         _check_target(target, predict)
     where = _where(search)
-    given = {name: _plain(name, value) for name, value in (settings or {}).items()}
+    looked_at = searched.__wrapped__(where, atlas_space)
+    given = _settings(settings or {}, predicts)
+    if "refine" in given and isinstance(looked_at, Atlas):
+        raise GlasError("a coarse-to-fine search is one of a grid or of points, and this one has segments")
     chosen = _agreed(out, stored, "Device", None if device == "auto" else _device(device))
     chosen = chosen or (device_there or device_here)()
     grid = predicts[0].info.grid
+    if grid is None and ("transform" in given or "register" in given):
+        grid = mni_grid(TEMPLATE_MM)
     first: Any = nib.load(first_scan)
     shape = first.shape[:3] if grid is None else grid.shape
     values = (predicts[0].info.channels or 1) * int(np.prod(shape))
@@ -172,22 +198,29 @@ def make_plan(
             for name, predict in zip(names, predicts, strict=True)
         },
         search=where,
-        search_sha256=searched.__wrapped__(where).sha256 if isinstance(where, str) else "",
+        search_sha256=identity(where, looked_at),
+        atlas_space=atlas_space,
         target=target,
         settings=given,
-        files={name: file_sha256(Path(value)) for name, value in given.items() if _is_file(value)},
+        files=files_of(given),
         in_sample=in_sample,
         assume_space=assume_space,
         batch_size=batch,
         threads=_agreed(out, stored, "Threads", threads) or 1,
         device=chosen,
-        version=version(),
+        version=version("register" in given),
     )
 
 
-def version() -> str:
-    """Of what decides the numbers."""
-    return f"glas3d {glas3d.__version__}, torch {torch.__version__.partition('+')[0]}"
+def version(registers: bool = False) -> str:
+    """Of what decides the numbers, antspyx among it where scans are registered."""
+    found = f"glas3d {glas3d.__version__}, torch {torch.__version__.partition('+')[0]}"
+    if not registers:
+        return found
+    try:
+        return f"{found}, antspyx {importlib.metadata.version('antspyx')}"
+    except importlib.metadata.PackageNotFoundError:
+        raise GlasError('registration needs antspyx: pip install "glas3d[register]"') from None
 
 
 def device_here() -> str:
@@ -210,8 +243,8 @@ def manifest_of(models: str | os.PathLike[str]) -> Manifest | None:
 
 
 @lru_cache(maxsize=4)
-def searched(where: Where) -> Any:
-    """The atlas or grid a plan means.
+def searched(where: Where, space: str | None = None) -> Any:
+    """The atlas, the places or the grid a plan means; ``space`` is that of an atlas that is a file.
 
     Raises
     ------
@@ -220,7 +253,16 @@ def searched(where: Where) -> Any:
     """
     if not isinstance(where, str):
         return Grid(where[0] if len(where) == 1 else where)
-    return Atlas.named(where)
+    if where.endswith(".tsv"):
+        return Coordinates.from_file(where, space="MNI")
+    return Atlas.named(where, space=space)
+
+
+def identity(where: Where, search: Any) -> str:
+    """Hash of what is searched; empty for a grid, which says it all."""
+    if isinstance(search, Coordinates):
+        return file_sha256(Path(str(where)))
+    return str(getattr(search, "sha256", ""))
 
 
 def bundles_for(plan: Plan, manifest: Manifest | None, participant_id: str, sha256: str | None = None) -> list[str]:
@@ -256,27 +298,60 @@ def _where(search: str | os.PathLike[str] | Grid | int | tuple[int, ...]) -> Whe
     return str(Path(text).resolve()) if Path(text).exists() else text
 
 
-def _plain(name: str, value: Any) -> Any:
-    """A setting as every worker and JSON can have it.
+def _settings(given: Mapping[str, Any], predicts: list[Predictor]) -> dict[str, Any]:
+    """Settings as every worker and JSON can have them.
 
     Raises
     ------
     GlasError
-        It is something else, or none of a study's.
+        Some that are none of a study's, or other covariates than the models take.
     """
-    if name in _OWN:
-        raise GlasError(f"a study has {name} for everyone: it is no setting among others")
-    if isinstance(value, str | os.PathLike) and _is_file(value):
-        return str(Path(value).resolve())
-    if isinstance(value, list | tuple):
-        return [_plain(name, one) for one in value]
-    if not isinstance(value, str | int | float | bool | None):
-        raise GlasError(f"settings of a study must be numbers, texts or files, {name} is a {type(value).__name__}")
-    return value
+    for name in given:
+        if name in _OWN:
+            raise GlasError(f"a study has {name} for everyone: it is no setting among others")
+        if name not in _SETTINGS:
+            raise GlasError(f"a setting must be one of {', '.join(sorted(_SETTINGS))}, got {name}")
+    found = {name: plain(name, value) for name, value in given.items() if value is not None}
+    check_files(found)
+    if "inverse" in found and "transform" not in found:
+        raise GlasError("inverse is the way home of a transform: give that too")
+    _check_ways(found, predicts)
+    if "covariate_reference" in found and "covariates" not in found:
+        raise GlasError("covariate_reference replaces covariates: give these too")
+    for predict in predicts:
+        names, columns = predict.covariates, found.get("covariates")
+        if columns is not None and names is None:
+            raise GlasError(f"the model {predict.info.name} states no covariates, got {', '.join(columns)}")
+        if columns is not None:
+            Covariates.of(dict.fromkeys(columns, 0.0), found.get("covariate_reference", {}), names)
+        elif names is not None:
+            raise GlasError(
+                f"the model {predict.info.name} takes the covariates {', '.join(names)}: name their columns"
+            )
+    return found
 
 
-def _is_file(value: Any) -> bool:
-    return isinstance(value, str | os.PathLike) and Path(value).is_file()
+def _check_ways(settings: Mapping[str, Any], predicts: list[Predictor]) -> None:
+    """Refuse what every participant would be refused for."""
+    asked = {
+        name: settings[name] for name in ("versus", "recursive", "scales", "refine", "channels") if name in settings
+    }
+    way = Way(**asked, several_backgrounds=isinstance(settings.get("background"), list))
+    way.check("a scan", single=True)
+    if "transform" in settings and "register" in settings:
+        raise GlasError("a scan comes to the template by a transform given or one found, got transform and register")
+    if "covariates" in settings and way.asked:
+        raise GlasError(f"covariates are ranked by a plain question, got {way.asked[0]} too")
+    glas = GLAS(predicts[0], **{name: settings[name] for name in _OF_GLAS if name in settings})
+    if way.recursive is not False:
+        RGLAS(glas, **({} if way.recursive is True else way.recursive))
+    if way.scales is not None:
+        ladder(glas, way.scales)
+    if way.refine is not None:
+        CoarseToFine(glas, **way.refinement)
+    if way.versus is not None:
+        for predict in predicts:
+            _check_target(way.versus, predict)
 
 
 def _device(name: str) -> str:

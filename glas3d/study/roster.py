@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,11 +12,15 @@ from glas3d.errors import GlasError, reason
 
 PARTICIPANT_ID = re.compile(r"sub-[0-9A-Za-z]+")
 SESSION_ID = re.compile(r"ses-[0-9A-Za-z]+")
-_OWN = ("session", "path", "sha256")
+_MISSING = ("", "n/a", "N/A", "nan", "NaN")
+_OWN = ("session", "path", "sha256", "described")
 
 
 def read_participants(path: Path, group_column: str = "group", covariates: Sequence[str] = ()) -> pd.DataFrame:
     """Read who takes part and in which group.
+
+    What differs by session may be in rows of sessions, or in BIDS's ``sub-01/sub-01_sessions.tsv`` beside the table:
+    the values there come before the participant's own.
 
     Parameters
     ----------
@@ -30,9 +34,10 @@ def read_participants(path: Path, group_column: str = "group", covariates: Seque
 
     Returns
     -------
-    ``participant_id group``, ``session`` where rows are sessions, and the other columns, numbers where all
-    values are. A column whose name is taken (``session``, ``path``, ``sha256``, another ``group``) gets an
-    underscore after it.
+    ``participant_id session group described`` (``session`` is empty where a row is of all sessions; ``described``:
+    the row is of a ``sessions.tsv``, which may tell of sessions without a scan) and the other columns, numbers where
+    all values are. A column whose name is taken (``session``, ``path``, ``sha256``,
+    ``described``, another ``group``) gets an underscore after it.
 
     Raises
     ------
@@ -40,38 +45,23 @@ def read_participants(path: Path, group_column: str = "group", covariates: Seque
         No such file, not a table, a column that is not there, an id that is none, or a participant (a
         session) with two rows.
     """
-    try:
-        table = pd.read_csv(
-            path,
-            sep="\t",
-            dtype=str,
-            encoding="utf-8-sig",
-            keep_default_na=False,
-            na_values=["", "n/a", "N/A", "nan", "NaN"],
-        )
-    except FileNotFoundError:
-        raise GlasError(f"no such file: {path}") from None
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors, as are those of the encoding
-        raise GlasError(f"a table of participants must be tab-separated text, {path} is not: {reason(error)}") from None
-    table.columns = table.columns.str.strip()
-    for column in dict.fromkeys(["participant_id", group_column, *covariates]):
-        if column not in table:
-            raise GlasError(f"participants need a column {column}, {path} has {', '.join(table.columns)}")
-    ids = _prefixed(table["participant_id"], "sub-")
-    if (wrong := ~ids.str.fullmatch(PARTICIPANT_ID)).any():
-        came = table.loc[wrong, "participant_id"].iloc[0]
-        raise GlasError(f"a participant_id must be sub- with letters and digits after it, got {came!r} in {path}")
-    people = pd.DataFrame({"participant_id": ids, "group": table[group_column].str.strip()})
-    keys = ["participant_id"]
+    table = _read(path)
+    _need(table, path, "participant_id")
+    table["participant_id"] = _ids(table, path, "participant_id", "sub-", PARTICIPANT_ID)
+    there: dict[str, Path] = {}
     if "session_id" in table:
-        sessions = _prefixed(table["session_id"], "ses-")
-        if (wrong := ~sessions.str.fullmatch(SESSION_ID)).any():
-            came = table.loc[wrong, "session_id"].iloc[0]
-            raise GlasError(f"a session_id must be ses- with letters and digits after it, got {came!r} in {path}")
-        people["session"] = sessions
-        keys.append("session")
-    if (twice := people.duplicated(keys)).any():
-        named = " ".join(people.loc[twice, keys].iloc[0])
+        table["session_id"] = _ids(table, path, "session_id", "ses-", SESSION_ID)
+    else:
+        beside = {name: path.parent / name / f"{name}_sessions.tsv" for name in table["participant_id"].unique()}
+        there = {name: file for name, file in beside.items() if file.is_file()}
+        table = _with_sessions(table, there)
+    for column in dict.fromkeys([group_column, *covariates]):
+        _need(table, path, column, f" with {len(there)} sessions.tsv" if there else "")
+    people = pd.DataFrame({"participant_id": table["participant_id"], "session": table["session_id"]})
+    people["group"] = table[group_column]
+    people["described"] = table["participant_id"].isin(list(there))
+    if (twice := people.duplicated(["participant_id", "session"])).any():
+        named = " ".join(people.loc[twice, ["participant_id", "session"]].iloc[0]).strip()
         raise GlasError(f"every participant needs one row, {named} has two in {path}")
     for column in table.columns:
         if column in ("participant_id", "session_id", group_column):
@@ -81,9 +71,48 @@ def read_participants(path: Path, group_column: str = "group", covariates: Seque
     return people
 
 
-def _prefixed(labels: pd.Series, prefix: str) -> pd.Series:
-    text = labels.fillna("").str.strip()
-    return text.where(text.str.startswith(prefix), prefix + text)
+def _read(path: Path) -> pd.DataFrame:
+    """A table as text, without blanks around it."""
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, encoding="utf-8-sig", keep_default_na=False)
+    except FileNotFoundError:
+        raise GlasError(f"no such file: {path}") from None
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors, as are those of the encoding
+        raise GlasError(f"a table of participants must be tab-separated text, {path} is not: {reason(error)}") from None
+    if not isinstance(table.index, pd.RangeIndex):  # more cells than names: pandas would take the first for labels
+        raise GlasError(f"a table of participants must be tab-separated text, {path} is not: rows have more cells")
+    table.columns = table.columns.str.strip()
+    table = table.apply(lambda column: column.str.strip())
+    found: pd.DataFrame = table.mask(table.isin(_MISSING))
+    return found
+
+
+def _with_sessions(table: pd.DataFrame, files: Mapping[str, Path]) -> pd.DataFrame:
+    """A row a session of those who have a table of sessions; the others' row is of all sessions."""
+    rows = [table[~table["participant_id"].isin(list(files))].assign(session_id="")]
+    for name, file in files.items():
+        sessions = _read(file)
+        _need(sessions, file, "session_id")
+        sessions["session_id"] = _ids(sessions, file, "session_id", "ses-", SESSION_ID)
+        own = table[table["participant_id"] == name].merge(sessions, how="cross", suffixes=("_of_all", ""))
+        for column in sessions.columns.intersection(table.columns):
+            own[column] = own[column].fillna(own.pop(f"{column}_of_all"))
+        rows.append(own)
+    return pd.concat(rows, ignore_index=True)
+
+
+def _need(table: pd.DataFrame, path: Path, column: str, more: str = "") -> None:
+    if column not in table:
+        raise GlasError(f"participants need a column {column}, {path} has {', '.join(table.columns)}{more}")
+
+
+def _ids(table: pd.DataFrame, path: Path, column: str, prefix: str, pattern: re.Pattern[str]) -> pd.Series:
+    text = table[column].fillna("")
+    found = text.where(text.str.startswith(prefix), prefix + text)
+    if (wrong := ~found.str.fullmatch(pattern)).any():
+        came = table.loc[wrong, column].iloc[0]
+        raise GlasError(f"a {column} must be {prefix} with letters and digits after it, got {came!r} in {path}")
+    return found
 
 
 def _numbers(values: pd.Series) -> pd.Series:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from glas3d.core.search import Grid
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.study.cohort import Cohort, OnError
 from glas3d.study.derivatives import begin, check_study, participant_folder, write_failed
+from glas3d.study.manifest import Manifest
+from glas3d.study.own_files import own_of
 from glas3d.study.participant_level import Outcome, ToExplain, explain_participant
-from glas3d.study.plan import bundles_for, device_here, make_plan, manifest_of
+from glas3d.study.plan import Plan, bundles_for, device_here, make_plan, manifest_of
 from glas3d.study.pool import workers
 
 
@@ -54,6 +56,7 @@ def explain_cohort(
     *,
     target: int | str | None = None,
     search: str | os.PathLike[str] | Grid | int | tuple[int, ...] = "AAL",
+    atlas_space: str | None = None,
     settings: Mapping[str, Any] | None = None,
     everyone: bool = False,
     in_sample: bool = False,
@@ -82,9 +85,15 @@ def explain_cohort(
     target
         Class to explain in everyone; None: the cohort's case.
     search
-        Name of a shipped atlas or path of a label image with its .tsv beside it; a `Grid`.
+        Name of a shipped atlas, or path of a label image or of probabilities with its .tsv beside it; path of a .tsv
+        of places (see `Coordinates`); a `Grid`.
+    atlas_space
+        ``"MNI"``: the space of an atlas that is a file, where scans are brought to the template.
     settings
-        Others of `explain_img` that have one answer, such as ``sigma_light`` and ``unit``.
+        Others of `explain_img`, such as ``sigma_light``, ``recursive`` or ``scales``, and ``inverse`` of
+        `load_transform`. Files (``mask_img``, ``brain_mask``, ``transform``, ``inverse``, ``background``) are the same
+        for everyone, or with ``{participant_id}`` or ``{session_id}`` in their path, which then leads on from the
+        cohort's folder, each participant's own. ``covariates`` names columns of the participants' table.
     everyone
         Whether participants of other groups than the two compared are explained, too.
     in_sample
@@ -118,22 +127,15 @@ def explain_cohort(
         raise GlasError(f'on_error must be "fail" or "skip", got {on_error!r}')
     out = Path(out)
     check_study(out)
-    table = cohort.everyone if everyone else cohort.table
-    todo = [
-        ToExplain(row["participant_id"], row["session"], Path(row["path"]).resolve())
-        for row in table[["participant_id", "session", "path"]].to_dict("records")
-    ]
-    if not todo:
-        raise GlasError(f"a cohort needs scans, {cohort.root} has none of {cohort.case} or {cohort.control}")
-    for one in todo:
-        participant_folder(out, one.participant_id, one.session)  # refuse before anything is written
+    rows = scans_of(cohort, out, everyone)
     with workers(n_workers, scheduler, threads) as pool:
         plan = make_plan(
             out,
             models,
-            todo[0].path,
+            Path(rows[0]["path"]),
             target=cohort.case if target is None else target,
             search=search,
+            atlas_space=atlas_space,
             settings=settings,
             in_sample=in_sample,
             assume_space=assume_space,
@@ -142,42 +144,83 @@ def explain_cohort(
             device=device,
             device_there=lambda: pool.ask(device_here),
         )
-        manifest = manifest_of(plan.models)
-        if manifest is None:
-            warnings.warn(
-                f"nothing says whom the model {models} was trained on: make sure that it was nobody of the cohort",
-                GlasWarning,
-                stacklevel=2,
-            )
+        manifest = whom(plan)
+        todo, lacking = with_own(plan, cohort, rows)
         if on_error == "fail":
+            _refuse(lacking)
             for one in todo:
                 bundles_for(plan, manifest, one.participant_id)
         begin(out, f"GLAS explanations of {cohort.case} and {cohort.control}", plan.record())
         if pool.dashboard is not None:
             announce(pool.dashboard)
         tick(0, len(todo))
-        done: dict[tuple[str, str], Outcome] = {}
+        done = {(one.participant_id, one.session): one for one in lacking}
         for outcome in pool.run(explain_participant, plan, todo, _lost):
             done[outcome.participant_id, outcome.session] = outcome
-            tick(len(done), len(todo))
+            tick(len(done) - len(lacking), len(todo))
             if outcome.status == "failed" and on_error == "fail":
                 break
-    rows = [done[one.participant_id, one.session] for one in todo if (one.participant_id, one.session) in done]
-    rows += _problems(cohort)
+    ended = [done[key] for row in rows if (key := (row["participant_id"], row["session"])) in done]
+    ended += problems_of(cohort)
     for note in dict.fromkeys(note for one in done.values() for note in one.notes):
         warnings.warn(note, GlasWarning, stacklevel=2)
-    outcomes = pd.DataFrame([[r.participant_id, r.session, r.status, r.error] for r in rows])
+    outcomes = pd.DataFrame([[one.participant_id, one.session, one.status, one.error] for one in ended])
     outcomes.columns = pd.Index(["participant_id", "session", "status", "error"])
     result = CohortResult(out, outcomes)
-    write_failed(out, result.failed, {(one.participant_id, one.session) for one in rows})
-    broken = [one for one in done.values() if one.status == "failed"]
-    if on_error == "fail" and broken:
-        first = broken[0]
-        raise GlasError(f'{first.name} cannot be explained: {first.error}; on_error="skip" goes on with the others')
+    write_failed(out, result.failed, {(one.participant_id, one.session) for one in ended})
+    if on_error == "fail":
+        _refuse([one for one in done.values() if one.status == "failed"])
     return result
 
 
-def _problems(cohort: Cohort) -> list[Outcome]:
+def scans_of(cohort: Cohort, out: Path, everyone: bool) -> list[dict[str, Any]]:
+    """Rows of the scans to explain.
+
+    Raises
+    ------
+    GlasError
+        There are none, or ids that lead out of the folder of results.
+    """
+    table = cohort.everyone if everyone else cohort.table
+    rows = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+    if not rows:
+        raise GlasError(f"a cohort needs scans, {cohort.root} has none of {cohort.case} or {cohort.control}")
+    for row in rows:
+        participant_folder(out, row["participant_id"], row["session"])
+    return rows
+
+
+def with_own(plan: Plan, cohort: Cohort, rows: Sequence[Mapping[str, Any]]) -> tuple[list[ToExplain], list[Outcome]]:
+    """The scans with each participant's own settings, and those that lack one."""
+    todo, lacking = [], []
+    for row in rows:
+        name, session = row["participant_id"], row["session"]
+        try:
+            own = own_of(plan.settings, cohort.root, row)
+        except GlasError as problem:
+            lacking.append(Outcome(name, session, "failed", str(problem)))
+        else:
+            todo.append(ToExplain(name, session, Path(row["path"]).resolve(), own))
+    return todo, lacking
+
+
+def whom(plan: Plan) -> Manifest | None:
+    """Whom the models were trained on; a warning where nothing says it."""
+    manifest = manifest_of(plan.models)
+    if manifest is None:
+        message = (
+            f"nothing says whom the model {plan.models} was trained on: make sure that it was nobody of the cohort"
+        )
+        warnings.warn(message, GlasWarning, stacklevel=3)
+    return manifest
+
+
+def _refuse(failed: Sequence[Outcome]) -> None:
+    for one in failed:
+        raise GlasError(f'{one.name} cannot be explained: {one.error}; on_error="skip" goes on with the others')
+
+
+def problems_of(cohort: Cohort) -> list[Outcome]:
     """Scans of the two groups, or of nobody known, that the cohort left out."""
     found = cohort.problems[
         cohort.problems["group"].isin([cohort.case, cohort.control]) | cohort.problems["group"].isna()

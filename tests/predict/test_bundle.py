@@ -106,6 +106,7 @@ def test_the_files_are_monai_s_and_nothing_is_pickled(bundle):
     assert files == configs | volumes | {"models/model.safetensors", "docs/README.md"}
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     assert {"version", "task", "description", "authors", "copyright", DATA} <= set(metadata)
+    assert (metadata["authors"], metadata["copyright"]) == ("not stated", "not stated")  # nobody else's, nor ours
     assert metadata[DATA]["inputs"]["image"]["spatial_shape"] == list(bundles.GRID.shape)
     assert nib.load(bundle / "models" / "mean.nii.gz").header.get_xyzt_units()[0] == "mm"
 

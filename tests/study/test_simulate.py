@@ -73,6 +73,29 @@ def test_groups_alternate_and_only_ad_is_ill():
     assert len({one.severity for one in cohort() if one.group == "AD"}) == 4
 
 
+@pytest.mark.parametrize(
+    ("n", "ad", "expected"),
+    [(7, 2, "AD NC AD NC NC NC NC"), (7, 5, "AD NC AD NC AD AD AD"), (4, 0, "NC NC NC NC"), (3, 3, "AD AD AD"),
+     (5, None, "AD NC AD NC AD")],
+)  # fmt: skip
+def test_groups_of_unequal_size(n, ad, expected):
+    """They alternate while there are some of both."""
+    simulation = replace(COARSE, participants=n, ad=ad)
+    assert [simulation.group(i) for i in range(n)] == expected.split()
+
+
+def test_a_participant_of_the_same_number_and_group_is_the_same():
+    """The others of the seed may be of any groups."""
+    some = {2: 2, 5: 0, 6: 6, 7: 7}  # number, and how many of eight have AD
+    for number, ad in some.items():
+        one = participant(replace(COARSE, ad=ad), number)
+        other = cohort()[number]
+        assert (one.age, one.sex, one.site) == (other.age, other.sex, other.site)
+        same = one.group == other.group
+        assert (row(one) == row(other)) == same
+        assert np.array_equal(one.volume, other.volume) == same
+
+
 def test_the_rows_of_the_participants():
     people = [participant(replace(COARSE, participants=40), i) for i in range(40)]
     assert [one.participant_id for one in people[:2]] == ["0001", "0002"]
@@ -260,6 +283,8 @@ def test_disease_on_one_side_is_on_that_side(monkeypatch):
     [
         ({"participants": 0}, "participants must be at least 1, got 0"),
         ({"participants": -3}, "participants must be at least 1, got -3"),
+        ({"ad": -1}, "ad must be from 0 to the 20 participants, got -1"),
+        ({"ad": 21}, "ad must be from 0 to the 20 participants, got 21"),
         ({"seed": -1}, "seed must be 0 or more, got -1"),
         ({"severity": (0.7, 0.3)}, "severity must be two shares from 0 to 1, the lower first"),
         ({"severity": (-0.1, 0.3)}, "severity must be two shares"),
