@@ -8,6 +8,7 @@ import pickle
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
@@ -21,15 +22,16 @@ from torch import nn
 
 from glas3d.errors import GlasError
 from glas3d.imaging.space import mni_grid
-from glas3d.output import generated_by, write_json, write_table, write_together
+from glas3d.output import generated_by, remove_unfinished, write_json, write_table, write_together
 from glas3d.predict.training import Change, Recipe
 from glas3d.study.cache import StoredScans, store_scans
 from glas3d.study.cohort import Cohort
+from glas3d.study.derivatives import remove_leftovers
 from glas3d.study.folds import Split, split_participants
 from glas3d.study.manifest import FoldManifest, Seen, fold_folders
 from glas3d.study.one_fold import LEARNING, PAPER, PREDICTIONS, FoldTask, blank_sessions, named, resolve, train_fold
 from glas3d.study.performance import measure, summarise
-from glas3d.study.pool import MALLOC
+from glas3d.study.pool import MALLOC, end_with_parent
 
 Factory = Callable[..., nn.Module]
 
@@ -244,6 +246,9 @@ def _unfinished(out: Path, tasks: list[FoldTask], overwrite: bool) -> list[FoldT
             stale.append(place)
     for place in stale:
         shutil.rmtree(place)
+    for task in tasks:
+        remove_leftovers(task.place)
+    remove_unfinished(out)
     return [task for task in tasks if task.place not in done]
 
 
@@ -263,12 +268,19 @@ def _run(tasks: list[FoldTask], n_workers: int, tick: Callable[[int, int], None]
         return
     if not tasks:
         return
-    with _thrifty(), ProcessPoolExecutor(min(n_workers, len(tasks)), mp_context=get_context("spawn")) as pool:
+    workers = ProcessPoolExecutor(
+        min(n_workers, len(tasks)), mp_context=get_context("spawn"), initializer=end_with_parent
+    )
+    with _thrifty(), workers as pool:
         waiting = [pool.submit(train_fold, task) for task in tasks]
         try:
             for done, one in enumerate(as_completed(waiting), 1):
                 one.result()
                 tick(done * total // len(tasks), total)
+        except BrokenProcessPool:
+            raise GlasError(
+                "a process that trained a fold died: too little memory, perhaps; started again, the others are kept"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

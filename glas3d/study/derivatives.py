@@ -17,7 +17,7 @@ import pandas as pd
 
 from glas3d.errors import GlasError
 from glas3d.imaging.scan import file_sha256
-from glas3d.output import generated_by, new_folder, write_json, write_table, write_together
+from glas3d.output import generated_by, new_folder, remove_unfinished, write_json, write_table, write_together
 from glas3d.study.roster import PARTICIPANT_ID, SESSION_ID
 
 STUDY = "study.json"
@@ -180,8 +180,7 @@ def begin(out: Path, name: str, study: Mapping[str, Any]) -> None:
         ".bidsignore": lambda path: path.write_text("\n".join(_IGNORED) + "\n", encoding="utf-8"),
     }
     for attempt in (1, 2, 3):
-        for path in out.glob(".unfinished-*"):
-            shutil.rmtree(path, ignore_errors=True)
+        remove_unfinished(out)
         try:
             write_together(out, files)
             return
