@@ -199,8 +199,8 @@ def _manifest(split: Split, folds: int, seed: int, settings: dict[str, Any], tab
     rows = table[["participant_id", "session", "group", "sha256"]].itertuples(index=False, name=None)
     scans = [Seen(*map(str, row)) for row in rows]
     train, validation, test = (
-        tuple(one for one in scans if one.participant_id in set(who))
-        for who in (split.train, split.validation, split.test)
+        tuple(one for one in scans if one.participant_id in who)
+        for who in map(set, (split.train, split.validation, split.test))
     )
     drawn = int(np.random.SeedSequence([seed, split.fold]).generate_state(1)[0])
     settings = settings | {"stratified_by": list(split.stratified_by)}

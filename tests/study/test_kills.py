@@ -89,7 +89,7 @@ def test_kills_of_training(tmp_path, n_workers):
     """Folds that are done are kept, the others begin again; bundles are the same, bit for bit."""
     rng = np.random.default_rng(7 + n_workers)
     data = folders.derivative(tmp_path / "data", folders.people(12))
-    given = ("--folds", 3, "--resolution", 16, "--epochs", 6, "--no-pretrain", "--assume-space", "MNI")
+    given = ("--folds", 3, "--resolution", 16, "--epochs", 4, "--no-pretrain", "--assume-space", "MNI")
 
     def train(out):
         factory = ("--factory", "tests.study.folders:small_net", "--n-workers", n_workers)
@@ -97,7 +97,7 @@ def test_kills_of_training(tmp_path, n_workers):
 
     train(tmp_path / "whole").finish()
     out = tmp_path / "models"
-    for kill in range(4):
+    for kill in range(3):
         run = train(out)
         if run.changes(out):
             time.sleep(rng.exponential(0.4))
