@@ -116,6 +116,8 @@ def _remove_empty(folders: list[Path]) -> None:
 def new_folder(place: Path, replaces: Callable[[Path], bool] = lambda place: False) -> Iterator[Path]:
     """A folder that appears at ``place`` when the block ends well, and not at all otherwise.
 
+    What a process leaves that is killed meanwhile lies beside ``place``, for `remove_leftovers`.
+
     Parameters
     ----------
     place
@@ -144,11 +146,11 @@ def new_folder(place: Path, replaces: Callable[[Path], bool] = lambda place: Fal
             raise GlasError(f"the folder must be new or empty, {place} has content")
         made = [parent for parent in place.parents if not parent.exists()]
         place.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name[:40]}-"))
+        scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=_beside(place)))
         yield scratch
         scratch.chmod(0o755)
         if old:  # in one step: a kill leaves the old folder, the new one, or for a moment none, but never half of one
-            aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name[:40]}-"))
+            aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=_beside(place)))
             os.replace(place, aside / place.name)
         if place.exists():  # and empty when the work began: kept, someone may stand in it
             if any(place.iterdir()):
@@ -171,3 +173,14 @@ def new_folder(place: Path, replaces: Callable[[Path], bool] = lambda place: Fal
         if isinstance(error, OSError):
             raise GlasError(f"cannot write {place}: {error.strerror or error}") from None
         raise
+
+
+def remove_leftovers(place: Path) -> None:
+    """Remove what killed runs of `new_folder` left beside a folder."""
+    for path in place.parent.glob(f"{_beside(place)}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _beside(place: Path) -> str:
+    """How the names of folders begin that are on their way to a place, or from it."""
+    return f".{place.name[:40]}-"

@@ -22,11 +22,10 @@ from torch import nn
 
 from glas3d.errors import GlasError
 from glas3d.imaging.space import mni_grid
-from glas3d.output import generated_by, remove_unfinished, write_json, write_table, write_together
+from glas3d.output import generated_by, remove_leftovers, remove_unfinished, write_json, write_table, write_together
 from glas3d.predict.training import Change, Recipe
 from glas3d.study.cache import StoredScans, store_scans
 from glas3d.study.cohort import Cohort
-from glas3d.study.derivatives import remove_leftovers
 from glas3d.study.folds import Split, split_participants
 from glas3d.study.manifest import FoldManifest, Seen, fold_folders
 from glas3d.study.one_fold import LEARNING, PAPER, PREDICTIONS, FoldTask, blank_sessions, named, resolve, train_fold

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import pandas as pd
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain import ScanExplanation
 from glas3d.imaging.atlas import Atlas
-from glas3d.output import bids_label, generated_by, new_folder, write_json, write_table
+from glas3d.output import bids_label, generated_by, new_folder, remove_leftovers, write_json, write_table
 from glas3d.study.derivatives import GROUP, Record, read_records, read_study
 from glas3d.study.design import strata
 from glas3d.study.group import GroupMap, Statistic, painted
@@ -108,8 +107,7 @@ def summarise_groups(
     looked_at = _atlas(atlas or study.get("Search"), members[0].records[0])
     groups = {name: [one for one in members if one.group == name] for name in sorted({one.group for one in members})}
     place = out / GROUP
-    for path in out.glob(f".{GROUP}-*"):
-        shutil.rmtree(path, ignore_errors=True)
+    remove_leftovers(place)
     tables: dict[str, pd.DataFrame] = {}
     maps: dict[str, GroupMap | PointMap] = {}
     statistics: pd.DataFrame | None = None

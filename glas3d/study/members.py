@@ -16,7 +16,6 @@ from glas3d.explain import ranked
 from glas3d.study.derivatives import FAILED, Record
 from glas3d.study.regions import average_sessions, region_values
 
-
 _REGION = ["index", "name"]
 
 

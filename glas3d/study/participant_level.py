@@ -16,16 +16,10 @@ import numpy as np
 from glas3d.errors import GlasError, GlasWarning, SpaceWarning
 from glas3d.explain import STATISTICS, ScanExplanation, explain_img, ranked
 from glas3d.imaging.scan import file_sha256
+from glas3d.output import remove_leftovers
 from glas3d.predict.bundle import load_model
 from glas3d.predict.predictor import Predictor
-from glas3d.study.derivatives import (
-    is_finished,
-    key_of,
-    participant_folder,
-    record_name,
-    remove_leftovers,
-    write_participant,
-)
+from glas3d.study.derivatives import is_finished, key_of, participant_folder, record_name, write_participant
 from glas3d.study.manifest import Manifest
 from glas3d.study.plan import Plan, bundles_for, manifest_of, searched, version
 from glas3d.study.pool import torch_threads

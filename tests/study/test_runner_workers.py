@@ -71,6 +71,15 @@ def test_a_scheduler_that_does_not_answer_is_refused(monkeypatch):
         pass
 
 
+def test_workers_that_do_not_start_are_told_in_one_sentence(monkeypatch):
+    def none(**_):
+        raise RuntimeError("Nanny failed to start.")
+
+    monkeypatch.setattr("distributed.LocalCluster", none)
+    with pytest.raises(GlasError, match="the 2 workers did not start, one ended before it was ready"), workers(2):
+        pass
+
+
 @pytest.mark.parametrize("n", [0, -1, 1.5, True])
 def test_numbers_of_workers_that_cannot_be_are_refused(n):
     with pytest.raises(GlasError, match="n_workers must be a whole number from 1"), workers(n):
