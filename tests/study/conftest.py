@@ -1,17 +1,17 @@
-"""A small study, read and trained once."""
+"""Small studies: one read and trained once, one whose models are made up."""
 
 import shutil
 
 import pytest
 
 from glas3d.study.bids import read_cohort
-from tests.study.folders import derivative, people
+from tests.study import folders, studies
 from tests.study.trained import trained
 
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory):
-    return derivative(tmp_path_factory.mktemp("in") / "data", people(12))
+    return folders.derivative(tmp_path_factory.mktemp("in") / "data", folders.people(12))
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +22,22 @@ def cohort(source):
 @pytest.fixture(scope="session")
 def made(cohort, tmp_path_factory):
     return trained(cohort, tmp_path_factory.mktemp("out") / "models")
+
+
+@pytest.fixture(scope="session")
+def six(tmp_path_factory):
+    """Six participants to be explained by `models`."""
+    return studies.bids(tmp_path_factory.mktemp("in") / "six")
+
+
+@pytest.fixture(scope="session")
+def people(six):
+    return studies.cohort(six)
+
+
+@pytest.fixture(scope="session")
+def models(people, tmp_path_factory):
+    return studies.folds(tmp_path_factory.mktemp("models") / "folds", people)
 
 
 @pytest.fixture
