@@ -99,6 +99,12 @@ def write_together(folder: Path, files: dict[str, Callable[[Path], object]]) -> 
     return [folder / name for name in files]
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed runs of `write_together` left in a folder."""
+    for path in folder.glob(".unfinished-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def _remove_empty(folders: list[Path]) -> None:
     """Undo the making of folders, the deepest first; those that hold something by now stay."""
     for folder in folders:
@@ -109,6 +115,8 @@ def _remove_empty(folders: list[Path]) -> None:
 @contextlib.contextmanager
 def new_folder(place: Path, replaces: Callable[[Path], bool] = lambda place: False) -> Iterator[Path]:
     """A folder that appears at ``place`` when the block ends well, and not at all otherwise.
+
+    What a process leaves that is killed meanwhile lies beside ``place``, for `remove_leftovers`.
 
     Parameters
     ----------
@@ -128,6 +136,7 @@ def new_folder(place: Path, replaces: Callable[[Path], bool] = lambda place: Fal
     """
     made: list[Path] = []
     scratch: Path | None = None
+    aside: Path | None = None
     try:
         place = place.resolve()
         if place.exists() and not place.is_dir():
@@ -137,11 +146,12 @@ def new_folder(place: Path, replaces: Callable[[Path], bool] = lambda place: Fal
             raise GlasError(f"the folder must be new or empty, {place} has content")
         made = [parent for parent in place.parents if not parent.exists()]
         place.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name[:40]}-"))
+        scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=_beside(place)))
         yield scratch
         scratch.chmod(0o755)
-        if old:
-            shutil.rmtree(place)
+        if old:  # in one step: a kill leaves the old folder, the new one, or for a moment none, but never half of one
+            aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=_beside(place)))
+            os.replace(place, aside / place.name)
         if place.exists():  # and empty when the work began: kept, someone may stand in it
             if any(place.iterdir()):
                 raise GlasError(f"the folder must be new or empty, {place} has got content meanwhile")
@@ -150,10 +160,27 @@ def new_folder(place: Path, replaces: Callable[[Path], bool] = lambda place: Fal
             scratch.rmdir()
         else:
             os.replace(scratch, place)
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
     except BaseException as error:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+        if aside is not None:
+            with contextlib.suppress(OSError):  # the new one is there already
+                os.replace(aside / place.name, place)
+            shutil.rmtree(aside, ignore_errors=True)
         _remove_empty(made)
         if isinstance(error, OSError):
             raise GlasError(f"cannot write {place}: {error.strerror or error}") from None
         raise
+
+
+def remove_leftovers(place: Path) -> None:
+    """Remove what killed runs of `new_folder` left beside a folder."""
+    for path in place.parent.glob(f"{_beside(place)}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _beside(place: Path) -> str:
+    """How the names of folders begin that are on their way to a place, or from it."""
+    return f".{place.name[:40]}-"

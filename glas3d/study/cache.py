@@ -151,9 +151,13 @@ def _store(source: Path, target: Path, grid: VoxelGrid, check: bool) -> None:
         with scratch.open("wb") as file:
             np.save(file, volume.astype(np.float32))
         os.replace(scratch, target)
+        for left in target.parent.glob(f".{target.stem}-*"):  # by runs that were killed
+            left.unlink(missing_ok=True)
     except OSError as error:
         with contextlib.suppress(OSError):
             scratch.unlink()
+        if _whole(target, grid):  # by another run, which took our scratch for a leftover
+            return
         raise _UnwritableError(f"cannot write to {target.parent}: {error.strerror or error}") from None
 
 

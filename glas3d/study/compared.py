@@ -50,7 +50,7 @@ def compare_groups(
     table = compare(
         scores.scaled(settings.normalise), scores.design, case, control, n_boot=settings.n_boot, **settings.test
     )
-    table.insert(0, "index", scores.members[0].table.sort_values("index")["index"].to_numpy())
+    table.insert(0, "index", scores.members[0].regions["index"].to_numpy())
     if n_pairs > 1:
         table.insert(list(table).index("p_fwe") + 1, "p_fwe_pairs", np.minimum(table["p_fwe"] * n_pairs, 1))
     facts = comparison_facts(pair, settings) | {"Resamples": settings.n_boot, "Pairs": n_pairs}

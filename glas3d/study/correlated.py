@@ -197,7 +197,7 @@ def _correlate(
         n_boot=settings.n_boot,
         **settings.test | {"covariates": varied},
     )
-    table.insert(0, "index", scores.members[0].table["index"].sort_values().to_numpy())
+    table.insert(0, "index", scores.members[0].regions["index"].to_numpy())
     facts: dict[str, Any] = {
         "Group": group,
         "N": len(scores),

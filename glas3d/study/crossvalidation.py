@@ -8,6 +8,7 @@ import pickle
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
@@ -21,7 +22,7 @@ from torch import nn
 
 from glas3d.errors import GlasError
 from glas3d.imaging.space import mni_grid
-from glas3d.output import generated_by, write_json, write_table, write_together
+from glas3d.output import generated_by, remove_leftovers, remove_unfinished, write_json, write_table, write_together
 from glas3d.predict.training import Change, Recipe
 from glas3d.study.cache import StoredScans, store_scans
 from glas3d.study.cohort import Cohort
@@ -29,7 +30,7 @@ from glas3d.study.folds import Split, split_participants
 from glas3d.study.manifest import FoldManifest, Seen, fold_folders
 from glas3d.study.one_fold import LEARNING, PAPER, PREDICTIONS, FoldTask, blank_sessions, named, resolve, train_fold
 from glas3d.study.performance import measure, summarise
-from glas3d.study.pool import MALLOC
+from glas3d.study.pool import MALLOC, end_with_parent
 
 Factory = Callable[..., nn.Module]
 
@@ -197,8 +198,8 @@ def _manifest(split: Split, folds: int, seed: int, settings: dict[str, Any], tab
     rows = table[["participant_id", "session", "group", "sha256"]].itertuples(index=False, name=None)
     scans = [Seen(*map(str, row)) for row in rows]
     train, validation, test = (
-        tuple(one for one in scans if one.participant_id in set(who))
-        for who in (split.train, split.validation, split.test)
+        tuple(one for one in scans if one.participant_id in who)
+        for who in map(set, (split.train, split.validation, split.test))
     )
     drawn = int(np.random.SeedSequence([seed, split.fold]).generate_state(1)[0])
     settings = settings | {"stratified_by": list(split.stratified_by)}
@@ -244,6 +245,9 @@ def _unfinished(out: Path, tasks: list[FoldTask], overwrite: bool) -> list[FoldT
             stale.append(place)
     for place in stale:
         shutil.rmtree(place)
+    for task in tasks:
+        remove_leftovers(task.place)
+    remove_unfinished(out)
     return [task for task in tasks if task.place not in done]
 
 
@@ -263,12 +267,19 @@ def _run(tasks: list[FoldTask], n_workers: int, tick: Callable[[int, int], None]
         return
     if not tasks:
         return
-    with _thrifty(), ProcessPoolExecutor(min(n_workers, len(tasks)), mp_context=get_context("spawn")) as pool:
+    workers = ProcessPoolExecutor(
+        min(n_workers, len(tasks)), mp_context=get_context("spawn"), initializer=end_with_parent
+    )
+    with _thrifty(), workers as pool:
         waiting = [pool.submit(train_fold, task) for task in tasks]
         try:
             for done, one in enumerate(as_completed(waiting), 1):
                 one.result()
                 tick(done * total // len(tasks), total)
+        except BrokenProcessPool:
+            raise GlasError(
+                "a process that trained a fold died: too little memory, perhaps; started again, the others are kept"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +14,15 @@ import pandas as pd
 
 from glas3d.errors import GlasError
 from glas3d.imaging.scan import file_sha256
-from glas3d.output import generated_by, new_folder, write_json, write_table, write_together
+from glas3d.output import (
+    generated_by,
+    new_folder,
+    remove_leftovers,
+    remove_unfinished,
+    write_json,
+    write_table,
+    write_together,
+)
 from glas3d.study.roster import PARTICIPANT_ID, SESSION_ID
 
 STUDY = "study.json"
@@ -135,30 +140,15 @@ def write_participant(place: Path, name: str, save: Callable[[Path], object], re
         The folder has content that is not a participant's results, or cannot be written.
     """
     if place.is_dir():
-        _set_aside(place, name)
-    with new_folder(place) as scratch:
+        if any(place.iterdir()) and not _read(place / name):
+            raise GlasError(f"{place} has content that is no participant's results: give another folder, or move it")
+        with suppress(OSError):  # an empty one would be filled file by file
+            place.rmdir()
+    with new_folder(place, lambda there: True) as scratch:
         save(scratch)
         files = {path.name: file_sha256(path) for path in sorted(scratch.iterdir())}
         write_json({**record, "Files": files})(scratch / name)
     remove_leftovers(place)
-
-
-def remove_leftovers(place: Path) -> None:
-    """Remove what killed runs left beside a folder that should appear whole."""
-    for path in place.parent.glob(f".{place.name}-*"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _set_aside(place: Path, name: str) -> None:
-    """Make way in one step: a kill leaves the old folder, or none."""
-    if not any(place.iterdir()):
-        with suppress(OSError):
-            place.rmdir()
-        return
-    if not _read(place / name):
-        raise GlasError(f"{place} has content that is no participant's results: give another folder, or move it")
-    aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}-"))
-    os.replace(place, aside / place.name)
 
 
 def begin(out: Path, name: str, study: Mapping[str, Any]) -> None:
@@ -182,8 +172,7 @@ def begin(out: Path, name: str, study: Mapping[str, Any]) -> None:
         ".bidsignore": lambda path: path.write_text("\n".join(_IGNORED) + "\n", encoding="utf-8"),
     }
     for attempt in (1, 2, 3):
-        for path in out.glob(".unfinished-*"):
-            shutil.rmtree(path, ignore_errors=True)
+        remove_unfinished(out)
         try:
             write_together(out, files)
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ import pandas as pd
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain import ScanExplanation
 from glas3d.imaging.atlas import Atlas
-from glas3d.output import bids_label, generated_by, have_labels, new_folder, write_json
+from glas3d.output import bids_label, generated_by, have_labels, new_folder, remove_leftovers, write_json
 from glas3d.study.compared import Pair, compare_groups, pairs_of, write_strata
 from glas3d.study.correlated import correlate_groups
 from glas3d.study.derivatives import GROUP, Record, read_records, read_study
@@ -111,8 +110,7 @@ def summarise_groups(
     if not have_labels(names):
         raise GlasError(f"groups need letters or digits that tell their files apart, got {', '.join(names)}")
     place = out / GROUP
-    for path in out.glob(f".{GROUP}-*"):
-        shutil.rmtree(path, ignore_errors=True)
+    remove_leftovers(place)
     maps: dict[str, GroupMap | PointMap] = {}
     tests: dict[str, pd.DataFrame] = {}
     voxels: dict[str, VoxelResult] = {}

@@ -72,6 +72,11 @@ class FoldManifest:
         """Participants it was trained on or stopped by."""
         return frozenset(one.participant_id for one in (*self.train, *self.validation))
 
+    @cached_property
+    def seen_files(self) -> Mapping[str, Seen]:
+        """Their scans by the hash of the file, the first of several."""
+        return {one.sha256: one for one in reversed((*self.train, *self.validation))}
+
     def difference(self, other: FoldManifest) -> str | None:
         """What differs from another, in words; None when both make the same model."""
         for name in ("fold", "folds", "seed"):
@@ -179,10 +184,14 @@ class Manifest:
         """
         if participant_id not in self.participants:
             raise GlasError(f"no participant {participant_id} in the study of {self.place}")
-        for bundle, one in self.folds.items():
-            if participant_id in {scan.participant_id for scan in one.test}:
-                return bundle
-        raise GlasError(f"every model in {self.place} was trained with {participant_id}")
+        if participant_id not in self._tested:
+            raise GlasError(f"every model in {self.place} was trained with {participant_id}")
+        return self._tested[participant_id]
+
+    @cached_property
+    def _tested(self) -> Mapping[str, Path]:
+        """The bundle that tests a participant; looked up for everyone of a study, which may be many."""
+        return {scan.participant_id: bundle for bundle, one in self.folds.items() for scan in one.test}
 
     def saw(self, bundle: str | os.PathLike[str], participant_id: str) -> bool:
         """Whether a bundle was trained on a participant, or stopped by one.
@@ -217,12 +226,12 @@ class Manifest:
         advice = "ask for in_sample if that is meant"
         if participant_id in one.seen:
             raise GlasError(f"the model {Path(bundle)} was trained with {participant_id}: {advice}")
-        for scan in (*one.train, *one.validation):
-            if scan.sha256 == sha256:
-                raise GlasError(
-                    f"the scan of {participant_id} is the file the model {Path(bundle)} was trained with as "
-                    f"{scan.participant_id}{' ' + scan.session if scan.session else ''}: {advice}"
-                )
+        if sha256 is not None and sha256 in one.seen_files:
+            scan = one.seen_files[sha256]
+            raise GlasError(
+                f"the scan of {participant_id} is the file the model {Path(bundle)} was trained with as "
+                f"{scan.participant_id}{' ' + scan.session if scan.session else ''}: {advice}"
+            )
 
     def models_for(self, participant_id: str, sha256: str | None = None, *, in_sample: bool = False) -> list[Path]:
         """The bundles that may explain a participant: the one that never saw them, or all, for outsiders.
@@ -251,9 +260,11 @@ class Manifest:
         return [bundle]
 
     def _one(self, bundle: str | os.PathLike[str]) -> FoldManifest:
-        asked = Path(bundle).resolve()
+        asked = Path(bundle)
+        if asked in self.folds:
+            return self.folds[asked]
         for place, one in self.folds.items():
-            if place.resolve() == asked:
+            if place.resolve() == asked.resolve():
                 return one
         raise GlasError(f"the model {Path(bundle)} is none of those in {self.place}")
 

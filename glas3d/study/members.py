@@ -16,6 +16,8 @@ from glas3d.explain import ranked
 from glas3d.study.derivatives import FAILED, Record
 from glas3d.study.regions import Normalise, average_sessions, region_values
 
+_REGION = ["index", "name"]
+
 
 class Answer(NamedTuple):
     """As much of an explanation as a group map takes."""
@@ -48,14 +50,23 @@ class Participant:
     ----------
     records
         One a session.
-    table
-        Regions, the mean over sessions.
+    regions
+        ``index name`` of every region, by index; shared by participants that have the same.
+    scores
+        ``(regions,)`` in their order, the mean over sessions. All that is kept of a participant's numbers, so that
+        thousands of them fit in memory.
     """
 
     participant_id: str
     group: str
     records: tuple[Record, ...]
-    table: pd.DataFrame
+    regions: pd.DataFrame
+    scores: np.ndarray
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Regions, the mean over sessions; read again each time it is asked for."""
+        return _joined(self.participant_id, self.records)
 
     @property
     def probability(self) -> float:
@@ -69,6 +80,7 @@ class Participant:
 
     def reads(self) -> Iterator[Read]:
         """Each session, with the table of the participant."""
+        table = self.table
         for record in self.records:
             content = record.content
             provenance = {
@@ -76,7 +88,7 @@ class Participant:
                 "Input": {**content["Input"], "participant_id": self.participant_id, "InSample": content["InSample"]},
             }
             img = cast(nib.Nifti1Image, nib.load(record.map_path()))
-            yield Read(record.name, self.table, img, provenance, Answer(self.probability))
+            yield Read(record.name, table, img, provenance, Answer(self.probability))
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +132,7 @@ def scores_of(members: Sequence[Participant], people: pd.DataFrame) -> Scores:
 
 
 def members_of(records: list[Record], people: pd.DataFrame, case: str, control: str) -> Iterator[Participant]:
-    """Participants with results and a group, their sessions joined; one's tables in memory at a time."""
+    """Participants with results and a group, their sessions joined; one's table in memory at a time."""
     by_session = "session" in people and people["session"].astype(bool).any()
     keys = list(zip(people["participant_id"], people["session"] if by_session else [""] * len(people), strict=True))
     groups = dict(zip(keys, people["group"], strict=True))
@@ -140,6 +152,7 @@ def members_of(records: list[Record], people: pd.DataFrame, case: str, control: 
             message = f"not among the groups, {len(who)} with {what}: {listed(who)}"
             warnings.warn(message, GlasWarning, stacklevel=3)
     first = next(iter(of.values()))[0][0]
+    regions = pd.DataFrame()
     for name, sessions in sorted(of.items()):
         belongs = {group for _, group in sessions}
         if len(belongs) > 1:
@@ -152,15 +165,24 @@ def members_of(records: list[Record], people: pd.DataFrame, case: str, control: 
                     f"everyone must be explained alike, {one.name} and {first.name} differ in "
                     f"{', '.join(differing(first.content['Method'], one.content['Method']))}: run participants again"
                 )
-        tables = [one.table().assign(participant_id=name, session_id=one.session) for one, _ in sessions]
-        table = tables[0] if len(tables) == 1 else average_sessions(pd.concat(tables, ignore_index=True))
-        table = ranked(table) if len(tables) > 1 else table.drop(columns=["participant_id", "session_id"])
-        yield Participant(name, belongs.pop(), tuple(one for one, _ in sessions), table)
+        own = tuple(one for one, _ in sessions)
+        table = _joined(name, own).sort_values("index", ignore_index=True)
+        if not table[_REGION].equals(regions):
+            regions = table[_REGION].copy()
+        yield Participant(name, belongs.pop(), own, regions, table["score"].to_numpy(dtype=float, copy=True))
+
+
+def _joined(participant_id: str, records: Sequence[Record]) -> pd.DataFrame:
+    """A participant's table of regions, the mean over sessions."""
+    tables = [one.table().assign(participant_id=participant_id, session_id=one.session) for one in records]
+    if len(tables) > 1:
+        return ranked(average_sessions(pd.concat(tables, ignore_index=True)))
+    return tables[0].drop(columns=["participant_id", "session_id"])
 
 
 def values_of(members: Sequence[Participant], normalise: Normalise = "minmax") -> pd.DataFrame:
     """Normalised scores, participants by regions; those of group maps unless another scale is wanted."""
-    tables = [one.table.sort_values("index").assign(participant_id=one.participant_id) for one in members]
+    tables = [one.regions.assign(score=one.scores, participant_id=one.participant_id) for one in members]
     return region_values(pd.concat(tables, ignore_index=True), normalise=normalise)
 
 

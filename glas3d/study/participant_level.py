@@ -20,16 +20,10 @@ from glas3d.explain import COLUMNS, STATISTICS, ScanExplanation, explain_img, ra
 from glas3d.imaging.scan import file_sha256
 from glas3d.imaging.space import MNI
 from glas3d.imaging.transform import load_transform
+from glas3d.output import remove_leftovers
 from glas3d.predict.bundle import load_model
 from glas3d.predict.predictor import Predictor
-from glas3d.study.derivatives import (
-    is_finished,
-    key_of,
-    participant_folder,
-    record_name,
-    remove_leftovers,
-    write_participant,
-)
+from glas3d.study.derivatives import is_finished, key_of, participant_folder, record_name, write_participant
 from glas3d.study.manifest import Manifest
 from glas3d.study.own_files import files_of, has_pattern, said
 from glas3d.study.plan import Plan, bundles_for, identity, manifest_of, searched, version

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +34,21 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def end_with_parent() -> None:
+    """Have this process, which another one has spawned, end when that one ends, even by SIGKILL.
+
+    Else it would go on, and write where a run that was started again writes.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class Here:
@@ -145,7 +162,8 @@ def workers(n_workers: int = 1, scheduler: str | None = None, threads: int | Non
     Raises
     ------
     GlasError
-        No such scheduler, both it and workers, numbers that cannot be, or Dask is not installed.
+        No such scheduler, both it and workers, numbers that cannot be, workers that do not start, or Dask is not
+        installed.
 
     Warns
     -----
@@ -179,20 +197,21 @@ def workers(n_workers: int = 1, scheduler: str | None = None, threads: int | Non
         message = f"{n_workers} workers of {threads or 1} threads share {cores} cores, and wait for each other"
         warnings.warn(message, GlasWarning, stacklevel=3)
     environment = {**MALLOC, **{f"{name}_NUM_THREADS": str(threads or 1) for name in ("OMP", "MKL", "OPENBLAS")}}
-    with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
-        distributed.LocalCluster(
-            n_workers=n_workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=int(distributed.system.MEMORY_LIMIT / n_workers),
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        client.register_plugin(_one_gpu_each())
-        yield Workers(client)
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}):
+        try:
+            cluster = distributed.LocalCluster(
+                n_workers=n_workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=int(distributed.system.MEMORY_LIMIT / n_workers),
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+            )
+        except RuntimeError as error:
+            raise GlasError(f"the {n_workers} workers did not start, one ended before it was ready: {error}") from None
+        with cluster, distributed.Client(cluster, set_as_default=False) as client:
+            client.register_plugin(_one_gpu_each())
+            yield Workers(client)
 
 
 def _one_gpu_each() -> Any:

@@ -178,7 +178,7 @@ def _inside(labels: np.ndarray | None, grid: VoxelGrid, mask: object) -> tuple[n
 def _matrix(scores: Scores, labels: np.ndarray | None, inside: np.ndarray, normalise: Normalise) -> np.ndarray:
     """``(participants, voxels)``."""
     if labels is not None:
-        index = scores.members[0].table["index"].sort_values().to_numpy()
+        index = scores.members[0].regions["index"].to_numpy()
         return scores.scaled(normalise).to_numpy()[:, np.searchsorted(index, labels[inside])]
     values = np.empty((len(scores), int(inside.sum())))
     for row, one in zip(values, scores.members, strict=True):

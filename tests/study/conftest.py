@@ -1,4 +1,4 @@
-"""A small study, read and trained once."""
+"""Small studies: one read and trained once, one whose models are made up."""
 
 import shutil
 
@@ -27,6 +27,22 @@ def made(cohort, tmp_path_factory):
     return trained(cohort, tmp_path_factory.mktemp("out") / "models")
 
 
+@pytest.fixture(scope="session")
+def six(tmp_path_factory):
+    """Six participants to be explained by `models`."""
+    return studies.bids(tmp_path_factory.mktemp("in") / "six")
+
+
+@pytest.fixture(scope="session")
+def people(six):
+    return studies.cohort(six)
+
+
+@pytest.fixture(scope="session")
+def models(people, tmp_path_factory):
+    return studies.folds(tmp_path_factory.mktemp("models") / "folds", people)
+
+
 @pytest.fixture
 def copy(made, tmp_path):
     return shutil.copytree(made.place, tmp_path / "copy")
@@ -48,7 +64,7 @@ def study(tmp_path, atlas_path, atlas):
 
 
 @pytest.fixture
-def people():
+def eight():
     """Four of AD, four of NC."""
     return pd.DataFrame(
         {

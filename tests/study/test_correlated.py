@@ -107,8 +107,8 @@ def test_saliency_goes_with_the_change_of_its_own_volume(sixteen, tmp_path, long
         pd.testing.assert_frame_equal(found.drop(columns="index"), expected, check_dtype=False)
         assert found.loc[found["p_fwe"] <= 0.05, "name"].tolist() == ["Putamen_L"]
         each = change_correlation(values(sixteen, group), own, n_perm=49, n_boot=20)
-        people = read(result.place, f"group-{group}_seg-few_desc-volumechange_participants.tsv")
-        np.testing.assert_allclose(people["r"], each.participants["r"])
+        by_participant = read(result.place, f"group-{group}_seg-few_desc-volumechange_participants.tsv")
+        np.testing.assert_allclose(by_participant["r"], each.participants["r"])
         said = json.loads((result.place / f"group-{group}_seg-few_desc-volumechange_participants.json").read_text())
         assert (said["Mean"], said["P"]) == (each.mean, each.p)
 
@@ -178,34 +178,34 @@ def test_what_cannot_be_correlated_is_refused(sixteen, asked, message):
     assert not (sixteen.out / "group").exists()
 
 
-def test_on_a_grid_no_region_changes(tmp_path, atlas_path, atlas, people):
+def test_on_a_grid_no_region_changes(tmp_path, atlas_path, atlas, eight):
     study = Study(tmp_path / "study", atlas_path, atlas, grid=True)
-    filled(study, people)
+    filled(study, eight)
     with pytest.raises(GlasError, match="must be explained with an atlas, not on a grid"):
-        summarise_groups(study.out, people, **FEW, volume_change="x.tsv")
-    assert len(summarise_groups(study.out, people, **FEW, correlate=["age"]).tests["age in AD"]) == 4
+        summarise_groups(study.out, eight, **FEW, volume_change="x.tsv")
+    assert len(summarise_groups(study.out, eight, **FEW, correlate=["age"]).tests["age in AD"]) == 4
 
 
 # Other runs.
 
 
 @pytest.fixture
-def runs(tmp_path, atlas_path, atlas, people):
+def runs(tmp_path, atlas_path, atlas, eight):
     """Three runs by other models, each in a folder called out."""
     made = [Study(tmp_path / f"seed{i}" / "out", atlas_path, atlas) for i in (1, 2, 3)]
     for i, study in enumerate(made):
-        for j, row in enumerate(people.to_dict("records")):
+        for j, row in enumerate(eight.to_dict("records")):
             study.add(row["participant_id"], seed=100 * i + j, boost=0.5, model=f"models {i}", p=0.4)
     return made
 
 
-def test_runs_are_as_alike_as_their_mean_scores(runs, people):
-    place = summarise_groups(runs[0].out, people, **FEW, k=3, other_run=[one.out for one in runs[1:]]).place
+def test_runs_are_as_alike_as_their_mean_scores(runs, eight):
+    place = summarise_groups(runs[0].out, eight, **FEW, k=3, other_run=[one.out for one in runs[1:]]).place
     for group in ("AD", "NC"):
-        names = people.loc[people["group"] == group, "participant_id"]
+        names = eight.loc[eight["group"] == group, "participant_id"]
         means = []
         for study in runs:
-            members = members_of(read_records(study.out), people, "AD", "NC")
+            members = members_of(read_records(study.out), eight, "AD", "NC")
             means.append(values_of(list(members)).loc[names].mean().to_numpy())
         pairs = read(place, f"group-{group}_seg-few_desc-runpairs_stability.tsv")
         assert pairs[["first", "second"]].to_numpy().tolist() == [
@@ -221,37 +221,37 @@ def test_runs_are_as_alike_as_their_mean_scores(runs, people):
     assert (said["N"], said["K"], said["Runs"]) == (4, 3, ["seed1/out", "seed2/out", "seed3/out"])
 
 
-def test_only_who_is_in_every_run_counts(runs, people):
+def test_only_who_is_in_every_run_counts(runs, eight):
     shutil.rmtree(runs[1].out / "sub-03")
     with pytest.warns(GlasWarning) as caught:
-        place = summarise_groups(runs[0].out, people, **FEW, k=3, other_run=[runs[1].out]).place
+        place = summarise_groups(runs[0].out, eight, **FEW, k=3, other_run=[runs[1].out]).place
     assert "left out of how alike they are: sub-03" in str(caught[-1].message)
     kept = ["sub-01", "sub-05", "sub-07"]
     means = [
-        values_of(list(members_of(read_records(one.out), people[people["participant_id"] != "sub-03"], "AD", "NC")))
+        values_of(list(members_of(read_records(one.out), eight[eight["participant_id"] != "sub-03"], "AD", "NC")))
         for one in (runs[1],)
-    ] + [values_of(list(members_of(read_records(runs[0].out), people, "AD", "NC")))]
+    ] + [values_of(list(members_of(read_records(runs[0].out), eight, "AD", "NC")))]
     expected = stats.spearmanr(*(one.loc[kept].mean() for one in means))[0]
     pairs = read(place, "group-AD_seg-few_desc-runpairs_stability.tsv")
     assert pairs["spearman"][0] == pytest.approx(expected)
 
 
-def test_runs_that_cannot_be_compared_are_refused(runs, people, tmp_path, atlas_path, atlas):
+def test_runs_that_cannot_be_compared_are_refused(runs, eight, tmp_path, atlas_path, atlas):
     with pytest.raises(GlasError, match=r"must be other folders, .*out is there twice"):
-        summarise_groups(runs[0].out, people, **FEW, other_run=[runs[1].out, runs[1].out])
+        summarise_groups(runs[0].out, eight, **FEW, other_run=[runs[1].out, runs[1].out])
     with pytest.raises(GlasError, match="run the participant level first"):
-        summarise_groups(runs[0].out, people, **FEW, other_run=[tmp_path])
+        summarise_groups(runs[0].out, eight, **FEW, other_run=[tmp_path])
     other = Study(tmp_path / "other", atlas_path, atlas)
-    for name in people["participant_id"]:
+    for name in eight["participant_id"]:
         other.add(name, sigma_light=30.0, model="models 7")
     message = "alike but for their models, sub-01 of other and sub-01 differ in Settings sigma_light"
     with pytest.raises(GlasError, match=message):
-        summarise_groups(runs[0].out, people, **FEW, other_run=[other.out])
+        summarise_groups(runs[0].out, eight, **FEW, other_run=[other.out])
     strangers = Study(tmp_path / "strangers", atlas_path, atlas)
     strangers.add("sub-99")
-    more = pd.concat([people, pd.DataFrame({"participant_id": ["sub-99"], "group": ["AD"], "age": [70.0]})])
+    more = pd.concat([eight, pd.DataFrame({"participant_id": ["sub-99"], "group": ["AD"], "age": [70.0]})])
     with pytest.raises(GlasError, match="to be compared, out, strangers share none"), pytest.warns():
         summarise_groups(runs[0].out, more, **FEW, other_run=[strangers.out])
     begin(tmp_path / "empty", "empty", {"Search": "few"})
     with pytest.raises(GlasError, match="run the participant level first"):
-        summarise_groups(runs[0].out, people, **FEW, other_run=[tmp_path / "empty"])
+        summarise_groups(runs[0].out, eight, **FEW, other_run=[tmp_path / "empty"])

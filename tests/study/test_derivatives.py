@@ -1,5 +1,7 @@
 import contextlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -109,6 +111,13 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
         (place.parent / name / "half.nii.gz").write_text("half")
     write(place)
     assert sorted(p.name for p in place.parent.iterdir()) == ["anat"]
+
+
+def test_a_kill_before_any_step_on_the_disk_is_made_good():
+    """Every file that is opened, moved and removed, and every folder."""
+    done = subprocess.run([sys.executable, "-m", "tests.study.each_step"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 20
 
 
 def test_nothing_is_left_of_what_failed(tmp_path):

@@ -22,12 +22,12 @@ from tests.study.studies import content
 from tests.validator import validate
 
 
-def test_maps_and_tables_of_groups(study, people):
-    made = filled(study, people)
-    result = summarise_groups(study.out, people, **FEW)
+def test_maps_and_tables_of_groups(study, eight):
+    made = filled(study, eight)
+    result = summarise_groups(study.out, eight, **FEW)
     assert result.groups == {"AD": 4, "NC": 4}
     for group in ("AD", "NC"):
-        names = people.loc[people["group"] == group, "participant_id"]
+        names = eight.loc[eight["group"] == group, "participant_id"]
         score = minmax(sum(minmax(made[name][0]["score"].to_numpy()) for name in names))
         found = read(result.place, f"group-{group}_seg-few_regions.tsv")
         assert found.columns.tolist() == COLUMNS
@@ -48,15 +48,15 @@ SCALES = {
 
 
 @pytest.mark.parametrize("normalise", SCALES)
-def test_the_comparison_is_that_of_normalised_scores(study, people, normalise):
-    made = filled(study, people)
+def test_the_comparison_is_that_of_normalised_scores(study, eight, normalise):
+    made = filled(study, eight)
     asked = {} if normalise == "share" else {"normalise": normalise}
-    result = summarise_groups(study.out, people, **FEW, covariates=["age"], seed=4, **asked)
-    tables = [made[name][0].assign(participant_id=name) for name in people["participant_id"]]
+    result = summarise_groups(study.out, eight, **FEW, covariates=["age"], seed=4, **asked)
+    tables = [made[name][0].assign(participant_id=name) for name in eight["participant_id"]]
     values = region_values(pd.concat(tables)).apply(SCALES[normalise], axis=1)
     sidecar = json.loads((result.place / "group-ADvsNC_seg-few_statistics.json").read_text())
     assert sidecar["Normalise"] == normalise
-    expected = compare(values, people, "AD", "NC", covariates=["age"], n_perm=49, n_boot=20, seed=4)
+    expected = compare(values, eight, "AD", "NC", covariates=["age"], n_perm=49, n_boot=20, seed=4)
     found = read(result.place, "group-ADvsNC_seg-few_statistics.tsv")
     assert found["index"].tolist() == study.atlas.table["index"].tolist()
     for column in ("t", "p_fwe", "cohen_d", "mean_case"):
@@ -70,10 +70,10 @@ def test_the_comparison_is_that_of_normalised_scores(study, people, normalise):
         assert (volume[labels == 0] == 0).all()
 
 
-def test_ranks_sides_density_strata_and_stability(study, people):
-    made = filled(study, people)
-    place = summarise_groups(study.out, people, **FEW, k=3, seed=4).place
-    cases = people.loc[people["group"] == "AD", "participant_id"].tolist()
+def test_ranks_sides_density_strata_and_stability(study, eight):
+    made = filled(study, eight)
+    place = summarise_groups(study.out, eight, **FEW, k=3, seed=4).place
+    cases = eight.loc[eight["group"] == "AD", "participant_id"].tolist()
     values = region_values(pd.concat([made[name][0].assign(participant_id=name) for name in cases]), normalise="minmax")
     ranks = read(place, "group-AD_seg-few_desc-ranks_regions.tsv")
     pd.testing.assert_frame_equal(ranks, bootstrap_ranks(values, 20, 4), check_dtype=False)
@@ -97,12 +97,12 @@ def test_ranks_sides_density_strata_and_stability(study, people):
     assert read(place, "group-AD_seg-few_desc-folds_stability.tsv")["measure"].tolist() == ["spearman", "jaccard_top3"]
 
 
-def test_a_participant_counts_once(study, people):
+def test_a_participant_counts_once(study, eight):
     """One of four has two sessions; it must not weigh double."""
-    made = filled(study, people)
+    made = filled(study, eight)
     shutil.rmtree(study.out / "sub-01")
     both = [study.add("sub-01", f"ses-{s}", seed=50 + i, p=p) for i, (s, p) in enumerate([("a", 0.2), ("b", 0.9)])]
-    place = summarise_groups(study.out, people, **FEW).place
+    place = summarise_groups(study.out, eight, **FEW).place
     joined = pd.concat([one[0].assign(participant_id="sub-01", session_id=i) for i, one in enumerate(both)])
     mean = average_sessions(joined)["score"].to_numpy()
     others = [minmax(made[name][0]["score"].to_numpy()) for name in ("sub-03", "sub-05", "sub-07")]
@@ -113,38 +113,36 @@ def test_a_participant_counts_once(study, people):
     assert read(place, "group-ADvsNC_seg-few_statistics.tsv")["n_case"].tolist() == [4] * 8
 
 
-def test_one_of_two_groups_is_refused(study, people):
-    filled(study, people)
+def test_one_of_two_groups_is_refused(study, eight):
+    filled(study, eight)
     shutil.rmtree(study.out / "sub-01")
     for session in ("ses-a", "ses-b"):
         study.add("sub-01", session)
-    twice = pd.concat([people.assign(session="ses-a"), people.assign(session="ses-b").replace("AD", "NC")])
+    twice = pd.concat([eight.assign(session="ses-a"), eight.assign(session="ses-b").replace("AD", "NC")])
     with pytest.raises(GlasError, match="must be of one group, sub-01 is AD and NC"), pytest.warns(GlasWarning):
         summarise_groups(study.out, twice, **FEW)
 
 
-def test_sessions_have_groups_and_covariates_of_their_own(study, people):
-    for i, row in enumerate(people.to_dict("records")):
+def test_sessions_have_groups_and_covariates_of_their_own(study, eight):
+    for i, row in enumerate(eight.to_dict("records")):
         for session in ("ses-a", "ses-b"):
             study.add(row["participant_id"], session, seed=i)
-    both = pd.concat([people.assign(session="ses-a"), people.assign(session="ses-b", age=people["age"] + 2)])
+    both = pd.concat([eight.assign(session="ses-a"), eight.assign(session="ses-b", age=eight["age"] + 2)])
     place = summarise_groups(study.out, both, **FEW, covariates=["age"]).place
     values = region_values(
         pd.concat([one.table().assign(participant_id=one.participant_id) for one in read_records(study.out)[::2]]),
         normalise="share",
     )
-    expected = compare(
-        values, people.assign(age=people["age"] + 1), "AD", "NC", covariates=["age"], n_perm=49, n_boot=0
-    )
+    expected = compare(values, eight.assign(age=eight["age"] + 1), "AD", "NC", covariates=["age"], n_perm=49, n_boot=0)
     found = read(place, "group-ADvsNC_seg-few_statistics.tsv")
     np.testing.assert_allclose(found["t"], expected["t"], atol=1e-9)
 
 
-def test_a_grid_has_maps_summed_voxel_by_voxel(tmp_path, atlas_path, atlas, people):
+def test_a_grid_has_maps_summed_voxel_by_voxel(tmp_path, atlas_path, atlas, eight):
     study = Study(tmp_path / "study", atlas_path, atlas, grid=True)
-    made = filled(study, people)
-    place = summarise_groups(study.out, people, **FEW).place
-    cases = people.loc[people["group"] == "AD", "participant_id"]
+    made = filled(study, eight)
+    place = summarise_groups(study.out, eight, **FEW).place
+    cases = eight.loc[eight["group"] == "AD", "participant_id"]
     volumes = np.stack([minmax(made[name][1].astype(float)) for name in cases])
     maps = {
         s: studies.data(place / f"group-AD_desc-grid_stat-{s}_statmap.nii.gz") for s in ("saliency", "mean", "variance")
@@ -164,72 +162,72 @@ def test_a_grid_has_maps_summed_voxel_by_voxel(tmp_path, atlas_path, atlas, peop
 
 @pytest.mark.parametrize("grid", [False, True])
 @pytest.mark.parametrize("other", ["shape", "affine"])
-def test_grids_that_differ_are_refused(tmp_path, atlas_path, atlas, people, grid, other):
+def test_grids_that_differ_are_refused(tmp_path, atlas_path, atlas, eight, grid, other):
     study = Study(tmp_path / "study", atlas_path, atlas, grid=grid)
-    filled(study, people)
+    filled(study, eight)
     shutil.rmtree(study.out / "sub-05")
     study.add("sub-05", **({"shape": (8, 8, 9)} if other == "shape" else {"affine": AFFINE + np.eye(4)[[3, 0, 1, 2]]}))
     with pytest.raises(GlasError, match=r"must share grid and (regions|points): sub-05 is on"):
-        summarise_groups(study.out, people, **FEW)
+        summarise_groups(study.out, eight, **FEW)
     assert not (study.out / "group").exists()
     assert [p.name for p in study.out.iterdir() if p.name.startswith(".group")] == []
 
 
-def test_a_second_session_on_another_grid_is_refused(study, people):
-    filled(study, people)
+def test_a_second_session_on_another_grid_is_refused(study, eight):
+    filled(study, eight)
     shutil.rmtree(study.out / "sub-05")
     study.add("sub-05", "ses-a")
     study.add("sub-05", "ses-b", shape=(8, 8, 9))
     with pytest.raises(GlasError, match="must share grid"):
-        summarise_groups(study.out, people, **FEW)
+        summarise_groups(study.out, eight, **FEW)
 
 
-def test_groups_on_grids_of_their_own_are_refused(study, people):
-    for i, row in enumerate(people.to_dict("records")):
+def test_groups_on_grids_of_their_own_are_refused(study, eight):
+    for i, row in enumerate(eight.to_dict("records")):
         study.add(row["participant_id"], seed=i, shape=(7, 8, 9) if row["group"] == "AD" else (8, 8, 9))
     with pytest.raises(GlasError, match=r"must share a grid, they are on \(7, 8, 9\) and \(8, 8, 9\)"):
-        summarise_groups(study.out, people, **FEW)
+        summarise_groups(study.out, eight, **FEW)
 
 
-def test_those_explained_otherwise_are_refused(study, people):
-    filled(study, people)
+def test_those_explained_otherwise_are_refused(study, eight):
+    filled(study, eight)
     shutil.rmtree(study.out / "sub-05")
     study.add("sub-05", sigma_light=30.0)
     with pytest.raises(GlasError, match=r"sub-05 and sub-01 differ in Settings sigma_light: run participants again"):
-        summarise_groups(study.out, people, **FEW)
+        summarise_groups(study.out, eight, **FEW)
 
 
-def test_an_atlas_that_was_moved_is_given_again(study, people, atlas_path, tmp_path):
-    filled(study, people)
+def test_an_atlas_that_was_moved_is_given_again(study, eight, atlas_path, tmp_path):
+    filled(study, eight)
     begin(study.out, "made up", {"Search": str(tmp_path / "gone.nii.gz")})
     with pytest.raises(GlasError, match="gone"):
-        summarise_groups(study.out, people, **FEW)
-    assert len(summarise_groups(study.out, people, **FEW, atlas=str(atlas_path)).tables["AD"]) == 8
+        summarise_groups(study.out, eight, **FEW)
+    assert len(summarise_groups(study.out, eight, **FEW, atlas=str(atlas_path)).tables["AD"]) == 8
     with pytest.raises(GlasError, match="AAL is not the one sub-01 was explained with"):
-        summarise_groups(study.out, people, **FEW, atlas="AAL")
+        summarise_groups(study.out, eight, **FEW, atlas="AAL")
 
 
-def test_damaged_results_are_refused(study, people):
-    filled(study, people)
+def test_damaged_results_are_refused(study, eight):
+    filled(study, eight)
     next((study.out / "sub-03" / "anat").glob("*_regions.tsv")).write_text("index\n1\n")
     with pytest.raises(GlasError, match=r"_regions.tsv is damaged or not there: explain sub-03 again"):
-        summarise_groups(study.out, people, **FEW)
+        summarise_groups(study.out, eight, **FEW)
 
 
-def test_who_is_absent_or_of_no_group_is_said(study, people):
-    filled(study, people)
+def test_who_is_absent_or_of_no_group_is_said(study, eight):
+    filled(study, eight)
     study.add("sub-77")
     shutil.rmtree(study.out / "sub-08")
     with pytest.warns(GlasWarning) as caught:
-        assert summarise_groups(study.out, people, **FEW).groups == {"AD": 4, "NC": 3}
+        assert summarise_groups(study.out, eight, **FEW).groups == {"AD": 4, "NC": 3}
     said = " ".join(str(one.message) for one in caught)
     assert "1 with no results, see participants_failed.tsv: sub-08" in said
     assert "1 with results but no group: sub-77" in said
 
 
-def test_a_group_of_one_has_a_map_and_no_comparison(study, people):
-    filled(study, people)
-    few = people[people["participant_id"].isin(["sub-01", "sub-02", "sub-04"])]
+def test_a_group_of_one_has_a_map_and_no_comparison(study, eight):
+    filled(study, eight)
+    few = eight[eight["participant_id"].isin(["sub-01", "sub-02", "sub-04"])]
     with pytest.warns(GlasWarning, match="AD 1 and NC 2|AD 1|results but no group"):
         result = summarise_groups(study.out, few, **FEW)
     assert result.statistics is None
@@ -237,51 +235,51 @@ def test_a_group_of_one_has_a_map_and_no_comparison(study, people):
     assert not list(result.place.glob("*variance*AD*"))
 
 
-def test_in_sample_results_are_said(study, people):
-    filled(study, people)
+def test_in_sample_results_are_said(study, eight):
+    filled(study, eight)
     path = study.out / "sub-01" / "anat" / "sub-01_record.json"
     path.write_text(path.read_text().replace('"InSample": false', '"InSample": true'))
     with pytest.warns(GlasWarning, match="explained by models trained on them: 1, such as that of sub-01"):
-        place = summarise_groups(study.out, people, **FEW).place
+        place = summarise_groups(study.out, eight, **FEW).place
     assert json.loads((place / "provenance.json").read_text())["InSample"] is True
 
 
-def test_the_second_run_replaces_the_first_and_gives_the_same_bytes(study, people):
-    filled(study, people)
-    place = summarise_groups(study.out, people, **FEW).place
+def test_the_second_run_replaces_the_first_and_gives_the_same_bytes(study, eight):
+    filled(study, eight)
+    place = summarise_groups(study.out, eight, **FEW).place
     before = content(place)
     (study.out / ".group-killed").mkdir()
-    summarise_groups(study.out, people, **FEW)
+    summarise_groups(study.out, eight, **FEW)
     assert content(place) == before
     assert not (study.out / ".group-killed").exists()
     shutil.rmtree(study.out / "sub-07")
     with pytest.warns(GlasWarning, match="sub-07"):
-        summarise_groups(study.out, people, **FEW)
+        summarise_groups(study.out, eight, **FEW)
     assert content(place).keys() == before.keys()
     assert content(place) != before
 
 
-def test_somebody_s_own_group_folder_is_not_replaced(study, people):
-    filled(study, people)
+def test_somebody_s_own_group_folder_is_not_replaced(study, eight):
+    filled(study, eight)
     (study.out / "group").mkdir()
     (study.out / "group" / "thesis").write_text("years of work")
     with pytest.raises(GlasError, match="has content"):
-        summarise_groups(study.out, people, **FEW)
+        summarise_groups(study.out, eight, **FEW)
 
 
-def test_nothing_to_read_is_refused(tmp_path, people):
+def test_nothing_to_read_is_refused(tmp_path, eight):
     with pytest.raises(GlasError, match="run the participant level first"):
-        summarise_groups(tmp_path, people, **FEW)
+        summarise_groups(tmp_path, eight, **FEW)
 
 
 def test_everything_from_scans_to_groups(tmp_path, atlas_path):
     place = studies.bids(tmp_path / "data", 8)
-    people = studies.cohort(place)
-    models = studies.folds(tmp_path / "models", people)
+    eight = studies.cohort(place)
+    models = studies.folds(tmp_path / "models", eight)
     with pytest.warns(GlasWarning, match="own no voxel"):
-        explain_cohort(people, tmp_path / "out", models, search=atlas_path, assume_space="MNI")
+        explain_cohort(eight, tmp_path / "out", models, search=atlas_path, assume_space="MNI")
     ticks = []
-    result = summarise_groups(tmp_path / "out", people.everyone, **FEW, tick=lambda *t: ticks.append(t))
+    result = summarise_groups(tmp_path / "out", eight.everyone, **FEW, tick=lambda *t: ticks.append(t))
     assert ticks[-1][0] == ticks[-1][1]
     assert len(result.tables["AD"]) == 8
     said = json.loads((result.place / "group-AD_seg-few_stat-saliency_statmap.json").read_text())

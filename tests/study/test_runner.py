@@ -21,21 +21,6 @@ ASSUMED = {"search": SEARCH, "assume_space": "MNI"}
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return studies.bids(tmp_path_factory.mktemp("in") / "data")
-
-
-@pytest.fixture(scope="module")
-def people(source):
-    return studies.cohort(source)
-
-
-@pytest.fixture(scope="module")
-def models(people, tmp_path_factory):
-    return studies.folds(tmp_path_factory.mktemp("models") / "folds", people)
-
-
-@pytest.fixture(scope="module")
 def made(people, models, tmp_path_factory):
     """The undisturbed run."""
     out = tmp_path_factory.mktemp("out") / "study"
@@ -146,8 +131,8 @@ def test_other_models_explain_again(begun, people, tmp_path):
     assert explain_cohort(people, begun, other, **ASSUMED).count("explained") == 6
 
 
-def test_another_scan_explains_again(begun, source, models, tmp_path):
-    copy = shutil.copytree(source, tmp_path / "data")
+def test_another_scan_explains_again(begun, six, models, tmp_path):
+    copy = shutil.copytree(six, tmp_path / "data")
     folders.save(folders.scan(copy, "sub-03"), folders.brain("AD", 99))
     result = explain_cohort(studies.cohort(copy), begun, models, **ASSUMED)
     assert result.outcomes.set_index("participant_id")["status"].to_dict() == {
@@ -232,9 +217,9 @@ def test_or_asked_for_and_every_output_says_so(people, models, tmp_path):
     assert sidecar(tmp_path / "out", "sub-01")["Folds"] == [2]
 
 
-def test_the_same_scan_under_another_name_is_refused(source, models, tmp_path):
+def test_the_same_scan_under_another_name_is_refused(six, models, tmp_path):
     """Nobody calls sub-99 a participant of the study; the file gives them away."""
-    copy = shutil.copytree(source, tmp_path / "data")
+    copy = shutil.copytree(six, tmp_path / "data")
     people = folders.people(6)
     people.loc[0, "participant_id"] = "sub-99"
     folders.write_people(copy, people)
@@ -292,15 +277,15 @@ def spoil(source, place):
     return studies.cohort(copy)
 
 
-def test_one_broken_scan_ends_the_work_and_is_named(source, models, tmp_path):
+def test_one_broken_scan_ends_the_work_and_is_named(six, models, tmp_path):
     with pytest.raises(GlasError, match=r"sub-02 cannot be explained: .*damaged.*; on_error="):
-        explain_cohort(spoil(source, tmp_path / "data"), tmp_path / "out", models, **ASSUMED)
+        explain_cohort(spoil(six, tmp_path / "data"), tmp_path / "out", models, **ASSUMED)
     assert (tmp_path / "out" / "sub-01" / "anat").is_dir()
     assert not (tmp_path / "out" / "sub-03").exists()
 
 
-def test_or_is_listed_and_mended_later(source, people, made, models, tmp_path):
-    broken = spoil(source, tmp_path / "data")
+def test_or_is_listed_and_mended_later(six, people, made, models, tmp_path):
+    broken = spoil(six, tmp_path / "data")
     result = explain_cohort(broken, tmp_path / "out", models, **ASSUMED, on_error="skip")
     assert (result.count("explained"), result.failed["participant_id"].tolist()) == (5, ["sub-02"])
     assert (tmp_path / "out" / FAILED).is_file()
@@ -326,8 +311,8 @@ def test_an_error_nobody_thought_of_is_one_of_them(people, models, tmp_path, mon
     assert result.failed.values.tolist() == [["sub-04", "", "unexpected ZeroDivisionError: by zero somewhere"]]
 
 
-def test_who_the_cohort_left_out_is_listed_too(source, models, tmp_path):
-    copy = shutil.copytree(source, tmp_path / "data")
+def test_who_the_cohort_left_out_is_listed_too(six, models, tmp_path):
+    copy = shutil.copytree(six, tmp_path / "data")
     shutil.rmtree(copy / "sub-05")
     with pytest.warns(GlasWarning, match="1 missing"):
         left = studies.cohort(copy, on_error="skip")

@@ -1,12 +1,7 @@
 """Several workers, and what dies on the way: the results are those of an undisturbed run, bit for bit."""
 
 import os
-import signal
-import subprocess
-import sys
-import time
 
-import numpy as np
 import pytest
 
 from glas3d import GlasError
@@ -14,10 +9,10 @@ from glas3d.errors import GlasWarning
 from glas3d.study import pool, runner
 from glas3d.study.pool import Here, workers
 from glas3d.study.runner import explain_cohort
-from tests.study import one_run, studies
+from tests.study import dying
 from tests.study.studies import content
 
-ASSUMED = {"search": one_run.SEARCH, "assume_space": "MNI"}
+ASSUMED = {"search": (3, 4, 3), "assume_space": "MNI"}
 
 # Dask closes sockets and loops when it likes.
 pytestmark = [
@@ -25,21 +20,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:.*share .* cores:glas3d.errors.GlasWarning"),
 ]
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return studies.bids(tmp_path_factory.mktemp("in") / "data")
-
-
-@pytest.fixture(scope="module")
-def people(source):
-    return studies.cohort(source)
-
-
-@pytest.fixture(scope="module")
-def models(people, tmp_path_factory):
-    return studies.folds(tmp_path_factory.mktemp("models") / "folds", people)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +48,15 @@ def test_a_scheduler_that_does_not_answer_is_refused(monkeypatch):
     ):
         pass
     with pytest.raises(GlasError, match="no Dask scheduler answers at nonsense"), workers(scheduler="nonsense://x"):
+        pass
+
+
+def test_workers_that_do_not_start_are_told_in_one_sentence(monkeypatch):
+    def none(**_):
+        raise RuntimeError("Nanny failed to start.")
+
+    monkeypatch.setattr("distributed.LocalCluster", none)
+    with pytest.raises(GlasError, match="the 2 workers did not start, one ended before it was ready"), workers(2):
         pass
 
 
@@ -121,7 +110,7 @@ def test_two_workers_give_the_same_bytes(people, models, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("death", [one_run.dies_once, one_run.dies_writing])
+@pytest.mark.parametrize("death", [dying.dies_once, dying.dies_writing])
 def test_a_worker_that_is_killed_is_replaced_and_its_participant_done_again(
     people, models, undisturbed, tmp_path, monkeypatch, death
 ):
@@ -136,7 +125,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_participant_done_again(
 def test_a_participant_that_kills_every_worker_is_listed(people, models, tmp_path, monkeypatch):
     import dask
 
-    monkeypatch.setattr(runner, "explain_participant", one_run.dies_always)
+    monkeypatch.setattr(runner, "explain_participant", dying.dies_always)
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
         result = explain_cohort(people, tmp_path / "out", models, **ASSUMED, n_workers=2, on_error="skip")
     listed = result.failed.set_index("participant_id")["error"]
@@ -166,28 +155,6 @@ def test_workers_of_several_threads_are_refused():
         workers(scheduler=cluster.scheduler_address),
     ):
         pass
-
-
-@pytest.mark.slow
-def test_a_run_killed_again_and_again_goes_on_where_it_was(source, models, undisturbed, tmp_path):
-    out = tmp_path / "study"
-    command = [sys.executable, "-m", "tests.study.one_run", str(source), str(out), str(models)]
-    rng = np.random.default_rng(0)
-    done = []
-    for kill in range(5):
-        run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        finished = set(out.glob("sub-*/anat"))
-        while run.poll() is None and set(out.glob("sub-*/.anat-*")) | set(out.glob("sub-*/anat")) == finished:
-            time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.25) * (kill > 0))  # the first: while it writes
-        run.send_signal(signal.SIGKILL)
-        run.wait()
-        done.append(len(list(out.glob("sub-*/anat"))))
-        if done[-1] == 6:
-            break
-    assert done[0] < 6
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    assert content(out) == undisturbed
 
 
 def test_queues_of_a_cluster_are_configured_by_dask_jobqueue():

@@ -169,19 +169,19 @@ def test_sessions_are_averaged_first(tmp_path, atlas_path, atlas):
     assert not np.allclose(data(places[0] / "group-ADvsNC_desc-gridvoxels_stat-t_statmap.nii.gz"), 0)
 
 
-def test_an_atlas_s_voxels_are_its_regions(study, people, tmp_path):
+def test_an_atlas_s_voxels_are_its_regions(study, eight, tmp_path):
     """Every voxel of a region has its values, so that t and the largest over voxels are those of the regions."""
-    for i, row in enumerate(people.to_dict("records")):
+    for i, row in enumerate(eight.to_dict("records")):
         study.add(row["participant_id"], seed=i, boost=0.3 * (row["group"] == "AD"))
-    result = summarise_groups(study.out, people, **FEW, voxelwise=True)
+    result = summarise_groups(study.out, eight, **FEW, voxelwise=True)
     labels = study.atlas.on(VoxelGrid(SHAPE, AFFINE))
     there = [
         name
         for i, name in zip(study.atlas.table["index"], study.atlas.table["name"], strict=True)
         if (labels == i).any()
     ]
-    members = list(members_of(read_records(study.out), people, "AD", "NC"))
-    expected = compare(values_of(members, "share")[there], people, "AD", "NC", n_perm=49, n_boot=0).set_index("name")
+    members = list(members_of(read_records(study.out), eight, "AD", "NC"))
+    expected = compare(values_of(members, "share")[there], eight, "AD", "NC", n_perm=49, n_boot=0).set_index("name")
     found = maps(result.place, "seg-few_desc-voxels")
     for row in study.atlas.table[study.atlas.table["name"].isin(there)].to_dict("records"):
         for statistic, column in (("t", "t"), ("neglog10pfwe", "neglog10p_fwe")):
@@ -190,7 +190,7 @@ def test_an_atlas_s_voxels_are_its_regions(study, people, tmp_path):
             )
     assert result.voxels["AD against NC"].n_voxels == (labels > 0).sum()
     half = mask(tmp_path / "half.nii.gz", (slice(0, 3),))
-    kept = summarise_groups(study.out, people, **FEW, voxelwise=True, voxel_mask=half)
+    kept = summarise_groups(study.out, eight, **FEW, voxelwise=True, voxel_mask=half)
     t = maps(kept.place, "seg-few_desc-voxels")["t"]
     assert kept.voxels["AD against NC"].n_voxels == (labels[:3] > 0).sum() > 0
     assert (t[3:] == 0).all()
@@ -215,23 +215,23 @@ def test_memory_is_bounded_by_what_is_said():
         assert 0.5 * voxelwise.needed_memory(60, 2184) < peak < voxelwise.needed_memory(60, 2184)
 
 
-def test_what_would_not_fit_is_refused_before_it_is_read(study, people, monkeypatch):
-    for i, name in enumerate(people["participant_id"]):
+def test_what_would_not_fit_is_refused_before_it_is_read(study, eight, monkeypatch):
+    for i, name in enumerate(eight["participant_id"]):
         study.add(name, seed=i)
     n = (study.atlas.on(VoxelGrid(SHAPE, AFFINE)) > 0).sum()
     monkeypatch.setattr(voxelwise, "free_memory", lambda: voxelwise.needed_memory(8, n) - 1)
     with pytest.raises(GlasError, match=rf"of 8 participants and {n} voxels needs about .* GiB of memory, .* are free"):
-        summarise_groups(study.out, people, **FEW, voxelwise=True)
+        summarise_groups(study.out, eight, **FEW, voxelwise=True)
     assert not (study.out / "group").exists()
     monkeypatch.setattr(voxelwise, "free_memory", lambda: voxelwise.needed_memory(8, n))
-    summarise_groups(study.out, people, **FEW, voxelwise=True)
+    summarise_groups(study.out, eight, **FEW, voxelwise=True)
 
     def exhausted(*_, **__):
         raise MemoryError
 
     monkeypatch.setattr(voxelwise, "compare", exhausted)
     with pytest.raises(GlasError, match="a smaller mask or larger voxels need less"):
-        summarise_groups(study.out, people, **FEW, voxelwise=True)
+        summarise_groups(study.out, eight, **FEW, voxelwise=True)
 
 
 def test_free_memory_is_what_the_machine_or_the_job_has(monkeypatch):
@@ -255,13 +255,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("asked", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_compared_by_voxels_is_refused(study, people, tmp_path, asked, message):
-    for i, name in enumerate(people["participant_id"]):
+def test_what_cannot_be_compared_by_voxels_is_refused(study, eight, tmp_path, asked, message):
+    for i, name in enumerate(eight["participant_id"]):
         study.add(name, seed=i)
     if asked.get("voxel_mask") == "CORNER":
         asked = asked | {"voxel_mask": mask(tmp_path / "corner.nii.gz", (0, 0, 0))}
     with pytest.raises(GlasError, match=message):
-        summarise_groups(study.out, people, **FEW, **asked)
+        summarise_groups(study.out, eight, **FEW, **asked)
     assert not (study.out / "group").exists()
 
 

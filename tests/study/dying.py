@@ -1,18 +1,10 @@
-"""A run in a process of its own, ``python -m tests.study.one_run BIDS OUT MODELS``, and tasks that die."""
+"""Tasks that die."""
 
 import os
 import signal
-import sys
-from pathlib import Path
-
-import torch
 
 from glas3d.study import derivatives, participant_level
 from glas3d.study.participant_level import explain_participant
-from glas3d.study.runner import explain_cohort
-from tests.study import studies
-
-SEARCH = (3, 4, 3)
 
 
 def die():
@@ -51,9 +43,3 @@ def dies_always(plan, one):
     if one.participant_id == "sub-02":
         die()
     return explain_participant(plan, one)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    source, out, models = map(Path, sys.argv[1:])
-    explain_cohort(studies.cohort(source), out, models, search=SEARCH, assume_space="MNI")
