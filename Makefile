@@ -36,6 +36,7 @@ docs: $(READY)
 	$(BIN)/python examples/12_scales.py docs/scale.md 24
 	$(BIN)/python examples/13_references.py docs/references.md 8
 	$(BIN)/python examples/14_theory.py docs/theory.md
+	$(BIN)/python examples/16_scaling.py docs/scaling.md 1000
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel

@@ -25,6 +25,7 @@ OUTPUTS = {
     "13_references.py": ["13_references.md", "13_references.png"],
     "14_theory.py": ["14_theory.md"],
     "15_training_by_folds.py": ["15_training_by_folds.md"],
+    "16_scaling.py": ["16_scaling.md"],
     "17_coarse_to_fine.py": ["17_coarse_to_fine.md"],
     "18_the_experiment.py": ["18_the_experiment.md"],
 }
