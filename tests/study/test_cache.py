@@ -66,6 +66,7 @@ def test_a_damaged_array_is_made_again(tmp_path, content):
     expected = scans[[0, 1]]
     scans.files[0].write_bytes(content)
     np.save(scans.files[1], np.zeros((3, 4, 5), np.float32))
+    scans.files[0].with_name(f".{scans.files[0].stem}-1").write_bytes(b"of a run that was killed")
     _, scans = stored(one, tmp_path / "cache")
     assert torch.equal(scans[[0, 1]], expected)
     assert sorted(p.suffix for p in scans.files[0].parent.iterdir()) == [".npy"] * 2

@@ -57,6 +57,21 @@ def test_an_interrupted_study_goes_on(cohort, made, tmp_path, monkeypatch):
     assert tree(tmp_path / "out") == tree(made.place)
 
 
+@pytest.mark.slow
+def test_a_trainer_that_is_killed_is_told_in_one_sentence(cohort, tmp_path):
+    with pytest.raises(GlasError, match="a process that trained a fold died: too little memory, perhaps"):
+        trained(cohort, tmp_path / "out", n_workers=2, factory="tests.study.dying:dies_as_network")
+    assert not list((tmp_path / "out").glob("fold-*"))
+
+
+def test_what_killed_trainings_left_is_removed(cohort, made, copy):
+    for name in (".fold-1-x", ".unfinished-x"):
+        (copy / name).mkdir()
+        (copy / name / "half").write_text("half")
+    trained(cohort, copy)
+    assert tree(copy) == tree(made.place)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
