@@ -14,6 +14,7 @@ from glas3d.errors import GlasError
 Fusion = Literal["product", "light", "shadow"]
 Target = int | str
 Predict = Callable[..., Any]
+Answers = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def bound(predict: Predict, volume: torch.Tensor) -> tuple[Predict, torch.device]:
@@ -58,7 +59,7 @@ def collect(
     check: Callable[[int], None] = lambda classes: None,
     tick: Callable[[int, int], None] = lambda done, total: None,
     beside: Callable[[list[int], int], torch.Tensor] | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> Answers:
     """Every answer to one explanation's inputs.
 
     Parameters
