@@ -42,6 +42,8 @@ class Plan:
         Of a step's base, for those that give a tensor.
     divisors
         What the sums of a pooling are divided by, ``(1, 1, *spatial)``.
+    last
+        Which steps' answers nobody needs after a step.
     answer
         The network's own, to the bases.
     whole_from
@@ -57,6 +59,7 @@ class Plan:
     bases: Mapping[fx.Node, torch.Tensor]
     shapes: Mapping[fx.Node, tuple[int, ...]]
     divisors: Mapping[fx.Node, torch.Tensor]
+    last: Mapping[fx.Node, tuple[fx.Node, ...]]
     answer: Any
     whole_from: str
 
@@ -99,7 +102,8 @@ class _Planner:
         order: list[fx.Node] = []
         answer: Any = None
         nodes = list(self.traced.graph.nodes)
-        last = {source: node for node in nodes for source in node.all_input_nodes}
+        until = {source: node for node in nodes for source in node.all_input_nodes}
+        last = {node: tuple(source for source in node.all_input_nodes if until[source] is node) for node in nodes}
         for node in nodes:
             if node.op == "output":
                 answer = fx.node.map_arg(node.args[0], self._value)
@@ -114,8 +118,8 @@ class _Planner:
                 self.values[node] = execute(self.traced, node, self._value)
                 order.append(node)
             self._follow(node, len(bases))
-            for source in node.all_input_nodes:
-                if last[source] is node and source not in self.needed:
+            for source in last[node]:
+                if source not in self.needed:
                     self.values.pop(source, None)
         return Plan(
             traced=self.traced,
@@ -126,6 +130,7 @@ class _Planner:
             bases={node: self.values[node] for node in self.needed},
             shapes=self.shapes,
             divisors=self.divisors,
+            last=last,
             answer=answer,
             whole_from=self.whole_from,
         )

@@ -49,10 +49,6 @@ class Changed:
 
         self.bases = predictor.asked(planned, bases)
         self.whole_from = self._plan.whole_from
-        last = {source: node for node in self._plan.order for source in node.all_input_nodes}
-        self._done: dict[fx.Node, list[fx.Node]] = {}
-        for source, node in last.items():
-            self._done.setdefault(node, []).append(source)
 
     def __call__(self, kind: int, rows: np.ndarray, parts: torch.Tensor) -> torch.Tensor:
         """``(n, k)``: the answers to volumes made from a base.
@@ -66,15 +62,19 @@ class Changed:
         parts
             ``(n, c, *size)``: the volumes inside them.
         """
-        run = _Run(self._plan, kind, rows, self._done)
-        return self._predictor.asked(lambda: run.answer(parts), parts)
+        return self._predictor.asked(lambda: follow(self._plan, kind, rows, parts), parts)
+
+
+def follow(plan: Plan, kind: int, rows: np.ndarray, parts: torch.Tensor) -> Any:
+    """What the network answers, as it stands; see `Changed`."""
+    return _Run(plan, kind, rows).answer(parts)
 
 
 class _Run:
     """One batch."""
 
-    def __init__(self, plan: Plan, kind: int, rows: np.ndarray, done: dict[fx.Node, list[fx.Node]]) -> None:
-        self.plan, self.kind, self.rows, self.done = plan, kind, rows, done
+    def __init__(self, plan: Plan, kind: int, rows: np.ndarray) -> None:
+        self.plan, self.kind, self.rows = plan, kind, rows
         self.windows = plan.windows[kind]
         self.values: dict[fx.Node, Any] = {}
         self.n = 0
@@ -85,13 +85,14 @@ class _Run:
             if node.op == "output":
                 return fx.node.map_arg(node.args[0], self._whole)
             self.values[node] = parts if node.op == "placeholder" else self._step(node)
-            for source in self.done.get(node, ()):
+            for source in self.plan.last[node]:
                 self.values.pop(source, None)
         raise AssertionError("a graph ends with its output")
 
     def _step(self, node: fx.Node) -> Any:
         plan, rule = self.plan, self.plan.rules.get(node)
-        source = node.all_input_nodes[0]
+        inputs = node.all_input_nodes
+        source = inputs[0]
         if asks_shape(node) and source in plan.shapes:
             empty = torch.empty((self.n, *plan.shapes[source][1:]), device="meta")
             return execute(plan.traced, node, lambda _: empty)
@@ -107,7 +108,7 @@ class _Run:
                 found = found / self._stacked(plan.divisors[node][0], here.corner[self.rows], here.size)
             return found
         assert isinstance(rule, Pointwise)
-        spatial = node.all_input_nodes if rule.spatial is None else [node.all_input_nodes[i] for i in rule.spatial]
+        spatial = inputs if rule.spatial is None else [inputs[i] for i in rule.spatial]
         return execute(plan.traced, node, lambda one: self._at(one, here) if one in spatial else plan.constants[one])
 
     def _at(self, node: fx.Node, here: Windows) -> Any:
