@@ -19,7 +19,7 @@ from glas3d.predict.changed.trace import trace
 from glas3d.predict.networks import PaperNet
 from tests.predict.random_nets import networks
 
-SHAPES = {2: (13, 18), 3: (9, 12, 11)}
+SHAPES = {2: (13, 18), 3: (7, 10, 9)}
 GENERATOR = torch.Generator().manual_seed(3)
 
 
@@ -54,13 +54,12 @@ def assert_same(net, shape, windows, transform=None, *, channels=1, atol=1e-12, 
             rows = np.arange(len(one))[::-1]
             whole, parts = perturbed(bases[kind, None], one, rows)
             found, expected = follow(made, kind, rows, parts), run(whole)
-            assert not torch.equal(expected, run(bases[kind, None].expand_as(whole))) or not any(whole.ptp() for _ in ())
             torch.testing.assert_close(found, expected, rtol=0, atol=atol * max(1.0, float(expected.abs().max())))
     return made
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_random_networks_answer_as_on_the_whole(ndim, data):
     shape = SHAPES[ndim]

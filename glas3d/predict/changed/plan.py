@@ -96,6 +96,7 @@ class _Planner:
         self.constants: dict[fx.Node, Any] = {}
         self.divisors: dict[fx.Node, torch.Tensor] = {}
         self.needed: set[fx.Node] = set()
+        self.pulling: set[fx.Node] = set()
         self.whole_from = ""
 
     def plan(self, bases: torch.Tensor) -> Plan:
@@ -221,15 +222,18 @@ class _Planner:
             chain.append(before[0])
         if len(chain[-1].users) != 1 or not isinstance(self.rules.get(chain[-1]), Neighbourhood):
             return False
+        if chain[-1] in self.pulling:  # its input is as it asked for: it cannot ask again
+            return False
         if any((node in boxes) != (chain[-1] in boxes) for boxes in self.windows):
             return False
-        for boxes in self.windows:
-            if node not in boxes:
-                continue
-            corner, size = rule.needed(boxes[node])
-            pulled = Windows.of(corner, corner + np.asarray(size), boxes[chain[0]].shape)
-            for one in chain:
-                boxes[one] = pulled
+        shape = self.shapes[chain[0]][2:]
+        taken = [(boxes, *rule.needed(boxes[node])) for boxes in self.windows if node in boxes]
+        if any((corner + size > np.asarray(shape)).any() for _, corner, size in taken):  # a last cell that sticks out
+            return False
+        for boxes, corner, size in taken:
+            pulled = Windows.of(corner, corner + np.asarray(size), shape)
+            boxes.update(dict.fromkeys(chain, pulled))
+        self.pulling.add(node)
         return True
 
 
