@@ -208,6 +208,7 @@ class _Frozen:
     def __init__(self, predict: Predict, intact: torch.Tensor) -> None:
         self._predict, self.device = bound(predict, intact)
         self.classes = getattr(predict, "classes", None)
+        self.changed = getattr(self._predict, "changed", None)
 
     def __call__(self, batch: torch.Tensor) -> Any:
         return self._predict(batch)

@@ -110,6 +110,8 @@ def _explain(plan: Plan, one: ToExplain) -> Status:
         return "kept"
     search = _search(plan)
     settings = plan.with_files()
+    if settings.get("cut") is not None:  # a clock must not decide how a study rounds
+        settings["cut_always"] = True
     found = []
     for bundle in bundles:
         predict = _model(bundle, plan.sha256[bundle], plan.device)
@@ -189,7 +191,7 @@ def _training(manifest: Manifest | None, bundles: list[str], participant_id: str
 def _method(result: ScanExplanation, manifest: Manifest | None) -> dict[str, Any]:
     """What must be the same in everyone: which fold, and where and in what batches it was computed, need not be."""
     said = result.provenance
-    settings = {k: v for k, v in said["Settings"].items() if k not in ("batch_size", "device")}
+    settings = {k: v for k, v in said["Settings"].items() if k not in ("batch_size", "device", "recomputed")}
     model = dict(said["Model"])
     if manifest is not None:
         if settings.get("background") == f"reference of {model['name']}":
