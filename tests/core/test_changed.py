@@ -27,7 +27,7 @@ def network(ndim, channels=1):
             conv(channels, 4, 3, padding=1), nn.ReLU(), pool(2), conv(4, 3, 3), nn.ELU(), nn.Flatten(), nn.LazyLinear(3)
         )
         net(torch.rand(1, channels, *SHAPES[ndim]))
-        net[-1].weight.mul_(4)
+        net[-1].weight.mul_(12)
     return net
 
 
@@ -96,11 +96,14 @@ def test_the_bound_holds_and_is_reached(cut, kernel):
     points = np.array([[3.0, 4.5, 20.0], [11.2, 13.0, 9.0], [-0.4, 26.0, 1.0]])
     volume, background = scan(3), scan(3)[:, :, ::-1].copy()
     made = Changes(
-        *map(torch.from_numpy, (volume, background)), *[spots(points, shape, (sigma,) * 3, kernel)] * 2, cut, lambda _: 2
+        *map(torch.from_numpy, (volume, background)),
+        *[spots(points, shape, (sigma,) * 3, kernel)] * 2,
+        cut,
+        lambda _: 2,
     )
     largest_mask = largest = 0.0
     for row, point in enumerate(points):
-        mask = (oracle.gaussian if kernel == "gaussian" else oracle.exponential)(point, shape, sigma)
+        mask = oracle.mask(point, shape, sigma, kernel)
         outside = np.ones(shape, dtype=bool)
         outside[tuple(map(slice, made.windows[0].low[row], made.windows[0].high[row]))] = False
         # beyond the boxes of I - B nothing is cut: the two are equal there
@@ -131,7 +134,9 @@ def test_every_point_is_in_a_batch_and_its_window_holds_its_volume(channel):
         assert set(rows) == set(range(7))
         for row, part in zip(rows, parts, strict=True):
             pasted = made.bases[kind].clone()
-            box = tuple(slice(int(c), int(c) + n) for c, n in zip(made.windows[kind].corner[row], part.shape[1:], strict=True))
+            box = tuple(
+                slice(int(c), int(c) + n) for c, n in zip(made.windows[kind].corner[row], part.shape[1:], strict=True)
+            )
             pasted[(slice(None), *box)] = part
             assert torch.equal(pasted, made.whole(kind, int(row))[0])
 
@@ -199,7 +204,8 @@ def test_what_is_slower_steps_aside(monkeypatch, slow, always):
 def test_a_recursion_recomputes_too():
     glas = GLAS(Predictor(network(2), "softmax", device="cpu"), sigma_light=1.5, sigma_shadow=2)
     theirs, ours = (
-        RGLAS(g, max_iterations=3).explain(scan(2), 1, Grid(4)) for g in (glas, glas.replace(cut=EXACT, cut_always=True))
+        RGLAS(g, max_iterations=3).explain(scan(2), 1, Grid(4))
+        for g in (glas, glas.replace(cut=EXACT, cut_always=True))
     )
     np.testing.assert_allclose(ours.saliency, theirs.saliency, atol=1e-4)
     assert all(one.explanation.settings["recomputed"]["recomputed"] for one in ours.rounds)

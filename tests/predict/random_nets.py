@@ -45,7 +45,9 @@ def each(draw, ndim, *values):
 def same(draw, ndim):
     """A convolution that keeps the shape."""
     kernel, dilation = each(draw, ndim, 1, 3), each(draw, ndim, 1, 2)
-    return CONV[ndim](CHANNELS, CHANNELS, kernel, padding="same", dilation=dilation, groups=draw(st.sampled_from((1, 2, 4))))
+    return CONV[ndim](
+        CHANNELS, CHANNELS, kernel, padding="same", dilation=dilation, groups=draw(st.sampled_from((1, 2, 4)))
+    )
 
 
 @st.composite
