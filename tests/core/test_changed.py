@@ -27,7 +27,7 @@ def network(ndim, channels=1):
             conv(channels, 4, 3, padding=1), nn.ReLU(), pool(2), conv(4, 3, 3), nn.ELU(), nn.Flatten(), nn.LazyLinear(3)
         )
         net(torch.rand(1, channels, *SHAPES[ndim]))
-        net[-1].weight.mul_(12)
+        net[-1].weight.mul_(4)
     return net
 
 
@@ -45,7 +45,8 @@ def explained(glas, ndim, search, channels=1, **asked):
 
 def assert_same(ours, theirs, atol):
     for one, other in zip(ours, theirs, strict=True):
-        assert np.ptp(other.score) > 1e-3
+        assert np.ptp(other.score) > 1e-4
+        assert np.ptp(other.drop) > 1e-3
         for name in ("light", "drop", "score", "probability"):
             np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=0, atol=atol)
 
@@ -58,9 +59,9 @@ def assert_same(ours, theirs, atol):
         (np.inf, 1e-6, {"background": 0.7, "batch_size": 3}),
         (EXACT, 1e-6, {"sigma_light": (1, 1.5, 2), "background": "blurred"}),
         (EXACT, 1e-6, {"channel": 1}),
-        (4.0, 2e-4, {}),
-        (4.5, 2e-4, {"kernel": "exponential", "sigma_light": 0.7, "sigma_shadow": 0.8}),
-        (4.5, 2e-4, {"kernel": "ellipsoid"}),
+        (4.0, 5e-5, {}),
+        (4.5, 5e-5, {"kernel": "exponential", "sigma_light": 0.7, "sigma_shadow": 0.8}),
+        (4.5, 5e-5, {"kernel": "ellipsoid"}),
         (EXACT, 1e-6, {"kernel": "segment"}),
     ],
 )
@@ -83,7 +84,8 @@ def test_scores_are_those_of_whole_forwards(ndim, cut, atol, settings):
     assert_same(ours, theirs, atol)
     told = ours[0].settings["recomputed"]
     assert told["recomputed"], told["reason"]
-    assert told["checked"] >= 2 and told["measured_change"] <= atol
+    assert told["checked"] >= 2
+    assert told["measured_change"] <= atol
     assert (told["mask_cut_off"] == 0) == (cut >= EXACT)
     assert "recomputed" not in theirs[0].settings
 
@@ -168,8 +170,10 @@ def test_a_cut_that_changes_the_answer_is_not_taken():
     ours = explained(glas.replace(cut=0.5, cut_always=True), 3, Grid(2))
     assert_same(ours, theirs, 0)
     told = ours[0].settings["recomputed"]
-    assert not told["recomputed"] and told["measured_change"] > changed.TOLERANCE
-    assert told["reason"].startswith("it changes P by 0.") and told["reason"].endswith("more than 0.0001")
+    assert not told["recomputed"]
+    assert told["measured_change"] > changed.TOLERANCE
+    assert told["reason"].startswith("it changes P by 0.")
+    assert told["reason"].endswith("more than 0.0001")
 
 
 @pytest.mark.parametrize("always", [False, True])
@@ -198,7 +202,8 @@ def test_what_is_slower_steps_aside(monkeypatch, slow, always):
     aside = slow == "windows" and not always
     assert told["recomputed"] is not aside
     assert told["reason"] == ("the full forward is not slower" if aside else "")
-    assert ticks[-1] == (17, 17) and sorted(ticks) == ticks
+    assert ticks[-1] == (17, 17)
+    assert sorted(ticks) == ticks
 
 
 def test_a_recursion_recomputes_too():
