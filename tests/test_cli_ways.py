@@ -1,5 +1,7 @@
 """The ways of asking, from the command line: options reach `explain_img`, bad ones end in one line."""
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -46,6 +48,19 @@ def test_coarse_to_fine(explain, tmp_path):
     status, said, _ = explain("--refine", 2)
     assert status == 2
     assert said.strip() == "error: budget must be a share of the forwards, above 0 and at most 1, got 2.0"
+
+
+def test_a_cut(explain, tmp_path):
+    status, said, _ = explain()
+    assert status == 0, said
+    whole = pd.read_csv(tmp_path / "out" / "sub-07_desc-grid_regions.tsv", sep="\t")
+    status, said, _ = explain("--cut", 7)
+    assert status == 0, said
+    cut = pd.read_csv(tmp_path / "out" / "sub-07_desc-grid_regions.tsv", sep="\t")
+    np.testing.assert_allclose(cut["score"], whole["score"], atol=1e-5)
+    sidecar = json.loads((tmp_path / "out" / "sub-07_desc-grid_stat-saliency_statmap.json").read_text())
+    assert sidecar["Settings"]["cut"] == 7
+    assert sidecar["Settings"]["recomputed"]
 
 
 def test_supervoxels(explain, tmp_path):

@@ -37,6 +37,8 @@ class Settings:
     gamma: float = 1e-5
     channel: int | None = None
     batch_size: int | None = None
+    cut: float | None = None
+    cut_always: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -57,6 +59,11 @@ class Settings:
             )
         if not (isinstance(self.gamma, int | float) and 0 <= self.gamma < float("inf")):
             raise GlasError(f"gamma must be 0 or a positive number, got {self.gamma!r}")
+        if self.cut is not None:
+            (cut,) = per_axis(self.cut, 1, "cut")
+            object.__setattr__(self, "cut", cut)
+        if not isinstance(self.cut_always, bool):
+            raise GlasError(f"cut_always must be true or false, got {self.cut_always!r}")
         for name, least in (("batch_size", 1), ("channel", 0)):
             value = getattr(self, name)
             if value is None:

@@ -81,6 +81,41 @@ class Spots:
             out.masked_fill_(out < _SMALLEST_NORMAL, 0.0)
         return out
 
+    def within(self, rows: np.ndarray, corner: np.ndarray, size: Sequence[int]) -> torch.Tensor:
+        """The masks of some points, ``(b, *size)``, each in the box from its ``corner`` ``(b, ndim)`` on."""
+        terms = []
+        for axis, (term, n) in enumerate(zip(self.terms, size, strict=True)):
+            place = torch.as_tensor(corner[:, axis, None] + np.arange(n), device=term.device)
+            terms.append(term[torch.as_tensor(rows, device=term.device)].gather(1, place))
+        out = torch.empty((len(rows), *size), dtype=terms[0].dtype, device=terms[0].device)
+        return Spots(tuple(terms), self.kernel).masks(0, out)
+
+    def reach(self, least: float) -> tuple[np.ndarray, np.ndarray, float]:
+        """Boxes outside of which no mask is above ``least``, and the largest value of any mask outside of its own.
+
+        Returns
+        -------
+        First corners ``(m, ndim)``, those behind the last, and the value.
+        """
+        low, high, beyond = [], [], 0.0
+        for axis in range(len(self.terms)):
+            # the mask along this axis, at the best place of the others
+            others = [term for a, term in enumerate(self.terms) if a != axis]
+            if self.kernel == "gaussian":
+                along = self.terms[axis] * torch.stack([t.amax(dim=1) for t in others]).prod(dim=0)[:, None]
+            else:
+                nearest = torch.stack([t.amin(dim=1) for t in others]).sum(dim=0)[:, None]
+                along = (self.terms[axis] + nearest).sqrt().neg().exp()
+                along = along.masked_fill(along < _SMALLEST_NORMAL, 0.0)
+            inside = along > least
+            found = inside.any(dim=1)
+            low.append(torch.where(found, inside.int().argmax(dim=1), 0))
+            high.append(torch.where(found, inside.shape[1] - inside.flip(1).int().argmax(dim=1), 0))
+            beyond = max(beyond, float(along.masked_fill(inside, 0.0).max()))
+        corners = (torch.stack(ends, dim=1).cpu().numpy() for ends in (low, high))
+        first, last = corners
+        return first, last, beyond
+
 
 def spots(
     points: np.ndarray,

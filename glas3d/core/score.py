@@ -14,6 +14,7 @@ from glas3d.errors import GlasError
 Fusion = Literal["product", "light", "shadow"]
 Target = int | str
 Predict = Callable[..., Any]
+Answers = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def bound(predict: Predict, volume: torch.Tensor) -> tuple[Predict, torch.device]:
@@ -28,6 +29,7 @@ class Frozen:
     def __init__(self, predict: Predict, intact: torch.Tensor) -> None:
         self._predict, self.device = bound(predict, intact)
         self.classes = getattr(predict, "classes", None)
+        self.changed = getattr(self._predict, "changed", None)
 
     def __call__(self, batch: torch.Tensor) -> Any:
         """As the predictor it was made of."""
@@ -70,7 +72,7 @@ def collect(
     check: Callable[[int], None] = lambda classes: None,
     tick: Callable[[int, int], None] = lambda done, total: None,
     beside: Callable[[list[int], int], torch.Tensor] | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> Answers:
     """Every answer to one explanation's inputs.
 
     Parameters

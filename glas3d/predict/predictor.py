@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from glas3d.core.changed import Recompute
+from glas3d.core.windows import Windows
 from glas3d.errors import GlasError, reason
 from glas3d.imaging.space import VoxelGrid
 
@@ -172,11 +174,35 @@ class Predictor:
             raise GlasError("this transform is fitted to a scan: call predict.fit(volume)(batch)")
         batch = torch.as_tensor(batch, dtype=torch.float32, device=self.device)
         beside = self._beside(table, len(batch))
+        transform = self.transform
+        return self.asked(lambda: self.net(batch if transform is None else transform(batch), *beside), batch)
+
+    def changed(self, bases: torch.Tensor, windows: Sequence[Windows]) -> Recompute:
+        """The same model, computing only what lies inside windows of volumes that are otherwise a base.
+
+        Parameters
+        ----------
+        bases
+            ``(kinds, c, *spatial)``.
+        windows
+            Of the volumes to come, one `Windows` a kind.
+
+        Raises
+        ------
+        CannotRecompute
+            The model's steps cannot be followed, or hardly any of them would be saved.
+        """
+        from glas3d.predict.changed.recompute import Changed  # which builds on this module
+
+        return Changed(self, bases, windows)
+
+    def asked(self, forward: Callable[[], Any], batch: torch.Tensor) -> torch.Tensor:
+        """``(n, k)`` float32 from what a forward of the network on a batch gives, in eval mode."""
         # TF32 would be off by a thousandth, and the fastest cuDNN kernels do not repeat their bits
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), _evaluating(self.net), exact:
             try:
-                answer = self.net(batch if self.transform is None else self.transform(batch), *beside)
+                answer = forward()
             except RuntimeError as error:
                 if "out of memory" in str(error):
                     raise

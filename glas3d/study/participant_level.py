@@ -34,6 +34,7 @@ Status = Literal["explained", "kept", "failed"]
 _SAME = ["index", "name", "hemisphere", "x", "y", "z", "n_voxels", "rank"]  # in every model's table
 _SPACE = re.compile("_space-[0-9A-Za-z]+")
 # What a group must have been asked alike, beside the settings of `GLAS`.
+_ANY = ("batch_size", "device", "forwards", "recomputed")  # settings that need not be the same in everyone
 _WAYS = ("recursive", "versus", "mask_img", "brain_mask", "transform", "register", "covariates", "covariate_reference")
 
 
@@ -190,6 +191,8 @@ def prepare(plan: Plan, one: ToExplain) -> Prepared:
     manifest = _manifest(plan.models, tuple(plan.sha256.items()))
     bundles = bundles_for(plan, manifest, one.participant_id, digest)
     settings = plan.with_files() | dict(one.own)
+    if "cut" in settings:  # a clock must not decide how a study rounds
+        settings["cut_always"] = True
     transform = None
     if "transform" in settings:
         transform = load_transform(settings.pop("transform"), settings.pop("inverse", None))
@@ -277,7 +280,7 @@ def _training(manifest: Manifest | None, bundles: list[str], participant_id: str
 def _method(result: ScanExplanation, manifest: Manifest | None, plan: Plan) -> dict[str, Any]:
     """What must be the same in everyone: which fold, which files of their own, and in what batches need not be."""
     from_result = result.provenance
-    settings = {k: v for k, v in from_result["Settings"].items() if k not in ("batch_size", "device", "forwards")}
+    settings = {k: v for k, v in from_result["Settings"].items() if k not in _ANY}
     search = {k: v for k, v in from_result["Search"].items() if k != "mask"}
     asked = {k: v for k, v in plan.said().items() if k in _WAYS}
     if has_pattern(plan.settings.get("background")):

@@ -1,0 +1,1 @@
+"""Recomputing only what a perturbation changed of a network's activations."""
