@@ -183,8 +183,8 @@ growth = {name: found[many]["own"] / found[few]["own"] for name, found in (("par
 
 
 def more(found, key):
-    """By how much a figure grows with each participant more."""
-    return (found[many][key] - found[few][key]) / (many - few)
+    """By how much a figure grows with each participant more; 0 where chance has it fall."""
+    return max(0.0, found[many][key] - found[few][key]) / (many - few)
 
 
 # %% [markdown]
@@ -286,10 +286,10 @@ def paper(name, n):
         f"{n * 233:,}",
         f"{n * cpu / 3600:,.0f}",
         f"{hours:.2g} to {10 * hours:.2g}",
-        f"{n * megabytes / 1000:,.1f}",
+        f"{n * megabytes / 1000:.2g}",
         f"{n * (len(own) + 2):,}",
-        f"{n * more(groups, 'whole') / 3600:.2f}",
-        f"{groups[many]['own'] / 1000 + max(0, n - many) * more(groups, 'own') / 1000:.1f}",
+        f"{n * more(groups, 'whole') / 60:.1f}",
+        f"{(groups[many]['own'] + max(0, n - many) * more(groups, 'own')) / 1000:.1f}",
     ]
 
 
@@ -302,7 +302,7 @@ on_paper = markdown(
         f"hours of one {GPU}",
         "disk, GB",
         "files and folders",
-        "group level, h",
+        "group level, minutes",
         "its memory, GB",
     ],
     [paper("the paper, ADNI", 429), paper("UK Biobank", 50_000)],
@@ -334,7 +334,7 @@ permutations and 200 resamples. *ms each*: once everything is warm.
 
 Memory at {many} participants is {growth["participant"]:.2f} times that at {few} at the participant level, and
 {growth["group"]:.2f} times at the group level, which keeps a participant's scores and what its record says
-({1000 * more(groups, "own"):.0f} kB each), never its maps.
+({1000 * more(groups, "own"):.0f} kB each), never its maps. Most of the memory is that of torch and the other libraries.
 
 ## Workers
 
@@ -361,20 +361,21 @@ The paper's network at {" x ".join(map(str, SHAPE))}: {flops / 1e9:.2f} GFLOP a 
 ({PEAK / 1e12:g} TFLOP/s in float32, {TF32 / 1e12:g} in TF32, {BANDWIDTH / 1e9:.0f} GB/s) a forward takes
 {1e6 * flops / PEAK:.0f} us of arithmetic (TF32: {1e6 * flops / TF32:.0f} us) and {1e6 * spots / BANDWIDTH:.0f} us of memory: memory decides, and
 TF32 gains nothing. Nobody reaches a data sheet; the table gives that time and ten times it, and counts no reading of scans.
-AAL, 233 forwards each. Hours of a core are {"measured at 2 mm" if FULL else "scaled by FLOPs from a tiny run"}; disk, files and the group level are scaled from the studies above.
+AAL, 233 forwards each; training comes on top. Hours of a core are {"measured at 2 mm" if FULL else "scaled by FLOPs from a tiny run"}; disk, files and the group level are scaled from the studies above.
 
 {on_paper}
 
 What would break first, in this order:
 
 1. **Files.** {len(own)} files and two folders a participant, in a folder of their own; the study's folder then has 50,000 entries,
-   which ext4 and XFS hold without trouble, but quotas of inodes on a cluster's shared disk are often lower, and listing it
-   over NFS takes minutes. Several studies of some thousands, one `OUT` each, are the way out.
-2. **Reading the BIDS folder** takes {1000 * more(people, "read"):.1f} ms a participant here, {50_000 * more(people, "read") / 60:.0f} minutes for 50,000, once for every run; each job
+   which ext4 and XFS hold without trouble, but a cluster's quota of inodes is often lower than {50_000 * (len(own) + 2):,}. Several studies of
+   some thousands, one `OUT` each, are the way out.
+2. **Reading the BIDS folder** takes {1000 * more(people, "read"):.1f} ms a participant here, {50_000 * more(people, "read") / 60:.1f} minutes for 50,000, once for every run; each job
    of an array (`--participant-label`) would pay it again. Few jobs with many workers pay it once.
 3. **Memory of the group level** grows by {1000 * more(groups, "own"):.0f} kB a participant: {50 * more(groups, "own"):.1f} GB for 50,000. Comparing voxels needs
    participants x voxels: at 2 mm 50,000 would be {50_000 * np.prod(SHAPE) * 4 / 1e12:.2f} TB, so regions it must be, or coarser maps.
-4. **Copies of the manifest**: each fold's bundle names everyone and the hash of every file, about 9 MB for 50,000.
+4. **The manifest**: each fold's bundle names everyone and the hash of every file, about 9 MB for 50,000, which every worker
+   reads once. Dealing 50,000 participants into folds takes a minute, once.
 
 The scheduler's graph, `participants.tsv` and permutations of regions ({50_000 * 116 * 8 / 1e6:.0f} MB) do not come near a limit.
 """,
