@@ -43,8 +43,7 @@ def peak(study, n):
 
 @pytest.mark.slow
 def test_memory_of_the_group_level_hardly_grows(study):
-    """A map of each would be 130 kB a participant, a table of regions with its texts 20 kB."""
+    """A map of each would be 130 kB a participant, a table of regions with its texts 47 kB."""
     peak(study, MANY)  # what is imported and kept by the first run is not counted
     many, few = peak(study, MANY), peak(study, FEW)
-    print(f"{(many - few) / (MANY - FEW):.0f} bytes a participant; {many}, {few}")
     assert many - few < 10_000 * (MANY - FEW)
