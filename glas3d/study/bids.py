@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from glas3d.study.roster import read_participants
 
 _WITHOUT = "none"
 _LABEL = re.compile(r"[0-9A-Za-z]+")
+_AT_ONCE = 500  # files: the time that ancpbids takes grows with the square of a data set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,17 +169,8 @@ def _table_of(root: Path) -> Path:
 
 def _scans(root: Path, selection: Selection) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Files that match, ``participant_id session path``, and those whose place contradicts their name."""
-    try:
-        from ancpbids import DatasetOptions, load_dataset
-    except ImportError:
-        raise GlasError('reading BIDS folders needs ancpbids: pip install "glas3d[study]"') from None
     key = f"{selection.prefix}sub"
-    try:
-        dataset = load_dataset(str(root), DatasetOptions(ignore_pickle_file=True))  # a pickle can run any code
-        files: list[Any] = dataset.query(scope="raw", extension=list(selection.extension))
-    except Exception as error:
-        raise GlasError(f"the BIDS folder {root} cannot be read: {reason(error)}") from error
-    files = [one for one in files if key in getattr(one, "entities", ())]
+    files = [one for one in _images(root, selection.extension) if key in getattr(one, "entities", ())]
     rows, problems = [], []
     for file in files:
         names = {name: str(value) for name, value in file.entities.items()}
@@ -214,6 +208,35 @@ def _joined(scans: pd.DataFrame, people: pd.DataFrame) -> pd.DataFrame:
         scans[~whole].merge(people[~of_all], on=["participant_id", "session"], how="left", indicator="known"),
     ]
     return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+
+
+def _images(root: Path, extension: Sequence[str]) -> list[Any]:
+    """Files with these extensions, as ancpbids knows them."""
+    try:
+        from ancpbids import DatasetOptions, load_dataset
+    except ImportError:
+        raise GlasError('reading BIDS folders needs ancpbids: pip install "glas3d[study]"') from None
+    options = DatasetOptions(ignore_pickle_file=True)  # a pickle can run any code
+    found: list[Any] = []
+    try:
+        names = _names(root, (*extension, "dataset_description.json"))  # which is refused where it is damaged
+        while some := list(islice(names, _AT_ONCE)):
+            found += load_dataset(str(root), options, paths=some).query(scope="raw", extension=list(extension))
+    except Exception as error:
+        raise GlasError(f"the BIDS folder {root} cannot be read: {reason(error)}") from error
+    return found
+
+
+def _names(root: Path, endings: tuple[str, ...]) -> Iterator[str]:
+    """Files below a folder, but not below its ``derivatives``, with ``/`` between the names."""
+
+    def unreadable(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(root, onerror=unreadable, followlinks=True):
+        within = Path(place).relative_to(root)
+        folders[:] = sorted(one for one in folders if (within / one).as_posix() != "derivatives")
+        yield from ((within / name).as_posix() for name in sorted(files) if name.endswith(endings))
 
 
 def _missing(

@@ -13,9 +13,9 @@ from torch import nn
 from glas3d.core.changed import CannotRecompute
 from glas3d.core.windows import Windows, crop
 from glas3d.predict.changed import plan as planning
+from glas3d.predict.changed.graph import trace
 from glas3d.predict.changed.plan import make_plan
 from glas3d.predict.changed.recompute import follow
-from glas3d.predict.changed.graph import trace
 from glas3d.predict.networks import PaperNet
 from tests.predict.random_nets import networks
 

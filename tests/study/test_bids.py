@@ -176,6 +176,17 @@ class Trap:
         return (pytest.fail, ("the pickle was loaded",))
 
 
+def test_parts_of_a_large_folder_make_the_whole(tmp_path, monkeypatch):
+    """Files are read some at a time, and not those of the data set's own derivatives."""
+    place = folder(tmp_path / "in", 6, sessions=("M00", "M12"))
+    folder(place / "derivatives" / "other", 2)
+    whole = read_cohort(place)
+    assert len(whole) == 12
+    for at_once in (1, 5):
+        monkeypatch.setattr("glas3d.study.bids._AT_ONCE", at_once)
+        pd.testing.assert_frame_equal(read_cohort(place).everyone, whole.everyone)
+
+
 def test_a_pickle_in_the_folder_is_not_opened(tmp_path):
     place = folder(tmp_path, 2)
     (place / ".ancpbids-dataset.pickle").write_bytes(pickle.dumps(Trap()))

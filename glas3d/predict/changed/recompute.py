@@ -11,9 +11,9 @@ from torch import fx
 
 from glas3d.core.changed import CannotRecompute
 from glas3d.core.windows import Windows, crop
+from glas3d.predict.changed.graph import trace
 from glas3d.predict.changed.plan import Plan, asks_shape, execute, make_plan
 from glas3d.predict.changed.rules import GlobalMean, Neighbourhood, Pointwise
-from glas3d.predict.changed.graph import trace
 from glas3d.predict.predictor import FittedTransform, Predictor
 
 
