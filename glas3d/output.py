@@ -20,6 +20,8 @@ import torch
 import glas3d
 from glas3d.errors import GlasError
 
+_UNFINISHED = ".unfinished-"
+
 
 def generated_by() -> list[dict[str, Any]]:
     """Software and versions, as BIDS wants them."""
@@ -86,7 +88,7 @@ def write_together(folder: Path, files: dict[str, Callable[[Path], object]]) -> 
         for name in files:
             if (folder / name).is_dir():
                 raise GlasError(f"cannot write {folder / name}: it is a folder")
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as scratch:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=_UNFINISHED) as scratch:
             for name, write in files.items():
                 write(Path(scratch) / name)
             for name in files:
@@ -101,8 +103,7 @@ def write_together(folder: Path, files: dict[str, Callable[[Path], object]]) -> 
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what killed runs of `write_together` left in a folder."""
-    for path in folder.glob(".unfinished-*"):
-        shutil.rmtree(path, ignore_errors=True)
+    _remove(folder, _UNFINISHED)
 
 
 def _remove_empty(folders: list[Path]) -> None:
@@ -177,8 +178,18 @@ def new_folder(place: Path, replaces: Callable[[Path], bool] = lambda place: Fal
 
 def remove_leftovers(place: Path) -> None:
     """Remove what killed runs of `new_folder` left beside a folder."""
-    for path in place.parent.glob(f"{_beside(place)}*"):
-        shutil.rmtree(path, ignore_errors=True)
+    _remove(place.parent, _beside(place))
+
+
+def _remove(folder: Path, prefix: str) -> None:
+    """Remove folders in a folder whose names begin so.
+
+    Each is moved away in one step first: who still writes there fails, and does not see it emptied, perhaps under its
+    final name.
+    """
+    for path in list(folder.glob(f"{prefix}*")):
+        with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as gone:
+            os.replace(path, Path(gone) / path.name)
 
 
 def _beside(place: Path) -> str:

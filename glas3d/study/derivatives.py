@@ -144,10 +144,14 @@ def write_participant(place: Path, name: str, save: Callable[[Path], object], re
             raise GlasError(f"{place} has content that is no participant's results: give another folder, or move it")
         with suppress(OSError):  # an empty one would be filled file by file
             place.rmdir()
-    with new_folder(place, lambda there: True) as scratch:
-        save(scratch)
-        files = {path.name: file_sha256(path) for path in sorted(scratch.iterdir())}
-        write_json({**record, "Files": files})(scratch / name)
+
+    def write() -> None:
+        with new_folder(place, lambda there: True) as scratch:
+            save(scratch)
+            files = {path.name: file_sha256(path) for path in sorted(scratch.iterdir())}
+            write_json({**record, "Files": files})(scratch / name)
+
+    _tried_again(write)
     remove_leftovers(place)
 
 
@@ -171,14 +175,20 @@ def begin(out: Path, name: str, study: Mapping[str, Any]) -> None:
         "dataset_description.json": write_json(description),
         ".bidsignore": lambda path: path.write_text("\n".join(_IGNORED) + "\n", encoding="utf-8"),
     }
-    for attempt in (1, 2, 3):
+
+    def write() -> None:
         remove_unfinished(out)
-        try:
-            write_together(out, files)
-            return
-        except GlasError:
-            if attempt == 3:  # others that begin at this moment take our scratch folder for a leftover
-                raise
+        write_together(out, files)
+
+    _tried_again(write)
+
+
+def _tried_again(write: Callable[[], None]) -> None:
+    """Write; up to three times, for others that write the same at this moment take our scratch for a leftover."""
+    for _ in range(2):
+        with suppress(GlasError):
+            return write()
+    write()
 
 
 def check_study(out: Path) -> None:

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 from glas3d import GlasError
+from glas3d.output import remove_leftovers
 from glas3d.study import derivatives
 from glas3d.study.derivatives import (
     begin,
@@ -118,6 +120,37 @@ def test_a_kill_before_any_step_on_the_disk_is_made_good():
     done = subprocess.run([sys.executable, "-m", "tests.study.each_step"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 20
+
+
+def test_others_that_write_the_same_take_a_scratch_folder_for_a_leftover(tmp_path):
+    """Once or twice: then it is written again."""
+    place, calls = tmp_path / "sub-01" / "anat", []
+
+    def disturbed(scratch):
+        calls.append(scratch)
+        if len(calls) < 3:
+            remove_leftovers(place)
+        fill(scratch)
+
+    write_participant(place, RECORD, disturbed, {"Key": "k"})
+    assert len(calls) == 3
+    assert is_finished(place, RECORD, "k")
+    assert [path.name for path in place.parent.iterdir()] == ["anat"]
+
+
+def test_what_comes_to_its_place_while_leftovers_are_removed_stays_whole(tmp_path, monkeypatch):
+    place, scratch, real = tmp_path / "sub-01" / "anat", tmp_path / "sub-01" / ".anat-x", os.replace
+    scratch.mkdir(parents=True)
+    fill(scratch)
+
+    def late(source, target):
+        if Path(source) == scratch:
+            real(source, place)
+        real(source, target)
+
+    monkeypatch.setattr("glas3d.output.os.replace", late)
+    remove_leftovers(place)
+    assert listing(tmp_path) == ["sub-01/anat/map.nii.gz", "sub-01/anat/sub-01_regions.tsv"]
 
 
 def test_nothing_is_left_of_what_failed(tmp_path):
