@@ -37,6 +37,7 @@ class Settings:
     gamma: float = 1e-5
     channel: int | None = None
     batch_size: int | None = None
+    engine: str = "auto"
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -55,6 +56,8 @@ class Settings:
                 f'sigma_spatial must be one number for distance="euclidean", got {self.sigma_spatial}; '
                 'distance="squared" takes one an axis'
             )
+        if not isinstance(self.engine, str):
+            raise GlasError(f"engine must be the name of one, got {self.engine!r}")
         if not (isinstance(self.gamma, int | float) and 0 <= self.gamma < float("inf")):
             raise GlasError(f"gamma must be 0 or a positive number, got {self.gamma!r}")
         for name, least in (("batch_size", 1), ("channel", 0)):

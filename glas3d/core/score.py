@@ -22,6 +22,36 @@ def bound(predict: Predict, volume: torch.Tensor) -> tuple[Predict, torch.device
     return predict if fit is None else fit(volume), torch.device(getattr(predict, "device", "cpu"))
 
 
+def with_engine(predict: Predict, engine: str, batches: int) -> Predict:
+    """A model asked by an engine, where it knows of any; a plain callable is asked as it is.
+
+    Parameters
+    ----------
+    batches
+        How many it will be asked, which decides what pays.
+
+    Raises
+    ------
+    GlasError
+        An engine for what knows of none.
+    """
+    known = getattr(predict, "with_engine", None)
+    if known is None:
+        if engine not in ("auto", "eager"):
+            raise GlasError(f"engine={engine!r} needs a Predictor of a torch module, got {type(predict).__name__}")
+        return predict
+    chosen: Predict = known(engine, batches)
+    return chosen
+
+
+def engine_record(predict: Predict) -> dict[str, Any]:
+    """Which engine answered, for the record."""
+    name = getattr(predict, "engine", "eager")
+    found = {"engine": name, "engine_version": getattr(predict, "version", None)}
+    notes = list(getattr(predict, "notes", ()))
+    return found | ({"engine_notes": notes} if notes else {})
+
+
 def ask(predict: Predict, batch: torch.Tensor, *beside: torch.Tensor) -> np.ndarray:
     """One forward: ``(n, c, *spatial)``, and covariates ``(n, q)`` beside it, to ``(n, k)`` float64, checked.
 
@@ -77,7 +107,13 @@ def collect(
     answers: np.ndarray | None = None
     done = 0
     for batch, numbers in perturbations.batches():
-        probabilities = ask(predict, batch, *(() if beside is None else (beside(numbers, len(batch)),)))
+        try:
+            probabilities = ask(predict, batch, *(() if beside is None else (beside(numbers, len(batch)),)))
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            perturbations.halve()
+            continue
         if answers is None:
             check(probabilities.shape[1])
             answers = np.empty((len(perturbations), probabilities.shape[1]))
@@ -90,6 +126,12 @@ def collect(
         tick(done, len(perturbations))
     assert answers is not None
     return answers[0], answers[1::2], answers[2::2]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a smaller batch may do."""
+    said = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in said or "not enough memory" in said
 
 
 def fuse(light: np.ndarray, shadow: np.ndarray, fusion: Fusion) -> np.ndarray:
