@@ -50,6 +50,7 @@ def explain_everyone(
     scheduler: str | None = None,
     threads: int | None = None,
     batch_size: int | None = None,
+    engine: str = "auto",
     device: str = "auto",
     covariates: Annotated[tuple[str, ...], SEVERAL] = (),
     site: str | None = None,
@@ -110,6 +111,8 @@ def explain_everyone(
         Of each process; default: 1, or what an earlier run took. Other numbers round differently.
     batch_size
         Inputs a forward; default: by the scans' size, or what an earlier run took.
+    engine
+        What runs the networks, as of glas3d explain; auto: the fastest that pays, or what an earlier run took.
     device
         auto: CUDA where there is one, or what an earlier run took.
     covariates
@@ -157,6 +160,7 @@ def explain_everyone(
             scheduler=scheduler,
             threads=threads,
             batch_size=batch_size,
+            engine=engine,
             device=device,
         )
         return

@@ -37,6 +37,7 @@ def explain(
     covariate_reference: Annotated[tuple[str, ...], SEVERAL] = (),
     point: Literal["centroid", "medoid"] = "centroid",
     batch_size: int | None = None,
+    engine: str = "auto",
     recursive: Annotated[bool, FLAG] = False,
     floor: float | None = None,
     transform: Annotated[tuple[Path, ...], SEVERAL] = (),
@@ -103,6 +104,9 @@ def explain(
         Where a region is looked at.
     batch_size
         Scans a forward; default: by their size.
+    engine
+        What runs the network: auto (the fastest that pays), eager, openvino, onnx, compile, channels_last; on CUDA
+        also cudagraphs and autocast.
     recursive
         Put out what was found and look again, for several pieces of evidence; the map of every round is kept.
         With two classes the paper's rule may go on after the evidence is gone: see --floor.
@@ -172,6 +176,7 @@ def explain(
             background=_number(background[0]) if len(background) == 1 else [_number(one) for one in background],
             point=point,
             batch_size=batch_size,
+            engine=engine,
             assume_space=assume_space,
             recursive={"floor": floor} if recursive else False,
             progress=tick,

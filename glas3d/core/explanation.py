@@ -16,6 +16,9 @@ from glas3d.core.search import Segments
 from glas3d.core.volume import per_axis
 from glas3d.errors import GlasError
 
+# Of an explanation's settings, those that say how the answers were computed and not what was asked.
+HOW = ("batch_size", "device", "engine", "engine_version", "engine_notes")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:

@@ -131,7 +131,7 @@ def collect(
 def out_of_memory(error: BaseException) -> bool:
     """Whether a smaller batch may do."""
     said = str(error)
-    return isinstance(error, MemoryError) or "out of memory" in said or "not enough memory" in said
+    return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
 
 
 def fuse(light: np.ndarray, shadow: np.ndarray, fusion: Fusion) -> np.ndarray:

@@ -111,7 +111,8 @@ def explain_img(
     progress
         See `GLAS`.
     **settings
-        Every other setting of `GLAS`: ``kernel``, ``distance``, ``fusion``, ``gamma``, ``channel``, ``batch_size``.
+        Every other setting of `GLAS`: ``kernel``, ``distance``, ``fusion``, ``gamma``, ``channel``, ``batch_size``,
+        ``engine``.
 
     Returns
     -------

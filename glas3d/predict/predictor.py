@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from glas3d.core.score import out_of_memory
 from glas3d.errors import GlasError
 from glas3d.imaging.space import VoxelGrid
 from glas3d.predict.engine.choose import WithEngine
@@ -179,7 +180,7 @@ class Predictor:
             try:
                 answer = self.net(batch if self.transform is None else self.transform(batch), *beside)
             except RuntimeError as error:
-                if "out of memory" in str(error):
+                if out_of_memory(error):
                     raise
                 reason = str(error).strip().splitlines()[0]
                 raise GlasError(f"the model does not take a batch of {tuple(batch.shape)}: {reason}") from error

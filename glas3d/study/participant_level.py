@@ -13,6 +13,7 @@ from typing import Any, Literal
 import nibabel as nib
 import numpy as np
 
+from glas3d.core.explanation import HOW
 from glas3d.errors import GlasError, GlasWarning, SpaceWarning
 from glas3d.explain import STATISTICS, ScanExplanation, explain_img, ranked
 from glas3d.imaging.scan import file_sha256
@@ -89,8 +90,9 @@ def explain_participant(plan: Plan, one: ToExplain) -> Outcome:
 
 
 def _explain(plan: Plan, one: ToExplain) -> Status:
-    if version() != plan.version:
-        raise GlasError(f"every worker needs the same versions: the study has {plan.version}, this one {version()}")
+    here = version(plan.engine)
+    if here != plan.version:
+        raise GlasError(f"every worker needs the same versions: the study has {plan.version}, this one {here}")
     place = participant_folder(plan.out, one.participant_id, one.session)
     remove_leftovers(place)
     if not one.path.is_file():
@@ -119,6 +121,7 @@ def _explain(plan: Plan, one: ToExplain) -> Status:
             plan.target,
             search,
             batch_size=plan.batch_size,
+            engine=plan.engine,
             assume_space=plan.assume_space,
             **settings,
         )
@@ -189,7 +192,7 @@ def _training(manifest: Manifest | None, bundles: list[str], participant_id: str
 def _method(result: ScanExplanation, manifest: Manifest | None) -> dict[str, Any]:
     """What must be the same in everyone: which fold, and where and in what batches it was computed, need not be."""
     said = result.provenance
-    settings = {k: v for k, v in said["Settings"].items() if k not in ("batch_size", "device")}
+    settings = {k: v for k, v in said["Settings"].items() if k not in HOW}
     model = dict(said["Model"])
     if manifest is not None:
         if settings.get("background") == f"reference of {model['name']}":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,18 @@ from glas3d.errors import GlasError
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.scan import file_sha256
 from glas3d.predict.bundle import load_model
+from glas3d.predict.engine.builders import ENGINES
+from glas3d.predict.engine.choose import check_engine
 from glas3d.predict.predictor import Predictor
 from glas3d.study.derivatives import read_study
 from glas3d.study.manifest import PLACE, Manifest
+from glas3d.study.pool import torch_threads
 
 Where = str | tuple[int, ...]
 
-_OWN = ("img", "predict", "target", "search", "batch_size", "assume_space", "progress", "transform", "covariates")
+_OWN = (
+    "img", "predict", "target", "search", "batch_size", "engine", "assume_space", "progress", "transform", "covariates"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +61,10 @@ class Plan:
         Whether a model explains those it was trained on.
     assume_space
         ``"MNI"``: take scans to be in MNI space without looking.
-    batch_size, threads, device
+    batch_size, engine, threads, device
         Of every forward: other ones would round differently.
     version
-        Of glas3d and torch.
+        Of glas3d, torch and the engine.
     """
 
     out: Path
@@ -72,6 +78,7 @@ class Plan:
     in_sample: bool
     assume_space: str | None
     batch_size: int
+    engine: str
     threads: int
     device: str
     version: str
@@ -81,6 +88,7 @@ class Plan:
         settings = {name: self._said(name, value) for name, value in self.settings.items()}
         return {
             "BatchSize": self.batch_size,
+            "Engine": self.engine,
             "Threads": self.threads,
             "Device": self.device,
             "Models": {Path(name).name: digest for name, digest in self.sha256.items()},
@@ -122,9 +130,12 @@ def make_plan(
     in_sample: bool = False,
     assume_space: str | None = None,
     batch_size: int | None = None,
+    engine: str = "auto",
     threads: int | None = None,
     device: str = "auto",
     device_there: Callable[[], str] | None = None,
+    engine_there: Callable[[Callable[[], str]], str] = lambda ask: ask(),
+    scans: int = 1,
 ) -> Plan:
     """Resolve what a study leaves open; what an earlier run of it resolved is kept.
 
@@ -138,6 +149,12 @@ def make_plan(
         ``"auto"``: what an earlier run took, else CUDA where there is one.
     device_there
         Says what ``"auto"`` is on the workers; None: as here.
+    engine
+        ``"auto"``: what an earlier run took, else the fastest that pays.
+    engine_there
+        Calls what says so on a worker.
+    scans
+        How many will be explained, which decides what pays.
 
     Raises
     ------
@@ -164,6 +181,13 @@ def make_plan(
     shape = first.shape[:3] if grid is None else grid.shape
     values = (predicts[0].info.channels or 1) * int(np.prod(shape))
     batch = _agreed(out, stored, "BatchSize", batch_size) or default_batch_size(values, torch.device(chosen))
+    count = _agreed(out, stored, "Threads", threads) or 1
+    runs = _agreed(out, stored, "Engine", None if engine == "auto" else engine)
+    if runs is None:
+        # an engine's own copies are of one model, and each fold's must pay
+        batches = scans * math.ceil((2 * _places(where) + 1) / batch) // len(names)
+        runs = engine_there(partial(fastest, names[0], chosen, count, (batch, *shape), batches))
+    check_engine(runs, torch.device(chosen))
     return Plan(
         out=out.resolve(),
         models=spec if manifest is None else str(manifest.place.resolve()),
@@ -179,15 +203,30 @@ def make_plan(
         in_sample=in_sample,
         assume_space=assume_space,
         batch_size=batch,
-        threads=_agreed(out, stored, "Threads", threads) or 1,
+        engine=runs,
+        threads=count,
         device=chosen,
-        version=version(),
+        version=version(runs),
     )
 
 
-def version() -> str:
+def version(engine: str) -> str:
     """Of what decides the numbers."""
-    return f"glas3d {glas3d.__version__}, torch {torch.__version__.partition('+')[0]}"
+    found = f"glas3d {glas3d.__version__}, torch {torch.__version__.partition('+')[0]}"
+    library = ENGINES[engine].library
+    return found if library == "torch" else f"{found}, {library} {ENGINES[engine].version}"
+
+
+def fastest(model: str, device: str, threads: int, shape: tuple[int, ...], batches: int) -> str:
+    """The engine that ``"auto"`` settles on for batches ``(n, *spatial)`` of noise."""
+    with torch_threads(threads):
+        predict = load_model(model, device=device)
+        size, *spatial = shape
+        noise = torch.rand((size, predict.info.channels or 1, *spatial), generator=torch.Generator().manual_seed(0))
+        asked = predict.fit(noise[0]).with_engine("auto", batches)
+        names = predict.covariates
+        asked(noise.to(predict.device), *(() if names is None else (torch.zeros(size, len(names)),)))
+        return asked.engine
 
 
 def device_here() -> str:
@@ -256,6 +295,14 @@ def _where(search: str | os.PathLike[str] | Grid | int | tuple[int, ...]) -> Whe
     return str(Path(text).resolve()) if Path(text).exists() else text
 
 
+def _places(where: Where) -> int:
+    """How many points there will be, or somewhat fewer."""
+    search = searched(where)
+    if isinstance(search, Atlas):
+        return len(search.table)
+    return math.prod(search.k) if isinstance(search.k, tuple) else int(search.k) ** 3
+
+
 def _plain(name: str, value: Any) -> Any:
     """A setting as every worker and JSON can have it.
 
@@ -291,6 +338,6 @@ def _agreed(out: Path, stored: Mapping[str, Any], name: str, given: Any) -> Any:
     """What an earlier run resolved, and this one may not change."""
     before = stored.get(name)
     if before is not None and given is not None and before != given:
-        words = {"BatchSize": "batches of", "Threads": "threads", "Device": "device"}[name]
+        words = {"BatchSize": "batches of", "Engine": "the engine", "Threads": "threads", "Device": "device"}[name]
         raise GlasError(f"the study in {out} was begun with {words} {before}, got {given}: give another folder")
     return before if given is None else given

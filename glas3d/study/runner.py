@@ -59,6 +59,7 @@ def explain_cohort(
     in_sample: bool = False,
     assume_space: str | None = None,
     batch_size: int | None = None,
+    engine: str = "auto",
     threads: int | None = None,
     device: str = "auto",
     n_workers: int = 1,
@@ -70,8 +71,8 @@ def explain_cohort(
     """Explain the scans of a cohort into a BIDS derivatives folder, ``out/sub-01/[ses-M00/]anat`` and so on.
 
     Whose folder is there already, from the same scan, model, settings and versions, is not explained again: a run
-    that was killed goes on where it was, and leaves the same bytes as one that was not. Batch size, threads and
-    device are resolved by the first run and kept in ``out/study.json``.
+    that was killed goes on where it was, and leaves the same bytes as one that was not. Batch size, engine,
+    threads and device are resolved by the first run and kept in ``out/study.json``.
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ def explain_cohort(
         Explain participants of the study by the models that were trained on them, and say so in every output.
     assume_space
         ``"MNI"``: take scans to be in MNI space without looking.
-    batch_size, threads, device
+    batch_size, engine, threads, device
         See `glas3d.study.plan.make_plan`.
     n_workers, scheduler
         See `glas3d.study.pool.workers`.
@@ -138,6 +139,9 @@ def explain_cohort(
             in_sample=in_sample,
             assume_space=assume_space,
             batch_size=batch_size,
+            engine=engine,
+            engine_there=pool.ask,
+            scans=len(todo),
             threads=threads,
             device=device,
             device_there=lambda: pool.ask(device_here),

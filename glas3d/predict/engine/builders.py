@@ -103,7 +103,7 @@ def _cudagraphs(net: nn.Module, inputs: Inputs) -> Run:
     """Every kernel of a forward recorded once and started together."""
     made, place = own_copy(net), tuple(x.clone() for x in inputs)
     with torch.inference_mode():
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(3):

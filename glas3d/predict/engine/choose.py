@@ -135,7 +135,8 @@ class WithEngine:
             engine = "eager"
         self._predict, self._asked, self._batches = predict, engine, batches
         self._by: dict[tuple[int, ...], Callable[..., torch.Tensor]] = {}
-        self.engine, self.notes = engine, ()
+        self.engine = engine
+        self.notes: tuple[str, ...] = ()
 
     def __getattr__(self, name: str) -> Any:
         if name == "_predict":
