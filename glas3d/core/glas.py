@@ -72,7 +72,7 @@ class GLAS:
         Inputs a forward; None chooses by the volume's size.
     engine
         What runs the network of a `Predictor`: ``"auto"``, the fastest of those there are whose building pays;
-        ``"eager"``, the network itself; or one by its name (docs/speed.md). All agree within 1e-4.
+        ``"eager"``, the network itself; or one by its name (docs/engines.md). All agree within 1e-4.
     progress
         True draws a plain bar on standard error; a callable is called with forwards done and in all.
 

@@ -193,7 +193,7 @@ class Predictor:
             return columns
 
     def with_engine(self, engine: str, batches: int) -> WithEngine:
-        """The same predictor, its network run by an engine (docs/speed.md).
+        """The same predictor, its network run by an engine (docs/engines.md).
 
         Parameters
         ----------

@@ -18,7 +18,7 @@ def keep_memory() -> Iterator[bool]:
     """Let the process keep what its forwards free, for as long as the block lasts.
 
     A network's activations are otherwise given back to the system after every layer and asked for again, page by page,
-    which can take longer than the layer (docs/speed.md). The process grows to its largest forward and stays there;
+    which can take longer than the layer (docs/engines.md). The process grows to its largest forward and stays there;
     at the end everything unused is given back.
 
     Yields
