@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import importlib.metadata
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ import torch
 from torch import nn
 
 from glas3d import GLAS, GlasError, Grid, Predictor
-from glas3d.predict.engine import builders, choose
+from glas3d.predict.engine import builders, cache, choose
 from glas3d.predict.engine.builders import ENGINES, Engine, own_copy
 from glas3d.predict.engine.memory import keep_memory
+from glas3d.predict.predictor import ModelInfo
 from tests.core.cases import TinyNet, refused, volume
 from tests.predict import engines
 
@@ -177,7 +179,7 @@ def only(monkeypatch, clock, *, takes=0.1, wrong=0.0, base=2.0, build=None):
     """One engine beside the network itself; returns how often it was built."""
     built = []
 
-    def make(net, inputs):
+    def make(net, inputs, stored):
         built.append([tuple(x.shape) for x in inputs])
         clock[0] += base
         made = own_copy(net)
@@ -228,7 +230,7 @@ def test_auto_leaves_what_is_not_faster(monkeypatch, clock):
 
 @pytest.mark.parametrize("how", ["answers", "cannot be built"])
 def test_an_engine_that_fails_is_left_by_auto_and_refused_when_asked_for(how, monkeypatch, clock, caplog):
-    def broken(net, inputs):
+    def broken(net, inputs, stored):
         raise NotImplementedError("an operation\nthat it lacks")
 
     only(monkeypatch, clock, wrong=1e-3, build=broken if how == "cannot be built" else None)
@@ -242,6 +244,50 @@ def test_an_engine_that_fails_is_left_by_auto_and_refused_when_asked_for(how, mo
     assert caplog.text.count("is left out") == 1
     with refused(f"the engine fast {how}.*: ask the model Slow without it"):
         asked(net, "fast")
+
+
+# What is built is kept.
+
+
+def test_what_was_built_is_kept_for_other_runs(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    net, shape = engines.paper()
+    right = engines.explained(net, shape, "eager")
+
+    def again(sha256="some", weights=net):
+        choose._known.clear()
+        predict = Predictor(weights, device="cpu", info=ModelInfo(name="made", sha256=sha256))
+        return engines.explained(predict, shape, "openvino")
+
+    again(sha256=None)
+    assert not list(tmp_path.rglob("*"))
+    first = again()
+    (kept,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    with monkeypatch.context() as patched:
+        patched.setattr(builders, "_converted", lambda *given: pytest.fail("it is there"))
+        np.testing.assert_array_equal(again().score, first.score)
+    kept.write_bytes(b"half")
+    np.testing.assert_array_equal(again().score, first.score)
+    assert kept.stat().st_size > 1000, "and made anew"
+    np.testing.assert_allclose(first.score, right.score, rtol=0, atol=1e-5)
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        next(other.parameters()).mul_(-1)
+    assert abs(again(weights=other).light - first.light).max() > 1e-4
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
+
+
+def test_the_kept_are_few(monkeypatch, tmp_path):
+    monkeypatch.setattr(cache, "_folder", lambda: tmp_path / "engines")
+    monkeypatch.setattr(cache, "_MOST", 2)
+    for number, name in enumerate("abc"):
+        cache.Stored(name).write(name.encode())
+        os.utime(tmp_path / "engines" / cache.Stored(name)._name, (number, number))
+    assert [cache.Stored(name).read() for name in "abc"] == [None, b"b", b"c"]
+    monkeypatch.setattr(cache, "_folder", lambda: tmp_path / "engines" / cache.Stored("c")._name)
+    cache.Stored("a").write(b"a")
+    assert cache.Stored("a").read() is None, "a folder that is none"
 
 
 # Memory.

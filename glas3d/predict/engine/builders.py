@@ -7,14 +7,17 @@ import hashlib
 import importlib.metadata
 import io
 import logging
+import platform
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import nn
+
+from glas3d.predict.engine.cache import Stored
 
 Inputs = tuple[torch.Tensor, ...]
 Run = Callable[..., torch.Tensor]
@@ -32,7 +35,8 @@ class Engine:
     name
         As it is asked for.
     build
-        ``(net, inputs)`` to what takes inputs of these shapes and answers as the network, in eval mode.
+        ``(net, inputs, stored)`` to what takes inputs of these shapes and answers as the network, in eval mode;
+        ``stored`` keeps what was built, where the library can.
     devices
         Kinds of device it runs on.
     library, extra
@@ -44,7 +48,7 @@ class Engine:
     """
 
     name: str
-    build: Callable[[nn.Module, Inputs], Run]
+    build: Callable[[nn.Module, Inputs, Stored | None], Run]
     devices: tuple[str, ...]
     library: str = "torch"
     extra: str | None = None
@@ -70,11 +74,11 @@ def own_copy(net: nn.Module) -> nn.Module:
     return copy.deepcopy(net).eval().requires_grad_(False)
 
 
-def _eager(net: nn.Module, inputs: Inputs) -> Run:
+def _eager(net: nn.Module, inputs: Inputs, stored: Stored | None) -> Run:
     return net
 
 
-def _channels_last(net: nn.Module, inputs: Inputs) -> Run:
+def _channels_last(net: nn.Module, inputs: Inputs, stored: Stored | None) -> Run:
     """The network with the channels of a voxel side by side, as the fastest convolutions want them."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     made = own_copy(net)
@@ -91,7 +95,7 @@ def _channels_last(net: nn.Module, inputs: Inputs) -> Run:
     return run
 
 
-def _compile(net: nn.Module, inputs: Inputs) -> Run:
+def _compile(net: nn.Module, inputs: Inputs, stored: Stored | None) -> Run:
     made = torch.compile(own_copy(net), dynamic=False)
     with torch.inference_mode():  # as it will be asked: else it would be compiled once more
         made(*inputs)
@@ -99,7 +103,7 @@ def _compile(net: nn.Module, inputs: Inputs) -> Run:
     return run
 
 
-def _cudagraphs(net: nn.Module, inputs: Inputs) -> Run:
+def _cudagraphs(net: nn.Module, inputs: Inputs, stored: Stored | None) -> Run:
     """Every kernel of a forward recorded once and started together."""
     made, place = own_copy(net), tuple(x.clone() for x in inputs)
     with torch.inference_mode():
@@ -123,7 +127,7 @@ def _cudagraphs(net: nn.Module, inputs: Inputs) -> Run:
     return run
 
 
-def _autocast(net: nn.Module, inputs: Inputs) -> Run:
+def _autocast(net: nn.Module, inputs: Inputs, stored: Stored | None) -> Run:
     """In bfloat16, where autocast takes it to be safe."""
     made, kind = own_copy(net), inputs[0].device.type
 
@@ -135,10 +139,8 @@ def _autocast(net: nn.Module, inputs: Inputs) -> Run:
     return run
 
 
-def _openvino(net: nn.Module, inputs: Inputs) -> Run:
+def _openvino(net: nn.Module, inputs: Inputs, stored: Stored | None) -> Run:
     import openvino
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
     core = openvino.Core()
     settings = {
@@ -147,15 +149,18 @@ def _openvino(net: nn.Module, inputs: Inputs) -> Run:
         "INFERENCE_PRECISION_HINT": "f32",
         "ENABLE_CPU_PINNING": False,  # workers side by side would all sit on the first cores
     }
-    program = torch.export.export(own_copy(net), inputs)
-    # not openvino.convert_model, which reports home
-    frontend = FrontEndManager().load_by_framework("pytorch")
-    decoder = TorchFXPythonDecoder.from_exported_program(program)  # must outlive the conversion
-    model = frontend.convert(frontend.load(decoder))
-    for port, x in zip(model.inputs, inputs, strict=True):
-        port.get_node().set_partial_shape(openvino.PartialShape(list(x.shape)))
-    model.validate_nodes_and_infer_types()
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    kept = None if stored is None else stored.read()
+    compiled = None
+    if kept is not None:
+        with suppress(Exception):  # another version's, or damaged
+            compiled = core.import_model(kept, "CPU", settings)
+    if compiled is None:
+        compiled = core.compile_model(_converted(net, inputs), "CPU", settings)
+        if stored is not None:
+            content = io.BytesIO()
+            compiled.export_model(content)
+            stored.write(content.getvalue())
+    request = compiled.create_infer_request()
 
     def run(*given: torch.Tensor) -> torch.Tensor:
         arrays = [x.contiguous().numpy() for x in given]
@@ -164,7 +169,24 @@ def _openvino(net: nn.Module, inputs: Inputs) -> Run:
     return run
 
 
-def _onnx(net: nn.Module, inputs: Inputs) -> Run:
+def _converted(net: nn.Module, inputs: Inputs) -> Any:
+    """A network as OpenVINO's."""
+    import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+
+    program = torch.export.export(own_copy(net), inputs)
+    # not openvino.convert_model, which reports home
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    decoder = TorchFXPythonDecoder.from_exported_program(program)  # must outlive the conversion
+    model = frontend.convert(frontend.load(decoder))
+    for port, x in zip(model.inputs, inputs, strict=True):
+        port.get_node().set_partial_shape(openvino.PartialShape(list(x.shape)))
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def _onnx(net: nn.Module, inputs: Inputs, stored: Stored | None) -> Run:
     import onnxruntime
 
     file = io.BytesIO()
@@ -217,16 +239,21 @@ ENGINES = {
 }
 
 
-def build(engine: Engine, net: nn.Module, inputs: Inputs) -> Run:
+def build(engine: Engine, net: nn.Module, inputs: Inputs, model: str | None = None) -> Run:
     """What an engine makes of a network, whatever its library says on the way.
 
     Parameters
     ----------
     inputs
         What the network is given: the shapes count, not the values.
+    model
+        Names its weights and its code; what is built is then kept for other runs. None: it is not.
     """
     with torch.inference_mode(False), torch.no_grad(), _silent():
-        return engine.build(net, tuple(x.clone() for x in inputs))
+        shapes = [tuple(x.shape) for x in inputs]
+        versions = (engine.name, engine.version, torch.__version__, platform.machine(), torch.get_num_threads())
+        stored = None if model is None else Stored(model, shapes, *versions)
+        return engine.build(net, tuple(x.clone() for x in inputs), stored)
 
 
 def digest(net: nn.Module) -> str:

@@ -60,6 +60,10 @@ def _notes(known: _Known) -> tuple[str, ...]:
     return tuple(f"{name} {why}" for name, why in known.failed.items())
 
 
+def _left_out(name: str, known: _Known) -> None:
+    _log.warning("the engine %s is left out: it %s", name, known.failed[name])
+
+
 _known: WeakKeyDictionary[nn.Module, dict[Any, _Known]] = WeakKeyDictionary()
 
 
@@ -187,6 +191,7 @@ class WithEngine:
                 raise GlasError(
                     f"the engine {self._asked} {known.failed[self._asked]}: ask the model {name} without it"
                 )
+            _left_out(self._asked, known)
             self.engine, self.notes = "eager", _notes(known)  # reduced precision is an offer
             return self._predict, self._predict(batch, *beside)
         asked = self._with(known.runs[self._asked])
@@ -217,6 +222,7 @@ class WithEngine:
                 known.seconds["eager"] = min(known.seconds["eager"], again)
             run = self._try(engine, known, watched, right, batch, *beside)
             if run is None:
+                _left_out(engine.name, known)
                 continue
             times = [self._timed(self._with(run), batch, *beside)[1] for _ in range(2)]
             known.seconds[engine.name] = min(times)
@@ -242,7 +248,9 @@ class WithEngine:
             if not isinstance(watched.answer, torch.Tensor):
                 raise EngineFailed(f"answers with a {type(watched.answer).__name__} and not with one tensor")
             try:
-                run = build(engine, watched.net, watched.inputs)
+                sha = self._predict.info.sha256
+                model = None if sha is None else f"{sha} {digest(watched.net)}"
+                run = build(engine, watched.net, watched.inputs, model)
                 came = self._with(run)(batch, *beside)
             except Exception as error:  # each library has its own, of every kind
                 raise EngineFailed(f"cannot be built: {type(error).__name__}: {reason(error)}") from error
@@ -253,7 +261,6 @@ class WithEngine:
                 raise EngineFailed(f"answers {apart:.1e} from the network, more than {engine.tolerance:g}")
         except EngineFailed as why:
             known.failed[engine.name] = str(why)
-            _log.warning("the engine %s is left out: it %s", engine.name, why)
             return None
         known.runs[engine.name] = run
         return run
