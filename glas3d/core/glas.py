@@ -30,11 +30,15 @@ Progress = bool | Callable[[int, int], None]
 # allocator does not give back between forwards (measured: 2 to 4 scans of 48 x 56 x 48 are twice as fast as 32).
 _BATCH_VALUES = {"cpu": 2**19, "cuda": 2**24}
 _SMALLEST_BATCH, _LARGEST_BATCH = 2, 64
+# Bytes that a value of an input may come to in a network's activations: a batch that is too large after all is halved.
+_MEMORY_A_VALUE = 256
 
 
 def default_batch_size(values: int, device: torch.device) -> int:
     """Inputs a forward for volumes of so many values (channels times voxels)."""
     fitting = _BATCH_VALUES.get(device.type, _BATCH_VALUES["cuda"]) // values
+    if device.type == "cuda" and torch.cuda.is_available():  # a study may be planned where its workers are not
+        fitting = min(fitting, torch.cuda.mem_get_info(device)[0] // (_MEMORY_A_VALUE * values))
     return max(_SMALLEST_BATCH, min(_LARGEST_BATCH, fitting))
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from glas3d import GLAS, Predictor
+from glas3d.core.glas import default_batch_size
 from tests.core.cases import POINTS, TinyNet, refused, volume
 
 
@@ -40,6 +41,16 @@ def test_a_batch_that_does_not_fit_is_asked_in_halves(says):
     expected = explained(TinyNet((7, 8, 9)), 4)
     for name in ("light", "drop", "score"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-6)
+
+
+def test_a_batch_is_no_larger_than_the_memory_that_is_free(monkeypatch):
+    cuda, values = torch.device("cuda"), 2**20
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert default_batch_size(values, cuda) == 16
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for free, size in ((2**36, 16), (2**31, 8), (2**20, 2)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 2**40))
+        assert default_batch_size(values, cuda) == size
 
 
 def test_an_input_that_does_not_fit_alone_is_refused():
