@@ -98,7 +98,7 @@ def child(job: Job) -> dict[str, float]:
         for _ in range(2):
             answer = predict(batch)
     else:
-        answer = GLAS(predict, sigma_light=light, sigma_shadow=shadow).explain(volume, target, search)
+        answer = GLAS(predict, sigma_light=light, sigma_shadow=shadow, engine="eager").explain(volume, target, search)
     peak = resident(peak=True)
     assert answer is not None
     return {"before": before, "peak": peak}

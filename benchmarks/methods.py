@@ -74,6 +74,7 @@ class Ours(Method):
     """`GLAS.explain` with light and shadow, over the subject's regions."""
 
     name = "glas3d GLAS"
+    engine: str = "eager"  # the rivals ask the network itself
 
     @property
     def forwards(self) -> int:
@@ -85,7 +86,8 @@ class Ours(Method):
 
     def bind(self, net: nn.Module) -> Callable[[], Any]:
         light, shadow = self.subject.sigmas
-        glas = GLAS(Predictor(net, device="cpu"), sigma_light=light, sigma_shadow=shadow, batch_size=self.batch)
+        predict = Predictor(net, device="cpu")
+        glas = GLAS(predict, sigma_light=light, sigma_shadow=shadow, batch_size=self.batch, engine=self.engine)
         return lambda: glas.explain(self.subject.volume, TARGET, self.subject.segments)
 
     def planted(self) -> np.ndarray:

@@ -18,9 +18,11 @@ from benchmarks.suite import Row
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 UNMEASURED = "Not measured yet: run `make bench`."
 
-_PACKAGES = ("glas3d", "torch", "numpy", "monai", "captum", "efficientnet-lite-pytorch")
+_PACKAGES = ("glas3d", "torch", "numpy", "monai", "captum", "efficientnet-lite-pytorch", "openvino", "onnxruntime")
 _KINDS = {
     "overhead": "Overhead: the whole explanation over the same bare forwards",
+    "engines": "Engines: the whole explanation by each, against the network itself",
+    "engine overhead": "Overhead by engine: the whole explanation over the same bare forwards by the same engine",
     "per forward": "Rivals, per perturbed forward",
     "per place": "Rivals, per region or window",
     "memory": "Peak memory",
@@ -41,7 +43,7 @@ def provenance(quick: bool, load: float) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _PACKAGES},
-        "engine": "eager, CPU, float32",
+        "engine": "eager unless a row says another, CPU, float32",
         "quick": quick,
     }
 

@@ -15,6 +15,9 @@ from glas3d.core.explanation import Explanation
 from glas3d.core.score import Target
 from glas3d.core.search import Search
 
+# Those that are no matter of taste; compile takes minutes to build some of the nets.
+ENGINES = ("eager", "openvino", "onnx", "channels_last")
+
 Say = Callable[[str], None]
 Explain = Callable[[], "Explanation | tuple[Explanation, ...]"]
 
@@ -109,6 +112,28 @@ def against_rivals(subject: Subject, repeats: int) -> Iterator[Row]:
         yield row("per place", subject, name, "glas3d GLAS.explain", "higher", ratio, value, unit=unit, work=work)
 
 
+def against_engines(subject: Subject, repeats: int, engines: tuple[str, ...]) -> Iterator[Row]:
+    """Every engine against the network itself, and against its own bare forwards, in one interleaved run."""
+    net = subject.build()
+    seen = watch(Ours(subject), net, keep=True)
+    entries: dict[str, Entry] = {}
+    for engine in engines:
+        predict = Predictor(net, device="cpu").with_engine(engine, len(seen.batches))
+        entries[f"bare by {engine}"] = lambda predict=predict: [predict(batch) for batch in seen.batches]
+        entries[engine] = Ours(subject, engine=engine).bind(net)
+    for warm in entries.values():
+        warm()
+    times = compete(entries, repeats)
+    work = f"{Ours(subject).places} regions, {seen.inputs} inputs in batches of {seen.largest}"
+    for engine in engines:
+        value = times.of(engine, seen.inputs).median * 1e3
+        if engine != "eager":
+            yield row("engines", subject, engine, "eager", "higher", times.ratio("eager", engine), value, work=work)
+        ratio = times.ratio(engine, f"bare by {engine}")
+        against = "the same bare forwards"
+        yield row("engine overhead", subject, f"GLAS.explain by {engine}", against, "lower", ratio, value, work=work)
+
+
 def _forwards(answer: Explanation | tuple[Explanation, ...]) -> int:
     """Inputs an explanation asked, the padding of its last batch included."""
     settings = (answer[0] if isinstance(answer, tuple) else answer).settings
@@ -137,7 +162,7 @@ def _flat(
 def _explain(
     predict: Predictor, subject: Subject, search: Search, sigmas: tuple[float, float], target: Target | list[Target] = 1
 ) -> Explain:
-    glas = GLAS(predict, sigma_light=sigmas[0], sigma_shadow=sigmas[1])
+    glas = GLAS(predict, sigma_light=sigmas[0], sigma_shadow=sigmas[1], engine="eager")
     return lambda: glas.explain(subject.volume, target, search)
 
 
@@ -190,6 +215,8 @@ def timed(quick: bool, repeats: int, say: Say) -> Iterator[Row]:
     for subject in subjects(quick):
         say(f"{subject.name} {subject.shape}: floor and rivals")
         yield from against_rivals(subject, repeats)
+        say(f"{subject.name} {subject.shape}: engines")
+        yield from against_engines(subject, repeats, ENGINES[: 2 if quick else None])
     one = everyday(quick)
     two = brain((91, 109, 91), 2.0, (2, 3, 4), 12)
     say("points")

@@ -41,6 +41,8 @@ def test_every_row_is_made(tmp_path):
         assert row["repeats"] >= 1
     kinds = {kind: [r for r in rows if r["kind"] == kind] for kind in dict.fromkeys(r["kind"] for r in rows)}
     assert [r["net"] for r in kinds["overhead"]] == NETS
+    assert [(r["net"], r["what"]) for r in kinds["engines"]] == [(net, "openvino") for net in NETS]
+    assert len(kinds["engine overhead"]) == 2 * len(NETS)
     rivals = {f"{rival.name}, {setting}" for rival in RIVALS for setting in ("stock", "our batch")}
     for kind in ("per forward", "per place"):
         assert {(r["net"], r["what"]) for r in kinds[kind]} == {(net, rival) for net in NETS for rival in rivals}

@@ -152,6 +152,7 @@ def test_a_target_by_name_and_by_index(explain):
         (["--fusion", "light", "--gamma", "0.01"], {"fusion": "light", "gamma": 0.01}),
         (["--kernel", "exponential", "--sigma-spatial", "5"], {"kernel": "exponential", "sigma_spatial": 5}),
         (["--batch-size", "2"], {"batch_size": 2}),
+        (["--engine", "channels_last"], {"engine": "channels_last"}),
         (["--distance", "squared", "--sigma-spatial", "3"], {"distance": "squared", "sigma_spatial": 3}),
     ],
     ids=lambda v: "",

@@ -173,6 +173,8 @@ OPTIONS = [
     ({"point": "middle"}, "--point"),
     ({"assume-space": "Talairach"}, "--assume-space"),
     ({"batch-size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+    ({"engine": "fast"}, "engine must be one of auto, eager"),
+    ({"engine": "cudagraphs"}, "the engine cudagraphs runs on cuda, the model is on cpu"),
     ({"background": "no.nii"}, "no such file: no.nii"),
     ({"background": "nan"}, "background must hold finite numbers"),
     ({"model": None}, "--model"),

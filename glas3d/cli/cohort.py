@@ -48,6 +48,7 @@ def explain_everyone(
     scheduler: str | None = None,
     threads: int | None = None,
     batch_size: int | None = None,
+    engine: str = "auto",
     device: str = "auto",
     dry_run: Annotated[bool, FLAG] = False,
     groups: Annotated[Groups, Parameter(name="*")] = Groups(),
@@ -90,6 +91,8 @@ def explain_everyone(
         Of each process; default: 1, or what an earlier run took. Other numbers round differently.
     batch_size
         Inputs a forward; default: by the scans' size, or what an earlier run took.
+    engine
+        What runs the networks, as of glas3d explain; auto: the fastest that pays, or what an earlier run took.
     device
         auto: CUDA where there is one, or what an earlier run took.
     dry_run
@@ -111,6 +114,7 @@ def explain_everyone(
             "assume_space": how.assume_space,
             "threads": threads,
             "batch_size": batch_size,
+            "engine": engine,
             "device": device,
         }
         columns = (*groups.covariates, *model_covariates)

@@ -24,6 +24,7 @@ def explain(
     channels: Literal["together", "each"] = "together",
     covariate: Annotated[tuple[str, ...], SEVERAL] = (),
     batch_size: int | None = None,
+    engine: str = "auto",
     activation: Literal["softmax", "sigmoid", "none"] | None = None,
     dry_run: Annotated[bool, FLAG] = False,
 ) -> None:
@@ -48,6 +49,9 @@ def explain(
         Numbers the model takes beside the scan, as name=value; ranked beside the regions.
     batch_size
         Scans a forward; default: by their size.
+    engine
+        What runs the network: auto (the fastest that pays), eager, openvino, onnx, compile, channels_last; on CUDA
+        also cudagraphs and autocast.
     activation
         Makes the model's answers probabilities; for .pt2 and .onnx files, and bundles that state none.
     dry_run
@@ -83,6 +87,7 @@ def explain(
         channels=channels,
         covariates=named(covariate, "--covariate"),
         batch_size=batch_size,
+        engine=engine,
         assume_space=how.assume_space,
         **settings,
     )

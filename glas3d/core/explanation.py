@@ -16,6 +16,9 @@ from glas3d.core.search import Segments
 from glas3d.core.volume import per_axis
 from glas3d.errors import GlasError
 
+# Of an explanation's settings, those that say how the answers were computed and not what was asked.
+HOW = ("batch_size", "device", "engine", "engine_version", "engine_notes", "forwards", "recomputed")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -39,6 +42,7 @@ class Settings:
     batch_size: int | None = None
     cut: float | None = None
     cut_always: bool = False
+    engine: str = "auto"
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -57,6 +61,8 @@ class Settings:
                 f'sigma_spatial must be one number for distance="euclidean", got {self.sigma_spatial}; '
                 'distance="squared" takes one an axis'
             )
+        if not isinstance(self.engine, str):
+            raise GlasError(f"engine must be the name of one, got {self.engine!r}")
         if not (isinstance(self.gamma, int | float) and 0 <= self.gamma < float("inf")):
             raise GlasError(f"gamma must be 0 or a positive number, got {self.gamma!r}")
         if self.cut is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from glas3d.core.gaussian import Masks
+from glas3d.errors import GlasError
 
 
 def blend(background: torch.Tensor, volume: torch.Tensor, masks: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
@@ -72,10 +73,12 @@ class Perturbations:
 
         The last batch is as large as the others, so that a model sees one shape only and equal settings
         give equal bits; its spare rows hold what was there before and have no number. A batch is valid
-        until the next one is asked for.
+        until the next one is asked for. When it was too large and `halve` was called, what it held comes again.
         """
-        for start in range(0, len(self), self.batch_size):
-            numbers = range(start, min(start + self.batch_size, len(self)))
+        start = 0
+        while start < len(self):
+            size = self.batch_size
+            numbers = range(start, min(start + size, len(self)))
             lights = [n for n in numbers if n % 2 == 1]
             shadows = [n for n in numbers if n % 2 == 0 and n > 0]
             row = 0
@@ -91,6 +94,24 @@ class Perturbations:
                     self._blend(below, above, masks, self._batch[row : row + len(kind)])
                     row += len(kind)
             yield self._batch, [0] * (start == 0) + lights + shadows
+            if self.batch_size == size:
+                start += size
+
+    def halve(self) -> None:
+        """Go on in batches of half the size.
+
+        Raises
+        ------
+        GlasError
+            They are single inputs already.
+        """
+        if self.batch_size == 1:
+            raise GlasError(f"one input of {tuple(self._volume.shape)} at a time does not fit into memory")
+        self.batch_size //= 2
+        self._batch = self._batch[: self.batch_size].clone()
+        self._masks = self._masks[: (self.batch_size + 1) // 2].clone()
+        if self._volume.is_cuda:
+            torch.cuda.empty_cache()
 
     def _blend(self, below: torch.Tensor, above: torch.Tensor, masks: torch.Tensor, rows: torch.Tensor) -> None:
         if self._channel is None:

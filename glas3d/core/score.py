@@ -30,10 +30,41 @@ class Frozen:
         self._predict, self.device = bound(predict, intact)
         self.classes = getattr(predict, "classes", None)
         self.changed = getattr(self._predict, "changed", None)
+        self.with_engine = getattr(self._predict, "with_engine", None)
 
     def __call__(self, batch: torch.Tensor) -> Any:
         """As the predictor it was made of."""
         return self._predict(batch)
+
+
+def with_engine(predict: Predict, engine: str, batches: int) -> Predict:
+    """A model asked by an engine, where it knows of any; a plain callable is asked as it is.
+
+    Parameters
+    ----------
+    batches
+        How many it will be asked, which decides what pays.
+
+    Raises
+    ------
+    GlasError
+        An engine for what knows of none.
+    """
+    known = getattr(predict, "with_engine", None)
+    if known is None:
+        if engine not in ("auto", "eager"):
+            raise GlasError(f"engine={engine!r} needs a Predictor of a torch module, got {type(predict).__name__}")
+        return predict
+    chosen: Predict = known(engine, batches)
+    return chosen
+
+
+def engine_record(predict: Predict) -> dict[str, Any]:
+    """Which engine answered, for the record."""
+    name = getattr(predict, "engine", "eager")
+    found = {"engine": name, "engine_version": getattr(predict, "version", None)}
+    notes = list(getattr(predict, "notes", ()))
+    return found | ({"engine_notes": notes} if notes else {})
 
 
 def ask(predict: Predict, batch: torch.Tensor, *beside: torch.Tensor) -> np.ndarray:
@@ -91,7 +122,13 @@ def collect(
     answers: np.ndarray | None = None
     done = 0
     for batch, numbers in perturbations.batches():
-        probabilities = ask(predict, batch, *(() if beside is None else (beside(numbers, len(batch)),)))
+        try:
+            probabilities = ask(predict, batch, *(() if beside is None else (beside(numbers, len(batch)),)))
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            perturbations.halve()
+            continue
         if answers is None:
             check(probabilities.shape[1])
             answers = np.empty((len(perturbations), probabilities.shape[1]))
@@ -104,6 +141,12 @@ def collect(
         tick(done, len(perturbations))
     assert answers is not None
     return answers[0], answers[1::2], answers[2::2]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a smaller batch may do."""
+    said = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
 
 
 def fuse(light: np.ndarray, shadow: np.ndarray, fusion: Fusion) -> np.ndarray:

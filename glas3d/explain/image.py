@@ -97,7 +97,8 @@ def explain_image(
         See `GLAS`.
     **settings
         Every other setting of `GLAS`: ``kernel`` (here ``"exponential"`` by default), ``distance``, ``fusion``,
-        ``gamma``, ``channel``, ``batch_size``.
+        ``gamma``, ``channel``, ``batch_size``,
+        ``engine``.
 
     Returns
     -------

@@ -117,7 +117,7 @@ def explain_img(
         See `GLAS`.
     **settings
         Every other setting of `GLAS`: ``kernel``, ``distance``, ``fusion``, ``gamma``, ``channel``, ``batch_size``,
-        ``cut``.
+        ``cut``, ``engine``.
 
     Returns
     -------

@@ -15,6 +15,7 @@ import torch
 from nibabel.spatialimages import SpatialImage
 from torch import nn
 
+from glas3d.core.score import out_of_memory
 from glas3d.errors import GlasError, reason
 from glas3d.imaging.space import VoxelGrid
 from glas3d.predict.predictor import Activation, FittedTransform, ModelInfo, Predictor, Transform
@@ -225,7 +226,7 @@ class Retrying:
             except GlasError:
                 raise
             except Exception as error:
-                if _out_of_memory(error):
+                if out_of_memory(error):
                     raise
                 if attempt > self.retries or not isinstance(error, self.on):
                     times = "once" if attempt == 1 else f"{attempt} times"
@@ -319,10 +320,6 @@ def asking(name: str, batch: torch.Tensor) -> Iterator[None]:
     except GlasError:
         raise
     except Exception as error:
-        if _out_of_memory(error):
+        if out_of_memory(error):
             raise
         raise GlasError(f"the model {name} does not take a batch of {tuple(batch.shape)}: {reason(error)}") from error
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, RuntimeError) and "out of memory" in str(error)

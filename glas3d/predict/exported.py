@@ -20,6 +20,7 @@ from glas3d.errors import GlasError, reason
 from glas3d.imaging.scan import file_sha256
 from glas3d.imaging.space import VoxelGrid
 from glas3d.predict.adapters import asking, rows
+from glas3d.predict.engine.builders import session_options
 from glas3d.predict.predictor import Activation, FittedTransform, ModelInfo, Predictor, Transform
 
 # What an exported graph holds when it was made in training mode: the operation, and which argument says so.
@@ -142,16 +143,9 @@ def from_onnx(
     cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if wanted not in ("auto", "cpu", "cuda") or (wanted == "cuda" and not cuda):
         raise GlasError(f"device must be auto, cpu or, where ONNX Runtime has it, cuda for {place}, got {device!r}")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.inter_op_num_threads = 1
-    options.use_deterministic_compute = True
-    options.log_severity_level = 4  # what fails is raised too
-    # idle threads would spin while torch makes the next masks on the same cores
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     providers = ["CUDAExecutionProvider"] if cuda and wanted != "cpu" else []
     try:
-        session = onnxruntime.InferenceSession(place, options, providers=[*providers, "CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(place, session_options(), providers=[*providers, "CPUExecutionProvider"])
     except Exception as error:  # one class of its own for every kind of failure
         raise GlasError(f"{place} cannot be loaded as an ONNX model: {reason(error)}") from error
     inputs, outputs = session.get_inputs(), session.get_outputs()

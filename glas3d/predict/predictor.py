@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from glas3d.core.changed import Recompute
+from glas3d.core.score import out_of_memory
 from glas3d.core.windows import Windows
 from glas3d.errors import GlasError, reason
 from glas3d.imaging.space import VoxelGrid
+from glas3d.predict.engine.choose import WithEngine
 
 Activation = Literal["softmax", "sigmoid", "none"]
 Transform = Callable[[torch.Tensor], torch.Tensor]
@@ -204,7 +206,7 @@ class Predictor:
             try:
                 answer = forward()
             except RuntimeError as error:
-                if "out of memory" in str(error):
+                if out_of_memory(error):
                     raise
                 raise GlasError(f"the model does not take a batch of {tuple(batch.shape)}: {reason(error)}") from error
             if self.readout is None:
@@ -214,6 +216,23 @@ class Predictor:
             if self.classes is not None and columns.shape[1] != len(self.classes):
                 raise GlasError(f"{len(self.classes)} classes are named, the readout gives {columns.shape[1]}")
             return columns
+
+    def with_engine(self, engine: str, batches: int) -> WithEngine:
+        """The same predictor, its network run by an engine (docs/engines.md).
+
+        Parameters
+        ----------
+        engine
+            Its name, or ``"auto"``: the fastest of those whose building pays for the batches to come.
+        batches
+            How many will be asked.
+
+        Raises
+        ------
+        GlasError
+            No such engine, its library is missing, or it does not run here; when asked, it cannot run this network.
+        """
+        return WithEngine(self, engine, batches)
 
     def _beside(self, table: torch.Tensor | None, n: int) -> tuple[torch.Tensor, ...]:
         """What the model is given beside the volumes."""

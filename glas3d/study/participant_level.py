@@ -14,6 +14,7 @@ from typing import Any, Literal
 import nibabel as nib
 import numpy as np
 
+from glas3d.core.explanation import HOW
 from glas3d.core.glas import Progress
 from glas3d.errors import GlasError, GlasWarning, SpaceWarning
 from glas3d.explain import COLUMNS, STATISTICS, ScanExplanation, explain_img, ranked
@@ -24,9 +25,10 @@ from glas3d.output import remove_leftovers
 from glas3d.predict.bundle import load_model
 from glas3d.predict.predictor import Predictor
 from glas3d.study.derivatives import is_finished, key_of, participant_folder, record_name, write_participant
+from glas3d.study.machine import version
 from glas3d.study.manifest import Manifest
 from glas3d.study.own_files import files_of, has_pattern, said
-from glas3d.study.plan import Plan, bundles_for, identity, manifest_of, searched, version
+from glas3d.study.plan import Plan, bundles_for, identity, manifest_of, searched
 from glas3d.study.pool import torch_threads
 
 Status = Literal["explained", "kept", "failed"]
@@ -34,7 +36,6 @@ Status = Literal["explained", "kept", "failed"]
 _SAME = ["index", "name", "hemisphere", "x", "y", "z", "n_voxels", "rank"]  # in every model's table
 _SPACE = re.compile("_space-[0-9A-Za-z]+")
 # What a group must have been asked alike, beside the settings of `GLAS`.
-_ANY = ("batch_size", "device", "forwards", "recomputed")  # settings that need not be the same in everyone
 _WAYS = ("recursive", "versus", "mask_img", "brain_mask", "transform", "register", "covariates", "covariate_reference")
 
 
@@ -99,7 +100,7 @@ def explain_participant(plan: Plan, one: ToExplain) -> Outcome:
 
 
 def _explain(plan: Plan, one: ToExplain) -> Status:
-    here = version("register" in plan.settings)
+    here = version(plan.engine, "register" in plan.settings)
     if here != plan.version:
         raise GlasError(f"every worker needs the same versions: the study has {plan.version}, this one {here}")
     place = participant_folder(plan.out, one.participant_id, one.session)
@@ -169,6 +170,7 @@ class Prepared:
             plan.target,
             _search(plan),
             batch_size=plan.batch_size,
+            engine=plan.engine,
             assume_space=plan.assume_space,
             progress=progress,
             **self.settings,
@@ -280,7 +282,7 @@ def _training(manifest: Manifest | None, bundles: list[str], participant_id: str
 def _method(result: ScanExplanation, manifest: Manifest | None, plan: Plan) -> dict[str, Any]:
     """What must be the same in everyone: which fold, which files of their own, and in what batches need not be."""
     from_result = result.provenance
-    settings = {k: v for k, v in from_result["Settings"].items() if k not in _ANY}
+    settings = {k: v for k, v in from_result["Settings"].items() if k not in HOW}
     search = {k: v for k, v in from_result["Search"].items() if k != "mask"}
     asked = {k: v for k, v in plan.said().items() if k in _WAYS}
     if has_pattern(plan.settings.get("background")):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import nibabel as nib
 import numpy as np
 import torch
 
-import glas3d
 from glas3d.core.covariates import Covariates
 from glas3d.core.explanation import Settings
 from glas3d.core.glas import GLAS, default_batch_size
@@ -32,8 +31,10 @@ from glas3d.imaging.coordinates import Coordinates
 from glas3d.imaging.scan import file_sha256
 from glas3d.imaging.space import mni_grid
 from glas3d.predict.bundle import load_model
+from glas3d.predict.engine.choose import check_engine
 from glas3d.predict.predictor import Predictor
 from glas3d.study.derivatives import read_study
+from glas3d.study.machine import device_here, device_kind, fastest, version
 from glas3d.study.manifest import PLACE, Manifest
 from glas3d.study.own_files import check_files, files_of, plain, said
 
@@ -41,7 +42,7 @@ Where = str | tuple[int, ...]
 
 _OF_GLAS = tuple(field.name for field in fields(Settings))
 _SETTINGS = {"inverse", *signature(explain_img).parameters, *_OF_GLAS} - {"settings"}
-_OWN = ("img", "predict", "target", "search", "batch_size", "assume_space", "progress")
+_OWN = ("img", "predict", "target", "search", "batch_size", "engine", "assume_space", "progress")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +74,10 @@ class Plan:
         Whether a model explains those it was trained on.
     assume_space
         ``"MNI"``: take scans to be in MNI space without looking.
-    batch_size, threads, device
+    batch_size, engine, threads, device
         Of every forward: other ones would round differently.
     version
-        Of glas3d and torch.
+        Of glas3d, torch and the engine.
     """
 
     out: Path
@@ -91,6 +92,7 @@ class Plan:
     in_sample: bool
     assume_space: str | None
     batch_size: int
+    engine: str
     threads: int
     device: str
     version: str
@@ -99,6 +101,7 @@ class Plan:
         """For ``study.json``; names no place but the atlas's, so that a study run elsewhere says the same."""
         return {
             "BatchSize": self.batch_size,
+            "Engine": self.engine,
             "Threads": self.threads,
             "Device": self.device,
             "Models": {Path(name).name: digest for name, digest in self.sha256.items()},
@@ -143,9 +146,12 @@ def make_plan(
     in_sample: bool = False,
     assume_space: str | None = None,
     batch_size: int | None = None,
+    engine: str = "auto",
     threads: int | None = None,
     device: str = "auto",
     device_there: Callable[[], str] | None = None,
+    engine_there: Callable[[Callable[[], str]], str] = lambda ask: ask(),
+    scans: int = 1,
 ) -> Plan:
     """Resolve what a study leaves open; what an earlier run of it resolved is kept.
 
@@ -159,6 +165,12 @@ def make_plan(
         ``"auto"``: what an earlier run took, else CUDA where there is one.
     device_there
         Says what ``"auto"`` is on the workers; None: as here.
+    engine
+        ``"auto"``: what an earlier run took, else the fastest that pays.
+    engine_there
+        Calls what says so on a worker.
+    scans
+        How many will be explained, which decides what pays.
 
     Raises
     ------
@@ -181,7 +193,7 @@ def make_plan(
     given = _settings(settings or {}, predicts)
     if "refine" in given and isinstance(looked_at, Atlas):
         raise GlasError("a coarse-to-fine search is one of a grid or of points, and this one has segments")
-    chosen = _agreed(out, stored, "Device", None if device == "auto" else _device(device))
+    chosen = _agreed(out, stored, "Device", None if device == "auto" else device_kind(device))
     chosen = chosen or (device_there or device_here)()
     grid = predicts[0].info.grid
     if grid is None and ("transform" in given or "register" in given):
@@ -190,6 +202,13 @@ def make_plan(
     shape = first.shape[:3] if grid is None else grid.shape
     values = (predicts[0].info.channels or 1) * int(np.prod(shape))
     batch = _agreed(out, stored, "BatchSize", batch_size) or default_batch_size(values, torch.device(chosen))
+    count = _agreed(out, stored, "Threads", threads) or 1
+    runs = _agreed(out, stored, "Engine", None if engine == "auto" else engine)
+    if runs is None:
+        # an engine's own copies are of one model, and each fold's must pay
+        batches = scans * math.ceil((2 * _places(looked_at, shape) + 1) / batch) // len(names)
+        runs = engine_there(partial(fastest, names[0], chosen, count, (batch, *shape), batches))
+    check_engine(runs, torch.device(chosen))
     return Plan(
         out=out.resolve(),
         models=spec if manifest is None else str(manifest.place.resolve()),
@@ -206,26 +225,11 @@ def make_plan(
         in_sample=in_sample,
         assume_space=assume_space,
         batch_size=batch,
-        threads=_agreed(out, stored, "Threads", threads) or 1,
+        engine=runs,
+        threads=count,
         device=chosen,
-        version=version("register" in given),
+        version=version(runs, "register" in given),
     )
-
-
-def version(registers: bool = False) -> str:
-    """Of what decides the numbers, antspyx among it where scans are registered."""
-    found = f"glas3d {glas3d.__version__}, torch {torch.__version__.partition('+')[0]}"
-    if not registers:
-        return found
-    try:
-        return f"{found}, antspyx {importlib.metadata.version('antspyx')}"
-    except importlib.metadata.PackageNotFoundError:
-        raise GlasError('registration needs antspyx: pip install "glas3d[register]"') from None
-
-
-def device_here() -> str:
-    """CUDA where there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def manifest_of(models: str | os.PathLike[str]) -> Manifest | None:
@@ -298,6 +302,13 @@ def _where(search: str | os.PathLike[str] | Grid | int | tuple[int, ...]) -> Whe
     return str(Path(text).resolve()) if Path(text).exists() else text
 
 
+def _places(search: Any, shape: tuple[int, ...]) -> int:
+    """How many points there will be, or somewhat more."""
+    if isinstance(search, Atlas):
+        return len(search.table)
+    return len(search.points(shape) if isinstance(search, Grid) else search.points)
+
+
 def _settings(given: Mapping[str, Any], predicts: list[Predictor]) -> dict[str, Any]:
     """Settings as every worker and JSON can have them.
 
@@ -354,18 +365,10 @@ def _check_ways(settings: Mapping[str, Any], predicts: list[Predictor]) -> None:
             _check_target(way.versus, predict)
 
 
-def _device(name: str) -> str:
-    """The kind of a device, which the workers have, or refuse."""
-    try:
-        return torch.device(name).type
-    except RuntimeError:
-        raise GlasError(f"device must be auto or one of torch's, such as cpu or cuda, got {name!r}") from None
-
-
 def _agreed(out: Path, stored: Mapping[str, Any], name: str, given: Any) -> Any:
     """What an earlier run resolved, and this one may not change."""
     before = stored.get(name)
     if before is not None and given is not None and before != given:
-        words = {"BatchSize": "batches of", "Threads": "threads", "Device": "device"}[name]
+        words = {"BatchSize": "batches of", "Engine": "the engine", "Threads": "threads", "Device": "device"}[name]
         raise GlasError(f"the study in {out} was begun with {words} {before}, got {given}: give another folder")
     return before if given is None else given

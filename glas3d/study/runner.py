@@ -15,10 +15,11 @@ from glas3d.core.search import Grid
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.study.cohort import Cohort, OnError
 from glas3d.study.derivatives import begin, check_study, participant_folder, write_failed
+from glas3d.study.machine import device_here
 from glas3d.study.manifest import Manifest
 from glas3d.study.own_files import own_of
 from glas3d.study.participant_level import Outcome, ToExplain, explain_participant
-from glas3d.study.plan import Plan, bundles_for, device_here, make_plan, manifest_of
+from glas3d.study.plan import Plan, bundles_for, make_plan, manifest_of
 from glas3d.study.pool import workers
 
 
@@ -62,6 +63,7 @@ def explain_cohort(
     in_sample: bool = False,
     assume_space: str | None = None,
     batch_size: int | None = None,
+    engine: str = "auto",
     threads: int | None = None,
     device: str = "auto",
     n_workers: int = 1,
@@ -73,8 +75,8 @@ def explain_cohort(
     """Explain the scans of a cohort into a BIDS derivatives folder, ``out/sub-01/[ses-M00/]anat`` and so on.
 
     Whose folder is there already, from the same scan, model, settings and versions, is not explained again: a run
-    that was killed goes on where it was, and leaves the same bytes as one that was not. Batch size, threads and
-    device are resolved by the first run and kept in ``out/study.json``.
+    that was killed goes on where it was, and leaves the same bytes as one that was not. Batch size, engine,
+    threads and device are resolved by the first run and kept in ``out/study.json``.
 
     Parameters
     ----------
@@ -100,7 +102,7 @@ def explain_cohort(
         Explain participants of the study by the models that were trained on them, and say so in every output.
     assume_space
         ``"MNI"``: take scans to be in MNI space without looking.
-    batch_size, threads, device
+    batch_size, engine, threads, device
         See `glas3d.study.plan.make_plan`.
     n_workers, scheduler
         See `glas3d.study.pool.workers`.
@@ -140,6 +142,9 @@ def explain_cohort(
             in_sample=in_sample,
             assume_space=assume_space,
             batch_size=batch_size,
+            engine=engine,
+            engine_there=pool.ask,
+            scans=len(rows),
             threads=threads,
             device=device,
             device_there=lambda: pool.ask(device_here),

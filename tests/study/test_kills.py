@@ -25,7 +25,7 @@ def scans(tmp_path_factory):
 def explain(scans, tmp_path_factory):
     """The participant level of this study, with two workers, as arguments."""
     models = studies.folds(tmp_path_factory.mktemp("models") / "folds", studies.cohort(scans))
-    given = ("--models", models, "--assume-space", "MNI", "--grid", 4, "--n-workers", 2)
+    given = ("--models", models, "--assume-space", "MNI", "--grid", 4, "--engine", "eager", "--n-workers", 2)
     return lambda out: ("cohort", scans, out, "participant", *given)
 
 

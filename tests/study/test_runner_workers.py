@@ -12,7 +12,7 @@ from glas3d.study.runner import explain_cohort
 from tests.study import dying
 from tests.study.studies import content
 
-ASSUMED = {"search": (3, 4, 3), "assume_space": "MNI"}
+ASSUMED = {"search": (3, 4, 3), "assume_space": "MNI", "engine": "eager"}
 
 # Dask closes sockets and loops when it likes.
 pytestmark = [
