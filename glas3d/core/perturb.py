@@ -57,6 +57,9 @@ class Perturbations:
         batch_size: int,
         channel: int | None = None,
     ) -> None:
+        level = background.flatten()[:1]
+        if bool((background == level).all()):  # one number is read faster than a volume of it
+            background = level.view([1] * background.ndim).expand_as(background)
         self._volume, self._background = volume, background
         self._light, self._shadow = light, shadow
         self._channel = channel

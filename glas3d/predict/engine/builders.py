@@ -42,7 +42,7 @@ class Engine:
     library, extra
         The distribution that must be installed, and our extra that brings it.
     base, each
-        Seconds that building is expected to take: ``base + each * modules`` (measured, docs/engines.md).
+        Seconds that building is expected to take: ``base + each * modules``, roughly (docs/engines.md).
     tolerance
         How far its probabilities may be from those of the network itself.
     """
