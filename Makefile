@@ -28,7 +28,7 @@ bench: $(READY)
 model: $(READY)
 	$(BIN)/python examples/04_train_the_shipped_model.py
 
-# Writes the figures and tables of README and docs/ again.
+# Writes the figures and tables of README and docs/ again (two hours on two cores).
 docs: $(READY)
 	$(BIN)/glas3d demo
 	cp glas3d-demo/group/group-AD_seg-AAL_regions.png docs/demo.png
@@ -37,6 +37,8 @@ docs: $(READY)
 	$(BIN)/python examples/13_references.py docs/references.md 8
 	$(BIN)/python examples/14_theory.py docs/theory.md
 	$(BIN)/python examples/16_scaling.py docs/scaling.md 1000
+	$(BIN)/python examples/17_coarse_to_fine.py docs/coarse_to_fine.md 20
+	$(BIN)/python examples/18_the_experiment.py docs/experiment.md 429 both
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel
