@@ -244,12 +244,15 @@ def read_records(out: Path) -> list[Record]:
 
 
 def _records(out: Path) -> Iterator[Record]:
+    methods: dict[str, Any] = {}
     for path in sorted([*out.glob(f"sub-*/{_PART}/*_record.json"), *out.glob(f"sub-*/ses-*/{_PART}/*_record.json")]):
         folders = path.relative_to(out).parts
         session = folders[1] if len(folders) == 4 else ""
         content = _read(path)
         if not content or path.name != record_name(folders[0], session):
             raise GlasError(f"{path} is damaged: remove {path.parent} and explain {folders[0]} again")
+        method = content.get("Method")  # nearly always that of the others: kept once
+        content["Method"] = methods.setdefault(json.dumps(method, sort_keys=True), method)
         yield Record(folders[0], session, path.parent, content)
 
 

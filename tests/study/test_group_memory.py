@@ -12,7 +12,7 @@ from glas3d.study.derivatives import participant_folder
 from glas3d.study.group_level import summarise_groups
 from tests.study.made_up import Study
 
-MANY, FEW = 400, 40
+MANY, FEW = 120, 20
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["regions", "points"])
