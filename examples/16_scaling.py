@@ -59,7 +59,7 @@ said = {"tick": lambda done, total: ticks.append(time.monotonic() - begun)}
 if level == "participant":
     if isinstance(given["search"], list):
         given["search"] = tuple(given["search"])
-    explain_cohort(cohort, **given, **said, assume_space="MNI", threads=1)
+    explain_cohort(cohort, **given, **said, assume_space="MNI", threads=1, engine="eager")
 else:
     summarise_groups(given["out"], cohort.everyone, case="AD", control="NC", n_perm=999, n_boot=200, **said)
 most = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -322,7 +322,7 @@ PAGE.write_text(
 
 `python examples/16_scaling.py docs/scaling.md 1000` writes this page; this one is of size {SIZE}.
 {named[0] if named else platform.machine()}, {os.cpu_count()} cores, one thread a process{load}. Python {platform.python_version()}, {versions}.
-The network is the paper's with random weights, scans are noise in the shape of a head. Look at the ratios first: seconds are
+The network is the paper's with random weights, run by itself (`--engine eager`; docs/engines.md has faster ones), scans are noise in the shape of a head. Look at the ratios first: seconds are
 this machine's.
 
 ## Participants
