@@ -39,8 +39,8 @@ def files(place):
 def test_the_files_of_the_contract(made):
     out, result, _ = made
     stem = "group-AD_seg-AAL"
-    names = {f"{stem}_{end}" for end in ("regions.tsv", "regions.png", "stat-saliency_statmap.nii.gz")}
-    assert {p.name for p in (out / "group").iterdir()} == names | {f"{stem}_stat-saliency_statmap.json", f"{stem}_regions.json"}
+    ends = ("regions.tsv", "regions.json", "regions.png", "stat-saliency_statmap.nii.gz", "stat-saliency_statmap.json")
+    assert {p.name for p in (out / "group").iterdir()} == {f"{stem}_{end}" for end in ends}
     assert result.figure == out / "group" / f"{stem}_regions.png"
     assert sorted(p.name for p in out.glob("sub-*")) == ["sub-0001", "sub-0003"]  # the AD ones
     for person in out.glob("sub-*"):
