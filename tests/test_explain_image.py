@@ -246,7 +246,8 @@ def test_targets_share_their_forwards():
 
     both = explain_image(picture(), count, [1, 0], Grid(3), batch_size=1, **SPOTS)
     assert sum(asked) == 19
-    np.testing.assert_array_equal(both[1].saliency, explained(target=0, search=Grid(3), batch_size=1).saliency)
+    alone = explained(target=0, search=Grid(3), batch_size=1)
+    np.testing.assert_allclose(both[1].saliency, alone.saliency, rtol=1e-6)  # sums of one row or two may round apart
     assert [one.stem for one in both] == ["picture_desc-grid_label-class1", "picture_desc-grid_label-class0"]
 
 
