@@ -1,4 +1,4 @@
-"""Coarse to fine: ask at a part of the points, where it matters, and estimate the others (docs/speed.md)."""
+"""Coarse to fine: ask at a part of the points, where it matters, and estimate the others (docs/coarse_to_fine.md)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from glas3d.core.explanation import Explanation, drawn
 from glas3d.core.glas import GLAS, Progress
-from glas3d.core.score import Frozen, Target, fuse
+from glas3d.core.score import Frozen, Target, check_single, fuse
 from glas3d.core.search import Grid, Search, resolve
 from glas3d.core.volume import as_volume, per_axis
 from glas3d.errors import GlasError
@@ -174,8 +174,7 @@ class CoarseToFine:
         GlasError
             Segments, which have no neighbours to estimate them from; several targets; what `GLAS.explain` refuses.
         """
-        if not isinstance(target, str | int | np.integer):
-            raise GlasError(f"a coarse-to-fine search follows one target, a class index or name, got {target!r}")
+        check_single(target, "a coarse-to-fine search")
         image = as_volume(volume)
         shape = tuple(image.shape[1:])
         points, segments = resolve(search, shape, mask)

@@ -14,7 +14,7 @@ from glas3d.core.explanation import Explanation
 from glas3d.core.glas import GLAS
 from glas3d.core.perturb import blend
 from glas3d.core.saliency import minmax
-from glas3d.core.score import Frozen, Target, ask
+from glas3d.core.score import Frozen, Target, ask, check_single
 from glas3d.core.search import Grid, Search, Segments, resolve
 from glas3d.core.volume import as_reference, as_volume
 from glas3d.errors import GlasError
@@ -140,8 +140,7 @@ class RGLAS:
         The fused map with every round. The recursion ends when the measure says so, when no point is left,
         when a round removes none, or after ``max_iterations``; the first round's map is always kept.
         """
-        if not isinstance(target, str | int | np.integer):
-            raise GlasError(f"a recursion follows one target, a class index or name, got {target!r}")
+        check_single(target, "a recursion")
         image = as_volume(volume)
         background = as_reference(self.glas.background, image)
         points, segments = resolve(search, image.shape[1:], mask)

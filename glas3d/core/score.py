@@ -162,6 +162,12 @@ def targets_of(target: Target | Sequence[Target]) -> tuple[list[Any], bool]:
     return [target] if single else list(target), single  # type: ignore[arg-type]
 
 
+def check_single(target: object, what: str) -> None:
+    """Refuse several targets where one is followed, such as by ``what="a recursion"``."""
+    if not isinstance(target, str | int | np.integer):
+        raise GlasError(f"{what} follows one target, a class index or name, got {target!r}")
+
+
 def class_index(target: Target, classes: Sequence[str] | None, n_classes: int | None) -> int:
     """The column a target means.
 

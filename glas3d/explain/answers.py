@@ -60,6 +60,11 @@ class Question:
     mask: np.ndarray | None = None
     covariates: Any = None
 
+    @property
+    def single(self) -> Any:
+        """Its target; of several all of them, which whoever follows one refuses."""
+        return self.targets[0] if len(self.targets) == 1 else self.targets
+
     def put(self, glas: GLAS) -> list[Explanation]:
         """Ask once, for every target."""
         found = glas.explain(
@@ -150,10 +155,8 @@ def plainly(glas: GLAS, question: Question) -> list[Answer]:
 
 def recursively(glas: GLAS, question: Question, settings: Mapping[str, Any]) -> list[Answer]:
     """`RGLAS`: saliency and score are those of all rounds fused, light, shadow and drop the first round's."""
-    if len(question.targets) != 1:
-        raise GlasError(f"a recursion follows one target, a class index or name, got {question.targets!r}")
     found = RGLAS(glas, **settings).explain(
-        question.volume, question.targets[0], question.search, question.spacing, mask=question.mask
+        question.volume, question.single, question.search, question.spacing, mask=question.mask
     )
     first = replace(found.rounds[0].explanation, score=found.values, saliency=found.saliency)
     return [Answer(first, "recursive", recursion=found)]
@@ -161,10 +164,8 @@ def recursively(glas: GLAS, question: Question, settings: Mapping[str, Any]) -> 
 
 def coarse_to_fine(glas: GLAS, question: Question, settings: Mapping[str, Any]) -> list[Answer]:
     """`CoarseToFine`: which points were asked, and how far off the others may be, stays in the table."""
-    if len(question.targets) != 1:
-        raise GlasError(f"a coarse-to-fine search follows one target, a class index or name, got {question.targets!r}")
     found = CoarseToFine(glas, **settings).explain(
-        question.volume, question.targets[0], question.search, question.spacing, mask=question.mask
+        question.volume, question.single, question.search, question.spacing, mask=question.mask
     )
     columns = {"asked": found.asked.astype(np.int8), "score_error": found.deviation}
     return [Answer(found.explanation, "refined", columns=columns)]
