@@ -11,6 +11,8 @@ import warnings
 from pathlib import Path
 
 _HERE = Path(__file__).parent
+_PARTS = ("engines", "rivals", "maps", "recomputed", "roofline", "sizes", "memory")
+_MEMORY_REPEATS = 3  # it hardly varies
 
 
 def main() -> None:
@@ -19,6 +21,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, help="rounds of every interleaved run (default 5; quick 2)")
     parser.add_argument("--threads", type=int, help="threads of torch (default its own choice; quick 1)")
     parser.add_argument("--out", type=Path, help="folder for results.json and README.md (default benchmarks/)")
+    parser.add_argument("--only", nargs="+", choices=_PARTS, help="measure these again and keep the other rows")
     options = parser.parse_args()
     if options.quick and options.out is None:
         parser.error("--quick gives no figures to keep: say where to with --out")
@@ -31,7 +34,7 @@ def main() -> None:
     import torch
 
     from benchmarks.memory import remembered
-    from benchmarks.report import as_json, insert, provenance, table
+    from benchmarks.report import as_json, beside, insert, provenance, table
     from benchmarks.suite import timed
 
     if options.threads or options.quick:
@@ -43,17 +46,21 @@ def main() -> None:
 
     if load > 0.5:
         say(f"the machine is busy (load {load:.1f}): the figures will be worse than they could be")
-    rows = []
-    for row in (*timed(options.quick, repeats, say), *remembered(options.quick, 1 if options.quick else repeats, say)):
-        rows.append(row)
-    text = as_json(rows, provenance(options.quick, load))
-    figures = table(json.loads(text))
+    wanted = _PARTS if options.only is None else options.only
+    rows = list(timed(options.quick, repeats, say, wanted.__contains__))
+    if "memory" in wanted:
+        rows += remembered(options.quick, 1 if options.quick else _MEMORY_REPEATS, say)
     out = _HERE if options.out is None else options.out
+    kept = out / "results.json"
+    text = as_json(rows, provenance(options.quick, load))
+    if options.only is not None and kept.is_file():
+        text = beside(kept.read_text(encoding="utf-8"), text)
+    figures = table(json.loads(text))
     out.mkdir(parents=True, exist_ok=True)
     readme = insert((_HERE / "README.md").read_text(encoding="utf-8"), figures)
-    (out / "results.json").write_text(text, encoding="utf-8")
+    kept.write_text(text, encoding="utf-8")
     (out / "README.md").write_text(readme, encoding="utf-8")
-    say(f"{len(rows)} rows in {out / 'results.json'}")
+    say(f"{len(rows)} rows in {kept}")
     print(figures)
 
 

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
+
 Entry = Callable[[], object]
 
 
@@ -56,6 +58,8 @@ def compete(entries: Mapping[str, Entry], repeats: int, clock: Callable[[], floa
             for name in order if turn % 2 == 0 else reversed(order):
                 start = clock()
                 entries[name]()
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
                 seconds[name].append(clock() - start)
     finally:
         if enabled:

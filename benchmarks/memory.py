@@ -21,8 +21,8 @@ import torch
 
 from benchmarks.contest import Spread
 from benchmarks.methods import Ours
-from benchmarks.subjects import Subject, everyday, paper, subjects
-from benchmarks.suite import Row, row
+from benchmarks.rows import Row, row
+from benchmarks.subjects import DEVICE, Subject, everyday, paper, subjects
 from benchmarks.witness import watch
 from glas3d import GLAS, Grid, Predictor
 from glas3d.core.search import Segments
@@ -31,11 +31,13 @@ _ROOT = Path(__file__).parent.parent
 
 
 def resident(*, peak: bool) -> float:
-    """Memory of this process in MiB, now or at most since `forget`.
+    """Memory of this process in MiB, now or at most since `forget`; on CUDA the device's.
 
     Linux says it of this program alone; what `getrusage` says there begins with the memory of the parent at the time
     it started this process.
     """
+    if DEVICE == "cuda":
+        return (torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()) / 2**20
     status = Path("/proc/self/status")
     if status.is_file():
         lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
@@ -46,6 +48,9 @@ def resident(*, peak: bool) -> float:
 
 def forget() -> None:
     """Let the peak begin at what is resident now, where the system can."""
+    if DEVICE == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -84,11 +89,11 @@ def child(job: Job) -> dict[str, float]:
     """Do a job, and what it took."""
     torch.set_num_threads(job.threads)
     subject = everyday(job.quick) if job.subject < 0 else subjects(job.quick)[job.subject]
-    net = paper(subject.shape, job.classes) if job.classes else subject.build()
-    predict = Predictor(net, device="cpu")
+    net = paper(subject.shape, job.classes).to(DEVICE) if job.classes else subject.build()
+    predict = Predictor(net, device=DEVICE)
     light, shadow = subject.sigmas
     with np.load(job.data) as data:
-        volume = torch.from_numpy(data["volume"])
+        volume = torch.from_numpy(data["volume"]).to(DEVICE)
         search: Any = Grid(job.cells) if job.cells else Segments(data["labels"], data["index"], data["points"])
     target = 1 if job.targets == 1 else list(range(job.targets))
     forget()
@@ -129,7 +134,7 @@ def _saved(subject: Subject, folder: str) -> str:
     path = str(Path(folder) / "data.npz")
     segments = subject.segments
     np.savez(
-        path, volume=subject.volume.numpy(), labels=segments.labels, index=segments.index, points=segments.points
+        path, volume=subject.volume.cpu().numpy(), labels=segments.labels, index=segments.index, points=segments.points
     )  # fmt: skip
     return path
 
@@ -154,7 +159,7 @@ def remembered(quick: bool, repeats: int, say: Callable[[str], None]) -> Iterato
         )  # fmt: skip
 
     subject = everyday(quick)
-    few, many, classes = (2, 4, 20) if quick else (3, 10, 200)
+    few, many, classes = (2, 4, 20) if quick else (3, 17, 200)
     say("memory of points and targets")
     with tempfile.TemporaryDirectory() as folder:
         common = {"quick": quick, "threads": threads, "subject": -1, "data": _saved(subject, folder)}

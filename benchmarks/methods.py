@@ -1,4 +1,4 @@
-"""Ours and the rivals', each as it is called: stock, and with our batch size.
+"""Ours and the rivals', each as it is called: stock, and tuned as ours is.
 
 Every method is bound to a net first, so that the timed call holds nothing but the method. Its map says how much the
 answer depends on each voxel, NaN where it was not asked.
@@ -6,6 +6,7 @@ answer depends on each voxel, NaN where it was not asked.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -18,8 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.subjects import Subject
+from benchmarks.subjects import DEVICE, Subject
 from glas3d import GLAS, Predictor
+from glas3d.predict.engine.memory import keep_memory
 
 TARGET = 1
 
@@ -30,6 +32,16 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _channels_last(net: nn.Module) -> nn.Module:
+    """A copy whose channels lie side by side: faster convolutions, where there are any."""
+    made = copy.deepcopy(net)
+    for tensor in [*made.parameters(), *made.buffers()]:
+        if tensor.ndim in (4, 5):
+            kept = torch.channels_last if tensor.ndim == 4 else torch.channels_last_3d
+            tensor.data = tensor.data.contiguous(memory_format=kept)
+    return made
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,16 @@ class Method(ABC):
     def bind(self, net: nn.Module) -> Callable[[], Any]:
         """The call that is timed."""
 
+    def tuned(self, net: nn.Module) -> Callable[[], Any]:
+        """The call on the net with its channels side by side, in memory that is kept between forwards."""
+        call = self.bind(_channels_last(net))
+
+        def kept() -> Any:
+            with keep_memory():
+                return call()
+
+        return kept
+
     @abstractmethod
     def planted(self) -> np.ndarray:
         """Voxels of a place the method asks about, boolean `(*spatial)`."""
@@ -86,7 +108,7 @@ class Ours(Method):
 
     def bind(self, net: nn.Module) -> Callable[[], Any]:
         light, shadow = self.subject.sigmas
-        predict = Predictor(net, device="cpu")
+        predict = Predictor(net, device=DEVICE)
         glas = GLAS(predict, sigma_light=light, sigma_shadow=shadow, batch_size=self.batch, engine=self.engine)
         return lambda: glas.explain(self.subject.volume, TARGET, self.subject.segments)
 
@@ -146,7 +168,7 @@ class MonaiOcclusion(Method):
         return place
 
     def map(self, answer: Any, intact: float) -> np.ndarray:
-        occluded = np.asarray(torch.as_tensor(answer[0]))[0, TARGET]
+        occluded = torch.as_tensor(answer[0]).cpu().numpy()[0, TARGET]
         full = np.full(self.subject.shape, np.nan)
         full[tuple(slice(low, end) for low, end in self._box)] = intact - occluded
         return full
@@ -177,7 +199,7 @@ class CaptumAblation(Method):
             from captum.attr import FeatureAblation
 
         ablation = FeatureAblation(net)
-        mask = torch.from_numpy(self._features)[None, None]
+        mask = torch.from_numpy(self._features)[None, None].to(DEVICE)
         batch = {} if self.batch is None else {"perturbations_per_eval": self.batch}
 
         def call() -> Any:
@@ -192,7 +214,7 @@ class CaptumAblation(Method):
         return self.subject.segments.labels == self.subject.segments.index[0]
 
     def map(self, answer: Any, intact: float) -> np.ndarray:
-        return answer[0].mean(dim=0).numpy()
+        return answer[0].mean(dim=0).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -241,7 +263,7 @@ class CaptumOcclusion(Method):
         return place
 
     def map(self, answer: Any, intact: float) -> np.ndarray:
-        return answer[0].mean(dim=0).numpy()
+        return answer[0].mean(dim=0).cpu().numpy()
 
 
 RIVALS: tuple[type[Method], ...] = (MonaiOcclusion, CaptumAblation, CaptumOcclusion)

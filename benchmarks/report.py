@@ -13,24 +13,32 @@ from typing import Any
 
 import torch
 
-from benchmarks.suite import Row
+from benchmarks.rows import Row
+from benchmarks.subjects import DEVICE
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 UNMEASURED = "Not measured yet: run `make bench`."
 
 _PACKAGES = ("glas3d", "torch", "numpy", "monai", "captum", "efficientnet-lite-pytorch", "openvino", "onnxruntime")
 _KINDS = {
-    "overhead": "Overhead: the whole explanation over the same bare forwards",
     "engines": "Engines: the whole explanation by each, against the network itself",
-    "engine overhead": "Overhead by engine: the whole explanation over the same bare forwards by the same engine",
+    "auto": "Engines: auto against the fastest",
+    "overhead": "Overhead: the whole explanation over the same bare forwards by the same engine",
     "per forward": "Rivals, per perturbed forward",
+    "per forward, ours by eager": "Rivals, per perturbed forward, ours by the network itself too",
     "per place": "Rivals, per region or window",
+    "per place, ours by eager": "Rivals, per region or window, ours by the network itself too",
+    "maps": "A whole map of a photograph",
+    "recomputed": "Recomputing only what a spot changes",
+    "roofline": "How far from the machine's limit",
     "memory": "Peak memory",
     "points": "Time against the number of points",
     "voxels": "Time against the number of voxels",
     "sigma": "Time against sigma",
     "targets": "Time against the number of targets",
 }
+_MAY_DIFFER = ("load at the start",)
+_WIDE = ("per forward", "per place")
 
 
 def provenance(quick: bool, load: float) -> dict[str, Any]:
@@ -43,7 +51,8 @@ def provenance(quick: bool, load: float) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _PACKAGES},
-        "engine": "eager unless a row says another, CPU, float32",
+        "engine": f"eager unless a row says another, {DEVICE}, float32",
+        "gpu": torch.cuda.get_device_name() if DEVICE == "cuda" else "none",
         "quick": quick,
     }
 
@@ -59,6 +68,27 @@ def _cpu() -> str:
 
 def as_json(rows: Sequence[Row], origin: dict[str, Any]) -> str:
     return json.dumps({"provenance": origin, "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
+
+
+def beside(kept: str, new: str) -> str:
+    """Rows measured again in place of those of the same question and net, with what else was kept.
+
+    Raises
+    ------
+    ValueError
+        What was kept is of another machine or of other versions.
+    """
+    old, now = json.loads(kept), json.loads(new)
+    before, after = old["provenance"], now["provenance"]
+    apart = [key for key in after if key not in _MAY_DIFFER and before.get(key) != after[key]]
+    if apart:
+        raise ValueError(f"what was kept differs in {', '.join(apart)}: measure everything again")
+    again = {(row["kind"], row["net"], row["shape"]) for row in now["rows"]}
+    rows = [row for row in old["rows"] if (row["kind"], row["net"], row["shape"]) not in again] + now["rows"]
+    order = list(_KINDS)
+    rows.sort(key=lambda row: order.index(row["kind"]))
+    loads = [one[_MAY_DIFFER[0]] for one in (before, after)]
+    return json.dumps({"provenance": after | {_MAY_DIFFER[0]: max(loads)}, "rows": rows}, indent=1) + "\n"
 
 
 def verdict(row: dict[str, Any]) -> str:
@@ -113,7 +143,7 @@ def table(results: dict[str, Any]) -> str:
     for kind, title in _KINDS.items():
         rows = [row for row in results["rows"] if row["kind"] == kind]
         if rows:
-            lines = _wide(rows) if rows[0]["better"] == "higher" else _long(rows)
+            lines = _wide(rows) if kind.startswith(_WIDE) else _long(rows)
             parts.append("\n".join([f"### {title}", "", *lines]))
     return "\n\n".join(parts)
 

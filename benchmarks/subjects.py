@@ -10,13 +10,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from glas3d import Atlas
+from glas3d import Atlas, load_model
 from glas3d.core.search import Segments
 from glas3d.imaging.space import VoxelGrid, mni_grid, resample, template
-from glas3d.predict.networks import PaperNet
+from glas3d.predict.networks import FILTERS, PaperNet
+
+# CUDA where there is one; CUDA_VISIBLE_DEVICES= hides it.
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 # Scans have noise in the air. With a background of exact zeros, occluding a corner would change nothing.
 _NOISE = 0.02
+ENGINES = ("openvino", "onnx", "channels_last") if DEVICE == "cpu" else ("cudagraphs", "compile", "channels_last")
 _SPOTS_MM = (20.0, 30.0)
 _SPOTS_PX = (20.0, 12.0)
 
@@ -31,8 +35,8 @@ class Subject:
         Of the net, for rows.
     shape
         Spatial axes of its input.
-    build
-        Makes the net: untrained, seeded, in eval mode; `(n, c, *spatial)` to logits.
+    net
+        Makes the net: seeded, in eval mode; `(n, c, *spatial)` to logits.
     windows
         Windows an axis that MONAI and Captum slide.
     regions
@@ -41,15 +45,25 @@ class Subject:
         Size of a voxel; None: a photograph in pixels.
     window
         Voxels an axis of a sliding window.
+    engines
+        That it is explained by, besides `auto`: those that are built in seconds.
+    noise
+        Standard deviation of what the air of a scan has; 0 leaves its air exactly 0.
     """
 
     name: str
     shape: tuple[int, ...]
-    build: Callable[[], nn.Module]
+    net: Callable[[], nn.Module]
     windows: tuple[int, ...]
     regions: int
     mm: float | None
     window: int = 16
+    engines: tuple[str, ...] = ENGINES
+    noise: float = _NOISE
+
+    def build(self) -> nn.Module:
+        """The net, on the device."""
+        return self.net().to(DEVICE)
 
     @property
     def sigmas(self) -> tuple[float, float]:
@@ -58,12 +72,12 @@ class Subject:
 
     @cached_property
     def volume(self) -> torch.Tensor:
-        """`(c, *spatial)` float32."""
+        """`(c, *spatial)` float32, on the device."""
         if self.mm is None:
-            return torch.from_numpy(_photograph(self.shape))
+            return torch.from_numpy(_photograph(self.shape)).to(DEVICE)
         brain = resample(template(), self._grid)
-        noise = np.abs(np.random.default_rng(0).normal(0.0, _NOISE, brain.shape))
-        return torch.from_numpy((brain + noise)[None].astype(np.float32))
+        noise = np.abs(np.random.default_rng(0).normal(0.0, self.noise, brain.shape))
+        return torch.from_numpy((brain + noise)[None].astype(np.float32)).to(DEVICE)
 
     @cached_property
     def segments(self) -> Segments:
@@ -101,10 +115,26 @@ class Scaled(nn.Module):
         return self.net((x - 127.0) / 128.0)
 
 
-def paper(shape: Sequence[int], classes: int = 2, *, channels_last: bool = False) -> nn.Module:
+def paper(shape: Sequence[int], classes: int = 2) -> nn.Module:
     torch.manual_seed(0)
-    net = PaperNet(shape, classes=classes).eval()
-    return net.to(memory_format=torch.channels_last_3d) if channels_last else net
+    return PaperNet(shape, classes=classes).eval()
+
+
+def trained(shape: Sequence[int]) -> nn.Module:
+    """The shipped model's weights, those of its first dense layer interpolated to another grid."""
+    shipped = load_model("adnc-simulated", device="cpu")
+    given = shipped.net
+    assert isinstance(given, nn.Module)
+    net = PaperNet(shape, batch_norm=any(isinstance(m, nn.BatchNorm3d) for m in given.modules())).eval()
+    weights = given.state_dict()
+    for name, parameter in net.state_dict().items():
+        if weights[name].shape != parameter.shape:
+            before, after = ([n // 8 for n in grid] for grid in (shipped.info.grid.shape, shape))
+            old = weights[name].reshape(len(parameter), FILTERS, *before)
+            new = nn.functional.interpolate(old, size=after, mode="trilinear") * (np.prod(before) / np.prod(after))
+            weights[name] = new.flatten(1)
+    net.load_state_dict(weights)
+    return net
 
 
 def densenet() -> nn.Module:
@@ -140,11 +170,17 @@ def _photograph(shape: Sequence[int]) -> np.ndarray:
 
 
 def brain(
-    shape: tuple[int, ...], mm: float, windows: tuple[int, ...], regions: int, *, window: int = 16, last: bool = False
+    shape: tuple[int, ...],
+    mm: float,
+    windows: tuple[int, ...],
+    regions: int,
+    *,
+    window: int = 16,
+    compiled: bool = False,
 ) -> Subject:
-    """The paper's network on a scan."""
-    name = "paper's net, channels last" if last else "paper's net"
-    return Subject(name, shape, lambda: paper(shape, channels_last=last), windows, regions, mm, window)
+    """The paper's network on a scan; `compiled` also by `torch.compile`, which takes long to build."""
+    engines = tuple(dict.fromkeys((*ENGINES, "compile"))) if compiled else ENGINES
+    return Subject("paper's net", shape, lambda: paper(shape), windows, regions, mm, window, engines)
 
 
 def everyday(quick: bool) -> Subject:
@@ -162,8 +198,8 @@ def subjects(quick: bool) -> list[Subject]:
             Subject("EfficientNet-Lite0", (64, 64), efficientnet, (2, 2), 4, None, 8),
         ]
     return [
-        brain((91, 109, 91), 2.0, (2, 3, 4), 24),
-        brain((91, 109, 91), 2.0, (2, 3, 4), 24, last=True),
+        brain((91, 109, 91), 2.0, (4, 5, 6), 116, compiled=True),
+        brain((181, 217, 181), 1.0, (2, 2, 1), 4),
         everyday(quick),
         Subject("MONAI DenseNet121", (96,) * 3, densenet, (2, 2, 1), 4, 2.25),
         Subject("MONAI ResNet18", (96,) * 3, residual, (2, 1, 1), 2, 2.25),  # a forward takes seconds

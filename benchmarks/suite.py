@@ -1,137 +1,134 @@
-"""The rows: overhead over the bare forwards, rivals, and time against points, voxels, sigma and targets."""
+"""The rows: engines and their overhead, rivals, and time against points, voxels, sigma and targets."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import replace
+from typing import Any
 
-from benchmarks.contest import Entry, Spread, compete
+import torch
+from torch import nn
+
+from benchmarks.contest import Entry, Times, compete
+from benchmarks.maps import whole_maps
 from benchmarks.methods import RIVALS, Method, Ours
-from benchmarks.subjects import Subject, brain, everyday, paper, subjects
+from benchmarks.recomputing import recomputed
+from benchmarks.roofline import against_the_machine
+from benchmarks.rows import Row, Say, row
+from benchmarks.subjects import DEVICE, Subject, brain, everyday, paper, subjects
 from benchmarks.witness import reacts, watch
-from glas3d import GLAS, Grid, Predictor
+from glas3d import GLAS, GlasError, Grid, Predictor
 from glas3d.core.explanation import Explanation
 from glas3d.core.score import Target
 from glas3d.core.search import Search
 
-# Those that are no matter of taste; compile takes minutes to build some of the nets.
-ENGINES = ("eager", "openvino", "onnx", "channels_last")
+# What `auto` is told to come: 116 regions in batches of two.
+_TO_COME = 117
+# Regions of the rows that no rival is in.
+_FEW = 24
 
-Say = Callable[[str], None]
 Explain = Callable[[], "Explanation | tuple[Explanation, ...]"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One figure.
-
-    Attributes
-    ----------
-    kind
-        Which question it answers, a heading of the table.
-    net, shape
-        What was explained.
-    what, against
-        The two things whose ratio this is.
-    better
-        `"lower"`: the ratio is a cost, 1 is free. `"higher"`: above 1 we are ahead, below 1 we lose.
-        `"flat"`: 1 means that it makes no difference.
-    ratio, low, high, repeats
-        Median, lowest and highest over the repeats.
-    value, unit
-        The median of the thing in question itself.
-    work
-        How much of it was done, in words.
-    """
-
-    kind: str
-    net: str
-    shape: str
-    what: str
-    against: str
-    better: str
-    ratio: float
-    low: float
-    high: float
-    repeats: int
-    value: float
-    unit: str
-    work: str
-
-
-def row(
-    kind: str, subject: Subject, what: str, against: str, better: str, ratio: Spread, value: float, **rest: str
-) -> Row:
-    spread = asdict(ratio)
-    return Row(
-        kind=kind, net=subject.name, shape="x".join(map(str, subject.shape)), what=what, against=against,
-        better=better, ratio=spread["median"], low=spread["low"], high=spread["high"], repeats=spread["repeats"],
-        value=value, unit=rest.get("unit", "ms a forward"), work=rest["work"],
-    )  # fmt: skip
+def settle(net: nn.Module, batch: torch.Tensor) -> str:
+    """Let `auto` choose for an explanation of 116 regions, and say what it chose."""
+    predict: Any = Predictor(net, device=DEVICE).with_engine("auto", _TO_COME)
+    with torch.inference_mode():
+        predict(batch)
+    chosen: str = predict.engine
+    return chosen
 
 
 def against_rivals(subject: Subject, repeats: int) -> Iterator[Row]:
-    """Overhead and every rival, stock and with our batch size, of one net, in one interleaved run."""
+    """Every rival, stock and tuned, against ours by `auto` and by the network itself, in one interleaved run."""
     net = subject.build()
-    ours = Ours(subject)
-    seen = watch(ours, net, keep=True)
-    predict = Predictor(net, device="cpu")
-
-    def bare() -> None:
-        for batch in seen.batches:
-            predict(batch)
-
-    methods: dict[str, Method] = {"ours": ours}
-    for rival in RIVALS:
-        methods[f"{rival.name}, stock"] = rival(subject)
-        methods[f"{rival.name}, our batch"] = rival(subject, batch=seen.largest)
-    asked = {name: watch(method, net) for name, method in methods.items()}
-    for method in methods.values():
+    asked_by = {
+        "auto": Ours(subject, engine="auto"),
+        "eager": Ours(replace(subject, regions=min(_FEW, subject.regions))),
+    }
+    seen = watch(asked_by["eager"], net, keep=True)
+    chosen = settle(net, seen.batches[0])
+    stock = [rival(subject) for rival in RIVALS]
+    tuned = [rival(subject, batch=seen.largest) for rival in RIVALS]
+    asked = {method: watch(method, net) for method in (*stock, *tuned)}
+    inputs = {"auto": watch(replace(asked_by["auto"], engine="eager"), net).inputs, "eager": seen.inputs}
+    for method in (*stock, *tuned, asked_by["eager"]):
         reacts(method)
-    bare()
-    entries: dict[str, Entry] = {"bare": bare} | {name: method.bind(net) for name, method in methods.items()}
+    named: dict[str, Method] = {f"{m.name}, stock": m for m in stock} | {f"{m.name}, tuned": m for m in tuned}
+    entries: dict[str, Entry] = {name: ours.bind(net) for name, ours in asked_by.items()}
+    entries |= {name: m.bind(net) if m.batch is None else m.tuned(net) for name, m in named.items()}
+    entries["auto"]()
     times = compete(entries, repeats)
 
-    value = times.of("ours", seen.inputs).median * 1e3
-    yield row(
-        "overhead", subject, "glas3d GLAS.explain", "the same bare forwards", "lower",
-        times.ratio("ours", "bare"), value,
-        work=f"{ours.places} regions, {seen.inputs} inputs in batches of {seen.largest}",
-    )  # fmt: skip
-    rivals = {name: method for name, method in methods.items() if method is not ours}
-    for name in rivals:
-        ratio = times.ratio(name, "ours", asked[name].inputs, seen.inputs)
-        value = times.of(name, asked[name].inputs).median * 1e3
-        work = f"{asked[name].inputs} inputs in batches of up to {asked[name].largest}"
-        yield row("per forward", subject, name, "glas3d GLAS.explain", "higher", ratio, value, work=work)
-    for name, method in rivals.items():
-        ratio = times.ratio(name, "ours", method.places, ours.places)
-        value, unit = times.of(name, method.places).median * 1e3, "ms a place"
-        work = f"{method.places} places, {asked[name].inputs} inputs"
-        yield row("per place", subject, name, "glas3d GLAS.explain", "higher", ratio, value, unit=unit, work=work)
+    for engine, ours in asked_by.items():
+        against = f"glas3d GLAS by {chosen} ({engine})" if engine == "auto" else "glas3d GLAS by eager"
+        by = "" if engine == "auto" else ", ours by eager"
+        for name, method in named.items():
+            ratio = times.ratio(name, engine, asked[method].inputs, inputs[engine])
+            value = times.of(name, asked[method].inputs).median * 1e3
+            work = f"{asked[method].inputs} inputs in batches of up to {asked[method].largest}"
+            yield row(f"per forward{by}", subject, name, against, "higher", ratio, value, work=work)
+        for name, method in named.items():
+            ratio = times.ratio(name, engine, method.places, ours.places)
+            value, unit = times.of(name, method.places).median * 1e3, "ms a place"
+            work = f"{method.places} places, {asked[method].inputs} inputs"
+            yield row(f"per place{by}", subject, name, against, "higher", ratio, value, unit=unit, work=work)
 
 
-def against_engines(subject: Subject, repeats: int, engines: tuple[str, ...]) -> Iterator[Row]:
+def against_engines(subject: Subject, repeats: int, say: Say) -> Iterator[Row]:
     """Every engine against the network itself, and against its own bare forwards, in one interleaved run."""
+    subject = replace(subject, regions=min(_FEW, subject.regions))
     net = subject.build()
     seen = watch(Ours(subject), net, keep=True)
+    chosen = settle(net, seen.batches[0])
     entries: dict[str, Entry] = {}
-    for engine in engines:
-        predict = Predictor(net, device="cpu").with_engine(engine, len(seen.batches))
-        entries[f"bare by {engine}"] = lambda predict=predict: [predict(batch) for batch in seen.batches]
+    asked: dict[str, Any] = {}
+    for engine in ("eager", *subject.engines, "auto"):
+        try:
+            asked[engine] = Predictor(net, device=DEVICE).with_engine(engine, _TO_COME)
+            with torch.inference_mode():
+                asked[engine](seen.batches[0])
+        except GlasError as error:  # a library that is not installed, a network that it cannot run
+            say(str(error))
+            continue
         entries[engine] = Ours(subject, engine=engine).bind(net)
+    bare = [name for name in ("eager", chosen) if name in entries]
+
+    def forwards(predict: Any) -> Entry:
+        def call() -> None:
+            with torch.inference_mode():
+                for batch in seen.batches:
+                    predict(batch)
+
+        return call
+
+    entries |= {f"bare by {engine}": forwards(asked[engine]) for engine in bare}
     for warm in entries.values():
         warm()
     times = compete(entries, repeats)
     work = f"{Ours(subject).places} regions, {seen.inputs} inputs in batches of {seen.largest}"
+    engines = [name for name in entries if not name.startswith("bare") and name != "auto"]
     for engine in engines:
-        value = times.of(engine, seen.inputs).median * 1e3
         if engine != "eager":
+            value = times.of(engine, seen.inputs).median * 1e3
             yield row("engines", subject, engine, "eager", "higher", times.ratio("eager", engine), value, work=work)
-        ratio = times.ratio(engine, f"bare by {engine}")
-        against = "the same bare forwards"
-        yield row("engine overhead", subject, f"GLAS.explain by {engine}", against, "lower", ratio, value, work=work)
+    best = min(engines, key=lambda name: times.of(name).median)
+    value = times.of("auto", seen.inputs).median * 1e3
+    yield row(
+        "auto", subject, f"auto, which took {chosen}", f"{best}, the fastest", "flat", times.ratio("auto", best),
+        value, work=work,
+    )  # fmt: skip
+    for engine in dict.fromkeys(bare):
+        yield _overhead(subject, engine, times, seen.inputs, work)
+
+
+def _overhead(subject: Subject, engine: str, times: Times, inputs: int, work: str) -> Row:
+    ratio = times.ratio(engine, f"bare by {engine}")
+    value = times.of(engine, inputs).median * 1e3
+    return row(
+        "overhead", subject, f"GLAS.explain by {engine}", "the same bare forwards", "lower", ratio, value, work=work
+    )
 
 
 def _forwards(answer: Explanation | tuple[Explanation, ...]) -> int:
@@ -167,7 +164,7 @@ def _explain(
 
 
 def against_points(subject: Subject, cells: tuple[int, ...], repeats: int) -> Iterator[Row]:
-    predict = Predictor(subject.build(), device="cpu")
+    predict = Predictor(subject.build(), device=DEVICE)
     entries = {
         f"{k ** len(subject.shape)} points": (
             subject, _explain(predict, subject, Grid(k), subject.sigmas),
@@ -182,14 +179,14 @@ def against_voxels(ladder: list[Subject], repeats: int) -> Iterator[Row]:
     """The larger the volume the fewer its regions, so that none takes much longer."""
     entries = {}
     for subject in ladder:
-        predict = Predictor(subject.build(), device="cpu")
+        predict = Predictor(subject.build(), device=DEVICE)
         call = _explain(predict, subject, subject.segments, subject.sigmas)
         entries["x".join(map(str, subject.shape))] = (subject, call, f"{len(subject.segments.index)} regions")
     yield from _flat("voxels", entries, next(iter(entries)), repeats, voxels=True)
 
 
 def against_sigma(subject: Subject, sigmas: tuple[float, ...], base: float, repeats: int) -> Iterator[Row]:
-    predict = Predictor(subject.build(), device="cpu")
+    predict = Predictor(subject.build(), device=DEVICE)
     work = f"{len(subject.segments.index)} regions, both sigmas in voxels"
     entries = {f"sigma {s:g}": (subject, _explain(predict, subject, subject.segments, (s, s)), work) for s in sigmas}
     yield from _flat("sigma", entries, f"sigma {base:g}", repeats)
@@ -197,7 +194,7 @@ def against_sigma(subject: Subject, sigmas: tuple[float, ...], base: float, repe
 
 def against_targets(subject: Subject, cells: int, classes: int, repeats: int) -> Iterator[Row]:
     """One class or all of them from the same forwards: painted regions, and maps of Eq. 3."""
-    predict = Predictor(paper(subject.shape, classes), device="cpu")
+    predict = Predictor(paper(subject.shape, classes), device=DEVICE)
     everything: list[Target] = list(range(classes))
     searches: tuple[tuple[Search, str], ...] = (
         (subject.segments, f"{len(subject.segments.index)} regions, painted"),
@@ -210,13 +207,33 @@ def against_targets(subject: Subject, cells: int, classes: int, repeats: int) ->
         yield from _flat("targets", entries, "1 target", repeats)
 
 
-def timed(quick: bool, repeats: int, say: Say) -> Iterator[Row]:
-    """Every row but memory's."""
+def timed(quick: bool, repeats: int, say: Say, wanted: Callable[[str], bool]) -> Iterator[Row]:
+    """Every row but memory's.
+
+    Parameters
+    ----------
+    wanted
+        Whether a part is measured.
+    """
     for subject in subjects(quick):
-        say(f"{subject.name} {subject.shape}: floor and rivals")
-        yield from against_rivals(subject, repeats)
-        say(f"{subject.name} {subject.shape}: engines")
-        yield from against_engines(subject, repeats, ENGINES[: 2 if quick else None])
+        if wanted("engines"):
+            say(f"{subject.name} {subject.shape}: engines")
+            yield from against_engines(subject, repeats, say)
+        if wanted("rivals"):
+            say(f"{subject.name} {subject.shape}: rivals")
+            yield from against_rivals(subject, repeats)
+    if wanted("maps"):
+        say("whole maps of a photograph")
+        yield from whole_maps(quick, repeats)
+    if wanted("recomputed"):
+        yield from recomputed(quick, repeats, say)
+    if wanted("roofline"):
+        yield from against_the_machine(quick, repeats, say)
+    if wanted("sizes"):
+        yield from _sizes(quick, repeats, say)
+
+
+def _sizes(quick: bool, repeats: int, say: Say) -> Iterator[Row]:
     one = everyday(quick)
     two = brain((91, 109, 91), 2.0, (2, 3, 4), 12)
     say("points")

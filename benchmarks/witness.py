@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +56,7 @@ def watch(method: Method, net: nn.Module, *, keep: bool = False) -> Seen:
     def look(module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
         batch = given[0].detach()
         sizes.append(len(batch))
-        digests.update(hashlib.blake2b(row.contiguous().numpy().tobytes()).digest() for row in batch)
+        digests.update(hashlib.blake2b(row.contiguous().cpu().numpy().tobytes()).digest() for row in batch)
         if keep:
             batches.append(torch.Tensor(batch.clone()))
 
@@ -72,12 +74,23 @@ def watch(method: Method, net: nn.Module, *, keep: bool = False) -> Seen:
     return Seen(batches, sum(sizes), len(digests), max(sizes))
 
 
+def reached(call: Callable[[], Any], net: nn.Module) -> tuple[int, Any]:
+    """How many inputs reach a net in one call, and what the call gives."""
+    sizes: list[int] = []
+    hook = net.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+    try:
+        found = call()
+    finally:
+        hook.remove()
+    return sum(sizes), found
+
+
 class Planted(nn.Module):
     """Two logits that depend on the brightness of one place only, relative to the intact volume's."""
 
     def __init__(self, place: np.ndarray, volume: torch.Tensor) -> None:
         super().__init__()
-        where = torch.from_numpy(place.astype(np.float32))
+        where = torch.from_numpy(place.astype(np.float32)).to(volume.device)
         self.register_buffer("where", where / (where * volume).sum())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

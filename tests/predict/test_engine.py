@@ -299,6 +299,31 @@ def test_the_kept_are_few(monkeypatch, tmp_path):
     assert cache.Stored("a").read() is None, "a folder that is none"
 
 
+def test_a_net_written_to_is_another():
+    def one_value(net):
+        with torch.no_grad():
+            net[0].weight[0, 0, 0, 0] += 1
+
+    writes = {
+        "one value": one_value,
+        "all by the back door": lambda net: net[0].weight.data.mul_(-1),
+        "another's": lambda net: net.load_state_dict(
+            nn.Sequential(nn.Conv2d(3, 200, 7), nn.BatchNorm2d(200)).state_dict()
+        ),
+        "a buffer": lambda net: net.train()(torch.rand(2, 3, 9, 9)),
+    }
+    net = nn.Sequential(nn.Conv2d(3, 200, 7), nn.BatchNorm2d(200)).eval()
+    for what, write in writes.items():
+        before = builders.fingerprint(net)
+        net.eval()(torch.rand(2, 3, 9, 9))
+        assert builders.fingerprint(net) == before
+        write(net)
+        assert builders.fingerprint(net) != before, what
+    with torch.inference_mode():
+        made_there = nn.Linear(2, 3)
+    assert builders.fingerprint(made_there) == builders.fingerprint(made_there)
+
+
 # Memory.
 
 

@@ -234,7 +234,7 @@ def test_threads_are_chosen_and_given_back(cohort, tmp_path):
         ({"transform": lambda x: x, "n_workers": 1}, "a transform must go to other processes, .*lambda.* cannot"),
         ({"assume_space": None}, "does not look like a brain in MNI space"),
     ],
-    ids=str,
+    ids=lambda given: ", ".join(given) if isinstance(given, dict) else given,
 )
 def test_settings_that_cannot_be(cohort, tmp_path, settings, message):
     with pytest.raises(GlasError, match=message):

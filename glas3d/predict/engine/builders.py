@@ -24,6 +24,8 @@ Run = Callable[..., torch.Tensor]
 
 # Probabilities may be this far from those of the network itself, unless an engine says otherwise.
 TOLERANCE = 1e-4
+# Values of a tensor that its fingerprint holds.
+_SAMPLED = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,6 +265,23 @@ def digest(net: nn.Module) -> str:
         if isinstance(tensor, torch.Tensor):
             total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def fingerprint(net: nn.Module) -> str:
+    """Whether a network still is what it was, in a hundredth of the time of `digest`.
+
+    Of every parameter and buffer, how often it was written to and some of its values: torch does not count what is
+    written through ``.data``, which changes all values of a tensor as a rule.
+    """
+    total = hashlib.sha256()
+    for name, tensor in net.state_dict(keep_vars=True).items():
+        if isinstance(tensor, torch.Tensor):
+            written = 0 if tensor.is_inference() else tensor._version
+            flat = tensor.detach().reshape(-1)
+            some = flat[:: max(1, len(flat) // _SAMPLED)].cpu().contiguous()
+            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {written}".encode())
+            total.update(some.view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

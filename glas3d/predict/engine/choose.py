@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from glas3d.errors import GlasError, reason
-from glas3d.predict.engine.builders import ENGINES, TOLERANCE, Engine, Inputs, Run, build, digest
+from glas3d.predict.engine.builders import ENGINES, TOLERANCE, Engine, Inputs, Run, build, digest, fingerprint
 
 if TYPE_CHECKING:
     from glas3d.predict.predictor import Predictor
@@ -172,7 +172,7 @@ class WithEngine:
         """Of the network as it is now: what was built from other weights is forgotten."""
         net: Any = self._predict.net
         device = self._predict.device
-        key = (tuple(batch.shape), str(device), torch.get_num_threads(), self._predict.activation, digest(net))
+        key = (tuple(batch.shape), str(device), torch.get_num_threads(), self._predict.activation, fingerprint(net))
         known = _known.setdefault(net, {})
         for other in [other for other in known if other[-1] != key[-1]]:
             del known[other]
