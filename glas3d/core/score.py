@@ -75,10 +75,16 @@ def ask(predict: Predict, batch: torch.Tensor, *beside: torch.Tensor) -> np.ndar
     GlasError
         The answer is no array of one row an input, or holds NaN or infinity.
     """
+    return read(_answered(predict, batch, *beside))
+
+
+def _answered(predict: Predict, batch: torch.Tensor, *beside: torch.Tensor) -> torch.Tensor:
+    """As `ask`, in memory of its own; a GPU's stays there, perhaps still to be computed: its shape alone is checked."""
     answer = predict(batch, *beside)
     try:
         probabilities = answer.detach() if isinstance(answer, torch.Tensor) else torch.as_tensor(np.asarray(answer))
-        probabilities = probabilities.to(device="cpu", dtype=torch.float64)
+        device = probabilities.device if probabilities.is_cuda else "cpu"
+        probabilities = probabilities.to(device=device, dtype=torch.float64, copy=True)
     except (TypeError, ValueError, RuntimeError):
         raise GlasError(
             f"a model must answer with one array of probabilities, (n, classes), got {type(answer).__name__}"
@@ -90,11 +96,21 @@ def ask(predict: Predict, batch: torch.Tensor, *beside: torch.Tensor) -> np.ndar
             f"a model must answer with one row of probabilities an input, ({len(batch)}, classes) "
             f"for a batch of {tuple(batch.shape)}, got {tuple(probabilities.shape)}"
         )
-    if not torch.isfinite(probabilities).all():
-        raise GlasError(
-            f"a model must answer with finite probabilities, got {probabilities.flatten().tolist()[:4]} ..."
-        )
-    return probabilities.numpy()
+    return probabilities
+
+
+def read(probabilities: torch.Tensor) -> np.ndarray:
+    """Answers as an array, waiting for the device that has them.
+
+    Raises
+    ------
+    GlasError
+        NaN or infinity among them.
+    """
+    found = probabilities.cpu()
+    if not torch.isfinite(found).all():
+        raise GlasError(f"a model must answer with finite probabilities, got {found.flatten().tolist()[:4]} ...")
+    return found.numpy()
 
 
 def collect(
@@ -119,27 +135,28 @@ def collect(
     -------
     The intact volume's ``(k,)``, light's ``(m, k)`` and shadow's ``(m, k)`` probabilities, float64.
     """
-    answers: np.ndarray | None = None
-    done = 0
+    parts: list[torch.Tensor | np.ndarray] = []
+    asked: list[int] = []
+    classes = 0
     for batch, numbers in perturbations.batches():
         try:
-            probabilities = ask(predict, batch, *(() if beside is None else (beside(numbers, len(batch)),)))
+            part = _answered(predict, batch, *(() if beside is None else (beside(numbers, len(batch)),)))
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
             perturbations.halve()
             continue
-        if answers is None:
-            check(probabilities.shape[1])
-            answers = np.empty((len(perturbations), probabilities.shape[1]))
-        if probabilities.shape[1] != answers.shape[1]:
-            raise GlasError(
-                f"a model must answer with {answers.shape[1]} classes each time, got {probabilities.shape[1]}"
-            )
-        answers[numbers] = probabilities[: len(numbers)]
-        done += len(numbers)
-        tick(done, len(perturbations))
-    assert answers is not None
+        if not parts:
+            classes = part.shape[1]
+            check(classes)
+        if part.shape[1] != classes:
+            raise GlasError(f"a model must answer with {classes} classes each time, got {part.shape[1]}")
+        # a GPU is given the next batch before it has done this one; what it says first is looked at in time
+        parts.append(part[: len(numbers)] if part.is_cuda and parts else read(part)[: len(numbers)])
+        asked += numbers
+        tick(len(asked), len(perturbations))
+    answers = np.empty((len(perturbations), classes))
+    answers[asked] = np.concatenate([read(part) if isinstance(part, torch.Tensor) else part for part in parts])
     return answers[0], answers[1::2], answers[2::2]
 
 

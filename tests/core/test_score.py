@@ -50,6 +50,19 @@ def test_ask_refuses(answer, match):
         ask(lambda batch: answer, BATCH)
 
 
+def test_collect_keeps_what_a_model_writes_over():
+    """Some answer in one buffer again and again."""
+    buffer = torch.zeros(2, 1, dtype=torch.float64)
+
+    def count(batch):
+        return buffer.add_(1)
+
+    intact, light, shadow = collect(count, perturbations(2))
+    assert intact.tolist() == [1]
+    assert light[:, 0].tolist() == [1, 2, 3, 4]
+    assert shadow[:, 0].tolist() == [2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 9])
 def test_collect_puts_every_answer_in_its_place(batch_size):
     weights = np.random.default_rng(1).normal(size=(2, 1, 7, 9))
