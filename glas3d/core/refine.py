@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,16 +23,17 @@ _LENGTHS = (0.7, 1.0, 1.5, 2.0, 3.0, 4.5)
 _COARSE = 0.4  # share of the budget that goes evenly over the volume first
 _ROUNDS = 4  # in which the rest is asked, each where the ones before it point
 _NUGGET = 1e-6  # added to correlations: rounding, so that close points stay independent enough to invert
+_CANDIDATES = 4  # times as many as are chosen in a round, from which they are
 _FEWEST = 4  # points, below which nothing is estimated
 _DEVIATIONS = 2.0  # above its estimate a score may lie
+_SURE = 1e-7  # probabilities nearer to 0 or 1 are rounding of float32
 
 
 class Field:
     """A smooth function known at some points, estimated at all: Gaussian-process regression (kriging).
 
     The covariance is Matern's of smoothness 5/2, of the likeliest of some correlation lengths. With ``K = L L^T`` over
-    the points asked, one factor ``L`` extended to all points gives the estimate and its variance, and is extended by a
-    point at a time, whose value need not be known for the variance.
+    the points asked, one factor ``L`` extended to all points gives the estimate and its variance.
 
     Parameters
     ----------
@@ -41,11 +43,9 @@ class Field:
         ``(q,)`` which of them are known.
     values
         ``(q,)`` what is known there.
-    room
-        How many points may be added.
     """
 
-    def __init__(self, points: np.ndarray, asked: np.ndarray, values: np.ndarray, room: int) -> None:
+    def __init__(self, points: np.ndarray, asked: np.ndarray, values: np.ndarray) -> None:
         self._points = points
         centred = values - values.mean()
         known = points[asked]
@@ -60,19 +60,26 @@ class Field:
             if unlikely < best:
                 best, self.length, self._spread = unlikely, length, spread
                 lower, weights = factor, white
-        self._rows = np.zeros((len(asked) + room, len(points)))
+        self._rows = _solve(lower, self._covariance(known))
         self._size = len(asked)
-        self._rows[: self._size] = _solve(lower, self._covariance(known))
-        self.estimate = values.mean() + weights @ self._rows[: self._size]
-        self._left = np.clip(1 - (self._rows[: self._size] ** 2).sum(axis=0), 0, None)
+        self.estimate = values.mean() + weights @ self._rows
+        self._left = np.clip(1 - (self._rows**2).sum(axis=0), 0, None)
 
     @property
     def deviation(self) -> np.ndarray:
         """``(m,)`` standard deviation of the estimate."""
         return np.asarray(np.sqrt(self._spread * self._left))
 
+    def at(self, some: np.ndarray, room: int) -> Field:
+        """The same at some of the points alone, to which ``room`` of them may be added."""
+        here = copy.copy(self)
+        here._points, here.estimate, here._left = self._points[some], self.estimate[some], self._left[some]
+        here._rows = np.zeros((self._size + room, len(some)))
+        here._rows[: self._size] = self._rows[:, some]
+        return here
+
     def add(self, point: int) -> None:
-        """Let a point be known, whatever its value."""
+        """Let a point be known, whatever its value: it makes its neighbours surer, their estimates stay."""
         rows = self._rows[: self._size]
         row = self._covariance(self._points[[point]])[0] - rows[:, point] @ rows
         row /= math.sqrt(self._left[point] + _NUGGET)
@@ -129,9 +136,9 @@ class CoarseToFine:
     """A grid's explanation from a share of its forwards.
 
     Two fifths of what may be asked go evenly over the volume, the rest in rounds where light times shadow is high or
-    might be: where the estimate plus two of its standard deviations is highest. Light and the signed drop are estimated
-    each by a `Field`, the score is made of the two. Spots must be about as wide as the points are apart, or wider:
-    evidence that falls between the points asked first is not found.
+    might be: where the estimate plus two of its standard deviations is highest. The answers to light and to shadow are
+    estimated each by a `Field`, probabilities as log odds, and the score is made of the two. Spots must be about as
+    wide as the points are apart, or wider: evidence that falls between the points asked first is not found.
 
     Parameters
     ----------
@@ -197,7 +204,7 @@ class CoarseToFine:
             light[chosen], drop[chosen] = part.light, part.drop
             asked = np.concatenate([asked, chosen])
             room = 0 if number == rounds else first + (budget - first) * (number + 1) // rounds - len(asked)
-            estimate = _Estimate(places, asked, light, drop, self.glas, room)
+            estimate = _Estimate(places, asked, light, drop, part.probability, self.glas)
             if room == 0 or estimate.deviation.max() <= self.tolerance * np.abs(estimate.score).max():
                 break
             chosen = estimate.promising(room)
@@ -220,44 +227,71 @@ class CoarseToFine:
 
 
 class _Estimate:
-    """Light, drop and score of all points, from those asked."""
+    """Light, drop and score of all points, from those asked.
+
+    Probabilities are estimated as log odds, where they are smooth: a network's answer is a sigmoid of something that
+    follows the spots gently, and flat or steep only after it. Answers that are none (regression) are taken as they are.
+    """
 
     def __init__(
-        self, places: np.ndarray, asked: np.ndarray, light: np.ndarray, drop: np.ndarray, glas: GLAS, room: int
+        self,
+        places: np.ndarray,
+        asked: np.ndarray,
+        light: np.ndarray,
+        drop: np.ndarray,
+        intact: float,
+        glas: GLAS,
     ) -> None:
-        self._asked, self._settings = asked, glas.settings
-        self._fields = tuple(Field(places, asked, values[asked], room) for values in (light, drop))
-        self.light, self.drop = (
-            np.clip(field.estimate, values[asked].min(), values[asked].max())
-            for field, values in zip(self._fields, (light, drop), strict=True)
-        )
+        self._asked, self._settings, self._intact = asked, glas.settings, intact
+        answers = [light[asked], intact - drop[asked]]
+        self._odds = all(one.min() >= -_SURE and one.max() <= 1 + _SURE for one in answers)
+        self._fields = [Field(places, asked, _log_odds(one) if self._odds else one) for one in answers]
+        self.light, shaded = (self._answer(field.estimate) for field in self._fields)
+        self.drop = intact - shaded
         self.light[asked], self.drop[asked] = light[asked], drop[asked]
         self.shadow = np.abs(self.drop) + self._settings.gamma
         self.score = fuse(self.light, self.shadow, self._settings.fusion)
 
-    @property
-    def _highest(self) -> np.ndarray:
-        """What each score may be, two deviations of light and drop above the estimate."""
-        light, drop = (_DEVIATIONS * field.deviation for field in self._fields)
-        return fuse(self.light + light, self.shadow + drop, self._settings.fusion)
+    def _answer(self, estimate: np.ndarray) -> np.ndarray:
+        """What the model is expected to answer, from a field's estimate."""
+        return np.asarray(1 / (1 + np.exp(-estimate))) if self._odds else estimate.copy()
+
+    def _highest(self, light: Field, shaded: Field) -> np.ndarray:
+        """What each score may be, two deviations of light and shadow from the estimate."""
+        most = self._answer(light.estimate + _DEVIATIONS * light.deviation)
+        ends = (self._answer(shaded.estimate + way * _DEVIATIONS * shaded.deviation) for way in (-1, 1))
+        below, above = (np.abs(self._intact - end) for end in ends)
+        return fuse(most, np.maximum(below, above) + self._settings.gamma, self._settings.fusion)
 
     @property
     def deviation(self) -> np.ndarray:
-        """``(m,)`` of the score, 0 where asked."""
-        deviation = np.asarray(self._highest - self.score) / _DEVIATIONS
+        """``(m,)`` of the score, 0 where asked: half of how much higher it may be."""
+        deviation = np.asarray(self._highest(*self._fields) - self.score) / _DEVIATIONS
         deviation[self._asked] = 0
         return deviation
 
     def promising(self, count: int) -> np.ndarray:
-        """Points to ask next: one after another where the score may be highest, each making its neighbours surer."""
+        """Points to ask next: one after another where the score may be highest, each making its neighbours surer.
+
+        They are sought among so many that may be highest now, as the others hardly come to be.
+        """
+        highest = self._highest(*self._fields)
+        highest[self._asked] = -np.inf
+        candidates = np.argsort(-highest, kind="stable")[: min(_CANDIDATES * count, len(highest) - len(self._asked))]
+        light, shaded = (field.at(candidates, count) for field in self._fields)
         chosen: list[int] = []
         for _ in range(count):
-            may_be = self._highest
-            may_be[self._asked] = may_be[chosen] = -np.inf
+            may_be = self._highest(light, shaded)
+            may_be[chosen] = -np.inf
             chosen.append(int(may_be.argmax()))
-            for field in self._fields:
+            for field in (light, shaded):
                 field.add(chosen[-1])
-        return np.array(chosen)
+        return np.asarray(candidates[chosen])
+
+
+def _log_odds(probability: np.ndarray) -> np.ndarray:
+    inside = probability.clip(_SURE, 1 - _SURE)
+    return np.asarray(np.log(inside / (1 - inside)))
 
 
 def _in_steps(points: np.ndarray, spacing: Sequence[float]) -> np.ndarray:

@@ -23,11 +23,11 @@ def kriging(points, known, length):
     return across @ inverse, (1 - np.einsum("ij,jk,ik->i", across, inverse, across)).clip(0), inverse
 
 
-def field_of(ndim=3, room=0):
+def field_of(ndim=3):
     points = np.random.default_rng(ndim).uniform(0, 4, (60, ndim))
     known = np.array([3, 50, 7, 21, 34, 35, 59, 12])
     values = np.sin(points[known]).sum(axis=1)
-    return Field(points, known, values, room), points, known, values
+    return Field(points, known, values), points, known, values
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -46,17 +46,21 @@ def test_the_likeliest_length_is_taken():
     for length in (0.7, 2.0, 4.5):
         factor = np.linalg.cholesky(matern(points, points, length) + 1e-9 * np.eye(300))
         values = factor @ np.random.default_rng(2).standard_normal(300)
-        assert Field(points, np.arange(300), values, 0).length == length
+        assert Field(points, np.arange(300), values).length == length
 
 
 def test_a_point_that_is_added_makes_its_neighbours_surer():
-    field, points, known, _ = field_of(room=2)
-    _, before, _ = kriging(points, known, field.length)
-    scale = field.deviation.max() / np.sqrt(before.max())
-    for point in (11, 40):
-        field.add(point)
+    whole, points, known, _ = field_of()
+    _, before, _ = kriging(points, known, whole.length)
+    scale = whole.deviation.max() / np.sqrt(before.max())
+    some = np.array([40, 1, 11, 17, 58])
+    field = whole.at(some, 2)
+    np.testing.assert_array_equal(field.estimate, whole.estimate[some])
+    np.testing.assert_array_equal(field.deviation, whole.deviation[some])
+    for place in (2, 0):  # points 11 and 40
+        field.add(place)
     _, after, _ = kriging(points, np.r_[known, 11, 40], field.length)
-    np.testing.assert_allclose(field.deviation, scale * np.sqrt(after), atol=1e-5)
+    np.testing.assert_allclose(field.deviation, scale * np.sqrt(after[some]), atol=1e-5)
     assert (after <= before + 1e-12).all()
     assert after.sum() < before.sum()
 
@@ -125,6 +129,35 @@ def test_a_quarter_of_the_forwards_finds_what_all_find(centres):
     # most of what is not asked lies within two of its deviations
     off = np.abs(found.explanation.score - dense.score)[~asked]
     assert (off <= 2 * found.deviation[~asked] + 1e-6).mean() > 0.9
+
+
+def test_the_highest_of_a_sure_model_are_found():
+    """Where one point is near 1 and the next are millionths, their order is one of log odds."""
+
+    def sure(batch):
+        odds = 700 * (batch[:, 0].flatten(1) @ lesion.where.flatten() - 0.56)
+        return torch.sigmoid(odds)[:, None]
+
+    lesion = Lesions((8, 20, 6), width=4.0)
+    glas = GLAS(sure, sigma_light=6, sigma_shadow=8)
+    image = np.ones((1, *SHAPE), dtype=np.float32)
+    dense = glas.explain(image, 0, Grid(12))
+    highest = np.sort(dense.score)[::-1]
+    assert highest[0] > 0.1
+    assert highest[17] < 1e-3
+    found = CoarseToFine(glas, 0.25).explain(image, 0, Grid(12)).explanation
+    assert top(dense.score) == top(found.score)
+    assert np.corrcoef(dense.score, found.score)[0, 1] > 0.999
+
+
+def test_answers_that_are_no_probabilities():
+    model = Lesions((8, 20, 6), (17, 23, 14))
+    glas = GLAS(lambda batch: 30 * model(batch) - 7, sigma_light=4, sigma_shadow=6, fusion="shadow")
+    dense = glas.explain(volume(), 1, Grid(9))
+    found = CoarseToFine(glas, 0.25).explain(volume(), 1, Grid(9)).explanation
+    assert dense.light.min() < -1
+    assert np.corrcoef(dense.score, found.score)[0, 1] >= 0.98
+    assert top(dense.score) == top(found.score)
 
 
 def test_pictures_too():
