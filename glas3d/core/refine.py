@@ -49,7 +49,7 @@ class Field:
         self._points = points
         centred = values - values.mean()
         known = points[asked]
-        apart = np.linalg.norm(known[:, None] - known[None], axis=-1)
+        apart = _apart(known, known)
         best = math.inf
         for length in _LENGTHS:
             factor = np.linalg.cholesky(_matern(apart / length) + _NUGGET * np.eye(len(asked)))
@@ -88,12 +88,18 @@ class Field:
         self._left = np.clip(self._left - row**2, 0, None)
 
     def _covariance(self, some: np.ndarray) -> np.ndarray:
-        return _matern(np.linalg.norm(some[:, None] - self._points[None], axis=-1) / self.length)
+        return _matern(_apart(some, self._points) / self.length)
+
+
+def _apart(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    one, other = (torch.as_tensor(np.ascontiguousarray(points)) for points in (some, others))
+    return np.asarray(torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist").numpy())
 
 
 def _matern(distance: np.ndarray) -> np.ndarray:
-    r = math.sqrt(5) * distance
-    return np.asarray((1 + r + r * r / 3) * np.exp(-r))
+    r = torch.as_tensor(distance) * math.sqrt(5)
+    falling = r.neg().exp_()
+    return np.asarray((r * r).div_(3).add_(r).add_(1).mul_(falling).numpy())
 
 
 def _solve(lower: np.ndarray, right: np.ndarray) -> np.ndarray:
