@@ -167,8 +167,8 @@ class Mask(Mapper):
             for _ in range(self.asks):
                 large = functional.interpolate(mask, size=self.subject.shape, mode="bilinear")
                 answer = net(blurred + (picture - blurred) * large).softmax(dim=1)[0, TARGET]
-                edges = sum(mask.diff(dim=axis).abs().pow(self.beta).sum() for axis in (2, 3))
-                loss = self.sparse * (1 - mask).abs().sum() + self.smooth * edges + answer
+                edges = sum(mask.diff(dim=axis).abs().pow(self.beta).mean() for axis in (2, 3))
+                loss = self.sparse * (1 - mask).abs().mean() + self.smooth * edges + answer
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()

@@ -4,17 +4,21 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from benchmarks.contest import Spread, compete
+from benchmarks.maps import mappers
 from benchmarks.methods import RIVALS, CaptumAblation, CaptumOcclusion, MonaiOcclusion, Ours
-from benchmarks.report import BEGIN, END, UNMEASURED, insert, table, verdict
-from benchmarks.subjects import brain
-from benchmarks.witness import NoWork, reacts, watch
+from benchmarks.report import _KINDS, BEGIN, END, UNMEASURED, beside, insert, table, verdict
+from benchmarks.roofline import Layer, bound, layers
+from benchmarks.subjects import brain, subjects
+from benchmarks.witness import NoWork, Planted, reached, reacts, watch
 
 ROOT = Path(__file__).parent.parent
 PLACE = ROOT / "benchmarks"
@@ -40,21 +44,46 @@ def test_every_row_is_made(tmp_path):
         assert row["low"] <= row["ratio"] <= row["high"], row
         assert row["repeats"] >= 1
     kinds = {kind: [r for r in rows if r["kind"] == kind] for kind in dict.fromkeys(r["kind"] for r in rows)}
-    assert [r["net"] for r in kinds["overhead"]] == NETS
-    assert [(r["net"], r["what"]) for r in kinds["engines"]] == [(net, "openvino") for net in NETS]
-    assert len(kinds["engine overhead"]) == 2 * len(NETS)
-    rivals = {f"{rival.name}, {setting}" for rival in RIVALS for setting in ("stock", "our batch")}
+    assert set(kinds) == set(_KINDS)
+    for kind in ("engines", "auto", "overhead", "roofline"):
+        assert list(dict.fromkeys(r["net"] for r in kinds[kind])) == NETS, kind
+    assert {r["what"] for r in kinds["engines"]} == {"openvino", "onnx", "channels_last"}
+    assert len(kinds["roofline"]) == 2 * len(NETS)
+    rivals = {f"{rival.name}, {setting}" for rival in RIVALS for setting in ("stock", "tuned")}
     for kind in ("per forward", "per place"):
-        assert {(r["net"], r["what"]) for r in kinds[kind]} == {(net, rival) for net in NETS for rival in rivals}
+        for by in ("", ", ours by eager"):
+            assert {(r["net"], r["what"]) for r in kinds[kind + by]} == {(net, one) for net in NETS for one in rivals}
+    assert [r["what"] for r in kinds["maps"]] == [
+        "glas3d GLAS by eager", "Captum LayerGradCam", "Captum Lime", "MASK", "RISE",
+    ]  # fmt: skip
     assert {r["what"] for r in kinds["memory"]} == {"glas3d GLAS.explain", "64 points", "20 targets"}
-    assert {kind: len(kinds[kind]) for kind in ("points", "voxels", "sigma", "targets")} == {
-        "points": 1, "voxels": 1, "sigma": 1, "targets": 2,
+    assert {kind: len(kinds[kind]) for kind in ("recomputed", "points", "voxels", "sigma", "targets")} == {
+        "recomputed": 2, "points": 1, "voxels": 1, "sigma": 1, "targets": 2,
     }  # fmt: skip
     text = (tmp_path / "new" / "README.md").read_text()
     assert "A smoke test" in text
     assert UNMEASURED not in text
     assert all(value for value in results["provenance"].values() if value != 0)
     assert str(ROOT) not in json.dumps(results)
+    # a part again, beside what was kept
+    again = [*command, "--only", "roofline"]
+    done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    merged = json.loads((tmp_path / "new" / "results.json").read_text())["rows"]
+    other = [r for r in rows if r["kind"] != "roofline"]
+    assert [r for r in merged if r["kind"] != "roofline"] == other
+    assert len(merged) == len(rows)
+    assert [r["kind"] for r in merged] == [
+        r["kind"] for r in sorted(merged, key=lambda r: list(_KINDS).index(r["kind"]))
+    ]
+
+
+def test_parts_of_other_versions_are_not_mixed():
+    one = {"provenance": {"cpu": "a", "load at the start": 0.1}, "rows": []}
+    other = {"provenance": {"cpu": "b", "load at the start": 0.3}, "rows": []}
+    assert json.loads(beside(json.dumps(one), json.dumps(one))) == one
+    with pytest.raises(ValueError, match="what was kept differs in cpu"):
+        beside(json.dumps(one), json.dumps(other))
 
 
 def test_the_readme_shows_the_figures_that_are_kept():
@@ -65,7 +94,8 @@ def test_the_readme_shows_the_figures_that_are_kept():
         return
     results = json.loads(kept.read_text())
     assert not results["provenance"]["quick"]
-    assert min(row["repeats"] for row in results["rows"]) >= 5
+    assert min(row["repeats"] for row in results["rows"] if row["kind"] != "memory") >= 5
+    assert {row["kind"] for row in results["rows"]} == set(_KINDS)
     assert insert(text, table(results)) == text
 
 
@@ -104,6 +134,34 @@ def test_every_method_does_its_work(kind, batch, tiny):
     stock = {Ours: 9, MonaiOcclusion: 4, CaptumAblation: 1, CaptumOcclusion: 1}[kind]
     assert seen.largest == (batch or stock)
     reacts(method)
+
+
+@pytest.mark.parametrize("method", mappers(subjects(True)[-1], True), ids=lambda one: one.name)
+def test_every_mapper_asks_what_it_says_and_finds_what_the_net_looks_at(method):
+    subject = replace(method.subject)
+    place = np.zeros(subject.shape, dtype=bool)
+    place[20:40, 8:28] = True
+    bright = 40 + 200 * place + np.random.default_rng(0).uniform(0, 15, (3, *place.shape))  # blurred, it is dimmer
+    vars(subject)["volume"] = torch.as_tensor(bright, dtype=torch.float32)
+    net = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), Planted(place, subject.volume)).eval()
+    with torch.no_grad():
+        net[0].weight.copy_(torch.eye(3)[..., None, None])
+    enough = {"glas3d GLAS": 201, "RISE": 600, "MASK": 60, "Captum Lime": 600, "Captum LayerGradCam": 1}
+    inputs, found = reached(replace(method, subject=subject, asks=enough[method.name], published=9999).bind(net), net)
+    assert inputs >= enough[method.name]
+    assert found.shape == subject.shape
+    assert found.isfinite().all()
+    if method.name != "Captum LayerGradCam":  # a weight a channel does not know of places
+        assert found[place].mean() > found[~place].mean() + 0.2 * found.std()
+
+
+def test_the_limit_of_a_layer_is_its_arithmetic_or_its_traffic():
+    net = nn.Sequential(nn.Conv3d(2, 4, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 5 * 6 * 7, 3))
+    conv, dense = layers(net, torch.rand(2, 2, 7, 8, 9))
+    made = 2 * 4 * 5 * 6 * 7
+    assert conv == Layer(2 * made * 27, 4 * (2 * 2 * 7 * 8 * 9 + made + 4 * 27 + 4))
+    assert dense == Layer(2 * 2 * 3 * 840, 4 * (2 * 840 + 6 + 3 * 840 + 3))
+    assert bound([Layer(10, 2), Layer(1, 8)], operations=5, traffic=2) == 2 + 4
 
 
 def test_a_rival_that_asks_too_little_is_refused(tiny):
