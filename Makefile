@@ -42,6 +42,7 @@ docs: $(READY)
 	$(BIN)/python examples/16_scaling.py docs/scaling.md 1000
 	$(BIN)/python examples/17_coarse_to_fine.py docs/coarse_to_fine.md 20
 	$(BIN)/python examples/18_the_experiment.py docs/experiment.md 429 both
+	$(BIN)/python examples/19_regions_together.py docs/regions_together.md 20
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel

@@ -28,6 +28,7 @@ OUTPUTS = {
     "16_scaling.py": ["16_scaling.md"],
     "17_coarse_to_fine.py": ["17_coarse_to_fine.md"],
     "18_the_experiment.py": ["18_the_experiment.md"],
+    "19_regions_together.py": ["19_regions_together.md"],
 }
 ARGUMENTS = {
     "05_darkness.py": ["glas3d-examples/05_darkness.md", "2"],

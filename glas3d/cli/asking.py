@@ -69,7 +69,8 @@ class Asking:
     scales
         Factors on both sigmas, such as 0.5 1 2: all together, and each one's own maps.
     refine
-        Ask this share of a grid's forwards, such as 0.25, where it matters, and estimate the other points.
+        Ask this share of the forwards, such as 0.25 of a grid's or 0.5 of an atlas's, where it matters, and estimate
+        the other points.
     cut
         Take a spot to end so many sigmas from its middle, such as 5.5, and recompute only what it then changes, where
         that is right and faster; 7 cuts nothing off. Default: every forward is whole.

@@ -139,7 +139,7 @@ class Refinement:
 
 
 class CoarseToFine:
-    """A grid's explanation from a share of its forwards.
+    """The explanation of a grid, or of an atlas by its centroids, from a share of its forwards.
 
     Two fifths of what may be asked go evenly over the volume, the rest in rounds where light times shadow is high or
     might be: where the estimate plus two of its standard deviations is highest. The answers to light and to shadow are
@@ -185,14 +185,18 @@ class CoarseToFine:
         Raises
         ------
         GlasError
-            Segments, which have no neighbours to estimate them from; several targets; what `GLAS.explain` refuses.
+            Spots that take their shape from segments; several targets; what `GLAS.explain` refuses.
         """
         check_single(target, "a coarse-to-fine search")
         image = as_volume(volume)
         shape = tuple(image.shape[1:])
         points, segments = resolve(search, shape, mask)
-        if segments is not None:
-            raise GlasError("a coarse-to-fine search is one of a grid or of points, and this one has segments")
+        kernel = self.glas.settings.kernel
+        if kernel not in ("gaussian", "exponential"):
+            raise GlasError(
+                "a coarse-to-fine search estimates spots from those around them, and with "
+                f'kernel="{kernel}" every one has its own shape'
+            )
         places = _in_steps(points, per_axis(1.0 if spacing is None else spacing, len(shape), "spacing"))
         m = len(points)
         # every round asks the intact volume again
@@ -217,6 +221,7 @@ class CoarseToFine:
         whole = replace(
             part,
             points=points,
+            segments=segments,
             light=estimate.light,
             shadow=estimate.shadow,
             drop=estimate.drop,

@@ -89,8 +89,8 @@ def explain_image(
         Ask once a factor on both sigmas of the spots, such as ``(0.5, 1, 2)``: the result is all scales together, with
         every scale's own beside it and each point's own scale in the table.
     refine
-        Ask a share of a grid's forwards, such as 0.25, where the score is high or might be, and estimate the other
-        points (`CoarseToFine`); see `explain_img`.
+        Ask a share of the forwards, such as 0.25 of a grid's, where the score is high or might be, and estimate the
+        other points (`CoarseToFine`); see `explain_img`.
     channels
         ``"each"``: beside all channels together, light and shade each of them alone.
     progress

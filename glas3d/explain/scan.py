@@ -97,9 +97,9 @@ def explain_img(
         Ask once a factor on both sigmas, such as ``(0.5, 1, 2)``: the result is all of them together, with every
         scale's own beside it and each region's or point's own scale in the table (docs/scale.md).
     refine
-        Ask a share of a grid's forwards, such as 0.25, where the score is high or might be, and estimate the other
-        points (`CoarseToFine`): the table says who was asked, and how far off the others may be. For one target. A
-        mapping holds settings of `CoarseToFine`.
+        Ask a share of the forwards, such as 0.25 of a grid's or 0.5 of an atlas's, where the score is high or might be,
+        and estimate the other points (`CoarseToFine`): the table says who was asked, and how far off the others may be.
+        For one target. A mapping holds settings of `CoarseToFine`.
     channels
         ``"each"``: beside all channels together, light and shade each of them alone.
     covariates, covariate_reference

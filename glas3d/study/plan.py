@@ -191,8 +191,6 @@ def make_plan(
     where = _where(search)
     looked_at = searched.__wrapped__(where, atlas_space)
     given = _settings(settings or {}, predicts)
-    if "refine" in given and isinstance(looked_at, Atlas):
-        raise GlasError("a coarse-to-fine search is one of a grid or of points, and this one has segments")
     chosen = _agreed(out, stored, "Device", None if device == "auto" else device_kind(device))
     chosen = chosen or (device_there or device_here)()
     grid = predicts[0].info.grid

@@ -160,6 +160,24 @@ def test_answers_that_are_no_probabilities():
     assert top(dense.score) == top(found.score)
 
 
+def boxes():
+    """Segments of 4 x 5 x 4 voxels."""
+    x, y, z = (axis // side for axis, side in zip(np.indices(SHAPE), (4, 5, 4), strict=True))
+    return Segments.from_labels(1 + x + 6 * y + 36 * z)
+
+
+def test_segments_by_their_centroids():
+    glas = GLAS(Lesions((8, 20, 6), (17, 23, 14)), sigma_light=4, sigma_shadow=6)
+    dense = glas.explain(volume(), 1, boxes())
+    found = CoarseToFine(glas, 0.5).explain(volume(), 1, boxes())
+    assert 0.4 * len(found.asked) < found.asked.sum() <= 0.5 * len(found.asked)
+    assert np.corrcoef(dense.score, found.explanation.score)[0, 1] >= 0.98
+    assert top(dense.score, 0.05) == top(found.explanation.score, 0.05)
+    painted = dense.segments.paint(found.explanation.score)
+    np.testing.assert_array_equal(found.explanation.saliency, painted)
+    np.testing.assert_array_equal(found.explanation.segments.labels, dense.segments.labels)
+
+
 def test_pictures_too():
     centres, shape = ((10, 30), (40, 12)), (48, 40)
     glas = GLAS(Lesions(*centres, shape=shape), sigma_light=4, sigma_shadow=6)
@@ -261,13 +279,11 @@ def test_a_model_that_sees_nothing():
         (lambda glas: CoarseToFine(glas.predict), "is one of a GLAS, got Lesions"),
         (lambda glas: CoarseToFine(glas).explain(volume(), [0, 1]), r"follows one target, .* got \[0, 1\]"),
         (
-            lambda glas: CoarseToFine(glas).explain(
-                volume(), 1, Segments.from_labels(np.ones(SHAPE, dtype=int) + (np.indices(SHAPE)[0] > 9))
-            ),
-            "is one of a grid or of points, and this one has segments",
+            lambda glas: CoarseToFine(glas.replace(kernel="ellipsoid")).explain(volume(), 1, boxes()),
+            'with kernel="ellipsoid" every one has its own shape',
         ),
     ],
-    ids=["nothing", "too much", "text", "tolerance", "no glas", "targets", "segments"],
+    ids=["nothing", "too much", "text", "tolerance", "no glas", "targets", "shapes"],
 )
 def test_what_it_refuses(how, message):
     with pytest.raises(GlasError, match=message):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glas3d import GlasError, Grid
+from glas3d import Atlas, GlasError, Grid
 from glas3d.errors import GlasWarning
 from glas3d.explain import explain_img
 from glas3d.predict.bundle import load_model
@@ -271,3 +271,20 @@ def test_scans_of_native_spaces_meet_on_the_template(people, native, models, few
     np.savetxt(path, turned(3))
     again = explain_cohort(cohort, tmp_path / "native out", models, **given, **way)
     assert again.outcomes["status"].tolist() == ["kept", "explained", "kept", "kept"]
+
+
+def test_half_of_an_atlas_is_asked(people, models, few, tmp_path):
+    place = studies.atlas(tmp_path / "atlas", few)
+    given = {"search": place, "atlas_space": "MNI", "assume_space": "MNI", "settings": {"refine": 0.75}}
+    out = tmp_path / "out"
+    assert explain_cohort(people, out, models, **given).count("explained") == 4
+    found = table(out, "sub-01")
+    assert 0 < found["asked"].sum() < len(found.dropna(subset="score"))
+    alone = explain_img(
+        people.table["path"].iloc[0], load_model(models / "fold-1", device="cpu"), "AD", Atlas.named(place, space="MNI"),
+        assume_space="MNI", refine=0.75,
+    )  # fmt: skip
+    np.testing.assert_allclose(found["score"], alone.table.set_index("name")["score"], atol=1e-6)
+    assert explain_cohort(people, out, models, **given).count("kept") == 4
+    summarise_groups(out, people.everyone, **QUICK)
+    assert list((out / "group").glob("group-AD_seg-few*_regions.tsv"))
