@@ -377,35 +377,6 @@ def test_a_ladder_of_scales_is_one_answer_with_a_table_and_a_map_each(scan, side
         explain_img(scan, sided, "AD", few, scales=(0, 1), **SMALL)
 
 
-def test_a_part_of_a_grid_asked_and_the_rest_estimated(scan, sided, tmp_path):
-    wide = SMALL | {"sigma_light": 25.0, "sigma_shadow": 30.0}
-    r = explain_img(scan, sided, "AD", Grid((8, 9, 7)), refine={"budget": 0.25}, **wide)
-    dense = explain_img(scan, sided, "AD", Grid((8, 9, 7)), **wide)
-    asked = r.table["asked"] == 1
-    assert 0.15 * len(asked) < asked.sum() < 0.25 * len(asked)
-    assert np.array_equal(r.table["score_error"] == 0, asked)
-    assert np.corrcoef(r.table["score"], dense.table["score"])[0, 1] > 0.98
-    np.testing.assert_allclose(r.table["drop"][asked], dense.table["drop"][asked], atol=1e-5)
-    r.save(tmp_path)
-    sidecar = json.loads((tmp_path / "scan_desc-gridrefined_stat-saliency_statmap.json").read_text())
-    assert sidecar["Settings"]["coarse_to_fine"] == {"budget": 0.25, "tolerance": 0.0}
-
-
-def test_half_of_an_atlas_asked_and_the_rest_estimated(scan, sided, aal, tmp_path):
-    wide = SMALL | {"sigma_light": 25.0, "sigma_shadow": 30.0}
-    r = explain_img(scan, sided, "AD", aal, refine=0.5, **wide)
-    dense = explain_img(scan, sided, "AD", aal, **wide)
-    assert r.table["name"].equals(dense.table["name"])
-    assert (r.table["asked"] == 1).sum() < 60
-    assert np.corrcoef(r.table["score"], dense.table["score"])[0, 1] > 0.95
-    best = [set(one.table.nsmallest(5, "rank")["name"]) for one in (r, dense)]
-    assert len(best[0] & best[1]) >= 4
-    r.save(tmp_path)
-    assert (tmp_path / "scan_seg-AAL_desc-refined_stat-saliency_statmap.nii.gz").exists()
-    with refused('with kernel="segment" every one has its own shape'):
-        explain_img(scan, sided, "AD", aal, refine=0.5, **(wide | {"kernel": "segment"}))
-
-
 def test_one_way_at_a_time(scan, sided):
     with refused("one way at a time, got recursive and refine"):
         explain_img(scan, sided, "AD", Grid(3), refine=0.25, recursive=True, **SMALL)

@@ -280,10 +280,8 @@ def test_half_of_an_atlas_is_asked(people, models, few, tmp_path):
     assert explain_cohort(people, out, models, **given).count("explained") == 4
     found = table(out, "sub-01")
     assert 0 < found["asked"].sum() < len(found.dropna(subset="score"))
-    alone = explain_img(
-        people.table["path"].iloc[0], load_model(models / "fold-1", device="cpu"), "AD", Atlas.named(place, space="MNI"),
-        assume_space="MNI", refine=0.75,
-    )  # fmt: skip
+    predict, atlas = load_model(models / "fold-1", device="cpu"), Atlas.named(place, space="MNI")
+    alone = explain_img(people.table["path"].iloc[0], predict, "AD", atlas, assume_space="MNI", refine=0.75)
     np.testing.assert_allclose(found["score"], alone.table.set_index("name")["score"], atol=1e-6)
     assert explain_cohort(people, out, models, **given).count("kept") == 4
     summarise_groups(out, people.everyone, **QUICK)
