@@ -10,6 +10,8 @@ import time
 import warnings
 from pathlib import Path
 
+import psutil
+
 _HERE = Path(__file__).parent
 _PARTS = ("engines", "rivals", "maps", "recomputed", "roofline", "sizes", "memory")
 _MEMORY_REPEATS = 3  # it hardly varies
@@ -28,7 +30,7 @@ def main() -> None:
     repeats = options.repeats or (2 if options.quick else 5)
     if repeats < 1:
         parser.error("--repeats must be at least 1")
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    load = psutil.cpu_percent(interval=2) / 100 * (os.cpu_count() or 1)
     warnings.simplefilter("ignore")  # other packages' advice while they are imported
 
     import torch
@@ -45,7 +47,7 @@ def main() -> None:
         print(f"[{time.perf_counter() - start:6.0f} s] {what}", file=sys.stderr, flush=True)
 
     if load > 0.5:
-        say(f"the machine is busy (load {load:.1f}): the figures will be worse than they could be")
+        say(f"the machine is busy ({load:.1f} processors): the figures will be worse than they could be")
     wanted = _PARTS if options.only is None else options.only
     rows = list(timed(options.quick, repeats, say, wanted.__contains__))
     if "memory" in wanted:

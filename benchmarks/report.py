@@ -37,7 +37,7 @@ _KINDS = {
     "sigma": "Time against sigma",
     "targets": "Time against the number of targets",
 }
-_MAY_DIFFER = ("load at the start",)
+_MAY_DIFFER = ("busy at the start",)
 _WIDE = ("per forward", "per place")
 
 
@@ -47,7 +47,7 @@ def provenance(quick: bool, load: float) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "load at the start": round(load, 1),
+        "busy at the start": round(load, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _PACKAGES},
@@ -134,7 +134,7 @@ def table(results: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in origin["versions"].items())
     repeats = sorted({row["repeats"] for row in results["rows"]})
     parts = [
-        f"{origin['cpu']}, {origin['cores']} cores, {origin['threads']} threads (load {origin['load at the start']} "
+        f"{origin['cpu']}, {origin['cores']} cores, {origin['threads']} threads (load {origin['busy at the start']} "
         f"before the run); {origin['system']}; Python {origin['python']}; {versions}; engine: {origin['engine']}. "
         f"Medians of {' or '.join(map(str, repeats))} rounds."
     ]

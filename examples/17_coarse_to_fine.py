@@ -141,17 +141,19 @@ answers to light and to shadow each, as log odds, with the likeliest of six corr
 asked, and each estimate's standard deviation (`glas3d.core.refine`).
 
 Simulated participants of the AD group whom the shipped model calls AD; a grid of {" x ".join(map(str, CELLS))} cells, {spacing[0] * predict.info.grid.shape[0] / CELLS[0]:g} mm apart,
-all of it asked for comparison. Passed over: participants in whom no spot's shadow changes the answer, the highest score below
-ten gammas ({", ".join(blanks)}): what there is to rank is rounding. Agreement of raw scores: their correlation over the points, and how many of the highest 1 % are
+all of it asked for comparison. Agreement of raw scores: their correlation over the points, and how many of the highest 1 % are
 among the highest 1 %. *Passed*: correlation of at least 0.98 and 0.95 of the highest 1 %. *Within*: points not asked whose
 score lies within two of its stated deviations. *Every other cell* asks only those, and *evenly* spreads all it may ask.
+
+Passed over: participants in whom no spot's shadow changes the answer, the highest score below ten gammas
+({", ".join(blanks)}). What there is to rank in them is rounding.
 
 | sigma, mm | search | forwards | correlation, mean | least | top 1 %, mean | least | passed | within |
 |---|---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
 Log odds matter: of the probabilities themselves, which are steps, the same search passed in 9 of the first 20 participants,
-the highest 1 % being right at 0.82 on average. Rivals with as many forwards have them too where they estimate.
+0.82 of the highest 1 % being right on average. *Evenly* estimates by log odds too.
 
 Spots narrower than the cells leave answers that change from a point to the next, and the more must be asked. A grid whose
 cells are much wider than its spots misses evidence whether it is refined or not.

@@ -79,8 +79,8 @@ def test_every_row_is_made(tmp_path):
 
 
 def test_parts_of_other_versions_are_not_mixed():
-    one = {"provenance": {"cpu": "a", "load at the start": 0.1}, "rows": []}
-    other = {"provenance": {"cpu": "b", "load at the start": 0.3}, "rows": []}
+    one = {"provenance": {"cpu": "a", "busy at the start": 0.1}, "rows": []}
+    other = {"provenance": {"cpu": "b", "busy at the start": 0.3}, "rows": []}
     assert json.loads(beside(json.dumps(one), json.dumps(one))) == one
     with pytest.raises(ValueError, match="what was kept differs in cpu"):
         beside(json.dumps(one), json.dumps(other))
