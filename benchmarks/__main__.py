@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="threads of torch (default its own choice; quick 1)")
     parser.add_argument("--out", type=Path, help="folder for results.json and README.md (default benchmarks/)")
     parser.add_argument("--only", nargs="+", choices=_PARTS, help="measure these again and keep the other rows")
+    parser.add_argument("--net", default="", help="with --only engines or rivals: nets whose name and shape hold this")
     options = parser.parse_args()
     if options.quick and options.out is None:
         parser.error("--quick gives no figures to keep: say where to with --out")
@@ -49,7 +50,7 @@ def main() -> None:
     if load > 0.5:
         say(f"the machine is busy ({load:.1f} processors): the figures will be worse than they could be")
     wanted = _PARTS if options.only is None else options.only
-    rows = list(timed(options.quick, repeats, say, wanted.__contains__))
+    rows = list(timed(options.quick, repeats, say, wanted.__contains__, options.net))
     if "memory" in wanted:
         rows += remembered(options.quick, 1 if options.quick else _MEMORY_REPEATS, say)
     out = _HERE if options.out is None else options.out

@@ -30,6 +30,7 @@ _KINDS = {
     "per place, ours by eager": "Rivals, per region or window, ours by the network itself too",
     "maps": "A whole map of a photograph",
     "recomputed": "Recomputing only what a spot changes",
+    "beside": "Beside the forwards: the whole explanation when the network takes no time",
     "roofline": "How far from the machine's limit",
     "memory": "Peak memory",
     "points": "Time against the number of points",
@@ -134,8 +135,9 @@ def table(results: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in origin["versions"].items())
     repeats = sorted({row["repeats"] for row in results["rows"]})
     parts = [
-        f"{origin['cpu']}, {origin['cores']} cores, {origin['threads']} threads (load {origin['busy at the start']} "
-        f"before the run); {origin['system']}; Python {origin['python']}; {versions}; engine: {origin['engine']}. "
+        f"{origin['cpu']}, {origin['cores']} cores ({origin['busy at the start']} of them busy before the run), "
+        f"{origin['threads']} threads; {origin['system']}; Python {origin['python']}; {versions}; "
+        f"engine: {origin['engine']}. "
         f"Medians of {' or '.join(map(str, repeats))} rounds."
     ]
     if origin["quick"]:

@@ -20,7 +20,7 @@ from torch import nn
 from benchmarks.contest import Entry, Spread, compete
 from benchmarks.rows import Row, Say, row
 from benchmarks.subjects import DEVICE, Subject, subjects
-from glas3d import Predictor
+from glas3d import GLAS, Predictor
 
 _COUNTED = (nn.Conv2d, nn.Conv3d, nn.Linear, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AvgPool3d)
 
@@ -66,6 +66,34 @@ def against_the_machine(quick: bool, repeats: int, say: Say) -> Iterator[Row]:
     for subject in subjects(quick):
         say(f"{subject.name} {subject.shape}: roofline")
         yield from _against_the_machine(subject, repeats, *((256, 2**22) if quick else (3072, 2**28)))
+        yield from _beside_the_forwards(subject, repeats)
+
+
+def _beside_the_forwards(subject: Subject, repeats: int) -> Iterator[Row]:
+    """An explanation whose model answers at once, over copying its inputs: less than a copy no mask can take."""
+    answer = torch.tensor([[0.4, 0.6]], device=DEVICE)
+    light, shadow = subject.sigmas
+    glas = GLAS(lambda batch: answer.expand(len(batch), 2), sigma_light=light, sigma_shadow=shadow)
+    inputs = 2 * len(subject.segments.index) + 1
+    place = torch.empty_like(subject.volume)
+
+    def copies() -> None:
+        for _ in range(inputs):
+            place.copy_(subject.volume)
+
+    entries: dict[str, Entry] = {
+        "explain": lambda: glas.explain(subject.volume, 1, subject.segments),
+        "copies": copies,
+    }
+    for warm in entries.values():
+        warm()
+    times = compete(entries, repeats)
+    value = times.of("explain", inputs).median * 1e3
+    work = f"{inputs} inputs; {times.of('copies', inputs).median * 1e3:.3g} ms a copy"
+    yield row(
+        "beside", subject, "GLAS.explain without a network", "copying its inputs", "lower",
+        times.ratio("explain", "copies"), value, unit="ms an input", work=work,
+    )  # fmt: skip
 
 
 def _against_the_machine(subject: Subject, repeats: int, side: int, long: int) -> Iterator[Row]:

@@ -8,11 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from benchmarks.contest import Entry, Times, compete
 from benchmarks.maps import whole_maps
-from benchmarks.methods import RIVALS, Method, Ours
+from benchmarks.methods import RIVALS, TO_COME, Method, Ours, settle
 from benchmarks.recomputing import recomputed
 from benchmarks.roofline import against_the_machine
 from benchmarks.rows import Row, Say, row
@@ -23,21 +22,10 @@ from glas3d.core.explanation import Explanation
 from glas3d.core.score import Target
 from glas3d.core.search import Search
 
-# What `auto` is told to come: 116 regions in batches of two.
-_TO_COME = 117
 # Regions of the rows that no rival is in.
 _FEW = 24
 
 Explain = Callable[[], "Explanation | tuple[Explanation, ...]"]
-
-
-def settle(net: nn.Module, batch: torch.Tensor) -> str:
-    """Let `auto` choose for an explanation of 116 regions, and say what it chose."""
-    predict: Any = Predictor(net, device=DEVICE).with_engine("auto", _TO_COME)
-    with torch.inference_mode():
-        predict(batch)
-    chosen: str = predict.engine
-    return chosen
 
 
 def against_rivals(subject: Subject, repeats: int) -> Iterator[Row]:
@@ -78,7 +66,6 @@ def against_rivals(subject: Subject, repeats: int) -> Iterator[Row]:
 
 def against_engines(subject: Subject, repeats: int, say: Say) -> Iterator[Row]:
     """Every engine against the network itself, and against its own bare forwards, in one interleaved run."""
-    subject = replace(subject, regions=min(_FEW, subject.regions))
     net = subject.build()
     seen = watch(Ours(subject), net, keep=True)
     chosen = settle(net, seen.batches[0])
@@ -86,7 +73,7 @@ def against_engines(subject: Subject, repeats: int, say: Say) -> Iterator[Row]:
     asked: dict[str, Any] = {}
     for engine in ("eager", *subject.engines, "auto"):
         try:
-            asked[engine] = Predictor(net, device=DEVICE).with_engine(engine, _TO_COME)
+            asked[engine] = Predictor(net, device=DEVICE).with_engine(engine, TO_COME)
             with torch.inference_mode():
                 asked[engine](seen.batches[0])
         except GlasError as error:  # a library that is not installed, a network that it cannot run
@@ -207,15 +194,19 @@ def against_targets(subject: Subject, cells: int, classes: int, repeats: int) ->
         yield from _flat("targets", entries, "1 target", repeats)
 
 
-def timed(quick: bool, repeats: int, say: Say, wanted: Callable[[str], bool]) -> Iterator[Row]:
+def timed(quick: bool, repeats: int, say: Say, wanted: Callable[[str], bool], net: str = "") -> Iterator[Row]:
     """Every row but memory's.
 
     Parameters
     ----------
     wanted
         Whether a part is measured.
+    net
+        Of engines and rivals, those nets alone whose name and shape hold this.
     """
     for subject in subjects(quick):
+        if net not in f"{subject.name} {'x'.join(map(str, subject.shape))}":
+            continue
         if wanted("engines"):
             say(f"{subject.name} {subject.shape}: engines")
             yield from against_engines(subject, repeats, say)

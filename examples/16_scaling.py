@@ -188,16 +188,17 @@ def more(found, key):
 
 
 # %% [markdown]
-# ## Workers: by turns, so that a machine that slows down slows both down
+# ## Workers
 
 # %%
-place = scans_of(24 if FULL else 6, MIDDLE)
+PEOPLE, LOOK, TURNS = (120, "AAL", 1) if FULL else (6, [3], 1)
+place = scans_of(PEOPLE, MIDDLE)
 rounds = [
     {
-        n: took("participant", scans=place, out=PLACE / f"w-{n}-{turn}", models=models[MIDDLE], search=[3], n_workers=n)
+        n: took("participant", scans=place, out=PLACE / f"w-{n}-{turn}", models=models[MIDDLE], search=LOOK, n_workers=n)
         for n in ((1, 2) if turn % 2 == 0 else (2, 1))
     }
-    for turn in range(3 if FULL else 1)
+    for turn in range(TURNS)
 ]
 by_workers = markdown(
     ["workers", "start, s", "s a participant, warm", "in all, s", "memory of the client, MB", "of a worker, MB"],
@@ -338,8 +339,8 @@ Memory at {many} participants is {growth["participant"]:.2f} times that at {few}
 
 ## Workers
 
-{len(rounds[0][1]["ticks"]) - 1} participants at {MIDDLE} mm, 27 points, by turns, medians of {len(rounds)} rounds. *start*: until the first participant is
-begun, and from the last one's end to the process's.
+{len(rounds[0][1]["ticks"]) - 1} participants at {MIDDLE} mm, {"the 116 regions of AAL" if LOOK == "AAL" else "27 points"}. *start*: until the first participant is begun, and from the last
+one's end to the process's.
 
 {by_workers}
 

@@ -45,7 +45,7 @@ def test_every_row_is_made(tmp_path):
         assert row["repeats"] >= 1
     kinds = {kind: [r for r in rows if r["kind"] == kind] for kind in dict.fromkeys(r["kind"] for r in rows)}
     assert set(kinds) == set(_KINDS)
-    for kind in ("engines", "auto", "overhead", "roofline"):
+    for kind in ("engines", "auto", "overhead", "beside", "roofline"):
         assert list(dict.fromkeys(r["net"] for r in kinds[kind])) == NETS, kind
     assert {r["what"] for r in kinds["engines"]} == {"openvino", "onnx", "channels_last"}
     assert len(kinds["roofline"]) == 2 * len(NETS)
@@ -66,16 +66,13 @@ def test_every_row_is_made(tmp_path):
     assert all(value for value in results["provenance"].values() if value != 0)
     assert str(ROOT) not in json.dumps(results)
     # a part again, beside what was kept
-    again = [*command, "--only", "roofline"]
-    done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, "--only", "roofline"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     merged = json.loads((tmp_path / "new" / "results.json").read_text())["rows"]
-    other = [r for r in rows if r["kind"] != "roofline"]
-    assert [r for r in merged if r["kind"] != "roofline"] == other
+    again = ("roofline", "beside")
+    assert [r for r in merged if r["kind"] not in again] == [r for r in rows if r["kind"] not in again]
     assert len(merged) == len(rows)
-    assert [r["kind"] for r in merged] == [
-        r["kind"] for r in sorted(merged, key=lambda r: list(_KINDS).index(r["kind"]))
-    ]
+    assert list(dict.fromkeys(r["kind"] for r in merged)) == list(_KINDS)
 
 
 def test_parts_of_other_versions_are_not_mixed():
