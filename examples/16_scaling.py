@@ -195,7 +195,9 @@ PEOPLE, LOOK, TURNS = (120, "AAL", 1) if FULL else (6, [3], 1)
 place = scans_of(PEOPLE, MIDDLE)
 rounds = [
     {
-        n: took("participant", scans=place, out=PLACE / f"w-{n}-{turn}", models=models[MIDDLE], search=LOOK, n_workers=n)
+        n: took(
+            "participant", scans=place, out=PLACE / f"w-{n}-{turn}", models=models[MIDDLE], search=LOOK, n_workers=n
+        )
         for n in ((1, 2) if turn % 2 == 0 else (2, 1))
     }
     for turn in range(TURNS)

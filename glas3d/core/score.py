@@ -137,24 +137,30 @@ def collect(
     """
     parts: list[torch.Tensor | np.ndarray] = []
     asked: list[int] = []
-    classes = 0
-    for batch, numbers in perturbations.batches():
-        try:
-            part = _answered(predict, batch, *(() if beside is None else (beside(numbers, len(batch)),)))
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            perturbations.halve()
-            continue
-        if not parts:
-            classes = part.shape[1]
-            check(classes)
-        if part.shape[1] != classes:
-            raise GlasError(f"a model must answer with {classes} classes each time, got {part.shape[1]}")
-        # a GPU is given the next batch before it has done this one; what it says first is looked at in time
-        parts.append(part[: len(numbers)] if part.is_cuda and parts else read(part)[: len(numbers)])
-        asked += numbers
-        tick(len(asked), len(perturbations))
+    classes, threads = 0, torch.get_num_threads()
+    try:
+        for batch, numbers in perturbations.batches():
+            try:
+                part = _answered(predict, batch, *(() if beside is None else (beside(numbers, len(batch)),)))
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                perturbations.halve()
+                continue
+            if not parts:
+                classes = part.shape[1]
+                check(classes)
+                # torch's threads wait for more work by counting, in the way of an engine that has its own
+                if getattr(predict, "own_threads", False):
+                    torch.set_num_threads(1)
+            if part.shape[1] != classes:
+                raise GlasError(f"a model must answer with {classes} classes each time, got {part.shape[1]}")
+            # a GPU is given the next batch before it has done this one; what it says first is looked at in time
+            parts.append(part[: len(numbers)] if part.is_cuda and parts else read(part)[: len(numbers)])
+            asked += numbers
+            tick(len(asked), len(perturbations))
+    finally:
+        torch.set_num_threads(threads)
     answers = np.empty((len(perturbations), classes))
     answers[asked] = np.concatenate([read(part) if isinstance(part, torch.Tensor) else part for part in parts])
     return answers[0], answers[1::2], answers[2::2]

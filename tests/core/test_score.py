@@ -63,6 +63,33 @@ def test_collect_keeps_what_a_model_writes_over():
     assert shadow[:, 0].tolist() == [2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_torch_keeps_out_of_the_way_of_an_engine_with_threads_of_its_own(own):
+    class Engine:
+        own_threads = own
+
+        def __call__(self, batch):
+            seen.append(torch.get_num_threads())
+            if len(seen) == stop:
+                raise ValueError("broken")
+            return batch.mean(dim=(1, 2, 3))
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        for stop in (3, None):
+            seen = []
+            if stop:
+                with pytest.raises(ValueError, match="broken"):
+                    collect(Engine(), perturbations(2))
+            else:
+                collect(Engine(), perturbations(2))
+            assert seen[:3] == ([2, 1, 1] if own else [2, 2, 2])
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 9])
 def test_collect_puts_every_answer_in_its_place(batch_size):
     weights = np.random.default_rng(1).normal(size=(2, 1, 7, 9))

@@ -299,6 +299,23 @@ def test_the_kept_are_few(monkeypatch, tmp_path):
     assert cache.Stored("a").read() is None, "a folder that is none"
 
 
+def test_an_engine_has_the_threads_of_the_explanation():
+    """Also when a batch is halved later, while torch itself has but one."""
+    before = torch.get_num_threads()
+    predict = Predictor(engines.paper()[0], device="cpu")
+    try:
+        torch.set_num_threads(2)
+        asked = predict.with_engine("openvino", 1)
+        assert asked.own_threads
+        assert not predict.with_engine("auto", 1).own_threads
+        torch.set_num_threads(1)
+        asked(torch.rand(2, 1, *engines.paper()[1]))
+        assert torch.get_num_threads() == 1
+        assert {key[2] for key in choose._known[predict.net]} == {2}
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_net_written_to_is_another():
     def one_value(net):
         with torch.no_grad():

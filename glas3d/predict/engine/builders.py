@@ -47,6 +47,8 @@ class Engine:
         Seconds that building is expected to take: ``base + each * modules``, roughly (docs/engines.md).
     tolerance
         How far its probabilities may be from those of the network itself.
+    own_threads
+        Whether its library has threads of its own: torch's, which wait busily for more work, then stand in their way.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Engine:
     base: float = 0.1
     each: float = 0.0
     tolerance: float = TOLERANCE
+    own_threads: bool = False
 
     @property
     def version(self) -> str | None:
@@ -231,9 +234,19 @@ ENGINES = {
             extra="openvino",
             base=1.0,
             each=0.01,
+            own_threads=True,
         ),
         Engine(name="cudagraphs", build=_cudagraphs, devices=("cuda",)),
-        Engine(name="onnx", build=_onnx, devices=("cpu",), library="onnxruntime", extra="onnx", base=1.0, each=0.01),
+        Engine(
+            name="onnx",
+            build=_onnx,
+            devices=("cpu",),
+            library="onnxruntime",
+            extra="onnx",
+            base=1.0,
+            each=0.01,
+            own_threads=True,
+        ),
         Engine(name="compile", build=_compile, devices=("cpu", "cuda"), base=15.0, each=0.2),
         Engine(name="channels_last", build=_channels_last, devices=("cpu", "cuda")),
         Engine(name="autocast", build=_autocast, devices=("cpu", "cuda"), tolerance=5e-3),

@@ -138,6 +138,7 @@ class WithEngine:
                 )
             engine = "eager"
         self._predict, self._asked, self._batches = predict, engine, batches
+        self._threads = torch.get_num_threads()
         self._by: dict[tuple[int, ...], Callable[..., torch.Tensor]] = {}
         self.engine = engine
         self.notes: tuple[str, ...] = ()
@@ -152,6 +153,11 @@ class WithEngine:
         """Of the engine's library."""
         return ENGINES[self.engine].version
 
+    @property
+    def own_threads(self) -> bool:
+        """Whether torch had better use one thread between forwards."""
+        return self.engine != "auto" and ENGINES[self.engine].own_threads
+
     def __call__(self, batch: torch.Tensor, *beside: torch.Tensor) -> torch.Tensor:
         """As the predictor; the first batch of a shape settles which engine runs it."""
         if self._asked == "eager":
@@ -160,7 +166,12 @@ class WithEngine:
         if shape in self._by:
             return self._by[shape](batch, *beside)
         settle = self._chosen if self._asked == "auto" else self._given
-        self._by[shape], answer = settle(batch, *beside)
+        now = torch.get_num_threads()
+        torch.set_num_threads(self._threads)  # those of the explanation
+        try:
+            self._by[shape], answer = settle(batch, *beside)
+        finally:
+            torch.set_num_threads(now)
         return answer
 
     def _with(self, run: Any) -> Predictor:
