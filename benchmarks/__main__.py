@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 _HERE = Path(__file__).parent
-_PARTS = ("engines", "rivals", "maps", "recomputed", "roofline", "sizes", "memory")
+_PARTS = ("engines", "overhead", "rivals", "maps", "recomputed", "roofline", "sizes", "memory")
 _MEMORY_REPEATS = 3  # it hardly varies
 
 
@@ -24,7 +24,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="threads of torch (default its own choice; quick 1)")
     parser.add_argument("--out", type=Path, help="folder for results.json and README.md (default benchmarks/)")
     parser.add_argument("--only", nargs="+", choices=_PARTS, help="measure these again and keep the other rows")
-    parser.add_argument("--net", default="", help="with --only engines or rivals: nets whose name and shape hold this")
+    parser.add_argument(
+        "--net", default="", help="with --only engines, overhead or rivals: nets whose name and shape hold this"
+    )
     options = parser.parse_args()
     if options.quick and options.out is None:
         parser.error("--quick gives no figures to keep: say where to with --out")

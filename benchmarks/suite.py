@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.contest import Entry, Times, compete
+from benchmarks.contest import Entry, compete
 from benchmarks.maps import whole_maps
 from benchmarks.methods import RIVALS, TO_COME, Method, Ours, settle
 from benchmarks.recomputing import recomputed
 from benchmarks.roofline import against_the_machine
 from benchmarks.rows import Row, Say, row
 from benchmarks.subjects import DEVICE, Subject, brain, everyday, paper, subjects
-from benchmarks.witness import reacts, watch
+from benchmarks.witness import Seen, reacts, watch
 from glas3d import GLAS, GlasError, Grid, Predictor
 from glas3d.core.explanation import Explanation
 from glas3d.core.score import Target
@@ -65,37 +65,21 @@ def against_rivals(subject: Subject, repeats: int) -> Iterator[Row]:
 
 
 def against_engines(subject: Subject, repeats: int, say: Say) -> Iterator[Row]:
-    """Every engine against the network itself, and against its own bare forwards, in one interleaved run."""
+    """Every engine against the network itself, and `auto` against the fastest, in one interleaved run."""
     net = subject.build()
     seen = watch(Ours(subject), net, keep=True)
     chosen = settle(net, seen.batches[0])
     entries: dict[str, Entry] = {}
-    asked: dict[str, Any] = {}
     for engine in ("eager", *subject.engines, "auto"):
+        entries[engine] = Ours(subject, engine=engine).bind(net)
         try:
-            asked[engine] = Predictor(net, device=DEVICE).with_engine(engine, TO_COME)
-            with torch.inference_mode():
-                asked[engine](seen.batches[0])
+            entries[engine]()
         except GlasError as error:  # a library that is not installed, a network that it cannot run
             say(str(error))
-            continue
-        entries[engine] = Ours(subject, engine=engine).bind(net)
-    bare = [name for name in ("eager", chosen) if name in entries]
-
-    def forwards(predict: Any) -> Entry:
-        def call() -> None:
-            with torch.inference_mode():
-                for batch in seen.batches:
-                    predict(batch)
-
-        return call
-
-    entries |= {f"bare by {engine}": forwards(asked[engine]) for engine in bare}
-    for warm in entries.values():
-        warm()
+            del entries[engine]
     times = compete(entries, repeats)
-    work = f"{Ours(subject).places} regions, {seen.inputs} inputs in batches of {seen.largest}"
-    engines = [name for name in entries if not name.startswith("bare") and name != "auto"]
+    work = _work(subject, seen)
+    engines = [name for name in entries if name != "auto"]
     for engine in engines:
         if engine != "eager":
             value = times.of(engine, seen.inputs).median * 1e3
@@ -106,16 +90,51 @@ def against_engines(subject: Subject, repeats: int, say: Say) -> Iterator[Row]:
         "auto", subject, f"auto, which took {chosen}", f"{best}, the fastest", "flat", times.ratio("auto", best),
         value, work=work,
     )  # fmt: skip
-    for engine in dict.fromkeys(bare):
-        yield _overhead(subject, engine, times, seen.inputs, work)
 
 
-def _overhead(subject: Subject, engine: str, times: Times, inputs: int, work: str) -> Row:
-    ratio = times.ratio(engine, f"bare by {engine}")
-    value = times.of(engine, inputs).median * 1e3
-    return row(
-        "overhead", subject, f"GLAS.explain by {engine}", "the same bare forwards", "lower", ratio, value, work=work
-    )
+def over_the_forwards(subject: Subject, repeats: int) -> Iterator[Row]:
+    """The whole explanation, by the network itself and by what `auto` takes, over bare forwards."""
+    net = subject.build()
+    seen = watch(Ours(subject), net, keep=True)
+    engines = dict.fromkeys(("eager", settle(net, seen.batches[0])))
+    entries: dict[str, Entry] = {}
+    again = [seen.batches[0]] * len(seen.batches)
+    for engine in engines:
+        asked = Predictor(net, device=DEVICE).with_engine(engine, TO_COME)
+        entries[engine] = Ours(subject, engine=engine).bind(net)
+        entries[f"batches by {engine}"] = _bare(asked, seen.batches)
+        entries[f"again by {engine}"] = _bare(asked, again)
+    for warm in entries.values():
+        warm()
+    times = compete(entries, repeats)
+    for engine in engines:
+        for floor, against in (
+            ("batches", "the same forwards, batches made beforehand"),
+            ("again", "as many forwards of one batch"),
+        ):
+            ratio = times.ratio(engine, f"{floor} by {engine}")
+            value = times.of(engine, seen.inputs).median * 1e3
+            what, work = f"GLAS.explain by {engine}", _work(subject, seen)
+            yield row("overhead", subject, what, against, "lower", ratio, value, work=work)
+
+
+def _bare(predict: Any, batches: list[torch.Tensor]) -> Entry:
+    """Forwards alone, with as many threads of torch as an explanation leaves it (docs/engines.md)."""
+
+    def call() -> None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1 if predict.own_threads else threads)
+        with torch.inference_mode():
+            for batch in batches:
+                predict(batch)
+        torch.set_num_threads(threads)
+
+    predict(batches[0])  # settled while torch has its threads
+    return call
+
+
+def _work(subject: Subject, seen: Seen) -> str:
+    return f"{Ours(subject).places} regions, {seen.inputs} inputs in batches of {seen.largest}"
 
 
 def _forwards(answer: Explanation | tuple[Explanation, ...]) -> int:
@@ -210,6 +229,9 @@ def timed(quick: bool, repeats: int, say: Say, wanted: Callable[[str], bool], ne
         if wanted("engines"):
             say(f"{subject.name} {subject.shape}: engines")
             yield from against_engines(subject, repeats, say)
+        if wanted("overhead"):
+            say(f"{subject.name} {subject.shape}: overhead")
+            yield from over_the_forwards(subject, repeats)
         if wanted("rivals"):
             say(f"{subject.name} {subject.shape}: rivals")
             yield from against_rivals(subject, repeats)
