@@ -45,6 +45,21 @@ def settle(net: nn.Module, batch: torch.Tensor) -> str:
     return chosen
 
 
+def bare(predict: Any, batches: list[torch.Tensor]) -> Callable[[], None]:
+    """Forwards alone, with as many threads of torch as an explanation leaves it (docs/engines.md)."""
+
+    def call() -> None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1 if predict.own_threads else threads)
+        with torch.inference_mode():
+            for batch in batches:
+                predict(batch)
+        torch.set_num_threads(threads)
+
+    predict(batches[0])  # settled while torch has its threads
+    return call
+
+
 def _channels_last(net: nn.Module) -> nn.Module:
     """A copy whose channels lie side by side: faster convolutions, where there are any."""
     made = copy.deepcopy(net)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
-
-import torch
 
 from benchmarks.contest import Entry, compete
 from benchmarks.maps import whole_maps
-from benchmarks.methods import RIVALS, TO_COME, Method, Ours, settle
+from benchmarks.methods import RIVALS, TO_COME, Method, Ours, bare, settle
 from benchmarks.recomputing import recomputed
 from benchmarks.roofline import against_the_machine
 from benchmarks.rows import Row, Say, row
@@ -102,8 +99,8 @@ def over_the_forwards(subject: Subject, repeats: int) -> Iterator[Row]:
     for engine in engines:
         asked = Predictor(net, device=DEVICE).with_engine(engine, TO_COME)
         entries[engine] = Ours(subject, engine=engine).bind(net)
-        entries[f"batches by {engine}"] = _bare(asked, seen.batches)
-        entries[f"again by {engine}"] = _bare(asked, again)
+        entries[f"batches by {engine}"] = bare(asked, seen.batches)
+        entries[f"again by {engine}"] = bare(asked, again)
     for warm in entries.values():
         warm()
     times = compete(entries, repeats)
@@ -116,21 +113,6 @@ def over_the_forwards(subject: Subject, repeats: int) -> Iterator[Row]:
             value = times.of(engine, seen.inputs).median * 1e3
             what, work = f"GLAS.explain by {engine}", _work(subject, seen)
             yield row("overhead", subject, what, against, "lower", ratio, value, work=work)
-
-
-def _bare(predict: Any, batches: list[torch.Tensor]) -> Entry:
-    """Forwards alone, with as many threads of torch as an explanation leaves it (docs/engines.md)."""
-
-    def call() -> None:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1 if predict.own_threads else threads)
-        with torch.inference_mode():
-            for batch in batches:
-                predict(batch)
-        torch.set_num_threads(threads)
-
-    predict(batches[0])  # settled while torch has its threads
-    return call
 
 
 def _work(subject: Subject, seen: Seen) -> str:
