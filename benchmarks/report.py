@@ -38,7 +38,7 @@ _KINDS = {
     "sigma": "Time against sigma",
     "targets": "Time against the number of targets",
 }
-_MAY_DIFFER = ("busy at the start",)
+_BUSY = "busy at the start"  # alone may differ between parts
 _WIDE = ("per forward", "per place")
 
 
@@ -48,7 +48,7 @@ def provenance(quick: bool, load: float) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "busy at the start": round(load, 1),
+        _BUSY: round(load, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _PACKAGES},
@@ -81,15 +81,15 @@ def beside(kept: str, new: str) -> str:
     """
     old, now = json.loads(kept), json.loads(new)
     before, after = old["provenance"], now["provenance"]
-    apart = [key for key in after if key not in _MAY_DIFFER and before.get(key) != after[key]]
+    apart = [key for key in after if key != _BUSY and before.get(key) != after[key]]
     if apart:
         raise ValueError(f"what was kept differs in {', '.join(apart)}: measure everything again")
     again = {(row["kind"], row["net"], row["shape"]) for row in now["rows"]}
     rows = [row for row in old["rows"] if (row["kind"], row["net"], row["shape"]) not in again] + now["rows"]
     order = list(_KINDS)
     rows.sort(key=lambda row: order.index(row["kind"]))
-    loads = [one[_MAY_DIFFER[0]] for one in (before, after)]
-    return json.dumps({"provenance": after | {_MAY_DIFFER[0]: max(loads)}, "rows": rows}, indent=1) + "\n"
+    loads = [one[_BUSY] for one in (before, after)]
+    return json.dumps({"provenance": after | {_BUSY: max(loads)}, "rows": rows}, indent=1) + "\n"
 
 
 def verdict(row: dict[str, Any]) -> str:
@@ -135,7 +135,7 @@ def table(results: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in origin["versions"].items())
     repeats = sorted({row["repeats"] for row in results["rows"]})
     parts = [
-        f"{origin['cpu']}, {origin['cores']} cores ({origin['busy at the start']} of them busy before the run), "
+        f"{origin['cpu']}, {origin['cores']} cores ({origin[_BUSY]} of them busy before the run), "
         f"{origin['threads']} threads; {origin['system']}; Python {origin['python']}; {versions}; "
         f"engine: {origin['engine']}. "
         f"Medians of {' or '.join(map(str, repeats))} rounds."

@@ -135,7 +135,7 @@ def collect(
     -------
     The intact volume's ``(k,)``, light's ``(m, k)`` and shadow's ``(m, k)`` probabilities, float64.
     """
-    parts: list[torch.Tensor | np.ndarray] = []
+    parts: list[torch.Tensor] = []
     asked: list[int] = []
     classes, threads = 0, torch.get_num_threads()
     try:
@@ -156,13 +156,15 @@ def collect(
             if part.shape[1] != classes:
                 raise GlasError(f"a model must answer with {classes} classes each time, got {part.shape[1]}")
             # a GPU is given the next batch before it has done this one; what it says first is looked at in time
-            parts.append(part[: len(numbers)] if part.is_cuda and parts else read(part)[: len(numbers)])
+            if not (part.is_cuda and parts):
+                read(part)
+            parts.append(part[: len(numbers)])
             asked += numbers
             tick(len(asked), len(perturbations))
     finally:
         torch.set_num_threads(threads)
     answers = np.empty((len(perturbations), classes))
-    answers[asked] = np.concatenate([read(part) if isinstance(part, torch.Tensor) else part for part in parts])
+    answers[asked] = read(torch.cat(parts))
     return answers[0], answers[1::2], answers[2::2]
 
 

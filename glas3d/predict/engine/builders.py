@@ -274,10 +274,9 @@ def build(engine: Engine, net: nn.Module, inputs: Inputs, model: str | None = No
 def digest(net: nn.Module) -> str:
     """Of a network's parameters and buffers."""
     total = hashlib.sha256()
-    for name, tensor in net.state_dict(keep_vars=True).items():
-        if isinstance(tensor, torch.Tensor):
-            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    for described, tensor in _tensors(net):
+        total.update(described.encode())
+        total.update(_bytes(tensor.detach().reshape(-1)))
     return total.hexdigest()
 
 
@@ -288,14 +287,23 @@ def fingerprint(net: nn.Module) -> str:
     written through ``.data``, which changes all values of a tensor as a rule.
     """
     total = hashlib.sha256()
+    for described, tensor in _tensors(net):
+        written = 0 if tensor.is_inference() else tensor._version
+        flat = tensor.detach().reshape(-1)
+        total.update(f"{described} {written}".encode())
+        total.update(_bytes(flat[:: max(1, len(flat) // _SAMPLED)]))
+    return total.hexdigest()
+
+
+def _tensors(net: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and buffers, each with its name, kind and shape in words."""
     for name, tensor in net.state_dict(keep_vars=True).items():
         if isinstance(tensor, torch.Tensor):
-            written = 0 if tensor.is_inference() else tensor._version
-            flat = tensor.detach().reshape(-1)
-            some = flat[:: max(1, len(flat) // _SAMPLED)].cpu().contiguous()
-            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {written}".encode())
-            total.update(some.view(torch.uint8).numpy().data)
-    return total.hexdigest()
+            yield f"{name} {tensor.dtype} {tuple(tensor.shape)}", tensor
+
+
+def _bytes(flat: torch.Tensor) -> memoryview:
+    return flat.cpu().contiguous().view(torch.uint8).numpy().data
 
 
 @contextmanager
