@@ -21,6 +21,7 @@ from torch import nn
 
 from benchmarks.subjects import DEVICE, Subject
 from glas3d import GLAS, Predictor
+from glas3d.core.threads import torch_threads
 from glas3d.predict.engine.memory import keep_memory
 
 TARGET = 1
@@ -49,12 +50,9 @@ def bare(predict: Any, batches: list[torch.Tensor]) -> Callable[[], None]:
     """Forwards alone, with as many threads of torch as an explanation leaves it (docs/engines.md)."""
 
     def call() -> None:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1 if predict.own_threads else threads)
-        with torch.inference_mode():
+        with torch_threads(1 if predict.own_threads else torch.get_num_threads()), torch.inference_mode():
             for batch in batches:
                 predict(batch)
-        torch.set_num_threads(threads)
 
     predict(batches[0])  # settled while torch has its threads
     return call

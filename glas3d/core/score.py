@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from glas3d.core.perturb import Perturbations
+from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError
 
 Fusion = Literal["product", "light", "shadow"]
@@ -137,8 +138,8 @@ def collect(
     """
     parts: list[torch.Tensor] = []
     asked: list[int] = []
-    classes, threads = 0, torch.get_num_threads()
-    try:
+    classes = 0
+    with torch_threads(torch.get_num_threads()):  # given back at the end
         for batch, numbers in perturbations.batches():
             try:
                 part = _answered(predict, batch, *(() if beside is None else (beside(numbers, len(batch)),)))
@@ -161,8 +162,6 @@ def collect(
             parts.append(part[: len(numbers)])
             asked += numbers
             tick(len(asked), len(perturbations))
-    finally:
-        torch.set_num_threads(threads)
     answers = np.empty((len(perturbations), classes))
     answers[asked] = read(torch.cat(parts))
     return answers[0], answers[1::2], answers[2::2]

@@ -7,10 +7,10 @@ import importlib.metadata
 import torch
 
 import glas3d
+from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError
 from glas3d.predict.bundle import load_model
 from glas3d.predict.engine.builders import ENGINES
-from glas3d.study.pool import torch_threads
 
 
 def version(engine: str, registers: bool = False) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError
 from glas3d.output import new_folder, write_table
 from glas3d.predict.bundle import write_bundle
@@ -20,7 +21,6 @@ from glas3d.predict.training import Change, Recipe, Report, mean_of, train
 from glas3d.study.cache import StoredScans
 from glas3d.study.manifest import PARTS, FoldManifest
 from glas3d.study.performance import measure
-from glas3d.study.pool import torch_threads
 
 PREDICTIONS = Path("results") / "predictions.tsv"
 LEARNING = Path("results") / "learning.tsv"

@@ -16,6 +16,7 @@ import numpy as np
 
 from glas3d.core.explanation import HOW
 from glas3d.core.glas import Progress
+from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError, GlasWarning, SpaceWarning
 from glas3d.explain import COLUMNS, STATISTICS, ScanExplanation, explain_img, ranked
 from glas3d.imaging.scan import file_sha256
@@ -29,7 +30,6 @@ from glas3d.study.machine import version
 from glas3d.study.manifest import Manifest
 from glas3d.study.own_files import files_of, has_pattern, said
 from glas3d.study.plan import Plan, bundles_for, identity, manifest_of, searched
-from glas3d.study.pool import torch_threads
 
 Status = Literal["explained", "kept", "failed"]
 

@@ -25,17 +25,6 @@ _TIMEOUT = "20s"
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 
 
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Torch's threads, and what they were before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def end_with_parent() -> None:
     """Have this process, which another one has spawned, end when that one ends, even by SIGKILL.
 

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError, reason
 from glas3d.predict.engine.builders import ENGINES, TOLERANCE, Engine, Inputs, Run, build, digest, fingerprint
 
@@ -166,12 +167,8 @@ class WithEngine:
         if shape in self._by:
             return self._by[shape](batch, *beside)
         settle = self._chosen if self._asked == "auto" else self._given
-        now = torch.get_num_threads()
-        torch.set_num_threads(self._threads)  # those of the explanation
-        try:
+        with torch_threads(self._threads):  # those of the explanation
             self._by[shape], answer = settle(batch, *beside)
-        finally:
-            torch.set_num_threads(now)
         return answer
 
     def _with(self, run: Any) -> Predictor:
