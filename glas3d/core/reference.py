@@ -237,7 +237,7 @@ def answer_to_background(glas: GLAS, volume: np.ndarray | torch.Tensor, target: 
     array = as_volume(volume)
     predict, device = bound(glas.predict, array)
     with torch.inference_mode():
-        answer = ask(predict, as_reference(glas.background, array).unsqueeze(0).to(device))[0]
+        answer = ask(predict, as_reference(glas.background, array).unsqueeze(0).contiguous().to(device))[0]
     return float(answer[class_index(target, getattr(glas.predict, "classes", None), len(answer))])
 
 

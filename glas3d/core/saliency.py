@@ -9,12 +9,14 @@ from typing import Literal
 import numpy as np
 import torch
 
-from glas3d.core.gaussian import spots
+from glas3d.core.gaussian import Spots, spots
 
 Distance = Literal["euclidean", "squared"]
 
-# Weights of this many voxels are held at a time (16 MiB of float32).
-_CHUNK_VOXELS = 2**22
+# Weights and values that are held at a time, each (4 MiB of float32).
+_AT_A_TIME = 2**20
+# Of so many points at least, where there are as many: a matrix product of few is slow.
+_POINTS = 64
 
 
 def spread(
@@ -50,19 +52,27 @@ def spread(
         weights = spots(points, shape, [s / math.sqrt(2) for s in sigma], "gaussian", spacing=spacing)
     else:
         weights = spots(points, shape, sigma, "exponential", spacing=spacing)
-    m, voxels = len(points), math.prod(shape)
-    chunk = max(1, min(m, _CHUNK_VOXELS // voxels))
-    buffer = torch.empty((chunk, *shape))
     scores = torch.as_tensor(np.ascontiguousarray(values), dtype=torch.float64)
     # Scores span many orders of magnitude (gamma alone is 1e-5): scaled to 1 before float32 meets them.
     scale = scores.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
     scaled = (scores / scale).to(torch.float32)
-    total = torch.zeros((len(scores), voxels), dtype=torch.float64)
-    for start in range(0, m, chunk):
-        masks = weights.masks(start, buffer[: min(chunk, m - start)])
-        total += scaled[:, start : start + chunk] @ masks.reshape(len(masks), voxels)
-    total *= scale / m
-    return total.reshape(len(scores), *shape).to(torch.float32).numpy()
+    (k, m), plane = scores.shape, math.prod(shape[1:])
+    # a slab of all maps at a time, from some points at a time: nothing but the maps grows with either
+    deep = max(1, _AT_A_TIME // (plane * max(k, min(m, _POINTS))))
+    some = max(1, min(m, _AT_A_TIME // (plane * deep)))
+    maps = torch.empty((k, *shape))
+    for top in range(0, shape[0], deep):
+        first, *others = weights.terms
+        slab = Spots((first[:, top : top + deep], *others), weights.kernel)
+        size = (slab.terms[0].shape[1], *shape[1:])
+        buffer = torch.empty((some, *size))
+        total = torch.zeros((k, math.prod(size)), dtype=torch.float64)
+        for start in range(0, m, some):
+            masks = slab.masks(start, buffer[: min(some, m - start)])
+            total += scaled[:, start : start + some] @ masks.reshape(len(masks), -1)
+        total *= scale / m
+        maps[:, top : top + deep] = total.reshape(k, *size)
+    return maps.numpy()
 
 
 def minmax(saliency: np.ndarray) -> np.ndarray:

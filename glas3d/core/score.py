@@ -136,9 +136,8 @@ def collect(
     -------
     The intact volume's ``(k,)``, light's ``(m, k)`` and shadow's ``(m, k)`` probabilities, float64.
     """
-    parts: list[torch.Tensor] = []
+    answers = torch.empty(0)
     asked: list[int] = []
-    classes = 0
     with torch_threads(torch.get_num_threads()):  # given back at the end
         for batch, numbers in perturbations.batches():
             try:
@@ -148,23 +147,24 @@ def collect(
                     raise
                 perturbations.halve()
                 continue
-            if not parts:
-                classes = part.shape[1]
-                check(classes)
+            first = not asked
+            if first:
+                check(part.shape[1])
+                # one piece: small ones, kept between large ones that come and go, leave holes that no input fits into
+                answers = part.new_empty((len(perturbations), part.shape[1]))
                 # torch's threads wait for more work by counting, in the way of an engine that has its own
                 if getattr(predict, "own_threads", False):
                     torch.set_num_threads(1)
-            if part.shape[1] != classes:
-                raise GlasError(f"a model must answer with {classes} classes each time, got {part.shape[1]}")
+            if part.shape[1] != answers.shape[1]:
+                raise GlasError(f"a model must answer with {answers.shape[1]} classes each time, got {part.shape[1]}")
             # a GPU is given the next batch before it has done this one; what it says first is looked at in time
-            if not (part.is_cuda and parts):
+            if first or not part.is_cuda:
                 read(part)
-            parts.append(part[: len(numbers)])
+            answers[len(asked) : len(asked) + len(numbers)] = part[: len(numbers)]
             asked += numbers
             tick(len(asked), len(perturbations))
-    answers = np.empty((len(perturbations), classes))
-    answers[asked] = read(torch.cat(parts))
-    return answers[0], answers[1::2], answers[2::2]
+    found = read(answers)[np.argsort(asked)]
+    return found[0], found[1::2], found[2::2]
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -193,7 +194,9 @@ def paint(labels: np.ndarray, index: np.ndarray, values: np.ndarray) -> np.ndarr
     owned, owner = _owners(labels, index)
     values = np.asarray(values)
     painted = np.zeros((*values.shape[:-1], *labels.shape), dtype=np.float32)
-    painted[..., owned] = values[..., owner]
+    count = math.prod(values.shape[:-1])
+    for image, row in zip(painted.reshape(count, *labels.shape), values.reshape(count, len(index)), strict=True):
+        image[owned] = row[owner]
     return painted
 
 

@@ -26,7 +26,7 @@ def as_volume(volume: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 
 def as_reference(background: Background, volume: torch.Tensor) -> torch.Tensor:
-    """The background as a float32 volume of the given one's shape.
+    """The background as a float32 volume of the given one's shape; a number takes no memory of its own.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def as_reference(background: Background, volume: torch.Tensor) -> torch.Tensor:
         raise GlasError(f"background must be a number or of shape {tuple(volume.shape)}, got {tuple(reference.shape)}")
     if not torch.isfinite(reference).all():
         raise GlasError("background must hold finite numbers, got NaN or infinity")
-    return reference.expand(volume.shape).contiguous()
+    return reference.expand(volume.shape)
 
 
 def _float32(values: object) -> torch.Tensor | None:

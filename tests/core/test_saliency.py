@@ -47,11 +47,14 @@ def test_an_infinite_reach_is_the_mean():
         np.testing.assert_allclose(one, np.full((7, 9), values.mean()), rtol=1e-6)
 
 
-@pytest.mark.parametrize("chunk_points", [1, 3])
-def test_chunks_change_nothing(monkeypatch, chunk_points):
-    whole = saliency.spread(POINTS[3], VALUES, SHAPES[3], (2.0,) * 3)
-    monkeypatch.setattr(saliency, "_CHUNK_VOXELS", chunk_points * 7 * 8 * 9)
-    assert_close(saliency.spread(POINTS[3], VALUES, SHAPES[3], (2.0,) * 3), whole, 1e-6)
+# one voxel; two planes of all points, one left over; three planes of single points, and then some of them
+@pytest.mark.parametrize(("at_a_time", "points"), [(1, 64), (2 * 8 * 9 * 4, 64), (3 * 8 * 9, 1), (3 * 8 * 9 * 2, 2)])
+def test_slabs_and_portions_change_nothing(monkeypatch, at_a_time, points):
+    expected = [oracle.spread(POINTS[3], values, SHAPES[3], 2.0) for values in VALUES]
+    monkeypatch.setattr(saliency, "_AT_A_TIME", at_a_time)
+    monkeypatch.setattr(saliency, "_POINTS", points)
+    for found, one in zip(saliency.spread(POINTS[3], VALUES, SHAPES[3], (2.0,) * 3), expected, strict=True):
+        np.testing.assert_allclose(found, one, rtol=2e-6)
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1e-12, 1e12])

@@ -1,7 +1,10 @@
+import weakref
+
 import numpy as np
 import pytest
 import torch
 
+from glas3d.core import score
 from glas3d.core.gaussian import spots
 from glas3d.core.perturb import Perturbations
 from glas3d.core.score import ask, class_index, collect, fuse
@@ -100,6 +103,23 @@ def test_collect_puts_every_answer_in_its_place(batch_size):
     np.testing.assert_allclose(intact, expected[0], rtol=1e-12)
     np.testing.assert_allclose(light, [expected[n] for n in (1, 3, 5, 7)], rtol=1e-12)
     np.testing.assert_allclose(shadow, [expected[n] for n in (2, 4, 6, 8)], rtol=1e-12)
+
+
+def test_collect_keeps_no_batchs_answers_by_themselves(monkeypatch):
+    # small ones kept between a network's large ones made the heap grow to gigabytes over thousands of forwards
+    made, alive = [], []
+    answered = score._answered
+
+    def watched(*given):
+        alive.append(sum(answer() is not None for answer in made))
+        answer = answered(*given)
+        made.append(weakref.ref(answer))
+        return answer
+
+    monkeypatch.setattr(score, "_answered", watched)
+    collect(Linear(np.ones((7, 9))), perturbations(1))
+    assert len(alive) == 9
+    assert max(alive) <= 1
 
 
 def test_collect_checks_once_before_the_second_batch_and_ticks_after_each():
