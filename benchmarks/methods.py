@@ -50,7 +50,7 @@ def bare(predict: Any, batches: list[torch.Tensor]) -> Callable[[], None]:
     """Forwards alone, with as many threads of torch as an explanation leaves it (docs/engines.md)."""
 
     def call() -> None:
-        with torch_threads(1 if predict.own_threads else torch.get_num_threads()), torch.inference_mode():
+        with torch_threads(predict.torch_threads), torch.inference_mode():
             for batch in batches:
                 predict(batch)
 

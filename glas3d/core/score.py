@@ -63,7 +63,8 @@ def with_engine(predict: Predict, engine: str, batches: int) -> Predict:
 def engine_record(predict: Predict) -> dict[str, Any]:
     """Which engine answered, for the record."""
     name = getattr(predict, "engine", "eager")
-    found = {"engine": name, "engine_version": getattr(predict, "version", None)}
+    threads = getattr(predict, "engine_threads", torch.get_num_threads())
+    found = {"engine": name, "engine_version": getattr(predict, "version", None), "engine_threads": threads}
     notes = list(getattr(predict, "notes", ()))
     return found | ({"engine_notes": notes} if notes else {})
 
@@ -152,9 +153,7 @@ def collect(
                 check(part.shape[1])
                 # one piece: small ones, kept between large ones that come and go, leave holes that no input fits into
                 answers = part.new_empty((len(perturbations), part.shape[1]))
-                # torch's threads wait for more work by counting, in the way of an engine that has its own
-                if getattr(predict, "own_threads", False):
-                    torch.set_num_threads(1)
+                torch.set_num_threads(getattr(predict, "torch_threads", torch.get_num_threads()))
             if part.shape[1] != answers.shape[1]:
                 raise GlasError(f"a model must answer with {answers.shape[1]} classes each time, got {part.shape[1]}")
             # a GPU is given the next batch before it has done this one; what it says first is looked at in time

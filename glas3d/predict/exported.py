@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
 import logging
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from glas3d.errors import GlasError, reason
 from glas3d.imaging.scan import file_sha256
@@ -22,6 +25,8 @@ from glas3d.imaging.space import VoxelGrid
 from glas3d.predict.adapters import asking, rows
 from glas3d.predict.engine.builders import session_options
 from glas3d.predict.predictor import Activation, FittedTransform, ModelInfo, Predictor, Transform
+
+_Copied = TypeVar("_Copied")
 
 # What an exported graph holds when it was made in training mode: the operation, and which argument says so.
 _TRAINING = {
@@ -91,20 +96,15 @@ def from_pt2(
         if node.op == "call_function" and position is not None and node.args[position : position + 1] == (True,):
             raise GlasError(f"{place} was exported in training mode: call eval() before torch.export.export")
     value = inputs[0].meta["val"]
-    module = program.module()
-
-    def run(batch: torch.Tensor) -> Any:
-        answer = module(batch.to(value.dtype))
-        return answer[0] if isinstance(answer, tuple | list) else answer
-
     sizes = [n if isinstance(n, int) else None for n in value.shape]
     low = high = sizes[0]
     limits = None if low is not None else program.range_constraints.get(value.shape[0].node.expr)
     if limits is not None:
         low = int(limits.lower)
         high = int(limits.upper) if limits.upper < 2**31 else None
-    net = _Sized(run, place.name, sizes[1:], low or 1, high)
-    return _predictor(net, place, file_sha256(place), activation, transform, where, classes, grid)
+    allowed = _Sizes(place.name, tuple(sizes[1:]), low or 1, high)
+    net = Exported(_First(program.module(), value.dtype), allowed)
+    return _predictor(net, allowed, place, file_sha256(place), activation, transform, where, classes, grid)
 
 
 def from_onnx(
@@ -162,17 +162,20 @@ def from_onnx(
         fed = {inputs[0].name: batch.cpu().contiguous().numpy()}
         return torch.as_tensor(session.run([outputs[0].name], fed)[0])
 
-    net = _Sized(run, place.name, sizes[1:], sizes[0] or 1, sizes[0])
-    return _predictor(net, place, _onnx_sha256(place), activation, transform, "cpu", classes, grid)
+    allowed = _Sizes(place.name, tuple(sizes[1:]), sizes[0] or 1, sizes[0])
+
+    def net(batch: torch.Tensor) -> torch.Tensor:
+        return allowed.ask(run, batch)
+
+    return _predictor(net, allowed, place, _onnx_sha256(place), activation, transform, "cpu", classes, grid)
 
 
-class _Sized:
-    """An exported network, asked in batches of the sizes its file allows.
+@dataclass(frozen=True)
+class _Sizes:
+    """The batches that an exported file allows.
 
-    Parameters
+    Attributes
     ----------
-    run
-        The network.
     name
         For messages.
     takes
@@ -181,17 +184,12 @@ class _Sized:
         Smallest and largest batch; None: any.
     """
 
-    def __init__(
-        self,
-        run: Callable[[torch.Tensor], Any],
-        name: str,
-        takes: Sequence[int | None],
-        low: int,
-        high: int | None,
-    ) -> None:
-        self.run, self.name, self.takes, self.low, self.high = run, name, tuple(takes), low, high
+    name: str
+    takes: tuple[int | None, ...]
+    low: int
+    high: int | None
 
-    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+    def ask(self, run: Callable[[torch.Tensor], Any], batch: torch.Tensor) -> torch.Tensor:
         """``(n, c, *spatial)`` to ``(n, k)``; a short batch is filled up with its last input."""
         came = tuple(batch.shape[1:])
         if len(came) != len(self.takes) or any(n not in (None, m) for n, m in zip(self.takes, came, strict=True)):
@@ -202,12 +200,65 @@ class _Sized:
             missing = self.low - len(part)
             whole = part if missing <= 0 else torch.cat([part, part[-1:].expand(missing, *came)])
             with asking(self.name, whole):
-                answers.append(rows(self.run(whole), whole, self.name)[: len(part)])
+                answers.append(rows(run(whole), whole, self.name)[: len(part)])
         return torch.cat(answers)
 
 
+class _First(nn.Module):
+    """The first output of a graph, given what it takes."""
+
+    def __init__(self, graph: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.graph, self.dtype = graph, dtype
+
+    def forward(self, batch: torch.Tensor) -> Any:
+        answer = self.graph(batch.to(self.dtype))
+        return answer[0] if isinstance(answer, tuple | list) else answer
+
+
+class Exported(nn.Module):
+    """A network saved by ``torch.export.save``, in batches of the sizes its file allows."""
+
+    def __init__(self, net: _First, sizes: _Sizes) -> None:
+        super().__init__()
+        self.net, self.sizes = net, sizes
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """As `_Sizes.ask`."""
+        return self.sizes.ask(self.net, batch)
+
+    def steps(self) -> nn.Module:
+        """The graph without the checks of its inputs' sizes; it may not take all of them, see `holds_batch`."""
+        checked: Any = self.net.graph
+        graph = _copied(checked.graph)
+        for node in graph.find_nodes(op="call_module", target="_guards_fn"):
+            graph.erase_node(node)
+        return _First(fx.GraphModule(checked, graph), self.net.dtype)  # whose hooks check too
+
+    def holds_batch(self, shape: Sequence[int]) -> bool:
+        """Whether the batch it was exported with is part of its steps, so that they take no other.
+
+        Parameters
+        ----------
+        shape
+            ``(c, *spatial)`` of an input.
+        """
+        steps = _copied(self.steps()).to("meta")  # where nothing is computed
+        try:
+            return any(len(steps(torch.empty((n, *shape), device="meta"))) != n for n in (3, 5))
+        except Exception:  # each operation has its own
+            return True
+
+
+def _copied(what: _Copied) -> _Copied:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's, of its own code
+        return copy.deepcopy(what)
+
+
 def _predictor(
-    net: _Sized,
+    net: nn.Module | Callable[[torch.Tensor], Any],
+    sizes: _Sizes,
     place: Path,
     sha256: str,
     activation: Activation,
@@ -216,7 +267,7 @@ def _predictor(
     classes: Sequence[str] | None,
     grid: VoxelGrid | None,
 ) -> Predictor:
-    channels, *spatial = net.takes
+    channels, *spatial = sizes.takes
     if grid is not None and any(n not in (None, m) for n, m in zip(spatial, grid.shape, strict=False)):
         raise GlasError(f"the model {place} takes scans of {tuple(spatial)} voxels, the grid given has {grid.shape}")
     info = ModelInfo(name=place.name, sha256=sha256, channels=channels, grid=grid)

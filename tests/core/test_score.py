@@ -66,10 +66,11 @@ def test_collect_keeps_what_a_model_writes_over():
     assert shadow[:, 0].tolist() == [2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_torch_keeps_out_of_the_way_of_an_engine_with_threads_of_its_own(own):
+@pytest.mark.parametrize("wanted", [1, None])
+def test_torch_has_the_threads_that_an_engine_wants_it_to_have(wanted):
     class Engine:
-        own_threads = own
+        if wanted is not None:
+            torch_threads = wanted
 
         def __call__(self, batch):
             seen.append(torch.get_num_threads())
@@ -87,7 +88,7 @@ def test_torch_keeps_out_of_the_way_of_an_engine_with_threads_of_its_own(own):
                     collect(Engine(), perturbations(2))
             else:
                 collect(Engine(), perturbations(2))
-            assert seen[:3] == ([2, 1, 1] if own else [2, 2, 2])
+            assert seen[:3] == ([2, 1, 1] if wanted else [2, 2, 2])
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

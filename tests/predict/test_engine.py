@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from glas3d import GLAS, GlasError, Grid, Predictor
+from glas3d.core.threads import torch_threads
 from glas3d.predict.engine import builders, cache, choose
 from glas3d.predict.engine.builders import ENGINES, Engine, own_copy
 from glas3d.predict.predictor import ModelInfo
@@ -161,18 +162,18 @@ def test_a_network_of_several_answers_is_none_for_an_engine():
 
 
 class Slow(nn.Module):
-    """Takes a second, or less in another's hands."""
+    """Takes a second, or less in another's hands; `takes` may say otherwise by torch's threads."""
 
-    def __init__(self, clock):
+    def __init__(self, clock, takes=None):
         super().__init__()
         self.net = TinyNet((7, 9))
-        self.clock, self.asked = clock, []
+        self.clock, self.takes, self.asked = clock, takes or {}, []
 
     def __deepcopy__(self, memo):
         return copy.deepcopy(self.net)
 
     def forward(self, x):
-        self.clock[0] += 1.0
+        self.clock[0] += self.takes.get(torch.get_num_threads(), 1.0)
         self.asked.append(len(x))
         return self.net(x)
 
@@ -181,7 +182,8 @@ class Slow(nn.Module):
 def clock(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(choose.time, "perf_counter", lambda: now[0])
-    return now
+    with torch_threads(1):
+        yield now
 
 
 def only(monkeypatch, clock, *, takes=0.1, wrong=0.0, base=2.0, build=None):
@@ -228,6 +230,49 @@ def test_auto_builds_nothing_for_a_few_forwards_but_for_many_times_a_few(monkeyp
     # 7 forwards each; 4 * (2 + 3 * 1) = 20 seconds must be expected, and as many are as there have been
     assert used == ["eager", "eager", "fast", "fast", "fast"]
     assert len(built) == 1
+
+
+@pytest.mark.parametrize(
+    ("takes", "threads", "tried"),
+    [
+        ({8: 1.0, 4: 0.5, 2: 0.4, 1: 0.7}, 2, [8, 8, 4, 4, 2, 2, 1]),
+        ({8: 1.0, 4: 0.96}, 8, [8, 8, 4]),
+        ({8: 1.0, 4: 1.7}, 8, [8, 8, 4]),
+    ],
+)
+def test_auto_has_as_many_threads_as_are_fast(takes, threads, tried, monkeypatch, clock):
+    had = []
+
+    def make(net, inputs, stored):
+        had.append(torch.get_num_threads())
+        return own_copy(net)
+
+    only(monkeypatch, clock, build=make)
+    net = Slow(clock, takes)
+    counts = []
+    net.register_forward_pre_hook(lambda *given: counts.append(torch.get_num_threads()))
+    with torch_threads(8):
+        found = asked(net, points=20)
+        assert counts == tried
+        assert had == [threads]
+        assert (found.settings["engine"], found.settings["engine_threads"]) == ("fast", threads)
+        assert asked(net, points=20).settings["engine_threads"] == threads, "without another try"
+        assert counts == tried
+        named = asked(net, "fast", points=20).settings
+        assert named["engine_threads"] == 8, "by name nothing depends on a clock"
+        assert had == ([8] if threads == 8 else [threads, 8])
+        assert torch.get_num_threads() == 8
+
+
+def test_fewer_threads_are_taken_by_the_network_itself_too(monkeypatch, clock):
+    only(monkeypatch, clock, takes=0.9)
+    net = Slow(clock, {4: 1.0, 2: 0.5, 1: 0.9})
+    counts = []
+    net.register_forward_pre_hook(lambda *given: counts.append(torch.get_num_threads()))
+    with torch_threads(4):
+        found = asked(net, points=20).settings
+        assert (found["engine"], found["engine_threads"]) == ("eager", 2)
+        assert counts[5:] == [2] * 41, "the first batch's answer among them"
 
 
 def test_auto_leaves_what_is_not_faster(monkeypatch, clock):
@@ -306,8 +351,8 @@ def test_an_engine_has_the_threads_of_the_explanation():
     try:
         torch.set_num_threads(2)
         asked = predict.with_engine("openvino", 1)
-        assert asked.own_threads
-        assert not predict.with_engine("auto", 1).own_threads
+        assert asked.torch_threads == 1
+        assert predict.with_engine("auto", 1).torch_threads == 2
         torch.set_num_threads(1)
         asked(torch.rand(2, 1, *engines.paper()[1]))
         assert torch.get_num_threads() == 1

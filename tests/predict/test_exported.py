@@ -15,7 +15,7 @@ from monai.networks.nets.swin_unetr import SwinTransformer
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from glas3d import GlasError, Grid, Predictor, explain_img, load_model
+from glas3d import GLAS, GlasError, Grid, Predictor, explain_img, load_model
 from glas3d.cli import run
 from glas3d.imaging.space import VoxelGrid
 from glas3d.predict.adapters import FirstOutput
@@ -100,6 +100,63 @@ def test_tensors_beside_an_onnx_file_count_in_its_hash(tmp_path):
     weights[0] ^= 1
     (tmp_path / "weights.bin").write_bytes(weights)
     assert from_onnx(path, "softmax").info.sha256 != before.info.sha256
+
+
+class Flat(nn.Module):
+    """Flattened by a view, into which torch.export writes a batch that is not dynamic."""
+
+    def forward(self, x):
+        return x.view(x.shape[0], -1)
+
+
+def deep(flat):
+    torch.manual_seed(8)
+    layers = [nn.Conv3d(1, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU(inplace=True), nn.MaxPool3d(2)]
+    layers += [nn.Conv3d(4, 4, 3), nn.ReLU(), nn.AvgPool3d(2), flat, nn.Linear(4 * 3 * 4 * 5, 2)]
+    net = nn.Sequential(*layers)
+    net(torch.rand(8, 1, 16, 20, 24))  # statistics for the batch normalisation
+    return net.eval()
+
+
+DEEP = (16, 20, 24)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnx", "channels_last"])
+@pytest.mark.parametrize("batch", [1, 3, "dynamic"])
+def test_engines_run_pt2_files(tmp_path, engine, batch):
+    net = deep(nn.Flatten())
+    dynamic = {"dynamic_shapes": ({0: torch.export.Dim("n")},)} if batch == "dynamic" else {}
+    path = pt2(tmp_path / "net.pt2", net, DEEP, 2 if batch == "dynamic" else batch, **dynamic)
+    glas = GLAS(from_pt2(path, "softmax", device="cpu"), sigma_light=2, sigma_shadow=2, engine=engine, batch_size=4)
+    e = glas.explain(volume(DEEP), 1, Grid(2))
+    assert e.settings["engine"] == engine
+    own = glas.replace(predict=Predictor(net, device="cpu"), engine="eager").explain(volume(DEEP), 1, Grid(2))
+    assert np.ptp(own.light) > 1e-3
+    for name in ("light", "drop"):
+        np.testing.assert_allclose(getattr(e, name), getattr(own, name), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2, "dynamic"])
+@pytest.mark.parametrize("flat", [nn.Flatten(), Flat()], ids=["flatten", "view"])
+def test_what_a_spot_changes_alone_is_recomputed_in_a_pt2_file(tmp_path, flat, batch, recwarn):
+    net = deep(flat)
+    dynamic = {"dynamic_shapes": ({0: torch.export.Dim("n")},)} if batch == "dynamic" else {}
+    path = pt2(tmp_path / "net.pt2", net, DEEP, 2 if batch == "dynamic" else batch, **dynamic)
+    predict = from_pt2(path, "softmax", device="cpu", transform=lambda x: 2 * x - 1)
+    glas = GLAS(predict, sigma_light=0.6, sigma_shadow=0.8, engine="eager", cut=5, cut_always=True)
+    recwarn.clear()
+    e = glas.explain(volume(DEEP), 1, Grid(3))
+    fixed = isinstance(flat, Flat) and batch != "dynamic"
+    assert e.settings["recomputed"]["recomputed"] is not fixed
+    assert [str(w.message) for w in recwarn] == [
+        "cut=5 saves nothing, every input is asked in full: the exported file fixes the batch"
+    ] * fixed
+    if not fixed:
+        assert e.settings["recomputed"]["whole_from"] in ("flatten.using_ints", "view.default")
+    full = glas.replace(cut=None).explain(volume(DEEP), 1, Grid(3))
+    assert np.ptp(full.drop) > 1e-4
+    for name in ("light", "drop"):
+        np.testing.assert_allclose(getattr(e, name), getattr(full, name), rtol=0, atol=1e-6)
 
 
 class Several(nn.Module):

@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from glas3d.core.changed import CannotRecompute
 from glas3d.errors import reason
+from glas3d.predict.exported import Exported
 
 # In place and otherwise the same; anything else with a trailing underscore is refused.
 _IN_PLACE: dict[Any, Callable[..., Any]] = {
@@ -50,10 +51,10 @@ def trace(net: object, transform: Callable[[torch.Tensor], torch.Tensor] | None)
     """
     if not isinstance(net, nn.Module):
         raise CannotRecompute("the model is no torch module")
-    if any(m._forward_hooks or m._forward_pre_hooks for m in net.modules()):
+    if not isinstance(net, Exported) and any(m._forward_hooks or m._forward_pre_hooks for m in net.modules()):
         raise CannotRecompute("hooks watch the network's activations")
     try:
-        traced = fx.symbolic_trace(_Whole(net, transform))
+        traced = fx.symbolic_trace(_Whole(net.steps() if isinstance(net, Exported) else net, transform))
     except Exception as error:  # the code of a network and of a transform is run, and may fail in any way
         raise CannotRecompute(f"the steps of the model cannot be followed: {reason(error)}") from error
     _out_of_place(traced)
@@ -93,6 +94,11 @@ def _makes_out_of_place(traced: fx.GraphModule, node: fx.Node) -> bool:
             node.target = _IN_PLACE[node.target]
             return True
     if node.op in ("call_function", "call_method"):
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+            found = _mutating_nothing(node.target)
+            if found is not None:
+                node.target = found
+                return True
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
         name = name.removesuffix(".default")
         if node.op == "call_method" and name in ("relu_", "sigmoid_", "tanh_", "add_", "sub_", "mul_", "div_"):
@@ -101,3 +107,10 @@ def _makes_out_of_place(traced: fx.GraphModule, node: fx.Node) -> bool:
         if node.target is operator.setitem or (name.endswith("_") and not name.endswith("__")):
             raise CannotRecompute(f"the network changes activations in place by {name}")
     return False
+
+
+def _mutating_nothing(operation: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
+    """The operation of ATen that gives what another writes into its first argument: ``relu`` for ``relu_``."""
+    name, _, overload = str(operation).removeprefix("aten.").partition(".")
+    packet = getattr(torch.ops.aten, name.removesuffix("_"), None) if name.endswith("_") else None
+    return getattr(packet, overload, None)

@@ -256,6 +256,8 @@ def asks_shape(node: fx.Node) -> bool:
     """Whether a step asks for nothing of a tensor but its shape."""
     if node.op == "call_method":
         return node.target in ("size", "dim")
+    if node.target is torch.ops.aten.sym_size.int:
+        return True
     return node.op == "call_function" and node.target is getattr and node.args[1] in ("shape", "ndim")
 
 

@@ -14,6 +14,7 @@ from glas3d.core.windows import Windows, crop
 from glas3d.predict.changed.graph import trace
 from glas3d.predict.changed.plan import Plan, asks_shape, execute, make_plan
 from glas3d.predict.changed.rules import GlobalMean, Neighbourhood, Pointwise
+from glas3d.predict.exported import Exported
 from glas3d.predict.predictor import FittedTransform, Predictor
 
 
@@ -44,7 +45,12 @@ class Changed:
             raise CannotRecompute("the transform is not fitted to a scan")
 
         def planned() -> Any:
-            self._plan = make_plan(trace(predictor.net, transform), bases, windows)
+            net = predictor.net
+            if isinstance(net, Exported):
+                given = bases if transform is None else transform(bases)
+                if net.holds_batch(given.shape[1:]):
+                    raise CannotRecompute("the exported file fixes the batch")
+            self._plan = make_plan(trace(net, transform), bases, windows)
             return self._plan.answer
 
         self.bases = predictor.asked(planned, bases)

@@ -101,6 +101,7 @@ _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "gro
 _MAX_POOL = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 _AVG_POOL = ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
 _BATCH_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training")
+_ATEN_BATCH_NORM = ("input", "weight", "bias", "running_mean", "running_var", "training")
 
 # Functions and methods by the names they share in torch, its functional and aten.
 _POINTWISE = (
@@ -145,7 +146,7 @@ def rule_of(traced: fx.GraphModule, node: fx.Node, constants: Mapping[fx.Node, A
     if name in _POINTWISE:
         return Pointwise()
     if name in _NEIGHBOURHOODS or name == "batch_norm":
-        names = _BATCH_NORM if name == "batch_norm" else _NEIGHBOURHOODS[name]
+        names = _NEIGHBOURHOODS.get(name, _ATEN_BATCH_NORM if _is_aten(node) else _BATCH_NORM)
         given: dict[str, Any] = {}
         for key, value in (*zip(names, node.args, strict=False), *node.kwargs.items()):
             if isinstance(value, fx.Node) and key != "input":
@@ -171,12 +172,15 @@ def _name(node: fx.Node) -> str | None:
         return str(node.target) if node.target in (*_POINTWISE, "mean") else None
     if node.op != "call_function":
         return None
-    if isinstance(node.target, torch._ops.OpOverload):
-        if node.target.namespace != "aten":
-            return None
-        name = node.target._schema.name.removeprefix("aten::")
-        return name if name in _FUNCTIONS.values() and name != "batch_norm" else None
+    if _is_aten(node):
+        name = node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
+        return name if name in _FUNCTIONS.values() else None
     return _FUNCTIONS.get(node.target)
+
+
+def _is_aten(node: fx.Node) -> bool:
+    """Whether a step is an operation as exported graphs name them."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "aten"
 
 
 def _of_module(module: nn.Module) -> Rule | None:

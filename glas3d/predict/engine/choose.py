@@ -39,21 +39,24 @@ class _Known:
     Attributes
     ----------
     runs
-        What was built, an engine's name each.
+        What was built, by an engine's name and the threads that torch had then.
     failed
         Why another could not be, or was left.
     seconds
         A batch, of the engines that were tried by ``"auto"``.
     best
         Of these.
+    threads
+        Of torch, with which the network itself answers fastest, as ``"auto"`` found.
     asked
         Batches that it was asked so far: as many again are expected to come.
     """
 
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[tuple[str, int], Run] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     best: str = "eager"
+    threads: int = field(default_factory=torch.get_num_threads)
     asked: int = 0
 
 
@@ -120,6 +123,8 @@ class WithEngine:
     ----------
     engine, version
         That ran the last batch.
+    engine_threads
+        With how many threads, its own or torch's.
     notes
         Which engines were tried and left, and why.
 
@@ -139,7 +144,7 @@ class WithEngine:
                 )
             engine = "eager"
         self._predict, self._asked, self._batches = predict, engine, batches
-        self._threads = torch.get_num_threads()
+        self._threads = self.engine_threads = torch.get_num_threads()
         self._by: dict[tuple[int, ...], Callable[..., torch.Tensor]] = {}
         self.engine = engine
         self.notes: tuple[str, ...] = ()
@@ -155,9 +160,10 @@ class WithEngine:
         return ENGINES[self.engine].version
 
     @property
-    def own_threads(self) -> bool:
-        """Whether torch had better use one thread between forwards."""
-        return self.engine != "auto" and ENGINES[self.engine].own_threads
+    def torch_threads(self) -> int:
+        """How many torch had better have from now on."""
+        # torch's wait for more work by counting, in the way of an engine that has its own
+        return 1 if self.engine != "auto" and ENGINES[self.engine].own_threads else self.engine_threads
 
     def __call__(self, batch: torch.Tensor, *beside: torch.Tensor) -> torch.Tensor:
         """As the predictor; the first batch of a shape settles which engine runs it."""
@@ -167,8 +173,9 @@ class WithEngine:
         if shape in self._by:
             return self._by[shape](batch, *beside)
         settle = self._chosen if self._asked == "auto" else self._given
-        with torch_threads(self._threads):  # those of the explanation
+        with torch_threads(self._threads):  # those of the explanation; perhaps fewer do better
             self._by[shape], answer = settle(batch, *beside)
+            self.engine_threads = torch.get_num_threads()
         return answer
 
     def _with(self, run: Any) -> Predictor:
@@ -188,8 +195,8 @@ class WithEngine:
 
     def _given(self, batch: torch.Tensor, *beside: torch.Tensor) -> tuple[Callable[..., torch.Tensor], torch.Tensor]:
         """The engine asked for, held against the network itself once."""
-        known = self._knowledge(batch)
-        if self._asked not in known.runs and self._asked not in known.failed:
+        known, built = self._knowledge(batch), (self._asked, self._threads)
+        if built not in known.runs and self._asked not in known.failed:
             watched = _Watched(self._predict.net)  # type: ignore[arg-type]
             right = self._with(watched)(batch, *beside)
             self._try(ENGINES[self._asked], known, watched, right, batch, *beside)
@@ -202,7 +209,7 @@ class WithEngine:
             _left_out(self._asked, known)
             self.engine, self.notes = "eager", _notes(known)  # reduced precision is an offer
             return self._predict, self._predict(batch, *beside)
-        asked = self._with(known.runs[self._asked])
+        asked = self._with(known.runs[built])
         return asked, asked(batch, *beside)
 
     def _chosen(self, batch: torch.Tensor, *beside: torch.Tensor) -> tuple[Callable[..., torch.Tensor], torch.Tensor]:
@@ -211,6 +218,7 @@ class WithEngine:
         known = self._knowledge(batch)
         to_come = self._batches + known.asked
         known.asked += self._batches
+        torch.set_num_threads(known.threads)
         watched = _Watched(net)
         right = None
         if "eager" not in known.seconds:
@@ -228,6 +236,8 @@ class WithEngine:
             if right is None or len(known.seconds) == 1:  # the first time of all is its slowest
                 right, again = self._timed(self._with(watched), batch, *beside)
                 known.seconds["eager"] = min(known.seconds["eager"], again)
+                if len(known.seconds) == 1:
+                    self._fewer_threads(known, batch, *beside)
             run = self._try(engine, known, watched, right, batch, *beside)
             if run is None:
                 _left_out(engine.name, known)
@@ -238,9 +248,27 @@ class WithEngine:
                 known.best = engine.name
         self.engine, self.notes = known.best, _notes(known)
         if known.best == "eager":
-            return self._predict, self._predict(batch, *beside) if right is None else right
-        asked = self._with(known.runs[known.best])
+            if right is None or known.threads != self._threads:  # whose last bits may be others
+                right = self._predict(batch, *beside)
+            return self._predict, right
+        asked = self._with(known.runs[known.best, known.threads])
         return asked, asked(batch, *beside)
+
+    def _fewer_threads(self, known: _Known, batch: torch.Tensor, *beside: torch.Tensor) -> None:
+        """Half of torch's threads, as often as the network itself is faster by them.
+
+        There may be more than there are processors to have: a container's share, or other workers beside this one.
+        """
+        while known.threads > 1 and self._predict.device.type == "cpu":
+            torch.set_num_threads(known.threads // 2)
+            least = _WORTH * known.seconds["eager"]
+            times = [self._timed(self._predict, batch, *beside)[1]]
+            if times[0] < least:
+                times.append(self._timed(self._predict, batch, *beside)[1])
+            if max(times) >= least:
+                break
+            known.seconds["eager"], known.threads = min(times), known.threads // 2
+        torch.set_num_threads(known.threads)
 
     def _try(
         self,
@@ -270,7 +298,7 @@ class WithEngine:
         except EngineFailed as why:
             known.failed[engine.name] = str(why)
             return None
-        known.runs[engine.name] = run
+        known.runs[engine.name, torch.get_num_threads()] = run
         return run
 
     def _timed(self, predict: Predictor, batch: torch.Tensor, *beside: torch.Tensor) -> tuple[torch.Tensor, float]:
