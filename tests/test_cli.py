@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import nibabel as nib
 import numpy as np
@@ -160,6 +161,25 @@ def test_a_target_by_name_and_by_index(explain):
 def test_every_setting_arrives(explain, arguments, settings):
     sidecar = explain("--grid", "2", *arguments)[2]["Settings"]
     assert {key: sidecar[key] for key in settings} == settings
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_memory_is_kept_for_as_long_as_it_is_asked(go, bundle, scan, tmp_path, monkeypatch, works):
+    blocks = []
+
+    @contextmanager
+    def kept():
+        blocks.append("kept")
+        yield works
+        blocks.append("given back")
+
+    monkeypatch.setattr("glas3d.predict.engine.memory.keep_memory", kept)
+    given = ["explain", scan, "--model", bundle, "--target", "AD", "--grid", "2", "--out", tmp_path / "out"]
+    assert go(*given)[0] == 0
+    assert blocks == []
+    status, _, notes = go(*given, "--keep-memory")
+    assert (status, blocks) == (0, ["kept", "given back"])
+    assert notes == ("" if works else "note: --keep-memory does nothing here: it needs Linux with glibc\n")
 
 
 def test_an_atlas_of_files_and_where_its_regions_are_looked_at(explain, look):

@@ -81,6 +81,11 @@ class Spots:
             out.masked_fill_(out < _SMALLEST_NORMAL, 0.0)
         return out
 
+    def slab(self, along: slice) -> Spots:
+        """What of the spots lies in this part of the first axis."""
+        first, *others = self.terms
+        return Spots((first[:, along], *others), self.kernel)
+
     def within(self, rows: np.ndarray, corner: np.ndarray, size: Sequence[int]) -> torch.Tensor:
         """The masks of some points, ``(b, *size)``, each in the box from its ``corner`` ``(b, ndim)`` on."""
         terms = []

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from glas3d.core.gaussian import Spots, spots
+from glas3d.core.gaussian import spots
 
 Distance = Literal["euclidean", "squared"]
 
@@ -62,8 +62,7 @@ def spread(
     some = max(1, min(m, _AT_A_TIME // (plane * deep)))
     maps = torch.empty((k, *shape))
     for top in range(0, shape[0], deep):
-        first, *others = weights.terms
-        slab = Spots((first[:, top : top + deep], *others), weights.kernel)
+        slab = weights.slab(slice(top, top + deep))
         size = (slab.terms[0].shape[1], *shape[1:])
         buffer = torch.empty((some, *size))
         total = torch.zeros((k, math.prod(size)), dtype=torch.float64)

@@ -123,17 +123,27 @@ def parts_of(made, kind):
     return rows, made.parts(kind, rows)
 
 
+@pytest.mark.parametrize(("m", "fits", "size"), [(7, 64, 1), (80, 64, 10), (80, 4, 4), (4000, 64, 64)])
+def test_there_are_batches_enough_to_decide_early(m, fits, size):
+    points = np.random.default_rng(0).uniform(0, 20, (m, 3))
+    volume, masks = torch.from_numpy(scan(3, 1)), spots(points, SHAPES[3], (1.2, 1.0, 0.9))
+    asked = []
+    made = Changes(volume, torch.zeros_like(volume), masks, masks, EXACT, lambda n: asked.append(n) or fits)
+    assert made.batch_size == (size, size)
+    assert asked == [2 * np.prod(one.size) for one in made.windows]
+
+
 @pytest.mark.parametrize("channel", [None, 1])
 def test_every_point_is_in_a_batch_and_its_window_holds_its_volume(channel):
     shape = SHAPES[3]
-    points = np.random.default_rng(0).uniform(0, 20, (7, 3))
+    points = np.random.default_rng(0).uniform(0, 20, (23, 3))
     volume, background = torch.from_numpy(scan(3, 2)), torch.full((2, *shape), 0.25)
     masks = spots(points, shape, (1.2, 1.0, 0.9)), spots(points, shape, (2.0,) * 3)
     made = Changes(volume, background, *masks, EXACT, lambda _: 3, channel)
     for kind in (0, 1):
-        assert {len(rows) for rows in made.batches(kind)} == {3}
+        assert [len(rows) for rows in made.batches(kind)] == [3] * 8
         rows, parts = parts_of(made, kind)
-        assert set(rows) == set(range(7))
+        assert set(rows) == set(range(23))
         for row, part in zip(rows, parts, strict=True):
             pasted = made.bases[kind].clone()
             box = tuple(
