@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for results.json and README.md (default benchmarks/)")
     parser.add_argument("--only", nargs="+", choices=_PARTS, help="measure these again and keep the other rows")
     parser.add_argument(
-        "--net", default="", help="with --only engines, overhead or rivals: nets whose name and shape hold this"
+        "--net", default="", help="with --only engines, overhead, rivals, memory: nets whose name and shape hold this"
     )
     options = parser.parse_args()
     if options.quick and options.out is None:
@@ -54,7 +54,7 @@ def main() -> None:
     wanted = _PARTS if options.only is None else options.only
     rows = list(timed(options.quick, repeats, say, wanted.__contains__, options.net))
     if "memory" in wanted:
-        rows += remembered(options.quick, 1 if options.quick else _MEMORY_REPEATS, say)
+        rows += remembered(options.quick, 1 if options.quick else _MEMORY_REPEATS, say, options.net)
     out = _HERE if options.out is None else options.out
     kept = out / "results.json"
     text = as_json(rows, provenance(options.quick, load))

@@ -142,11 +142,11 @@ def _saved(subject: Subject, folder: str) -> str:
     return path
 
 
-def remembered(quick: bool, repeats: int, say: Callable[[str], None]) -> Iterator[Row]:
-    """The rows of memory."""
+def remembered(quick: bool, repeats: int, say: Callable[[str], None], net: str = "") -> Iterator[Row]:
+    """The rows of memory, of those nets alone whose name and shape hold ``net``."""
     threads = torch.get_num_threads()
     chosen = [0] if quick else [n for n, s in enumerate(subjects(quick)) if s.shape != everyday(quick).shape]
-    for number in chosen:
+    for number in (n for n in chosen if net in subjects(quick)[n].title):
         subject = subjects(quick)[number]
         say(f"memory of {subject.name} {subject.shape}")
         with tempfile.TemporaryDirectory() as folder:
@@ -162,6 +162,8 @@ def remembered(quick: bool, repeats: int, say: Callable[[str], None]) -> Iterato
         )  # fmt: skip
 
     subject = everyday(quick)
+    if net not in subject.title:
+        return
     few, some, many, classes = (2, 2, 4, 20) if quick else (3, 5, 17, 200)
     regions = f"{len(subject.segments.index)} regions"
     say("memory of points, classes and targets")

@@ -84,12 +84,25 @@ def beside(kept: str, new: str) -> str:
     apart = [key for key in after if key != _BUSY and before.get(key) != after[key]]
     if apart:
         raise ValueError(f"what was kept differs in {', '.join(apart)}: measure everything again")
-    again = {(row["kind"], row["net"], row["shape"]) for row in now["rows"]}
-    rows = [row for row in old["rows"] if (row["kind"], row["net"], row["shape"]) not in again] + now["rows"]
+    again: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in now["rows"]:
+        again.setdefault(_question(row), []).append(row)
+    rows = []
+    for place, row in enumerate(old["rows"]):
+        if _question(row) not in again:
+            rows.append(row)
+        elif all(_question(other) != _question(row) for other in old["rows"][:place]):
+            rows += again[_question(row)]
+    known = set(map(_question, old["rows"]))
+    rows += [row for row in now["rows"] if _question(row) not in known]
     order = list(_KINDS)
     rows.sort(key=lambda row: order.index(row["kind"]))
     loads = [one[_BUSY] for one in (before, after)]
     return json.dumps({"provenance": after | {_BUSY: max(loads)}, "rows": rows}, indent=1) + "\n"
+
+
+def _question(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["kind"], row["net"], row["shape"]
 
 
 def verdict(row: dict[str, Any]) -> str:

@@ -66,6 +66,11 @@ class Subject:
         return self.net().to(DEVICE)
 
     @property
+    def title(self) -> str:
+        """Name and shape."""
+        return f"{self.name} {'x'.join(map(str, self.shape))}"
+
+    @property
     def sigmas(self) -> tuple[float, float]:
         """Of light and shadow, in voxels: the paper's at 2 mm, and the same millimetres elsewhere."""
         return _SPOTS_PX if self.mm is None else (_SPOTS_MM[0] / self.mm, _SPOTS_MM[1] / self.mm)

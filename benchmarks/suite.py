@@ -206,7 +206,7 @@ def timed(quick: bool, repeats: int, say: Say, wanted: Callable[[str], bool], ne
         Of engines and rivals, those nets alone whose name and shape hold this.
     """
     for subject in subjects(quick):
-        if net not in f"{subject.name} {'x'.join(map(str, subject.shape))}":
+        if net not in subject.title:
             continue
         if wanted("engines"):
             say(f"{subject.name} {subject.shape}: engines")
