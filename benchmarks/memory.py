@@ -145,9 +145,10 @@ def _saved(subject: Subject, folder: str) -> str:
 def remembered(quick: bool, repeats: int, say: Callable[[str], None], net: str = "") -> Iterator[Row]:
     """The rows of memory, of those nets alone whose name and shape hold ``net``."""
     threads = torch.get_num_threads()
-    chosen = [0] if quick else [n for n, s in enumerate(subjects(quick)) if s.shape != everyday(quick).shape]
-    for number in (n for n in chosen if net in subjects(quick)[n].title):
-        subject = subjects(quick)[number]
+    for number, subject in enumerate(subjects(quick)):
+        chosen = number == 0 if quick else subject.shape != everyday(quick).shape
+        if not chosen or net not in subject.title:
+            continue
         say(f"memory of {subject.name} {subject.shape}")
         with tempfile.TemporaryDirectory() as folder:
             common = {"quick": quick, "threads": threads, "subject": number, "data": _saved(subject, folder)}

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def _cpu() -> str:
 
 
 def as_json(rows: Sequence[Row], origin: dict[str, Any]) -> str:
-    return json.dumps({"provenance": origin, "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
+    return _text(origin, [asdict(row) for row in rows])
 
 
 def beside(kept: str, new: str) -> str:
@@ -84,25 +85,23 @@ def beside(kept: str, new: str) -> str:
     apart = [key for key in after if key != _BUSY and before.get(key) != after[key]]
     if apart:
         raise ValueError(f"what was kept differs in {', '.join(apart)}: measure everything again")
-    again: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in now["rows"]:
-        again.setdefault(_question(row), []).append(row)
-    rows = []
-    for place, row in enumerate(old["rows"]):
-        if _question(row) not in again:
-            rows.append(row)
-        elif all(_question(other) != _question(row) for other in old["rows"][:place]):
-            rows += again[_question(row)]
-    known = set(map(_question, old["rows"]))
-    rows += [row for row in now["rows"] if _question(row) not in known]
-    order = list(_KINDS)
-    rows.sort(key=lambda row: order.index(row["kind"]))
+    questions = _by_question(old["rows"]) | _by_question(now["rows"])  # a question keeps its place
     loads = [one[_BUSY] for one in (before, after)]
-    return json.dumps({"provenance": after | {_BUSY: max(loads)}, "rows": rows}, indent=1) + "\n"
+    return _text(after | {_BUSY: max(loads)}, list(chain.from_iterable(questions.values())))
 
 
-def _question(row: dict[str, Any]) -> tuple[str, str, str]:
-    return row["kind"], row["net"], row["shape"]
+def _by_question(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["kind"], row["net"], row["shape"]), []).append(row)
+    return found
+
+
+def _text(origin: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Rows by their kinds, in the order of the headings."""
+    order = list(_KINDS)
+    ordered = sorted(rows, key=lambda row: order.index(row["kind"]))
+    return json.dumps({"provenance": origin, "rows": ordered}, indent=1) + "\n"
 
 
 def verdict(row: dict[str, Any]) -> str:

@@ -54,7 +54,7 @@ def row(
 ) -> Row:
     spread = asdict(ratio)
     return Row(
-        kind=kind, net=subject.name, shape="x".join(map(str, subject.shape)), what=what, against=against,
+        kind=kind, net=subject.name, shape=subject.size, what=what, against=against,
         better=better, ratio=spread["median"], low=spread["low"], high=spread["high"], repeats=spread["repeats"],
         value=value, unit=rest.get("unit", "ms a forward"), work=rest["work"],
     )  # fmt: skip

@@ -66,9 +66,14 @@ class Subject:
         return self.net().to(DEVICE)
 
     @property
+    def size(self) -> str:
+        """The shape in words."""
+        return "x".join(map(str, self.shape))
+
+    @property
     def title(self) -> str:
-        """Name and shape."""
-        return f"{self.name} {'x'.join(map(str, self.shape))}"
+        """Name and size."""
+        return f"{self.name} {self.size}"
 
     @property
     def sigmas(self) -> tuple[float, float]:

@@ -169,7 +169,7 @@ def against_voxels(ladder: list[Subject], repeats: int) -> Iterator[Row]:
     for subject in ladder:
         predict = Predictor(subject.build(), device=DEVICE)
         call = _explain(predict, subject, subject.segments, subject.sigmas)
-        entries["x".join(map(str, subject.shape))] = (subject, call, f"{len(subject.segments.index)} regions")
+        entries[subject.size] = (subject, call, f"{len(subject.segments.index)} regions")
     yield from _flat("voxels", entries, next(iter(entries)), repeats, voxels=True)
 
 
@@ -203,7 +203,7 @@ def timed(quick: bool, repeats: int, say: Say, wanted: Callable[[str], bool], ne
     wanted
         Whether a part is measured.
     net
-        Of engines and rivals, those nets alone whose name and shape hold this.
+        Of engines, overhead and rivals, those nets alone whose name and shape hold this.
     """
     for subject in subjects(quick):
         if net not in subject.title:

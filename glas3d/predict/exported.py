@@ -227,27 +227,29 @@ class Exported(nn.Module):
         """As `_Sizes.ask`."""
         return self.sizes.ask(self.net, batch)
 
-    def steps(self) -> nn.Module:
-        """The graph without the checks of its inputs' sizes; it may not take all of them, see `holds_batch`."""
-        checked: Any = self.net.graph
-        graph = _copied(checked.graph)
-        for node in graph.find_nodes(op="call_module", target="_guards_fn"):
-            graph.erase_node(node)
-        return _First(fx.GraphModule(checked, graph), self.net.dtype)  # whose hooks check too
-
-    def holds_batch(self, shape: Sequence[int]) -> bool:
-        """Whether the batch it was exported with is part of its steps, so that they take no other.
+    def steps(self, shape: Sequence[int]) -> nn.Module | None:
+        """The graph without the checks of its inputs' sizes.
 
         Parameters
         ----------
         shape
             ``(c, *spatial)`` of an input.
+
+        Returns
+        -------
+        What takes any batch of them; None where the batch it was exported with is part of its steps.
         """
-        steps = _copied(self.steps()).to("meta")  # where nothing is computed
+        checked: Any = self.net.graph
+        graph = _copied(checked.graph)
+        for node in graph.find_nodes(op="call_module", target="_guards_fn"):
+            graph.erase_node(node)
+        steps = _First(fx.GraphModule(checked, graph), self.net.dtype)  # whose hooks check too
+        shadow = _copied(steps).to("meta")  # where nothing is computed
         try:
-            return any(len(steps(torch.empty((n, *shape), device="meta"))) != n for n in (3, 5))
+            takes = all(len(shadow(torch.empty((n, *shape), device="meta"))) == n for n in (3, 5))
         except Exception:  # each operation has its own
-            return True
+            takes = False
+        return steps if takes else None
 
 
 def _copied(what: _Copied) -> _Copied:

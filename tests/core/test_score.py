@@ -8,6 +8,7 @@ from glas3d.core import score
 from glas3d.core.gaussian import spots
 from glas3d.core.perturb import Perturbations
 from glas3d.core.score import ask, class_index, collect, fuse
+from glas3d.core.threads import torch_threads
 from tests.core.cases import POINTS, Linear, Recorder, refused, volume
 
 BATCH = torch.ones(3, 1, 4, 5)
@@ -78,9 +79,7 @@ def test_torch_has_the_threads_that_an_engine_wants_it_to_have(wanted):
                 raise ValueError("broken")
             return batch.mean(dim=(1, 2, 3))
 
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
+    with torch_threads(2):
         for stop in (3, None):
             seen = []
             if stop:
@@ -90,8 +89,6 @@ def test_torch_has_the_threads_that_an_engine_wants_it_to_have(wanted):
                 collect(Engine(), perturbations(2))
             assert seen[:3] == ([2, 1, 1] if wanted else [2, 2, 2])
             assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 9])

@@ -343,10 +343,8 @@ def test_the_kept_are_few(monkeypatch, tmp_path):
 
 def test_an_engine_has_the_threads_of_the_explanation():
     """Also when a batch is halved later, while torch itself has but one."""
-    before = torch.get_num_threads()
     predict = Predictor(engines.paper()[0], device="cpu")
-    try:
-        torch.set_num_threads(2)
+    with torch_threads(2):
         asked = predict.with_engine("openvino", 1)
         assert asked.torch_threads == 1
         assert predict.with_engine("auto", 1).torch_threads == 2
@@ -354,8 +352,6 @@ def test_an_engine_has_the_threads_of_the_explanation():
         asked(torch.rand(2, 1, *engines.paper()[1]))
         assert torch.get_num_threads() == 1
         assert {key[2] for key in choose._known[predict.net]} == {2}
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_a_net_written_to_is_another():

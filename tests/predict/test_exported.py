@@ -61,13 +61,19 @@ def onnx_graph(path, graph, **save):
 # Exported files
 
 
+def pt2_of(path, net, shape, batch):
+    """As `pt2`, in batches of so many, or of any number or a few."""
+    dims = {"dynamic": torch.export.Dim("n"), "bounded": torch.export.Dim("n", min=2, max=3)}
+    if batch in dims:
+        return pt2(path, net, shape, dynamic_shapes=({0: dims[batch]},))
+    return pt2(path, net, shape, batch)
+
+
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("batch", [1, 3, "dynamic", "bounded"])
 def test_a_pt2_file_gives_the_scores_of_its_network(tmp_path, ndim, batch):
     net, shape = network(ndim), SHAPES[ndim]
-    dims = {"dynamic": torch.export.Dim("n"), "bounded": torch.export.Dim("n", min=2, max=3)}
-    dynamic = {"dynamic_shapes": ({0: dims[batch]},)} if batch in dims else {}
-    path = pt2(tmp_path / "net.pt2", net, shape, 2 if batch in dims else batch, **dynamic)
+    path = pt2_of(tmp_path / "net.pt2", net, shape, batch)
     predict = load_model(path, activation="softmax", device="cpu")
     assert_same_scores(predict, Predictor(net, device="cpu"), shape)
     assert (predict.info.name, predict.info.channels, len(predict.info.sha256)) == ("net.pt2", 1, 64)
@@ -125,8 +131,7 @@ DEEP = (16, 20, 24)
 @pytest.mark.parametrize("batch", [1, 3, "dynamic"])
 def test_engines_run_pt2_files(tmp_path, engine, batch):
     net = deep(nn.Flatten())
-    dynamic = {"dynamic_shapes": ({0: torch.export.Dim("n")},)} if batch == "dynamic" else {}
-    path = pt2(tmp_path / "net.pt2", net, DEEP, 2 if batch == "dynamic" else batch, **dynamic)
+    path = pt2_of(tmp_path / "net.pt2", net, DEEP, batch)
     glas = GLAS(from_pt2(path, "softmax", device="cpu"), sigma_light=2, sigma_shadow=2, engine=engine, batch_size=4)
     e = glas.explain(volume(DEEP), 1, Grid(2))
     assert e.settings["engine"] == engine
@@ -140,8 +145,7 @@ def test_engines_run_pt2_files(tmp_path, engine, batch):
 @pytest.mark.parametrize("flat", [nn.Flatten(), Flat()], ids=["flatten", "view"])
 def test_what_a_spot_changes_alone_is_recomputed_in_a_pt2_file(tmp_path, flat, batch, recwarn):
     net = deep(flat)
-    dynamic = {"dynamic_shapes": ({0: torch.export.Dim("n")},)} if batch == "dynamic" else {}
-    path = pt2(tmp_path / "net.pt2", net, DEEP, 2 if batch == "dynamic" else batch, **dynamic)
+    path = pt2_of(tmp_path / "net.pt2", net, DEEP, batch)
     predict = from_pt2(path, "softmax", device="cpu", transform=lambda x: 2 * x - 1)
     glas = GLAS(predict, sigma_light=0.6, sigma_shadow=0.8, engine="eager", cut=5, cut_always=True)
     recwarn.clear()

@@ -12,7 +12,6 @@ from torch import fx, nn
 
 from glas3d.core.changed import CannotRecompute
 from glas3d.errors import reason
-from glas3d.predict.exported import Exported
 
 # In place and otherwise the same; anything else with a trailing underscore is refused.
 _IN_PLACE: dict[Any, Callable[..., Any]] = {
@@ -51,10 +50,10 @@ def trace(net: object, transform: Callable[[torch.Tensor], torch.Tensor] | None)
     """
     if not isinstance(net, nn.Module):
         raise CannotRecompute("the model is no torch module")
-    if not isinstance(net, Exported) and any(m._forward_hooks or m._forward_pre_hooks for m in net.modules()):
+    if any(m._forward_hooks or m._forward_pre_hooks for m in net.modules()):
         raise CannotRecompute("hooks watch the network's activations")
     try:
-        traced = fx.symbolic_trace(_Whole(net.steps() if isinstance(net, Exported) else net, transform))
+        traced = fx.symbolic_trace(_Whole(net, transform))
     except Exception as error:  # the code of a network and of a transform is run, and may fail in any way
         raise CannotRecompute(f"the steps of the model cannot be followed: {reason(error)}") from error
     _out_of_place(traced)

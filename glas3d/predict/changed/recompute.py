@@ -45,10 +45,10 @@ class Changed:
             raise CannotRecompute("the transform is not fitted to a scan")
 
         def planned() -> Any:
-            net = predictor.net
+            net: object = predictor.net
             if isinstance(net, Exported):
-                given = bases if transform is None else transform(bases)
-                if net.holds_batch(given.shape[1:]):
+                net = net.steps((bases if transform is None else transform(bases[:1])).shape[1:])
+                if net is None:
                     raise CannotRecompute("the exported file fixes the batch")
             self._plan = make_plan(trace(net, transform), bases, windows)
             return self._plan.answer
