@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast check bench model docs wheel clean
+.PHONY: demo test test-fast check bench model measure wheel clean
 
 demo: $(READY)
 	$(BIN)/glas3d demo
@@ -29,20 +29,20 @@ bench: $(READY)
 
 # Trains the shipped model again and writes it to models/adnc-simulated (about half an hour on two cores).
 model: $(READY)
-	$(BIN)/python examples/04_train_the_shipped_model.py
+	$(BIN)/python docs/measure/shipped_model.py
 
-# Writes the figures and tables of README and docs/ again (two hours on two cores).
-docs: $(READY)
+# Writes the measured pages of docs/ and README's picture again (two hours on two cores).
+measure: $(READY)
 	$(BIN)/glas3d demo
 	cp glas3d-demo/group/group-AD_seg-AAL_regions.png docs/demo.png
-	$(BIN)/python examples/05_darkness.py docs/darkness.md
-	$(BIN)/python examples/12_scales.py docs/scale.md 24
-	$(BIN)/python examples/13_references.py docs/references.md 8
-	$(BIN)/python examples/14_theory.py docs/theory.md
-	$(BIN)/python examples/16_scaling.py docs/scaling.md 1000
-	$(BIN)/python examples/17_coarse_to_fine.py docs/coarse_to_fine.md 20
-	$(BIN)/python examples/18_the_experiment.py docs/experiment.md 429 both
-	$(BIN)/python examples/19_regions_together.py docs/regions_together.md 20
+	$(BIN)/python docs/measure/darkness.py docs/darkness.md
+	$(BIN)/python docs/measure/scales.py docs/scale.md 24
+	$(BIN)/python docs/measure/references.py docs/references.md 8
+	$(BIN)/python docs/measure/theory.py docs/theory.md
+	$(BIN)/python docs/measure/scaling.py docs/scaling.md 1000
+	$(BIN)/python docs/measure/coarse_to_fine.py docs/coarse_to_fine.md 20
+	$(BIN)/python docs/measure/experiment.py docs/experiment.md 429 both
+	$(BIN)/python docs/measure/regions_together.py docs/regions_together.md 20
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel

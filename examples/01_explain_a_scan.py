@@ -10,8 +10,8 @@ from pathlib import Path
 import nibabel as nib
 
 from glas3d import explain_img, load_model
-from glas3d.study.dataset import scan_img
-from glas3d.study.simulate import PLANTED, Simulation, participant
+from glas3d.simulate.dataset import scan_img
+from glas3d.simulate.participants import PLANTED, Simulation, participant
 
 OUT = Path("glas3d-examples")
 OUT.mkdir(exist_ok=True)

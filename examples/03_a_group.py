@@ -9,9 +9,9 @@ from pathlib import Path
 
 from glas3d import Atlas, explain_img, load_model
 from glas3d.report.figures import best_regions_figure
-from glas3d.study.dataset import scan_img
-from glas3d.study.group import GroupMap
-from glas3d.study.simulate import PLANTED, Simulation, participants
+from glas3d.simulate.dataset import scan_img
+from glas3d.simulate.participants import PLANTED, Simulation, participants
+from glas3d.study.group.group_map import GroupMap
 
 OUT = Path("glas3d-examples")
 OUT.mkdir(exist_ok=True)

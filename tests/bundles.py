@@ -8,8 +8,8 @@ from torch import nn
 from glas3d import Predictor
 from glas3d.imaging.space import mni_grid, template_on
 from glas3d.predict.bundle import write_bundle
+from glas3d.predict.intensity import Standardisation
 from glas3d.predict.networks import PaperNet
-from glas3d.predict.transform import Standardisation
 
 GRID = mni_grid(8)
 CLASSES = ("NC", "AD")

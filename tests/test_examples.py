@@ -14,25 +14,25 @@ OUTPUTS = {
     "01_explain_a_scan.py": ["scan/scan_seg-AAL_regions.tsv", "scan/scan_seg-AAL_stat-saliency_statmap.nii.gz"],
     "02_a_photograph.py": ["02_a_photograph.png", "photograph/picture_desc-grid_stat-saliency_statmap.tif"],
     "03_a_group.py": ["03_a_group.png", "group/group-AD_seg-AAL_regions.tsv"],
-    "05_darkness.py": ["05_darkness.md"],
-    "06_score_drop.py": ["06_score_drop.png"],
-    "07_scales_of_a_photograph.py": ["07_scales_of_a_photograph.png"],
-    "08_a_wrong_answer.py": ["08_a_wrong_answer.png"],
-    "09_a_map_a_class.py": ["09_a_map_a_class.png"],
-    "10_rounds.py": ["10_rounds.png"],
-    "11_words.py": ["11_words.png"],
-    "12_scales.py": ["12_scales.md", "12_scales.png"],
-    "13_references.py": ["13_references.md", "13_references.png"],
-    "14_theory.py": ["14_theory.md"],
-    "15_training_by_folds.py": ["15_training_by_folds.md"],
-    "16_scaling.py": ["16_scaling.md"],
-    "17_coarse_to_fine.py": ["17_coarse_to_fine.md"],
-    "18_the_experiment.py": ["18_the_experiment.md"],
-    "19_regions_together.py": ["19_regions_together.md"],
+    "darkness.py": ["darkness.md"],
+    "05_score_drop.py": ["05_score_drop.png"],
+    "06_scales_of_a_photograph.py": ["06_scales_of_a_photograph.png"],
+    "07_a_wrong_answer.py": ["07_a_wrong_answer.png"],
+    "08_a_map_a_class.py": ["08_a_map_a_class.png"],
+    "09_rounds.py": ["09_rounds.png"],
+    "10_words.py": ["10_words.png"],
+    "scales.py": ["scales.md", "scales.png"],
+    "references.py": ["references.md", "references.png"],
+    "theory.py": ["theory.md"],
+    "04_training_by_folds.py": ["04_training_by_folds.md"],
+    "scaling.py": ["scaling.md"],
+    "coarse_to_fine.py": ["coarse_to_fine.md"],
+    "experiment.py": ["experiment.md"],
+    "regions_together.py": ["regions_together.md"],
 }
 ARGUMENTS = {
-    "05_darkness.py": ["glas3d-examples/05_darkness.md", "2"],
-    "15_training_by_folds.py": ["glas3d-examples/15_training_by_folds.md", "24", "12", "2"],
+    "darkness.py": ["glas3d-examples/darkness.md", "2"],
+    "04_training_by_folds.py": ["glas3d-examples/04_training_by_folds.md", "24", "12", "2"],
 }
 
 
@@ -81,11 +81,11 @@ def rounds(said):
 
 
 SAYS = {
-    "06_score_drop.py": score_drops,
-    "07_scales_of_a_photograph.py": scales,
-    "08_a_wrong_answer.py": wrong_answer,
-    "09_a_map_a_class.py": maps_of_classes,
-    "10_rounds.py": rounds,
+    "05_score_drop.py": score_drops,
+    "06_scales_of_a_photograph.py": scales,
+    "07_a_wrong_answer.py": wrong_answer,
+    "08_a_map_a_class.py": maps_of_classes,
+    "09_rounds.py": rounds,
 }
 
 
@@ -97,7 +97,7 @@ def test_example_runs(name, tmp_path):
             sys.executable,
             "-W",
             "error::glas3d.errors.GlasWarning",
-            str(ROOT / "examples" / name),
+            str(ROOT / ("examples" if name[0].isdigit() else "docs/measure") / name),
             *ARGUMENTS.get(name, []),
         ],
         cwd=tmp_path,
@@ -114,12 +114,13 @@ def test_example_runs(name, tmp_path):
 
 
 def test_every_example_is_run_or_trains():
-    assert {p.name for p in (ROOT / "examples").glob("*.py")} == {*OUTPUTS, "04_train_the_shipped_model.py"}
+    scripts = [*(ROOT / "examples").glob("*.py"), *(ROOT / "docs" / "measure").glob("*.py")]
+    assert {p.name for p in scripts} == {*OUTPUTS, "shipped_model.py"}
 
 
 @pytest.mark.slow
 def test_training_the_shipped_model_at_a_small_size(monkeypatch):
-    spec = importlib.util.spec_from_file_location("train", ROOT / "examples" / "04_train_the_shipped_model.py")
+    spec = importlib.util.spec_from_file_location("train", ROOT / "docs" / "measure" / "shipped_model.py")
     train = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(train)
     recipe = train.Recipe
@@ -143,8 +144,8 @@ def test_what_readme_shows_runs(tmp_path, monkeypatch):
     import torch
 
     from glas3d import load_model
-    from glas3d.study.dataset import scan_img
-    from glas3d.study.simulate import Simulation, participant
+    from glas3d.simulate.dataset import scan_img
+    from glas3d.simulate.participants import Simulation, participant
 
     simulation = Simulation(seed=3)
     nib.save(scan_img(simulation, participant(simulation, 0).volume), tmp_path / "sub-01_T1w.nii.gz")

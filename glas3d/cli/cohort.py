@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from glas3d.cli.asking import Asking
-from glas3d.cli.groups import Groups
-from glas3d.cli.options import FLAG, SEVERAL, class_of
+from glas3d.cli.cohort_options import Who, from_file
+from glas3d.cli.explain_options import Asking
+from glas3d.cli.group_options import Groups
+from glas3d.cli.parameters import FLAG, SEVERAL, class_of
 from glas3d.cli.terminal import cost, duration, progress, say
-from glas3d.cli.who import Who, from_file
 from glas3d.errors import GlasError, GlasWarning
 
 if TYPE_CHECKING:
-    from glas3d.study.cohort import Cohort
+    from glas3d.study.cohort.cohort import Cohort
 
 _SPOKEN = {
     'on_error="skip"': "--on-error skip",
@@ -147,8 +147,8 @@ def _foresee(
     **options: Any,
 ) -> None:
     """What the participant level would do, told to the user."""
-    from glas3d.study.forecast import forecast_cohort
-    from glas3d.study.manifest import Manifest
+    from glas3d.study.running.forecast import forecast_cohort
+    from glas3d.study.training.manifest import Manifest
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GlasWarning)  # who is left out is told below
@@ -174,8 +174,8 @@ def _foresee(
 
 def _participants(cohort: Cohort, out: Path, models: Path | None, model: str | None, **options: Any) -> None:
     """The participant level, told to the user."""
-    from glas3d.study.manifest import Manifest
-    from glas3d.study.runner import explain_cohort
+    from glas3d.study.running.runner import explain_cohort
+    from glas3d.study.training.manifest import Manifest
 
     if models is not None:
         Manifest.load(models)  # with --models everyone must be known

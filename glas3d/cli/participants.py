@@ -42,8 +42,8 @@ def simulate(
     noise
         Relative to the brightest tissue.
     """
-    from glas3d.study.dataset import write_dataset
-    from glas3d.study.simulate import Simulation
+    from glas3d.simulate.dataset import write_dataset
+    from glas3d.simulate.participants import Simulation
 
     simulation = Simulation(
         participants=participants,
@@ -72,7 +72,7 @@ def demo(*, out: Path = Path("glas3d-demo"), participants: int = 24, seed: int =
     seed
         Of the simulation.
     """
-    from glas3d.demo import run_demo
+    from glas3d.cli.demo import run_demo
 
     with progress("participants") as tick:
         result = run_demo(out, participants=participants, seed=seed, tick=tick)

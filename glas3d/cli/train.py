@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from glas3d.cli.options import FLAG
+from glas3d.cli.cohort_options import Who, from_file
+from glas3d.cli.parameters import FLAG
 from glas3d.cli.terminal import progress, say
-from glas3d.cli.who import Who, from_file
 
 train = App(name="train", config=from_file)
 
@@ -79,7 +79,7 @@ def train_models(
         TOML file with any of these options; what is given here comes first.
     """
     from glas3d.predict.training import Recipe
-    from glas3d.study.crossvalidation import train_folds
+    from glas3d.study.training.crossvalidation import train_folds
 
     recipe = Recipe(patience=patience) if epochs is None else Recipe(patience=patience, epochs=epochs)
     with progress("steps") as tick:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from glas3d.core import saliency, score
-from glas3d.core.changed import Changes, collect_changed
 from glas3d.core.covariates import Covariates, CovariateScores, WithNowhere
 from glas3d.core.explanation import Explanation, Settings
 from glas3d.core.gaussian import Kernel, Masks, spots
 from glas3d.core.perturb import Perturbations
+from glas3d.core.recompute import Changes, collect_changed
 from glas3d.core.saliency import Distance
 from glas3d.core.score import Fusion, Predict, Target
 from glas3d.core.search import Grid, Search, Segments, resolve

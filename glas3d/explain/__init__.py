@@ -6,9 +6,9 @@ references or channels), `table` and `result` (maps home, table, files). `cost` 
 `image` (`explain_image`) is the door for pictures, `image_result` what it gives back.
 """
 
-from glas3d.explain.home import STATISTICS
 from glas3d.explain.image import explain_image
 from glas3d.explain.image_result import ImageExplanation, ImageRound
+from glas3d.explain.outputs import STATISTICS
 from glas3d.explain.result import ScanExplanation
 from glas3d.explain.scan import explain_img
 from glas3d.explain.table import COLUMNS, ranked

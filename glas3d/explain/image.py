@@ -13,9 +13,9 @@ from glas3d.core.glas import GLAS, Progress
 from glas3d.core.score import Target, targets_of
 from glas3d.core.search import Grid
 from glas3d.errors import GlasError
-from glas3d.explain.answers import Question, Way
 from glas3d.explain.image_result import ImageExplanation, PictureHome, Place
 from glas3d.explain.inputs import Reference, model_record
+from glas3d.explain.modes import Question, Way
 from glas3d.imaging.picture import Colour, Picture, PictureLike, load_picture, resize
 from glas3d.output import generated_by, have_labels
 from glas3d.predict.predictor import ModelInfo, Predictor, info_of

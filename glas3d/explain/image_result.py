@@ -17,8 +17,8 @@ from glas3d.core.rglas import Round
 from glas3d.core.saliency import minmax
 from glas3d.core.search import Segments, paint, resolve
 from glas3d.errors import GlasWarning
-from glas3d.explain.answers import Answer
-from glas3d.explain.home import Home, Saved, Writer
+from glas3d.explain.modes import Answer
+from glas3d.explain.outputs import Home, Saved, Writer
 from glas3d.imaging.picture import Picture, move_points, resize, resize_labels
 
 COLUMNS = ["index", "name", "row", "column", "n_pixels", "light", "shadow", "drop", "score", "rank"]

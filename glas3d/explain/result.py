@@ -14,11 +14,11 @@ from glas3d.core import saliency
 from glas3d.core.explanation import Explanation
 from glas3d.core.glas import GLAS
 from glas3d.core.rglas import RecursiveExplanation
-from glas3d.explain.answers import Answer
-from glas3d.explain.home import Home, Saved, Writer
 from glas3d.explain.inputs import Inputs
+from glas3d.explain.modes import Answer
+from glas3d.explain.outputs import Home, Saved, Writer
+from glas3d.explain.search import Where
 from glas3d.explain.table import region_table
-from glas3d.explain.where import Where
 from glas3d.imaging.maps import Drawing
 
 

@@ -10,10 +10,10 @@ from glas3d.core.covariates import Covariates
 from glas3d.core.glas import GLAS, Progress
 from glas3d.core.score import Target, targets_of
 from glas3d.errors import GlasError, SpaceWarning
-from glas3d.explain.answers import Question, Way
 from glas3d.explain.inputs import Images, Inputs, Reference, model_record
+from glas3d.explain.modes import Question, Way
 from glas3d.explain.result import ScanExplanation, ScanHome
-from glas3d.explain.where import parse, place, refuse_space, space_of
+from glas3d.explain.search import parse, place, refuse_space, space_of
 from glas3d.imaging import registration
 from glas3d.imaging.atlas import Point
 from glas3d.imaging.scan import ImageLike, Scan

@@ -18,8 +18,8 @@ import pandas as pd
 from glas3d.core.search import Point as Point
 from glas3d.core.search import Segments
 from glas3d.errors import GlasError, GlasWarning
-from glas3d.imaging.fetched import file_stem, take_apart
 from glas3d.imaging.lookup import Table, hemispheres, own_names, read_table
+from glas3d.imaging.nilearn_atlases import file_stem, take_apart
 from glas3d.imaging.probability import Maps, strongest
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, resample, world

@@ -143,7 +143,7 @@ class _Job:
         write_matrix(start, self._folder / "start.txt")
         settings["initial_transform"] = str(self._folder / "start.txt")
         (self._folder / "job.json").write_text(json.dumps(settings), encoding="utf-8")
-        command = [sys.executable, "-m", "glas3d.imaging.antsjob", str(self._folder)]
+        command = [sys.executable, "-m", "glas3d.imaging.ants_process", str(self._folder)]
         done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"]

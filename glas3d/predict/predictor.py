@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from glas3d.core.changed import Recompute
+from glas3d.core.recompute import Recompute
 from glas3d.core.score import out_of_memory
 from glas3d.core.windows import Windows
 from glas3d.errors import GlasError, reason
@@ -194,7 +194,7 @@ class Predictor:
         CannotRecompute
             The model's steps cannot be followed, or hardly any of them would be saved.
         """
-        from glas3d.predict.changed.recompute import Changed  # which builds on this module
+        from glas3d.predict.recompute.recompute import Changed  # which builds on this module
 
         return Changed(self, bases, windows)
 

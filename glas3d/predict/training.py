@@ -14,8 +14,8 @@ from torch import nn
 from glas3d.core.gaussian import spots
 from glas3d.core.perturb import blend
 from glas3d.errors import GlasError, GlasWarning, reason
+from glas3d.predict.intensity import SMALLEST_DEVIATION, Standardisation
 from glas3d.predict.networks import Autoencoder, PaperNet
-from glas3d.predict.transform import SMALLEST_DEVIATION, Standardisation
 
 _CHUNK = 16  # scans in memory at once, when they are not there already
 

@@ -1,1 +1,1 @@
-"""Many participants: simulated cohorts with known truth, and group maps."""
+"""Many participants: cohort (BIDS in), training (folds), running (participant level), group (group level)."""

@@ -23,7 +23,7 @@ from glas3d.output import (
     write_table,
     write_together,
 )
-from glas3d.study.roster import PARTICIPANT_ID, SESSION_ID
+from glas3d.study.cohort.participants_tsv import PARTICIPANT_ID, SESSION_ID
 
 STUDY = "study.json"
 FAILED = "participants_failed.tsv"

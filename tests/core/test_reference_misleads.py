@@ -9,8 +9,8 @@ import torch
 from glas3d import GLAS, Predictor, load_model
 from glas3d.core.reference import answer_to_background, consensus, deletion, references
 from glas3d.imaging.space import mni_grid
-from glas3d.predict.transform import intensity_scale
-from glas3d.study.simulate import PLANTED, Simulation, participant
+from glas3d.predict.intensity import intensity_scale
+from glas3d.simulate.participants import PLANTED, Simulation, participant
 from tests.core.cases import (
     CELLS,
     SHAPES,

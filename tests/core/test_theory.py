@@ -149,7 +149,7 @@ NUMBER = re.compile(r"-?\d+\.\d+(?:e-\d+)?|\de-\d+")
 def test_the_page_is_what_the_script_writes(tmp_path):
     """Its words to the letter, its numbers within their last digits."""
     out = tmp_path / "theory.md"
-    script = ROOT / "examples" / "14_theory.py"
+    script = ROOT / "docs" / "measure" / "theory.py"
     done = subprocess.run([sys.executable, str(script), str(out)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     made, kept = out.read_text(encoding="utf-8"), (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")

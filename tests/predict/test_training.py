@@ -7,8 +7,8 @@ import torch
 
 from glas3d import GlasError, Predictor
 from glas3d.errors import GlasWarning
+from glas3d.predict.intensity import Standardisation
 from glas3d.predict.training import Recipe, mean_of, train
-from glas3d.predict.transform import Standardisation
 from tests.predict.lessons import SHAPE, lesson, reference
 
 QUICK = Recipe(epochs=8, pretraining=1, batch_size=8, learning_rate=3e-3, dropout=0.0, sigma=(1.5, 3.0), spots=1)

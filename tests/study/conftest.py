@@ -5,11 +5,11 @@ import shutil
 import pandas as pd
 import pytest
 
-from glas3d.study.bids import read_cohort
-from glas3d.study.plan import searched
+from glas3d.study.cohort.bids import read_cohort
+from glas3d.study.running.plan import searched
 from tests.study import folders, studies
 from tests.study.made_up import Study
-from tests.study.trained import trained
+from tests.study.training.trained import trained
 
 
 @pytest.fixture(scope="session")

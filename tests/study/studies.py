@@ -10,9 +10,9 @@ import torch
 from glas3d.imaging.scan import file_sha256
 from glas3d.imaging.space import mni_grid
 from glas3d.predict.bundle import write_bundle
-from glas3d.predict.transform import Standardisation
-from glas3d.study.bids import Selection, read_cohort
-from glas3d.study.manifest import FoldManifest, Seen
+from glas3d.predict.intensity import Standardisation
+from glas3d.study.cohort.bids import Selection, read_cohort
+from glas3d.study.training.manifest import FoldManifest, Seen
 from tests.study import folders
 
 GRID = mni_grid(16)

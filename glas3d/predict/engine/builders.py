@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from glas3d.predict.engine.cache import Stored
+from glas3d.predict.engine.build_cache import Stored
 
 Inputs = tuple[torch.Tensor, ...]
 Run = Callable[..., torch.Tensor]

@@ -1,0 +1,400 @@
+# %% [markdown]
+# # Scales: which sigma, when lesions are of several sizes?
+#
+# One to three lesions of radius 2, 4 or 6 voxels are planted in noise. A ladder of sigmas explains each volume. The best
+# fixed sigma is chosen on some volumes and reported on others, beside ways of using all sigmas at once: `adaptive`, which
+# `scales=` of `explain_img` uses, and its rivals. Then the same with segments in place of points, where the spots may take
+# the segments' own shape, and once on simulated brains.
+#
+# `python docs/measure/scales.py docs/scale.md 24` writes the page in ten minutes; without arguments, 2 volumes and no network.
+
+# %%
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
+from scipy.stats import spearmanr
+from sklearn.metrics import average_precision_score
+from torch import nn
+
+from glas3d import GLAS, Atlas, Grid, Predictor, Segments, explain_img, load_model
+from glas3d.cli.demo import DEMO_SEED, MODEL
+from glas3d.core.explanation import drawn
+from glas3d.core.saliency import minmax
+from glas3d.core.scale import adaptive, ladder
+from glas3d.simulate.dataset import scan_img
+from glas3d.simulate.participants import PLANTED, Simulation, participants
+from glas3d.study.group.group_map import GroupMap
+
+PAGE = Path(sys.argv[1] if len(sys.argv) > 1 else "glas3d-examples/scales.md")
+VOLUMES = int(sys.argv[2]) if len(sys.argv) > 2 else 2
+FULL = VOLUMES >= 8
+PAGE.parent.mkdir(exist_ok=True, parents=True)
+torch.set_num_threads(1)
+
+SHAPE, RADII, SEGMENTS = (32, 38, 28), (2, 4, 6), 70
+SIGMAS, SOFTENINGS = (0.6, 1.0, 1.6, 2.5, 4.0, 6.3), (0.5, 1.0, 1.6, 2.5, 4.0)
+MODELS = {"or": "OR", "sum": "SUM", "noisy": "OR, noisy", **({"network": "network"} if FULL else {})}
+PLACE = np.stack(np.indices(SHAPE)).astype(np.float32)
+
+# %% [markdown]
+# A lesion is brighter the smaller it is, so that all are about as visible. The reference of the spots is the level of
+# the healthy tissue, 0 here: a spot takes a lesion away and leaves no hole.
+
+
+# %%
+def distance(centre):
+    return np.sqrt(((PLACE - np.reshape(centre, (3, 1, 1, 1))) ** 2).sum(axis=0))
+
+
+def planted(rng, lesions):
+    """A volume of correlated noise with so many lesions, and their centres, radii and voxels."""
+    volume = gaussian_filter(rng.standard_normal(SHAPE).astype(np.float32), 1.0)
+    volume /= volume.std()
+    places = []
+    while len(places) < lesions:
+        radius = int(rng.choice(RADII))
+        centre = np.array([rng.uniform(radius, n - 1 - radius) for n in SHAPE])
+        if all(np.linalg.norm(centre - c) > radius + r + 3 for c, r in places):
+            places.append((centre, radius))
+            volume += 10 / radius / (1 + np.exp((distance(centre) - radius - 0.3) / 0.3))
+    return volume.astype(np.float32), places, np.array([distance(c) <= r for c, r in places]).reshape(-1, *SHAPE)
+
+
+def knowing(kind, seed, places, lesions):
+    """A model that knows the lesions and answers from how much of each one's brightness is left."""
+    where = lesions.reshape(len(lesions), -1).T / lesions.sum(axis=(1, 2, 3)) * [r / 10 for _, r in places]
+    where = torch.as_tensor(where, dtype=torch.float32)
+    strength = torch.as_tensor(np.random.default_rng([seed, 1]).uniform(0.5, 0.95, len(places)), dtype=torch.float32)
+    noise = torch.Generator().manual_seed(seed)
+    none = torch.sigmoid(torch.tensor(-4.0))
+
+    def answer(batch):
+        left = batch.flatten(1) @ where
+        if kind == "sum":
+            p = torch.sigmoid(8 * (left @ strength / strength.sum() - 0.55))
+        else:
+            seen = ((torch.sigmoid(8 * (left - 0.5)) - none) / (1 - 2 * none)).clamp(0, 1) * strength
+            p = 0.02 + 0.98 * (1 - (1 - seen).prod(dim=1))
+        if kind == "noisy":
+            p = (p + 0.003 * torch.randn(len(p), generator=noise)).clamp(0, 1)
+        return torch.stack([1 - p, p], dim=1)
+
+    return answer
+
+
+# %% [markdown]
+# The network knows nothing: it learns to tell volumes with lesions from volumes without, from volumes of which some are
+# lit or shaded, so that spots are familiar to it. It looks everywhere alike and keeps the strongest answer.
+
+
+# %%
+def seen_in_training(rng, label, perturbed):
+    volume, _, _ = planted(rng, rng.integers(1, 4) if label else 0)
+    if rng.uniform() < perturbed:
+        sigma, dark = np.exp(rng.uniform(np.log(1.0), np.log(8.0))), np.ones(SHAPE, dtype=np.float32)
+        for _ in range(rng.integers(1, 4)):
+            dark *= 1 - np.exp(-0.5 * (distance([rng.uniform(0, n - 1) for n in SHAPE]) / sigma) ** 2)
+        volume *= dark if rng.uniform() < 0.4 else 1 - dark
+    return volume
+
+
+def trained(seed, steps=600, size=10):
+    rng = np.random.default_rng([2, seed])
+    torch.manual_seed(seed)
+    layers = [nn.Conv3d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool3d(2), nn.Conv3d(8, 12, 3, padding=1), nn.ReLU()]
+    layers += [nn.MaxPool3d(2), nn.Conv3d(12, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool3d(1), nn.Flatten()]
+    net = nn.Sequential(*layers, nn.Linear(16, 2)).to(memory_format=torch.channels_last_3d)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=steps)
+    labels = torch.arange(60) % 2
+    for step in range(steps):
+        batch = [seen_in_training(rng, i % 2, 0.6 if step > steps // 4 else 0.0) for i in range(size)]
+        loss = nn.functional.cross_entropy(net(torch.as_tensor(np.stack(batch))[:, None]), labels[:size])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    unseen = torch.as_tensor(np.stack([seen_in_training(rng, i % 2, 0.0) for i in range(60)]))[:, None]
+    predict = Predictor(net.eval(), activation="softmax", device="cpu")
+    right = int((predict(unseen).argmax(dim=1) == labels).sum())
+    print(f"network {seed}: {right} of 60 unseen volumes told rightly", flush=True)
+    return predict
+
+
+networks = [trained(seed) for seed in range(4)] if FULL else []
+
+# %% [markdown]
+# Every way of using the ladder gives one score a point; all scores are drawn alike. The rivals: scores min-max normalised
+# within each scale and averaged; the largest of the scores standardised within each scale, of the scores' share of
+# their scale's sum, and of the score per volume of the spot; the smallest spot that has half the largest one's light.
+
+
+# %%
+def standard(values):
+    return (values - values.mean(axis=1, keepdims=True)) / np.maximum(values.std(axis=1, keepdims=True), 1e-12)
+
+
+def ways(fused):
+    """Name to score ``(m,)``."""
+    each = fused.explanations
+    score = np.stack([e.score for e in each.values()])
+    light = np.stack([e.light for e in each.values()])
+    sigma = np.array(list(each))[:, None]
+    in_logs = standard(np.log(np.maximum(score, 1e-7 * score.max())))
+    enough = (light >= light[-1] / 2).argmax(axis=0)
+    return {
+        **{f"sigma {s:g}": e.score for s, e in each.items()},
+        **{f"sigma {s:g}, log": row for s, row in zip(each, in_logs, strict=True)},
+        "mean of min-max normalised": np.mean([minmax(row) for row in score], axis=0),
+        "largest standard score": standard(score).max(axis=0),
+        "largest share": (score / score.sum(axis=1, keepdims=True)).max(axis=0),
+        "largest per spot volume": (score / sigma**3).max(axis=0),
+        "smallest spot with half the light": (score / sigma)[enough, np.arange(score.shape[1])],
+        "largest standard score, log": in_logs.max(axis=0),
+        "the scan's best sigma, log": in_logs[list(each).index(fused.best)],
+        "all scales (`adaptive`)": fused.explanation.score,
+    }
+
+
+def precision(truth, values):
+    """Average precision, and the best overlap (intersection over union) of any threshold."""
+    order = np.argsort(-values, kind="stable")
+    found, chosen = truth[order].cumsum(), np.arange(1, len(order) + 1)
+    return average_precision_score(truth, values), (found / (chosen + truth.sum() - found)).max()
+
+
+def judged(saliency, places, lesions):
+    """Of a map, what `METRICS` names; lesions hit, and their distance, are of as many separate peaks as lesions."""
+    truth = lesions.any(axis=0)
+    left, peaks = saliency.copy(), []
+    for _ in places:
+        peaks.append(np.unravel_index(left.argmax(), SHAPE))
+        left[distance(peaks[-1]) <= 6] = -np.inf
+    away = [min(np.linalg.norm(centre - peak) for peak in peaks) for centre, _ in places]
+    near = [a <= radius + 1 for a, (_, radius) in zip(away, places, strict=True)]
+    area, overlap = precision(truth.ravel(), saliency.ravel())
+    return [area, np.mean(near), overlap, truth[peaks[0]], np.mean(away)]
+
+
+METRICS = ("average precision", "lesions hit", "best overlap", "highest voxel in a lesion", "distance, voxels")
+
+
+def subject(kind, seed):
+    rng = np.random.default_rng([12, seed])
+    volume, places, lesions = planted(rng, 1 + seed % 3)
+    predict = networks[seed * 4 // VOLUMES] if kind == "network" else knowing(kind, seed, places, lesions)
+    glas = GLAS(predict, sigma_light=1.0, sigma_shadow=1.5, sigma_spatial=3.5, distance="squared", batch_size=8)
+    return rng, volume, places, lesions, glas
+
+
+def laddered(glas, volume, search, scales):
+    return adaptive({s: g.explain(volume[None], 1, search) for s, g in ladder(glas, scales).items()})
+
+
+# %%
+scores, sizes = {}, {}
+for kind in MODELS:
+    for seed in range(VOLUMES):
+        _, volume, places, lesions, glas = subject(kind, seed)
+        fused = laddered(glas, volume, Grid((7, 9, 6)), SIGMAS)
+        for name, score in ways(fused).items():
+            scores.setdefault((kind, name), []).append(judged(drawn(fused.explanation, score), places, lesions))
+        for centre, radius in places:
+            nearest = np.linalg.norm(fused.explanation.points - centre, axis=1).argmin()
+            sizes.setdefault(kind, []).append((radius, fused.scale[nearest]))
+    print(f"{kind}: {VOLUMES} volumes, {len(fused.scale)} points, {len(SIGMAS)} sigmas", flush=True)
+table = {key: np.array(values, dtype=float) for key, values in scores.items()}
+
+# %%
+choosing, reporting = slice(0, VOLUMES // 2), slice(VOLUMES // 2, None)
+names = list(dict.fromkeys(name for _, name in table))
+fixed, in_logs = ([f"sigma {s:g}{end}" for s in SIGMAS] for end in ("", ", log"))
+overall = {n: sum(table[kind, n][choosing, 0].mean() for kind in MODELS) for n in names}
+best, best_log = max(fixed, key=overall.get), max(in_logs, key=overall.get)
+hindsight = {kind: max(fixed + in_logs, key=lambda n: table[kind, n][reporting, 0].mean()) for kind in MODELS}
+
+
+def markdown(header, rows):
+    cells = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in cells)
+
+
+def row(name, judgements=table):
+    found = [judgements[kind, name][reporting].mean(axis=0) for kind in MODELS]
+    return [f"{of[0]:.3f} / {of[1]:.2f}" for of in [*found, np.mean(found, axis=0)]]
+
+
+by_model = markdown(["", *MODELS.values(), "mean"], [[name, *row(name)] for name in names])
+named = [best, best_log, *names[len(fixed + in_logs) :]]
+whole = {n: np.mean([table[kind, n][reporting].mean(axis=0) for kind in MODELS], axis=0) for n in named}
+by_metric = markdown(["", *METRICS], [[n, *(f"{v:.3f}" for v in values)] for n, values in whole.items()])
+
+
+def difference(other):
+    """Of `adaptive` and another way over the reported volumes, paired: precision and lesions hit, with errors."""
+    joined = np.concatenate([table[k, names[-1]][reporting] - table[k, other(k)][reporting] for k in MODELS])
+    mean, error = joined.mean(axis=0), joined.std(axis=0) / np.sqrt(len(joined))
+    return f"{mean[0]:+.3f} (s.e. {error[0]:.3f}) and {mean[1]:+.3f} ({error[1]:.3f})"
+
+
+oracle = "; ".join(f"{MODELS[kind]}: {name}" for kind, name in hindsight.items())
+verdicts = [
+    f"- against the fixed sigma chosen for all models ({best}): {difference(lambda kind: best)}",
+    f"- against the same in standard scores of its logarithm ({best_log}): {difference(lambda kind: best_log)}",
+    f"- against what is best in hindsight for each model ({oracle}): {difference(hindsight.get)}",
+]
+own = []
+for kind, pairs in sizes.items():
+    radius, scale = np.array(pairs).T
+    typical = [f"{np.exp(np.log(scale[radius == r]).mean()):.1f}" if (radius == r).any() else "" for r in RADII]
+    rank = spearmanr(radius, scale)[0] if np.ptp(radius) and np.ptp(scale) else float("nan")
+    own.append([MODELS[kind], *typical, f"{rank:.2f}"])
+own_table = markdown(["", *(f"radius {r}" for r in RADII), "rank correlation"], own)
+print(by_model, by_metric, "\n".join(verdicts), own_table, sep="\n\n", flush=True)
+
+# %% [markdown]
+# Segments: the cells nearest to random seeds. A segment counts as a lesion's if it holds a quarter of the lesion or the
+# lesion fills half of it. Spots are round, the segment's ellipsoid, or the softened segment itself.
+
+
+# %%
+KERNELS = {"gaussian": SIGMAS, "ellipsoid": SOFTENINGS, "segment": SOFTENINGS}
+scores = {}
+for kind in MODELS:
+    for seed in range(VOLUMES):
+        rng, volume, places, lesions, glas = subject(kind, seed)
+        seeds = rng.uniform(0, np.array(SHAPE) - 1, (SEGMENTS, 3))
+        segments = Segments.from_labels(cKDTree(seeds).query(PLACE.reshape(3, -1).T)[1].reshape(SHAPE) + 1)
+        held = np.array([[lesion[segments.labels == value].sum() for value in segments.index] for lesion in lesions])
+        theirs = (held >= 0.25 * held.sum(axis=1, keepdims=True)) | (held >= 0.5 * segments.n_voxels)
+        any_of_them = theirs.any(axis=0)
+        for kernel, scales in KERNELS.items():
+            for name, score in ways(laddered(glas.replace(kernel=kernel), volume, segments, scales)).items():
+                top = theirs[:, np.argsort(-score)[: any_of_them.sum()]]
+                value = [precision(any_of_them, score)[0], top.any(axis=1).mean()]
+                scores.setdefault((kind, f"{kernel}, {name}"), []).append(value)
+by_segment = {key: np.array(values) for key, values in scores.items()}
+rows, verdict = [], [f"points, round spots: {row(names[-1])[-1]} against {row(best)[-1]} of {best}"]
+for kernel, scales in KERNELS.items():
+    single = [f"{kernel}, sigma {s:g}" for s in scales]
+    chosen = max(single, key=lambda n: sum(by_segment[kind, n][choosing, 0].mean() for kind in MODELS))
+    for name in (chosen, f"{kernel}, mean of min-max normalised", f"{kernel}, {names[-1]}"):
+        rows.append([name, *row(name, by_segment)])
+    verdict.append(f"segments, {kernel}: {rows[-1][-1]} against {rows[-3][-1]} of {chosen.split(', ')[1]}")
+by_kernel = markdown(["spot", *MODELS.values(), "mean"], rows)
+
+# %% [markdown]
+# Simulated brains: how many of the six planted regions are among the first of the group's 116?
+
+# %%
+count = 6 if FULL else 1
+predict, aal = load_model(MODEL), Atlas.load("AAL")
+simulation = Simulation(participants=2 * count, seed=DEMO_SEED + 12)
+scans = [scan_img(simulation, p.volume) for p in participants(simulation) if p.group == "AD"]
+rows = []
+for kernel in KERNELS if FULL else ("gaussian",):
+    groups = {}
+    for scan in scans:
+        result = explain_img(scan, predict, "AD", aal, kernel=kernel, scales=(0.5, 1, 2) if FULL else (0.5, 1))
+        for name, one in {**result.parts, names[-1]: result}.items():
+            groups.setdefault(name, GroupMap("AD", aal)).add(one)
+    for name, group in groups.items():
+        regions = group.table().dropna(subset=["score"]).sort_values("rank")
+        hits = regions["name"].isin(PLANTED).to_numpy()
+        label = name if name == names[-1] else f"{name.removeprefix('scale').replace('p', '.')} x preset"
+        ap = average_precision_score(hits, regions["score"])
+        rows.append([kernel, label, f"{hits[:6].sum()} / {hits[:8].sum()}", f"{ap:.3f}"])
+    preset = next(cells[-1] for cells in rows if cells[:2] == [kernel, "1 x preset"])
+    verdict.append(f"simulated brains, {kernel}: {rows[-1][-1]} against {preset} of the preset")
+by_region = markdown(["spot", "", "planted in the first 6 / 8", "average precision"], rows)
+
+# %%
+_, volume, places, lesions, glas = subject("or", 14)
+fused = laddered(glas, volume, Grid((7, 9, 6)), SIGMAS)
+shown = {f"sigma {s:g} / {1.5 * s:g} voxels": e.saliency for s, e in fused.explanations.items()}
+shown["all scales"] = fused.explanation.saliency
+figure, axes = plt.subplots(2, 4, figsize=(13, 7.6), layout="constrained")
+for axis, (name, values) in zip(axes.flat, {"volume": volume, **shown}.items(), strict=True):
+    image = values.max(axis=2) if values is volume else values.max(axis=2).clip(0) / values.max()
+    picture = axis.imshow(image.T, origin="lower", cmap="gray" if values is volume else "inferno")
+    outline = lesions.any(axis=(0, 3)).astype(float).T
+    axis.contour(outline, levels=[0.5], colors="tab:red" if values is volume else "white", linewidths=1)
+    axis.set(title=name, xlabel="first axis, voxels", ylabel="second axis, voxels")
+    label = "intensity, noise s.d." if values is volume else "saliency, highest = 1"
+    figure.colorbar(picture, ax=axis, shrink=0.75, label=label)
+figure.suptitle("Three lesions (outlined) and a model that answers to any of them; largest value along the third axis")
+figure.savefig(PAGE.with_suffix(".png"), dpi=80)
+
+# %%
+network = "\nA network learnt to tell volumes with lesions from volumes without: two networks a half." if FULL else ""
+PAGE.write_text(
+    f"""# Which sigma?
+
+`python docs/measure/scales.py docs/scale.md {VOLUMES}` wrote this page. In short, average precision / lesions hit of all scales
+together (`adaptive`) against one sigma, means over models (simulated brains: average precision of the planted regions):
+
+{chr(10).join(f"- {line}" for line in verdict)}
+
+So a ladder serves where no sigma has been chosen for the model; one that has been chosen with it, as the preset of the
+shipped model was, can be better, costs less, and stays the default. A scale at which little stands out hardly counts, and a
+lesion that only such a scale shows may be missing (OR, volume 2): look at each scale's own map too.
+
+One to three lesions of radius {RADII[0]}, {RADII[1]} or {RADII[2]} voxels in noise, {VOLUMES} volumes of {" x ".join(map(str, SHAPE))} a model: the first half
+chose the fixed sigmas, the second is reported; `adaptive` was settled before, on volumes of another shape. OR answers to any
+of the volume's lesions, SUM to their weighted sum; *noisy* adds noise of 0.003 to each answer.{network}
+Light has the sigma of the row, shadow 1.5 times that. Standard scores are `(v - mean) / standard deviation` over the points
+of one scale; *log*: of the logarithm of the score.
+
+## Points
+
+{len(fused.scale)} points of a grid. Average precision over voxels / share of lesions hit by one of as many highest peaks.
+
+{by_model}
+
+Means over models; distances are from a lesion's centre to the nearest of those peaks:
+
+{by_metric}
+
+Paired differences of `adaptive` in average precision and in lesions hit:
+
+{chr(10).join(verdicts)}
+
+## Each point's own scale
+
+The sigma at which the point nearest to a lesion's centre stands out most: geometric mean for each radius, and Spearman's
+rank correlation of the two, over {len(sizes["or"])} lesions a model.
+
+{own_table}
+
+## {SEGMENTS} segments, and spots of their shape
+
+Average precision over segments / lesions hit by one of as many highest segments as are the lesions'.
+*gaussian* is round, *ellipsoid* has the segment's covariance plus sigma squared, *segment* is itself softened by sigma.
+
+{by_kernel}
+
+## Simulated brains: the shipped model, {count} participants with simulated disease it has not seen, AAL
+
+{by_region}
+
+## What `scales=` does
+
+`scales=(0.5, 1, 2)` of `explain_img`, or `glas3d.core.scale`, asks once a scale, factors on both sigmas, and keeps every
+scale's own table and map. The fused score is the mean over scales of the standard scores of `log f`; a scale counts with the
+fourth power of its highest one, so that those at which a place stands out clearly decide. Its unit is standard deviations
+above the average point, negative below. Each point's own scale, and its light, shadow and drop, are those of its largest
+standard score of `f`. It costs as many times the forwards as there are scales.
+
+![The same volume (OR, volume 14) under six sigmas, and all scales]({PAGE.with_suffix(".png").name})
+""",
+    encoding="utf-8",
+)
+print(by_kernel, by_region, f"written: {PAGE}", sep="\n\n")

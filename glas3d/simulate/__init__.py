@@ -1,0 +1,1 @@
+"""Participants with known truth, simulated and written as a BIDS data set."""

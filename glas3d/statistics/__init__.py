@@ -1,0 +1,4 @@
+"""Tests on tables and maps: two groups, correlation, design, resampling, stability.
+
+Knows neither BIDS nor NIfTI files.
+"""

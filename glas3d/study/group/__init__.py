@@ -1,0 +1,1 @@
+"""The group level: maps, comparisons and summaries of everyone's results."""

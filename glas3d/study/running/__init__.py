@@ -1,0 +1,1 @@
+"""The participant level: explain every scan of a cohort, and resume a run that was stopped."""

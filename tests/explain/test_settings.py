@@ -1,0 +1,148 @@
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from glas3d import Grid, explain_img
+from glas3d.predict.intensity import Standardisation, intensity_scale
+from tests.imaging.cases import HEADS, assert_same, head, head_grid, refused, seen, values, with_info
+
+RAS = HEADS["RAS"]
+
+
+# Sigmas
+
+
+def test_voxels_and_millimetres_say_the_same(few):
+    img = head(head_grid(mm=4.0))
+    model = seen(img, few)
+    r = explain_img(img, model, search=few, sigma_light=20, sigma_shadow=30, unit="mm")
+    assert_same(explain_img(img, model, search=few, sigma_light=5, sigma_shadow=7.5), r)
+    assert_same(explain_img(img, model, search=few, sigma_light=5), r)  # shadow from the paper, in voxels
+    assert_same(explain_img(img, model, search=few), r)  # the default
+    assert_same(explain_img(img, model, search=few, unit="voxel"), r)
+    assert r.provenance["Settings"]["unit"] == "mm"
+    wider = explain_img(img, model, search=few, sigma_light=6)
+    assert (wider.table["light"] > r.table["light"]).all()
+
+
+def test_default_sigmas_are_round_in_the_head_in_voxels_too(few):
+    img = head(HEADS["oblique-LIP"])  # 5 x 6 x 7 mm
+    model = seen(img, few)
+    voxels = explain_img(img, model, search=few, unit="voxel")
+    np.testing.assert_allclose(voxels.explanation.settings["sigma_light"], (20 / 5, 20 / 6, 20 / 7))
+    assert_same(voxels, explain_img(img, model, search=few), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [
+        {"sigma_light": 10.0, "sigma_shadow": 15.0, "unit": "mm"},
+        {"sigma_light": 10.0 / 6, "sigma_shadow": 2.5, "unit": "voxel"},
+        {"sigma_light": 10.0 / 6, "sigma_shadow": 2.5},
+    ],
+)
+def test_the_models_preset_is_taken(few, preset):
+    img = head(RAS)
+    model = seen(img, few)
+    r = explain_img(img, with_info(model, preset=preset), search=few)
+    assert_same(r, explain_img(img, model, search=few, sigma_light=10, sigma_shadow=15, unit="mm"))
+    given = explain_img(img, with_info(model, preset=preset), search=few, sigma_light=4)
+    assert given.explanation.settings["sigma_light"] == 4
+    np.testing.assert_allclose(given.explanation.settings["sigma_shadow"], 2.5)
+
+
+@pytest.mark.parametrize("setting", [{"sigma_spatial": 3.0}, {"kernel": "exponential"}, {"fusion": "light"}])
+def test_every_setting_of_a_preset_is_taken(few, setting):
+    img = head(RAS)
+    preset = {"sigma_light": 3.0, "sigma_shadow": 4.0, "unit": "voxel"} | setting
+    r = explain_img(img, with_info(seen(img, few), preset=preset), search=Grid(2), unit="voxel")
+    assert r.explanation.settings | setting == r.explanation.settings
+
+
+def test_an_exponential_spot_on_a_turned_grid_of_equal_voxels(few):
+    grid = HEADS["oblique"]
+    img = nib.Nifti1Image(values(head(grid)), grid.affine.astype(np.float32))  # as from a file
+    r = explain_img(img, seen(img, few), search=few, sigma_light=2.0, kernel="exponential")
+    assert r.explanation.settings["sigma_shadow"] == pytest.approx(30 / 6**0.5)  # its square is a length
+
+
+def test_the_default_exponential_spot_is_as_large_in_voxels_as_in_millimetres(few):
+    img = head(RAS)
+    voxels = explain_img(img, seen(img, few), search=few, kernel="exponential", unit="voxel")
+    assert_same(voxels, explain_img(img, seen(img, few), search=few, kernel="exponential"), rtol=1e-3)
+
+
+# Backgrounds
+
+
+def test_a_background_is_a_number_an_image_a_path_or_an_array(few, tmp_path):
+    img = head(RAS)
+    model = seen(img, few)
+    plain = explain_img(img, model, search=few)
+    assert plain.provenance["Settings"]["background"] == "0"
+    number = explain_img(img, model, search=few, background=250)
+    assert number.provenance["Settings"]["background"] == "250"
+    assert (number.table["light"] > plain.table["light"]).all()
+    assert_same(number, explain_img(img, model, search=few, background=np.full(RAS.shape, 250.0, np.float32)))
+
+    even = nib.Nifti1Image(np.full(RAS.shape, 250, np.int16), RAS.affine)
+    assert_same(number, explain_img(img, model, search=few, background=even))
+
+    other = head(HEADS["PSR"], scale=300)  # the same voxels in another order
+    nib.save(other, tmp_path / "mean.nii.gz")
+    array = explain_img(img, model, search=few, background=values(head(RAS, scale=300)))
+    for given in (other, tmp_path / "mean.nii.gz", str(tmp_path / "mean.nii.gz")):
+        r = explain_img(img, model, search=few, background=given)
+        assert_same(r, array, rtol=1e-4)
+    assert "mean.nii.gz sha256:" in r.provenance["Settings"]["background"]
+
+
+def test_a_blurred_background_keeps_brightness_and_loses_regions(few):
+    img = head(HEADS["oblique-LIP"])  # 5 x 6 x 7 mm
+    model = seen(img, few)
+    r = explain_img(img, model, search=few, background="blur")
+    assert r.provenance["Settings"]["background"] == "the scan blurred by 10 mm"
+    blurred = gaussian_filter(values(img).astype(np.float64), (10 / 5, 10 / 6, 10 / 7))
+    assert_same(r, explain_img(img, model, search=few, background=blurred), rtol=1e-4)
+    dark = explain_img(img, model, search=few, background=0)
+    assert (dark.table["light"] < r.table["light"]).all()
+    assert (dark.table["drop"] > r.table["drop"]).all()
+
+
+def test_auto_takes_the_models_reference_in_the_scans_units(few):
+    img = head(RAS, scale=900)
+    reference = values(head(RAS, scale=1.0))[None] * 0.6
+    ones = torch.ones((1, *RAS.shape))
+    scale = Standardisation(mean=0 * ones, std=ones)  # the scan over its own brightness
+    brightness = intensity_scale(values(img))
+    region = seen(nib.Nifti1Image(values(img) / brightness, img.affine), few)
+    model = with_info(region, transform=scale, reference=reference)
+    r = explain_img(img, model, search=few)
+    assert r.provenance["Settings"]["background"] == "reference of toy"
+    assert_same(r, explain_img(img, model, search=few, background=reference * brightness), rtol=1e-4)
+    dark = explain_img(img, model, search=few, background=0)
+    assert dark.provenance["Settings"]["background"] == "0"
+    assert (dark.table["light"] < r.table["light"]).all()
+
+
+def test_a_reference_without_a_scaling_is_in_the_scans_units_already(few):
+    img = head(RAS)
+    reference = values(head(RAS, scale=300))[None]
+    r = explain_img(img, with_info(seen(img, few), reference=reference), search=few)
+    assert_same(r, explain_img(img, seen(img, few), search=few, background=reference))
+
+
+@pytest.mark.parametrize(
+    ("background", "match"),
+    [
+        ("missing.nii.gz", "no such file: missing.nii.gz"),
+        (np.ones((7, 8, 9)), r"background must be .*\(1, 31, 37, 29\), got \(7, 8, 9\)"),
+        (float("nan"), "background must hold finite numbers"),
+    ],
+)
+def test_a_bad_background_is_refused(few, background, match):
+    img = head(RAS)
+    with refused(match):
+        explain_img(img, seen(img, few), search=few, background=background)

@@ -1,0 +1,392 @@
+"""Every engine against the float64 oracle, and which of them "auto" takes."""
+
+import copy
+import dataclasses
+import importlib.metadata
+import logging
+import os
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from glas3d import GLAS, GlasError, Grid, Predictor
+from glas3d.core.threads import torch_threads
+from glas3d.predict.engine import build_cache as cache
+from glas3d.predict.engine import builders, choose
+from glas3d.predict.engine.builders import ENGINES, Engine, own_copy
+from glas3d.predict.predictor import ModelInfo
+from tests.core.cases import TinyNet, refused, volume
+from tests.predict.engine import engines
+
+slow = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def clock_decides(monkeypatch):
+    """Here it is tested what the clock decides."""
+    monkeypatch.setattr(choose, "_PAYS", 4.0)
+
+
+QUICK = ("eager", "channels_last", "onnx", "openvino")
+
+
+@pytest.mark.parametrize(
+    ("net", "engine"),
+    [
+        *((engines.paper, name) for name in QUICK),
+        *((engines.flat, name) for name in QUICK),
+        pytest.param(engines.flat, "compile", marks=slow),
+        *(pytest.param(net, name, marks=slow) for net in (engines.dense, engines.residual) for name in QUICK),
+    ],
+)
+def test_an_engine_agrees_with_the_oracle(net, engine):
+    net, shape = net()
+    handlers, weights = list(logging.getLogger().handlers), {k: v.clone() for k, v in net.state_dict().items()}
+    found = engines.explained(net, shape, engine)
+    intact, light, drop = engines.truth(net, shape)
+    assert np.ptp(np.concatenate([[intact], light, intact - drop])) > 1e-3, "an answer that never moves shows nothing"
+    np.testing.assert_allclose(found.probability, intact, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found.light, light, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found.drop, drop, rtol=0, atol=1e-4)
+    assert (found.settings["engine"], found.settings["engine_version"]) == (engine, ENGINES[engine].version)
+    assert logging.getLogger().handlers == handlers, "a library's handler stays behind"
+    assert all(torch.equal(net.state_dict()[k], v) for k, v in weights.items())
+
+
+def test_an_engine_repeats_its_bits_and_takes_batches_of_any_size():
+    net, shape = engines.paper()
+    one, again, other = (engines.explained(net, shape, "openvino", batch_size=n) for n in (3, 3, 2))
+    np.testing.assert_array_equal(one.score, again.score)
+    np.testing.assert_allclose(one.score, other.score, rtol=0, atol=1e-5)
+
+
+def test_reduced_precision_is_an_offer(caplog, monkeypatch):
+    net, shape = engines.paper()
+    exact = engines.explained(net, shape, "eager")
+    found = engines.explained(net, shape, "autocast")
+    np.testing.assert_allclose(found.light, exact.light, rtol=0, atol=ENGINES["autocast"].tolerance)
+    assert found.settings["engine"] == "autocast"
+    assert not np.array_equal(found.light, exact.light)
+    strict = dataclasses.replace(ENGINES["autocast"], tolerance=1e-9)
+    monkeypatch.setitem(ENGINES, "autocast", strict)
+    monkeypatch.setattr(choose, "TOLERANCE", 1e-12)
+    found = engines.explained(engines.paper()[0], shape, "autocast")
+    assert found.settings["engine"] == "eager"
+    assert "autocast answers" in found.settings["engine_notes"][0]
+    np.testing.assert_array_equal(found.score, exact.score)
+    assert "autocast is left out" in caplog.text
+
+
+def test_an_engine_follows_weights_that_change_and_a_network_in_training():
+    net = nn.Sequential(engines.paper()[0], nn.Dropout(0.9)).train()
+    shape = (16, 18, 22)
+    predict = Predictor(net, device="cpu")
+    first = engines.explained(predict, shape, "channels_last")
+    np.testing.assert_allclose(first.light, engines.explained(predict, shape, "eager").light, rtol=0, atol=1e-5)
+    with torch.no_grad():
+        next(net.parameters()).mul_(-1)
+    second = engines.explained(predict, shape, "channels_last")
+    assert abs(second.light - first.light).max() > 1e-4
+    np.testing.assert_allclose(second.light, engines.explained(predict, shape, "eager").light, rtol=0, atol=1e-5)
+    assert net.training
+
+
+def test_an_engine_is_given_covariates_beside_the_volume():
+    class Two(nn.Module):
+        def forward(self, x, table):
+            return torch.stack([x.mean(dim=(1, 2, 3)), 0.1 * table.sum(dim=1)], dim=1)
+
+    predict = Predictor(Two(), covariates=("age", "sex"), device="cpu")
+    batch, table = torch.rand(2, 1, 7, 9), torch.tensor([[3.0, 1], [4, 0]])
+    for name in ("channels_last", "onnx", "openvino"):
+        answer = predict.with_engine(name, 1)(batch, table)
+        torch.testing.assert_close(answer, predict(batch, table))
+
+
+# What is refused.
+
+
+def test_what_cannot_be_asked_by_an_engine_is_refused():
+    image = volume((7, 9))
+
+    def plain(batch):
+        return torch.full((len(batch), 2), 0.5)
+
+    predict = Predictor(TinyNet((7, 9)), device="cpu")
+    with refused("engine must be one of auto, eager, .*, got 'fast'"):
+        GLAS(predict, engine="fast").explain(image, 1, Grid(2))
+    with refused("engine must be the name of one, got 3"):
+        GLAS(predict, engine=3)
+    with refused("engine='onnx' needs a Predictor of a torch module, got function"):
+        GLAS(plain, engine="onnx").explain(image, 1, Grid(2))
+    with refused("the engine onnx runs torch modules, the model function is none: leave engine out"):
+        GLAS(Predictor(plain, "none", device="cpu"), engine="onnx").explain(image, 1, Grid(2))
+    with refused("the engine cudagraphs runs on cuda, the model is on cpu"):
+        GLAS(predict, engine="cudagraphs").explain(image, 1, Grid(2))
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnx"])
+def test_a_library_that_is_missing_is_named_and_passed_over(name, monkeypatch):
+    there = importlib.metadata.version
+    library = ENGINES[name].library
+
+    def version(of):
+        if of == library:
+            raise importlib.metadata.PackageNotFoundError(of)
+        return there(of)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    predict = Predictor(TinyNet((7, 9)), device="cpu")
+    message = f'the engine {name} needs {library}, which is missing: pip install "glas3d[{ENGINES[name].extra}]"'
+    with pytest.raises(GlasError) as caught:
+        GLAS(predict, engine=name).explain(volume((7, 9)), 1, Grid(2))
+    assert str(caught.value) == message
+    assert GLAS(predict).explain(volume((7, 9)), 1, Grid(2)).settings["engine"] == "eager"
+
+
+def test_a_network_of_several_answers_is_none_for_an_engine():
+    class Pair(nn.Module):
+        def forward(self, x):
+            return [x.mean(dim=(1, 2, 3)), x]
+
+    predict = Predictor(Pair(), "none", readout=lambda answer: answer[0], device="cpu")
+    with refused("the engine onnx answers with a list and not with one tensor: ask the model Pair without it"):
+        GLAS(predict, engine="onnx").explain(volume((7, 9)), 0, Grid(2))
+
+
+# "auto", by a clock of its own: a batch takes the network a second.
+
+
+class Slow(nn.Module):
+    """Takes a second, or less in another's hands; `takes` may say otherwise by torch's threads."""
+
+    def __init__(self, clock, takes=None):
+        super().__init__()
+        self.net = TinyNet((7, 9))
+        self.clock, self.takes, self.asked = clock, takes or {}, []
+
+    def __deepcopy__(self, memo):
+        return copy.deepcopy(self.net)
+
+    def forward(self, x):
+        self.clock[0] += self.takes.get(torch.get_num_threads(), 1.0)
+        self.asked.append(len(x))
+        return self.net(x)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(choose.time, "perf_counter", lambda: now[0])
+    with torch_threads(1):
+        yield now
+
+
+def only(monkeypatch, clock, *, takes=0.1, wrong=0.0, base=2.0, build=None):
+    """One engine beside the network itself; returns how often it was built."""
+    built = []
+
+    def make(net, inputs, stored):
+        built.append([tuple(x.shape) for x in inputs])
+        clock[0] += base
+        made = own_copy(net)
+
+        def run(x):
+            clock[0] += takes
+            return made(x) + wrong * torch.arange(3)
+
+        return run
+
+    fast = Engine(name="fast", build=build or make, devices=("cpu",), base=base)
+    monkeypatch.setattr(builders, "ENGINES", {"eager": ENGINES["eager"], "fast": fast})
+    monkeypatch.setattr(choose, "ENGINES", builders.ENGINES)
+    return built
+
+
+def asked(net, engine="auto", points=8):
+    glas = GLAS(Predictor(net, device="cpu"), engine=engine, batch_size=1, sigma_light=2, sigma_shadow=2)
+    return glas.explain(volume((7, 9)), 1, np.linspace([0, 0], [6, 8], points))
+
+
+def test_auto_builds_what_pays(monkeypatch, clock):
+    built, net = only(monkeypatch, clock), Slow(clock)
+    found = asked(net, points=20)
+    assert (found.settings["engine"], len(built), len(net.asked)) == ("fast", 1, 2)
+    assert built == [[(1, 1, 7, 9)]]
+    assert clock[0] == pytest.approx(2 * 1.0 + 2.0 + (1 + 2 + 41) * 0.1)
+    np.testing.assert_allclose(found.score, asked(net, "eager", points=20).score, rtol=0, atol=1e-6)
+    forwards = len(net.asked)
+    assert asked(net, points=2).settings["engine"] == "fast", "what is built is used"
+    assert (len(built), len(net.asked)) == (1, forwards)
+
+
+def test_auto_builds_nothing_for_a_few_forwards_but_for_many_times_a_few(monkeypatch, clock):
+    built, net = only(monkeypatch, clock), Slow(clock)
+    used = [asked(net, points=3).settings["engine"] for _ in range(5)]
+    # 7 forwards each; 4 * (2 + 3 * 1) = 20 seconds must be expected, and as many are as there have been
+    assert used == ["eager", "eager", "fast", "fast", "fast"]
+    assert len(built) == 1
+
+
+@pytest.mark.parametrize(
+    ("takes", "threads", "tried"),
+    [
+        ({8: 1.0, 4: 0.5, 2: 0.4, 1: 0.7}, 2, [8, 8, 4, 4, 2, 2, 1]),
+        ({8: 1.0, 4: 0.96}, 8, [8, 8, 4]),
+        ({8: 1.0, 4: 1.7}, 8, [8, 8, 4]),
+    ],
+)
+def test_auto_has_as_many_threads_as_are_fast(takes, threads, tried, monkeypatch, clock):
+    had = []
+
+    def make(net, inputs, stored):
+        had.append(torch.get_num_threads())
+        return own_copy(net)
+
+    only(monkeypatch, clock, build=make)
+    net = Slow(clock, takes)
+    counts = []
+    net.register_forward_pre_hook(lambda *given: counts.append(torch.get_num_threads()))
+    with torch_threads(8):
+        found = asked(net, points=20)
+        assert counts == tried
+        assert had == [threads]
+        assert (found.settings["engine"], found.settings["engine_threads"]) == ("fast", threads)
+        assert asked(net, points=20).settings["engine_threads"] == threads, "without another try"
+        assert counts == tried
+        named = asked(net, "fast", points=20).settings
+        assert named["engine_threads"] == 8, "by name nothing depends on a clock"
+        assert had == ([8] if threads == 8 else [threads, 8])
+        assert torch.get_num_threads() == 8
+
+
+def test_fewer_threads_are_taken_by_the_network_itself_too(monkeypatch, clock):
+    only(monkeypatch, clock, takes=0.9)
+    net = Slow(clock, {4: 1.0, 2: 0.5, 1: 0.9})
+    counts = []
+    net.register_forward_pre_hook(lambda *given: counts.append(torch.get_num_threads()))
+    with torch_threads(4):
+        found = asked(net, points=20).settings
+        assert (found["engine"], found["engine_threads"]) == ("eager", 2)
+        assert counts[5:] == [2] * 41, "the first batch's answer among them"
+
+
+def test_auto_leaves_what_is_not_faster(monkeypatch, clock):
+    built, net = only(monkeypatch, clock, takes=0.96), Slow(clock)
+    assert asked(net, points=20).settings["engine"] == "eager"
+    assert asked(net, points=20).settings["engine"] == "eager"
+    assert len(built) == 1, "and does not try again"
+
+
+@pytest.mark.parametrize("how", ["answers", "cannot be built"])
+def test_an_engine_that_fails_is_left_by_auto_and_refused_when_asked_for(how, monkeypatch, clock, caplog):
+    def broken(net, inputs, stored):
+        raise NotImplementedError("an operation\nthat it lacks")
+
+    only(monkeypatch, clock, wrong=1e-3, build=broken if how == "cannot be built" else None)
+    net = Slow(clock)
+    found = asked(net, points=20)
+    assert found.settings["engine"] == "eager"
+    (note,) = found.settings["engine_notes"]
+    assert note.startswith(f"fast {how}")
+    assert "\n" not in note
+    np.testing.assert_array_equal(found.score, asked(net, "eager", points=20).score)
+    assert caplog.text.count("is left out") == 1
+    with refused(f"the engine fast {how}.*: ask the model Slow without it"):
+        asked(net, "fast")
+
+
+# What is built is kept.
+
+
+def test_what_was_built_is_kept_for_other_runs(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    net, shape = engines.paper()
+    right = engines.explained(net, shape, "eager")
+
+    def again(sha256="some", weights=net):
+        choose._known.clear()
+        predict = Predictor(weights, device="cpu", info=ModelInfo(name="made", sha256=sha256))
+        return engines.explained(predict, shape, "openvino")
+
+    again(sha256=None)
+    assert not list(tmp_path.rglob("*"))
+    first = again()
+    (kept,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    with monkeypatch.context() as patched:
+        patched.setattr(builders, "_converted", lambda *given: pytest.fail("it is there"))
+        np.testing.assert_array_equal(again().score, first.score)
+    kept.write_bytes(b"half")
+    np.testing.assert_array_equal(again().score, first.score)
+    assert kept.stat().st_size > 1000, "and made anew"
+    np.testing.assert_allclose(first.score, right.score, rtol=0, atol=1e-5)
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        next(other.parameters()).mul_(-1)
+    assert abs(again(weights=other).light - first.light).max() > 1e-4
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
+
+
+def test_the_kept_are_few(monkeypatch, tmp_path):
+    monkeypatch.setattr(cache, "_folder", lambda: tmp_path / "engines")
+    monkeypatch.setattr(cache, "_MOST", 2)
+    for number, name in enumerate("abc"):
+        cache.Stored(name).write(name.encode())
+        os.utime(tmp_path / "engines" / cache.Stored(name)._name, (number, number))
+    assert [cache.Stored(name).read() for name in "abc"] == [None, b"b", b"c"]
+    monkeypatch.setattr(cache, "_folder", lambda: tmp_path / "engines" / cache.Stored("c")._name)
+    cache.Stored("a").write(b"a")
+    assert cache.Stored("a").read() is None, "a folder that is none"
+
+
+def test_an_engine_has_the_threads_of_the_explanation():
+    """Also when a batch is halved later, while torch itself has but one."""
+    predict = Predictor(engines.paper()[0], device="cpu")
+    with torch_threads(2):
+        asked = predict.with_engine("openvino", 1)
+        assert asked.torch_threads == 1
+        assert predict.with_engine("auto", 1).torch_threads == 2
+        torch.set_num_threads(1)
+        asked(torch.rand(2, 1, *engines.paper()[1]))
+        assert torch.get_num_threads() == 1
+        assert {key[2] for key in choose._known[predict.net]} == {2}
+
+
+def test_a_net_written_to_is_another():
+    def one_value(net):
+        with torch.no_grad():
+            net[0].weight[0, 0, 0, 0] += 1
+
+    writes = {
+        "one value": one_value,
+        "all by the back door": lambda net: net[0].weight.data.mul_(-1),
+        "another's": lambda net: net.load_state_dict(
+            nn.Sequential(nn.Conv2d(3, 200, 7), nn.BatchNorm2d(200)).state_dict()
+        ),
+        "a buffer": lambda net: net.train()(torch.rand(2, 3, 9, 9)),
+    }
+    net = nn.Sequential(nn.Conv2d(3, 200, 7), nn.BatchNorm2d(200)).eval()
+    for what, write in writes.items():
+        before = builders.fingerprint(net)
+        net.eval()(torch.rand(2, 3, 9, 9))
+        assert builders.fingerprint(net) == before
+        write(net)
+        assert builders.fingerprint(net) != before, what
+    with torch.inference_mode():
+        made_there = nn.Linear(2, 3)
+    assert builders.fingerprint(made_there) == builders.fingerprint(made_there)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("name", ["cudagraphs", "compile", "channels_last"])
+def test_an_engine_on_cuda_agrees_with_the_oracle(name):
+    net, shape = engines.paper()
+    found = engines.explained(Predictor(net, device="cuda"), shape, name)
+    intact, light, drop = engines.truth(net, shape)
+    np.testing.assert_allclose(found.probability, intact, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found.light, light, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found.drop, drop, rtol=0, atol=1e-4)

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+import torch
+
+from glas3d import GLAS, GlasError, Grid, Predictor, load_model
+from glas3d.predict.intensity import Standardisation, intensity_scale
+from tests import bundles
+
+SHAPE = (7, 8, 9)
+
+
+def scans(n=6, channels=1):
+    values = torch.as_tensor(np.random.default_rng(0).uniform(0.2, 1, (n, channels, *SHAPE)), dtype=torch.float32)
+    values[:, :, 0] = 0  # air
+    return values
+
+
+@pytest.fixture
+def standardisation():
+    return Standardisation.of(scans())
+
+
+def test_the_scale_is_the_90th_percentile_of_what_is_bright():
+    volume = np.zeros((4, 5, 6), dtype=np.float32)
+    volume.flat[:101] = np.arange(101)  # 1 to 100 are positive
+    assert intensity_scale(volume) == pytest.approx(np.percentile(np.arange(1, 101), 90))
+    assert intensity_scale(torch.as_tensor(volume)) == intensity_scale(volume)
+    assert intensity_scale(np.where(volume == 0, -5, volume)) == intensity_scale(volume)
+
+
+@pytest.mark.parametrize("value", [0, -1, np.nan])
+def test_a_scan_without_brightness_is_refused(value):
+    with pytest.raises(GlasError, match="needs positive intensities, this scan has none"):
+        intensity_scale(np.full((3, 3, 3), value))
+
+
+def test_every_voxel_is_standardised():
+    scaled = scans()
+    one = Standardisation.of(scaled, floor=0.0625)
+    torch.testing.assert_close(one.mean, scaled.mean(dim=0))
+    expected = scaled.std(dim=0)
+    assert (expected[:, 0] == 0).all()
+    torch.testing.assert_close(one.std, expected.clamp_min(0.0625))
+    assert (one.std[:, 0] == 0.0625).all()  # air: no division by 0
+    fitted = one.fit(scaled[0] * 300)
+    scale = intensity_scale(scaled[0] * 300)
+    torch.testing.assert_close(fitted(scaled * 300), (scaled * 300 / scale - one.mean) / one.std, rtol=1e-4, atol=1e-4)
+
+
+def test_the_training_scans_come_out_standardised():
+    scaled = scans(50)
+    one = Standardisation.of(scaled, floor=1e-6)
+    out = (scaled - one.mean) / one.std
+    assert out.mean(dim=0).abs().max() < 1e-3
+    torch.testing.assert_close(out.std(dim=0)[:, 1:], torch.ones(1, 6, 8, 9))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("factor", [2.0, 0.25])
+def test_the_units_of_a_scan_do_not_matter(channels, factor):
+    volume = scans(1, channels)[0] * 700
+    fitted = [Standardisation.of(scans(6, channels)).fit(v) for v in (volume, volume * factor)]
+    assert torch.equal(fitted[0](volume[None]), fitted[1](factor * volume[None]))
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.001, 37.3])
+def test_the_units_of_a_scan_do_not_matter_to_a_probability(tmp_path, factor):
+    predict = load_model(bundles.write(tmp_path), device="cpu")
+    volume = bundles.scan()
+    one, other = bundles.answer(predict, volume), bundles.answer(predict, volume * factor)
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    unscaled = predict.fit(volume)(volume[None] * factor)[0]  # only a fit makes up for it
+    assert (unscaled - one).abs().max() > 1e-3
+
+
+def test_a_fit_is_frozen(standardisation):
+    volume = scans(1)[0] * 400
+    fitted = standardisation.fit(volume)
+    masked = volume.clone()
+    masked[:, 3:] = 0
+    other = standardisation.fit(masked)
+    assert fitted.scale == intensity_scale(volume) != other.scale
+    # what was not masked is what it was
+    assert torch.equal(fitted(masked[None])[:, :, :3], fitted(volume[None])[:, :, :3])
+    assert not torch.equal(other(masked[None])[:, :, :3], fitted(volume[None])[:, :, :3])
+
+
+def test_glas_fits_once_on_the_intact_scan(standardisation):
+    class Counted(Standardisation):
+        def fit(self, volume):
+            fits.append(volume.clone())
+            return super().fit(volume)
+
+    fits = []
+    transform = Counted(standardisation.mean, standardisation.std)
+
+    def net(batch):
+        p = torch.sigmoid(batch.flatten(1).mean(dim=1))
+        return torch.stack([1 - p, p], dim=1)
+
+    volume = scans(1)[0] * 400
+    predict = Predictor(net, "none", transform, "cpu")
+    found = GLAS(predict, sigma_light=2, sigma_shadow=2).explain(volume, 1, Grid(2))
+    assert len(fits) == 1
+    assert torch.equal(fits[0], volume)
+    assert found.probability == pytest.approx(float(predict.fit(volume)(volume[None])[0, 1]))
+
+
+def test_a_reference_in_the_units_of_the_scan(standardisation):
+    volume = scans(1)[0] * 400
+    fitted = standardisation.fit(volume)
+    reference = scans(2)[1].numpy()
+    brought = fitted.to_scan_units(reference)
+    assert brought.dtype == np.float32
+    np.testing.assert_allclose(brought, reference * intensity_scale(volume), rtol=1e-6)
+    # the inverse: the network sees the reference as it is kept
+    expected = (torch.as_tensor(reference) - standardisation.mean) / standardisation.std
+    torch.testing.assert_close(fitted(torch.as_tensor(brought[None]))[0], expected, rtol=1e-4, atol=1e-4)
+    # a scan that is its own reference
+    np.testing.assert_allclose(fitted.to_scan_units((volume / fitted.scale).numpy()), volume.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 7, 9), (2, *SHAPE), SHAPE])
+def test_another_shape_is_refused(standardisation, shape):
+    with pytest.raises(GlasError, match=r"takes scans of \(1, 7, 8, 9\), got \(") as caught:
+        standardisation.fit(torch.rand(shape))
+    assert str(shape) in str(caught.value)
+
+
+def test_a_dark_scan_is_refused(standardisation):
+    with pytest.raises(GlasError, match="positive intensities"):
+        standardisation.fit(torch.zeros(1, *SHAPE))

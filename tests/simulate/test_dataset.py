@@ -1,0 +1,195 @@
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from glas3d import GlasError
+from glas3d.imaging.space import MNI, mni_grid
+from glas3d.simulate import dataset
+from glas3d.simulate.dataset import scan_path, write_dataset
+from glas3d.simulate.participants import PLANTED, Simulation, participant, truth
+from tests.validator import validate
+
+SIMULATION = Simulation(participants=5, seed=3, resolution=8)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("made") / "deep" / "cohort", SIMULATION)
+
+
+def table(place, name):
+    return pd.read_csv(place / name, sep="\t")
+
+
+def listing(place):
+    return sorted(str(p.relative_to(place)) for p in place.rglob("*"))
+
+
+def test_it_is_a_valid_bids_derivative(place):
+    errors, summary = validate(place)
+    assert errors == []
+    assert len(summary["subjects"]) == 5
+    assert summary["modalities"] == ["MRI"]
+    description = json.loads((place / "dataset_description.json").read_text())
+    assert description["DatasetType"] == "derivative"
+    assert description["GeneratedBy"][0]["Name"] == "glas3d"
+
+
+def test_the_validator_would_say(place, tmp_path):
+    """The test above can fail."""
+    copy = shutil.copytree(place, tmp_path / "copy")
+    path = copy / scan_path(SIMULATION, "0001")
+    path.rename(path.with_name("sub-0001_space-nowhere_T1.nii.gz"))
+    assert validate(copy)[0]
+
+
+def test_participants_are_listed(place):
+    people = table(place, "participants.tsv")
+    assert people.columns.tolist() == ["participant_id", "group", "age", "sex", "site"]
+    assert people["participant_id"].tolist() == [f"sub-{i:04d}" for i in range(1, 6)]
+    assert people["group"].tolist() == ["AD", "NC", "AD", "NC", "AD"]
+    for i, row in people.iterrows():
+        one = participant(SIMULATION, i)
+        assert (row["age"], row["sex"], row["site"]) == (one.age, one.sex, one.site)
+    described = json.loads((place / "participants.json").read_text())
+    assert set(described) == set(people.columns)
+    assert set(described["group"]["Levels"]) == {"AD", "NC"}
+
+
+def test_scans_are_where_they_are_said_to_be_and_nothing_else_is(place):
+    scans = [str(scan_path(SIMULATION, f"{i:04d}")) for i in range(1, 6)]
+    assert scans[0] == f"sub-0001/anat/sub-0001_space-{MNI}_res-8mm_desc-preproc_T1w.nii.gz"
+    sidecars = [s.replace(".nii.gz", ".json") for s in scans]
+    top = [".bidsignore", "README.md", "dataset_description.json", "participants.json", "participants.tsv"]
+    names = ["desc-planted_regions.tsv", "desc-severity_participants.tsv", f"space-{MNI}_desc-planted_dseg.nii.gz"]
+    files = [p for p in listing(place) if (place / p).is_file()]
+    assert files == sorted([*scans, *sidecars, *top, *(f"truth/{name}" for name in names)])
+    assert json.loads((place / sidecars[0]).read_text())["SkullStripped"] is True
+
+
+def test_a_resolution_with_a_fraction_makes_a_valid_name():
+    path = scan_path(Simulation(resolution=2.5), "0001")
+    assert path.name == f"sub-0001_space-{MNI}_res-2p5mm_desc-preproc_T1w.nii.gz"
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_volumes_are_whole_scanner_units_in_mni_space(place, number):
+    one = participant(SIMULATION, number)
+    img = nib.load(place / scan_path(SIMULATION, one.participant_id))
+    np.testing.assert_array_equal(np.asarray(img.dataobj), np.rint(one.volume))
+    check_header(img, mni_grid(8))
+
+
+def check_header(img, grid):
+    assert img.shape == grid.shape
+    assert img.get_data_dtype() == np.int16
+    np.testing.assert_array_equal(img.affine, grid.affine)
+    for matrix, code in (img.get_sform(coded=True), img.get_qform(coded=True)):
+        assert code == 4
+        np.testing.assert_allclose(matrix, grid.affine, atol=1e-4)
+    assert img.header.get_xyzt_units()[0] == "mm"
+    np.testing.assert_allclose(img.header.get_zooms(), grid.spacing)
+
+
+def test_the_truth_is_written(place, aal):
+    img = nib.load(place / "truth" / f"space-{MNI}_desc-planted_dseg.nii.gz")
+    np.testing.assert_array_equal(np.asarray(img.dataobj), truth(8))
+    check_header(img, mni_grid(8))
+    regions = table(place, "truth/desc-planted_regions.tsv")
+    assert regions["name"].tolist() == aal.table["name"].tolist()
+    assert set(regions.loc[regions["planted"] == 1, "name"]) == set(PLANTED)
+    assert set(regions["planted"]) == {0, 1}
+    severity = table(place, "truth/desc-severity_participants.tsv").set_index("participant_id")
+    assert severity.columns.tolist() == list(PLANTED)
+    for i, name in enumerate(severity.index):
+        np.testing.assert_allclose(severity.loc[name], participant(SIMULATION, i).severity)
+    assert (severity.loc["sub-0002"] == 0).all()
+    assert (severity.loc["sub-0001"] > 0.1).all()
+
+
+def test_equal_settings_write_equal_bytes(place, tmp_path):
+    other = write_dataset(tmp_path / "cohort", SIMULATION)
+    assert listing(other) == listing(place)
+    for path in place.rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (other / path.relative_to(place)).read_bytes(), path.name
+
+
+def test_progress_and_permissions(tmp_path):
+    ticks = []
+    made = write_dataset(tmp_path / "new", Simulation(participants=2, resolution=8), lambda *t: ticks.append(t))
+    assert made == tmp_path / "new"
+    assert ticks == [(1, 2), (2, 2)]
+    assert made.stat().st_mode & 0o777 == 0o755
+    assert [p.name for p in tmp_path.iterdir()] == ["new"]
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "empty").mkdir()
+    write_dataset(tmp_path / "empty", Simulation(participants=1, resolution=8))
+    assert (tmp_path / "empty" / "participants.tsv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("folder", "has content"), ("hidden", "has content"), ("file", "is a file")]
+)
+def test_what_is_there_is_not_touched(tmp_path, kind, message):
+    place = tmp_path / "mine"
+    kept = place if kind == "file" else place / ("thesis.txt" if kind == "folder" else ".git")
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("years of work")
+    with pytest.raises(GlasError, match=f"must be new or empty, {place} {message}"):
+        write_dataset(place, SIMULATION)
+    assert kept.read_text() == "years of work"
+    assert listing(tmp_path) == sorted({str(p.relative_to(tmp_path)) for p in (place, kept)})
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), KeyboardInterrupt(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize("existed", [False, True])
+def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch, error, existed):
+    def failing(simulation, number):
+        if number == 2:
+            raise error
+        return participant(simulation, number)
+
+    monkeypatch.setattr(dataset, "participant", failing)
+    if existed:
+        (tmp_path / "cohort").mkdir()
+    expected = (GlasError, r"cohort: No space left on device") if isinstance(error, OSError) else (type(error), None)
+    with pytest.raises(expected[0], match=expected[1]):
+        write_dataset(tmp_path / "cohort", SIMULATION)
+    assert listing(tmp_path) == (["cohort"] if existed else [])
+
+
+def test_a_folder_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(GlasError, match=f"cannot write {tmp_path}/file/cohort: "):
+        write_dataset(tmp_path / "file" / "cohort", SIMULATION)
+
+
+def test_a_folder_that_cannot_be_looked_up_is_refused(tmp_path):
+    with pytest.raises(GlasError, match="File name too long"):
+        write_dataset(tmp_path / ("x" * 300), SIMULATION)
+
+
+def test_what_came_into_an_empty_folder_meanwhile_is_not_removed(tmp_path):
+    """It was empty when the work began; `rmdir` would have noticed."""
+    place = tmp_path / "cohort"
+    place.mkdir()
+    with pytest.raises(GlasError, match=f"{place}"):
+        write_dataset(place, SIMULATION, lambda done, total: (place / "thesis").write_text("years of work"))
+    assert (place / "thesis").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("link", [False, True], ids=[".", "link"])
+def test_an_empty_folder_by_another_name_is_filled(tmp_path, monkeypatch, link):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path / "real")
+    write_dataset(tmp_path / "link" if link else Path(), Simulation(participants=1, resolution=8))
+    assert (tmp_path / "real" / "participants.tsv").is_file()

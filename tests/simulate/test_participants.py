@@ -1,0 +1,303 @@
+from dataclasses import replace
+from functools import cache
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from glas3d import GlasError
+from glas3d.imaging.space import mni_grid, resample, template_on, world
+from glas3d.predict.intensity import intensity_scale
+from glas3d.simulate.participants import GROUPS, PLANTED, Simulation, participant, participants, truth
+
+COARSE = Simulation(participants=8, seed=11, resolution=8)
+# Nothing but anatomy: no deformation, bias or noise.
+STILL = replace(COARSE, resolution=4, participants=2, deformation=0, bias=0, noise=0)
+
+
+@cache
+def cohort(simulation=COARSE):
+    return list(participants(simulation))
+
+
+def scaled(one):
+    return one.volume / intensity_scale(one.volume)
+
+
+def row(one):
+    return one.participant_id, one.group, one.age, one.sex, one.site, one.severity
+
+
+def test_a_participant_is_the_same_whatever_the_size_of_the_cohort():
+    few = list(participants(replace(COARSE, participants=3)))
+    for one, other in zip(few, cohort(), strict=False):
+        assert row(one) == row(other)
+        np.testing.assert_array_equal(one.volume, other.volume)
+    last = participant(replace(COARSE, participants=1), 7)
+    np.testing.assert_array_equal(last.volume, cohort()[7].volume)
+
+
+def test_one_seed_gives_one_cohort_and_another_another():
+    for one, other in zip(cohort(), participants(COARSE), strict=True):
+        assert row(one) == row(other)
+        np.testing.assert_array_equal(one.volume, other.volume)
+    other = participant(replace(COARSE, seed=12), 0)
+    assert other.age != cohort()[0].age
+    assert not np.array_equal(other.volume, cohort()[0].volume)
+    assert len({one.volume.tobytes() for one in cohort()}) == len(cohort())
+
+
+def test_neighbouring_seeds_share_nobody():
+    """Participant 1 of seed 0 is not participant 0 of seed 1."""
+    made = [participant(replace(COARSE, seed=seed), i) for seed in range(3) for i in range(3)]
+    assert len({one.age + one.volume.sum() for one in made}) == 9
+
+
+def test_the_global_generator_is_neither_used_nor_disturbed():
+    np.random.seed(0)
+    before = np.random.get_state()[1].copy()
+    participant(COARSE, 0)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+def test_groups_alternate_and_only_ad_is_ill():
+    assert [one.group for one in cohort()] == ["AD", "NC"] * 4
+    assert set(GROUPS) == {"AD", "NC"}
+    for one in cohort():
+        assert len(one.severity) == len(PLANTED) == 6
+        if one.group == "NC":
+            assert one.severity == (0.0,) * 6
+        else:
+            assert all(0.1 < s <= 0.7 for s in one.severity)
+            assert max(one.severity) >= 0.3
+    assert len({one.severity for one in cohort() if one.group == "AD"}) == 4
+
+
+@pytest.mark.parametrize(
+    ("n", "ad", "expected"),
+    [(7, 2, "AD NC AD NC NC NC NC"), (7, 5, "AD NC AD NC AD AD AD"), (4, 0, "NC NC NC NC"), (3, 3, "AD AD AD"),
+     (5, None, "AD NC AD NC AD")],
+)  # fmt: skip
+def test_groups_of_unequal_size(n, ad, expected):
+    """They alternate while there are some of both."""
+    simulation = replace(COARSE, participants=n, ad=ad)
+    assert [simulation.group(i) for i in range(n)] == expected.split()
+
+
+def test_a_participant_of_the_same_number_and_group_is_the_same():
+    """The others of the seed may be of any groups."""
+    some = {2: 2, 5: 0, 6: 6, 7: 7}  # number, and how many of eight have AD
+    for number, ad in some.items():
+        one = participant(replace(COARSE, ad=ad), number)
+        other = cohort()[number]
+        assert (one.age, one.sex, one.site) == (other.age, other.sex, other.site)
+        same = one.group == other.group
+        assert (row(one) == row(other)) == same
+        assert np.array_equal(one.volume, other.volume) == same
+
+
+def test_the_rows_of_the_participants():
+    people = [participant(replace(COARSE, participants=40), i) for i in range(40)]
+    assert [one.participant_id for one in people[:2]] == ["0001", "0002"]
+    ages = np.array([one.age for one in people])
+    assert 70 < ages.mean() < 80
+    assert ages.min() >= 55
+    assert {one.sex for one in people} == {"F", "M"}
+    assert {one.site for one in people} == {"site1", "site2", "site3"}
+
+
+def test_volumes_are_brains_on_the_grid_in_a_scanner_s_units():
+    brain = template_on(8) > 0.1
+    levels = {}
+    for one in cohort():
+        assert one.volume.shape == COARSE.grid.shape == mni_grid(8).shape
+        assert one.volume.dtype == np.float32
+        assert np.isfinite(one.volume).all()
+        assert one.volume.min() == 0
+        assert (one.volume[~brain] > 0).mean() < 0.1
+        assert (one.volume[template_on(8) > 0.5] > 0).mean() > 0.97
+        levels.setdefault(one.site, []).append(intensity_scale(one.volume))
+        assert np.corrcoef(scaled(one)[brain], template_on(8)[brain])[0, 1] > 0.8
+    assert len(levels) == 3
+    expected = {"site1": 700, "site2": 1000, "site3": 1500}
+    for site, found in levels.items():
+        assert all(0.6 * expected[site] < level < 1.2 * expected[site] for level in found)
+
+
+@cache
+def regions(atlas, mm=4):
+    labels = atlas.on(mni_grid(mm))
+    return {name: labels == index for name, index in zip(atlas.table["name"], atlas.table["index"], strict=True)}
+
+
+def lost(with_disease, without, mask, grey):
+    """Share of intensity lost in the grey matter of a region."""
+    inside = mask & (grey > 0.5)
+    return 1 - with_disease[inside].mean() / without[inside].mean() if inside.any() else 0.0
+
+
+def test_disease_is_planted_in_six_regions_and_nowhere_else(aal):
+    """The same participant with and without disease: everything else about it is equal."""
+    ill, well = (participant(replace(STILL, severity=(s, s)), 0) for s in (0.9, 0.0))
+    assert ill.group == well.group == "AD"
+    assert well.severity == (0.0,) * 6
+    assert max(ill.severity) == 0.9
+    changed = {name: lost(ill.volume, well.volume, mask, template_on(4, "gm")) for name, mask in regions(aal).items()}
+    assert min(changed[name] for name in PLANTED) > 0.12
+    assert max(share for name, share in changed.items() if name not in PLANTED) < 0.06
+    planted = np.isin(
+        aal.on(mni_grid(4)), [i for i, n in zip(aal.table["index"], aal.table["name"], strict=True) if n in PLANTED]
+    )
+    gone = well.volume - ill.volume
+    assert gone.min() > -1e-3 * well.volume.max()  # nothing grows
+    assert gone[planted].sum() > 0.6 * gone.sum()  # the rest is a voxel's blur around them
+
+
+def test_the_more_severe_the_more_is_lost(aal):
+    volumes = [participant(replace(STILL, severity=(s, s)), 0).volume for s in (0.0, 0.2, 0.4, 0.8)]
+    grey = template_on(4, "gm")
+    for name in PLANTED:
+        shares = [lost(v, volumes[0], regions(aal)[name], grey) for v in volumes[1:]]
+        assert 0 < shares[0] < shares[1] < shares[2]
+        assert shares[2] == pytest.approx(4 * shares[0], rel=0.05)
+
+
+def test_every_region_loses_what_its_severity_says(aal):
+    """Share of tissue lost, over the severity told, is a region's own constant."""
+    ratios = []
+    for number in (0, 2):
+        ill, well = (participant(replace(STILL, severity=s), number) for s in ((0.1, 0.9), (0.0, 0.0)))
+        shares = [lost(ill.volume, well.volume, regions(aal)[name], template_on(4, "gm")) for name in PLANTED]
+        ratios.append(np.divide(shares, ill.severity))
+        assert np.ptp(ill.severity) > 0.05
+    np.testing.assert_allclose(*ratios, rtol=0.1)
+
+
+def test_controls_do_not_depend_on_severity():
+    one, other = (participant(replace(COARSE, severity=(s, s)), 1).volume for s in (0.1, 0.9))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_groups_differ_in_the_planted_regions(aal):
+    """What a classifier can go by: means of a whole noisy cohort."""
+    people = cohort(Simulation(participants=40, seed=5, resolution=8))
+    means = {g: np.mean([scaled(p) for p in people if p.group == g], axis=0) for g in GROUPS}
+    grey, masks = template_on(8, "gm") * 2, regions(aal, 8)
+    changed = {name: lost(means["AD"], means["NC"], mask, grey) for name, mask in masks.items()}
+    others = [share for name, share in changed.items() if name not in PLANTED]
+    assert min(changed[name] for name in PLANTED) > max(0.05, *others)
+    assert abs(np.mean(others)) < 0.02
+
+
+def test_grey_matter_is_lost_with_age(aal):
+    """In controls, and faster in the hippocampus."""
+    people = sorted((p for p in cohort(replace(STILL, participants=24)) if p.group == "NC"), key=lambda p: p.age)
+    young, old = people[0], people[-1]
+    assert old.age > young.age + 8
+    white, grey = template_on(4, "wm") > 0.95, template_on(4, "gm")
+    ratio = [p.volume / p.volume[white].mean() for p in (young, old)]
+    everywhere = lost(ratio[1], ratio[0], np.ones_like(white), grey)
+    hippocampus = lost(ratio[1], ratio[0], regions(aal)["Hippocampus_L"], grey)
+    assert 0.002 < everywhere < hippocampus
+
+
+def test_a_participant_has_one_anatomy_at_every_resolution():
+    """Its deviation from the others at 4 mm is its deviation at 8 mm, and nobody else's."""
+    quiet = replace(COARSE, participants=5, noise=0, deformation=3)
+    coarse = np.stack([scaled(p) for p in participants(quiet)])
+    fine = replace(quiet, resolution=4)
+    affine = fine.grid.affine
+    fine = np.stack([resample(nib.Nifti1Image(scaled(p), affine), quiet.grid) for p in participants(fine)])
+    brain = template_on(8) > 0.3
+    found = [(v - v.mean(axis=0))[:, brain] for v in (coarse, fine)]
+    similar = np.corrcoef(*found)[:5, 5:]
+    assert similar.diagonal().min() > 0.6
+    assert (similar - np.eye(5)).max() < 0.3
+    at = [replace(COARSE, participants=2, resolution=mm) for mm in (8, 4)]
+    assert [row(p) for p in participants(at[0])] == [row(p) for p in participants(at[1])]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("resolution", "shape"),
+    [
+        (16, (16, 16, 16)),
+        (5.5, (40, 48, 40)),
+        (3, (64, 80, 64)),
+        (2, (91, 109, 91)),
+        (1, (181, 217, 181)),
+    ],
+)
+def test_other_resolutions(resolution, shape):
+    one = participant(replace(COARSE, resolution=resolution), 0)
+    assert one.volume.shape == shape
+    brain = template_on(resolution) > 0.1
+    assert np.corrcoef(scaled(one)[brain], template_on(resolution)[brain])[0, 1] > 0.6
+
+
+@pytest.mark.parametrize(
+    ("nuisance", "expected"), [("deformation", 3.0), ("bias", 0.2), ("noise", 0.2)], ids=lambda v: str(v)
+)
+def test_every_nuisance_moves_the_volume(nuisance, expected):
+    plain, moved = (participant(replace(STILL, **{nuisance: v}), 1) for v in (0.0, expected))
+    brain = template_on(4) > 0.3
+    change = np.abs(scaled(moved) - scaled(plain))[brain].mean()
+    assert 0.02 < change < 0.3
+    assert row(moved) == row(plain)
+
+
+def test_the_truth_map_holds_the_six_labels(aal):
+    index = aal.table.set_index("name")["index"]
+    for resolution in (8, 4):
+        found = truth(resolution)
+        assert found.shape == mni_grid(resolution).shape
+        assert found.dtype == np.int32
+        assert set(np.unique(found)) == {0, *index[list(PLANTED)]}
+        np.testing.assert_array_equal(found[found > 0], aal.on(mni_grid(resolution))[found > 0])
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_left_is_left(aal, name):
+    label = aal.table.set_index("name")["index"][name]
+    x = world(np.argwhere(truth(4) == label), mni_grid(4).affine)[:, 0]
+    assert (x < 0).all() if name.endswith("_L") else (x > 0).all()
+
+
+def test_disease_on_one_side_is_on_that_side(monkeypatch):
+    """Severity is planted by name: the left hippocampus alone darkens the left half only."""
+    ill, well = (participant(replace(STILL, severity=(s, s)), 0).volume for s in (0.6, 0.0))
+    from glas3d.simulate import participants as simulate
+
+    shares, both = simulate._planted_on(4)
+    alone = np.where(np.arange(6)[:, None, None, None] == PLANTED.index("Hippocampus_L"), shares, 0)
+    monkeypatch.setattr(simulate, "_planted_on", lambda resolution: (alone, both))
+    left = well - participant(replace(STILL, severity=(0.6, 0.6)), 0).volume
+    x = world(np.argwhere(left > 0.2 * left.max()), STILL.grid.affine)[:, 0]
+    assert len(x) > 20
+    assert (x < 0).all()
+    assert (well - ill).sum() > 2 * left.sum()
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"participants": 0}, "participants must be at least 1, got 0"),
+        ({"participants": -3}, "participants must be at least 1, got -3"),
+        ({"ad": -1}, "ad must be from 0 to the 20 participants, got -1"),
+        ({"ad": 21}, "ad must be from 0 to the 20 participants, got 21"),
+        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"severity": (0.7, 0.3)}, "severity must be two shares from 0 to 1, the lower first"),
+        ({"severity": (-0.1, 0.3)}, "severity must be two shares"),
+        ({"severity": (0.1, 1.3)}, "severity must be two shares"),
+        ({"severity": (float("nan"), 0.3)}, "severity must be two shares"),
+        ({"deformation": -1}, "deformation must be 0 or more, got -1"),
+        ({"bias": float("nan")}, "bias must be 0 or more, got nan"),
+        ({"noise": float("inf")}, "noise must be 0 or more, got inf"),
+        ({"resolution": 0}, "resolution must be from 0.5 to 16 mm, got 0"),
+        ({"resolution": float("nan")}, "resolution must be from 0.5 to 16 mm, got nan"),
+    ],
+    ids=str,
+)
+def test_settings_outside_their_range_are_refused(bad, message):
+    with pytest.raises(GlasError, match=message):
+        Simulation(**bad)

@@ -1,0 +1,133 @@
+"""Correlations with covariates and sites held fixed."""
+
+from itertools import permutations, product
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from glas3d import GlasError
+from glas3d.statistics.correlation import correlate
+from tests.statistics.people import people, saliency, within
+
+TABLE = people(8, 7, sites="aabbcabcabcabca")
+MMSE = pd.Series(np.random.default_rng(5).normal(25, 3, 15), name="mmse")
+VALUES = saliency(TABLE, p=4, age=1, site=1)
+HOW = {
+    "covariates": ({"covariates": ["age", "sex"]}, [TABLE["age"], TABLE["sex"] == "M"]),
+    "site": ({"site": "site"}, [TABLE["site"] == "b", TABLE["site"] == "c"]),
+    "both": (
+        {"covariates": ["age"], "site": "site"},
+        [TABLE["age"], TABLE["site"] == "b", TABLE["site"] == "c"],
+    ),
+}
+
+
+def rest(values, nuisance):
+    """Residuals of least squares, by the textbook."""
+    design = np.column_stack([np.ones(len(values)), *nuisance]).astype(float)
+    return values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+
+
+def partial(values, other, nuisance):
+    return stats.pearsonr(rest(values, nuisance), rest(other, nuisance))[0]
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("method", ["pearson", "spearman"])
+@pytest.mark.parametrize("own", [False, True], ids=["one column", "a column a region"])
+def test_it_is_the_correlation_of_residuals(how, method, own):
+    options, nuisance = HOW[how]
+    other = saliency(TABLE, p=4, seed=9) if own else MMSE
+    found = correlate(VALUES, other, participants=TABLE, method=method, n_perm=19, n_boot=0, **options)
+    ranks = stats.rankdata if method == "spearman" else np.asarray
+    for i, name in enumerate(VALUES):
+        r = partial(ranks(VALUES[name]), ranks(other[name] if own else other), nuisance)
+        np.testing.assert_allclose(found["r"][i], r, rtol=1e-9)
+
+
+def test_its_null_permutes_what_covariates_leave():
+    """Freedman and Lane's, by a loop over all orders of six: permuted residuals, adjusted again."""
+    values, other, age = VALUES[:6].to_numpy()[:, :3], MMSE[:6].to_numpy(), TABLE["age"][:6].to_numpy()
+    left = rest(values, [age])
+    every = np.array(
+        [[partial(left[list(order), i], other, [age]) for i in range(3)] for order in permutations(range(6))]
+    )
+    found = correlate(values, other, participants=TABLE[:6], covariates=["age"], n_perm=4000, n_boot=0)
+    observed = np.abs(found["r"].to_numpy()) * (1 - 1e-9)
+    assert within(found["p_uncorrected"], (np.abs(every) >= observed).mean(axis=0), 4000)
+    assert within(found["p_fwe"], (np.abs(every).max(axis=1)[:, None] >= observed).mean(axis=0), 4000)
+
+
+def test_participants_are_exchanged_within_their_site():
+    """All orders within two sites of four and three, a column a region."""
+    table = people(4, 3, sites="aaaabbb")
+    values, other = saliency(table, p=2, site=2).to_numpy(), saliency(table, p=2, seed=3, site=2).to_numpy()
+    site = [table["site"] == "b"]
+    left, right = rest(values, site), rest(other, site)
+    every = np.array(
+        [
+            [stats.pearsonr(left[[*a, *b], i], right[:, i])[0] for i in range(2)]
+            for a, b in product(permutations(range(4)), permutations(range(4, 7)))
+        ]
+    )
+    found = correlate(values, other, participants=table, site="site", n_perm=4000, n_boot=0)
+    observed = np.abs(found["r"].to_numpy()) * (1 - 1e-9)
+    exact = (np.abs(every).max(axis=1)[:, None] >= observed).mean(axis=0)
+    assert within(found["p_fwe"], exact, 4000)
+
+
+def test_a_site_that_moves_both_sides_is_no_correlation():
+    """Of 40 data sets in which only sites go together."""
+    plain, held = 0, 0
+    for seed in range(40):
+        table = people(9, 9, sites="ab" * 9, seed=seed)
+        values = saliency(table, p=5, seed=seed, site=4)
+        score = np.random.default_rng(seed).normal(size=18) + 4 * (table["site"] == "b")
+        options = {"participants": table, "n_perm": 99, "n_boot": 0, "seed": seed}
+        plain += correlate(values, score, **options)["p_fwe"].min() <= 0.05
+        held += correlate(values, score, site="site", **options)["p_fwe"].min() <= 0.05
+    assert plain == 40
+    assert held <= stats.binom.ppf(0.999, 40, 0.05)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_what_is_planted_is_found_beside_covariates(how):
+    values = VALUES.copy()
+    values["region3"] += 2 * MMSE.to_numpy()
+    found = correlate(values, MMSE, participants=TABLE, n_perm=499, n_boot=200, **HOW[how][0])
+    assert found.loc[found["p_fwe"] <= 0.05, "name"].tolist() == ["region3"]
+    assert 0 < found["low"][2] < found["r"][2] < found["high"][2] <= 1
+
+
+def test_the_interval_adjusts_every_resample_again():
+    found = correlate(VALUES, MMSE, participants=TABLE, covariates=["age"], n_perm=19, n_boot=1500)
+    rng, age, y, x = np.random.default_rng(1), TABLE["age"].to_numpy(), VALUES["region2"].to_numpy(), MMSE.to_numpy()
+    drawn = [partial(y[i], x[i], [age[i]]) for i in rng.integers(15, size=(1500, 15))]
+    np.testing.assert_allclose(found.loc[1, ["low", "high"]].astype(float), np.percentile(drawn, [2.5, 97.5]), atol=0.1)
+
+
+REFUSED = {
+    "nobody": ({"participants": None, "site": "site"}, "columns of the participants, of whom there is no table"),
+    "others": ({"participants": TABLE[::-1]}, "row 1 is sub-01, the participant sub-15"),
+    "length": ({"participants": TABLE[:-1]}, "must have a row a participant, got 15 for 14"),
+    "column": ({"covariates": ["iq"]}, "participants need a column iq"),
+    "told": (
+        {"participants": TABLE.assign(mmse=MMSE), "covariates": ["mmse", "age"]},
+        "does not differ, once mmse, age is held fixed",
+    ),
+    "many": (
+        {
+            "participants": TABLE.assign(**{f"c{i}": np.eye(15)[i] for i in range(13)}),
+            "covariates": [f"c{i}" for i in range(13)],
+        },
+        "a test with 13 covariates .* needs at least 16 participants, got 15",
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_held_fixed_is_refused(options, message):
+    with pytest.raises(GlasError, match=message):
+        correlate(VALUES, MMSE, **({"participants": TABLE, "n_perm": 19} | options))

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+
+from glas3d import GlasError
+from glas3d.study.cohort.participants_tsv import read_participants
+
+
+def table(path, text):
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("participant_id\tage\nsub-01\t3\n", "participants need a column group, .* has participant_id, age"),
+        ("subject\tgroup\nsub-01\tAD\n", "need a column participant_id, .* has subject, group"),
+        ("participant_id\tgroup\nsub-../../etc\tAD\n", "with letters and digits after it, got 'sub-../../etc'"),
+        ("participant_id\tgroup\n../x\tAD\n", "must be sub- with letters and digits after it, got '../x'"),
+        ("participant_id\tgroup\n\tAD\n", "must be sub- with letters and digits after it, got nan"),
+        ("participant_id\tgroup\nsub-1\tAD\nsub-1\tNC\n", "every participant needs one row, sub-1 has two"),
+        ("participant_id\tsession_id\tgroup\n1\ta/b\tAD\n", "a session_id must be ses- .*, got 'a/b'"),
+        ("participant_id\tsession_id\tgroup\n1\t2\tAD\n1\t2\tAD\n", "sub-1 ses-2 has two"),
+        ("participant_id\tgroup\nsub-1\tAD\tx\ty\nsub-2\tAD\tx\ty\nsub-1\tz\tz\tz\tz\tz\n", "tab-separated text"),
+        ("participant_id,group\nsub-1,AD\n", "need a column participant_id, .* has participant_id,group"),
+        ("participant_id\tgroup\nsub-1\tAD\tx\n", "tab-separated text, .* rows have more cells"),
+        ("", "tab-separated text"),
+    ],
+)  # fmt: skip
+def test_tables_that_cannot_be_used(tmp_path, text, message):
+    path = table(tmp_path / "participants.tsv", text)
+    with pytest.raises(GlasError, match=message) as caught:
+        read_participants(path)
+    assert str(path) in str(caught.value)
+
+
+def test_tables_that_are_not_there(tmp_path):
+    with pytest.raises(GlasError, match="no such file"):
+        read_participants(tmp_path / "no.tsv")
+    (tmp_path / "participants.tsv").write_bytes(b"participant_id\tgroup\n\xff\xfe\tAD\n")
+    with pytest.raises(GlasError, match="tab-separated text"):
+        read_participants(tmp_path / "participants.tsv")
+
+
+QUIRKS = {
+    "a byte order mark": "\ufeffparticipant_id\tgroup\tage\nsub-1\tAD\t70\nsub-2\tNC\t71.5\n",
+    "blanks around": " participant_id\tgroup \tage\nsub-1 \t AD\t70 \nsub-2\tNC  \t71.5\n",
+    "numbers for ids": "participant_id\tgroup\tage\n1\tAD\t70\n2\tNC\t71.5\n",
+    "Windows lines": "participant_id\tgroup\tage\r\nsub-1\tAD\t70\r\nsub-2\tNC\t71.5\r\n",
+    "nobody's group": "participant_id\tgroup\tage\nsub-1\tAD\t70\nsub-2\tNC\t71.5\nsub-3\tn/a \t\n",
+    "an empty line": "participant_id\tgroup\tage\nsub-1\tAD\t70\n\nsub-2\tNC\t71.5\n",
+}
+
+
+@pytest.mark.parametrize("text", QUIRKS.values(), ids=QUIRKS)
+def test_what_tables_are_like(tmp_path, text):
+    path = tmp_path / "participants.tsv"
+    path.write_bytes(text.encode())
+    found = read_participants(path, covariates=["age"])
+    assert found["participant_id"].tolist()[:2] == ["sub-1", "sub-2"]
+    assert found["group"].dropna().tolist() == ["AD", "NC"]
+    assert found["age"].dropna().tolist() == [70.0, 71.5]
+    assert found["session"].tolist() == [""] * len(found)
+
+
+def test_sessions_beside_the_table(tmp_path):
+    """Their values come before the participant's own; who has no such table is the same in every session."""
+    path = table(tmp_path / "participants.tsv", "participant_id\tsex\tage\tgroup\nsub-1\tF\t70\tNC\nsub-2\tM\t60\tNC\n")
+    (tmp_path / "sub-1").mkdir()
+    text = "session_id\tage\tgroup\tmmse\nses-M00\tn/a\tNC\t29\nM12\t71\tAD\t24\n"
+    own = table(tmp_path / "sub-1" / "sub-1_sessions.tsv", text)
+    found = read_participants(path, covariates=["mmse"])
+    rows = found[["participant_id", "session", "group", "sex", "age", "described"]].values.tolist()
+    assert sorted(rows) == [
+        ["sub-1", "ses-M00", "NC", "F", 70, True],
+        ["sub-1", "ses-M12", "AD", "F", 71, True],
+        ["sub-2", "", "NC", "M", 60, False],
+    ]
+    assert found.set_index("session")["mmse"].to_dict() == {
+        "ses-M00": 29,
+        "ses-M12": 24,
+        "": pytest.approx(np.nan, nan_ok=True),
+    }
+    with pytest.raises(GlasError, match=r"need a column iq, .*tsv has .* with 1 sessions.tsv"):
+        read_participants(path, covariates=["iq"])
+    own.write_text("session_id\tgroup\nM00\tAD\nM00\tNC\n")
+    with pytest.raises(GlasError, match="sub-1 ses-M00 has two"):
+        read_participants(path)
+    own.write_text("session\tgroup\nM00\tAD\n")
+    with pytest.raises(GlasError, match=f"need a column session_id, {own} has session, group"):
+        read_participants(path)
+
+
+def test_numbers_stay_text_where_one_is_none(tmp_path):
+    path = table(tmp_path / "p.tsv", "participant_id\tgroup\tage\tcode\n1\tAD\t70\t07\n2\tNC\tn/a\tx7\n")
+    found = read_participants(path)
+    assert found["age"].iloc[0] == 70
+    assert np.isnan(found["age"].iloc[1])
+    assert found["code"].tolist() == ["07", "x7"]

@@ -1,0 +1,49 @@
+"""The group level reads one participant after another: a thousand take hardly more memory than a hundred."""
+
+import gc
+import shutil
+import tracemalloc
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from glas3d.study.derivatives import participant_folder
+from glas3d.study.group.level import summarise_groups
+from tests.study.made_up import Study
+
+MANY, FEW = 120, 20
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["regions", "points"])
+def study(request, tmp_path_factory, aal):
+    """Real files of `MANY` participants."""
+    place = tmp_path_factory.mktemp("out")
+    made = Study(place / "study", "AAL", aal, grid=request.param)
+    volume = np.zeros((30, 32, 34), np.float32)
+    for number in range(MANY):
+        volume[number % 30, number % 32] = number
+        made.add(f"sub-{number:04d}", seed=number, volume=volume, fold=number % 2 + 1)
+    return made
+
+
+def peak(study, n):
+    """Bytes of the group level of the first so many."""
+    ids = [f"sub-{number:04d}" for number in range(n)]
+    people = pd.DataFrame({"participant_id": ids, "group": ["AD", "NC"] * (n // 2)})
+    for number in range(n, MANY):
+        shutil.rmtree(participant_folder(study.out, f"sub-{number:04d}").parent, ignore_errors=True)
+    gc.collect()
+    tracemalloc.start()
+    summarise_groups(study.out, people, case="AD", control="NC", n_perm=19, n_boot=10)
+    found = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return found
+
+
+@pytest.mark.slow
+def test_memory_of_the_group_level_hardly_grows(study):
+    """A map of each would be 130 kB a participant, a table of regions with its texts 47 kB."""
+    peak(study, MANY)  # what is imported and kept by the first run is not counted
+    many, few = peak(study, MANY), peak(study, FEW)
+    assert many - few < 10_000 * (MANY - FEW)

@@ -1,0 +1,288 @@
+"""Groups compared voxel by voxel."""
+
+import json
+import tracemalloc
+from itertools import combinations, product
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from nilearn.maskers import NiftiMasker
+from scipy import ndimage, stats
+
+from glas3d import GlasError
+from glas3d.imaging.space import VoxelGrid
+from glas3d.statistics.two_groups import compare
+from glas3d.study.derivatives import read_records
+from glas3d.study.group import voxelwise
+from glas3d.study.group.level import summarise_groups
+from glas3d.study.group.participants import members_of, values_of
+from tests.study.folders import people as everyone
+from tests.study.made_up import AFFINE, FEW, SHAPE, Study
+from tests.study.studies import data
+
+BLOB = (slice(2, 5), slice(3, 6), slice(2, 6))
+
+
+@pytest.fixture
+def grid(tmp_path, atlas_path, atlas):
+    return Study(tmp_path / "study", atlas_path, atlas, grid=True)
+
+
+def volumes(n, effect=0.0, seed=0):
+    """Smooth noise; AD, the first and every other, has a brighter blob."""
+    rng = np.random.default_rng(seed)
+    found = ndimage.gaussian_filter(rng.normal(size=(n, *SHAPE)), (0, 0.7, 0.7, 0.7)) + 2
+    found[(slice(0, None, 2), *BLOB)] += effect
+    return found.astype(np.float32)
+
+
+def fill(study, made):
+    table = everyone(len(made), sites=2)
+    for i, (name, one) in enumerate(zip(table["participant_id"], made, strict=True)):
+        study.add(name, seed=i, volume=one)
+    return table
+
+
+def mask(path, where):
+    inside = np.zeros(SHAPE, np.uint8)
+    inside[where] = 1
+    nib.Nifti1Image(inside, AFFINE).to_filename(path)
+    return path
+
+
+def maps(place, where="desc-gridvoxels"):
+    return {
+        path.name.split("_stat-")[1].split("_")[0]: data(path) for path in place.glob(f"group-ADvsNC_{where}_*.nii.gz")
+    }
+
+
+def share(volume):
+    return volume.astype(float) / volume.sum(dtype=float)
+
+
+def student(y, case, nuisance=()):
+    """The textbook's t of ``case``, for columns of ``y``."""
+    design = np.column_stack([case, np.ones(len(case)), *nuisance]).astype(float)
+    beta, *_ = np.linalg.lstsq(design, y, rcond=None)
+    left = y - design @ beta
+    variance = np.linalg.inv(design.T @ design)[0, 0] * (left**2).sum(axis=0) / (len(y) - design.shape[1])
+    return beta[0] / np.sqrt(variance)
+
+
+@pytest.mark.parametrize("site", [None, "site"])
+def test_it_is_the_textbooks_t_and_the_largest_of_every_arrangement(grid, tmp_path, site):
+    """Four against four, alone and within two sites, by a loop over all the ways to deal them out."""
+    made = volumes(8, effect=0.6)
+    table = fill(grid, made)
+    path = mask(tmp_path / "mask.nii.gz", (slice(1, 6), slice(1, 7), slice(1, 8)))
+    result = summarise_groups(
+        grid.out, table, **FEW | {"n_perm": 2000}, voxelwise=True, voxel_mask=path, site=site, covariates=[]
+    )
+    inside = data(path) > 0
+    y = np.stack([share(one)[inside] for one in made])
+    where = (table["site"] == "s1").to_numpy()
+    nuisance = [where] if site else []
+    t = student(y, (table["group"] == "AD").to_numpy(), nuisance)
+    sites = [np.flatnonzero(~where), np.flatnonzero(where)] if site else [np.arange(8)]
+    largest = []
+    for chosen in product(*(combinations(rows, len(rows) // 2) for rows in sites)):
+        case = np.isin(np.arange(8), np.concatenate(chosen))
+        largest.append(np.abs(student(y, case, nuisance)).max())
+    assert len(largest) == (36 if site else 70)
+    exact = (np.array(largest)[:, None] >= np.abs(t) * (1 - 1e-9)).mean(axis=0)
+    found = maps(result.place)
+    assert found.keys() == {"t", "neglog10pfwe"}
+    np.testing.assert_allclose(found["t"][inside], t, rtol=1e-5)
+    error = 4.5 * np.sqrt(exact * (1 - exact) / 2000) + 1 / 2000
+    assert (np.abs(10.0 ** -found["neglog10pfwe"][inside] - exact) <= error).all()
+    assert (found["t"][~inside] == 0).all()
+    voxels = result.voxels["AD against NC"]
+    assert voxels.n_voxels == inside.sum()
+    at = np.argmax(np.where(inside, np.abs(found["t"]), 0))
+    np.testing.assert_allclose(voxels.peak, nib.affines.apply_affine(AFFINE, np.unravel_index(at, SHAPE)))
+
+
+def test_covariates_are_held_fixed_and_the_brain_is_the_mask(grid):
+    made = volumes(12, seed=3)
+    table = fill(grid, made).assign(age=np.random.default_rng(2).normal(size=12))
+    place = summarise_groups(grid.out, table, **FEW, voxelwise=True, covariates=["age"]).place
+    t = maps(place)["t"]
+    y = np.stack([share(one).ravel() for one in made])
+    expected = student(y, (table["group"] == "AD").to_numpy(), [table["age"]]).reshape(SHAPE)
+    inside = t != 0
+    np.testing.assert_allclose(t[inside], expected[inside], rtol=1e-5)
+    assert 20 < inside.sum() < t.size / 2
+    centre = np.round(np.linalg.inv(AFFINE) @ [0, -20, 10, 1]).astype(int)[:3]
+    assert inside[tuple(centre)]
+    assert not inside[0, 0, 0]
+    said = json.loads((place / "group-ADvsNC_desc-gridvoxels_stat-t_statmap.json").read_text())
+    assert said["Mask"] == "the template's brain"
+    assert said["Voxels"] == inside.sum()
+    assert (said["Normalise"], said["NormalisedOver"]) == ("share", "the map")
+    assert (said["Case"], said["Control"], said["Covariates"], said["Permutations"]) == ("AD", "NC", ["age"], 49)
+
+
+def enhanced(t):
+    """Smith and Nichols' integral of extent^0.5 height^2 over fine steps, faces touching."""
+    total = np.zeros_like(t)
+    heights, step = np.linspace(0, np.abs(t).max(), 2001, retstep=True)
+    for sign in (1, -1):
+        for height in heights[1:]:
+            clusters, n = ndimage.label(sign * t >= height)
+            sizes = ndimage.sum_labels(np.ones(t.shape), clusters, range(n + 1))
+            total += sign * np.where(clusters > 0, np.sqrt(sizes[clusters]) * height**2 * step, 0)
+    return total
+
+
+def test_a_planted_blob_is_enhanced_and_found(grid, tmp_path):
+    table = fill(grid, volumes(30, effect=0.8))
+    path = mask(tmp_path / "mask.nii.gz", (slice(None),) * 3)
+    result = summarise_groups(grid.out, table, **FEW, voxelwise=True, tfce=True, voxel_mask=path)
+    found = maps(result.place)
+    assert found.keys() == {"t", "neglog10pfwe", "tfce", "neglog10ptfcefwe"}
+    # nilearn's is a sum of a hundred steps up to the largest t, not times the step
+    steps = enhanced(found["t"]) * 100 / np.abs(found["t"]).max()
+    np.testing.assert_allclose(found["tfce"], steps, atol=0.03 * np.abs(steps).max())
+    below = found["neglog10ptfcefwe"] >= -np.log10(0.05)
+    blob = np.zeros(SHAPE, bool)
+    blob[BLOB] = True
+    assert below[blob].mean() > 0.8
+    assert (found["tfce"][blob] > 0).all()
+    assert below[~ndimage.binary_dilation(blob, iterations=2)].mean() < 0.05
+    assert result.voxels["AD against NC"].n_below == below.sum()
+    at = np.round(np.linalg.inv(AFFINE) @ [*result.voxels["AD against NC"].peak, 1]).astype(int)[:3]
+    assert blob[tuple(at)]
+
+
+def test_sessions_are_averaged_first(tmp_path, atlas_path, atlas):
+    """Two sessions of each participant, against one session that is their mean."""
+    one, two = (Study(tmp_path / name, atlas_path, atlas, grid=True) for name in ("one", "two"))
+    made = volumes(16).reshape(8, 2, *SHAPE)
+    table = fill(one, made.mean(axis=1))
+    for i, name in enumerate(table["participant_id"]):
+        for session in (0, 1):
+            two.add(name, f"ses-{session}", seed=2 * i + session, volume=made[i, session])
+    places = [summarise_groups(study.out, table, **FEW, voxelwise=True).place for study in (one, two)]
+    np.testing.assert_allclose(maps(places[1])["t"], maps(places[0])["t"], atol=1e-4)
+    assert not np.allclose(data(places[0] / "group-ADvsNC_desc-gridvoxels_stat-t_statmap.nii.gz"), 0)
+
+
+def test_an_atlas_s_voxels_are_its_regions(study, eight, tmp_path):
+    """Every voxel of a region has its values, so that t and the largest over voxels are those of the regions."""
+    for i, row in enumerate(eight.to_dict("records")):
+        study.add(row["participant_id"], seed=i, boost=0.3 * (row["group"] == "AD"))
+    result = summarise_groups(study.out, eight, **FEW, voxelwise=True)
+    labels = study.atlas.on(VoxelGrid(SHAPE, AFFINE))
+    there = [
+        name
+        for i, name in zip(study.atlas.table["index"], study.atlas.table["name"], strict=True)
+        if (labels == i).any()
+    ]
+    members = list(members_of(read_records(study.out), eight, "AD", "NC"))
+    expected = compare(values_of(members, "share")[there], eight, "AD", "NC", n_perm=49, n_boot=0).set_index("name")
+    found = maps(result.place, "seg-few_desc-voxels")
+    for row in study.atlas.table[study.atlas.table["name"].isin(there)].to_dict("records"):
+        for statistic, column in (("t", "t"), ("neglog10pfwe", "neglog10p_fwe")):
+            np.testing.assert_allclose(
+                found[statistic][labels == row["index"]], expected.loc[row["name"], column], rtol=1e-5, atol=1e-6
+            )
+    assert result.voxels["AD against NC"].n_voxels == (labels > 0).sum()
+    half = mask(tmp_path / "half.nii.gz", (slice(0, 3),))
+    kept = summarise_groups(study.out, eight, **FEW, voxelwise=True, voxel_mask=half)
+    t = maps(kept.place, "seg-few_desc-voxels")["t"]
+    assert kept.voxels["AD against NC"].n_voxels == (labels[:3] > 0).sum() > 0
+    assert (t[3:] == 0).all()
+    said = json.loads((kept.place / "group-ADvsNC_seg-few_desc-voxels_stat-t_statmap.json").read_text())
+    assert said["Mask"] == "the atlas's regions within half.nii.gz"
+    assert (said["Normalise"], said["NormalisedOver"]) == ("share", "the regions")
+
+
+def test_memory_is_bounded_by_what_is_said():
+    rng, shape = np.random.default_rng(0), (12, 13, 14)
+    table = pd.DataFrame({"group": ["AD", "NC"] * 30, "site": list("aabb") * 15, "age": rng.normal(size=60)})
+    masker = NiftiMasker(nib.Nifti1Image(np.ones(shape, np.uint8), np.eye(4))).fit()
+    small = rng.normal(size=(60, 4))
+    compare(small, table, "AD", "NC", n_perm=19, n_boot=0)  # imports
+    for options in ({}, {"site": "site", "covariates": ["age"]}, {"tfce": True, "masker": masker}):
+        tracemalloc.start()
+        try:
+            compare(rng.normal(size=(60, 2184)), table, "AD", "NC", n_perm=19, n_boot=0, **options)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert 0.5 * voxelwise.needed_memory(60, 2184) < peak < voxelwise.needed_memory(60, 2184)
+
+
+def test_what_would_not_fit_is_refused_before_it_is_read(study, eight, monkeypatch):
+    for i, name in enumerate(eight["participant_id"]):
+        study.add(name, seed=i)
+    n = (study.atlas.on(VoxelGrid(SHAPE, AFFINE)) > 0).sum()
+    monkeypatch.setattr(voxelwise, "free_memory", lambda: voxelwise.needed_memory(8, n) - 1)
+    with pytest.raises(GlasError, match=rf"of 8 participants and {n} voxels needs about .* GiB of memory, .* are free"):
+        summarise_groups(study.out, eight, **FEW, voxelwise=True)
+    assert not (study.out / "group").exists()
+    monkeypatch.setattr(voxelwise, "free_memory", lambda: voxelwise.needed_memory(8, n))
+    summarise_groups(study.out, eight, **FEW, voxelwise=True)
+
+    def exhausted(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(voxelwise, "compare", exhausted)
+    with pytest.raises(GlasError, match="a smaller mask or larger voxels need less"):
+        summarise_groups(study.out, eight, **FEW, voxelwise=True)
+
+
+def test_free_memory_is_what_the_machine_or_the_job_has(monkeypatch):
+    import psutil
+
+    free, own = voxelwise.free_memory(), psutil.Process().memory_info().rss
+    assert 0 < free <= psutil.virtual_memory().total
+    monkeypatch.setattr(voxelwise, "_limits", lambda: [own + 2.0**20])
+    assert voxelwise.free_memory() <= 2**21
+
+
+REFUSED = {
+    "tfce": ({"tfce": True}, "tfce is for a voxelwise comparison, which is not asked"),
+    "mask": ({"voxel_mask": "x.nii.gz"}, "a voxel mask is for a voxelwise comparison"),
+    "no file": ({"voxelwise": True, "voxel_mask": "x.nii.gz"}, r"x\.nii\.gz"),
+    "elsewhere": (
+        {"voxelwise": True, "voxel_mask": "CORNER"},
+        r"corner\.nii\.gz holds no voxel of the atlas's regions",
+    ),
+}
+
+
+@pytest.mark.parametrize(("asked", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_compared_by_voxels_is_refused(study, eight, tmp_path, asked, message):
+    for i, name in enumerate(eight["participant_id"]):
+        study.add(name, seed=i)
+    if asked.get("voxel_mask") == "CORNER":
+        asked = asked | {"voxel_mask": mask(tmp_path / "corner.nii.gz", (0, 0, 0))}
+    with pytest.raises(GlasError, match=message):
+        summarise_groups(study.out, eight, **FEW, **asked)
+    assert not (study.out / "group").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("site", [None, "site"])
+def test_shuffled_labels_are_seldom_told_apart(site):
+    """Of 100 data sets without effect, the largest t and TFCE reject in 5 % and sampling error."""
+    allowed = stats.binom.ppf(0.999, 100, 0.05)  # 13
+    rejected = pd.Series({"p_fwe": 0, "p_tfce_fwe": 0, "p_uncorrected": 0})
+    inside = np.ones((5, 6, 4), np.uint8)
+    masker = NiftiMasker(nib.Nifti1Image(inside, AFFINE)).fit()
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        made = ndimage.gaussian_filter(rng.normal(size=(20, *inside.shape)), (0, 1, 1, 1))
+        table = pd.DataFrame({"group": ["AD", "NC"] * 10, "site": ["a"] * 12 + ["b"] * 8})
+        for where in ("a", "b") if site else ("ab",):
+            rows = np.flatnonzero(table["site"].isin(list(where)))
+            table.loc[rows, "group"] = rng.permutation(table["group"].to_numpy()[rows])
+        values = made.reshape(20, -1) + (3 * (table["site"] == "b").to_numpy()[:, None] if site else 0)
+        options = {"masker": masker, "tfce": True, "n_perm": 19, "n_boot": 0, "seed": seed, "site": site}
+        found = compare(values, table, "AD", "NC", **options)
+        rejected += found[rejected.index].min() <= 0.05
+    assert (rejected[["p_fwe", "p_tfce_fwe"]] <= allowed).all()
+    assert rejected["p_uncorrected"] > allowed

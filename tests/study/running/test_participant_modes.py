@@ -1,0 +1,288 @@
+"""The ways of asking in a study: what `explain_img` answers by hand; averaged over folds, kept, and asked alike."""
+
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from glas3d import Atlas, GlasError, Grid
+from glas3d.errors import GlasWarning
+from glas3d.explain import explain_img
+from glas3d.predict.bundle import load_model
+from glas3d.study.group.level import summarise_groups
+from glas3d.study.running.runner import explain_cohort
+from tests.study import folders, studies
+from tests.study.studies import SEARCH, content
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:the groups can be dealt out"),
+    pytest.mark.filterwarnings("ignore:2 regions of few own no voxel"),
+]
+ASSUMED = {"search": SEARCH, "assume_space": "MNI"}
+QUICK = {"case": "AD", "control": "NC", "n_perm": 19, "n_boot": 0}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return studies.bids(tmp_path_factory.mktemp("in") / "data", 4)
+
+
+@pytest.fixture(scope="module")
+def people(source):
+    return studies.cohort(source)
+
+
+@pytest.fixture(scope="module")
+def models(people, tmp_path_factory):
+    return studies.folds(tmp_path_factory.mktemp("models") / "folds", people)
+
+
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory):
+    """Nobody of the study: all folds explain them."""
+    table = folders.people(2).assign(participant_id=["sub-51", "sub-52"])
+    place = folders.derivative(tmp_path_factory.mktemp("new") / "data", table)
+    for name, seed in (("sub-51", 501), ("sub-52", 502)):
+        folders.save(folders.scan(place, name), folders.brain("AD", seed))
+    return studies.cohort(place)
+
+
+def table(out, participant, part=""):
+    (path,) = (out / participant).rglob(f"*{part}_regions.tsv")
+    return pd.read_csv(path, sep="\t").set_index("name")
+
+
+def by_hand(path, models, fold, **settings):
+    predict = load_model(models / f"fold-{fold}", device="cpu")
+    return explain_img(path, predict, "AD", Grid(SEARCH), assume_space="MNI", **settings)
+
+
+WAYS = {
+    "recursive": {"recursive": {"threshold": 0.6, "max_iterations": 2}},
+    "scales": {"scales": (0.5, 1.0)},
+    "versus": {"versus": "NC"},
+    "consensus": {"background": [0.0, "blur"]},
+    "point": {"fusion": "light", "gamma": 1e-3},
+}
+WHOLE = {"recursive": "gridrecursive", "scales": "gridscales", "versus": "gridversusNC_label-AD",
+         "consensus": "gridconsensus", "point": "grid"}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_way_is_that_of_one_scan(people, models, tmp_path, way):
+    given = {"settings": WAYS[way]}
+    out = tmp_path / "out"
+    assert explain_cohort(people, out, models, **ASSUMED, **given).count("explained") == 4
+    alone = by_hand(people.table["path"].iloc[0], models, 1, **WAYS[way])
+    alone.save(tmp_path / "alone")
+    written = {p.name for p in (out / "sub-01" / "anat").iterdir()} - {"sub-01_record.json"}
+    assert written == {p.name for p in (tmp_path / "alone").iterdir()}
+    found = table(out, "sub-01", WHOLE[way])
+    np.testing.assert_allclose(found["score"], alone.table.set_index("name")["score"], atol=1e-6)
+    assert explain_cohort(people, out, models, **ASSUMED, **given).count("kept") == 4
+    if way != "point":
+        assert explain_cohort(people, out, models, **ASSUMED).count("explained") == 4
+
+
+@pytest.mark.parametrize("way", ["recursive", "scales", "versus", "consensus"])
+def test_several_models_are_averaged_in_every_part(strangers, models, tmp_path, way):
+    explain_cohort(strangers, tmp_path / "out", models, **ASSUMED, settings=WAYS[way])
+    each = [by_hand(strangers.table["path"].iloc[0], models, fold, **WAYS[way]) for fold in (1, 2)]
+    results = {WHOLE[way]: each}
+    results |= {
+        one.stem.split("_desc-")[-1]: [other.parts[name] for other in each] for name, one in each[0].parts.items()
+    }
+    folder = tmp_path / "out" / "sub-51" / "anat"
+    for label, ones in results.items():
+        found = table(tmp_path / "out", "sub-51", f"_desc-{label}")
+        tables = [one.table.set_index("name").reindex(found.index) for one in ones]
+        for column in tables[0].columns.drop(["index", "hemisphere", "x", "y", "z", "n_voxels", "rank"]):
+            values = np.stack([one[column].to_numpy(dtype=float) for one in tables])
+            np.testing.assert_allclose(found[column], values.mean(axis=0), atol=1e-6)
+            np.testing.assert_allclose(found[f"{column}_sd"], values.std(axis=0, ddof=1), atol=1e-6)
+        (path,) = folder.glob(f"*_desc-{label}_stat-saliency_statmap.nii.gz")
+        maps = np.mean([np.asarray(one.saliency_img.dataobj) for one in ones], axis=0)
+        np.testing.assert_allclose(studies.data(path), maps, atol=1e-6)
+    assert not list(folder.glob("*round*"))  # those of one model are not those of another
+
+
+def test_a_contrast_keeps_the_target_s_own_probability(people, models, tmp_path):
+    """Strata ask whether it is above one half; a difference would not say."""
+    out = tmp_path / "out"
+    explain_cohort(people, out, models, **ASSUMED, settings={"versus": "NC"})
+    summarise_groups(out, people.everyone, **QUICK)
+    (path,) = (out / "group").glob("*strata_predictions.tsv")
+    found = pd.read_csv(path, sep="\t").set_index("participant_id")["p"]
+    assert found["sub-01"] == pytest.approx(by_hand(people.table["path"].iloc[0], models, 1).explanation.probability)
+
+
+def test_groups_must_be_asked_alike(people, models, tmp_path):
+    out = tmp_path / "out"
+    one, other = ({"recursive": {"threshold": t, "max_iterations": 2}} for t in (0.6, 0.7))
+    explain_cohort(people, out, models, **ASSUMED, settings=one)
+    shutil.rmtree(out / "sub-02")
+    kept = {name: content(out / name) for name in ("sub-01", "sub-03", "sub-04")}
+    some = studies.cohort(people.root, participant_label="02")
+    explain_cohort(some, out, models, **ASSUMED, settings=other)
+    assert kept == {name: content(out / name) for name in kept}
+    with pytest.raises(GlasError, match=r"explained alike, sub-02 and sub-01 differ in Asked recursive"):
+        summarise_groups(out, people.everyone, **QUICK)
+
+
+# Files that are each participant's own.
+
+
+@pytest.fixture
+def masked(source, tmp_path):
+    """Everyone has a mask of their own beside the scan: some voxels more from one to the next."""
+    place = shutil.copytree(source, tmp_path / "data")
+    for number in range(1, 5):
+        mask = np.ones(folders.SHAPE, np.float32)
+        mask[:, :number] = 0
+        folders.save(place / f"sub-0{number}" / "anat" / f"sub-0{number}_desc-brain_mask.nii.gz", mask)
+    return place
+
+
+PATTERN = "{participant_id}/anat/{participant_id}_*mask.nii.gz"
+
+
+@pytest.mark.filterwarnings("ignore:not among the groups")
+@pytest.mark.parametrize("setting", ["brain_mask", "mask_img"])
+def test_everyone_has_a_mask_of_their_own(masked, models, tmp_path, setting):
+    cohort, out = studies.cohort(masked), tmp_path / "out"
+    given = {"settings": {setting: PATTERN}}
+    assert explain_cohort(cohort, out, models, **ASSUMED, **given).count("explained") == 4
+    mask = masked / "sub-03" / "anat" / "sub-03_desc-brain_mask.nii.gz"
+    alone = by_hand(cohort.table["path"].iloc[2], models, 2, **{setting: mask})
+    np.testing.assert_allclose(table(out, "sub-03")["score"], alone.table.set_index("name")["score"], atol=1e-6)
+    (path,) = (out / "sub-03").rglob("*saliency_statmap.nii.gz")
+    np.testing.assert_allclose(studies.data(path), alone.saliency_img.dataobj, atol=1e-6)
+    everything = by_hand(cohort.table["path"].iloc[2], models, 2)
+    assert not np.allclose(studies.data(path), everything.saliency_img.dataobj, atol=1e-3)
+    assert str(tmp_path) not in (out / "study.json").read_text()
+    values = np.zeros(folders.SHAPE, np.float32)
+    values[:, 4:] = 1
+    folders.save(mask, values)  # it has changed: explained again, and nobody else
+    again = explain_cohort(cohort, out, models, **ASSUMED, **given).outcomes.set_index("participant_id")["status"]
+    assert again.to_dict() == {f"sub-0{i}": "explained" if i == 3 else "kept" for i in range(1, 5)}
+    cases = cohort.everyone[cohort.everyone["group"] == "AD"]
+    with pytest.warns(GlasWarning, match="no comparison"):
+        assert summarise_groups(out, cases, **QUICK).groups == {"AD": 2}  # explained alike, each by its own mask
+
+
+def test_a_participant_without_a_file_is_named_before_anything_is_written(masked, models, tmp_path):
+    (masked / "sub-02" / "anat" / "sub-02_desc-brain_mask.nii.gz").unlink()
+    cohort, given = studies.cohort(masked), {"settings": {"brain_mask": PATTERN}}
+    message = r"sub-02 cannot be explained: the brain_mask .* one file, sub-02/anat/sub-02_\*mask.* matches none"
+    with pytest.raises(GlasError, match=message):
+        explain_cohort(cohort, tmp_path / "out", models, **ASSUMED, **given)
+    assert not (tmp_path / "out").exists()
+    result = explain_cohort(cohort, tmp_path / "out", models, **ASSUMED, **given, on_error="skip")
+    assert (result.count("explained"), result.failed["participant_id"].tolist()) == (3, ["sub-02"])
+    folders.save(masked / "sub-04" / "anat" / "sub-04_desc-other_mask.nii.gz", np.ones(folders.SHAPE, np.float32))
+    with pytest.raises(
+        GlasError, match=r"sub-02 cannot|sub-04 .*matches sub-04_desc-brain_mask.* and sub-04_desc-other"
+    ):
+        explain_cohort(cohort, tmp_path / "out", models, **ASSUMED, **given)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"recursive": {"floor": 2}}, "floor must be a probability below 1"),
+        ({"recursive": True, "versus": "NC"}, "asked in one way at a time, got versus and recursive"),
+        ({"versus": "FTD"}, "must be one of the model's"),
+        ({"scales": (0.0, 1.0)}, "scale"),
+        ({"kernel": "cube"}, "kernel"),
+        ({"sigma_lihgt": 3.0}, "a setting must be one of .*sigma_light.*, got sigma_lihgt"),
+        ({"mask_img": "nowhere.nii"}, "no such file: nowhere.nii"),
+        ({"transform": "nowhere.txt", "register": "affine"}, "no such file: nowhere.txt"),
+        ({"inverse": PATTERN}, "inverse is the way home of a transform"),
+        ({"covariates": ["age"], "covariate_reference": {"age": 70.0}}, "states no covariates, got age"),
+        ({"covariate_reference": {"age": 70.0}}, "replaces covariates: give these too"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_everyone_would_be_refused_for_is_refused_first(people, models, tmp_path, settings, message):
+    with pytest.raises(GlasError, match=message):
+        explain_cohort(people, tmp_path / "out", models, **ASSUMED, settings=settings)
+    assert not (tmp_path / "out").exists()
+
+
+# Native spaces.
+
+
+def turned(number):
+    """Native world to template world, in mm; each participant lies elsewhere."""
+    angle = 0.1 * number
+    matrix = np.eye(4)
+    matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    matrix[:3, 3] = [3.0 * number, -5.0, 2.0]
+    return matrix
+
+
+@pytest.fixture
+def native(source, tmp_path):
+    """The same scans elsewhere in the world, and the way back."""
+    place = shutil.copytree(source, tmp_path / "native")
+    for number in range(1, 5):
+        name = f"sub-0{number}"
+        path = folders.scan(place, name)
+        img = nib.load(path)
+        values = np.asarray(img.dataobj)
+        folders.save(path, values, np.linalg.inv(turned(number)) @ img.affine)
+        np.savetxt(path.parent / f"{name}_from-T1w_to-MNI_xfm.txt", turned(number))
+    return place
+
+
+@pytest.mark.parametrize("search", [SEARCH, "few"], ids=["grid", "atlas"])
+def test_scans_of_native_spaces_meet_on_the_template(people, native, models, few, tmp_path, search):
+    """They are explained as where the matrix brings them, the maps come home, and groups are those of the template."""
+    given = {"search": search, "assume_space": "MNI"}
+    if search == "few":
+        given |= {"search": studies.atlas(tmp_path / "atlas", few), "atlas_space": "MNI"}
+    way = {"settings": {"transform": "{participant_id}/anat/{participant_id}_from-T1w_to-MNI_xfm.txt"}}
+    cohort = studies.cohort(native, same_grid=False)
+    explain_cohort(people, tmp_path / "there", models, **given)
+    explain_cohort(cohort, tmp_path / "native out", models, **given, **way)
+    for name in ("sub-01", "sub-04"):
+        one, other = (table(tmp_path / out, name)["score"] for out in ("there", "native out"))
+        np.testing.assert_allclose(other, one, rtol=2e-3, atol=1e-6)
+        (path,) = (tmp_path / "native out" / name).rglob("*_desc-grid_stat-saliency_statmap.nii.gz" if search == SEARCH
+                                                          else "*_seg-few_stat-saliency_statmap.nii.gz")  # fmt: skip
+        np.testing.assert_allclose(nib.load(path).affine, nib.load(folders.scan(native, name)).affine, atol=1e-4)
+    groups = []
+    for out, everyone in (("there", people.everyone), ("native out", cohort.everyone)):
+        summarise_groups(tmp_path / out, everyone, **QUICK)
+        (path,) = (tmp_path / out / "group").glob("group-AD_*stat-saliency_statmap.nii.gz")
+        (rows,) = (
+            p
+            for p in (tmp_path / out / "group").glob("group-AD_*_regions.tsv")
+            if "desc-grid_regions" in p.name or "seg-few_regions" in p.name
+        )
+        groups.append((nib.load(path), pd.read_csv(rows, sep="\t")))
+    img = groups[1][0]
+    np.testing.assert_allclose(img.affine, studies.GRID.affine)
+    assert img.shape == studies.GRID.shape
+    np.testing.assert_allclose(groups[1][1]["score"], groups[0][1]["score"], atol=2e-3)
+    path = native / "sub-02" / "anat" / "sub-02_from-T1w_to-MNI_xfm.txt"
+    np.savetxt(path, turned(3))
+    again = explain_cohort(cohort, tmp_path / "native out", models, **given, **way)
+    assert again.outcomes["status"].tolist() == ["kept", "explained", "kept", "kept"]
+
+
+def test_half_of_an_atlas_is_asked(people, models, few, tmp_path):
+    place = studies.atlas(tmp_path / "atlas", few)
+    given = {"search": place, "atlas_space": "MNI", "assume_space": "MNI", "settings": {"refine": 0.75}}
+    out = tmp_path / "out"
+    assert explain_cohort(people, out, models, **given).count("explained") == 4
+    found = table(out, "sub-01")
+    assert 0 < found["asked"].sum() < len(found.dropna(subset="score"))
+    predict, atlas = load_model(models / "fold-1", device="cpu"), Atlas.named(place, space="MNI")
+    alone = explain_img(people.table["path"].iloc[0], predict, "AD", atlas, assume_space="MNI", refine=0.75)
+    np.testing.assert_allclose(found["score"], alone.table.set_index("name")["score"], atol=1e-6)
+    assert explain_cohort(people, out, models, **given).count("kept") == 4
+    summarise_groups(out, people.everyone, **QUICK)
+    assert list((out / "group").glob("group-AD_seg-few*_regions.tsv"))

@@ -1,0 +1,268 @@
+import json
+import shutil
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from monai.transforms import Compose, RandFlip, RandGaussianNoise
+
+from glas3d import GlasError
+from glas3d.errors import GlasWarning
+from glas3d.imaging.scan import file_sha256, load_scan
+from glas3d.predict.bundle import load_model
+from glas3d.predict.intensity import Standardisation, intensity_scale
+from glas3d.predict.training import Recipe
+from glas3d.study.cohort.bids import Selection, read_cohort
+from glas3d.study.training.manifest import FoldManifest, Manifest
+from glas3d.study.training.performance import METRICS, measure
+from tests.study.folders import AFFINE, SHAPE, brain, derivative, people, save, scan
+from tests.study.training.trained import MODELS, ONE, contents, trained, tree, weights
+
+# what is written
+
+
+def test_each_participant_is_answered_once_by_a_fold_that_never_saw_them(made, cohort):
+    found = made.predictions
+    assert list(found) == ["participant_id", "session", "group", "fold", "p", "predicted"]
+    assert found["participant_id"].tolist() == cohort.table["participant_id"].tolist()
+    assert found["group"].tolist() == cohort.table["group"].tolist()
+    assert (found["predicted"] == np.where(found["p"] > 0.5, "AD", "NC")).all()
+    manifest = Manifest.load(made.place)
+    for row in found.to_dict("records"):
+        assert manifest.fold_of(row["participant_id"]) == made.place / f"fold-{row['fold']}"
+    assert made.trained == (1, 2)
+    assert made.folds == (made.place / "fold-1", made.place / "fold-2")
+
+
+def test_answers_are_those_of_the_bundles(made, cohort):
+    paths = cohort.table.set_index("participant_id")["path"]
+    for fold in (1, 2):
+        predict = load_model(made.place / f"fold-{fold}", device="cpu")
+        assert predict.classes == ("NC", "AD")
+        for row in made.predictions.query("fold == @fold").to_dict("records"):
+            volume = torch.as_tensor(load_scan(paths[row["participant_id"]]).data)[None]
+            assert float(predict.fit(volume)(volume[None])[0, 1]) == pytest.approx(row["p"], abs=1e-5)
+
+
+def test_tables(made):
+    for name in ("metrics", "summary", "predictions"):
+        found = pd.read_csv(made.place / f"{name}.tsv", sep="\t")
+        expected = getattr(made, name)
+        assert list(found) == list(expected)
+        numbers = [column for column in found if column != "session" and found[column].dtype.kind in "if"]
+        np.testing.assert_allclose(found[numbers], expected[numbers], rtol=1e-14)
+    assert made.predictions["session"].tolist() == [""] * 12
+    assert list(made.metrics) == ["fold", "n_train", "n_validation", "n_test", *METRICS]
+    assert made.metrics[["n_train", "n_validation", "n_test"]].sum(axis=1).tolist() == [12, 12]
+    for row in made.metrics.to_dict("records"):
+        own = made.predictions[made.predictions["fold"] == row["fold"]]
+        expected = measure((own["group"] == "AD").to_numpy(), own["p"].to_numpy())
+        assert {name: row[name] for name in METRICS} == pytest.approx(expected, nan_ok=True)
+    assert made.summary["metric"].tolist() == list(METRICS)
+    assert made.summary["mean"].tolist() == pytest.approx([made.metrics[name].mean() for name in METRICS])
+
+
+def test_learning_curves(made):
+    for bundle in made.folds:
+        found = pd.read_csv(bundle / "results" / "learning.tsv", sep="\t")
+        stages = [("autoencoder", 1), ("classifier", 1), ("validation", 1), ("classifier", 2), ("validation", 2)]
+        assert list(zip(found["stage"], found["epoch"], strict=True)) == stages
+        assert np.isfinite(found["loss"]).all()
+        assert (found["loss"] > 0).all()
+
+
+def test_the_manifest_names_everyone_and_their_files(made, cohort):
+    rows = cohort.table.set_index("participant_id")
+    for fold, bundle in enumerate(made.folds, 1):
+        found = FoldManifest.read(bundle)
+        assert (found.fold, found.folds) == (fold, 2)
+        scans = [*found.train, *found.validation, *found.test]
+        assert sorted(one.participant_id for one in scans) == sorted(rows.index)
+        assert len(found.validation) >= 2
+        for one in scans:
+            assert one.sha256 == file_sha256(rows["path"][one.participant_id])
+            assert one.group == rows["group"][one.participant_id]
+        assert found.settings["recipe"]["epochs"] == 2
+        assert found.settings["stratified_by"] == ["group"]
+        assert found.settings["threads"] == 1
+    assert FoldManifest.read(made.folds[0]).seed != FoldManifest.read(made.folds[1]).seed
+
+
+def test_standardisation_and_reference_come_from_the_training_part(made, cohort):
+    rows = cohort.table.set_index("participant_id")
+    for bundle in made.folds:
+        train = [one.participant_id for one in FoldManifest.read(bundle).train]
+        volumes = {name: load_scan(rows["path"][name]).data for name in train}
+        scaled = {name: torch.as_tensor(v / np.float32(intensity_scale(v)))[None] for name, v in volumes.items()}
+        expected = Standardisation.of(torch.stack(list(scaled.values())))
+        control = torch.stack([scaled[name] for name in train if rows["group"][name] == "NC"]).mean(dim=0)
+        found = {
+            k: np.asarray(nib.load(bundle / "models" / f"{k}.nii.gz").dataobj) for k in ("mean", "std", "reference")
+        }
+        for name, volume in (("mean", expected.mean), ("std", expected.std), ("reference", control)):
+            np.testing.assert_allclose(found[name], volume[0], atol=1e-5)
+        np.testing.assert_array_equal(nib.load(bundle / "models" / "mean.nii.gz").affine, AFFINE)
+
+
+# leakage
+
+
+def test_held_out_scans_do_not_touch_a_model(made, source, tmp_path):
+    """Everything the first fold tests is exchanged; its bundle stays as it is, bit for bit."""
+    place = shutil.copytree(source, tmp_path / "in")
+    for one in FoldManifest.read(made.folds[0]).test:
+        save(scan(place, one.participant_id), brain(one.group, 1000 + int(one.participant_id[-2:]), severity=0.2) * 3)
+    other = trained(read_cohort(place), tmp_path / "out")
+    assert contents(other.folds[0]) == contents(made.folds[0])
+    learning = [fold.joinpath("results", "learning.tsv").read_bytes() for fold in (made.folds[0], other.folds[0])]
+    assert learning[0] == learning[1]
+    mine, theirs = (result.predictions.query("fold == 1")["p"].to_numpy() for result in (made, other))
+    assert (mine != theirs).all()
+    for name in MODELS:  # and this would show: the second fold was trained with them
+        assert contents(other.folds[1], [name]) != contents(made.folds[1], [name])
+
+
+def test_validation_scans_do_not_reach_standardisation_and_reference(made, source, tmp_path):
+    place = shutil.copytree(source, tmp_path / "in")
+    for one in FoldManifest.read(made.folds[0]).validation:
+        save(scan(place, one.participant_id), brain(one.group, 2000, severity=0.2) * int(one.participant_id[-2:]))
+    other = trained(read_cohort(place), tmp_path / "out")
+    assert contents(other.folds[0], MODELS[1:]) == contents(made.folds[0], MODELS[1:])
+
+
+def test_sessions_of_a_participant_stay_together(tmp_path):
+    place = derivative(tmp_path / "in", people(8), ("M00", "M12"))
+    result = trained(read_cohort(place), tmp_path / "out", recipe=ONE)
+    assert len(result.predictions) == 16
+    assert (result.predictions.groupby("participant_id")["fold"].nunique() == 1).all()
+    for bundle in result.folds:
+        found = FoldManifest.read(bundle)
+        assert not {one.participant_id for one in found.test} & found.seen
+    again = trained(read_cohort(place), tmp_path / "out", recipe=ONE)
+    assert again.trained == ()
+    assert set(again.predictions["session"]) == {"ses-M00", "ses-M12"}
+
+
+# what can be chosen
+
+
+def test_the_models_grid(cohort, tmp_path):
+    result = trained(cohort, tmp_path, resolution=12, recipe=ONE)
+    predict = load_model(result.folds[0], device="cpu")
+    assert predict.info.grid.shape == (16, 24, 16)
+
+
+def test_a_preset_goes_with_the_models(cohort, tmp_path):
+    preset = {"sigma_light": 18, "sigma_shadow": 27, "unit": "mm"}
+    result = trained(cohort, tmp_path, recipe=ONE, preset=preset)
+    assert load_model(result.folds[1], device="cpu").info.preset == preset
+
+
+@pytest.mark.parametrize("given", ["name", "callable"])
+def test_another_network(cohort, tmp_path, given):
+    from tests.study.folders import small_net
+
+    factory = small_net if given == "callable" else "tests.study.folders:small_net"
+    with pytest.warns(GlasWarning, match="Sequential is not pre-trained"):
+        result = trained(cohort, tmp_path, factory=factory, recipe=replace(ONE, pretraining=1))
+    predict = load_model(result.folds[0], device="cpu")
+    assert len(predict.net) == 5
+    definition = json.loads((result.folds[0] / "configs" / "inference.json").read_text())["network_def"]
+    assert definition == {"_target_": "tests.study.folders.small_net", "shape": [*SHAPE], "channels": 1, "classes": 2}
+
+
+def test_a_network_with_the_papers_encoder_is_pre_trained(cohort, tmp_path):
+    factory = "tests.study.folders:deep_net"
+    results = [trained(cohort, tmp_path / str(n), factory=factory, recipe=replace(ONE, pretraining=n)) for n in (0, 1)]
+    assert weights(results[0]) != weights(results[1])
+
+
+@pytest.mark.parametrize(
+    "transform", [RandFlip(1.0, 0), Compose([RandGaussianNoise(1.0, std=0.3)])], ids=["flip", "noise"]
+)
+def test_transforms_of_monai(cohort, tmp_path, transform):
+    plain = trained(cohort, tmp_path / "plain", recipe=ONE)
+    one, two = (trained(cohort, tmp_path / name, recipe=ONE, transform=transform) for name in "ab")
+    assert weights(one) != weights(plain)
+    assert weights(one) == weights(two)
+    assert contents(one.folds[0], MODELS[1:]) == contents(plain.folds[0], MODELS[1:])
+
+
+def test_augmentation_and_pre_training_can_be_left_out(cohort, made, tmp_path):
+    for name, settings in (("augment", {"augment": False}), ("pretrain", {"pretrain": False})):
+        assert weights(trained(cohort, tmp_path / name, **settings)) != weights(made)
+
+
+def test_without_a_validation_part(cohort, tmp_path):
+    result = trained(cohort, tmp_path, validation=0, recipe=ONE)
+    assert result.metrics["n_validation"].tolist() == [0, 0]
+
+
+def test_progress(cohort, tmp_path):
+    ticks = []
+    trained(cohort, tmp_path, tick=lambda *t: ticks.append(t))
+    assert ticks[:12] == [(i, 12) for i in range(1, 13)]
+    assert ticks[12:] == [(i, 6) for i in (1, 2, 3, 3, 4, 5, 6, 6)]
+
+
+def test_threads_are_chosen_and_given_back(cohort, tmp_path):
+    before, during = torch.get_num_threads(), set()
+    trained(cohort, tmp_path, recipe=ONE, threads=before + 1, tick=lambda *t: during.add(torch.get_num_threads()))
+    assert during == {before, before + 1}  # scans are read before
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"threads": 0}, "threads must be a whole number from 1, got 0"),
+        ({"n_workers": -1}, "n_workers must be a whole number from 0, got -1"),
+        ({"folds": 7}, "7 folds need two groups of at least 7 participants, got AD 6, NC 6"),
+        ({"resolution": 99}, "resolution must be from 0.5 to 16 mm"),
+        ({"factory": "tests.study.folders:nothing"}, "a factory must be importable as .*folders:nothing is not"),
+        ({"factory": "no.such:thing"}, "a factory must be importable"),
+        ({"factory": "x"}, "a factory must be importable"),
+        ({"factory": lambda **_: None}, "a factory must be importable as package.module:name, .*lambda"),
+        ({"factory": "tests.study.folders:SHAPE"}, "a factory must be callable, .* is a tuple"),
+        ({"factory": "tests.study.folders:one_logit"}, r"must answer a batch of 2 with \(2, 2\) logits, got \(2, 1\)"),
+        ({"factory": "tests.study.folders:flat_net"}, r"does not take a batch of \(2, 1, 16, 18, 20\): "),
+        ({"factory": "tests.study.folders:no_net"}, "must be a torch module, got str"),
+        ({"transform": "tests.study.folders:nothing"}, "a transform must be importable"),
+        ({"transform": lambda x: x, "n_workers": 1}, "a transform must go to other processes, .*lambda.* cannot"),
+        ({"assume_space": None}, "does not look like a brain in MNI space"),
+    ],
+    ids=lambda given: ", ".join(given) if isinstance(given, dict) else given,
+)
+def test_settings_that_cannot_be(cohort, tmp_path, settings, message):
+    with pytest.raises(GlasError, match=message):
+        trained(cohort, tmp_path / "out", **settings)
+    assert not list(tmp_path.glob("out/fold-*"))
+
+
+# more than a moment
+
+
+@pytest.mark.slow
+def test_workers_train_the_same(cohort, made, tmp_path):
+    ticks = []
+    result = trained(cohort, tmp_path, n_workers=2, tick=lambda *t: ticks.append(t))
+    assert tree(result.place) == tree(made.place)
+    assert ticks[-2:] == [(3, 6), (6, 6)]
+
+
+@pytest.mark.slow
+def test_it_learns(tmp_path):
+    place = derivative(tmp_path / "in", people(60, sites=2))
+    shutil.rmtree(place / "sub-60")
+    with pytest.warns(GlasWarning, match="left out: 1 missing"):
+        found = read_cohort(place, Selection(on_error="skip"))
+    recipe = Recipe(epochs=15, learning_rate=3e-3, sigma=(1.5, 3.0), spots=1, patience=10)
+    result = trained(found, tmp_path / "out", folds=2, recipe=recipe, validation=0.2)
+    row = result.summary.set_index("metric")["mean"]
+    assert row["balanced_accuracy"] > 0.9
+    assert row["auc"] > 0.95
+    assert row["brier"] < 0.15
+    assert result.metrics["n_test"].sum() == 59

@@ -1,0 +1,28 @@
+"""A study trained by two folds in a moment, and what it is compared by."""
+
+from dataclasses import replace
+
+from glas3d.predict.training import Recipe
+from glas3d.study.training.crossvalidation import train_folds
+
+QUICK = Recipe(epochs=2, pretraining=1, batch_size=3, sigma=(1.5, 3.0), spots=2)
+ONE = replace(QUICK, epochs=1, pretraining=0)
+MODELS = ("model.safetensors", "mean.nii.gz", "std.nii.gz", "reference.nii.gz")
+
+
+def trained(cohort, out, **settings):
+    given = {"folds": 2, "resolution": None, "recipe": QUICK, "validation": 0.3, "assume_space": "MNI"}
+    return train_folds(cohort, out, **given | settings)
+
+
+def contents(bundle, names=MODELS):
+    return {name: (bundle / "models" / name).read_bytes() for name in names}
+
+
+def tree(place):
+    hidden = place / ".cache"
+    return {p.relative_to(place): p.read_bytes() for p in place.rglob("*") if p.is_file() and hidden not in p.parents}
+
+
+def weights(result, fold=1):
+    return contents(result.place / f"fold-{fold}", ["model.safetensors"])
