@@ -85,7 +85,7 @@ def test_neither_library_is_imported_before_it_is_used():
 
 @pytest.fixture(scope="module")
 def quantus():
-    return pytest.importorskip("quantus", exc_type=ImportError)
+    return pytest.importorskip("quantus", reason="quantus is not installed: the extra quantus", exc_type=ImportError)
 
 
 def judge(metric, net, x, y=(2, 0), **more):
