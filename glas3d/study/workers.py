@@ -1,18 +1,14 @@
-"""Where tasks run: in this process, or side by side by Dask."""
+"""Run the tasks of a study, explaining or training, in this process or in several worker processes of Dask."""
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
-
-import torch
 
 from glas3d.errors import GlasError, GlasWarning, reason
 
@@ -21,59 +17,57 @@ R = TypeVar("R")
 
 _RETRIES = 3
 _TIMEOUT = "20s"
-# Memory given back and asked for again between forwards costs more than the forwards; Dask would have it given back.
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+# Returning memory to the system between model evaluations, and requesting it again, takes longer than the evaluations
+# themselves; Dask sets these thresholds so that it is returned.
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 
 
-def end_with_parent() -> None:
-    """Have this process, which another one has spawned, end when that one ends, even by SIGKILL.
-
-    Else it would go on, and write where a run that was started again writes.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-class Here:
-    """The process itself, without Dask.
+class ThisProcess:
+    """The process itself, which needs no Dask.
 
     Attributes
     ----------
     dashboard
-        Address of a page that shows the work, or None.
+        None: there is no page that shows the work.
     """
 
     dashboard: str | None = None
 
-    def ask(self, function: Callable[[], R]) -> R:
-        """Call it."""
+    def call(self, function: Callable[[], R]) -> R:
+        """Call a function and return its result."""
         return function()
 
     def run(
         self, function: Callable[[Any, T], R], shared: Any, items: Sequence[T], lost: Callable[[T, str], R]
     ) -> Iterator[R]:
-        """Call ``function(shared, item)`` for each, in order, and give answers as they come.
+        """Yield ``function(shared, item)`` for each item, in order.
 
         Parameters
         ----------
+        function
+            Called once for each item.
+        shared
+            First argument of every call.
+        items
+            Second argument, one for each call.
         lost
-            Makes the answer for an item whose workers died again and again, from it and the reason.
+            Not used here. Worker processes call it with an item whose call did not return, and the reason, and
+            yield its result instead.
         """
         for item in items:
             yield function(shared, item)
 
 
-class Workers:
-    """Processes of a Dask cluster.
+class WorkerProcesses:
+    """The worker processes of a Dask cluster.
 
-    What is shared travels once a worker; tasks are handed out as workers are free, so that a cohort of any size
-    takes the same memory. A worker that dies is replaced (by its nanny, or the queue's), and its task done again.
+    What is shared is sent to each worker once. A task is handed out when a worker is free, so that memory does not
+    grow with the number of tasks. A worker that dies is replaced by its nanny or its queue, and its task is repeated.
+
+    Parameters
+    ----------
+    client
+        A ``distributed.Client`` of the cluster.
     """
 
     def __init__(self, client: Any) -> None:
@@ -81,7 +75,7 @@ class Workers:
 
     @property
     def dashboard(self) -> str | None:
-        """Where the cluster shows its work; None without bokeh."""
+        """Address of the page on which the cluster shows its work; None if bokeh is not installed."""
         try:
             import bokeh  # noqa: F401
         except ImportError:
@@ -89,88 +83,109 @@ class Workers:
         link = self._client.dashboard_link
         return None if link is None else str(link)
 
-    def ask(self, function: Callable[[], R]) -> R:
-        """Called on any worker."""
-        answer: R = self._client.submit(function, pure=False, retries=_RETRIES).result()
-        return answer
+    def call(self, function: Callable[[], R]) -> R:
+        """Call a function on any worker and return its result."""
+        result: R = self._client.submit(function, pure=False, retries=_RETRIES).result()
+        return result
 
     def run(
         self, function: Callable[[Any, T], R], shared: Any, items: Sequence[T], lost: Callable[[T, str], R]
     ) -> Iterator[R]:
-        """As `Here.run`, in the order in which they are done."""
+        """Yield ``function(shared, item)`` for each item, in the order in which the calls end.
+
+        Parameters
+        ----------
+        function, shared, items
+            See `ThisProcess.run`; functions and arguments must be picklable.
+        lost
+            Called with an item and a reason if the call raised an exception or its workers died; its result is
+            yielded.
+
+        Raises
+        ------
+        GlasError
+            The scheduler was stopped or cannot be reached.
+        """
         from distributed import CancelledError, as_completed
 
         client = self._client
-        # by a task and not by scatter: what was scattered is gone with the last worker that held it
-        everywhere = client.submit(_same, shared, pure=False, retries=_RETRIES)
+        # sent by a task, because what Dask's `scatter` sends is lost with the last worker that holds it
+        sent = client.submit(_same, shared, pure=False, retries=_RETRIES)
         waiting = iter(items)
         running: dict[Any, T] = {}
         done = as_completed(loop=client.loop)
 
-        def fill() -> None:
-            # none waits at a worker behind another: Dask would blame it, too, when that one kills the worker
-            wanted = max(1, len(client.nthreads())) - len(running)
-            for item in islice(waiting, max(0, wanted)):
-                future = client.submit(function, everywhere, item, pure=False, retries=_RETRIES)
+        def hand_out() -> None:
+            # no task waits behind another: if that one kills the worker, Dask counts the death against both
+            free = max(1, len(client.nthreads())) - len(running)
+            for item in islice(waiting, max(0, free)):
+                future = client.submit(function, sent, item, pure=False, retries=_RETRIES)
                 running[future.key] = item
                 done.add(future)
 
-        fill()
+        hand_out()
         while running:
             future = next(done)
             item = running.pop(future.key)
             try:
-                answer: R = future.result()  # done again where the worker died before it was fetched
+                result: R = future.result()  # computed again if the worker died before it was fetched
             except CancelledError:
                 raise GlasError("the scheduler dropped the work: it was stopped, or cannot be reached") from None
             except Exception as error:
-                answer = lost(item, _reason(error))
-            yield answer
+                result = lost(item, _why_lost(error))
+            yield result
             future.release()
-            fill()
+            hand_out()
 
 
-Pool = Here | Workers
+Pool = ThisProcess | WorkerProcesses
 
 
 @contextmanager
-def workers(n_workers: int = 1, scheduler: str | None = None, threads: int | None = None) -> Iterator[Pool]:
-    """Where participants are run, for as long as the block lasts.
+def workers(
+    n_workers: int = 1, scheduler: str | None = None, threads: int | None = None, allowed_deaths: int | None = None
+) -> Iterator[Pool]:
+    """Provide where tasks run, for as long as the block lasts.
 
     Parameters
     ----------
     n_workers
-        1: this process, without Dask. More: as many processes on this machine, one GPU each where there are any. A
-        script that asks for more needs an ``if __name__ == "__main__"``.
+        1: this process, without Dask. More: so many processes on this machine, each with one GPU if there are any.
+        A script that sets more needs an ``if __name__ == "__main__":`` block.
     scheduler
-        Address of a running one, such as ``tcp://10.0.0.1:8786``, whose workers see the same files: by dask-jobqueue
-        it may be one of SLURM, SGE or PBS. In place of ``n_workers``.
+        Address of a running Dask scheduler, such as ``tcp://10.0.0.1:8786``, whose workers see the same files; with
+        dask-jobqueue it may be that of a SLURM, SGE or PBS cluster. Replaces ``n_workers``.
     threads
-        Of torch in each; for a note when there are not enough cores.
+        Number of threads of torch in each process. Default: 1.
+    allowed_deaths
+        How many workers may die during one task before the task is given up. Default: Dask's setting, 3.
+
+    Yields
+    ------
+    The process or the worker processes, both with ``call`` and ``run``.
 
     Raises
     ------
     GlasError
-        No such scheduler, both it and workers, numbers that cannot be, workers that do not start, or Dask is not
-        installed.
+        Numbers out of range, both a scheduler and several workers, a scheduler that does not answer, workers that do
+        not start, or Dask that is not installed.
 
     Warns
     -----
     GlasWarning
-        Workers and threads are more than the cores.
+        The workers' threads are more than the cores.
     """
     if isinstance(n_workers, bool) or not isinstance(n_workers, int) or n_workers < 1:
         raise GlasError(f"n_workers must be a whole number from 1, got {n_workers!r}")
     if scheduler is not None and n_workers != 1:
         raise GlasError(f"give n_workers or a scheduler, which has its own workers, got {n_workers} and {scheduler}")
     if scheduler is None and n_workers == 1:
-        yield Here()
+        yield ThisProcess()
         return
-    try:
-        import dask
-        import distributed
-    except ImportError:
-        raise GlasError('several workers need Dask: pip install "glas3d[study]"') from None
+    require_dask()
+    import dask
+    import distributed
+
     if scheduler is not None:
         try:
             client = distributed.Client(scheduler, timeout=_TIMEOUT, set_as_default=False)
@@ -179,14 +194,17 @@ def workers(n_workers: int = 1, scheduler: str | None = None, threads: int | Non
         with client:
             if any(threads != 1 for threads in client.nthreads().values()):
                 raise GlasError(f"workers must have one thread each (--nthreads 1), some at {scheduler} have more")
-            yield Workers(client)
+            yield WorkerProcesses(client)
         return
     cores = _cores()
     if n_workers * (threads or 1) > cores:
         message = f"{n_workers} workers of {threads or 1} threads share {cores} cores, and wait for each other"
         warnings.warn(message, GlasWarning, stacklevel=3)
-    environment = {**MALLOC, **{f"{name}_NUM_THREADS": str(threads or 1) for name in ("OMP", "MKL", "OPENBLAS")}}
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}):
+    environment = {**_MALLOC, **{f"{name}_NUM_THREADS": str(threads or 1) for name in ("OMP", "MKL", "OPENBLAS")}}
+    settings: dict[str, Any] = {"distributed.nanny.pre-spawn-environ": environment}
+    if allowed_deaths is not None:
+        settings["distributed.scheduler.allowed-failures"] = allowed_deaths
+    with dask.config.set(settings):
         try:
             cluster = distributed.LocalCluster(
                 n_workers=n_workers,
@@ -199,19 +217,34 @@ def workers(n_workers: int = 1, scheduler: str | None = None, threads: int | Non
         except RuntimeError as error:
             raise GlasError(f"the {n_workers} workers did not start, one ended before it was ready: {error}") from None
         with cluster, distributed.Client(cluster, set_as_default=False) as client:
-            client.register_plugin(_one_gpu_each())
-            yield Workers(client)
+            client.register_plugin(one_gpu_each())
+            yield WorkerProcesses(client)
 
 
-def _one_gpu_each() -> Any:
-    """A plugin that shows each worker one GPU, by turns; also to one that replaces another."""
+def require_dask() -> None:
+    """Refuse several workers where Dask is not installed.
+
+    Raises
+    ------
+    GlasError
+        Dask or distributed cannot be imported.
+    """
+    try:
+        import dask  # noqa: F401
+        import distributed  # noqa: F401
+    except ImportError:
+        raise GlasError('several workers need Dask: pip install "glas3d[study]"') from None
+
+
+def one_gpu_each() -> Any:
+    """Return a Dask plugin that shows each worker, also a replacement, one of the GPUs, in turn."""
     from distributed import WorkerPlugin
 
     class OneGPU(WorkerPlugin):
         name = "one-gpu"
 
         def setup(self, worker: Any) -> None:
-            gpus = _gpus()
+            gpus = visible_gpus()
             if len(gpus) > 1:
                 number = int(worker.name) if str(worker.name).isdecimal() else 0
                 os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
@@ -219,11 +252,13 @@ def _one_gpu_each() -> Any:
     return OneGPU()
 
 
-def _gpus() -> list[str]:
-    """Those this process may use, by name or number, without waking any."""
+def visible_gpus() -> list[str]:
+    """Return the names or numbers of the GPUs this process may use, without initialising any."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        return [one for one in named.split(",") if one]
+        return [name for name in named.split(",") if name]
+    import torch
+
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
@@ -238,7 +273,7 @@ def _same(thing: T) -> T:
     return thing
 
 
-def _reason(error: BaseException) -> str:
+def _why_lost(error: BaseException) -> str:
     from distributed import KilledWorker
 
     if isinstance(error, KilledWorker):

@@ -143,11 +143,11 @@ def explain_cohort(
             assume_space=assume_space,
             batch_size=batch_size,
             engine=engine,
-            engine_there=pool.ask,
+            engine_there=pool.call,
             scans=len(rows),
             threads=threads,
             device=device,
-            device_there=lambda: pool.ask(device_here),
+            device_there=lambda: pool.call(device_here),
         )
         manifest = whom(plan)
         todo, lacking = with_own(plan, cohort, rows)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +34,7 @@ from glas3d.study.training.one_fold import (
 )
 from glas3d.study.training.performance import measure, summarise
 from glas3d.study.training.stored_scans import StoredScans, store_scans
-from glas3d.study.workers import MALLOC, end_with_parent
+from glas3d.study.workers import require_dask, workers
 
 Factory = Callable[..., nn.Module]
 
@@ -132,8 +127,8 @@ def train_folds(
         Of torch, a fold. One is best where cores are shared: with two, these small convolutions wait for each
         other, up to eightfold. Results are the same, bit for bit, for the same number.
     n_workers
-        Processes that train folds side by side; 0: this one. A script that asks for more needs an
-        ``if __name__ == "__main__"``.
+        Processes that train folds at the same time, by Dask (``pip install "glas3d[study]"``); 0 or 1: this process.
+        A script that sets more needs an ``if __name__ == "__main__":`` block.
     device
         ``"auto"``: CUDA where there is one, or the CPU.
     overwrite
@@ -159,8 +154,10 @@ def train_folds(
     )
     network = named(factory, "factory") if factory is not None else PAPER
     change: Change | None = resolve(transform, "transform") if isinstance(transform, str) else transform
-    if n_workers and change is not None:
-        _picklable(change)
+    if n_workers > 1:
+        require_dask()
+        if change is not None:
+            _picklable(change)
     grid = None if resolution is None else mni_grid(resolution)
     split_participants(cohort.table, folds=folds, seed=seed, validation=validation, site=site)  # refuse early
     cohort, scans = store_scans(cohort, cache or out / ".cache", grid, assume_space=assume_space, tick=tick)
@@ -261,49 +258,41 @@ def _unfinished(out: Path, tasks: list[FoldTask], overwrite: bool) -> list[FoldT
 
 
 def _run(tasks: list[FoldTask], n_workers: int, tick: Callable[[int, int], None]) -> None:
-    each = [task.recipe.pretraining + task.recipe.epochs for task in tasks]
-    total = sum(each)
-    if not n_workers:
-        for i, task in enumerate(tasks):
-            done = sum(each[:i])
-
-            def report(stage: str, epoch: int, loss: float, task: FoldTask = task, done: int = done) -> None:
-                if stage != "validation":
-                    tick(done + epoch + (task.recipe.pretraining if stage == "classifier" else 0), total)
-
-            train_fold(task, report)
-            tick(sum(each[: i + 1]), total)
-        return
+    """Train the folds, in this process or in as many workers as there are folds for."""
     if not tasks:
         return
-    workers = ProcessPoolExecutor(
-        min(n_workers, len(tasks)), mp_context=get_context("spawn"), initializer=end_with_parent
-    )
-    with _thrifty(), workers as pool:
-        waiting = [pool.submit(train_fold, task) for task in tasks]
-        try:
-            for done, one in enumerate(as_completed(waiting), 1):
-                one.result()
-                tick(done * total // len(tasks), total)
-        except BrokenProcessPool:
-            raise GlasError(
-                "a process that trained a fold died: too little memory, perhaps; started again, the others are kept"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    epochs = [task.recipe.pretraining + task.recipe.epochs for task in tasks]
+    total = sum(epochs)
+    if n_workers <= 1:
+        for i, task in enumerate(tasks):
+            before = sum(epochs[:i])
+
+            def report(stage: str, epoch: int, loss: float, task: FoldTask = task, before: int = before) -> None:
+                if stage != "validation":
+                    tick(before + epoch + (task.recipe.pretraining if stage == "classifier" else 0), total)
+
+            train_fold(task, report)
+            tick(sum(epochs[: i + 1]), total)
+        return
+    # a fold may take hours: one whose worker died is not trained again before the user knows of it
+    with workers(min(n_workers, len(tasks)), threads=tasks[0].threads, allowed_deaths=0) as pool:
+        for done, problem in enumerate(pool.run(_train_in_worker, None, tasks, _worker_lost), 1):
+            if problem is not None:
+                raise problem
+            tick(done * total // len(tasks), total)
 
 
-@contextmanager
-def _thrifty() -> Iterator[None]:
-    """For the workers, which take it from this process."""
-    added = {key: value for key, value in MALLOC.items() if key not in os.environ}
-    os.environ.update(added)
+def _train_in_worker(_: None, task: FoldTask) -> Exception | None:
+    """Train a fold and return what went wrong, which Dask would otherwise try again."""
     try:
-        yield
-    finally:
-        for key in added:
-            os.environ.pop(key, None)
+        train_fold(task)
+    except Exception as problem:
+        return problem
+    return None
+
+
+def _worker_lost(task: FoldTask, reason: str) -> GlasError:
+    return GlasError(f"fold {task.manifest.fold} was not trained, {reason}; started again, finished folds are kept")
 
 
 def _collected(out: Path, tasks: list[FoldTask], trained: list[int], scans: StoredScans) -> CrossValidation:

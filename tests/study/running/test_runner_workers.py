@@ -9,7 +9,7 @@ from glas3d.errors import GlasWarning
 from glas3d.study import workers as pool
 from glas3d.study.running import runner
 from glas3d.study.running.runner import explain_cohort
-from glas3d.study.workers import Here, workers
+from glas3d.study.workers import ThisProcess, one_gpu_each, visible_gpus, workers
 from tests.study.running import dying
 from tests.study.studies import content
 
@@ -32,9 +32,9 @@ def undisturbed(people, models, tmp_path_factory):
 
 def test_one_worker_is_this_process():
     with workers() as found:
-        assert isinstance(found, Here)
+        assert isinstance(found, ThisProcess)
         assert found.dashboard is None
-        assert found.ask(os.getpid) == os.getpid()
+        assert found.call(os.getpid) == os.getpid()
         assert list(found.run(lambda a, b: (a, b, os.getpid()), 1, [2, 3], None)) == [
             (1, 2, os.getpid()),
             (1, 3, os.getpid()),
@@ -81,11 +81,11 @@ def test_more_workers_than_cores_is_said(monkeypatch):
 @pytest.mark.parametrize(("named", "expected"), [("4,7", ["4", "7"]), ("", []), ("GPU-a,GPU-b", ["GPU-a", "GPU-b"])])
 def test_each_worker_is_shown_one_gpu(monkeypatch, named, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-    assert pool._gpus() == expected
+    assert visible_gpus() == expected
     shown = []
     for name in (0, 1, 2):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-        pool._one_gpu_each().setup(type("Worker", (), {"name": name}))
+        one_gpu_each().setup(type("Worker", (), {"name": name}))
         shown.append(os.environ["CUDA_VISIBLE_DEVICES"])
     assert shown == ([expected[i % 2] for i in range(3)] if expected else [named] * 3)
 

@@ -1,5 +1,6 @@
 import json
 import shutil
+import sys
 from dataclasses import replace
 
 import nibabel as nib
@@ -19,7 +20,7 @@ from glas3d.study.cohort.bids import Selection, read_cohort
 from glas3d.study.training.manifest import FoldManifest, Manifest
 from glas3d.study.training.performance import METRICS, measure
 from tests.study.folders import AFFINE, SHAPE, brain, derivative, people, save, scan
-from tests.study.training.trained import MODELS, ONE, contents, trained, tree, weights
+from tests.study.training.trained import MODELS, ONE, contents, trained, tree, weights, with_workers
 
 # what is written
 
@@ -231,7 +232,7 @@ def test_threads_are_chosen_and_given_back(cohort, tmp_path):
         ({"factory": "tests.study.folders:flat_net"}, r"does not take a batch of \(2, 1, 16, 18, 20\): "),
         ({"factory": "tests.study.folders:no_net"}, "must be a torch module, got str"),
         ({"transform": "tests.study.folders:nothing"}, "a transform must be importable"),
-        ({"transform": lambda x: x, "n_workers": 1}, "a transform must go to other processes, .*lambda.* cannot"),
+        ({"transform": lambda x: x, "n_workers": 2}, "a transform must go to other processes, .*lambda.* cannot"),
         ({"assume_space": None}, "does not look like a brain in MNI space"),
     ],
     ids=lambda given: ", ".join(given) if isinstance(given, dict) else given,
@@ -242,10 +243,17 @@ def test_settings_that_cannot_be(cohort, tmp_path, settings, message):
     assert not list(tmp_path.glob("out/fold-*"))
 
 
+def test_several_workers_need_dask(cohort, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(GlasError, match=r'several workers need Dask: pip install "glas3d\[study\]"'):
+        trained(cohort, tmp_path / "out", n_workers=2)
+    assert not (tmp_path / "out").exists()
+
+
 # more than a moment
 
 
-@pytest.mark.slow
+@with_workers
 def test_workers_train_the_same(cohort, made, tmp_path):
     ticks = []
     result = trained(cohort, tmp_path, n_workers=2, tick=lambda *t: ticks.append(t))

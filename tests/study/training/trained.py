@@ -2,12 +2,27 @@
 
 from dataclasses import replace
 
+import pytest
+
 from glas3d.predict.training import Recipe
 from glas3d.study.training.crossvalidation import train_folds
 
 QUICK = Recipe(epochs=2, pretraining=1, batch_size=3, sigma=(1.5, 3.0), spots=2)
 ONE = replace(QUICK, epochs=1, pretraining=0)
 MODELS = ("model.safetensors", "mean.nii.gz", "std.nii.gz", "reference.nii.gz")
+
+IGNORED = (  # Dask closes sockets and loops late, and the machine may have fewer cores than workers
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore:.*share .* cores:glas3d.errors.GlasWarning",
+)
+
+
+def with_workers(test):
+    """Mark a slow test that starts worker processes."""
+    for ignored in IGNORED:
+        test = pytest.mark.filterwarnings(ignored)(test)
+    return pytest.mark.slow(test)
 
 
 def trained(cohort, out, **settings):
