@@ -13,7 +13,7 @@ import torch
 
 from glas3d import Atlas, explain_img, load_model
 from glas3d.cli.demo import DEMO_PARTICIPANTS, DEMO_SEED, MODEL
-from glas3d.predict.preset import PAPER_PRESET
+from glas3d.explain.preset import PAPER_PRESET
 from glas3d.simulate.dataset import scan_img
 from glas3d.simulate.participants import PLANTED, Simulation, participants
 from glas3d.study.group.group_map import GroupMap

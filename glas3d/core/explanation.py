@@ -3,82 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from glas3d.core import saliency
+from glas3d.core.axes import per_axis
 from glas3d.core.covariates import CovariateScores
-from glas3d.core.gaussian import Kernel
-from glas3d.core.saliency import Distance
-from glas3d.core.score import Fusion
 from glas3d.core.search import Segments
-from glas3d.core.volume import per_axis
 from glas3d.errors import GlasError
 
 # Of an explanation's settings, those that say how the answers were computed and not what was asked.
 HOW = ("batch_size", "device", "engine", "engine_version", "engine_notes", "forwards", "recomputed")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The settings of `GLAS`, checked; ``asdict`` of it goes into every sidecar.
-
-    Raises
-    ------
-    GlasError
-        A setting that is none of its choices, or a sigma that is not greater than 0.
-    """
-
-    sigma_light: float | tuple[float, ...] = 10.0
-    sigma_shadow: float | tuple[float, ...] = 15.0
-    sigma_spatial: float | tuple[float, ...] = 6.0
-    unit: str = "voxel"
-    kernel: Kernel = "gaussian"
-    distance: Distance = "euclidean"
-    fusion: Fusion = "product"
-    gamma: float = 1e-5
-    channel: int | None = None
-    batch_size: int | None = None
-    cut: float | None = None
-    cut_always: bool = False
-    engine: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name, choices in (
-            ("unit", ("voxel", "mm")),
-            ("kernel", get_args(Kernel)),
-            ("distance", get_args(Distance)),
-            ("fusion", get_args(Fusion)),
-        ):
-            if getattr(self, name) not in choices:
-                raise GlasError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        for name in ("sigma_light", "sigma_shadow", "sigma_spatial"):
-            values = per_axis(getattr(self, name), None, name)
-            object.__setattr__(self, name, values if len(values) > 1 else values[0])
-        if self.distance == "euclidean" and np.unique(self.sigma_spatial).size > 1:
-            raise GlasError(
-                f'sigma_spatial must be one number for distance="euclidean", got {self.sigma_spatial}; '
-                'distance="squared" takes one an axis'
-            )
-        if not isinstance(self.engine, str):
-            raise GlasError(f"engine must be the name of one, got {self.engine!r}")
-        if not (isinstance(self.gamma, int | float) and 0 <= self.gamma < float("inf")):
-            raise GlasError(f"gamma must be 0 or a positive number, got {self.gamma!r}")
-        if self.cut is not None:
-            (cut,) = per_axis(self.cut, 1, "cut")
-            object.__setattr__(self, "cut", cut)
-        if not isinstance(self.cut_always, bool):
-            raise GlasError(f"cut_always must be true or false, got {self.cut_always!r}")
-        for name, least in (("batch_size", 1), ("channel", 0)):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, np.integer):
-                value = int(value)
-                object.__setattr__(self, name, value)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise GlasError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
 @dataclass(frozen=True, eq=False)

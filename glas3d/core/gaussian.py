@@ -16,8 +16,6 @@ import torch
 
 from glas3d.errors import GlasError
 
-Kernel = Literal["gaussian", "exponential", "ellipsoid", "segment"]
-
 # Factors below this are zero: a small sigma would otherwise fill the volume with denormal numbers,
 # which slow every forward pass two- to threefold and change no result.
 NEGLIGIBLE_FACTOR = 1e-10

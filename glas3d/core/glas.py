@@ -13,17 +13,19 @@ import numpy as np
 import torch
 
 from glas3d.core import saliency, score
+from glas3d.core.axes import per_axis
 from glas3d.core.covariates import Covariates, CovariateScores, WithNowhere
-from glas3d.core.explanation import Explanation, Settings
-from glas3d.core.gaussian import Kernel, Masks, spots
+from glas3d.core.explanation import Explanation
+from glas3d.core.gaussian import Masks, spots
 from glas3d.core.perturb import Perturbations
 from glas3d.core.recompute import Changes, collect_changed
-from glas3d.core.saliency import Distance
-from glas3d.core.score import Fusion, Predict, Target
+from glas3d.core.score import Predict, Target
 from glas3d.core.search import Grid, Search, Segments, resolve
+from glas3d.core.settings import Settings
 from glas3d.core.shapes import Ellipsoids, SoftSegments
-from glas3d.core.volume import Background, as_reference, as_volume, per_axis
+from glas3d.core.volume import Background, as_reference, as_volume
 from glas3d.errors import GlasError
+from glas3d.options import accepts, parse
 
 Progress = bool | Callable[[int, int], None]
 
@@ -43,6 +45,7 @@ def default_batch_size(values: int, device: torch.device) -> int:
     return max(_SMALLEST_BATCH, min(_LARGEST_BATCH, fitting))
 
 
+@accepts(Settings)
 class GLAS:
     """Gaussian light and shadow (Oh, Kim & Oh 2020, Eq. 1-3), for images and volumes alike.
 
@@ -51,41 +54,13 @@ class GLAS:
     predict
         Answers a batch ``(n, c, *spatial)`` float32 with probabilities ``(n, k)``: a `Predictor`, or any
         callable. The intensities given are the volume's own: normalisation belongs to ``predict``.
-    sigma_light, sigma_shadow
-        Standard deviation of the spots, one number or one an axis, in ``unit``.
-    sigma_spatial
-        Reach of a point in the map (Eq. 3), in ``unit``; segments do not use it.
-    unit
-        ``"voxel"``, or ``"mm"``: then `explain` needs ``spacing``, and distances are in mm too.
-    kernel
-        Shape of the spot: ``"gaussian"`` or ``"exponential"`` (``exp(-|x - mu| / sigma^2)``); on segments also
-        ``"ellipsoid"``, the Gaussian with the segment's own covariance plus ``sigma^2``, and ``"segment"``, the
-        segment itself softened by ``sigma``.
-    distance
-        ``D`` of Eq. 3: ``"euclidean"``, or ``"squared"``.
-    fusion
-        ``"product"``, or the ablations ``"light"`` and ``"shadow"``.
-    gamma
-        Added to the shadow score, so that it is never 0.
-    channel
-        Light and shade this channel alone (light leaves nothing of the others, shadow leaves them whole); None: all
-        together.
     background
-        What a spot leaves or puts in place: 0 (darkness, the paper), a number, or a reference of shape
+        What a mask leaves or puts in place: 0 (darkness, the paper), a number, or a reference of shape
         ``(*spatial)`` or ``(c, *spatial)`` in the volume's own intensities.
-    batch_size
-        Inputs a forward; None chooses by the volume's size.
-    cut
-        Take a mask as 0 where it is below ``exp(-cut^2 / 2)``, for a Gaussian beyond ``cut`` sigmas, and compute only
-        what a spot then changes, where the model can and it is faster (docs/speed.md); from 6.8 on nothing is cut off.
-        None: every input is asked in full.
-    cut_always
-        Compare no times before: the same is done on every machine.
-    engine
-        What runs the network of a `Predictor`: ``"auto"``, the fastest of those there are whose building pays;
-        ``"eager"``, the network itself; or one by its name (docs/engines.md). All agree within 1e-4.
     progress
-        True draws a plain bar on standard error; a callable is called with forwards done and in all.
+        True draws a plain bar on standard error; a callable is called with the model evaluations done and in all.
+    **options
+        The settings of `glas3d.core.settings.Settings`.
 
     Raises
     ------
@@ -108,21 +83,9 @@ class GLAS:
         self,
         predict: Predict,
         *,
-        sigma_light: float | Sequence[float] = 10.0,
-        sigma_shadow: float | Sequence[float] = 15.0,
-        sigma_spatial: float | Sequence[float] = 6.0,
-        unit: str = "voxel",
-        kernel: Kernel = "gaussian",
-        distance: Distance = "euclidean",
-        fusion: Fusion = "product",
-        gamma: float = 1e-5,
-        channel: int | None = None,
         background: Background = 0.0,
-        batch_size: int | None = None,
-        cut: float | None = None,
-        cut_always: bool = False,
-        engine: str = "auto",
         progress: Progress = False,
+        **options: Any,
     ) -> None:
         if isinstance(predict, torch.nn.Module):
             raise GlasError(
@@ -132,21 +95,8 @@ class GLAS:
         if not callable(predict):
             raise GlasError(f"predict must be a Predictor or a callable, got {type(predict).__name__}")
         self.predict = predict
-        self.settings = Settings(
-            sigma_light=sigma_light,  # type: ignore[arg-type]
-            sigma_shadow=sigma_shadow,  # type: ignore[arg-type]
-            sigma_spatial=sigma_spatial,  # type: ignore[arg-type]
-            unit=unit,
-            kernel=kernel,
-            distance=distance,
-            fusion=fusion,
-            gamma=gamma,
-            channel=channel,
-            batch_size=batch_size,
-            cut=cut,
-            cut_always=cut_always,
-            engine=engine,
-        )
+        self.settings: Settings
+        (self.settings,) = parse(options, Settings, caller="GLAS")
         self.background = background
         self.progress = progress
 

@@ -11,11 +11,12 @@ from typing import cast
 import numpy as np
 import torch
 
+from glas3d.core.axes import per_axis
 from glas3d.core.explanation import Explanation, drawn
 from glas3d.core.glas import GLAS, Progress
 from glas3d.core.score import Frozen, Target, check_single, fuse
 from glas3d.core.search import Grid, Search, resolve
-from glas3d.core.volume import as_volume, per_axis
+from glas3d.core.volume import as_volume
 from glas3d.errors import GlasError
 
 # Correlation lengths tried, in mean distances of neighbouring points; the likeliest one is taken.

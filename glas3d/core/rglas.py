@@ -16,6 +16,7 @@ from glas3d.core.perturb import blend
 from glas3d.core.saliency import minmax
 from glas3d.core.score import Frozen, Target, ask, check_single
 from glas3d.core.search import Grid, Search, Segments, resolve
+from glas3d.core.settings import RecursionSettings
 from glas3d.core.volume import as_reference, as_volume
 from glas3d.errors import GlasError
 
@@ -83,16 +84,8 @@ class RGLAS:
     ----------
     glas
         Explains each round.
-    threshold
-        ``t1``: points whose place in the round's map is above it are removed.
-    stop
-        ``t2``: the recursion ends when ``sqrt(mean(S) / P(y|I))`` is above it.
-    max_iterations
-        Most rounds.
-    floor
-        The recursion also ends once ``P(y|I)`` has fallen to it, and the round that brought it there counts. Beyond
-        Algorithm 1: with few classes ``P`` keeps to some tenths when the evidence is gone, where ``stop`` does not
-        trip, and what later rounds find is nothing, stretched to [0, 1]. None: Algorithm 1 alone.
+    threshold, stop, max_iterations, floor
+        See `glas3d.core.settings.RecursionSettings`.
 
     Raises
     ------
@@ -103,26 +96,18 @@ class RGLAS:
     def __init__(
         self,
         glas: GLAS,
-        threshold: float = 0.8,
-        stop: float = 5.0,
-        max_iterations: int = 10,
+        threshold: float = RecursionSettings.threshold,
+        stop: float = RecursionSettings.stop,
+        max_iterations: int = RecursionSettings.max_iterations,
         *,
-        floor: float | None = None,
+        floor: float | None = RecursionSettings.floor,
     ) -> None:
         if not isinstance(glas, GLAS):
             raise GlasError(f"RGLAS recurses on a GLAS, got {type(glas).__name__}")
         if glas.settings.channel is not None:
             raise GlasError(f"a recursion puts out all channels, got channel={glas.settings.channel}")
-        if not (isinstance(threshold, int | float | np.number) and 0 <= threshold < 1):
-            raise GlasError(f"threshold must be from 0 to below 1, got {threshold!r}")
-        if not (isinstance(stop, int | float | np.number) and stop > 0):
-            raise GlasError(f"stop must be greater than 0, got {stop!r}")
-        if isinstance(max_iterations, bool) or not isinstance(max_iterations, int) or max_iterations < 1:
-            raise GlasError(f"max_iterations must be a whole number of at least 1, got {max_iterations!r}")
-        if floor is not None and not (isinstance(floor, int | float | np.number) and 0 <= floor < 1):
-            raise GlasError(f"floor must be a probability below 1, got {floor!r}")
-        self.glas, self.threshold, self.stop, self.max_iterations = glas, threshold, stop, max_iterations
-        self.floor = floor
+        self.glas = glas
+        self.settings = RecursionSettings(threshold=threshold, stop=stop, max_iterations=max_iterations, floor=floor)
 
     def explain(
         self,
@@ -151,7 +136,7 @@ class RGLAS:
         values = np.zeros(len(points))
         rounds: list[Round] = []
         reason = "as many rounds as allowed were made"
-        for number in range(self.max_iterations):
+        for number in range(self.settings.max_iterations):
             remaining: Search = points[left] if segments is None else _only(segments, left)
             explanation = glas.explain(image, target, remaining, spacing)
             assert isinstance(explanation, Explanation)
@@ -161,12 +146,12 @@ class RGLAS:
             else:
                 found = minmax(explanation.score)
                 drawn = _only(segments, left).paint(found)
-            removed = left[found > self.threshold]
+            removed = left[found > self.settings.threshold]
             image = blend(image, background, torch.as_tensor(drawn)[None], out=torch.empty((1, *image.shape)))[0]
             probability = self._probability(glas, image, explanation.target)
             measure = math.sqrt(float(drawn.mean()) / probability) if probability > 0 else math.inf
-            over = measure > self.stop
-            gone = self.floor is not None and probability <= self.floor
+            over = measure > self.settings.stop
+            gone = self.settings.floor is not None and probability <= self.settings.floor
             # a round that put out what was left is the last one, and not one of residues
             kept = not over or gone or number == 0
             rounds.append(Round(explanation, left, drawn, removed, probability, measure, kept))
@@ -176,9 +161,9 @@ class RGLAS:
             left = np.setdiff1d(left, removed)
             if gone or over or len(left) == 0 or len(removed) == 0:
                 reason = (
-                    f"P fell to {probability:.3g}, not above {self.floor:g}"
+                    f"P fell to {probability:.3g}, not above {self.settings.floor:g}"
                     if gone
-                    else f"the measure {measure:.3g} is above {self.stop:g}"
+                    else f"the measure {measure:.3g} is above {self.settings.stop:g}"
                     if over
                     else "no point is left"
                     if len(left) == 0

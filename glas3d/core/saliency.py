@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 
 from glas3d.core.gaussian import spots
-
-Distance = Literal["euclidean", "squared"]
+from glas3d.core.settings import Distance
 
 # Weights and values that are held at a time, each (4 MiB of float32).
 _AT_A_TIME = 2**20

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from glas3d.core.axes import per_axis
 from glas3d.core.explanation import Explanation, drawn
 from glas3d.core.glas import GLAS
-from glas3d.core.volume import per_axis
 from glas3d.errors import GlasError
 
 _ROUNDING = 1e-7  # of float32: relative differences below this say nothing

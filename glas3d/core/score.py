@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from glas3d.core.perturb import Perturbations
+from glas3d.core.settings import Fusion
 from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError
 
-Fusion = Literal["product", "light", "shadow"]
 Target = int | str
 Predict = Callable[..., Any]
 Answers = tuple[np.ndarray, np.ndarray, np.ndarray]

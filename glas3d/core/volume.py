@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
@@ -57,26 +54,3 @@ def _float32(values: object) -> torch.Tensor | None:
         return torch.from_numpy(np.array(array, dtype=np.float32))
     except (TypeError, ValueError):
         return None
-
-
-def per_axis(value: float | Sequence[float], ndim: int | None, name: str) -> tuple[float, ...]:
-    """One positive number an axis from one number or one an axis; without ``ndim``, as many as came.
-
-    Infinity is a sigma: its spot is everywhere.
-
-    Raises
-    ------
-    GlasError
-        Not positive, not a number, or as many values as neither 1 nor ``ndim``.
-    """
-    try:
-        values = tuple(float(v) for v in np.atleast_1d(np.asarray(value, dtype=np.float64)))
-    except (TypeError, ValueError):  # text, or a ragged list
-        raise GlasError(f"{name} must be a number or one number an axis, got {value!r}") from None
-    if not values or any(math.isnan(v) or v <= 0 for v in values):
-        raise GlasError(f"{name} must be greater than 0, got {value!r}")
-    if len(values) == 1:
-        values = values * (ndim or 1)
-    if ndim is not None and len(values) != ndim:
-        raise GlasError(f"{name} must be one number or {ndim} (one an axis), got {len(values)}: {value!r}")
-    return values

@@ -10,6 +10,7 @@ from glas3d.core.covariates import Covariates
 from glas3d.core.glas import GLAS, Progress
 from glas3d.core.score import Target, targets_of
 from glas3d.errors import GlasError, SpaceWarning
+from glas3d.explain import preset
 from glas3d.explain.inputs import Images, Inputs, Reference, model_record
 from glas3d.explain.modes import Question, Way
 from glas3d.explain.result import ScanExplanation, ScanHome
@@ -20,7 +21,6 @@ from glas3d.imaging.scan import ImageLike, Scan
 from glas3d.imaging.space import check_space, grid_of
 from glas3d.imaging.transform import Transform, load_transform
 from glas3d.output import generated_by
-from glas3d.predict import preset
 from glas3d.predict.predictor import Predictor, info_of
 
 

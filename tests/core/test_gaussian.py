@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glas3d.core.axes import per_axis
 from glas3d.core.gaussian import spots
-from glas3d.core.volume import per_axis
 from tests.core import oracle
 from tests.core.cases import POINTS, SHAPES, SPACINGS, refused
 

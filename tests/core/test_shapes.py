@@ -4,8 +4,8 @@ import torch
 from scipy.ndimage import gaussian_filter, label
 
 from glas3d import GLAS, RGLAS, Grid, Segments
+from glas3d.core.axes import per_axis
 from glas3d.core.shapes import Ellipsoids, SoftSegments, boxes, covariances
-from glas3d.core.volume import per_axis
 from tests.core.cases import SHAPES, SPACINGS, TinyNet, assert_close, atlas, refused, volume
 
 KERNELS = ("ellipsoid", "segment")

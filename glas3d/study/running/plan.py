@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from glas3d.core.covariates import Covariates
-from glas3d.core.explanation import Settings
 from glas3d.core.glas import GLAS, default_batch_size
 from glas3d.core.refine import CoarseToFine
 from glas3d.core.rglas import RGLAS
 from glas3d.core.scale import ladder
 from glas3d.core.search import Grid
+from glas3d.core.settings import Settings
 from glas3d.errors import GlasError
 from glas3d.explain import explain_img
 from glas3d.explain.inputs import TEMPLATE_MM

@@ -1,0 +1,164 @@
+"""The settings of the method: each is declared here, and only here.
+
+The keywords of `glas3d.GLAS`, `glas3d.explain_img` and `glas3d.explain_image`, the options of the commands, the keys of
+configuration files, and the settings in sidecars are derived from these dataclasses (see `glas3d.options`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from glas3d.core.axes import per_axis
+from glas3d.errors import GlasError
+from glas3d.options import option
+
+Kernel = Literal["gaussian", "exponential", "ellipsoid", "segment"]
+Distance = Literal["euclidean", "squared"]
+Fusion = Literal["product", "light", "shadow"]
+Unit = Literal["voxel", "mm"]
+
+MASKS, SCORE, SPEED = "Masks and scales", "Score and mode", "Speed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of `glas3d.GLAS`, checked; they are recorded in every sidecar.
+
+    Parameters
+    ----------
+    sigma_light
+        Standard deviation of the light mask: one number, or one for each axis, in ``unit``. Default: 10 voxels in
+        `GLAS`; for a scan that of the model's preset, else 20 mm; for an image 5 pixels of 224.
+    sigma_shadow
+        Standard deviation of the shadow mask, given in the same way. Default: 15 voxels in `GLAS`; for a scan that of
+        the model's preset, else 30 mm; for an image 3 pixels of 224.
+    sigma_spatial
+        Reach of a search point in the saliency map (Eq. 3); atlas regions do not use it. Default: 6 voxels of 2 mm.
+    unit
+        Unit of the sigmas that are given: ``voxel``, or ``mm``. Default: voxel.
+    kernel
+        Shape of the masks: ``gaussian``; ``exponential``, which is ``exp(-|x - mu| / sigma^2)``; and for atlas regions
+        also ``ellipsoid``, a Gaussian with the region's own covariance plus ``sigma^2``, or ``segment``, the region
+        itself, smoothed by ``sigma``. Default: that of the model's preset, else gaussian.
+    distance
+        The distance ``D`` of Eq. 3, for maps from points or a grid: ``euclidean`` or ``squared``. Default: euclidean.
+    fusion
+        How light and shadow become a score: their ``product``, or ``light`` or ``shadow`` alone. Default: product.
+    gamma
+        Number added to the shadow, so that it is never 0 (Eq. 2). Default: 1e-5.
+    channel
+        Mask this channel alone, counted from 0: light keeps nothing of the other channels, shadow leaves them as they
+        are. Default: mask all channels together.
+    batch_size
+        Number of inputs in one forward pass. Default: chosen by the size of the volume.
+    cut
+        Truncate a mask where it is below ``exp(-cut^2 / 2)``, for a Gaussian beyond this many sigmas (5.5, for
+        example), and compute only what the mask then changes, where that is correct and faster; from 6.8 on nothing is
+        lost. Default: compute every model evaluation in full.
+    cut_always
+        With ``cut``, do not compare times first, so that every machine does the same. Default: compare.
+    engine
+        What runs the network: ``auto`` (the fastest that is worth building), ``eager`` (PyTorch itself), ``openvino``,
+        ``onnx``, ``compile``, ``channels_last``, and on CUDA ``cudagraphs`` or ``autocast``. All but autocast agree
+        within 1e-4. Default: auto.
+
+    Raises
+    ------
+    GlasError
+        A value that is none of the choices, or outside its range.
+    """
+
+    sigma_light: float | tuple[float, ...] = option(10.0, group=MASKS, command=float)
+    sigma_shadow: float | tuple[float, ...] = option(15.0, group=MASKS, command=float)
+    sigma_spatial: float | tuple[float, ...] = option(6.0, group=MASKS, command=float)
+    unit: Unit = option("voxel", group=MASKS)
+    kernel: Kernel = option("gaussian", group=MASKS)
+    distance: Distance = option("euclidean", group=SCORE)
+    fusion: Fusion = option("product", group=SCORE)
+    gamma: float = option(1e-5, group=SCORE)
+    channel: int | None = option(None)
+    batch_size: int | None = option(None, group=SPEED)
+    cut: float | None = option(None, group=SPEED)
+    cut_always: bool = option(False)
+    engine: str = option("auto", group=SPEED)
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("unit", get_args(Unit)),
+            ("kernel", get_args(Kernel)),
+            ("distance", get_args(Distance)),
+            ("fusion", get_args(Fusion)),
+        ):
+            if getattr(self, name) not in choices:
+                raise GlasError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        for name in ("sigma_light", "sigma_shadow", "sigma_spatial"):
+            values = per_axis(getattr(self, name), None, name)
+            object.__setattr__(self, name, values if len(values) > 1 else values[0])
+        if self.distance == "euclidean" and np.unique(self.sigma_spatial).size > 1:
+            raise GlasError(
+                f'sigma_spatial must be one number for distance="euclidean", got {self.sigma_spatial}; '
+                'distance="squared" takes one an axis'
+            )
+        if not isinstance(self.engine, str):
+            raise GlasError(f"engine must be the name of one, got {self.engine!r}")
+        if not (isinstance(self.gamma, int | float) and 0 <= self.gamma < float("inf")):
+            raise GlasError(f"gamma must be 0 or a positive number, got {self.gamma!r}")
+        if self.cut is not None:
+            (cut,) = per_axis(self.cut, 1, "cut")
+            object.__setattr__(self, "cut", cut)
+        if not isinstance(self.cut_always, bool):
+            raise GlasError(f"cut_always must be true or false, got {self.cut_always!r}")
+        for name, least in (("batch_size", 1), ("channel", 0)):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, np.integer):
+                value = int(value)
+                object.__setattr__(self, name, value)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise GlasError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecursionSettings:
+    """The settings of `glas3d.RGLAS` (Algorithm 1), checked.
+
+    Parameters
+    ----------
+    threshold
+        ``t1``: a round removes the points whose value in its normalised map is above this. Default: 0.8.
+    stop
+        ``t2``: the recursion ends when ``sqrt(mean(S) / P(y|I))`` is above this, with ``S`` the round's normalised map
+        and ``I`` the image after it was masked out. Default: 5.
+    max_iterations
+        Largest number of rounds. Default: 10.
+    floor
+        The recursion also ends once ``P(y|I)`` has fallen to this value, and the round that brought it there counts.
+        This goes beyond Algorithm 1: with few classes ``P`` stays at some tenths when the evidence is gone, ``stop``
+        does not act, and later rounds show noise, stretched to [0, 1]. For two classes 0.5 is a good choice. Default:
+        Algorithm 1 alone.
+
+    Raises
+    ------
+    GlasError
+        A number outside its range.
+    """
+
+    threshold: float = option(0.8, group=SCORE)
+    stop: float = option(5.0, group=SCORE)
+    max_iterations: int = option(10, group=SCORE)
+    floor: float | None = option(None, group=SCORE)
+
+    def __post_init__(self) -> None:
+        threshold, stop, rounds, floor = self.threshold, self.stop, self.max_iterations, self.floor
+        if not (isinstance(threshold, int | float | np.number) and 0 <= threshold < 1):
+            raise GlasError(f"threshold must be from 0 to below 1, got {threshold!r}")
+        if not (isinstance(stop, int | float | np.number) and stop > 0):
+            raise GlasError(f"stop must be greater than 0, got {stop!r}")
+        if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+            raise GlasError(f"max_iterations must be a whole number of at least 1, got {rounds!r}")
+        if floor is not None and not (isinstance(floor, int | float | np.number) and 0 <= floor < 1):
+            raise GlasError(f"floor must be a probability below 1, got {floor!r}")

@@ -1,0 +1,197 @@
+"""Declare a setting once, as a field of a frozen dataclass, and derive everything else from it.
+
+A field says its type, default, group and documentation (the numpydoc docstring of its dataclass). From these come the
+keywords and the docstring of every function that takes it (`accepts`), the options of the commands with their help,
+the keys of configuration files, and the entries of sidecars.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, field, fields, make_dataclass
+from textwrap import dedent, indent
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_ENTRY = re.compile(r"^(\w+(?:, \w+)*)(?: : .*)?$")
+
+
+def option(
+    default: Any = MISSING,
+    *,
+    group: str = "",
+    command: Any = None,
+    factory: Callable[[], Any] | None = None,
+) -> Any:
+    """Declare one option as a field of a frozen dataclass.
+
+    Parameters
+    ----------
+    default
+        Value of an option that is not given.
+    group
+        Title under which ``--help`` lists it; empty when it is no option of a command.
+    command
+        Type of the option on the command line, where that differs from the field's own.
+    factory
+        Makes the default, in place of ``default``.
+    """
+    metadata = {"group": group, "command": command}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def documentation(declaration: type) -> dict[str, str]:
+    """Return the text that the docstring of a dataclass, or of one it extends, gives for each of its fields.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass
+    ... class Lamp:
+    ...     '''A lamp.
+    ...
+    ...     Parameters
+    ...     ----------
+    ...     power
+    ...         In watts.
+    ...     '''
+    ...     power: float = 60.0
+    >>> documentation(Lamp)
+    {'power': 'In watts.'}
+    """
+    texts: dict[str, str] = {}
+    for ancestor in reversed(declaration.__mro__):
+        for names, text in _entries(ancestor):
+            texts |= dict.fromkeys(names, text)
+    return texts
+
+
+def accepts(*declarations: type, unset: Iterable[type] = ()) -> Callable[[F], F]:
+    """Give a function that takes ``**options`` the keywords of dataclasses, in its signature and its docstring.
+
+    Its docstring has an entry ``**options``, which is replaced by those of the dataclasses' fields.
+
+    Parameters
+    ----------
+    declarations
+        Frozen dataclasses whose fields are keywords.
+    unset
+        Those of them whose fields are None where they are not given, because their default is resolved later.
+    """
+    unresolved = set(unset)
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        keywords = {
+            one.name: inspect.Parameter(
+                one.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None if declaration in unresolved else _default(one),
+                annotation=one.type,
+            )
+            for declaration in declarations
+            for one in fields(declaration)
+        }
+        function.__signature__ = signature.replace(parameters=[*own, *keywords.values()])  # type: ignore[attr-defined]
+        if function.__doc__ is not None:
+            function.__doc__ = _inserted(function.__doc__, declarations)
+        return function
+
+    return decorate
+
+
+def parse(options: Mapping[str, Any], *declarations: type[Any], caller: str) -> tuple[Any, ...]:
+    """Return one instance of each dataclass, from keywords that belong to any of them.
+
+    Parameters
+    ----------
+    options
+        Keywords and their values. A name that several dataclasses have goes to each of them.
+    caller
+        Name of the function that was given the keywords, for the message.
+
+    Raises
+    ------
+    TypeError
+        A keyword that belongs to none of the dataclasses; a similar one is named.
+    """
+    known = {one.name for declaration in declarations for one in fields(declaration)}
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.75)
+            suggestion = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}{suggestion}")
+    return tuple(
+        declaration(**{one.name: options[one.name] for one in fields(declaration) if one.name in options})
+        for declaration in declarations
+    )
+
+
+def optional(declaration: type, name: str) -> type[Any]:
+    """Return a dataclass of the same fields, each of them None where it is not given.
+
+    For doors that fill up what was not given from elsewhere, such as the preset of a model.
+    """
+    made = make_dataclass(
+        name,
+        [(one.name, f"{one.type} | None", field(default=None, metadata=one.metadata)) for one in fields(declaration)],
+        frozen=True,
+        kw_only=True,
+    )
+    made.__doc__ = declaration.__doc__
+    made.__module__ = declaration.__module__
+    return made
+
+
+def given(options: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass that differ from None."""
+    return {one.name: value for one in fields(options) if (value := getattr(options, one.name)) is not None}
+
+
+def _default(one: Field[Any]) -> Any:
+    if one.default is not MISSING:
+        return one.default
+    return inspect.Parameter.empty if one.default_factory is MISSING else one.default_factory()
+
+
+def _entries(declaration: type) -> list[tuple[list[str], str]]:
+    """Return the entries of the section Parameters: the names, and the text under them."""
+    entries: list[tuple[list[str], list[str]]] = []
+    for line in _parameters(declaration.__dict__.get("__doc__") or "").splitlines():
+        if (match := _ENTRY.match(line)) is not None:
+            entries.append((match[1].split(", "), []))
+        elif entries:
+            entries[-1][1].append(line)
+    return [(names, dedent("\n".join(lines)).strip()) for names, lines in entries]
+
+
+def _parameters(docstring: str) -> str:
+    """Return the text of the section Parameters of a numpydoc docstring, without indentation."""
+    lines = inspect.cleandoc(docstring).splitlines()
+    for number, line in enumerate(lines[:-1]):
+        if line == "Parameters" and set(lines[number + 1]) == {"-"}:
+            rest = lines[number + 2 :]
+            end = next((i for i in range(1, len(rest)) if rest[i] and set(rest[i]) == {"-"}), len(rest) + 1) - 1
+            return "\n".join(rest[:end]).rstrip()
+    return ""
+
+
+def _inserted(docstring: str, declarations: Iterable[type]) -> str:
+    """Replace the entry ``**options`` of a docstring by the entries of the dataclasses."""
+    match = re.search(r"^( *)\*\*options\n((?:\1 +.*\n)*)", docstring, re.MULTILINE)
+    if match is None:
+        return docstring
+    texts: list[str] = []
+    for declaration in declarations:
+        documented = documentation(declaration)
+        for one in fields(declaration):
+            texts.append(f"{one.name}\n{indent(documented.get(one.name, ''), '    ')}")
+    return docstring[: match.start()] + indent("\n".join(texts), match[1]) + "\n" + docstring[match.end() :]
