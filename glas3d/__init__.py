@@ -6,7 +6,7 @@ neither torch nor nilearn.
 
 import lazy_loader
 
-__version__ = "0.1.0"
+from glas3d.version import __version__ as __version__
 
 __getattr__, _public_names, __all__ = lazy_loader.attach_stub(__name__, __file__)
 

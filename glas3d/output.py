@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-import glas3d
 from glas3d.errors import GlasError
+from glas3d.version import __version__
 
 _UNFINISHED = ".unfinished-"
 
@@ -26,7 +26,7 @@ _UNFINISHED = ".unfinished-"
 def generated_by() -> list[dict[str, Any]]:
     """Software and versions, as BIDS wants them."""
     versions = {"torch": torch.__version__, "numpy": np.__version__, "nibabel": nib.__version__}
-    return [{"Name": "glas3d", "Version": glas3d.__version__, "Python": platform.python_version(), **versions}]
+    return [{"Name": "glas3d", "Version": __version__, "Python": platform.python_version(), **versions}]
 
 
 def bids_label(text: str) -> str:

@@ -8,13 +8,13 @@ import warnings
 
 from cyclopts import App, CycloptsError
 
-from glas3d import __version__
 from glas3d.cli import atlases, participants
 from glas3d.cli import explain as scans
 from glas3d.cli.cohort import cohort
 from glas3d.cli.terminal import fail, show_warning
 from glas3d.cli.train import train
 from glas3d.errors import GlasError, GlasWarning, SpaceWarning
+from glas3d.version import __version__
 
 app = App(
     name="glas3d",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import warnings
@@ -18,6 +17,7 @@ import pandas as pd
 from glas3d.core.search import Point as Point
 from glas3d.core.search import Segments
 from glas3d.errors import GlasError, GlasWarning
+from glas3d.hashing import arrays_sha256
 from glas3d.imaging.lookup import Table, hemispheres, own_names, read_table
 from glas3d.imaging.nilearn_atlases import file_stem, take_apart
 from glas3d.imaging.probability import Maps, strongest
@@ -188,7 +188,7 @@ class Atlas:
                 )
             labels = strongest(volumes, threshold)
             table = pd.DataFrame({"index": range(1, volumes.n + 1), "name": found.volume_names(volumes.n)})
-            affine, sha256 = volumes.affine, _sha256(labels, volumes.affine)
+            affine, sha256 = volumes.affine, arrays_sha256(labels, volumes.affine)
         else:
             scan = load_scan(found.maps, constant=True)
             labels, affine, sha256 = _labels(scan), scan.affine, scan.sha256
@@ -245,7 +245,7 @@ class Atlas:
         labels = strongest(maps, threshold)
         rows = read_table(rows.assign(index=range(1, maps.n + 1)))
         called = name or file_stem(maps_img) or "atlas"
-        sha256 = _sha256(labels, maps.affine)
+        sha256 = arrays_sha256(labels, maps.affine)
         return cls._made(labels, maps.affine, rows, maps.name, "the table", called, sha256, space)
 
     @classmethod
@@ -367,7 +367,3 @@ def _whole(values: np.ndarray) -> bool:
 def _entity(scan: Scan) -> str:
     """The ``atlas-`` entity of a file's name, else its stem."""
     return dict(part.split("-", 1) for part in scan.stem.split("_") if "-" in part).get("atlas", scan.stem)
-
-
-def _sha256(labels: np.ndarray, affine: np.ndarray) -> str:
-    return hashlib.sha256(labels.tobytes() + affine.tobytes()).hexdigest()

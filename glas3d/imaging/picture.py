@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.nn.functional import interpolate
 
 from glas3d.errors import GlasError, reason
-from glas3d.imaging.scan import file_sha256
+from glas3d.hashing import bytes_sha256, file_sha256
 
 PictureLike = str | os.PathLike[str] | Image.Image | np.ndarray | torch.Tensor
 Colour = Literal["RGB", "grey"]
@@ -117,7 +116,7 @@ def load_picture(image: PictureLike, colour: Colour | None = None) -> Picture:
     if not np.isfinite(data).all():
         raise GlasError(f"a picture must hold finite values, {name} of {data.shape} does not")
     if digest is None:
-        digest = hashlib.sha256(repr(data.shape).encode() + data.tobytes()).hexdigest()
+        digest = bytes_sha256([repr(data.shape).encode(), data.tobytes()])
     return Picture(_coloured(data, colour, name), name, digest)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import os
 import warnings
 import zlib
@@ -16,6 +15,7 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 
 from glas3d.errors import GlasError, GlasWarning, reason
+from glas3d.hashing import arrays_sha256, file_sha256
 
 ImageLike = str | os.PathLike[str] | SpatialImage
 
@@ -127,14 +127,8 @@ def load_scan(img: ImageLike, *, constant: bool = False) -> Scan:
     if not isinstance(img, SpatialImage) and path:
         digest = file_sha256(Path(img))
     else:
-        digest = hashlib.sha256(data.tobytes() + affine.tobytes()).hexdigest()
+        digest = arrays_sha256(data, affine)
     return Scan(data, affine, image, str(name), digest)
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path) -> SpatialImage:

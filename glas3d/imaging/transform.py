@@ -15,8 +15,9 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 
 from glas3d.errors import GlasError
+from glas3d.hashing import file_sha256
 from glas3d.imaging.itk import Step, carry, check_matrix, field_grids, map_points, read_step, write_matrix
-from glas3d.imaging.scan import Scan, file_sha256
+from glas3d.imaging.scan import Scan
 from glas3d.imaging.space import SpaceCheck, VoxelGrid, check_space, grid_of, mni_grid, resample, template_on, world
 from glas3d.output import write_json, write_together
 

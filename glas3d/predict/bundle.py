@@ -8,7 +8,6 @@ that fix its grid: ``models/mean.nii.gz`` and ``models/std.nii.gz`` (voxelwise s
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import os
@@ -25,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from glas3d.errors import GlasError, reason
+from glas3d.hashing import bytes_sha256, file_sha256
 from glas3d.imaging.scan import Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of
 from glas3d.predict.exported import from_onnx, from_pt2
@@ -212,10 +212,10 @@ def _object(container: Mapping[str, Any], key: str, place: Path) -> dict[str, An
 
 def _digest(place: Path) -> str:
     """One hash over everything that decides a bundle's answers."""
-    total = hashlib.sha256()
-    for path in sorted(p for part in ("configs", "models") for p in (place / part).rglob("*") if p.is_file()):
-        total.update(path.relative_to(place).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return total.hexdigest()
+    files = sorted(p for part in ("configs", "models") for p in (place / part).rglob("*") if p.is_file())
+    return bytes_sha256(
+        path.relative_to(place).as_posix().encode() + b"\0" + bytes.fromhex(file_sha256(path)) for path in files
+    )
 
 
 def write_bundle(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
 import json
 import logging
@@ -20,7 +19,7 @@ import torch
 from torch import fx, nn
 
 from glas3d.errors import GlasError, reason
-from glas3d.imaging.scan import file_sha256
+from glas3d.hashing import bytes_sha256, file_sha256
 from glas3d.imaging.space import VoxelGrid
 from glas3d.predict.adapters import asking, rows
 from glas3d.predict.engine.builders import session_options
@@ -318,7 +317,4 @@ def _onnx_sha256(place: Path) -> str:
         other = place.parent / content[found.end() : found.end() + length].decode(errors="replace")
         if other.is_file():
             beside.add(other)
-    total = hashlib.sha256(content)
-    for other in sorted(beside):
-        total.update(bytes.fromhex(file_sha256(other)))
-    return total.hexdigest()
+    return bytes_sha256([content, *(bytes.fromhex(file_sha256(other)) for other in sorted(beside))])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -13,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from glas3d.errors import GlasError
-from glas3d.imaging.scan import file_sha256
+from glas3d.hashing import file_sha256, text_sha256
 from glas3d.output import (
     generated_by,
     new_folder,
@@ -110,7 +109,7 @@ def key_of(**parts: Any) -> str:
     True
     """
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return text_sha256(text)
 
 
 def is_finished(place: Path, name: str, key: str) -> bool:

@@ -6,16 +6,16 @@ import importlib.metadata
 
 import torch
 
-import glas3d
 from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError
 from glas3d.predict.bundle import load_model
 from glas3d.predict.engine.builders import ENGINES
+from glas3d.version import __version__
 
 
 def version(engine: str, registers: bool = False) -> str:
     """Of what decides the numbers: the engine's library and, where scans are registered, antspyx among it."""
-    found = f"glas3d {glas3d.__version__}, torch {torch.__version__.partition('+')[0]}"
+    found = f"glas3d {__version__}, torch {torch.__version__.partition('+')[0]}"
     if ENGINES[engine].library != "torch":
         found += f", {ENGINES[engine].library} {ENGINES[engine].version}"
     if not registers:

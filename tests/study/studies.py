@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from glas3d.imaging.scan import file_sha256
+from glas3d.hashing import file_sha256
 from glas3d.imaging.space import mni_grid
 from glas3d.predict.bundle import write_bundle
 from glas3d.predict.intensity import Standardisation

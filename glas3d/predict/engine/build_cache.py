@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+
+from glas3d.hashing import text_sha256
 
 _MOST = 32  # files, of which the ones used longest ago go first
 
@@ -21,7 +22,7 @@ class Stored:
     """
 
     def __init__(self, *parts: object) -> None:
-        self._name = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+        self._name = text_sha256("\n".join(map(str, parts)))
 
     def read(self) -> bytes | None:
         """What was written, or None."""

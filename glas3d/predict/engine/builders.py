@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib.metadata
 import io
 import logging
@@ -17,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from glas3d.hashing import bytes_sha256
 from glas3d.predict.engine.build_cache import Stored
 
 Inputs = tuple[torch.Tensor, ...]
@@ -273,11 +273,13 @@ def build(engine: Engine, net: nn.Module, inputs: Inputs, model: str | None = No
 
 def digest(net: nn.Module) -> str:
     """Of a network's parameters and buffers."""
-    total = hashlib.sha256()
-    for described, tensor in _tensors(net):
-        total.update(described.encode())
-        total.update(_bytes(tensor.detach().reshape(-1)))
-    return total.hexdigest()
+
+    def parts() -> Iterator[bytes | memoryview]:
+        for described, tensor in _tensors(net):
+            yield described.encode()
+            yield _bytes(tensor.detach().reshape(-1))
+
+    return bytes_sha256(parts())
 
 
 def fingerprint(net: nn.Module) -> str:
@@ -286,13 +288,15 @@ def fingerprint(net: nn.Module) -> str:
     Of every parameter and buffer, how often it was written to and some of its values: torch does not count what is
     written through ``.data``, which changes all values of a tensor as a rule.
     """
-    total = hashlib.sha256()
-    for described, tensor in _tensors(net):
-        written = 0 if tensor.is_inference() else tensor._version
-        flat = tensor.detach().reshape(-1)
-        total.update(f"{described} {written}".encode())
-        total.update(_bytes(flat[:: max(1, len(flat) // _SAMPLED)]))
-    return total.hexdigest()
+
+    def parts() -> Iterator[bytes | memoryview]:
+        for described, tensor in _tensors(net):
+            written = 0 if tensor.is_inference() else tensor._version
+            flat = tensor.detach().reshape(-1)
+            yield f"{described} {written}".encode()
+            yield _bytes(flat[:: max(1, len(flat) // _SAMPLED)])
+
+    return bytes_sha256(parts())
 
 
 def _tensors(net: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

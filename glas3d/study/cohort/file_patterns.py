@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glas3d.errors import GlasError
-from glas3d.imaging.scan import file_sha256
+from glas3d.hashing import file_sha256
 
 NAMING_FILES = ("background", "mask_img", "brain_mask", "transform", "inverse")
 """The settings of `explain_img` that may name files (``inverse``: of `load_transform`)."""

@@ -19,7 +19,7 @@ from glas3d.core.glas import Progress
 from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError, GlasWarning, SpaceWarning
 from glas3d.explain import COLUMNS, STATISTICS, ScanExplanation, explain_img, ranked
-from glas3d.imaging.scan import file_sha256
+from glas3d.hashing import file_sha256
 from glas3d.imaging.space import MNI
 from glas3d.imaging.transform import load_transform
 from glas3d.output import remove_leftovers

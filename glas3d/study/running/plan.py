@@ -26,9 +26,9 @@ from glas3d.errors import GlasError
 from glas3d.explain import explain_img
 from glas3d.explain.inputs import TEMPLATE_MM
 from glas3d.explain.modes import Way
+from glas3d.hashing import file_sha256
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.coordinates import Coordinates
-from glas3d.imaging.scan import file_sha256
 from glas3d.imaging.space import mni_grid
 from glas3d.predict.bundle import load_model
 from glas3d.predict.engine.choose import check_engine

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glas3d.errors import GlasError
+from glas3d.hashing import text_sha256
 from glas3d.output import write_json
 
 PARTS = ("train", "validation", "test")
@@ -65,7 +65,7 @@ class FoldManifest:
     @cached_property
     def settings_sha256(self) -> str:
         """One hash over the settings."""
-        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+        return text_sha256(json.dumps(self.settings, sort_keys=True))
 
     @cached_property
     def seen(self) -> frozenset[str]:

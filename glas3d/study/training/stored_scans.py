@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,8 @@ import numpy as np
 import torch
 
 from glas3d.errors import GlasError
-from glas3d.imaging.scan import file_sha256, load_scan
+from glas3d.hashing import file_sha256, text_sha256
+from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import VoxelGrid, check_space, grid_of, resample_scan
 from glas3d.predict.intensity import intensity_scale
 from glas3d.study.cohort.cohort import Cohort
@@ -96,7 +96,7 @@ def store_scans(
         raise GlasError(f"a cohort needs scans, {cohort.root} has none of {cohort.case} or {cohort.control}")
     grid = grid or grid_of(load_scan(table["path"].iloc[0]))
     where = f"1 {grid.shape} {np.round(grid.affine, 3).tolist()} {assume_space}"
-    folder = place / hashlib.sha256(where.encode()).hexdigest()[:12]
+    folder = place / text_sha256(where)[:12]
     problems: list[dict[str, Any]] = []
     hashes: dict[tuple[str, str], str] = {}
     for done, row in enumerate(table.to_dict("records"), 1):

@@ -141,7 +141,7 @@ def test_another_scan_explains_again(begun, six, models, tmp_path):
 
 
 def test_other_versions_explain_again(begun, people, models, monkeypatch):
-    monkeypatch.setattr("glas3d.__version__", "9.9.9")
+    monkeypatch.setattr("glas3d.study.environment.__version__", "9.9.9")
     assert explain_cohort(people, begun, models, **ASSUMED).count("explained") == 6
 
 

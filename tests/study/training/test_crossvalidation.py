@@ -12,7 +12,8 @@ from monai.transforms import Compose, RandFlip, RandGaussianNoise
 
 from glas3d import GlasError
 from glas3d.errors import GlasWarning
-from glas3d.imaging.scan import file_sha256, load_scan
+from glas3d.hashing import file_sha256
+from glas3d.imaging.scan import load_scan
 from glas3d.predict.bundle import load_model
 from glas3d.predict.intensity import Standardisation, intensity_scale
 from glas3d.predict.training import Recipe

@@ -1,0 +1,51 @@
+"""Checks of numbers that callers give, with one wording for all rooms."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from glas3d.errors import GlasError
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """Return a value as an int if it is a whole number that is large enough.
+
+    Parameters
+    ----------
+    name
+        What the message calls the value, usually the name of the argument.
+    value
+        A Python or NumPy integer; booleans and floats are refused.
+    least
+        The smallest value allowed.
+
+    Raises
+    ------
+    GlasError
+        The value is something else, or below ``least``.
+
+    Examples
+    --------
+    >>> whole_number("batch_size", 8, least=1)
+    8
+    >>> whole_number("batch_size", 0, least=1)
+    Traceback (most recent call last):
+    glas3d.errors.GlasError: batch_size must be a whole number of at least 1, got 0
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise GlasError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number, of Python or NumPy; booleans are not numbers.
+
+    Examples
+    --------
+    >>> is_number(0.5), is_number(True), is_number(float("nan")), is_number("1")
+    (True, False, False, False)
+    """
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
