@@ -17,9 +17,10 @@ from glas3d.core.axes import per_axis
 from glas3d.core.covariates import Covariates, CovariateScores, WithNowhere
 from glas3d.core.explanation import Explanation
 from glas3d.core.gaussian import Masks, spots
+from glas3d.core.model import Predict, classes_of
 from glas3d.core.perturb import Perturbations
 from glas3d.core.recompute import Changes, collect_changed
-from glas3d.core.score import Predict, Target
+from glas3d.core.score import Target
 from glas3d.core.search import Grid, Search, Segments, resolve
 from glas3d.core.settings import Settings
 from glas3d.core.shapes import Ellipsoids, SoftSegments
@@ -161,7 +162,7 @@ class GLAS:
         per_axis(settings.sigma_spatial, len(shape), "sigma_spatial")
         points, segments = resolve(search, shape, mask)
         predict, device = score.bound(self.predict, array)
-        classes: Sequence[str] | None = getattr(self.predict, "classes", None)
+        classes = classes_of(self.predict)
 
         if settings.channel is not None and settings.channel >= len(array):
             raise GlasError(f"channel must be one of the volume's {len(array)}, counted from 0, got {settings.channel}")

@@ -7,14 +7,14 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from glas3d.core.gaussian import Masks, Spots
+from glas3d.core.model import CannotRecompute, Predict, Recomputable
 from glas3d.core.perturb import Perturbations
-from glas3d.core.score import Answers, Predict, ask, collect
+from glas3d.core.score import Answers, ask, collect
 from glas3d.core.windows import Windows, crop, extent
 from glas3d.errors import GlasWarning
 
@@ -30,29 +30,6 @@ _TURNS = 8
 _BESIDE = 2
 # Seconds below which a full forward is timed more than once: its first time is its slowest.
 _SHORT = 0.1
-
-
-class CannotRecompute(Exception):
-    """Why a model is asked in full, in words."""
-
-
-class Recompute(Protocol):
-    """What ``predict.changed(bases, windows)`` returns, if a model offers it; it may raise `CannotRecompute`.
-
-    Attributes
-    ----------
-    bases
-        ``(2, k)``: the answers to the bases.
-    whole_from
-        From which step on everything is computed; empty where that is not worth a word.
-    """
-
-    bases: torch.Tensor
-    whole_from: str
-
-    def __call__(self, kind: int, rows: np.ndarray, parts: torch.Tensor) -> Any:
-        """Answers ``(n, k)`` to volumes that are the base of their kind but for windows ``rows``."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,13 +169,12 @@ def collect_changed(
     GlasWarning
         The model does not offer it, or not for this.
     """
-    make = getattr(predict, "changed", None)
     try:
         if beside is not None:
             raise CannotRecompute("covariates stand beside the volume")
-        if make is None:
+        if not isinstance(predict, Recomputable):
             raise CannotRecompute("the model is a callable that does not say what it computes")
-        recompute: Recompute = make(changes.bases, changes.windows)
+        recompute = predict.recompute(changes.bases, changes.windows)
     except CannotRecompute as error:
         warnings.warn(
             f"cut={changes.cut:g} saves nothing, every input is asked in full: {error}", GlasWarning, stacklevel=3

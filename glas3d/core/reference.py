@@ -16,6 +16,7 @@ import torch
 from glas3d.core.covariates import CovariateScores
 from glas3d.core.explanation import Explanation, drawn
 from glas3d.core.glas import GLAS
+from glas3d.core.model import classes_of
 from glas3d.core.perturb import blend
 from glas3d.core.score import Target, ask, bound, class_index
 from glas3d.core.volume import Background, as_reference, as_volume
@@ -238,7 +239,7 @@ def answer_to_background(glas: GLAS, volume: np.ndarray | torch.Tensor, target: 
     predict, device = bound(glas.predict, array)
     with torch.inference_mode():
         answer = ask(predict, as_reference(glas.background, array).unsqueeze(0).contiguous().to(device))[0]
-    return float(answer[class_index(target, getattr(glas.predict, "classes", None), len(answer))])
+    return float(answer[class_index(target, classes_of(glas.predict), len(answer))])
 
 
 def _alike(explanations: Mapping[str, Explanation]) -> Explanation:

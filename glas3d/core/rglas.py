@@ -12,6 +12,7 @@ import torch
 
 from glas3d.core.explanation import Explanation
 from glas3d.core.glas import GLAS
+from glas3d.core.model import device_of
 from glas3d.core.perturb import blend
 from glas3d.core.saliency import minmax
 from glas3d.core.score import Frozen, Target, ask, check_single
@@ -181,7 +182,7 @@ class RGLAS:
 
     @staticmethod
     def _probability(glas: GLAS, image: torch.Tensor, column: int) -> float:
-        device = torch.device(getattr(glas.predict, "device", "cpu"))
+        device = device_of(glas.predict)
         return float(ask(glas.predict, image.unsqueeze(0).to(device))[0, column])
 
 

@@ -8,20 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from glas3d.core.model import EngineModel, Fittable, Predict, Recomputable, RunsOnEngine, classes_of, device_of
 from glas3d.core.perturb import Perturbations
 from glas3d.core.settings import Fusion
 from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError
 
 Target = int | str
-Predict = Callable[..., Any]
 Answers = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def bound(predict: Predict, volume: torch.Tensor) -> tuple[Predict, torch.device]:
     """A model as it answers about one volume, its normalisation fitted to it, and where it is."""
-    fit = getattr(predict, "fit", None)
-    return predict if fit is None else fit(volume), torch.device(getattr(predict, "device", "cpu"))
+    return predict.fit(volume) if isinstance(predict, Fittable) else predict, device_of(predict)
 
 
 class Frozen:
@@ -29,9 +28,10 @@ class Frozen:
 
     def __init__(self, predict: Predict, intact: torch.Tensor) -> None:
         self._predict, self.device = bound(predict, intact)
-        self.classes = getattr(predict, "classes", None)
-        self.changed = getattr(self._predict, "changed", None)
-        self.with_engine = getattr(self._predict, "with_engine", None)
+        self.classes = classes_of(predict)
+        # None where the predictor does not offer it
+        self.recompute = self._predict.recompute if isinstance(self._predict, Recomputable) else None
+        self.with_engine = self._predict.with_engine if isinstance(self._predict, RunsOnEngine) else None
 
     def __call__(self, batch: torch.Tensor) -> Any:
         """As the predictor it was made of."""
@@ -51,22 +51,24 @@ def with_engine(predict: Predict, engine: str, batches: int) -> Predict:
     GlasError
         An engine for what knows of none.
     """
-    known = getattr(predict, "with_engine", None)
-    if known is None:
+    if not isinstance(predict, RunsOnEngine):
         if engine not in ("auto", "eager"):
             raise GlasError(f"engine={engine!r} needs a Predictor of a torch module, got {type(predict).__name__}")
         return predict
-    chosen: Predict = known(engine, batches)
-    return chosen
+    return predict.with_engine(engine, batches)
 
 
 def engine_record(predict: Predict) -> dict[str, Any]:
     """Which engine answered, for the record."""
-    name = getattr(predict, "engine", "eager")
-    threads = getattr(predict, "engine_threads", torch.get_num_threads())
-    found = {"engine": name, "engine_version": getattr(predict, "version", None), "engine_threads": threads}
-    notes = list(getattr(predict, "notes", ()))
-    return found | ({"engine_notes": notes} if notes else {})
+    if not isinstance(predict, EngineModel):
+        return {"engine": "eager", "engine_version": None, "engine_threads": torch.get_num_threads()}
+    record = {
+        "engine": predict.engine,
+        "engine_version": predict.version,
+        "engine_threads": predict.engine_threads,
+    }
+    notes = list(predict.notes)
+    return record | ({"engine_notes": notes} if notes else {})
 
 
 def ask(predict: Predict, batch: torch.Tensor, *beside: torch.Tensor) -> np.ndarray:
@@ -153,7 +155,8 @@ def collect(
                 check(part.shape[1])
                 # one piece: small ones, kept between large ones that come and go, leave holes that no input fits into
                 answers = part.new_empty((len(perturbations), part.shape[1]))
-                torch.set_num_threads(getattr(predict, "torch_threads", torch.get_num_threads()))
+                if isinstance(predict, EngineModel):
+                    torch.set_num_threads(predict.torch_threads)
             if part.shape[1] != answers.shape[1]:
                 raise GlasError(f"a model must answer with {answers.shape[1]} classes each time, got {part.shape[1]}")
             # a GPU is given the next batch before it has done this one; what it says first is looked at in time

@@ -11,6 +11,7 @@ from torch import nn
 
 from glas3d.core.explanation import Explanation
 from glas3d.core.glas import GLAS
+from glas3d.core.model import classes_of
 from glas3d.core.score import Target, class_index
 from glas3d.core.search import Search
 from glas3d.errors import GlasError
@@ -78,7 +79,7 @@ def maps(
             f"inputs must be a batch (n, c, *spatial) with two or three spatial axes, got {tuple(inputs.shape)}"
         )
     drawn = torch.empty((len(inputs), *inputs.shape[2:]))
-    columns = _columns(target, len(inputs), getattr(glas.predict, "classes", None))
+    columns = _columns(target, len(inputs), classes_of(glas.predict))
     for one, column, into in zip(inputs, columns, drawn, strict=True):
         explanation = glas.explain(one, column, search, spacing)
         assert isinstance(explanation, Explanation)

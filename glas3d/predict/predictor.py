@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from glas3d.core.recompute import Recompute
+from glas3d.core.model import Recomputation
 from glas3d.core.score import out_of_memory
 from glas3d.core.windows import Windows
 from glas3d.errors import GlasError, reason
@@ -179,7 +179,7 @@ class Predictor:
         transform = self.transform
         return self.asked(lambda: self.net(batch if transform is None else transform(batch), *beside), batch)
 
-    def changed(self, bases: torch.Tensor, windows: Sequence[Windows]) -> Recompute:
+    def recompute(self, bases: torch.Tensor, windows: Sequence[Windows]) -> Recomputation:
         """The same model, computing only what lies inside windows of volumes that are otherwise a base.
 
         Parameters
@@ -217,14 +217,14 @@ class Predictor:
                 raise GlasError(f"{len(self.classes)} classes are named, the readout gives {columns.shape[1]}")
             return columns
 
-    def with_engine(self, engine: str, batches: int) -> WithEngine:
+    def with_engine(self, engine: str, n_batches: int) -> WithEngine:
         """The same predictor, its network run by an engine (docs/engines.md).
 
         Parameters
         ----------
         engine
             Its name, or ``"auto"``: the fastest of those whose building pays for the batches to come.
-        batches
+        n_batches
             How many will be asked.
 
         Raises
@@ -232,7 +232,7 @@ class Predictor:
         GlasError
             No such engine, its library is missing, or it does not run here; when asked, it cannot run this network.
         """
-        return WithEngine(self, engine, batches)
+        return WithEngine(self, engine, n_batches)
 
     def _beside(self, table: torch.Tensor | None, n: int) -> tuple[torch.Tensor, ...]:
         """What the model is given beside the volumes."""

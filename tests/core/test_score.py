@@ -69,24 +69,25 @@ def test_collect_keeps_what_a_model_writes_over():
 
 @pytest.mark.parametrize("wanted", [1, None])
 def test_torch_has_the_threads_that_an_engine_wants_it_to_have(wanted):
-    class Engine:
-        if wanted is not None:
-            torch_threads = wanted
-
+    class Plain:
         def __call__(self, batch):
             seen.append(torch.get_num_threads())
             if len(seen) == stop:
                 raise ValueError("broken")
             return batch.mean(dim=(1, 2, 3))
 
+    class Engine(Plain):
+        engine, version, engine_threads, torch_threads, notes = "fast", "1.0", 2, wanted, ()
+
+    model = Plain() if wanted is None else Engine()
     with torch_threads(2):
         for stop in (3, None):
             seen = []
             if stop:
                 with pytest.raises(ValueError, match="broken"):
-                    collect(Engine(), perturbations(2))
+                    collect(model, perturbations(2))
             else:
-                collect(Engine(), perturbations(2))
+                collect(model, perturbations(2))
             assert seen[:3] == ([2, 1, 1] if wanted else [2, 2, 2])
             assert torch.get_num_threads() == 2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -13,7 +13,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from glas3d.core.model import Recomputation
 from glas3d.core.threads import torch_threads
+from glas3d.core.windows import Windows
 from glas3d.errors import GlasError, reason
 from glas3d.predict.engine.builders import ENGINES, TOLERANCE, Engine, Inputs, Run, build, digest, fingerprint
 
@@ -154,10 +156,34 @@ class WithEngine:
             raise AttributeError(name)
         return getattr(self._predict, name)
 
+    # What the core's protocols look for (glas3d.core.model) is named here: from Python 3.12 on, isinstance no longer
+    # finds what __getattr__ passes on.
+    @property
+    def device(self) -> torch.device:
+        """The predictor's device."""
+        return self._predict.device
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The predictor's names of its outputs."""
+        return self._predict.classes
+
+    def fit(self, volume: torch.Tensor) -> Predictor:
+        """Return the predictor itself, fitted to a volume; see `Predictor.fit`."""
+        return self._predict.fit(volume)
+
+    def recompute(self, bases: torch.Tensor, windows: Sequence[Windows]) -> Recomputation:
+        """Prepare recomputing with the predictor's own network; see `Predictor.recompute`."""
+        return self._predict.recompute(bases, windows)
+
+    def with_engine(self, engine: str, n_batches: int) -> WithEngine:
+        """Return the predictor with another engine; see `Predictor.with_engine`."""
+        return self._predict.with_engine(engine, n_batches)
+
     @property
     def version(self) -> str | None:
-        """Of the engine's library."""
-        return ENGINES[self.engine].version
+        """Of the engine's library; None until ``"auto"`` has chosen one."""
+        return ENGINES[self.engine].version if self.engine in ENGINES else None
 
     @property
     def torch_threads(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from glas3d.core.recompute import CannotRecompute
+from glas3d.core.model import CannotRecompute
 from glas3d.errors import reason
 
 # In place and otherwise the same; anything else with a trailing underscore is refused.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from glas3d.core.recompute import CannotRecompute
+from glas3d.core.model import CannotRecompute
 from glas3d.core.windows import Windows, crop
 from glas3d.predict.exported import Exported
 from glas3d.predict.predictor import FittedTransform, Predictor
@@ -19,7 +19,7 @@ from glas3d.predict.recompute.steps import Plan, asks_shape, execute, make_plan
 
 
 class Changed:
-    """A predictor's answers to volumes that are a base but for windows (`glas3d.core.recompute.Recompute`).
+    """A predictor's answers to volumes that are a base but for windows (`glas3d.core.model.Recomputation`).
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from glas3d.core.recompute import CannotRecompute
+from glas3d.core.model import CannotRecompute
 from glas3d.core.windows import Windows
 from glas3d.predict.recompute.rules import GlobalMean, Neighbourhood, Pointwise, Rule, rule_of
 

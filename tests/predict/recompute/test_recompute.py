@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from monai.networks.nets import DenseNet, resnet10
 from torch import nn
 
-from glas3d.core.recompute import CannotRecompute
+from glas3d.core.model import CannotRecompute
 from glas3d.core.windows import Windows, crop
 from glas3d.predict.networks import PaperNet
 from glas3d.predict.recompute import steps as planning

@@ -1,0 +1,183 @@
+"""What a model may offer to the method, one protocol an offer.
+
+A model is any callable that turns a batch ``(n, c, *spatial)`` into probabilities ``(n, k)``; nothing more is needed.
+Each protocol below is an offer beyond that. A model makes an offer by having its members, and the method looks for
+offers by ``isinstance`` alone: a class that wraps a model passes an offer on by having the members itself, and an
+object whose method is None does not make that offer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from glas3d.core.windows import Windows
+
+
+class Predict(Protocol):
+    """A model: turns a batch, and covariates where it takes some, into probabilities."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the probabilities ``(n, k)`` of a batch.
+
+        Called with ``(batch,)``, ``(n, c, *spatial)`` float32 intensities before any normalisation, or with
+        ``(batch, covariates)``, the latter ``(n, q)`` float32. The result is a tensor or whatever NumPy reads as an
+        array; ``(n,)`` is one column. It may be written over by the next call.
+        """
+        ...
+
+
+@runtime_checkable
+class HasDevice(Protocol):
+    """A model that computes on a device of its own."""
+
+    @property
+    def device(self) -> torch.device | str:
+        """Where batches are made for it; a model without this member gets them on the CPU."""
+        ...
+
+
+@runtime_checkable
+class HasClasses(Protocol):
+    """A model whose outputs may have names."""
+
+    @property
+    def classes(self) -> Sequence[str] | None:
+        """The name of each output column, in order, so that a target can be given by name; None: no names."""
+        ...
+
+
+@runtime_checkable
+class Fittable(Protocol):
+    """A model whose preprocessing depends on the scan, such as a normalisation by the scan's own mean."""
+
+    def fit(self, volume: torch.Tensor) -> Predict:
+        """Return the model for one scan: its preprocessing is derived from the intact scan and then fixed.
+
+        Parameters
+        ----------
+        volume
+            ``(c, *spatial)`` float32 on the CPU, intensities before normalisation. Light and shadow of this volume
+            are then all preprocessed alike; otherwise masking one place would change every voxel.
+        """
+        ...
+
+
+@runtime_checkable
+class RunsOnEngine(Protocol):
+    """A model whose network can be run by an inference engine (docs/engines.md)."""
+
+    def with_engine(self, engine: str, n_batches: int) -> Predict:
+        """Return the same model, its network run by an engine; the result may be an `EngineModel`.
+
+        Parameters
+        ----------
+        engine
+            The engine's name, ``"eager"`` (the network itself) or ``"auto"`` (the fastest that pays).
+        n_batches
+            How many batches will be evaluated, by which ``"auto"`` decides what pays.
+
+        Raises
+        ------
+        GlasError
+            The engine is not known, or cannot run here.
+        """
+        ...
+
+
+@runtime_checkable
+class EngineModel(Protocol):
+    """A model that runs on an engine and reports which. All members are read after its first batch."""
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine that ran the last batch."""
+        ...
+
+    @property
+    def version(self) -> str | None:
+        """Version of the engine's library, if it has one."""
+        ...
+
+    @property
+    def engine_threads(self) -> int:
+        """How many threads the engine used."""
+        ...
+
+    @property
+    def torch_threads(self) -> int:
+        """How many threads torch should use from the second batch on, so that the two do not compete."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Which engines were tried and rejected, and why, one sentence each."""
+        ...
+
+
+@runtime_checkable
+class Recomputable(Protocol):
+    """A model that can compute only what a mask changes (docs/speed.md)."""
+
+    def recompute(self, bases: torch.Tensor, windows: Sequence[Windows]) -> Recomputation:
+        """Prepare the evaluation of volumes that equal a base except inside windows.
+
+        Parameters
+        ----------
+        bases
+            ``(kinds, c, *spatial)``, what the volumes of each kind equal outside of their windows.
+        windows
+            The windows of the volumes to come, one `Windows` for each kind.
+
+        Raises
+        ------
+        CannotRecompute
+            The model's steps cannot be followed, or hardly any computation would be saved.
+        """
+        ...
+
+
+class Recomputation(Protocol):
+    """What `Recomputable.recompute` returns: evaluates volumes that equal a base except inside windows.
+
+    Attributes
+    ----------
+    bases
+        ``(kinds, k)``, the probabilities of the bases.
+    whole_from
+        The first step of the network from which on everything is computed; empty when that is not worth recording.
+    """
+
+    bases: torch.Tensor
+    whole_from: str
+
+    def __call__(self, kind: int, rows: np.ndarray, parts: torch.Tensor) -> Any:
+        """Return the probabilities ``(n, k)`` of some volumes.
+
+        Parameters
+        ----------
+        kind
+            Which base they equal outside of their windows.
+        rows
+            ``(n,)``, which of that kind's windows are theirs.
+        parts
+            ``(n, c, *size)``, the volumes inside these windows.
+        """
+        ...
+
+
+class CannotRecompute(Exception):
+    """Says, in words, why a model evaluates every input in full."""
+
+
+def device_of(predict: Predict) -> torch.device:
+    """Return the device on which a model takes its batches: its own, else the CPU."""
+    return torch.device(predict.device if isinstance(predict, HasDevice) else "cpu")
+
+
+def classes_of(predict: Predict) -> Sequence[str] | None:
+    """Return the names of a model's output columns, or None when it gives no names."""
+    return predict.classes if isinstance(predict, HasClasses) else None
