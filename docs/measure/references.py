@@ -17,7 +17,8 @@ from scipy.ndimage import gaussian_filter
 
 from glas3d import GLAS, Atlas, load_model
 from glas3d.cli.demo import DEMO_SEED, MODEL
-from glas3d.core.reference import answer_to_background, consensus, deletion, references
+from glas3d.core.reference import answer_to_background, consensus, references
+from glas3d.evaluate.metrics import deletion_curve
 from glas3d.predict.intensity import intensity_scale
 from glas3d.report.references import references_figure
 from glas3d.simulate.participants import PLANTED, Simulation, participant
@@ -88,7 +89,7 @@ for one in uncertain(PARTICIPANTS):
     for name, explanation in maps.items():
         found.setdefault(name, []).append(explanation)
         for by, e in each.items():
-            areas.setdefault((name, by), []).append(deletion(e, volume, explanation, STEPS).area)
+            areas.setdefault((name, by), []).append(deletion_curve(e, volume, explanation, STEPS).area)
     for name, e in each.items():
         alone.setdefault(name, []).append(answer_to_background(e, volume, "AD"))
     print(f"sub-{one.participant_id}: P(AD) = {own['zero'].probability:.3f}", flush=True)

@@ -17,7 +17,6 @@ from glas3d.core.covariates import CovariateScores
 from glas3d.core.explanation import Explanation, drawn
 from glas3d.core.glas import GLAS
 from glas3d.core.model import classes_of
-from glas3d.core.perturb import blend
 from glas3d.core.score import Target, ask, bound, class_index
 from glas3d.core.volume import Background, as_reference, as_volume
 from glas3d.errors import GlasError
@@ -172,64 +171,6 @@ def consensus(explanations: Mapping[str, Explanation], *, dead_zone: float = 0.0
     return Consensus(dict(explanations), drop, share, sign, most / len(found), explanation)
 
 
-@dataclass(frozen=True, eq=False)
-class Deletion:
-    """How an answer falls while a map's best places are put out one after another.
-
-    Attributes
-    ----------
-    share
-        ``(s + 1,)`` of the searched voxels put out, from 0 to 1.
-    probability
-        ``(s + 1,)`` ``P(y|.)`` then.
-    area
-        Under that curve: low when the answer rests on what the map puts first.
-    """
-
-    share: np.ndarray
-    probability: np.ndarray
-    area: float
-
-
-def deletion(glas: GLAS, volume: np.ndarray | torch.Tensor, explanation: Explanation, steps: int = 20) -> Deletion:
-    """Put out what an explanation puts first, with ``glas``'s background, and ask again.
-
-    Whole segments are put out in the order of their scores; without segments, voxels in the order of the map. The
-    background need not be the one that the explanation was made with: a map worth its name stands that change.
-
-    Raises
-    ------
-    GlasError
-        Not a whole number of steps, a volume the explanation is not of, or covariates beside it.
-    """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise GlasError(f"steps must be a whole number of at least 1, got {steps!r}")
-    array = as_volume(volume)
-    if tuple(array.shape[1:]) != explanation.saliency.shape:
-        raise GlasError(
-            f"a deletion needs the explained volume of {explanation.saliency.shape}, got {tuple(array.shape)}"
-        )
-    if explanation.covariates is not None:
-        raise GlasError(f"a deletion is of a volume alone, got covariates: {', '.join(explanation.covariates.names)}")
-    predict, device = bound(glas.predict, array)
-    intact, background = array.to(device), as_reference(glas.background, array).to(device)
-    turn, places = _turns(explanation)
-    searched = np.isfinite(turn).sum()
-    shares, answers = [], []
-    size = int(explanation.settings["batch_size"])
-    with torch.inference_mode():
-        for start in range(0, steps + 1, size):
-            step = np.arange(start, min(start + size, steps + 1))
-            out = turn * steps < places * step.reshape(-1, *[1] * turn.ndim)
-            masks = torch.as_tensor(out, dtype=torch.float32, device=device)
-            batch = blend(intact, background, masks, out=torch.empty((len(out), *array.shape), device=device))
-            answers.append(ask(predict, batch)[:, explanation.target])
-            shares.append(out.reshape(len(out), -1).sum(axis=1) / searched)
-    share, probability = np.concatenate(shares), np.concatenate(answers)
-    area = (np.diff(share) * (probability[1:] + probability[:-1]) / 2).sum()
-    return Deletion(share, probability, float(area))
-
-
 def answer_to_background(glas: GLAS, volume: np.ndarray | torch.Tensor, target: Target) -> float:
     """``P(y|B)``: what the model says when nothing of the volume is left.
 
@@ -271,14 +212,3 @@ def _alike(explanations: Mapping[str, Explanation]) -> Explanation:
 
 def _names(one: Explanation) -> tuple[str, ...] | None:
     return None if one.covariates is None else one.covariates.names
-
-
-def _turns(explanation: Explanation) -> tuple[np.ndarray, int]:
-    """The place of each voxel in the order of the map, infinite where nothing is searched, and how many there are."""
-    segments = explanation.segments
-    values = explanation.saliency.ravel() if segments is None else explanation.score
-    turn = np.empty(len(values))
-    turn[np.argsort(-values, kind="stable")] = np.arange(len(values))
-    if segments is None:
-        return turn.reshape(explanation.saliency.shape), len(values)
-    return np.where(np.isin(segments.labels, segments.index), segments.paint(turn), np.inf), len(values)

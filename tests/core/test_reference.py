@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from glas3d import GLAS, Explanation, Grid, Predictor
 from glas3d.core.covariates import Covariates
-from glas3d.core.reference import consensus, deletion, references
+from glas3d.core.reference import consensus, references
 from glas3d.errors import GlasError
 from tests.core import oracle
 from tests.core.cases import (
@@ -231,8 +231,6 @@ def test_covariates_are_agreed_on_beside_the_points():
     without = GLAS(lambda batch: predict(batch, torch.zeros(len(batch), 2)), **SIGMAS)
     with refused("'zero' and 'other' differ in"):
         consensus({"zero": found["zero"], "other": without.explain(volume((7, 9)), 0, Grid(2))})
-    with refused("a deletion is of a volume alone, got covariates: age, score"):
-        deletion(each["zero"], volume((7, 9)), found["zero"])
 
 
 def test_what_cannot_agree():

@@ -1,64 +1,26 @@
-"""A reference that misleads: how it shows, and what putting a map's places out one by one tells."""
-
-from dataclasses import replace
+"""A reference that misleads, and how it shows."""
 
 import numpy as np
 import pytest
-import torch
 
 from glas3d import GLAS, Predictor, load_model
-from glas3d.core.reference import answer_to_background, consensus, deletion, references
+from glas3d.core.reference import answer_to_background, consensus, references
 from glas3d.imaging.space import mni_grid
 from glas3d.predict.intensity import intensity_scale
 from glas3d.simulate.participants import PLANTED, Simulation, participant
-from tests.core.cases import (
-    CELLS,
-    SHAPES,
-    WIDE,
-    NoisyOr,
-    Recorder,
-    TinyNet,
-    assert_close,
-    atlas,
-    blocks,
-    refused,
-    volume,
-)
-from tests.core.test_reference import SIGMAS, backgrounds, of_each
-
-
-class Atrophy:
-    """A detector that compares one place with the rest, against the controls' mean, as a standardised network does."""
-
-    def __init__(self, planted, mean):
-        self.mean = torch.as_tensor(mean)
-        self.weight = torch.as_tensor(planted / planted.sum() - ~planted / (~planted).sum()).float()
-
-    def __call__(self, batch):
-        less = ((self.mean - batch) * self.weight).flatten(1).sum(dim=1)
-        p = torch.sigmoid(12 * less - 2)
-        return torch.stack([1 - p, p], dim=1)
+from tests.core.atrophy import shrunk_participant
+from tests.core.cases import TinyNet, refused, volume
+from tests.core.test_reference import SIGMAS, backgrounds
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["2D", "3D"])
 def shrunk(request):
     """A participant whose tissue shrank in one block, a detector, and three references, of which 0 is far away."""
-    ndim = request.param
-    shape, labels = WIDE[ndim], blocks(WIDE[ndim], CELLS[ndim])
-    random = np.random.default_rng(3)
-    where = np.unique(labels)[5]
-    planted = labels == where
-    mean = random.uniform(0.8, 1.2, (1, *shape)).astype(np.float32)
-    patient, donor = (mean + random.normal(0, 0.02, mean.shape).astype(np.float32) for _ in range(2))
-    patient[0][planted] -= 0.3
-    glas = GLAS(Atrophy(planted, mean), sigma_light=2, sigma_shadow=2)
-    each = references(glas, {"zero": 0.0, "mean": mean, "donor": donor})
-    found = {name: one.explain(patient, 1, labels) for name, one in each.items()}
-    return each, patient, labels, found, int(np.flatnonzero(found["zero"].segments.index == where)[0])
+    return shrunk_participant(request.param)
 
 
 def test_darkness_misleads_and_the_consensus_finds_it_again(shrunk):
-    _, _, _, found, planted = shrunk
+    found, planted = shrunk.explanations, shrunk.planted
     agreed = consensus(found)
     assert found["zero"].probability > 0.7
     dark, mean, donor = agreed.drop[:, planted]
@@ -106,7 +68,7 @@ def test_darkness_misleads_about_the_shipped_model_too(aal):
 
 def test_a_misleading_reference_gives_itself_away(shrunk):
     """The model takes darkness for the disease, and the other two for none."""
-    each, patient, _, found, _ = shrunk
+    each, patient, found = shrunk.explainers, shrunk.volume, shrunk.explanations
     assert answer_to_background(each["mean"], patient, 1) == pytest.approx(1 / (1 + np.exp(2)), abs=1e-5)
     assert answer_to_background(each["donor"], patient, 1) < 0.3
     many = references(each["zero"], {"as it is": patient})
@@ -140,89 +102,3 @@ def test_normalisation_stays_that_of_the_intact_volume():
     scaled = image / image.max()
     assert answer_to_background(glas, image, 1) == pytest.approx(answer_to_background(plain, scaled, 1), abs=1e-6)
     assert answer_to_background(glas.replace(background=0.0), image, 1) > 0
-    one = glas.explain(image, 1, atlas((7, 9)))
-    got, expected = deletion(glas, image, one, 3), deletion(plain, scaled, one, 3)
-    assert_close(got.probability, expected.probability)
-    assert np.ptp(got.probability) > 1e-3
-
-
-# Deletion.
-
-
-@pytest.mark.parametrize("search", ["grid", "segments"])
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_deletion_agrees_with_plain_loops(ndim, search):
-    found, shape = of_each(ndim, search), SHAPES[ndim]
-    each = references(GLAS(Predictor(TinyNet(shape), device="cpu"), **SIGMAS), backgrounds(shape))
-    one, image = found["donor"], volume(shape)
-    asked = Recorder(Predictor(TinyNet(shape), device="cpu"))
-    got = deletion(each["grey"].replace(predict=asked), image, one, steps=4)
-    if search == "grid":
-        order = sorted(np.ndindex(*shape), key=lambda x: -one.saliency[x])
-        groups = [[x] for x in order]
-    else:
-        ranked = sorted(range(len(one.score)), key=lambda i: -one.score[i])
-        groups = [list(zip(*np.nonzero(atlas(shape) == one.segments.index[i]), strict=True)) for i in ranked]
-    inputs = np.concatenate(asked.batches)
-    for step in range(5):
-        expected, gone = image.copy(), 0
-        for place, group in enumerate(groups):
-            if place * 4 < step * len(groups):
-                gone += len(group)
-                for x in group:
-                    expected[0][x] = np.float32(0.7)
-        assert np.array_equal(inputs[step], expected)
-        assert got.share[step] == gone / sum(map(len, groups))
-    assert (got.share[0], got.share[-1]) == (0, 1)
-    assert got.probability[0] == pytest.approx(one.probability, abs=1e-6)
-    area = sum((b - a) * (p + q) / 2 for a, b, p, q in steps_of(got))
-    assert got.area == pytest.approx(area, rel=1e-12)
-
-
-def steps_of(found):
-    return zip(found.share[:-1], found.share[1:], found.probability[:-1], found.probability[1:], strict=True)
-
-
-def test_the_better_map_has_the_smaller_area():
-    labels = blocks(WIDE[2], CELLS[2])
-    image = np.zeros((1, *WIDE[2]), dtype=np.float32)
-    image[0, 16:19, 19:22] = 1.0
-    glas = GLAS(NoisyOr({(17, 20): 0.9}), sigma_light=3, sigma_shadow=3)
-    right = glas.explain(image, 1, labels)
-    wrong = replace(right, score=-right.score, saliency=-right.saliency)
-    good, bad = (deletion(glas, image, one, steps=16) for one in (right, wrong))
-    assert good.area < 0.15 < 0.8 < bad.area
-    assert good.probability[1] == pytest.approx(0.02)
-    assert bad.probability[-2] == pytest.approx(good.probability[0])
-
-
-def test_deletion_by_the_wrong_reference_shows_nothing(shrunk):
-    """Put out with darkness, the detector only gets surer, whatever the order."""
-    each, patient, _, found, _ = shrunk
-    agreed = consensus(found).explanation
-    by_mean = deletion(each["mean"], patient, agreed, 8)
-    by_zero = deletion(each["zero"], patient, agreed, 8)
-    assert by_mean.area < 0.3 < by_zero.probability[1]
-    assert by_zero.probability[1] > 0.99
-
-
-def test_deletion_in_batches_is_the_same():
-    found, shape = of_each(), SHAPES[3]
-    glas = GLAS(Predictor(TinyNet(shape), device="cpu"), background=0.7)
-    results = []
-    for size in (1, 3, 100):
-        one = replace(found["zero"], settings=found["zero"].settings | {"batch_size": size})
-        results.append(deletion(glas, volume(shape), one, 7))
-    for other in results[1:]:
-        assert np.array_equal(other.share, results[0].share)
-        assert_close(other.probability, results[0].probability, 1e-6)
-
-
-def test_deletions_refused():
-    found = of_each()["zero"]
-    glas = GLAS(Predictor(TinyNet((7, 8, 9)), device="cpu"))
-    for steps in (0, 2.5, True):
-        with refused(f"steps must be a whole number of at least 1, got {steps}"):
-            deletion(glas, volume((7, 8, 9)), found, steps)
-    with refused(r"needs the explained volume of \(7, 8, 9\), got \(1, 7, 9\)"):
-        deletion(glas, volume((7, 9)), found)

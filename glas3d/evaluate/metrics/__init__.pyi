@@ -1,0 +1,2 @@
+from .deletion import DeletionCurve as DeletionCurve
+from .deletion import deletion_curve as deletion_curve
