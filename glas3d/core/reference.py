@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from glas3d.checks import whole_number
 from glas3d.core.covariates import CovariateScores
 from glas3d.core.explanation import Explanation, drawn
 from glas3d.core.glas import GLAS
@@ -94,8 +95,7 @@ class Consensus:
 
         Row ``a``, column ``b``: the share of the ``top`` points of ``a`` that are not among the ``top`` of ``b``.
         """
-        if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
-            raise GlasError(f"top must be a whole number of at least 1, got {top!r}")
+        top = whole_number("top", top, least=1)
         best = [set(np.argsort(-row, kind="stable")[:top].tolist()) for row in self.share]
         return np.array([[len(a - b) / len(a) for b in best] for a in best])
 

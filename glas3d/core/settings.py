@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from glas3d.checks import whole_number
 from glas3d.core.axes import per_axis
 from glas3d.errors import GlasError
 from glas3d.options import option
@@ -113,13 +114,8 @@ class Settings:
             raise GlasError(f"cut_always must be true or false, got {self.cut_always!r}")
         for name, least in (("batch_size", 1), ("channel", 0)):
             value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, np.integer):
-                value = int(value)
-                object.__setattr__(self, name, value)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise GlasError(f"{name} must be a whole number of at least {least}, got {value!r}")
+            if value is not None:
+                object.__setattr__(self, name, whole_number(name, value, least))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +154,6 @@ class RecursionSettings:
             raise GlasError(f"threshold must be from 0 to below 1, got {threshold!r}")
         if not (isinstance(stop, int | float | np.number) and stop > 0):
             raise GlasError(f"stop must be greater than 0, got {stop!r}")
-        if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
-            raise GlasError(f"max_iterations must be a whole number of at least 1, got {rounds!r}")
+        object.__setattr__(self, "max_iterations", whole_number("max_iterations", rounds, least=1))
         if floor is not None and not (isinstance(floor, int | float | np.number) and 0 <= floor < 1):
             raise GlasError(f"floor must be a probability below 1, got {floor!r}")

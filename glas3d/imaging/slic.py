@@ -6,13 +6,13 @@ SLIC is Achanta et al., IEEE TPAMI 2012, and with a mask Irving, arXiv 1606.0951
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 from scipy.ndimage import distance_transform_edt, label
 
+from glas3d.checks import is_number, whole_number
 from glas3d.core.search import Segments
 from glas3d.errors import GlasError
 from glas3d.imaging.atlas import Atlas
@@ -128,13 +128,12 @@ def _slic(
     n_voxels = np.count_nonzero(mask)
     if not n_voxels:
         raise GlasError("a mask must hold voxels to cut, it is empty")
-    if isinstance(n_segments, bool) or not isinstance(n_segments, int | np.integer) or n_segments < 1:
-        raise GlasError(f"n_segments must be a whole number of at least 1, got {n_segments!r}")
+    n_segments = whole_number("n_segments", n_segments, least=1)
     if n_segments > n_voxels:
         raise GlasError(f"n_segments must be at most the {n_voxels} voxels of the mask, got {n_segments}")
-    if not (_is_number(compactness) and compactness > 0):
+    if not (is_number(compactness) and compactness > 0):
         raise GlasError(f"compactness must be a number greater than 0, got {compactness!r}")
-    if not (_is_number(sigma) and sigma >= 0):
+    if not (is_number(sigma) and sigma >= 0):
         raise GlasError(f"sigma must be a number of at least 0, got {sigma!r}")
     size = np.ones(mask.ndim) if spacing is None else spacing
     solid = _without_specks(mask, 0.5 * n_voxels / n_segments)
@@ -169,7 +168,3 @@ def _without_specks(mask: np.ndarray, least: float) -> np.ndarray:
     counts[0] = 0
     kept: np.ndarray = (counts >= min(least, counts.max()))[parts]
     return kept
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))

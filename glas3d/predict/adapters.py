@@ -15,6 +15,7 @@ import torch
 from nibabel.spatialimages import SpatialImage
 from torch import nn
 
+from glas3d.checks import whole_number
 from glas3d.core.score import out_of_memory
 from glas3d.errors import GlasError, reason
 from glas3d.imaging.space import VoxelGrid
@@ -210,8 +211,7 @@ class Retrying:
     ) -> None:
         if not callable(call):
             raise GlasError(f"a model must be callable, got {type(call).__name__}")
-        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-            raise GlasError(f"retries must be 0 or a positive whole number, got {retries!r}")
+        retries = whole_number("retries", retries, least=0)
         if not 0 <= wait < float("inf"):
             raise GlasError(f"wait must be 0 or a positive number of seconds, got {wait!r}")
         self.call, self.name, self.retries, self.wait, self.on = call, name, retries, wait, on

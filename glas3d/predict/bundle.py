@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from glas3d.checks import whole_number
 from glas3d.errors import GlasError, reason
 from glas3d.hashing import bytes_sha256, file_sha256
 from glas3d.imaging.scan import Scan, load_scan
@@ -117,8 +118,8 @@ def _load_bundle(place: Path, activation: Activation | None, device: str | torch
         raise GlasError(f"the weights of {place} do not fit its network: {every_key}") from None
     data_format = _object(metadata, "network_data_format", place)
     channels = _object(_object(data_format, "inputs", place), "image", place).get("num_channels")
-    if channels is not None and (not isinstance(channels, int) or channels < 1):
-        raise GlasError(f"num_channels in the metadata of {place} must be a whole number from 1, got {channels!r}")
+    if channels is not None:
+        channels = whole_number(f"num_channels in the metadata of {place}", channels, least=1)
     outputs = _object(_object(data_format, "outputs", place), "pred", place)
     definition = _object(outputs, "channel_def", place)
     if not all(key.isdecimal() for key in definition):

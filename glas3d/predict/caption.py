@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from glas3d.checks import whole_number
 from glas3d.core.volume import as_volume
 from glas3d.errors import GlasError
 from glas3d.predict.predictor import FittedTransform, ModelInfo, Predictor, Transform
@@ -79,8 +80,7 @@ class Captioner:
                 raise GlasError(f"{role} must be a torch module or a callable, got {type(call).__name__}")
         if activation not in get_args(WordActivation):
             raise GlasError(f"activation must be one of {', '.join(get_args(WordActivation))}, got {activation!r}")
-        if isinstance(max_words, bool) or not isinstance(max_words, int) or max_words < 1:
-            raise GlasError(f"max_words must be a whole number of at least 1, got {max_words!r}")
+        max_words = whole_number("max_words", max_words, least=1)
         if isinstance(vocabulary, str) or not isinstance(vocabulary, Sequence):
             raise GlasError(f"a vocabulary must be a sequence of words, got {type(vocabulary).__name__}")
         self.vocabulary = tuple(vocabulary)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from glas3d.checks import whole_number
 from glas3d.errors import GlasError
 
 
@@ -48,10 +49,8 @@ class RegionMean:
         labels = np.unique(array[array != 0])
         if labels.size == 0:
             raise GlasError(f"a region must hold a voxel at least, got none on {array.shape}")
-        if isinstance(channel, bool) or not isinstance(channel, int | np.integer) or channel < 0:
-            raise GlasError(f"channel must be a whole number from 0, got {channel!r}")
         self.labels = tuple(int(label) for label in labels)
-        self.shape, self.channel = array.shape, int(channel)
+        self.shape, self.channel = array.shape, whole_number("channel", channel, least=0)
         flat = array.ravel()
         self._places = [torch.from_numpy(np.flatnonzero(flat == label)) for label in labels]
 

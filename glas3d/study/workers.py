@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
+from glas3d.checks import whole_number
 from glas3d.errors import GlasError, GlasWarning, reason
 
 T = TypeVar("T")
@@ -175,8 +176,7 @@ def workers(
     GlasWarning
         The workers' threads are more than the cores.
     """
-    if isinstance(n_workers, bool) or not isinstance(n_workers, int) or n_workers < 1:
-        raise GlasError(f"n_workers must be a whole number from 1, got {n_workers!r}")
+    n_workers = whole_number("n_workers", n_workers, least=1)
     if scheduler is not None and n_workers != 1:
         raise GlasError(f"give n_workers or a scheduler, which has its own workers, got {n_workers} and {scheduler}")
     if scheduler is None and n_workers == 1:

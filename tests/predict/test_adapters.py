@@ -254,7 +254,7 @@ def test_an_answer_of_other_rows_is_reported_and_not_asked_again(answer, message
     ("settings", "message"),
     [
         ({"call": 3}, "a model must be callable, got int"),
-        ({"retries": -1}, "retries must be 0 or a positive whole number, got -1"),
+        ({"retries": -1}, "retries must be a whole number of at least 0, got -1"),
         ({"retries": 1.5}, "retries must be"),
         ({"wait": -1}, "wait must be 0 or a positive number of seconds, got -1"),
     ],

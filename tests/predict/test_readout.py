@@ -84,7 +84,7 @@ def test_what_is_no_region(region, match):
 
 @pytest.mark.parametrize("channel", [-1, True, 1.0, "lesion"])
 def test_what_is_no_channel(channel):
-    with refused("channel must be a whole number from 0"):
+    with refused("channel must be a whole number of at least 0"):
         RegionMean(np.ones((7, 9), dtype=bool), channel)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from glas3d.checks import whole_number
 from glas3d.core.explanation import Explanation
 from glas3d.core.glas import GLAS
 from glas3d.core.perturb import blend
@@ -73,8 +74,7 @@ def deletion_curve(
     >>> deletion_curve(glas, image, explanation, steps=4).probability
     array([1., 0., 0., 0., 0.])
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise GlasError(f"steps must be a whole number of at least 1, got {steps!r}")
+    steps = whole_number("steps", steps, least=1)
     array = as_volume(volume)
     if tuple(array.shape[1:]) != explanation.saliency.shape:
         raise GlasError(

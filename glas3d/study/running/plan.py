@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from glas3d.checks import whole_number
 from glas3d.core.covariates import Covariates
 from glas3d.core.glas import GLAS, default_batch_size
 from glas3d.core.refine import CoarseToFine
@@ -178,9 +179,8 @@ def make_plan(
         No such model, atlas or grid, a target or covariates the models do not have, or other batches, threads or
         device than those an earlier run began with.
     """
-    for name, value in (("batch_size", batch_size), ("threads", threads)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise GlasError(f"{name} must be a whole number from 1, got {value!r}")
+    batch_size = None if batch_size is None else whole_number("batch_size", batch_size, least=1)
+    threads = None if threads is None else whole_number("threads", threads, least=1)
     stored = read_study(out)
     spec = os.fspath(models)
     manifest = manifest_of(spec)

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from glas3d.checks import whole_number
 from glas3d.errors import GlasError
 from glas3d.imaging.space import mni_grid
 from glas3d.output import generated_by, remove_leftovers, remove_unfinished, write_json, write_table, write_together
@@ -143,9 +144,8 @@ def train_folds(
         `store_scans` and `train` refuse.
     """
     out = Path(out)
-    for name, value, least in (("threads", threads, 1), ("n_workers", n_workers, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise GlasError(f"{name} must be a whole number from {least}, got {value!r}")
+    threads = whole_number("threads", threads, least=1)
+    n_workers = whole_number("n_workers", n_workers, least=0)
     recipe = recipe or Recipe(patience=15)
     recipe = replace(
         recipe,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from glas3d.checks import whole_number
 from glas3d.errors import GlasError
 from glas3d.study.cohort.cohort import count
 
@@ -55,8 +56,7 @@ def split_participants(
     GlasError
         Numbers outside their range, or a group with fewer participants than folds.
     """
-    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
-        raise GlasError(f"folds must be a whole number from 2, got {folds!r}")
+    folds = whole_number("folds", folds, least=2)
     if seed < 0:
         raise GlasError(f"seed must be 0 or more, got {seed}")
     if not 0 <= validation <= 0.5:

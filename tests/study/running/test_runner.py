@@ -326,7 +326,7 @@ def test_who_the_cohort_left_out_is_listed_too(six, models, tmp_path):
         ({"target": "MCI"}, "must be one of the model's"),
         ({"search": "ABC"}, "none of the shipped atlases"),
         ({"search": (0,)}, "cells|from 1|at least 1"),
-        ({"n_workers": 0}, "n_workers must be a whole number from 1"),
+        ({"n_workers": 0}, "n_workers must be a whole number of at least 1"),
         ({"n_workers": 2, "scheduler": "tcp://x:1"}, "n_workers or a scheduler"),
         ({"batch_size": 0}, "batch_size must be"),
         ({"on_error": "hope"}, "on_error must be"),

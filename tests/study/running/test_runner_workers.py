@@ -63,7 +63,7 @@ def test_workers_that_do_not_start_are_told_in_one_sentence(monkeypatch):
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, True])
 def test_numbers_of_workers_that_cannot_be_are_refused(n):
-    with pytest.raises(GlasError, match="n_workers must be a whole number from 1"), workers(n):
+    with pytest.raises(GlasError, match="n_workers must be a whole number of at least 1"), workers(n):
         pass
 
 

@@ -220,8 +220,8 @@ def test_threads_are_chosen_and_given_back(cohort, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"threads": 0}, "threads must be a whole number from 1, got 0"),
-        ({"n_workers": -1}, "n_workers must be a whole number from 0, got -1"),
+        ({"threads": 0}, "threads must be a whole number of at least 1, got 0"),
+        ({"n_workers": -1}, "n_workers must be a whole number of at least 0, got -1"),
         ({"folds": 7}, "7 folds need two groups of at least 7 participants, got AD 6, NC 6"),
         ({"resolution": 99}, "resolution must be from 0.5 to 16 mm"),
         ({"factory": "tests.study.folders:nothing"}, "a factory must be importable as .*folders:nothing is not"),

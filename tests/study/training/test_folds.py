@@ -94,8 +94,8 @@ def test_participants_whose_group_changes_stay_together():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"folds": 1}, "folds must be a whole number from 2, got 1"),
-        ({"folds": 2.0}, "folds must be a whole number from 2, got 2.0"),
+        ({"folds": 1}, "folds must be a whole number of at least 2, got 1"),
+        ({"folds": 2.0}, "folds must be a whole number of at least 2, got 2.0"),
         ({"folds": True}, "folds must be a whole number"),
         ({"seed": -1}, "seed must be 0 or more, got -1"),
         ({"validation": 0.6}, "validation must be a share from 0 to 0.5, got 0.6"),
