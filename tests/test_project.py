@@ -1,32 +1,33 @@
-"""The limits the house set itself, and what the shipped model promises."""
+"""The rules of the house: names, imports, words, links, and what belongs into the wheel."""
 
-import json
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import nibabel as nib
-import numpy as np
-import pandas as pd
 import pytest
-import torch
 
 import glas3d
-from glas3d import load_model
-from glas3d.cli.demo import run_demo
-from glas3d.imaging.space import mni_grid
-from glas3d.resources import folder
-from glas3d.simulate.participants import GROUPS, PLANTED, Simulation, participants
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "glas3d"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-def sources(*places):
-    return [p for place in places for p in sorted((ROOT / place).rglob("*.py*")) if p.suffix in (".py", ".pyi")]
+def sources(*folders):
+    """Return the Python files and stubs of folders, given relative to the checkout."""
+    files = (path for folder in folders for path in sorted((ROOT / folder).rglob("*.py*")))
+    return [path for path in files if path.suffix in (".py", ".pyi")]
+
+
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+# Names.
 
 
 def test_the_package_shows_few_names_all_of_them_public():
@@ -37,6 +38,14 @@ def test_the_package_shows_few_names_all_of_them_public():
     with pytest.raises(AttributeError, match="Nonsense"):
         _ = glas3d.Nonsense
     assert {"GLAS", "RGLAS", "Grid", "Atlas", "Predictor", "explain_img"} <= set(glas3d.__all__)
+
+
+def test_no_file_is_called_utils():
+    places = ("glas3d", "tests", "examples", "benchmarks", "docs")
+    assert [path.name for path in sources(*places) if path.name.startswith("util")] == []
+
+
+# Imports.
 
 
 def test_importing_the_package_is_quick_and_imports_no_numeric_library():
@@ -50,143 +59,169 @@ def test_importing_the_package_is_quick_and_imports_no_numeric_library():
     assert float(took) < 0.05
 
 
-def test_no_room_is_called_utils():
-    assert [p.name for p in sources("glas3d", "tests", "examples") if p.name.startswith("util")] == []
+def module_of(path):
+    """Return the dotted name of a file of the package; a stub has the name of the file it describes."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-@pytest.mark.parametrize("place", ["models", "atlases"])
-def test_no_code_lies_among_data(place):
-    """A Python file there would break the editable install."""
-    assert (ROOT / place).is_dir()
-    assert sources(place) == []
+def imports_of(path, modules):
+    """Return the modules of the package that a file imports, anywhere in it and on whatever condition."""
+    package = module_of(path) if path.stem == "__init__" else module_of(path).rpartition(".")[0]
+    targets = []
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            targets += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parent = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1])
+                base = f"{parent}.{base}".strip(".")
+            # what is imported from a package is one of its modules, or else a name of the package's own file
+            targets += [name if (name := f"{base}.{alias.name}") in modules else base for alias in node.names]
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "import_module":
+            targets += [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+    return {target for target in targets if target in modules}
 
 
-def test_the_version_is_one():
-    version = PYPROJECT["project"]["version"]
-    assert glas3d.__version__ == version
-    assert re.search(rf"^## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert re.search(rf"^version: {re.escape(version)}$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+def circles(graph):
+    """Return the groups of modules each of which imports, over any number of steps, all others of its group."""
+
+    def reached(start):
+        seen, queue = set(), [start]
+        while queue:
+            for target in graph[queue.pop()] - seen:
+                seen.add(target)
+                queue.append(target)
+        return seen
+
+    reach = {module: reached(module) for module in graph}
+    groups = {frozenset(other for other in reach[module] if module in reach[other]) for module in graph}
+    return sorted(sorted(group) for group in groups if group)
+
+
+def test_circles_are_seen():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set(), "e": {"e"}}
+    assert circles(graph) == [["a", "b", "c"], ["e"]]
+
+
+def test_every_kind_of_import_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    file = tmp_path / "glas3d" / "room" / "file.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        "from typing import TYPE_CHECKING\nimport numpy\nfrom . import sibling\nfrom ..other import deep\n"
+        "from glas3d import a, NAME\nif TYPE_CHECKING:\n    from glas3d.b import B\n"
+        "def f():\n    import glas3d.c\n    return import_module('glas3d.d')\n"
+    )
+    modules = {"glas3d", "glas3d.room", "glas3d.room.sibling", "glas3d.other", "glas3d.other.deep"}
+    modules |= {f"glas3d.{name}" for name in "abcd"}
+    assert imports_of(file, modules) == modules - {"glas3d.room", "glas3d.other"}
+
+
+@pytest.mark.xfail(strict=False, reason="the rooms are being rewritten")
+def test_no_circle_of_imports():
+    """Imports inside functions, under ``TYPE_CHECKING`` and in stubs count."""
+    files = sources("glas3d")
+    modules = {module_of(path) for path in files}
+    graph = {module: set() for module in modules}
+    for path in files:
+        graph[module_of(path)] |= imports_of(path, modules) - {module_of(path)}
+    assert circles(graph) == []
+
+
+# Words.
+
+# A docstring that begins with one of these is a fragment, such as "Of one worker." or "As the predictor."
+FRAGMENT = re.compile(
+    "(Of|By|As|With|Without|From|Who|Whom|Whose|That|Those|These|For|To|In|On|At|Where|Which|When|While|How|Why|What|If|"
+    "Because|Since|Until|After|Before|Besides?|Between|Among|Than|Then|So|Such|And|Or|But|Not|Nor|Only|Also|Else|Is|Are|"
+    "Was|Were|Has|Have)[ ,.:;]|[a-z]"
+)
+
+
+def documented(path):
+    """Yield the name and docstring of every class and function of a file."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = ast.get_docstring(node)
+            if docstring:
+                yield f"{module_of(path)}:{node.lineno} {node.name}", docstring
+
+
+def fragments():
+    """Return the docstrings of the package that do not begin with a capitalised full clause."""
+    found = []
+    for path in sources("glas3d"):
+        for name, docstring in documented(path):
+            if FRAGMENT.match(docstring):
+                found.append(f"{name}: {docstring.splitlines()[0]}")
+    return found
+
+
+@pytest.mark.xfail(strict=False, reason="the rooms are being rewritten")
+def test_every_docstring_begins_with_a_full_clause():
+    found = fragments()
+    assert found == [], Counter(line.split(".")[1].split(":")[0] for line in found)
+
+
+# Documents.
+
+
+def pages():
+    folders = ("docs", "benchmarks", "examples", "atlases", "models", ".github")
+    return sorted([*ROOT.glob("*.md"), *(page for folder in folders for page in (ROOT / folder).rglob("*.md"))])
+
+
+def anchors(page):
+    """Return the anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)", text):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page if not name else page.parent / name
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            yield link
+
+
+def test_every_link_between_the_pages_leads_somewhere():
+    broken = {str(page.relative_to(ROOT)): list(broken_links(page)) for page in pages()}
+    assert {page: links for page, links in broken.items() if links} == {}
 
 
 def test_the_readme_says_what_it_is_not():
-    text = " ".join((ROOT / "README.md").read_text().split()).lower()
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split()).lower()
     assert re.search(r"(for )?research( use)? only", text)
     assert re.search(r"(no|not a) medical device", text)
     assert "simulated disease" in text
 
 
-def test_every_link_of_the_readme_leads_somewhere():
-    links = re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text())
-    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+def test_the_version_is_one():
+    version = PYPROJECT["project"]["version"]
+    assert glas3d.__version__ == version
+    changelog, citation = (ROOT / name for name in ("CHANGELOG.md", "CITATION.cff"))
+    assert re.search(rf"^## {re.escape(version)}\b", changelog.read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.search(rf"^version: {re.escape(version)}$", citation.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+# The wheel.
+
+
+@pytest.mark.parametrize("folder", ["models", "atlases"])
+def test_no_code_lies_among_data(folder):
+    """A Python file there would break the editable install."""
+    assert (ROOT / folder).is_dir()
+    assert sources(folder) == []
 
 
 def test_what_is_not_python_is_in_the_wheel():
     """`.gitignore` rules about volumes and weights would drop it in silence."""
     build = PYPROJECT["tool"]["hatch"]["build"]
     assert {"/atlases/**", "/models/**"} <= set(build["artifacts"])
-    assert build["targets"]["wheel"]["sources"] == {p: f"glas3d/_shipped/{p}" for p in ("atlases", "models")}
-
-
-# The shipped model.
-
-
-@pytest.fixture(scope="module")
-def shipped():
-    return folder("models", "adnc-simulated")
-
-
-def test_the_shipped_model_loads(shipped):
-    predict = load_model("adnc-simulated", device="cpu")
-    assert predict.classes == GROUPS == ("NC", "AD")
-    info = predict.info
-    assert (info.name, info.channels) == ("adnc-simulated", 1)
-    assert info.grid.same_as(mni_grid(4))
-    assert info.reference.shape == (1, 48, 56, 48)
-    assert {"sigma_light", "sigma_shadow", "unit"} == set(info.preset)
-    assert info.preset["sigma_light"] > 0 < info.preset["sigma_shadow"]
-    volume = torch.as_tensor(next(participants(Simulation(participants=1, seed=31))).volume)[None]
-    p = predict.fit(volume)(volume[None])
-    assert p.shape == (1, 2)
-    assert p.sum() == pytest.approx(1)
-    assert not [path for path in shipped.rglob("*") if path.suffix in (".pt", ".pth", ".pkl", ".ckpt", ".bin")]
-
-
-def test_it_says_that_it_learnt_simulated_disease(shipped):
-    card = " ".join((shipped / "docs" / "README.md").read_text().lower().split())
-    assert "it learnt simulated disease" in card
-    assert "no medical device" in card
-    metadata = json.loads((shipped / "configs" / "metadata.json").read_text())
-    assert "simulated" in metadata["description"].lower()
-
-
-def test_its_card_holds_its_accuracy(shipped):
-    lines = (shipped / "docs" / "README.md").read_text().splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("|") and "balanced accuracy" in line)
-    columns = [c.strip() for c in lines[start].strip("|").split("|")]
-    rows = []
-    for line in lines[start + 2 :]:
-        if not line.startswith("|"):
-            break
-        rows.append(dict(zip(columns, (float(c) for c in line.strip("|").split("|")), strict=True)))
-    assert len({row["seed"] for row in rows}) == len(rows) >= 3
-    assert all(0.90 <= row["balanced accuracy"] <= 1 for row in rows)
-    for row in rows:
-        assert row["balanced accuracy"] == pytest.approx((row["sensitivity"] + row["specificity"]) / 2, abs=2e-3)
-    unseen = re.search(r"(\d+) participants no network has seen", " ".join(lines))
-    assert int(unseen[1]) >= 100
-
-
-@pytest.mark.slow
-def test_it_holds_on_participants_made_here():
-    predict = load_model("adnc-simulated", device="cpu")
-    right = {group: [] for group in GROUPS}
-    for one in participants(Simulation(participants=100, seed=987654)):
-        volume = torch.as_tensor(one.volume)[None]
-        called = GROUPS[int(predict.fit(volume)(volume[None])[0].argmax())]
-        right[one.group].append(called == one.group)
-    assert np.mean([np.mean(found) for found in right.values()]) >= 0.88
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """The demo with its own settings, as ``make demo`` runs it."""
-    out = tmp_path_factory.mktemp("out") / "glas3d-demo"
-    return out, run_demo(out)
-
-
-@pytest.mark.slow
-def test_the_demo_finds_what_was_planted(demo):
-    _, result = demo
-    first = result.table.sort_values("rank").head(8)["name"]
-    assert result.found == len(set(first) & set(PLANTED))
-    assert result.found >= 5, first.tolist()
-
-
-@pytest.mark.slow
-def test_the_demo_s_files(demo):
-    out, result = demo
-    people = pd.read_csv(out / "simulated" / "participants.tsv", sep="\t")
-    cases = people.loc[people["group"] == "AD", "participant_id"].tolist()
-    assert len(cases) >= 12
-    assert sorted(p.name for p in out.glob("sub-*")) == cases
-    for name in cases:
-        assert len(list((out / name / "anat").glob(f"{name}_*_seg-AAL_stat-saliency_statmap.nii.gz"))) == 1
-        assert len(list((out / name / "anat").glob(f"{name}_*_seg-AAL_regions.tsv"))) == 1
-    table = pd.read_csv(out / "group" / "group-AD_seg-AAL_regions.tsv", sep="\t")
-    assert len(table) == 116
-    assert sorted(table["rank"]) == list(range(1, 117))
-    values = np.asarray(nib.load(out / "group" / "group-AD_seg-AAL_stat-saliency_statmap.nii.gz").dataobj)
-    assert (values.min(), values.max()) == (0, 1)
-    assert result.figure.parent == out / "group"
-    assert plt.imread(result.figure).shape[1] > 1000
-    assert plt.get_fignums() == []
-
-
-@pytest.mark.slow
-def test_a_second_demo_replaces_the_first(demo):
-    """Last of this file: it replaces what the tests above look at."""
-    out, _ = demo
-    run_demo(out, participants=2)
-    assert [p.name for p in out.glob("sub-*")] == ["sub-0001"]
-    assert len(pd.read_csv(out / "simulated" / "participants.tsv", sep="\t")) == 2
-    assert [p.name for p in out.parent.iterdir()] == [out.name]
+    assert build["targets"]["wheel"]["sources"] == {name: f"glas3d/_shipped/{name}" for name in ("atlases", "models")}

@@ -101,31 +101,31 @@ def card(trained: list[dict], chosen: int) -> str:
     lines = [
         "# adnc-simulated: the paper's network on simulated Alzheimer's disease",
         "",
-        "**It learnt simulated disease.** It was trained on volumes made from the ICBM152 template, in which grey matter was",
-        "thinned in six regions (by 30 to 70 % in hippocampus and amygdala, 0.6 times that in the inferior temporal gyrus). What",
-        "it says of a person's scan means nothing. For research on methods only; no medical device.",
+        "**It learnt simulated disease.** It was trained on volumes made from the ICBM152 template in which grey matter was",
+        "thinned in six regions (by 30 to 70 % in hippocampus and amygdala, 0.6 times that in the inferior temporal gyrus). Its",
+        "output for a real person's scan means nothing. It is for research on methods only and is no medical device.",
         "",
         "- Network: three 3x3x3 convolutions of 10 filters with batch norm, ReLU and 2x2x2 max pooling, dense 32 and 16, two",
         "  logits (NC, AD); after Oh, Kim & Oh 2020, section IV.E. The convolutions were pre-trained as an autoencoder.",
         f"- Training: {TRAINING_SIZE} simulated participants at 4 mm (48 x 56 x 48), half AD; recipe `{RECIPE}`.",
-        "  Nine scans in ten were lit or shaded by one to five random Gaussians towards the control mean, so that perturbed",
-        "  scans are familiar to it.",
-        "- Input: T1w, brain only, MNI space. Each scan is scaled by its own brightness, then standardised voxel by voxel with",
-        "  `models/mean.nii.gz` and `models/std.nii.gz`; `models/reference.nii.gz` is the mean of the training controls, which",
-        '  `background="auto"` puts in place of tissue.',
-        f"- Shipped: the network of seed {trained[0]['seed']}. Made by `make model`.",
+        "  Nine in ten scans were lit or shaded by one to five random Gaussian masks towards the control mean, so that the",
+        "  network is familiar with perturbed scans.",
+        "- Input: a T1w scan of the brain without skull in MNI space. Each scan is scaled by its own brightness and then",
+        "  standardised voxel by voxel with `models/mean.nii.gz` and `models/std.nii.gz`. `models/reference.nii.gz` is the mean",
+        '  of the training controls; `background="auto"` puts it in place of tissue.',
+        f"- The network of seed {trained[0]['seed']} is shipped. `make model` trains it again.",
         "",
-        f"## Accuracy on {UNSEEN_SIZE} participants no network has seen, a cohort a seed",
+        f"## Accuracy on {UNSEEN_SIZE} participants no network has seen, another cohort for each seed",
         "",
         "| seed | balanced accuracy | sensitivity | specificity |",
         "|---|---|---|---|",
         *(f"| {t['seed']} | " + " | ".join(f"{v:.3f}" for v in t["accuracy"]) + " |" for t in trained),
         "",
-        "## Recovery: how many of the six planted regions are among the first eight of the AD group's 116",
+        "## Recovery: how many of the six planted regions are among the eight highest-scoring of the AD group's 116",
         "",
-        f"Sigmas were chosen on {CHOICE_SIZE // 2} AD participants a seed and then tried on {TEST_SIZE // 2} others. A cell",
-        "holds a number a seed. *Reference*: spots put the control mean in place of tissue; *darkness*: they put 0, as in the",
-        "paper.",
+        f"For each seed, sigmas were chosen on {CHOICE_SIZE // 2} AD participants and then tested on {TEST_SIZE // 2} others. A",
+        "cell holds one number for each seed. *Reference*: the control mean replaces tissue; *darkness*: 0 replaces it, as in",
+        "the paper.",
         "",
         "| sigma light / shadow | reference, choosing | reference, test | darkness, test |",
         "|---|---|---|---|",
@@ -135,7 +135,11 @@ def card(trained: list[dict], chosen: int) -> str:
         cells += [", ".join(str(t["found"][kind][i][0]) for t in trained) for kind in ("test", "dark")]
         mark = " (preset)" if i == chosen else " (the paper's)" if i == len(LADDER) - 1 else ""
         lines.append(f"| {light:g} / {shadow:g} mm{mark} | " + " | ".join(cells) + " |")
-    lines += ["", f"The first eight of seed {trained[0]['seed']} on the test participants, preset sigmas:", ""]
+    lines += [
+        "",
+        f"The eight highest-scoring regions of seed {trained[0]['seed']} on the test participants, preset sigmas:",
+        "",
+    ]
     for kind, name in (("test", "reference"), ("dark", "darkness")):
         lines.append(f"- {name}: {', '.join(trained[0]['found'][kind][chosen][1])}")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""The demo's way with the tiny model of the tests; `test_project` runs it with the shipped one."""
+"""The demo's way with the tiny model of the tests; `tests.test_shipped_model` runs it with the shipped one."""
 
 import json
 

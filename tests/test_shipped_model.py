@@ -1,0 +1,120 @@
+"""What the shipped model promises, and what the demo shows with it."""
+
+import json
+import re
+
+import matplotlib.pyplot as plt
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from glas3d import load_model
+from glas3d.cli.demo import run_demo
+from glas3d.imaging.space import mni_grid
+from glas3d.resources import folder
+from glas3d.simulate.participants import GROUPS, PLANTED, Simulation, participants
+
+
+@pytest.fixture(scope="module")
+def bundle_folder():
+    return folder("models", "adnc-simulated")
+
+
+def test_the_shipped_model_loads(bundle_folder):
+    predict = load_model("adnc-simulated", device="cpu")
+    assert predict.classes == GROUPS == ("NC", "AD")
+    info = predict.info
+    assert (info.name, info.channels) == ("adnc-simulated", 1)
+    assert info.grid.same_as(mni_grid(4))
+    assert info.reference.shape == (1, 48, 56, 48)
+    assert {"sigma_light", "sigma_shadow", "unit"} == set(info.preset)
+    assert info.preset["sigma_light"] > 0 < info.preset["sigma_shadow"]
+    volume = torch.as_tensor(next(participants(Simulation(participants=1, seed=31))).volume)[None]
+    p = predict.fit(volume)(volume[None])
+    assert p.shape == (1, 2)
+    assert p.sum() == pytest.approx(1)
+    pickles = (".pt", ".pth", ".pkl", ".ckpt", ".bin")
+    assert not [path for path in bundle_folder.rglob("*") if path.suffix in pickles]
+
+
+def test_the_model_card_says_that_the_disease_is_simulated(bundle_folder):
+    card = " ".join((bundle_folder / "docs" / "README.md").read_text().lower().split())
+    assert "it learnt simulated disease" in card
+    assert re.search(r"(no|not a) medical device", card)
+    metadata = json.loads((bundle_folder / "configs" / "metadata.json").read_text())
+    assert "simulated" in metadata["description"].lower()
+
+
+def test_the_model_card_holds_the_accuracy_of_each_seed(bundle_folder):
+    lines = (bundle_folder / "docs" / "README.md").read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|") and "balanced accuracy" in line)
+    columns = [c.strip() for c in lines[start].strip("|").split("|")]
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append(dict(zip(columns, (float(c) for c in line.strip("|").split("|")), strict=True)))
+    assert len({row["seed"] for row in rows}) == len(rows) >= 3
+    assert all(0.90 <= row["balanced accuracy"] <= 1 for row in rows)
+    for row in rows:
+        assert row["balanced accuracy"] == pytest.approx((row["sensitivity"] + row["specificity"]) / 2, abs=2e-3)
+    unseen = re.search(r"(\d+) participants no network has seen", " ".join(lines))
+    assert int(unseen[1]) >= 100
+
+
+@pytest.mark.slow
+def test_the_accuracy_holds_on_new_participants():
+    predict = load_model("adnc-simulated", device="cpu")
+    correct = {group: [] for group in GROUPS}
+    for participant in participants(Simulation(participants=100, seed=987654)):
+        volume = torch.as_tensor(participant.volume)[None]
+        predicted = GROUPS[int(predict.fit(volume)(volume[None])[0].argmax())]
+        correct[participant.group].append(predicted == participant.group)
+    assert np.mean([np.mean(values) for values in correct.values()]) >= 0.88
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The demo with its own settings, as ``make demo`` runs it."""
+    out = tmp_path_factory.mktemp("out") / "glas3d-demo"
+    return out, run_demo(out)
+
+
+@pytest.mark.slow
+def test_the_demo_ranks_planted_regions_first(demo):
+    _, result = demo
+    first = result.table.sort_values("rank").head(8)["name"]
+    assert result.found == len(set(first) & set(PLANTED))
+    assert result.found >= 5, first.tolist()
+
+
+@pytest.mark.slow
+def test_the_demo_writes_participants_and_group(demo):
+    out, result = demo
+    people = pd.read_csv(out / "simulated" / "participants.tsv", sep="\t")
+    cases = people.loc[people["group"] == "AD", "participant_id"].tolist()
+    assert len(cases) >= 12
+    assert sorted(p.name for p in out.glob("sub-*")) == cases
+    for name in cases:
+        assert len(list((out / name / "anat").glob(f"{name}_*_seg-AAL_stat-saliency_statmap.nii.gz"))) == 1
+        assert len(list((out / name / "anat").glob(f"{name}_*_seg-AAL_regions.tsv"))) == 1
+    table = pd.read_csv(out / "group" / "group-AD_seg-AAL_regions.tsv", sep="\t")
+    assert len(table) == 116
+    assert sorted(table["rank"]) == list(range(1, 117))
+    values = np.asarray(nib.load(out / "group" / "group-AD_seg-AAL_stat-saliency_statmap.nii.gz").dataobj)
+    assert (values.min(), values.max()) == (0, 1)
+    assert result.figure.parent == out / "group"
+    assert plt.imread(result.figure).shape[1] > 1000
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.slow
+def test_a_second_demo_replaces_the_first(demo):
+    """Last in this file, because it replaces what the tests above read."""
+    out, _ = demo
+    run_demo(out, participants=2)
+    assert [p.name for p in out.glob("sub-*")] == ["sub-0001"]
+    assert len(pd.read_csv(out / "simulated" / "participants.tsv", sep="\t")) == 2
+    assert [p.name for p in out.parent.iterdir()] == [out.name]
