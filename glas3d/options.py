@@ -26,6 +26,7 @@ def option(
     *,
     group: str = "",
     command: Any = None,
+    name: str = "",
     factory: Callable[[], Any] | None = None,
 ) -> Any:
     """Declare one option as a field of a frozen dataclass.
@@ -37,11 +38,14 @@ def option(
     group
         Title under which ``--help`` lists it; empty when it is no option of a command.
     command
-        Type of the option on the command line, where that differs from the field's own.
+        Type of the option on the command line, where that differs from the field's own: a type, or ``"file"`` or
+        ``"files"`` for paths.
+    name
+        Name of the option on the command line, where that differs from the field's own.
     factory
         Makes the default, in place of ``default``.
     """
-    metadata = {"group": group, "command": command}
+    metadata = {"group": group, "command": command, "name": name}
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -64,7 +64,7 @@ def explain(
         Say what it would take, from the first forwards, and write nothing.
     """
     from glas3d.explain import ScanExplanation, explain_img
-    from glas3d.explain.cost import forecast
+    from glas3d.explain.cost import estimate_cost
     from glas3d.imaging import slic
     from glas3d.imaging.atlas import Atlas
     from glas3d.imaging.coordinates import Coordinates
@@ -102,7 +102,7 @@ def explain(
         if not keeps:
             warnings.warn("--keep-memory does nothing here: it needs Linux with glibc", GlasWarning, stacklevel=2)
         if dry_run:
-            say(cost(forecast(lambda tick: ask(progress=tick), settings.get("recursive"))))
+            say(cost(estimate_cost(lambda tick: ask(progress=tick), settings.get("recursive"))))
             say("Nothing was written.")
             return
         with progress("forwards") as tick:

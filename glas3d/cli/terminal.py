@@ -11,7 +11,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     import pandas as pd
 
-    from glas3d.explain.cost import Forecast
+    from glas3d.explain.cost import CostEstimate
 
 out = Console()
 err = Console(stderr=True)
@@ -52,12 +52,12 @@ def print_table(table: pd.DataFrame, title: str, planted: tuple[str, ...] | None
     out.print(shown)
 
 
-def cost(one: Forecast) -> str:
+def cost(one: CostEstimate) -> str:
     """What a scan takes, in words."""
     memory = "" if one.memory is None else f"; {one.memory / 2**30:.1f} GB of memory at the highest"
     return (
-        f"A scan: {one.forwards} forwards in batches of {one.batch_size}, {one.seconds:.2g} s each, "
-        f"{duration(one.forwards * one.seconds)}{memory}"
+        f"A scan: {one.evaluations} forwards in batches of {one.batch_size}, {one.seconds:.2g} s each, "
+        f"{duration(one.evaluations * one.seconds)}{memory}"
     )
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
+from glas3d.core.settings import Point
 from glas3d.errors import GlasError
-
-Point = Literal["centroid", "medoid"]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ Kernel = Literal["gaussian", "exponential", "ellipsoid", "segment"]
 Distance = Literal["euclidean", "squared"]
 Fusion = Literal["product", "light", "shadow"]
 Unit = Literal["voxel", "mm"]
+Point = Literal["centroid", "medoid"]
 
 MASKS, SCORE, SPEED = "Masks and scales", "Score and mode", "Speed"
 

@@ -1,25 +1,12 @@
-"""One scan or image in, maps on its own grid and a ranked table out.
+"""Explain one scan or image: maps on its own grid and a ranked table.
 
-In the order a scan meets them: `scan` (`explain_img`, the door), `inputs` (scans to channels on one grid, and what a
-spot puts in their place), `where` (to look), `answers` (the ways of asking: plainly, again and again, over scales,
-references or channels), `table` and `result` (maps home, table, files). `cost` tells beforehand what that takes.
-`image` (`explain_image`) is the door for pictures, `image_result` what it gives back.
+In the order a scan meets them: `scan` (`explain_img`), `options` (every option, declared once), `inputs` (scans become
+channels on one grid, and the reference that replaces tissue), `search` (where to search), `preset` (settings that were
+not given), `modes` (how the model is evaluated), `outputs`, `result` and `table` (maps on the native grid, the ranked
+table, files). `cost` estimates beforehand what an explanation takes. `image` (`explain_image`) and `image_result` are
+the same for images.
 """
 
-from glas3d.explain.image import explain_image
-from glas3d.explain.image_result import ImageExplanation, ImageRound
-from glas3d.explain.outputs import STATISTICS
-from glas3d.explain.result import ScanExplanation
-from glas3d.explain.scan import explain_img
-from glas3d.explain.table import COLUMNS, ranked
+import lazy_loader
 
-__all__ = [
-    "COLUMNS",
-    "STATISTICS",
-    "ImageExplanation",
-    "ImageRound",
-    "ScanExplanation",
-    "explain_image",
-    "explain_img",
-    "ranked",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""What an explanation will cost, told from its first batches: they are asked, and the rest is not."""
+"""Estimate what an explanation takes from its first batches, without evaluating the rest."""
 
 from __future__ import annotations
 
@@ -7,48 +7,47 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import torch
 
 from glas3d.core.glas import Progress
-from glas3d.core.rglas import RGLAS
+from glas3d.core.settings import RecursionSettings
 
 _BATCHES = 3  # the first, which warms the model up, and two that are timed
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """What asking one model about one scan costs.
+class CostEstimate:
+    """What the explanation of one scan by one model takes.
 
     Attributes
     ----------
-    forwards
-        Inputs the model is asked about; of a recursion the most there can be.
+    evaluations
+        Model evaluations; of a recursion the most there can be.
     batch_size
-        Inputs a forward takes at once.
+        Inputs in one forward pass.
     seconds
-        An input, by the clock.
+        Wall-clock time of one model evaluation.
     memory
-        Bytes the process had at its highest, on the GPU where the model is there; None: the system does not say.
+        Bytes: the highest memory use of the process so far, on the GPU where the model is there; None: unknown.
     """
 
-    forwards: int
+    evaluations: int
     batch_size: int
     seconds: float
     memory: int | None
 
 
-def forecast(ask: Callable[[Progress], object], recursive: Any = False) -> Forecast:
-    """Begin an explanation and stop it when it has shown what it takes.
+def estimate_cost(explain: Callable[[Progress], object], recursive: Any = False) -> CostEstimate:
+    """Start an explanation and stop it when its first batches have been timed.
 
     Parameters
     ----------
-    ask
+    explain
         Explains, with the progress it is given.
     recursive
-        As of `explain_img`.
+        The option of `explain_img`.
 
     Raises
     ------
@@ -60,28 +59,27 @@ def forecast(ask: Callable[[Progress], object], recursive: Any = False) -> Forec
     def tick(done: int, total: int) -> None:
         ticks.append((time.perf_counter(), done, total))
         if len(ticks) > _BATCHES:
-            raise _Enough
+            raise _EnoughTimed
 
-    with suppress(_Enough):
-        ask(tick)
+    with suppress(_EnoughTimed):
+        explain(tick)
     first, last = ticks[1 if len(ticks) > 2 else 0], ticks[-1]
-    return Forecast(
-        forwards=last[2] * _rounds(recursive),
+    return CostEstimate(
+        evaluations=last[2] * _rounds(recursive),
         batch_size=ticks[1][1],
         seconds=(last[0] - first[0]) / max(1, last[1] - first[1]),
         memory=_memory(),
     )
 
 
-class _Enough(Exception):
-    """Ends an explanation that was only begun."""
+class _EnoughTimed(Exception):
+    """Ends an explanation that was started only to be timed."""
 
 
 def _rounds(recursive: Any) -> int:
     if recursive is False or recursive is None:
         return 1
-    settings = {} if recursive is True else dict(recursive)
-    return int(settings.get("max_iterations", signature(RGLAS).parameters["max_iterations"].default))
+    return RecursionSettings(**({} if recursive is True else dict(recursive))).max_iterations
 
 
 def _memory() -> int | None:

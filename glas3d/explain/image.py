@@ -1,10 +1,10 @@
-"""`explain_image`: a picture in, maps on its own pixels and a ranked table of points or segments out."""
+"""`explain_image`: an image in, maps on its own pixels and a ranked table of points or segments out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -13,45 +13,38 @@ from glas3d.core.glas import GLAS, Progress
 from glas3d.core.score import Target, targets_of
 from glas3d.core.search import Grid
 from glas3d.errors import GlasError
-from glas3d.explain.image_result import ImageExplanation, PictureHome, Place
+from glas3d.explain.image_result import ImageExplanation, ImageMaps, ImageSearch
 from glas3d.explain.inputs import Reference, model_record
-from glas3d.explain.modes import Question, Way
+from glas3d.explain.modes import Task, resolve_mode
+from glas3d.explain.options import ImageOptions, UnsetSettings
+from glas3d.explain.outputs import Request
 from glas3d.imaging.picture import Colour, Picture, PictureLike, load_picture, resize
+from glas3d.options import accepts, given, parse
 from glas3d.output import generated_by, have_labels
 from glas3d.predict.predictor import ModelInfo, Predictor, info_of
 
-# Light and shadow, in pixels of a picture of 224 x 224, by kernel. The paper's 5 and 3 pixels are informative with the
-# kernel of Eq. 3; a Gaussian of as many leaves nearly nothing to see (docs/method.md).
+# Light and shadow, in pixels of an image of 224 x 224, by kernel. The paper's 5 and 3 pixels are informative with the
+# kernel of Eq. 3; a Gaussian of that size leaves almost nothing to see (docs/method.md).
 _SIGMAS = {"exponential": (5.0, 3.0), "gaussian": (20.0, 12.0), "ellipsoid": (5.0, 3.0), "segment": (5.0, 3.0)}
 _SPATIAL, _BLUR, _PAPER_SIDE = 6.0, 10.0, 224.0
 
 
+@accepts(UnsetSettings, ImageOptions)
 def explain_image(
     image: PictureLike,
     predict: Predictor | Callable[..., Any],
     target: Target | Sequence[Target] = 1,
     search: Any = Grid(15),  # noqa: B008 (frozen)
     *,
-    size: tuple[int, int] | None = None,
-    colour: Colour | None = None,
-    sigma_light: float | Sequence[float] | None = None,
-    sigma_shadow: float | Sequence[float] | None = None,
-    sigma_spatial: float | Sequence[float] | None = None,
-    background: Any = "auto",
-    mask: np.ndarray | None = None,
-    versus: Target | None = None,
-    recursive: bool | Mapping[str, Any] = False,
-    scales: Sequence[float] | None = None,
-    refine: float | Mapping[str, Any] | None = None,
-    channels: Literal["together", "each"] = "together",
     progress: Progress = False,
-    **settings: Any,
+    **options: Any,
 ) -> ImageExplanation | tuple[ImageExplanation, ...]:
-    """Explain a model's answer to one picture.
+    """Explain the output of a model for one image.
 
     The model is given ``(n, c, rows, cols)`` float32: 0 to 255 of a file, an array's or tensor's own values.
-    Normalisation belongs to it, so that a spot's 0 is black. Places (points, labels, mask, table, maps) are those of
-    the picture's own pixels; sigmas are in the pixels the model is asked on.
+    Normalisation belongs to the model, so that 0 in a mask is black. Positions (points, labels, mask, table, maps) are
+    those of the image's own pixels; sigmas are in pixels of the size that the model takes. The kernel is
+    ``"exponential"`` by default.
 
     Parameters
     ----------
@@ -61,44 +54,14 @@ def explain_image(
     predict
         A `Predictor`, or any callable ``(n, c, rows, cols)`` to ``(n, classes)`` probabilities.
     target
-        Class index or name, or a sequence of them: all are answered from the same forwards.
+        Class index or name, or a sequence of them: all are explained from the same model evaluations.
     search
         A `Grid`, ``(m, 2)`` rows and columns, or segments: integer labels ``(rows, cols)`` (0 is none) or
-        `Segments`, such as `glas3d.imaging.slic.superpixels` cuts.
-    size
-        Rows and columns the model takes: the picture is stretched to them (crop it first where that matters), and the
-        maps come home to its own. None: asked as it is.
-    colour
-        ``"RGB"`` or ``"grey"``: what a picture is turned into; None: as it is.
-    sigma_light, sigma_shadow, sigma_spatial
-        In pixels. None: what was chosen with the model, else the paper's 5, 3 and 6 pixels (20 and 12 for a Gaussian
-        spot), as large against the picture as they are against one of 224 x 224.
-    background
-        What a spot puts in place of the picture. ``"auto"``: the model's reference, else 0 (black); a number in the
-        picture's values; ``"blur"``: the picture smoothed by a Gaussian of 10 pixels of 224; or a picture.
-        A mapping of them asks with each: the result is what they agree on, with each one's own beside it.
-    mask
-        ``(rows, cols)``, true where to look.
-    versus
-        A second class: the result is what speaks for the target over it, signed, with both classes' own beside it.
-    recursive
-        Put out what was found and look again (`RGLAS`): saliency and scores are those of all rounds fused, in [0, 1];
-        light, shadow and drop are the first round's. For one target. A mapping holds settings of `RGLAS`, such as
-        ``{"floor": 0.1}``.
-    scales
-        Ask once a factor on both sigmas of the spots, such as ``(0.5, 1, 2)``: the result is all scales together, with
-        every scale's own beside it and each point's own scale in the table.
-    refine
-        Ask a share of the forwards, such as 0.25 of a grid's, where the score is high or might be, and estimate the
-        other points (`CoarseToFine`); see `explain_img`.
-    channels
-        ``"each"``: beside all channels together, light and shade each of them alone.
+        `Segments`, such as those that `glas3d.imaging.slic.superpixels` returns.
     progress
-        See `GLAS`.
-    **settings
-        Every other setting of `GLAS`: ``kernel`` (here ``"exponential"`` by default), ``distance``, ``fusion``,
-        ``gamma``, ``channel``, ``batch_size``,
-        ``engine``.
+        True draws a plain bar on standard error; a callable is called with the model evaluations done and in all.
+    **options
+        The settings of the method and the options of `ImageOptions`.
 
     Returns
     -------
@@ -108,44 +71,51 @@ def explain_image(
     ------
     GlasError
         Input that does not fit; the message says what was required and what came.
+    TypeError
+        A keyword that is none of the above.
 
     Warns
     -----
     GlasWarning
-        Segments that own no pixel at the model's size.
+        Segments that have no pixel at the model's size.
+    """
+    settings, chosen = parse(options, UnsetSettings, ImageOptions, caller="explain_image")
+    request = resolve_image(image, predict, target, search, given(settings), chosen)
+    results = request.mode.evaluate(request.glas.replace(progress=progress), request.task)
+    return request.maps.map_back(results, single=request.single)
+
+
+def resolve_image(
+    image: PictureLike,
+    predict: Predictor | Callable[..., Any],
+    target: Target | Sequence[Target],
+    search: Any,
+    settings: dict[str, Any],
+    options: ImageOptions,
+) -> Request[ImageExplanation]:
+    """Read the image and resolve every option; see `explain_image`.
+
+    Parameters
+    ----------
+    settings
+        The settings of the method that were given.
     """
     info = info_of(predict)
     targets, single = targets_of(target)
-    way = Way(
-        versus=versus,
-        recursive=recursive,
-        scales=scales,
-        refine=refine,
-        channels=channels,
-        several_backgrounds=isinstance(background, Mapping),
-    )
-    way.check("a picture", single=single)
-    picture = _read(image, colour, info)
-    asked = picture.shape if size is None else _size(size)
-    data = resize(picture.data, asked)
-    place = Place.of(search, mask, picture.shape, asked)
-    chosen = _fill(
-        {"sigma_light": sigma_light, "sigma_shadow": sigma_shadow, "sigma_spatial": sigma_spatial},
-        info.preset,
-        asked,
-        settings,
-    )
-    named = dict(background) if way.several_backgrounds else {"": background}
-    if way.several_backgrounds and (len(named) < 2 or not have_labels([str(name) for name in named])):
-        raise GlasError(f"several backgrounds must be two or more, each of its own name, got {list(named)}")
-    references = {name: _reference(one, predict, info, data, colour) for name, one in named.items()}
-    glas = GLAS(predict, background=next(iter(references.values())).value, progress=progress, **chosen)
-    question = Question(data, targets, place.search, (1.0, 1.0))
-    names = ("red", "green", "blue") if len(data) == 3 else tuple(f"channel{i}" for i in range(len(data)))
-    found = way.ask(glas, question, {name: one.value for name, one in references.items()}, names)
-    shared = {
-        "Settings": {"background": ", ".join(one.name for one in references.values())},
-        "Grid": {"shape": list(asked), "picture": list(picture.shape)},
+    mode = resolve_mode(options, what="an image", single=single)
+    picture = _read(image, options.colour, info)
+    size = picture.shape if options.size is None else _size(options.size)
+    data = resize(picture.data, size)
+    where = ImageSearch.of(search, options.mask, picture.shape, size)
+    filled = _fill(settings, info.preset, size)
+    references = _references(options, predict, info, data)
+    backgrounds = {name: reference.value for name, reference in references.items()}
+    glas = GLAS(predict, background=next(iter(backgrounds.values())), **filled)
+    channels = ("red", "green", "blue") if len(data) == 3 else tuple(f"channel{i}" for i in range(len(data)))
+    task = Task(data, targets, where.search, (1.0, 1.0), backgrounds=backgrounds, channels=channels)
+    record = {
+        "Settings": {"background": ", ".join(reference.name for reference in references.values())},
+        "Grid": {"shape": list(size), "picture": list(picture.shape)},
         "Model": model_record(predict, info),
         "Input": {
             "name": Path(picture.name).name,
@@ -153,15 +123,9 @@ def explain_image(
             "channels": len(data),
             "values": [float(picture.data.min()), float(picture.data.max())],
         },
-        "Search": {"grid": search.k}
-        if isinstance(search, Grid)
-        else {"points" if place.segments is None else "segments": len(found[0].explanation.points)},
         "GeneratedBy": generated_by(),
     }
-    kind = "grid" if isinstance(search, Grid) else "points" if place.segments is None else "segments"
-    home = PictureHome(picture, glas, place, kind, shared)
-    results = tuple(home.result(one, several=len(found) > 1 or one.against is not None) for one in found)
-    return results[0] if single else results
+    return Request(glas, task, mode, ImageMaps(record, glas, picture, where), single)
 
 
 def _size(size: Any) -> tuple[int, int]:
@@ -175,7 +139,7 @@ def _size(size: Any) -> tuple[int, int]:
 
 
 def _read(image: PictureLike, colour: Colour | None, info: ModelInfo) -> Picture:
-    """The picture with the channels the model says it takes; grey is shown to a model of three thrice."""
+    """Return the image with the channels that the model takes; a grey one is repeated for a model of three."""
     picture = load_picture(image, colour)
     if colour is None and info.channels == 3 and len(picture.data) == 1:
         picture = load_picture(image, "RGB")
@@ -187,30 +151,36 @@ def _read(image: PictureLike, colour: Colour | None, info: ModelInfo) -> Picture
     return picture
 
 
-def _fill(
-    given: Mapping[str, Any], preset: Mapping[str, Any], size: tuple[int, int], settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Settings of `GLAS`: those given, else chosen with the model, else the paper's at this size."""
-    if "unit" in settings:
-        raise GlasError("a picture is measured in pixels: unit is of scans")
+def _fill(given: Mapping[str, Any], preset: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    """Return the settings of `GLAS`: those given, else those of the model, else those of the paper at this size."""
+    if "unit" in given:
+        raise GlasError("an image is measured in pixels: unit belongs to scans")
     own = {} if preset.get("unit", "voxel") != "voxel" else {k: v for k, v in preset.items() if k != "unit"}
-    chosen: dict[str, Any] = {"kernel": "exponential"} | own | dict(settings)
+    chosen: dict[str, Any] = {"kernel": "exponential"} | own | dict(given)
     light, shadow = _SIGMAS.get(chosen["kernel"], _SIGMAS["gaussian"])
     larger = (size[0] * size[1]) ** 0.5 / _PAPER_SIDE
     # in exp(-D / sigma^2) it is sigma^2 that is a length
-    spot = larger**0.5 if chosen["kernel"] == "exponential" else larger
+    mask = larger**0.5 if chosen["kernel"] == "exponential" else larger
     reach = larger if chosen.get("distance") == "squared" else larger**0.5
-    paper = {"sigma_light": light * spot, "sigma_shadow": shadow * spot, "sigma_spatial": _SPATIAL * reach}
-    return paper | chosen | {name: value for name, value in given.items() if value is not None}
+    paper = {"sigma_light": light * mask, "sigma_shadow": shadow * mask, "sigma_spatial": _SPATIAL * reach}
+    return paper | chosen
+
+
+def _references(options: ImageOptions, predict: object, info: ModelInfo, data: np.ndarray) -> dict[str, Reference]:
+    """Return the references by their names; of one alone the name is empty."""
+    named = dict(options.background) if options.several_backgrounds else {"": options.background}
+    if options.several_backgrounds and (len(named) < 2 or not have_labels([str(name) for name in named])):
+        raise GlasError(f"several backgrounds must be two or more, each of its own name, got {list(named)}")
+    return {name: _reference(value, predict, info, data, options.colour) for name, value in named.items()}
 
 
 def _reference(background: Any, predict: object, info: ModelInfo, data: np.ndarray, colour: Colour | None) -> Reference:
-    """What a spot puts in place of the picture, at the size the model is asked on."""
+    """Return what replaces the image where a mask removes it, at the size that the model takes."""
     if isinstance(background, str) and background == "auto":
         return Reference.of_model(predict, info, data)
     if isinstance(background, str) and background == "blur":
         sigma = _BLUR * (data.shape[1] * data.shape[2]) ** 0.5 / _PAPER_SIDE
-        return Reference(gaussian_filter(data, (0, sigma, sigma)), f"the picture blurred by {sigma:.3g} pixels")
+        return Reference(gaussian_filter(data, (0, sigma, sigma)), f"the image blurred by {sigma:.3g} pixels")
     if isinstance(background, int | float | np.number) and not isinstance(background, bool):
         return Reference(float(background), f"{background:g}")
     other = load_picture(background, colour)

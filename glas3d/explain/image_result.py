@@ -1,4 +1,4 @@
-"""Maps on the picture's own pixels, the ranked table and files: what `explain_image` gives back."""
+"""`ImageExplanation`: maps on the image's own pixels, the ranked table and files, as `explain_image` returns them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ import pandas as pd
 from PIL import Image
 
 from glas3d.core.explanation import Explanation
-from glas3d.core.glas import GLAS
 from glas3d.core.rglas import Round
 from glas3d.core.saliency import minmax
-from glas3d.core.search import Segments, paint, resolve
+from glas3d.core.search import Grid, Segments, paint, resolve
 from glas3d.errors import GlasWarning
-from glas3d.explain.modes import Answer
-from glas3d.explain.outputs import Home, Saved, Writer
+from glas3d.explain.modes import ModeResult
+from glas3d.explain.outputs import NativeMaps, SavedResult, Writer
 from glas3d.imaging.picture import Picture, move_points, resize, resize_labels
 
 COLUMNS = ["index", "name", "row", "column", "n_pixels", "light", "shadow", "drop", "score", "rank"]
@@ -26,16 +25,16 @@ COLUMNS = ["index", "name", "row", "column", "n_pixels", "light", "shadow", "dro
 
 @dataclass(frozen=True, eq=False)
 class ImageRound:
-    """One round of a recursion on a picture.
+    """One round of a recursion on an image.
 
     Attributes
     ----------
     saliency
-        ``(rows, cols)`` float32, the round's map in [0, 1].
+        ``(rows, cols)`` float32, the map of the round in [0, 1].
     probability_before, probability_after
-        ``P(y|I)`` before and after that map was put out.
+        ``P(y|I)`` before and after that map was masked out.
     measure
-        What ends the recursion when it grows above ``stop``.
+        The number that ends the recursion when it is above ``stop``.
     kept
         Whether it counts in the fused map.
     removed
@@ -49,30 +48,34 @@ class ImageRound:
     kept: bool
     removed: tuple[str, ...]
 
+    def record(self) -> dict[str, Any]:
+        """Return all but the map, for the sidecar."""
+        return {name: value for name, value in self.__dict__.items() if name != "saliency"}
+
 
 @dataclass(frozen=True, eq=False)
-class ImageExplanation(Saved):
-    """The explanation of one picture for one class.
+class ImageExplanation(SavedResult):
+    """The explanation of one image for one class.
 
     Attributes
     ----------
     saliency, light, shadow
-        ``(rows, cols)`` float32 on the picture's own pixels: maps of score, ``f_l`` and ``f_s``.
+        ``(rows, cols)`` float32 on the image's own pixels: maps of the score, of ``f_l`` and of ``f_s``.
     table
-        One row a point or segment, ranked: ``index name row column n_pixels light shadow drop score rank``; places in
-        the picture's own pixels, rank 1 is highest.
+        One row for each point or segment, ranked: ``index name row column n_pixels light shadow drop score rank``;
+        rows and columns are those of the image's own pixels; rank 1 has the highest score.
     picture
-        What was explained.
+        The image that was explained.
     explanation
-        What the core found, on the pixels the model was asked on.
+        The result of `GLAS`, at the size that the model takes.
     provenance
         Every setting, version and hash, ready for JSON.
     stem
         Start of the files' names.
     rounds
-        Of a recursion, in order; empty without.
+        The rounds of a recursion, in order; empty without recursion.
     parts
-        What it was fused from, when it was: one explanation a scale, channel or class.
+        The explanations it was fused from, if it was: one for each scale, channel or class.
     """
 
     saliency: np.ndarray
@@ -89,115 +92,131 @@ class ImageExplanation(Saved):
     _ending = ".tif"
 
     def __repr__(self) -> str:
-        best = self.table.sort_values("rank").iloc[0]
-        where = f"row {best['row']:.0f}, column {best['column']:.0f}"
-        return f"ImageExplanation({self.stem}: {self.explanation!r}, best {best['name']} at {where})"
+        first = self.table.sort_values("rank").iloc[0]
+        position = f"row {first['row']:.0f}, column {first['column']:.0f}"
+        highest = f"highest-scoring {first['name']} at {position} (drop {first['drop']:+.3g})"
+        return f"ImageExplanation({self.stem}: {self.explanation!r}, {highest})"
 
     def _map(self, statistic: str) -> Writer:
         return _tiff(getattr(self, statistic))
 
     def _rounds(self) -> list[Writer]:
-        return [_tiff(one.saliency) for one in self.rounds]
+        return [_tiff(each.saliency) for each in self.rounds]
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
-    """Where to look, on the picture's own pixels and on those the model is asked on.
+class ImageSearch:
+    """Where to search, on the image's own pixels and at the size that the model takes.
 
     Attributes
     ----------
+    shape, size
+        Rows and columns of the image, and of the model's input.
     search
-        For the core, at the model's size.
+        What `GLAS.explain` takes, at the model's size.
     segments
-        On the picture's own pixels; None: points.
+        On the image's own pixels; None: points.
+    kind
+        Label for file names: ``"grid"``, ``"points"`` or ``"segments"``.
+    grid
+        Cells for each axis, if a grid was given.
     """
 
     shape: tuple[int, int]
-    asked: tuple[int, int]
+    size: tuple[int, int]
     search: Segments | np.ndarray
     segments: Segments | None
+    kind: str
+    grid: Any = None
 
     @classmethod
-    def of(cls, search: Any, mask: np.ndarray | None, shape: tuple[int, int], asked: tuple[int, int]) -> Place:
-        """Resolve a search on the picture's own pixels, and move it to the size the model is asked on."""
-        points, own = resolve(search, shape, mask)
-        if own is None:
-            return cls(shape, asked, move_points(points, shape, asked), None)
-        if shape == asked:
-            return cls(shape, asked, own, own)
-        moved = Segments.from_labels(resize_labels(own.labels, asked), own.index, point=own.point)
-        lost = np.setdiff1d(own.index, moved.index)
+    def of(cls, search: Any, mask: np.ndarray | None, shape: tuple[int, int], size: tuple[int, int]) -> ImageSearch:
+        """Resolve a search on the image's own pixels, and move it to the model's size."""
+        points, segments = resolve(search, shape, mask)
+        if segments is None:
+            kind, grid = ("grid", search.k) if isinstance(search, Grid) else ("points", None)
+            return cls(shape, size, move_points(points, shape, size), None, kind, grid)
+        if shape == size:
+            return cls(shape, size, segments, segments, "segments")
+        moved = Segments.from_labels(resize_labels(segments.labels, size), segments.index, point=segments.point)
+        lost = np.setdiff1d(segments.index, moved.index)
         if lost.size:
             names = ", ".join(map(str, lost[:10])) + (", ..." if lost.size > 10 else "")
-            message = f"{lost.size} segments own no pixel of the {asked} the model is asked on: {names}"
-            warnings.warn(message, GlasWarning, stacklevel=3)
-        return cls(shape, asked, moved, own)
+            message = f"{lost.size} segments have no pixel in the {size} that the model takes: {names}"
+            warnings.warn(message, GlasWarning, stacklevel=4)
+        return cls(shape, size, moved, segments, "segments")
 
-    def home(self, points: np.ndarray) -> np.ndarray:
-        """Points at the model's size on the picture's own pixels."""
-        return move_points(points, self.asked, self.shape)
+    def to_image(self, points: np.ndarray) -> np.ndarray:
+        """Return points at the model's size in the image's own pixels."""
+        return move_points(points, self.size, self.shape)
 
 
 @dataclass(frozen=True, eq=False)
-class PictureHome(Home[ImageExplanation]):
-    """Onto the picture's own pixels."""
+class ImageMaps(NativeMaps[ImageExplanation]):
+    """Maps results back to the image's own pixels."""
 
     picture: Picture
-    glas: GLAS
-    place: Place
-    kind: str
-    shared: Mapping[str, Any]
+    search: ImageSearch
 
-    def _one(self, explanation: Explanation, fused: str, answer: Answer | None, several: bool) -> ImageExplanation:
-        provenance = self._provenance(explanation, answer)
+    def _map_explanation(
+        self, explanation: Explanation, fused: str, result: ModeResult | None, several: bool
+    ) -> ImageExplanation:
+        provenance = self._provenance(explanation, result)
         values = np.stack([explanation.light, explanation.shadow])
         if explanation.segments is None:
-            drawn = self.glas.spread(explanation.points, values, self.place.asked)
-            maps = resize(np.stack([explanation.saliency, *drawn]), self.picture.shape)
+            volumes = self.glas.spread(explanation.points, values, self.search.size)
+            maps = resize(np.stack([explanation.saliency, *volumes]), self.picture.shape)
         else:
             maps = self._painted(np.stack([explanation.score, *values]), explanation.segments)
         table = self._table(explanation)
         rounds: tuple[ImageRound, ...] = ()
-        if answer is not None:
-            for name, column in answer.columns.items():
+        if result is not None:
+            for name, column in result.columns.items():
                 table[name] = column
-            if answer.recursion is not None:
-                rounds = tuple(self._round(one, table["name"]) for one in answer.recursion.rounds)
-                told = [{k: v for k, v in one.__dict__.items() if k != "saliency"} for one in rounds]
-                provenance["Recursion"] = {"ended": answer.recursion.reason, "rounds": told}
-        stem = self._stem(f"{self.picture.stem}_desc-{self.kind}{fused}", explanation, several)
+            if result.recursion is not None:
+                rounds = tuple(self._round(each, table["name"]) for each in result.recursion.rounds)
+                records = [each.record() for each in rounds]
+                provenance["Recursion"] = {"ended": result.recursion.reason, "rounds": records}
+        stem = self._stem(f"{self.picture.stem}_desc-{self.search.kind}{fused}", explanation, several)
         score, light, shadow = maps
         return ImageExplanation(score, light, shadow, table, self.picture, explanation, provenance, stem, rounds)
 
-    def _painted(self, values: np.ndarray, segments: Segments) -> np.ndarray:
-        assert self.place.segments is not None
-        return paint(self.place.segments.labels, segments.index, values)
+    def _search_record(self, explanation: Explanation) -> dict[str, Any]:
+        if self.search.grid is not None:
+            return {"grid": self.search.grid}
+        return {self.search.kind: len(explanation.points)}
 
-    def _round(self, one: Round, names: pd.Series) -> ImageRound:
-        segments = one.explanation.segments
-        if segments is None:
-            drawn = resize(one.saliency[None], self.picture.shape)[0]
+    def _painted(self, values: np.ndarray, segments: Segments) -> np.ndarray:
+        assert self.search.segments is not None
+        return paint(self.search.segments.labels, segments.index, values)
+
+    def _round(self, recursed: Round, names: pd.Series) -> ImageRound:
+        explanation = recursed.explanation
+        if explanation.segments is None:
+            saliency = resize(recursed.saliency[None], self.picture.shape)[0]
         else:
-            drawn = self._painted(minmax(one.explanation.score), segments)
-        removed = tuple(names.iloc[one.removed])
-        return ImageRound(drawn, one.explanation.probability, one.probability, one.measure, one.kept, removed)
+            saliency = self._painted(minmax(explanation.score), explanation.segments)
+        removed = tuple(names.iloc[recursed.removed])
+        return ImageRound(
+            saliency, explanation.probability, recursed.probability, recursed.measure, recursed.kept, removed
+        )
 
     def _table(self, explanation: Explanation) -> pd.DataFrame:
-        place = self.place.home(explanation.points)
+        position = self.search.to_image(explanation.points)
         segments = explanation.segments
-        index = np.arange(1, len(place) + 1) if segments is None else segments.index
+        index = np.arange(1, len(position) + 1) if segments is None else segments.index
         kind, width = "point" if segments is None else "segment", len(str(index.max()))
         n_pixels: Any = 1
         if segments is not None:
-            assert self.place.segments is not None
-            own = dict(zip(self.place.segments.index, self.place.segments.n_voxels, strict=True))
-            n_pixels = [own[i] for i in index]
+            assert self.search.segments is not None
+            sizes = dict(zip(self.search.segments.index, self.search.segments.n_voxels, strict=True))
+            n_pixels = [sizes[i] for i in index]
         table = pd.DataFrame(
             {
                 "index": index,
                 "name": [f"{kind}-{i:0{width}d}" for i in index],
-                "row": place[:, 0],
-                "column": place[:, 1],
+                "row": position[:, 0],
+                "column": position[:, 1],
                 "n_pixels": n_pixels,
                 "light": explanation.light,
                 "shadow": explanation.shadow,
@@ -209,5 +228,5 @@ class PictureHome(Home[ImageExplanation]):
 
 
 def _tiff(values: np.ndarray) -> Writer:
-    """A writer for `write_together`: 32-bit float, which ImageJ, QGIS and scikit-image read as it is."""
+    """Return a writer of 32-bit float TIFF, which ImageJ, QGIS and scikit-image read without conversion."""
     return lambda path: Image.fromarray(np.ascontiguousarray(values, dtype=np.float32)).save(path, format="TIFF")

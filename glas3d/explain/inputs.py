@@ -1,4 +1,4 @@
-"""Scans to the channels of one grid, and what a spot puts in their place."""
+"""Scans become the channels of one grid, and backgrounds become the reference that replaces tissue."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from glas3d.output import have_labels
 from glas3d.predict.predictor import ModelInfo, Predictor
 
 _BLUR_MM = 10.0
-TEMPLATE_MM = 2.0  # of the grid a model without one is asked on, when scans are brought to the template
+TEMPLATE_MM = 2.0  # voxel size of the grid for a model without one, when scans are brought to the template
 
 Images = ImageLike | Sequence[ImageLike] | Mapping[str, ImageLike]
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What a model is asked about: the channels of one participant on one grid.
+    """The scans of one participant as the model sees them: its channels, on one grid.
 
     Attributes
     ----------
     scans
-        One a channel, as they were recorded; maps go home to the first.
+        One for each channel, as they were recorded; maps are mapped back to the grid of the first.
     names
-        Of the channels.
+        Names of the channels.
     grid
-        The model's, where it has one, else the first scan's.
+        The model's grid, where it has one, else that of the first scan.
     data
         ``(c, *grid.shape)`` float32, intensities before normalisation.
     transform
-        Between the scans' native space and the template, where the grid is the template's; None: they are one.
+        Between the scans' native space and the template, where the grid is the template's; None: they are the same.
     brain_mask
         Name and hash of the image outside of which the model sees nothing; None: no image was given.
     """
@@ -56,7 +56,7 @@ class Inputs:
 
     @property
     def scan(self) -> Scan:
-        """The scan whose grid is home."""
+        """The first scan, whose grid is the one of the maps."""
         return self.scans[0]
 
     @classmethod
@@ -64,70 +64,82 @@ class Inputs:
         cls,
         img: Images,
         info: ModelInfo,
-        bring: Callable[[Scan], Transform] | None = None,
+        transform_of: Callable[[Scan], Transform] | None = None,
         *,
         brain_mask: ImageLike | None = None,
         strip: bool = False,
     ) -> Inputs:
-        """Read every scan and bring it to the model's grid.
+        """Read every scan and resample it to the model's grid.
 
         Parameters
         ----------
-        bring
-            From the first scan's native space to the template; the others share it.
+        img
+            One scan, a sequence of them, or a mapping from names of channels.
+        info
+            What the model needs: its grid and its number of channels.
+        transform_of
+            Returns the transform of the first scan to the template; the others share it. None: no transform.
         brain_mask
-            Keep what is inside, in the first scan's space.
+            Keep what is inside this image, in the first scan's space.
         strip
-            Keep the brain alone, without a mask by the template's brain brought home.
+            Keep the brain alone: without a mask, inside the template's brain mapped to the scan.
 
         Raises
         ------
         GlasError
-            As many scans as the model has no channels, one without signal on the grid, or a mask that is elsewhere.
+            Another number of scans than the model has channels, a scan without signal on the grid, or a mask that
+            does not overlap it.
         """
-        if isinstance(img, Mapping):
-            names, images = tuple(map(str, img)), list(img.values())
-        elif isinstance(img, list | tuple):
-            names, images = tuple(f"channel{i}" for i in range(len(img))), list(img)
-        else:
-            names, images = ("channel0",), [img]  # type: ignore[list-item]
-        if not images:
-            raise GlasError("there must be at least one scan, got an empty sequence")
-        if not have_labels(names):
-            raise GlasError(f"every channel needs a name of letters and digits of its own, got {', '.join(names)}")
+        names, images = _named_images(img)
         if info.channels not in (None, len(images)):
             came = "a scan has 1" if len(images) == 1 else f"got {len(images)} scans"
             raise GlasError(f"the model {info.name} takes {info.channels} input channels, {came}")
-        scans = tuple(load_scan(one) for one in images)
-        given = None if brain_mask is None else load_scan(brain_mask, constant=True)
-        shown = scans if given is None else tuple(without_skull(scan, given) for scan in scans)
-        if bring is None:
+        scans = tuple(load_scan(image) for image in images)
+        mask = None if brain_mask is None else load_scan(brain_mask, constant=True)
+        shown = scans if mask is None else tuple(without_skull(scan, mask) for scan in scans)
+        if transform_of is None:
             transform, grid = None, info.grid or grid_of(scans[0])
             data = np.stack([resample_scan(scan, grid) for scan in shown])
         else:
-            transform, grid = bring(scans[0]), info.grid or mni_grid(TEMPLATE_MM)
-            if strip and given is None:
-                mask = template_brain_home(scans[0], transform)
-                shown = tuple(without_skull(scan, mask) for scan in scans)
+            transform, grid = transform_of(scans[0]), info.grid or mni_grid(TEMPLATE_MM)
+            if strip and mask is None:
+                brain = template_brain_home(scans[0], transform)
+                shown = tuple(without_skull(scan, brain) for scan in scans)
             data = np.stack([transform.to_template(scan, grid).data for scan in shown])
         for scan, channel in zip(scans, data, strict=True):
             if not channel.any():
-                of = f"the model {info.name}" if info.grid is not None else scans[0].name
-                raise GlasError(f"{scan.name} holds no signal on the grid of {of}, {grid.shape}")
-        return cls(scans, names, grid, data, transform, None if given is None else _file_record(given))
+                owner = f"the model {info.name}" if info.grid is not None else scans[0].name
+                raise GlasError(f"{scan.name} holds no signal on the grid of {owner}, {grid.shape}")
+        return cls(scans, names, grid, data, transform, None if mask is None else file_record(mask))
 
     def record(self) -> dict[str, Any]:
-        """Names and hashes for the sidecar."""
-        files = [_file_record(scan) for scan in self.scans]
+        """Return names and hashes of the files, for the sidecar."""
+        files = [file_record(scan) for scan in self.scans]
         return files[0] if len(files) == 1 else {"channels": dict(zip(self.names, files, strict=True))}
 
 
-def _file_record(scan: Scan) -> dict[str, Any]:
+def _named_images(img: Images) -> tuple[tuple[str, ...], list[ImageLike]]:
+    """Return the names of the channels and their images."""
+    if isinstance(img, Mapping):
+        names, images = tuple(map(str, img)), list(img.values())
+    elif isinstance(img, list | tuple):
+        names, images = tuple(f"channel{i}" for i in range(len(img))), list(img)
+    else:
+        names, images = ("channel0",), [img]  # type: ignore[list-item]
+    if not images:
+        raise GlasError("there must be at least one scan, got an empty sequence")
+    if not have_labels(names):
+        raise GlasError(f"every channel needs a name of letters and digits of its own, got {', '.join(names)}")
+    return names, images
+
+
+def file_record(scan: Scan) -> dict[str, Any]:
+    """Return the name and the hash of a scan's file, for sidecars."""
     return {"name": Path(scan.name).name, "sha256": scan.sha256}
 
 
 def model_record(predict: object, info: ModelInfo) -> dict[str, Any]:
-    """The model for the sidecar."""
+    """Return what sidecars say of the model."""
     return {
         "name": info.name,
         "sha256": info.sha256,
@@ -138,22 +150,58 @@ def model_record(predict: object, info: ModelInfo) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What a spot puts in place of tissue.
+    """What replaces tissue where a mask removes it.
 
     Attributes
     ----------
     value
-        A number or ``(c, *spatial)``, in the scans' units.
+        A number, or ``(c, *spatial)``, in the scans' units.
     name
-        What the sidecar calls it.
+        Its name in sidecars.
     """
 
     value: Any
     name: str
 
     @classmethod
+    def resolve(
+        cls, background: Any, several: bool, predict: object, info: ModelInfo, inputs: Inputs
+    ) -> dict[str, Reference]:
+        """Return the references by their names; of one alone the name is empty.
+
+        Parameters
+        ----------
+        background
+            As `explain_img` takes it.
+        several
+            Whether it holds several.
+        predict, info
+            The model, which may bring a reference of its own.
+        inputs
+            The scans that it stands beside.
+
+        Raises
+        ------
+        GlasError
+            Fewer than two of several, names that are not different BIDS labels, or an image that does not fit.
+        """
+        if not several:
+            return {"": cls.of(background, predict, info, inputs)}
+        named = dict(background) if isinstance(background, Mapping) else {}
+        if not named:
+            for number, value in enumerate(background):
+                plain = isinstance(value, str | int | float) and not os.path.exists(str(value))
+                name = f"{value:g}" if isinstance(value, int | float) else value if plain else f"reference{number}"
+                named[name] = value
+        if len(named) < 2:
+            raise GlasError(f"several backgrounds must be two or more, each its own, got {list(named)}")
+        if not have_labels(list(named)):
+            raise GlasError(f"every background needs a name of letters and digits of its own, got {', '.join(named)}")
+        return {name: cls.of(value, predict, info, inputs) for name, value in named.items()}
+
+    @classmethod
     def of(cls, background: Any, predict: object, info: ModelInfo, inputs: Inputs) -> Reference:
-        """From what `explain_img` takes for one background."""
+        """Return the reference that one background of `explain_img` stands for."""
         grid, data = inputs.grid, inputs.data
         if isinstance(background, str) and background == "auto":
             return cls.of_model(predict, info, data)
@@ -164,7 +212,7 @@ class Reference:
             if len(data) > 1:
                 raise GlasError(
                     f"a background image is one channel, the model takes {len(data)}: "
-                    "give an array (c, *spatial) on the grid the model is asked on"
+                    "give an array (c, *spatial) on the model's grid"
                 )
             scan = load_scan(background, constant=True)
             return cls(resample_scan(scan, grid)[None], f"{Path(scan.name).name} sha256:{scan.sha256}")
@@ -174,29 +222,9 @@ class Reference:
 
     @classmethod
     def of_model(cls, predict: object, info: ModelInfo, data: np.ndarray) -> Reference:
-        """The model's own, in the units of ``data`` ``(c, *spatial)``; 0 where it brings none."""
+        """Return the model's own reference in the units of ``data``, ``(c, *spatial)``; 0 where it brings none."""
         if info.reference is None:
             return cls(0.0, "0")
-        bound = predict.fit(torch.as_tensor(data)) if isinstance(predict, Predictor) else predict
-        to_own_units = getattr(getattr(bound, "transform", None), "to_scan_units", lambda values: values)
-        return cls(to_own_units(info.reference), f"reference of {info.name}")
-
-    @classmethod
-    def several(cls, backgrounds: Any, predict: object, info: ModelInfo, inputs: Inputs) -> dict[str, Reference]:
-        """From a sequence of backgrounds, or one a name.
-
-        Raises
-        ------
-        GlasError
-            Fewer than two, or names that are not their own as BIDS labels.
-        """
-        named = dict(backgrounds) if isinstance(backgrounds, Mapping) else {}
-        if not named:
-            for number, one in enumerate(backgrounds):
-                plain = isinstance(one, str | int | float) and not os.path.exists(str(one))
-                named[f"{one:g}" if isinstance(one, int | float) else one if plain else f"reference{number}"] = one
-        if len(named) < 2:
-            raise GlasError(f"several backgrounds must be two or more, each its own, got {list(named)}")
-        if not have_labels(list(named)):
-            raise GlasError(f"every background needs a name of letters and digits of its own, got {', '.join(named)}")
-        return {name: cls.of(one, predict, info, inputs) for name, one in named.items()}
+        fitted = predict.fit(torch.as_tensor(data)) if isinstance(predict, Predictor) else predict
+        to_scan_units = getattr(getattr(fitted, "transform", None), "to_scan_units", lambda values: values)
+        return cls(to_scan_units(info.reference), f"reference of {info.name}")

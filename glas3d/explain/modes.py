@@ -1,13 +1,15 @@
-"""The ways of asking: plainly, coarse to fine, again and again, against a class, over scales, references or channels.
+"""The modes of an explanation: plain, versus, recursive, per channel, scales, refined, several references.
 
-Each gives one `Answer` a target: the explanation that stands for it, and the explanations that one was made from.
+`resolve_mode` chooses one from the options, once, for scans, images and studies alike. A mode gives one `ModeResult`
+for each target: the explanation that stands for it, and the explanations it was made from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,26 +21,68 @@ from glas3d.core.rglas import RGLAS, RecursiveExplanation
 from glas3d.core.scale import adaptive, ladder
 from glas3d.core.score import Target
 from glas3d.errors import GlasError
+from glas3d.explain.options import ExplainOptions, ImageOptions
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
-    """What was found for one target.
+class Task:
+    """What is explained: a volume, its targets and where to search; everything but the settings and the mode.
+
+    Attributes
+    ----------
+    volume
+        ``(c, *spatial)``, intensities before normalisation.
+    targets
+        Classes.
+    search, spacing, mask, covariates
+        As `GLAS.explain` takes them.
+    backgrounds
+        References by their names; one of the empty name unless there are several.
+    channels
+        Names of the channels.
+    """
+
+    volume: np.ndarray
+    targets: list[Target]
+    search: Any
+    spacing: Sequence[float]
+    mask: np.ndarray | None = None
+    covariates: Any = None
+    backgrounds: Mapping[str, Any] = field(default_factory=dict)
+    channels: Sequence[str] = ()
+
+    @property
+    def target(self) -> Any:
+        """The only target; of several all of them, which modes that follow one target refuse."""
+        return self.targets[0] if len(self.targets) == 1 else self.targets
+
+    def explain(self, glas: GLAS) -> list[Explanation]:
+        """Return one explanation for each target, all from the same model evaluations."""
+        explanations = glas.explain(
+            self.volume, self.targets, self.search, self.spacing, mask=self.mask, covariates=self.covariates
+        )
+        assert isinstance(explanations, tuple)
+        return list(explanations)
+
+
+@dataclass(frozen=True, eq=False)
+class ModeResult:
+    """The result of a mode for one target.
 
     Attributes
     ----------
     explanation
-        Of the one question, or fused from the parts.
+        That of the plain mode, or the one fused from the parts.
     fused
-        Enters the files' names, such as ``"recursive"``; empty for one plain question.
+        Label for file names that tells how it was fused, such as ``"recursive"``; empty for the plain mode.
     parts
-        What it was fused from, by a label that enters the files' names.
+        The explanations it was fused from, by a label for file names.
     columns
-        ``(m,)`` each: what the table says beside its own columns.
+        Further columns of the table, each ``(m,)``.
     recursion
-        Every round, when it was asked again and again.
+        Every round, in the recursive mode.
     against
-        The class it is contrasted with.
+        Index of the class that the target is compared with.
     """
 
     explanation: Explanation
@@ -49,178 +93,210 @@ class Answer:
     against: int | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Question:
-    """A volume and where to look: everything about a question but how it is asked."""
+class Mode(ABC):
+    """A way to evaluate the model and to join the results.
 
-    volume: np.ndarray
-    targets: list[Target]
-    search: Any
-    spacing: Sequence[float]
-    mask: np.ndarray | None = None
-    covariates: Any = None
+    Attributes
+    ----------
+    name
+        What messages call it: the option that chooses it.
+    """
 
-    @property
-    def single(self) -> Any:
-        """Its target; of several all of them, which whoever follows one refuses."""
-        return self.targets[0] if len(self.targets) == 1 else self.targets
+    name: ClassVar[str]
 
-    def put(self, glas: GLAS) -> list[Explanation]:
-        """Ask once, for every target."""
-        found = glas.explain(
-            self.volume, self.targets, self.search, self.spacing, mask=self.mask, covariates=self.covariates
+    def check(self, glas: GLAS) -> None:  # noqa: B027 (most modes have nothing to check)
+        """Refuse settings of the mode before the model is evaluated.
+
+        Raises
+        ------
+        GlasError
+            A setting outside its range.
+        """
+
+    @abstractmethod
+    def evaluate(self, glas: GLAS, task: Task) -> list[ModeResult]:
+        """Evaluate the model, and return one result for each target."""
+
+
+class Plain(Mode):
+    """Each target by itself."""
+
+    name = "no mode"
+
+    def evaluate(self, glas: GLAS, task: Task) -> list[ModeResult]:
+        """Evaluate the model once for all targets."""
+        return [ModeResult(explanation) for explanation in task.explain(glas)]
+
+
+@dataclass(frozen=True)
+class Versus(Mode):
+    """The evidence for the target over another class."""
+
+    other: Target
+    name = "versus"
+
+    def evaluate(self, glas: GLAS, task: Task) -> list[ModeResult]:
+        """Evaluate the model for both classes, and return their difference."""
+        targets = [*task.targets, self.other]
+        explanation, opponent = replace(task, targets=targets).explain(glas)
+        parts = {str(target): part for target, part in zip(targets, (explanation, opponent), strict=True)}
+        difference = contrast(explanation, opponent)
+        return [ModeResult(difference, f"versus{self.other}", parts, against=opponent.target)]
+
+
+@dataclass(frozen=True)
+class Recursive(Mode):
+    """Algorithm 1: saliency and score of all rounds fused; light, shadow and drop of the first round."""
+
+    settings: Mapping[str, Any]
+    name = "recursive"
+
+    def check(self, glas: GLAS) -> None:
+        """Refuse settings of `RGLAS` that are outside their range."""
+        RGLAS(glas, **self.settings)
+
+    def evaluate(self, glas: GLAS, task: Task) -> list[ModeResult]:
+        """Explain, mask out and explain again."""
+        recursion = RGLAS(glas, **self.settings).explain(
+            task.volume, task.target, task.search, task.spacing, mask=task.mask
         )
-        assert isinstance(found, tuple)
-        return list(found)
+        first = replace(recursion.rounds[0].explanation, score=recursion.values, saliency=recursion.saliency)
+        return [ModeResult(first, "recursive", recursion=recursion)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Way:
-    """How a question is asked: in one of these ways, or plainly; see `glas3d.explain.explain_img`."""
+@dataclass(frozen=True)
+class Refined(Mode):
+    """A share of the model evaluations; the other points are estimated."""
 
-    versus: Target | None = None
-    recursive: bool | Mapping[str, Any] = False
-    scales: Sequence[float] | None = None
-    refine: float | Mapping[str, Any] | None = None
-    channels: str = "together"
-    several_backgrounds: bool = False
+    settings: Mapping[str, Any]
+    name = "refine"
 
-    @property
-    def refinement(self) -> Mapping[str, Any]:
-        """Settings of `CoarseToFine`."""
-        return self.refine if isinstance(self.refine, Mapping) else {"budget": self.refine}
+    def check(self, glas: GLAS) -> None:
+        """Refuse settings of `CoarseToFine` that are outside their range."""
+        CoarseToFine(glas, **self.settings)
 
-    @property
-    def asked(self) -> list[str]:
-        """The ways that were asked for."""
-        ways = {
-            "versus": self.versus is not None,
-            "recursive": self.recursive is not False,
-            "scales": self.scales is not None,
-            "refine": self.refine is not None,
-            "several backgrounds": self.several_backgrounds,
-            'channels="each"': self.channels == "each",
-        }
-        return [name for name, wanted in ways.items() if wanted]
-
-    def check(self, what: str, *, single: bool) -> None:
-        """Refuse several ways at once.
-
-        Parameters
-        ----------
-        what
-            Is asked about: ``"a scan"``.
-        single
-            Whether one target was given.
-        """
-        if self.channels not in ("together", "each"):
-            raise GlasError(f'channels must be "together" or "each", got {self.channels!r}')
-        if len(self.asked) > 1:
-            raise GlasError(f"{what} is asked in one way at a time, got {' and '.join(self.asked)}")
-        if self.versus is not None and not single:
-            raise GlasError("versus sets one class against another: give one target")
-
-    def ask(
-        self, glas: GLAS, question: Question, backgrounds: Mapping[str, Any], channels: Sequence[str]
-    ) -> list[Answer]:
-        """The answers, one a target.
-
-        Parameters
-        ----------
-        backgrounds
-            By name, where there are several.
-        channels
-            Their names.
-        """
-        if self.versus is not None:
-            both = replace(question, targets=[*question.targets, self.versus])
-            return against(glas, both, [str(target) for target in both.targets])
-        if self.recursive is not False:
-            return recursively(glas, question, {} if self.recursive is True else dict(self.recursive))
-        if self.channels == "each":
-            return channel_by_channel(glas, question, channels)
-        if self.scales is not None:
-            return over_scales(glas, question, self.scales)
-        if self.refine is not None:
-            return coarse_to_fine(glas, question, self.refinement)
-        if self.several_backgrounds:
-            return by_reference(glas, question, backgrounds)
-        return plainly(glas, question)
+    def evaluate(self, glas: GLAS, task: Task) -> list[ModeResult]:
+        """Evaluate the model where the score is high or may be."""
+        refinement = CoarseToFine(glas, **self.settings).explain(
+            task.volume, task.target, task.search, task.spacing, mask=task.mask
+        )
+        columns = {"asked": refinement.asked.astype(np.int8), "score_error": refinement.deviation}
+        return [ModeResult(refinement.explanation, "refined", columns=columns)]
 
 
-def plainly(glas: GLAS, question: Question) -> list[Answer]:
-    """Each target on its own."""
-    return [Answer(one) for one in question.put(glas)]
+@dataclass(frozen=True)
+class Scales(Mode):
+    """Several sigmas, joined by the scale that explains each point best."""
+
+    factors: Sequence[float]
+    name = "scales"
+
+    def check(self, glas: GLAS) -> None:
+        """Refuse factors that are not positive and different."""
+        ladder(glas, self.factors)
+
+    def evaluate(self, glas: GLAS, task: Task) -> list[ModeResult]:
+        """Explain with each scale; the table keeps each point's own scale."""
+        by_factor = _explain_each(ladder(glas, self.factors), task)
+        results = []
+        for i in range(len(task.targets)):
+            fused = adaptive({factor: explanations[i] for factor, explanations in by_factor.items()})
+            parts = {f"scale{factor:g}".replace(".", "p"): part for factor, part in fused.explanations.items()}
+            results.append(ModeResult(fused.explanation, "scales", parts, {"scale": fused.scale}))
+        return results
 
 
-def recursively(glas: GLAS, question: Question, settings: Mapping[str, Any]) -> list[Answer]:
-    """`RGLAS`: saliency and score are those of all rounds fused, light, shadow and drop the first round's."""
-    found = RGLAS(glas, **settings).explain(
-        question.volume, question.single, question.search, question.spacing, mask=question.mask
-    )
-    first = replace(found.rounds[0].explanation, score=found.values, saliency=found.saliency)
-    return [Answer(first, "recursive", recursion=found)]
-
-
-def coarse_to_fine(glas: GLAS, question: Question, settings: Mapping[str, Any]) -> list[Answer]:
-    """`CoarseToFine`: which points were asked, and how far off the others may be, stays in the table."""
-    found = CoarseToFine(glas, **settings).explain(
-        question.volume, question.single, question.search, question.spacing, mask=question.mask
-    )
-    columns = {"asked": found.asked.astype(np.int8), "score_error": found.deviation}
-    return [Answer(found.explanation, "refined", columns=columns)]
-
-
-def against(glas: GLAS, question: Question, names: Sequence[str]) -> list[Answer]:
-    """What speaks for the first target over the second."""
-    one, other = question.put(glas)
-    parts = dict(zip(names, (one, other), strict=True))
-    return [Answer(contrast(one, other), f"versus{names[1]}", parts, against=other.target)]
-
-
-def channel_by_channel(glas: GLAS, question: Question, names: Sequence[str]) -> list[Answer]:
+class EachChannel(Mode):
     """All channels together, and each of them alone."""
-    if len(names) != len(question.volume) or len(names) < 2:
-        raise GlasError(f"channels one by one need two or more, got {len(question.volume)}")
-    each = _each({None: glas} | {name: glas.replace(channel=i) for i, name in enumerate(names)}, question)
-    together = each.pop(None)
-    return [Answer(one, parts={name: found[i] for name, found in each.items()}) for i, one in enumerate(together)]
+
+    name = 'channels="each"'
+
+    def evaluate(self, glas: GLAS, task: Task) -> list[ModeResult]:
+        """Explain with all channels masked, then with each channel masked alone."""
+        names = task.channels
+        if len(names) != len(task.volume) or len(names) < 2:
+            raise GlasError(f"channels one by one need two or more, got {len(task.volume)}")
+        by_channel = _explain_each({None: glas} | {name: glas.replace(channel=i) for i, name in enumerate(names)}, task)
+        together = by_channel.pop(None)
+        return [
+            ModeResult(explanation, parts={name: channel[i] for name, channel in by_channel.items()})
+            for i, explanation in enumerate(together)
+        ]
 
 
-def by_reference(glas: GLAS, question: Question, backgrounds: Mapping[str, Any]) -> list[Answer]:
-    """What several references agree on; the signed drop under each of them, and their agreement, stay in the table."""
-    each = _each(references(glas, backgrounds), question)
-    found = []
-    for i in range(len(question.targets)):
-        parts = {name: explanations[i] for name, explanations in each.items()}
-        agreed = consensus(parts)
-        columns = {"sign": agreed.sign, "agreement": agreed.agreement}
-        columns |= {f"drop_{name}": row for name, row in zip(agreed.names, agreed.drop, strict=True)}
-        found.append(Answer(agreed.explanation, "consensus", parts, columns))
-    return found
+class References(Mode):
+    """Several references, and what they agree on."""
+
+    name = "several backgrounds"
+
+    def evaluate(self, glas: GLAS, task: Task) -> list[ModeResult]:
+        """Explain with each reference; the table keeps the signed drop under each, and how many agree on its sign."""
+        by_reference = _explain_each(references(glas, task.backgrounds), task)
+        results = []
+        for i in range(len(task.targets)):
+            parts = {name: explanations[i] for name, explanations in by_reference.items()}
+            agreed = consensus(parts)
+            columns = {"sign": agreed.sign, "agreement": agreed.agreement}
+            columns |= {f"drop_{name}": row for name, row in zip(agreed.names, agreed.drop, strict=True)}
+            results.append(ModeResult(agreed.explanation, "consensus", parts, columns))
+        return results
 
 
-def over_scales(glas: GLAS, question: Question, scales: Sequence[float]) -> list[Answer]:
-    """All scales together; each point's own scale stays in the table."""
-    each = _each(ladder(glas, scales), question)
-    found = []
-    for i in range(len(question.targets)):
-        fused = adaptive({factor: explanations[i] for factor, explanations in each.items()})
-        parts = {f"scale{factor:g}".replace(".", "p"): one for factor, one in fused.explanations.items()}
-        found.append(Answer(fused.explanation, "scales", parts, {"scale": fused.scale}))
-    return found
+def resolve_mode(options: ExplainOptions | ImageOptions, *, what: str, single: bool, covariates: bool = False) -> Mode:
+    """Choose the mode that the options name, or the plain one.
+
+    Parameters
+    ----------
+    options
+        At most one mode may be chosen in them.
+    what
+        Subject of the message: ``"a scan"``.
+    single
+        Whether there is one target.
+    covariates
+        Whether the model takes covariates, which the plain mode alone can rank.
+
+    Raises
+    ------
+    GlasError
+        Several modes at once, or a mode that does not go with several targets or with covariates.
+    """
+    recursive, refine = options.recursive, options.refine
+    chosen: list[Mode] = []
+    if options.versus is not None:
+        chosen.append(Versus(options.versus))
+    if recursive is not False:
+        chosen.append(Recursive({} if recursive is True else dict(recursive)))
+    if options.scales is not None:
+        chosen.append(Scales(options.scales))
+    if refine is not None:
+        chosen.append(Refined(refine if isinstance(refine, Mapping) else {"budget": refine}))
+    if options.several_backgrounds:
+        chosen.append(References())
+    if options.channels == "each":
+        chosen.append(EachChannel())
+    if len(chosen) > 1:
+        names = " and ".join(mode.name for mode in chosen)
+        raise GlasError(f"{what} is explained in one mode at a time, got {names}")
+    mode = chosen[0] if chosen else Plain()
+    if isinstance(mode, Versus) and not single:
+        raise GlasError("versus sets one class against another: give one target")
+    if covariates and chosen:
+        raise GlasError(f"covariates are ranked in the plain mode only, got {mode.name} too")
+    return mode
 
 
-def _each(glases: Mapping[Any, GLAS], question: Question) -> dict[Any, list[Explanation]]:
-    """Ask with each, their progress counted as one."""
-    found = {}
-    for number, (name, glas) in enumerate(glases.items()):
-        found[name] = question.put(glas.replace(progress=_part(glas.progress, number, len(glases))))
-    return found
+def _explain_each(explainers: Mapping[Any, GLAS], task: Task) -> dict[Any, list[Explanation]]:
+    """Explain with each explainer, and count their progress as one."""
+    explanations = {}
+    for number, (name, glas) in enumerate(explainers.items()):
+        progress = _share_of_progress(glas.progress, number, len(explainers))
+        explanations[name] = task.explain(glas.replace(progress=progress))
+    return explanations
 
 
-def _part(progress: Progress, number: int, parts: int) -> Progress:
+def _share_of_progress(progress: Progress, number: int, parts: int) -> Progress:
     if not callable(progress):
         return progress
-    tick = progress
-    return lambda done, total: tick(number * total + done, parts * total)
+    whole: Callable[[int, int], None] = progress
+    return lambda done, total: whole(number * total + done, parts * total)

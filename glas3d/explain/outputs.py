@@ -1,18 +1,19 @@
-"""What scans and pictures share when answers come home: parts, provenance, file names, and files."""
+"""What scans and images share around the model: the resolved request, and results mapped back, named and saved."""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import pandas as pd
 
 from glas3d.core.explanation import Explanation
-from glas3d.explain.modes import Answer
+from glas3d.core.glas import GLAS
+from glas3d.explain.modes import Mode, ModeResult, Task
 from glas3d.output import bids_label, have_labels, write_json, write_table, write_together
 
 STATISTICS = ("saliency", "light", "shadow")
@@ -20,8 +21,20 @@ STATISTICS = ("saliency", "light", "shadow")
 Writer = Callable[[Path], object]
 
 
-class Saved(ABC):
-    """A result that goes to files: a map and sidecar a statistic, the maps of rounds, the table, and its parts."""
+class SavedResult(ABC):
+    """A result that is saved to files: a map and a sidecar for each statistic, the maps of rounds, and the table.
+
+    Attributes
+    ----------
+    stem
+        Start of the files' names.
+    table
+        One row for each region or point.
+    provenance
+        Every setting, version and hash, ready for JSON.
+    parts
+        Results that this one was fused from; their files are saved too.
+    """
 
     stem: str
     table: pd.DataFrame
@@ -30,12 +43,12 @@ class Saved(ABC):
     _ending: str
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write the maps (NIfTI of a scan, 32-bit float TIFF of a picture), the table and the sidecars; all or none.
+        """Write the maps (NIfTI of a scan, 32-bit float TIFF of an image), the table and the sidecars; all or none.
 
         Parameters
         ----------
         folder
-            Made when it is missing; files of the same names are replaced.
+            Made when it does not exist; files of the same names are replaced.
 
         Returns
         -------
@@ -45,11 +58,11 @@ class Saved(ABC):
 
     @abstractmethod
     def _map(self, statistic: str) -> Writer:
-        """What writes the map of a statistic."""
+        """Return what writes the map of a statistic."""
 
     @abstractmethod
     def _rounds(self) -> list[Writer]:
-        """What writes the map of each round of a recursion."""
+        """Return what writes the map of each round of a recursion."""
 
     def _files(self) -> dict[str, Writer]:
         files: dict[str, Writer] = {}
@@ -68,55 +81,104 @@ class Saved(ABC):
 R = TypeVar("R")
 
 
-class Home(ABC, Generic[R]):
-    """Brings answers home, with names and provenance.
+@dataclass(frozen=True, eq=False)
+class NativeMaps(ABC, Generic[R]):
+    """Maps results back to the grid of the scan or the pixels of the image, with names and provenance.
 
     Attributes
     ----------
-    shared
-        The provenance that all answers share.
+    record
+        The provenance that the results of all targets share.
+    glas
+        The explainer, whose settings the maps of light and shadow are made with.
     """
 
-    shared: Mapping[str, Any]
+    record: Mapping[str, Any]
+    glas: GLAS
 
-    def result(self, answer: Answer, *, several: bool) -> R:
-        """One answer; ``several``: its files lie beside those of other classes, and say theirs."""
-        whole: Any = self._one(answer.explanation, answer.fused, answer, several)
+    def map_back(self, results: Sequence[ModeResult], *, single: bool) -> R | tuple[R, ...]:
+        """Return the result of each target on the native grid.
+
+        Parameters
+        ----------
+        results
+            One for each target.
+        single
+            Return the only one, not a tuple.
+        """
+        mapped = tuple(
+            self._with_parts(result, several=len(results) > 1 or result.against is not None) for result in results
+        )
+        return mapped[0] if single else mapped
+
+    def _with_parts(self, result: ModeResult, *, several: bool) -> R:
+        """Map one result and its parts; ``several``: their files lie next to those of other classes, and say theirs."""
+        whole: Any = self._map_explanation(result.explanation, result.fused, result, several)
         parts = {
             # two classes are told apart by their label, other parts by their own name
-            name: self._one(part, "" if answer.against is not None else bids_label(name), None, several)
-            for name, part in answer.parts.items()
+            name: self._map_explanation(part, "" if result.against is not None else bids_label(name), None, several)
+            for name, part in result.parts.items()
         }
-        found: R = replace(whole, parts=parts)
-        return found
+        mapped: R = replace(whole, parts=parts)
+        return mapped
 
     @abstractmethod
-    def _one(self, explanation: Explanation, fused: str, answer: Answer | None, several: bool) -> R:
-        """An explanation at home: the whole one with its ``answer``, or a part, which has none."""
+    def _map_explanation(self, explanation: Explanation, fused: str, result: ModeResult | None, several: bool) -> R:
+        """Map one explanation: the whole one with its ``result``, or a part, which has none."""
 
-    def _provenance(self, explanation: Explanation, answer: Answer | None) -> dict[str, Any]:
-        found = {
-            **self.shared,
+    @abstractmethod
+    def _search_record(self, explanation: Explanation) -> dict[str, Any]:
+        """Return what the sidecar says of the search."""
+
+    def _provenance(self, explanation: Explanation, result: ModeResult | None) -> dict[str, Any]:
+        provenance = {
+            **self.record,
+            "Search": self._search_record(explanation),
             "Target": self._class(explanation.target),
             "Probability": explanation.probability,
-            "Settings": explanation.settings | self.shared["Settings"],
+            "Settings": explanation.settings | self.record["Settings"],
         }
-        if answer is not None and answer.against is not None:
-            found["Against"] = self._class(answer.against)
-        return found
+        if result is not None and result.against is not None:
+            provenance["Against"] = self._class(result.against)
+        return provenance
 
     def _stem(self, start: str, explanation: Explanation, several: bool) -> str:
-        """Start of the files' names; of several classes it says which."""
+        """Return the start of the files' names; of several classes it says which."""
         if not several:
             return start
-        return f"{start}_label-{class_label(explanation.target, self.shared['Model']['classes'])}"
+        return f"{start}_label-{class_label(explanation.target, self.record['Model']['classes'])}"
 
     def _class(self, target: int) -> dict[str, Any]:
-        classes = self.shared["Model"]["classes"]
+        classes = self.record["Model"]["classes"]
         return {"index": target, "class": classes[target] if classes else str(target)}
 
 
+@dataclass(frozen=True, eq=False)
+class Request(Generic[R]):
+    """Everything about an explanation, resolved before the model is evaluated.
+
+    Attributes
+    ----------
+    glas
+        The explainer, with the settings that were given, filled up from the model's preset and the paper.
+    task
+        The volume as the model takes it, the targets, and where to search.
+    mode
+        How the model is evaluated.
+    maps
+        Maps results back to the native grid.
+    single
+        Whether one target was given, not a sequence.
+    """
+
+    glas: GLAS
+    task: Task
+    mode: Mode
+    maps: NativeMaps[R]
+    single: bool
+
+
 def class_label(target: int, classes: Sequence[str] | None) -> str:
-    """A BIDS label of a class, alphanumeric and its own: the name where that will do, else the index."""
+    """Return a BIDS label for a class: its name where all names make different labels, else its index."""
     # indices for all, or an index could be another's name
     return bids_label(classes[target]) if classes and have_labels(classes) else f"class{target}"

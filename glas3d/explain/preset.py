@@ -1,47 +1,46 @@
-"""Sigmas and units: what was given, what was chosen with the model, and what the paper used."""
+"""The sigmas and other settings that were not given: those of the model's preset, else those of the paper."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
+from glas3d.core.settings import MASKS, SCORE, Settings
 from glas3d.imaging.space import VoxelGrid
 
 # The paper's sigmas, 10 and 15 voxels, read on a 2 mm grid. Its sigma_spatial of 6 voxels divides a distance by
 # sigma^2, so in mm it is 6 * sqrt(2): 2 d / 72 = d / 36.
 PAPER_PRESET = {"sigma_light": 20.0, "sigma_shadow": 30.0}  # mm
 _SPATIAL_MM = {"euclidean": 6 * 2**0.5, "squared": 12.0}
-_OTHER_SETTINGS = ("kernel", "distance", "fusion", "gamma")
+# What a bundle may choose: how masks look and scores are made, not how fast they are computed.
+_CHOOSABLE = {one.name for one in fields(Settings) if one.metadata["group"] in (MASKS, SCORE)}
+_SIGMAS = ("sigma_light", "sigma_shadow", "sigma_spatial")
 
 
-def fill(
-    given: Mapping[str, Any], unit: str | None, preset: Mapping[str, Any], grid: VoxelGrid, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Settings of `GLAS`: those given, filled up from the preset, and that from the paper.
+def fill(given: Mapping[str, Any], preset: Mapping[str, Any], grid: VoxelGrid) -> dict[str, Any]:
+    """Return the settings of `GLAS`: those given, filled up from the preset of the model, and that from the paper.
 
     Parameters
     ----------
     given
-        ``sigma_light``, ``sigma_shadow`` and ``sigma_spatial``; None where nothing was given.
-    unit
-        Of the sigmas given; None: voxels, or mm when none was given.
+        Settings by their names. Sigmas are in ``given["unit"]``; without it in voxels, or in mm when no sigma was
+        given.
     preset
-        Chosen with the model; its ``unit`` is voxels unless it says mm.
+        Settings that were chosen with the model; its ``unit`` is voxels unless it says mm.
     grid
-        Turns voxels into mm and back.
-    settings
-        Others that were given.
+        Converts voxels to mm and back.
     """
-    settings = {name: preset[name] for name in _OTHER_SETTINGS if name in preset} | dict(settings)
+    chosen = {name: value for name, value in preset.items() if name in _CHOOSABLE}
+    settings = {name: value for name, value in {**chosen, **given}.items() if name not in (*_SIGMAS, "unit")}
     squared = settings.get("distance", "euclidean") == "squared"
-    if unit is None:
-        unit = "mm" if all(value is None for value in given.values()) else "voxel"
+    unit = given.get("unit") or ("voxel" if any(name in given for name in _SIGMAS) else "mm")
     filled = settings | {"unit": unit}
-    for name, value in given.items():
-        if value is not None:
-            filled[name] = value
+    for name in _SIGMAS:
+        if name in given:
+            filled[name] = given[name]
             continue
         if name in preset:
             stored, stored_unit = preset[name], preset.get("unit", "voxel")

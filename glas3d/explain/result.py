@@ -1,8 +1,8 @@
-"""Maps home, the ranked table and files: what `explain_img` gives back."""
+"""`ScanExplanation`: maps on the scan's own grid, the ranked table and files, as `explain_img` returns them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,29 +12,28 @@ import pandas as pd
 
 from glas3d.core import saliency
 from glas3d.core.explanation import Explanation
-from glas3d.core.glas import GLAS
 from glas3d.core.rglas import RecursiveExplanation
 from glas3d.explain.inputs import Inputs
-from glas3d.explain.modes import Answer
-from glas3d.explain.outputs import Home, Saved, Writer
-from glas3d.explain.search import Where
+from glas3d.explain.modes import ModeResult
+from glas3d.explain.outputs import NativeMaps, SavedResult, Writer
+from glas3d.explain.search import ResolvedSearch
 from glas3d.explain.table import region_table
 from glas3d.imaging.maps import Drawing
 
 
 @dataclass(frozen=True, eq=False)
-class ScanExplanation(Saved):
+class ScanExplanation(SavedResult):
     """The explanation of one scan for one class.
 
     Attributes
     ----------
     saliency_img, light_img, shadow_img
-        Maps of score, ``f_l`` and ``f_s`` on the scan's own grid, float32.
+        Maps of the score, of ``f_l`` and of ``f_s`` on the scan's own grid, float32.
     table
-        One row a region or point, ranked: ``index name hemisphere x y z n_voxels light shadow drop score
-        rank``; ``x y z`` in mm, ``n_voxels`` on the grid the model was asked on, rank 1 is highest.
+        One row for each region or point, ranked: ``index name hemisphere x y z n_voxels light shadow drop score
+        rank``; ``x y z`` in mm, ``n_voxels`` on the grid of the model; rank 1 has the highest score.
     explanation
-        What the core found, on the grid the model was asked on.
+        The result of `GLAS`, on the grid of the model.
     provenance
         Every setting, version and hash, ready for JSON.
     stem
@@ -42,7 +41,7 @@ class ScanExplanation(Saved):
     round_imgs
         The map of each round of a recursion, normalised to [0, 1]; empty without recursion.
     parts
-        What it was fused from, when it was: one explanation a scale, reference, channel or class.
+        The explanations it was fused from, if it was: one for each scale, reference, channel or class.
     """
 
     saliency_img: nib.Nifti1Image
@@ -57,9 +56,15 @@ class ScanExplanation(Saved):
 
     _ending = ".nii.gz"
 
+    @property
+    def probability(self) -> float:
+        """``P(y|I)`` of the intact scan."""
+        return self.explanation.probability
+
     def __repr__(self) -> str:
-        best = self.table.sort_values("rank").iloc[0]
-        return f"ScanExplanation({self.stem}: {self.explanation!r}, best {best['name']})"
+        first = self.table.sort_values("rank").iloc[0]
+        highest = f"highest-scoring {first['name']} (drop {first['drop']:+.3g})"
+        return f"ScanExplanation({self.stem}: {self.explanation!r}, {highest})"
 
     def _map(self, statistic: str) -> Writer:
         writer: Writer = getattr(self, f"{statistic}_img").to_filename
@@ -70,74 +75,82 @@ class ScanExplanation(Saved):
 
 
 @dataclass(frozen=True, eq=False)
-class ScanHome(Home[ScanExplanation]):
-    """Onto the scan's own grid."""
+class ScanMaps(NativeMaps[ScanExplanation]):
+    """Maps results back to the scan's own grid."""
 
     inputs: Inputs
-    glas: GLAS
-    where: Where
-    shared: Mapping[str, Any]
+    search: ResolvedSearch
 
-    def _one(self, explanation: Explanation, fused: str, answer: Answer | None, several: bool) -> ScanExplanation:
-        inputs = self.inputs
-        provenance = self._provenance(explanation, answer)
+    def _map_explanation(
+        self, explanation: Explanation, fused: str, result: ModeResult | None, several: bool
+    ) -> ScanExplanation:
+        inputs, search = self.inputs, self.search
+        provenance = self._provenance(explanation, result)
         drawing = Drawing(
-            inputs.scan, inputs.grid, self.where.atlas, explanation.segments, inputs.transform, self.where.mask_home
+            inputs.scan, inputs.grid, search.atlas, explanation.segments, inputs.transform, search.native_mask
         )
         values = np.stack([explanation.light, explanation.shadow])
         if explanation.segments is None:
             volumes = self.glas.spread(explanation.points, values, inputs.grid.shape, inputs.grid.spacing)
-            score, light, shadow = (drawing.volume(one) for one in (explanation.saliency, *volumes))
+            score, light, shadow = (drawing.volume(volume) for volume in (explanation.saliency, *volumes))
         else:
-            score, light, shadow = (drawing.segments(one) for one in (explanation.score, *values))
-        rounds: list[nib.Nifti1Image] = []
-        table = region_table(explanation, inputs.grid, self.where.atlas, self.where.names)
-        if answer is not None:
-            for name, column in answer.columns.items():
+            score, light, shadow = (drawing.segments(each) for each in (explanation.score, *values))
+        table = region_table(explanation, inputs.grid, search.atlas, search.names)
+        rounds: tuple[nib.Nifti1Image, ...] = ()
+        if result is not None:
+            for name, column in result.columns.items():
                 table[name] = table["index"].map(dict(zip(_index(explanation), column, strict=True)))
-            if answer.recursion is not None:
-                provenance["Recursion"] = self._recursion(answer.recursion, explanation)
-                for one in answer.recursion.rounds:
-                    if explanation.segments is None:
-                        rounds.append(drawing.volume(one.saliency))
-                    else:
-                        rounds.append(drawing.segments(saliency.minmax(one.explanation.score), one.points))
+            if result.recursion is not None:
+                provenance["Recursion"] = self._recursion_record(result.recursion, explanation)
+                rounds = tuple(self._round_imgs(result.recursion, explanation, drawing))
         stem = self._stem(f"{inputs.scan.stem}_{self._label(explanation, fused)}", explanation, several)
-        return ScanExplanation(score, light, shadow, table, explanation, provenance, stem, tuple(rounds))
+        return ScanExplanation(score, light, shadow, table, explanation, provenance, stem, rounds)
+
+    def _search_record(self, explanation: Explanation) -> dict[str, Any]:
+        return self.search.record(explanation)
 
     def _label(self, explanation: Explanation, fused: str) -> str:
-        """The entities that tell how it was searched and fused, such as ``seg-AAL`` or ``desc-gridrecursive``."""
-        if self.where.atlas is not None:
-            return f"seg-{self.where.atlas.name}" + (f"_desc-{fused}" if fused else "")
-        kind = self.where.kind if explanation.segments is None else "segments"
+        """Return the entities that tell how it was searched and fused, such as ``seg-AAL``, ``desc-gridrecursive``."""
+        if self.search.atlas is not None:
+            return f"seg-{self.search.atlas.name}" + (f"_desc-{fused}" if fused else "")
+        kind = self.search.kind if explanation.segments is None else "segments"
         return f"desc-{kind}{fused}"
 
-    def _recursion(self, recursion: RecursiveExplanation, explanation: Explanation) -> dict[str, Any]:
-        """Every round and why it ended, for the sidecar."""
+    def _round_imgs(
+        self, recursion: RecursiveExplanation, explanation: Explanation, drawing: Drawing
+    ) -> Iterator[nib.Nifti1Image]:
+        for each in recursion.rounds:
+            if explanation.segments is None:
+                yield drawing.volume(each.saliency)
+            else:
+                yield drawing.segments(saliency.minmax(each.explanation.score), each.points)
 
-        def names(which: np.ndarray) -> list[Any]:
-            if self.where.atlas is not None and explanation.segments is not None:
-                named = self.where.atlas.table.set_index("index")["name"]
-                return [str(named[i]) for i in explanation.segments.index[which]]
-            if self.where.names is not None:
-                return [self.where.names[i] for i in which]
-            return list(explanation.points[which].tolist())
-
+    def _recursion_record(self, recursion: RecursiveExplanation, explanation: Explanation) -> dict[str, Any]:
+        """Return every round and why the recursion ended, for the sidecar."""
         rounds = [
             {
-                "probability_before": one.explanation.probability,
-                "probability_after": one.probability,
-                "measure": one.measure,
-                "kept": one.kept,
-                "removed": names(one.removed),
+                "probability_before": each.explanation.probability,
+                "probability_after": each.probability,
+                "measure": each.measure,
+                "kept": each.kept,
+                "removed": self._names(each.removed, explanation),
             }
-            for one in recursion.rounds
+            for each in recursion.rounds
         ]
         return {"ended": recursion.reason, "rounds": rounds}
 
+    def _names(self, rows: np.ndarray, explanation: Explanation) -> list[Any]:
+        """Return the names of some regions or points, or their coordinates where they have no names."""
+        if self.search.atlas is not None and explanation.segments is not None:
+            named = self.search.atlas.table.set_index("index")["name"]
+            return [str(named[i]) for i in explanation.segments.index[rows]]
+        if self.search.names is not None:
+            return [self.search.names[i] for i in rows]
+        return list(explanation.points[rows].tolist())
+
 
 def _index(explanation: Explanation) -> np.ndarray:
-    """The table's ``index`` of each point."""
+    """Return the ``index`` of each point in the table."""
     if explanation.segments is None:
         return np.arange(1, len(explanation.points) + 1)
     return explanation.segments.index

@@ -1,4 +1,4 @@
-"""The ranked table: one row a region or point, and one a covariate."""
+"""The ranked table: one row for each region or point, and for each covariate."""
 
 from __future__ import annotations
 
@@ -30,11 +30,25 @@ COLUMNS = [
 def region_table(
     explanation: Explanation, grid: VoxelGrid, atlas: Atlas | None, names: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """One row a region or point; regions without a voxel keep their row, without values; covariates have no place."""
+    """Return one row for each region or point, ranked by score.
+
+    Regions without a voxel keep their row, without values. Covariates follow the regions, without coordinates.
+
+    Parameters
+    ----------
+    explanation
+        The result of `GLAS` on ``grid``.
+    grid
+        The grid of the model.
+    atlas
+        The atlas whose regions were searched, if it was one.
+    names
+        Names of the points, where they have any.
+    """
     segments = explanation.segments
-    place = world(explanation.points, grid.affine)
-    index = np.arange(1, len(place) + 1) if segments is None else segments.index
-    found = pd.DataFrame(place, columns=["x", "y", "z"]).assign(
+    coordinates = world(explanation.points, grid.affine)
+    index = np.arange(1, len(coordinates) + 1) if segments is None else segments.index
+    scored = pd.DataFrame(coordinates, columns=["x", "y", "z"]).assign(
         index=index,
         n_voxels=1 if segments is None else segments.n_voxels,
         light=explanation.light,
@@ -43,24 +57,24 @@ def region_table(
         score=explanation.score,
     )
     if atlas is not None:
-        table = atlas.table.merge(found, on="index", how="left", validate="one_to_one")
+        table = atlas.table.merge(scored, on="index", how="left", validate="one_to_one")
         table["n_voxels"] = table["n_voxels"].fillna(0).astype("int64")
     else:
         width = len(str(index.max()))
         kind = "point" if segments is None else "segment"
-        sides = np.where(found["x"] < 0, "L", np.where(found["x"] > 0, "R", "midline"))
+        sides = np.where(scored["x"] < 0, "L", np.where(scored["x"] > 0, "R", "midline"))
         own = [f"{kind}-{i:0{width}d}" for i in index] if names is None else list(names)
-        table = found.assign(name=own, hemisphere=sides)
+        table = scored.assign(name=own, hemisphere=sides)
     if explanation.covariates is not None:
-        beside = explanation.covariates
+        covariates = explanation.covariates
         rows = pd.DataFrame(
             {
-                "name": beside.names,
+                "name": covariates.names,
                 "n_voxels": 0,
-                "light": beside.light,
-                "shadow": beside.shadow,
-                "drop": beside.drop,
-                "score": beside.score,
+                "light": covariates.light,
+                "shadow": covariates.shadow,
+                "drop": covariates.drop,
+                "score": covariates.score,
             }
         )
         table = pd.concat([table.astype({"index": "Int64"}), rows], ignore_index=True)
@@ -68,6 +82,6 @@ def region_table(
 
 
 def ranked(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with its ``rank`` by ``score``, 1 highest, in the contract's columns."""
+    """Return the table with its ``rank`` by ``score``, 1 the highest, in the columns of `COLUMNS`."""
     rank = table["score"].rank(ascending=False, method="first").astype("Int64")
     return table.assign(rank=rank)[COLUMNS]

@@ -14,8 +14,8 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from glas3d.core.search import Point as Point
 from glas3d.core.search import Segments
+from glas3d.core.settings import Point as Point
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.hashing import arrays_sha256
 from glas3d.imaging.lookup import Table, hemispheres, own_names, read_table

@@ -195,7 +195,7 @@ def test_a_configuration_has_the_same_options(go, source, models, tmp_path):
     [
         (("--threshold", 0.5), "--threshold is of a recursion: say --recursive too"),
         (("--recursive", "--floor", 2), "floor must be a probability below 1"),
-        (("--recursive", "--versus", "NC"), "asked in one way at a time"),
+        (("--recursive", "--versus", "NC"), "explained in one mode at a time"),
         (("--versus", "FTD"), "must be one of the model's"),
         (("--brain-mask", "nowhere.nii"), "no such file: nowhere.nii"),
         (("--brain-mask", "{participant_id}/nowhere.nii"), "sub-01 cannot be explained: the brain_mask of"),

@@ -10,7 +10,7 @@ import torch
 from glas3d import Grid, Predictor
 from glas3d.errors import GlasWarning
 from glas3d.explain import explain_img
-from glas3d.explain.cost import forecast
+from glas3d.explain.cost import estimate_cost
 from glas3d.study.derivatives import read_records
 from glas3d.study.running.forecast import forecast_cohort
 from glas3d.study.running.runner import explain_cohort
@@ -53,8 +53,8 @@ def test_forwards_are_foretold_and_few_are_asked(tmp_path, settings, forwards):
         given = {"batch_size": 2, "assume_space": "MNI"} | settings
         return explain_img(path, predict, 1, Grid(SEARCH), progress=tick, **given)
 
-    found = forecast(ask, settings.get("recursive", False))
-    assert (found.forwards, found.batch_size) == (forwards, 2)
+    found = estimate_cost(ask, settings.get("recursive", False))
+    assert (found.evaluations, found.batch_size) == (forwards, 2)
     assert model.asked <= 8
     assert found.seconds > 0
     assert found.memory is None or 1e7 < found.memory < 1e12
@@ -68,10 +68,10 @@ def test_forwards_are_foretold_and_few_are_asked(tmp_path, settings, forwards):
 def test_one_batch_is_all_there_is(tmp_path):
     path = folders.save(tmp_path / "scan.nii.gz", folders.brain())
     predict = Predictor(Counted(), "none", device="cpu")
-    found = forecast(
+    found = estimate_cost(
         lambda tick: explain_img(path, predict, 1, Grid(1), batch_size=8, assume_space="MNI", progress=tick)
     )
-    assert (found.forwards, found.batch_size) == (3, 3)
+    assert (found.evaluations, found.batch_size) == (3, 3)
     assert np.isfinite(found.seconds)
     assert found.seconds > 0
 
@@ -136,7 +136,7 @@ def test_strangers_are_asked_about_by_every_model(models, tmp_path):
     for name in table["participant_id"]:
         folders.save(folders.scan(place, name), folders.brain("AD", int(name[-2:])))
     found = forecast_cohort(studies.cohort(place), tmp_path / "out", models, **ASSUMED)
-    assert (found.one.forwards, found.forwards) == (25, 2 * 2 * 25)
+    assert (found.one.evaluations, found.forwards) == (25, 2 * 2 * 25)
     assert found.seconds == pytest.approx(100 * found.one.seconds)
 
 

@@ -116,7 +116,7 @@ def test_a_brain_mask_and_the_space_of_an_atlas(explain, tmp_path, scan):
     look = ("--atlas", tmp_path / "own.nii.gz")
     status, said, _ = explain("--transform", tmp_path / "matrix.txt", look=look)
     assert status == 2
-    assert "the space of the atlas own is not said (space=, --atlas-space)" in said
+    assert "the space of the atlas own is not stated (space=, --atlas-space)" in said
     status, said, _ = explain("--transform", tmp_path / "matrix.txt", "--atlas-space", "MNI", look=look)
     assert status == 0, said
 
@@ -161,7 +161,7 @@ def test_a_recursion_with_a_floor(explain):
         (("--covariate", "age=1", "--covariate-reference", "iq=1"), "must be of age, got a reference value for 'iq'"),
         (("--covariate", "age=1", "--covariate-reference", "age=2"), "states no covariates"),
         (("--channels", "each"), "channels one by one need two or more"),
-        (("--versus", "NC", "--recursive"), "asked in one way at a time, got versus and recursive"),
+        (("--versus", "NC", "--recursive"), "explained in one mode at a time, got versus and recursive"),
         (("--mask", "nowhere.nii"), "nowhere.nii"),
         (("--brain-mask", "nowhere.nii"), "nowhere.nii"),
         (("--transform", "nowhere.mat"), "nowhere.mat"),

@@ -70,7 +70,7 @@ def test_it_is_what_the_core_finds():
     assert r.table["name"].tolist()[:2] == ["point-01", "point-02"]
     assert sorted(r.table["rank"]) == list(range(1, 57))
     assert best(r)["score"] == r.table["score"].max()
-    assert "best point" in repr(r)
+    assert "highest-scoring point" in repr(r)
 
 
 @pytest.mark.parametrize("size", [None, ASKED, (56, 60)])
@@ -176,7 +176,7 @@ def test_superpixels():
 def test_a_segment_that_vanishes_is_named():
     cut = labels()
     cut[27, 39] = 99
-    with pytest.warns(GlasWarning, match=r"1 segments own no pixel of the \(7, 10\) .*: 99"):
+    with pytest.warns(GlasWarning, match=r"1 segments have no pixel in the \(7, 10\) .*: 99"):
         r = explained(search=cut, size=(7, 10))
     assert r.table["index"].tolist() == [7, 41, 300]
 
@@ -226,7 +226,7 @@ def test_backgrounds(tmp_path):
     assert explained(background=tmp_path / "plain.png").provenance["Settings"]["background"].startswith("plain.png sha")
     assert not np.allclose(explained().saliency, by_number.saliency)
     blurred = explained(background="blur")
-    assert blurred.provenance["Settings"]["background"].startswith("the picture blurred by 1.49 pixels")
+    assert blurred.provenance["Settings"]["background"].startswith("the image blurred by 1.49 pixels")
     assert blurred.explanation.drop.max() < explained().explanation.drop.max()
     own = ModelInfo(name="own", reference=np.full((3, *SHAPE), 200, dtype=np.float32))
     r = explain_image(picture(), Predictor(seen, "none", device="cpu", info=own), 1, Grid((7, 8)), **SPOTS)
@@ -305,7 +305,7 @@ def test_scales_together():
     assert best(r)["column"] > 20
     assert r.stem == "picture_desc-gridscales"
     assert r.parts["scale0p5"].stem == "picture_desc-gridscale0p5"
-    with refused("one way at a time, got scales and several backgrounds"):
+    with refused("one mode at a time, got scales and several backgrounds"):
         explained(scales=(1, 2), background={"black": 0, "white": 255})
 
 
@@ -350,13 +350,13 @@ def test_what_is_refused():
         explained(size=(14.5, 20))
     with refused("size must be two whole numbers"):
         explained(size=14)
-    with refused("one way at a time, got versus and recursive"):
+    with refused("one mode at a time, got versus and recursive"):
         explained(versus=0, recursive=True)
     with refused("give one target"):
         explained(target=[0, 1], versus=0)
     with refused('channels must be "together" or "each"'):
         explained(channels="all")
-    with refused("unit is of scans"):
+    with refused("unit belongs to scans"):
         explained(unit="mm")
     with refused("a picture must be a path, a Pillow image, an array or a tensor, got list"):
         explained(background=[1, 2])

@@ -210,7 +210,7 @@ def test_covariates_that_do_not_fit_are_refused(scan, with_age, few, given, matc
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ({"versus": "NC", "recursive": True}, "asked in one way at a time, got versus and recursive"),
+        ({"versus": "NC", "recursive": True}, "explained in one mode at a time, got versus and recursive"),
         ({"versus": "FTD"}, "target must be one of 'NC', 'AD', got 'FTD'"),
         ({"channels": "each"}, "channels one by one need two or more, got 1"),
         ({"channels": "both"}, 'channels must be "together" or "each", got \'both\''),
@@ -378,5 +378,5 @@ def test_a_ladder_of_scales_is_one_answer_with_a_table_and_a_map_each(scan, side
 
 
 def test_one_way_at_a_time(scan, sided):
-    with refused("one way at a time, got recursive and refine"):
+    with refused("one mode at a time, got recursive and refine"):
         explain_img(scan, sided, "AD", Grid(3), refine=0.25, recursive=True, **SMALL)

@@ -95,7 +95,7 @@ def test_a_search_of_the_scan_s_own_space_does_not_follow_it_to_the_template(mod
     """Its labels would be read at the template's coordinates and name the wrong anatomy."""
     scan = native(head(TEMPLATE))
     for search in (supervoxels(scan, 20), replace(few, space=None), Coordinates([[0.0, 0.0, 0.0]])):
-        with refused(r"searched in the template's space, MNI; the space of the \w+( \w+)? is not said"):
+        with refused(r"searched in the template's space, MNI; the space of the \w+( \w+)? is not stated"):
             explain_img(scan, model, "AD", search, transform=MOVED, **SMALL)
     with refused("the space of the atlas .* is Talairach$"):
         explain_img(scan, model, "AD", replace(few, space="Talairach"), register="affine", **SMALL)

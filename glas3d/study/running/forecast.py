@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from glas3d.errors import GlasError
-from glas3d.explain.cost import Forecast, forecast
+from glas3d.explain.cost import CostEstimate, estimate_cost
 from glas3d.study.cohort.cohort import Cohort
 from glas3d.study.derivatives import check_study, is_finished, participant_folder, record_name
 from glas3d.study.running.participant import Outcome, Prepared, limited, prepare
@@ -39,7 +39,7 @@ class CohortForecast:
     groups: Mapping[str, int]
     finished: int
     failed: list[Outcome]
-    one: Forecast | None
+    one: CostEstimate | None
     forwards: int
 
     @property
@@ -96,7 +96,7 @@ def forecast_cohort(
     if left:
         with limited(plan.threads):
             first = left[0]
-            cost = forecast(lambda tick: first.ask(first.bundles[0], tick), plan.settings.get("recursive", False))
-    forwards = 0 if cost is None else cost.forwards * sum(len(one.bundles) for one in left)
+            cost = estimate_cost(lambda tick: first.ask(first.bundles[0], tick), plan.settings.get("recursive", False))
+    forwards = 0 if cost is None else cost.evaluations * sum(len(one.bundles) for one in left)
     counted = Counter(groups[begun.one.participant_id, begun.one.session] for begun in left)
     return CohortForecast(dict(sorted(counted.items())), finished, failed + problems_of(cohort), cost, forwards)

@@ -18,15 +18,13 @@ import torch
 from glas3d.checks import whole_number
 from glas3d.core.covariates import Covariates
 from glas3d.core.glas import GLAS, default_batch_size
-from glas3d.core.refine import CoarseToFine
-from glas3d.core.rglas import RGLAS
-from glas3d.core.scale import ladder
 from glas3d.core.search import Grid
 from glas3d.core.settings import Settings
 from glas3d.errors import GlasError
 from glas3d.explain import explain_img
 from glas3d.explain.inputs import TEMPLATE_MM
-from glas3d.explain.modes import Way
+from glas3d.explain.modes import Versus, resolve_mode
+from glas3d.explain.options import ExplainOptions
 from glas3d.hashing import file_sha256
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.coordinates import Coordinates
@@ -42,7 +40,7 @@ from glas3d.study.training.manifest import PLACE, Manifest
 Where = str | tuple[int, ...]
 
 _OF_GLAS = tuple(field.name for field in fields(Settings))
-_SETTINGS = {"inverse", *signature(explain_img).parameters, *_OF_GLAS} - {"settings"}
+_SETTINGS = {*signature(explain_img).parameters}
 _OWN = ("img", "predict", "target", "search", "batch_size", "engine", "assume_space", "progress")
 
 
@@ -322,11 +320,7 @@ def _settings(given: Mapping[str, Any], predicts: list[Predictor]) -> dict[str, 
             raise GlasError(f"a setting must be one of {', '.join(sorted(_SETTINGS))}, got {name}")
     found = {name: plain(name, value) for name, value in given.items() if value is not None}
     check_files(found)
-    if "inverse" in found and "transform" not in found:
-        raise GlasError("inverse is the way home of a transform: give that too")
     _check_ways(found, predicts)
-    if "covariate_reference" in found and "covariates" not in found:
-        raise GlasError("covariate_reference replaces covariates: give these too")
     for predict in predicts:
         names, columns = predict.covariates, found.get("covariates")
         if columns is not None and names is None:
@@ -342,25 +336,13 @@ def _settings(given: Mapping[str, Any], predicts: list[Predictor]) -> dict[str, 
 
 def _check_ways(settings: Mapping[str, Any], predicts: list[Predictor]) -> None:
     """Refuse what every participant would be refused for."""
-    asked = {
-        name: settings[name] for name in ("versus", "recursive", "scales", "refine", "channels") if name in settings
-    }
-    way = Way(**asked, several_backgrounds=isinstance(settings.get("background"), list))
-    way.check("a scan", single=True)
-    if "transform" in settings and "register" in settings:
-        raise GlasError("a scan comes to the template by a transform given or one found, got transform and register")
-    if "covariates" in settings and way.asked:
-        raise GlasError(f"covariates are ranked by a plain question, got {way.asked[0]} too")
+    options = ExplainOptions(**{one.name: settings[one.name] for one in fields(ExplainOptions) if one.name in settings})
+    mode = resolve_mode(options, what="a scan", single=True, covariates=options.covariates is not None)
     glas = GLAS(predicts[0], **{name: settings[name] for name in _OF_GLAS if name in settings})
-    if way.recursive is not False:
-        RGLAS(glas, **({} if way.recursive is True else way.recursive))
-    if way.scales is not None:
-        ladder(glas, way.scales)
-    if way.refine is not None:
-        CoarseToFine(glas, **way.refinement)
-    if way.versus is not None:
+    mode.check(glas)
+    if isinstance(mode, Versus):
         for predict in predicts:
-            _check_target(way.versus, predict)
+            _check_target(mode.other, predict)
 
 
 def _agreed(out: Path, stored: Mapping[str, Any], name: str, given: Any) -> Any:

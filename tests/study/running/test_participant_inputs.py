@@ -85,7 +85,7 @@ def test_a_covariate_that_is_no_number_is_told(source, tmp_path, mmse, message):
         ({}, "takes the covariates age, mmse: name their columns"),
         ({"covariates": ["age"], "covariate_reference": {"age": 60.0}}, "needs a value, 'mmse' has none"),
         ({"covariates": ["age", "mmse"], "covariate_reference": {"age": 60.0}}, "reference value, 'mmse' has none"),
-        (COVARIATES | {"scales": [0.5, 1.0]}, "ranked by a plain question, got scales too"),
+        (COVARIATES | {"scales": [0.5, 1.0]}, "ranked in the plain mode only, got scales too"),
     ],
 )
 def test_covariates_are_those_of_the_model(source, tmp_path, settings, message):
