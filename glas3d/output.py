@@ -8,13 +8,12 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 import torch
 
 from glas3d.errors import GlasError
@@ -27,23 +26,6 @@ def generated_by() -> list[dict[str, Any]]:
     """Software and versions, as BIDS wants them."""
     versions = {"torch": torch.__version__, "numpy": np.__version__, "nibabel": nib.__version__}
     return [{"Name": "glas3d", "Version": __version__, "Python": platform.python_version(), **versions}]
-
-
-def bids_label(text: str) -> str:
-    """What a BIDS label may hold of a text: ASCII letters and digits.
-
-    Examples
-    --------
-    >>> bids_label("adnc-simulated v2")
-    'adncsimulatedv2'
-    """
-    return "".join(c for c in text if c.isascii() and c.isalnum())
-
-
-def have_labels(names: Sequence[str]) -> bool:
-    """Whether each name has a BIDS label of its own."""
-    labels = {bids_label(name) for name in names}
-    return "" not in labels and len(labels) == len(names)
 
 
 def write_json(content: dict[str, Any]) -> Callable[[Path], object]:
@@ -59,11 +41,6 @@ def write_json(content: dict[str, Any]) -> Callable[[Path], object]:
         return str(value) if isinstance(value, float) and not np.isfinite(value) else value
 
     return lambda path: path.write_text(json.dumps(plain(content), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def write_table(table: pd.DataFrame) -> Callable[[Path], object]:
-    """A writer for `write_together`: BIDS's tab-separated text, every digit, ``n/a`` for what is missing."""
-    return lambda path: table.to_csv(path, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
 
 
 def write_together(folder: Path, files: dict[str, Callable[[Path], object]]) -> list[Path]:

@@ -23,6 +23,7 @@ from glas3d.report.figures import best_regions_figure
 from glas3d.simulate.dataset import scan_path, write_dataset
 from glas3d.simulate.participants import PLANTED, Simulation
 from glas3d.study.group.group_map import GroupMap
+from glas3d.tables import read_table
 
 MODEL = "adnc-simulated"
 DEMO_PARTICIPANTS, DEMO_SEED = 24, 2020  # the model was trained, and its settings chosen, on other seeds
@@ -87,7 +88,7 @@ def run_demo(
     steps = 2 * participants + cases
     with new_folder(out, replaces=_is_demo) as scratch:
         data = write_dataset(scratch / "simulated", simulation, lambda done, _: tick(done, steps))
-        people = pd.read_csv(data / "participants.tsv", sep="\t")
+        people = read_table(data / "participants.tsv")
         scans = [data / scan_path(simulation, p.removeprefix("sub-")) for p in people["participant_id"]]
         group, answers = GroupMap("AD", atlas), []
         done = participants

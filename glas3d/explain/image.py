@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from glas3d.bids_names import have_distinct_labels
 from glas3d.core.glas import GLAS, Progress
 from glas3d.core.score import Target, targets_of
 from glas3d.core.search import Grid
@@ -20,7 +21,7 @@ from glas3d.explain.options import ImageOptions, UnsetSettings
 from glas3d.explain.outputs import Request
 from glas3d.imaging.picture import Colour, Picture, PictureLike, load_picture, resize
 from glas3d.options import accepts, given, parse
-from glas3d.output import generated_by, have_labels
+from glas3d.output import generated_by
 from glas3d.predict.predictor import ModelInfo, Predictor, info_of
 
 # Light and shadow, in pixels of an image of 224 x 224, by kernel. The paper's 5 and 3 pixels are informative with the
@@ -169,7 +170,7 @@ def _fill(given: Mapping[str, Any], preset: Mapping[str, Any], size: tuple[int, 
 def _references(options: ImageOptions, predict: object, info: ModelInfo, data: np.ndarray) -> dict[str, Reference]:
     """Return the references by their names; of one alone the name is empty."""
     named = dict(options.background) if options.several_backgrounds else {"": options.background}
-    if options.several_backgrounds and (len(named) < 2 or not have_labels([str(name) for name in named])):
+    if options.several_backgrounds and (len(named) < 2 or not have_distinct_labels([str(name) for name in named])):
         raise GlasError(f"several backgrounds must be two or more, each of its own name, got {list(named)}")
     return {name: _reference(value, predict, info, data, options.colour) for name, value in named.items()}
 

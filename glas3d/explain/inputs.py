@@ -13,12 +13,12 @@ import torch
 from nibabel.spatialimages import SpatialImage
 from scipy.ndimage import gaussian_filter
 
+from glas3d.bids_names import have_distinct_labels
 from glas3d.errors import GlasError
 from glas3d.imaging.registration import template_brain_home, without_skull
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of, mni_grid, resample_scan
 from glas3d.imaging.transform import Transform
-from glas3d.output import have_labels
 from glas3d.predict.predictor import ModelInfo, Predictor
 
 _BLUR_MM = 10.0
@@ -128,7 +128,7 @@ def _named_images(img: Images) -> tuple[tuple[str, ...], list[ImageLike]]:
         names, images = ("channel0",), [img]  # type: ignore[list-item]
     if not images:
         raise GlasError("there must be at least one scan, got an empty sequence")
-    if not have_labels(names):
+    if not have_distinct_labels(names):
         raise GlasError(f"every channel needs a name of letters and digits of its own, got {', '.join(names)}")
     return names, images
 
@@ -195,7 +195,7 @@ class Reference:
                 named[name] = value
         if len(named) < 2:
             raise GlasError(f"several backgrounds must be two or more, each its own, got {list(named)}")
-        if not have_labels(list(named)):
+        if not have_distinct_labels(list(named)):
             raise GlasError(f"every background needs a name of letters and digits of its own, got {', '.join(named)}")
         return {name: cls.of(value, predict, info, inputs) for name, value in named.items()}
 

@@ -11,10 +11,12 @@ from typing import Any, Generic, TypeVar
 
 import pandas as pd
 
+from glas3d.bids_names import bids_label, have_distinct_labels
 from glas3d.core.explanation import Explanation
 from glas3d.core.glas import GLAS
 from glas3d.explain.modes import Mode, ModeResult, Task
-from glas3d.output import bids_label, have_labels, write_json, write_table, write_together
+from glas3d.output import write_json, write_together
+from glas3d.tables import write_table
 
 STATISTICS = ("saliency", "light", "shadow")
 
@@ -181,4 +183,4 @@ class Request(Generic[R]):
 def class_label(target: int, classes: Sequence[str] | None) -> str:
     """Return a BIDS label for a class: its name where all names make different labels, else its index."""
     # indices for all, or an index could be another's name
-    return bids_label(classes[target]) if classes and have_labels(classes) else f"class{target}"
+    return bids_label(classes[target]) if classes and have_distinct_labels(classes) else f"class{target}"

@@ -14,16 +14,16 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from glas3d.bids_names import bids_label
 from glas3d.core.search import Segments
 from glas3d.core.settings import Point as Point
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.hashing import arrays_sha256
-from glas3d.imaging.lookup import Table, hemispheres, own_names, read_table
+from glas3d.imaging.lookup import Table, hemispheres, own_names, read_lookup_table
 from glas3d.imaging.nilearn_atlases import file_stem, take_apart
 from glas3d.imaging.probability import Maps, strongest
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, resample, world
-from glas3d.output import bids_label
 from glas3d.resources import folder, names
 
 _KEPT = 4  # grids whose segments an atlas remembers
@@ -137,7 +137,7 @@ class Atlas:
         """
         scan = load_scan(labels_img, constant=True)
         labels = _labels(scan)
-        table = read_table(tsv, np.unique(labels).tolist())
+        table = read_lookup_table(tsv, np.unique(labels).tolist())
         source = "the table" if isinstance(tsv, pd.DataFrame) else os.fspath(tsv)
         return cls._made(labels, scan.affine, table, scan.name, source, name or _entity(scan), scan.sha256, space)
 
@@ -236,14 +236,14 @@ class Atlas:
         """
         maps = Maps(maps_img)
         if isinstance(table, str | os.PathLike | pd.DataFrame):
-            rows = read_table(table, range(maps.n + 1)).sort_values("index")
+            rows = read_lookup_table(table, range(maps.n + 1)).sort_values("index")
             rows = rows if len(rows) == maps.n else rows[rows["index"] != 0]
         else:
             rows = pd.DataFrame({"name": list(table)})
         if len(rows) != maps.n:
             raise GlasError(f"{maps.name} has {maps.n} maps and must have as many names, got {len(rows)}")
         labels = strongest(maps, threshold)
-        rows = read_table(rows.assign(index=range(1, maps.n + 1)))
+        rows = read_lookup_table(rows.assign(index=range(1, maps.n + 1)))
         called = name or file_stem(maps_img) or "atlas"
         sha256 = arrays_sha256(labels, maps.affine)
         return cls._made(labels, maps.affine, rows, maps.name, "the table", called, sha256, space)

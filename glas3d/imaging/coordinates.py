@@ -14,6 +14,7 @@ import pandas as pd
 from glas3d.errors import GlasError
 from glas3d.imaging.lookup import own_names, text
 from glas3d.imaging.space import VoxelGrid, world
+from glas3d.tables import read_table
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
@@ -88,13 +89,7 @@ class Coordinates:
             No such file, no table, without these columns, or cells that are no numbers.
         """
         path = Path(tsv)
-        if not path.is_file():
-            raise GlasError(f"no such file: {path}")
-        try:
-            table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        except (ValueError, OSError):
-            raise GlasError(f"coordinates must be tab-separated text, {path} is not") from None
-        return cls._of(table, None, str(path), space)
+        return cls._of(read_table(path, "coordinates", missing=()), None, str(path), space)
 
     @classmethod
     def from_nilearn(cls, fetched: Any) -> Coordinates:

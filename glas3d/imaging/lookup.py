@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from glas3d.errors import GlasError, GlasWarning
+from glas3d.errors import GlasError, GlasWarning, reason
 from glas3d.imaging.space import world
+from glas3d.tables import read_table
 
 Table = str | os.PathLike[str] | pd.DataFrame
 
@@ -22,7 +23,7 @@ _SIDES = {"l": "L", "lh": "L", "left": "L", "r": "R", "rh": "R", "right": "R"}
 _MIDDLE = ("m", "b", "mid", "midline", "bilateral", "both")
 
 
-def read_table(table: Table, present: Iterable[int] = ()) -> pd.DataFrame:
+def read_lookup_table(table: Table, present: Iterable[int] = ()) -> pd.DataFrame:
     """A look-up table, row by row as it was given.
 
     Parameters
@@ -44,38 +45,27 @@ def read_table(table: Table, present: Iterable[int] = ()) -> pd.DataFrame:
         No such file, not a table, without these columns, an index that is no whole number or there twice, or
         a region without a name.
     """
-    colours = False
     if isinstance(table, pd.DataFrame):
-        rows, source = table.reset_index() if table.index.name == "index" else table.copy(), "the table"
-    else:
-        path, source = Path(table), str(table)
-        if not path.is_file():
-            raise GlasError(f"no such file: {path}")
-        try:
-            content = path.read_text(encoding="utf-8-sig")
-            colours = _is_colours(content, path)
-            rows = _colours(content, path) if colours else _delimited(path)
-        except GlasError:
-            raise
-        except (ValueError, OSError):
-            kind = "comma" if path.suffix.lower() == ".csv" else "tab"
-            raise GlasError(f"an atlas table must be {kind}-separated text, {path} is not") from None
-    checked = _checked(rows, source)
-    return checked[checked["index"].isin(list(present))].reset_index(drop=True) if colours else checked
+        return _checked(table.reset_index() if table.index.name == "index" else table, "the table")
+    path = Path(table)
+    if path.suffix.lower() in _COLOURS and "index" not in " ".join((lines := _lines(path))[:1]).split():
+        rows = _checked(_colours(lines, path), str(path))
+        return rows[rows["index"].isin(list(present))].reset_index(drop=True)
+    return _checked(read_table(path, "an atlas table", missing=()), str(path))
 
 
-def _is_colours(content: str, path: Path) -> bool:
-    return path.suffix.lower() in _COLOURS and "index" not in content.split("\n", 1)[0].split()
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise GlasError(f"no such file: {path}") from None
+    except (ValueError, OSError) as error:
+        raise GlasError(f"an atlas table must be text, {path} is not: {reason(error)}") from None
 
 
-def _delimited(path: Path) -> pd.DataFrame:
-    separator = "," if path.suffix.lower() == ".csv" else "\t"
-    return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-
-
-def _colours(content: str, path: Path) -> pd.DataFrame:
+def _colours(lines: Sequence[str], path: Path) -> pd.DataFrame:
     rows = []
-    for number, line in enumerate(content.splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
@@ -152,7 +142,7 @@ def hemispheres(table: pd.DataFrame, labels: np.ndarray, affine: np.ndarray, *, 
     Parameters
     ----------
     table
-        As of `read_table`.
+        As of `read_lookup_table`.
     labels, affine
         The atlas: ``(x, y, z)`` integers, and where they are.
     warn

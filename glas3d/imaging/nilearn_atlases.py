@@ -13,7 +13,7 @@ import pandas as pd
 from nibabel.spatialimages import SpatialImage
 
 from glas3d.errors import GlasError
-from glas3d.imaging.lookup import Table, read_table, text
+from glas3d.imaging.lookup import Table, read_lookup_table, text
 from glas3d.imaging.scan import ImageLike
 
 # Of the columns a fetcher may name its regions in, the first there is.
@@ -74,19 +74,19 @@ class Fetched:
             Names without a word on which label is whose, where counting does not tell.
         """
         if self.table is not None:
-            return read_table(self.table, present)
+            return read_lookup_table(self.table, present)
         highest = max(present, default=0)
         if self.names is None:
             width = len(str(highest))
             return pd.DataFrame({"index": present, "name": [f"region-{i:0{width}d}" for i in present]})
         if self.names and _is_background(self.names[0]):
-            return read_table(pd.DataFrame({"index": range(len(self.names)), "name": self.names}))
+            return read_lookup_table(pd.DataFrame({"index": range(len(self.names)), "name": self.names}))
         if len(self.names) != highest:  # a first name could be that of 0, or of 1: one region off would be a lie
             raise GlasError(
                 f"which of the labels (up to {highest}) has which of the {len(self.names)} names is unknown: "
                 "the atlas must come with a lut, or with Background as its first name"
             )
-        return read_table(pd.DataFrame({"index": range(1, highest + 1), "name": self.names}))
+        return read_lookup_table(pd.DataFrame({"index": range(1, highest + 1), "name": self.names}))
 
 
 def take_apart(fetched: Any, key: str) -> Fetched:

@@ -14,8 +14,9 @@ import pandas as pd
 
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import MNI
-from glas3d.output import generated_by, new_folder, write_json, write_table
+from glas3d.output import generated_by, new_folder, write_json
 from glas3d.simulate.participants import PLANTED, Participant, Simulation, participant, truth
+from glas3d.tables import write_table
 
 _COLUMNS = {
     "participant_id": {"Description": "Identifier of the simulated participant"},

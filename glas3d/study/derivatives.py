@@ -11,18 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from glas3d.bids_names import PARTICIPANT_ID, SESSION_ID
 from glas3d.errors import GlasError
 from glas3d.hashing import file_sha256, text_sha256
-from glas3d.output import (
-    generated_by,
-    new_folder,
-    remove_leftovers,
-    remove_unfinished,
-    write_json,
-    write_table,
-    write_together,
-)
-from glas3d.study.cohort.participants_tsv import PARTICIPANT_ID, SESSION_ID
+from glas3d.output import generated_by, new_folder, remove_leftovers, remove_unfinished, write_json, write_together
+from glas3d.tables import read_table, write_table
 
 STUDY = "study.json"
 FAILED = "participants_failed.tsv"
@@ -66,7 +59,7 @@ class Record:
             It is not there, or not what was written.
         """
         path = self._whole(f"{self.content['Stem']}_regions.tsv")
-        table = pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False)
+        table = read_table(path, text=(), missing=("n/a",))
         return table[table["index"].notna()].astype({"index": "int64"}).reset_index(drop=True)
 
     def map_path(self) -> Path:
@@ -268,7 +261,7 @@ def write_failed(out: Path, failed: pd.DataFrame, asked: set[tuple[str, str]]) -
     path = out / FAILED
     rows = failed[["participant_id", "session", "error"]]
     if path.is_file():
-        before = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, na_values=["n/a"]).fillna("")
+        before = read_table(path).fillna("")
         kept = [key not in asked for key in zip(before["participant_id"], before["session"], strict=True)]
         rows = pd.concat([before[kept], rows], ignore_index=True)
     if rows.empty:

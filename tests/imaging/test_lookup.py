@@ -5,7 +5,7 @@ import pytest
 
 from glas3d.errors import GlasWarning
 from glas3d.imaging.atlas import Atlas
-from glas3d.imaging.lookup import own_names, read_table
+from glas3d.imaging.lookup import own_names, read_lookup_table
 from glas3d.imaging.space import VoxelGrid
 from tests.imaging.bunches import AFFINE, label_img
 from tests.imaging.cases import SHAPE, refused
@@ -135,7 +135,7 @@ def test_a_bad_table_is_refused_in_one_line(tmp_path, name, text, match):
 )
 def test_a_bad_dataframe_is_refused(table, match):
     with refused(match):
-        read_table(table)
+        read_lookup_table(table)
 
 
 def test_labels_that_no_table_names_are_told_with_the_image(tmp_path):

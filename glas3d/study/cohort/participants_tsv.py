@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
-from glas3d.errors import GlasError, reason
+from glas3d.bids_names import PARTICIPANT_ID, SESSION_ID, bids_id
+from glas3d.errors import GlasError
+from glas3d.tables import read_table
 
-PARTICIPANT_ID = re.compile(r"sub-[0-9A-Za-z]+")
-SESSION_ID = re.compile(r"ses-[0-9A-Za-z]+")
-_MISSING = ("", "n/a", "N/A", "nan", "NaN")
+_WHAT = "a table of participants"
 _OWN = ("session", "path", "sha256", "described")
 
 
@@ -45,12 +45,12 @@ def read_participants(path: Path, group_column: str = "group", covariates: Seque
         No such file, not a table, a column that is not there, an id that is none, or a participant (a
         session) with two rows.
     """
-    table = _read(path)
+    table = read_table(path, _WHAT)
     _need(table, path, "participant_id")
-    table["participant_id"] = _ids(table, path, "participant_id", "sub-", PARTICIPANT_ID)
+    table["participant_id"] = _ids(table, path, "participant_id", "sub")
     there: dict[str, Path] = {}
     if "session_id" in table:
-        table["session_id"] = _ids(table, path, "session_id", "ses-", SESSION_ID)
+        table["session_id"] = _ids(table, path, "session_id", "ses")
     else:
         beside = {name: path.parent / name / f"{name}_sessions.tsv" for name in table["participant_id"].unique()}
         there = {name: file for name, file in beside.items() if file.is_file()}
@@ -71,29 +71,13 @@ def read_participants(path: Path, group_column: str = "group", covariates: Seque
     return people
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """A table as text, without blanks around it."""
-    try:
-        table = pd.read_csv(path, sep="\t", dtype=str, encoding="utf-8-sig", keep_default_na=False)
-    except FileNotFoundError:
-        raise GlasError(f"no such file: {path}") from None
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors, as are those of the encoding
-        raise GlasError(f"a table of participants must be tab-separated text, {path} is not: {reason(error)}") from None
-    if not isinstance(table.index, pd.RangeIndex):  # more cells than names: pandas would take the first for labels
-        raise GlasError(f"a table of participants must be tab-separated text, {path} is not: rows have more cells")
-    table.columns = table.columns.str.strip()
-    table = table.apply(lambda column: column.str.strip())
-    found: pd.DataFrame = table.mask(table.isin(_MISSING))
-    return found
-
-
 def _with_sessions(table: pd.DataFrame, files: Mapping[str, Path]) -> pd.DataFrame:
     """A row a session of those who have a table of sessions; the others' row is of all sessions."""
     rows = [table[~table["participant_id"].isin(list(files))].assign(session_id="")]
     for name, file in files.items():
-        sessions = _read(file)
+        sessions = read_table(file, _WHAT)
         _need(sessions, file, "session_id")
-        sessions["session_id"] = _ids(sessions, file, "session_id", "ses-", SESSION_ID)
+        sessions["session_id"] = _ids(sessions, file, "session_id", "ses")
         own = table[table["participant_id"] == name].merge(sessions, how="cross", suffixes=("_of_all", ""))
         for column in sessions.columns.intersection(table.columns):
             own[column] = own[column].fillna(own.pop(f"{column}_of_all"))
@@ -106,13 +90,12 @@ def _need(table: pd.DataFrame, path: Path, column: str, more: str = "") -> None:
         raise GlasError(f"participants need a column {column}, {path} has {', '.join(table.columns)}{more}")
 
 
-def _ids(table: pd.DataFrame, path: Path, column: str, prefix: str, pattern: re.Pattern[str]) -> pd.Series:
-    text = table[column].fillna("")
-    found = text.where(text.str.startswith(prefix), prefix + text)
-    if (wrong := ~found.str.fullmatch(pattern)).any():
+def _ids(table: pd.DataFrame, path: Path, column: str, entity: Literal["sub", "ses"]) -> pd.Series:
+    ids = table[column].fillna("").map(lambda label: bids_id(label, entity))
+    if (wrong := ~ids.str.fullmatch(PARTICIPANT_ID if entity == "sub" else SESSION_ID)).any():
         came = table.loc[wrong, column].iloc[0]
-        raise GlasError(f"a {column} must be {prefix} with letters and digits after it, got {came!r} in {path}")
-    return found
+        raise GlasError(f"a {column} must be {entity}- with letters and digits after it, got {came!r} in {path}")
+    return ids
 
 
 def _numbers(values: pd.Series) -> pd.Series:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from glas3d.errors import GlasError, GlasWarning, listed, reason
-from glas3d.output import bids_label
+from glas3d.bids_names import bids_id, bids_label
+from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.statistics.correlation import change_correlation, correlate
 from glas3d.study.group.files import GroupFiles
 from glas3d.study.group.options import VOLUME_CHANGE, GroupSettings
 from glas3d.study.group.participants import Scores
+from glas3d.tables import read_table
 
 _LONG = ["participant_id", "name", "change"]
 
@@ -150,24 +151,10 @@ def read_change(path: str | os.PathLike[str], regions: Sequence[str]) -> pd.Data
 
 def _table(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Tab-separated text with a column ``participant_id``, all of it still text."""
-    try:
-        table = pd.read_csv(
-            path,
-            sep="\t",
-            dtype=str,
-            encoding="utf-8-sig",
-            keep_default_na=False,
-            na_values=["", "n/a", "N/A", "nan", "NaN"],
-        )
-    except FileNotFoundError:
-        raise GlasError(f"no such file: {path}") from None
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors, as are those of the encoding
-        raise GlasError(f"changes of volume must be tab-separated text, {path} is not: {reason(error)}") from None
-    table.columns = table.columns.str.strip()
+    table = read_table(path, "a table of volume changes")
     if "participant_id" not in table:
         raise GlasError(f"changes of volume need a column participant_id, {path} has {', '.join(table.columns)}")
-    ids = table["participant_id"].fillna("").str.strip()
-    table["participant_id"] = ids.where(ids.str.startswith("sub-"), "sub-" + ids)
+    table["participant_id"] = [bids_id(label, "sub") for label in table["participant_id"].fillna("")]
     return table
 
 

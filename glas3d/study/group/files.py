@@ -10,9 +10,11 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from glas3d.bids_names import bids_label
 from glas3d.imaging.atlas import Atlas
-from glas3d.output import bids_label, write_json, write_table
+from glas3d.output import write_json
 from glas3d.study.group.group_map import painted
+from glas3d.tables import write_table
 
 _COLUMNS = {
     "n_case": "participants of the case",

@@ -16,8 +16,9 @@ from glas3d.errors import GlasError
 from glas3d.explain import ScanExplanation, ranked
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import VoxelGrid
-from glas3d.output import generated_by, write_json, write_table, write_together
+from glas3d.output import generated_by, write_json, write_together
 from glas3d.statistics.map_sums import MapSums, two_sample_t
+from glas3d.tables import write_table
 
 Statistic = Literal["mean", "variance", "overlap"]
 

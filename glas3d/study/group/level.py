@@ -12,10 +12,11 @@ from typing import Any, cast
 
 import pandas as pd
 
+from glas3d.bids_names import bids_label, have_distinct_labels
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain import ScanExplanation
 from glas3d.imaging.atlas import Atlas
-from glas3d.output import bids_label, generated_by, have_labels, new_folder, remove_leftovers, write_json
+from glas3d.output import generated_by, new_folder, remove_leftovers, write_json
 from glas3d.study.derivatives import GROUP, Record, read_records, read_study
 from glas3d.study.group.comparison import Pair, compare_groups, pairs_of, write_strata
 from glas3d.study.group.correlation import correlate_groups
@@ -108,7 +109,7 @@ def summarise_groups(
     study = read_study(out)
     looked_at = _atlas(atlas or study.get("Search"), members[0].records[0])
     names = sorted({one.group for one in members})
-    if not have_labels(names):
+    if not have_distinct_labels(names):
         raise GlasError(f"groups need letters or digits that tell their files apart, got {', '.join(names)}")
     place = out / GROUP
     remove_leftovers(place)

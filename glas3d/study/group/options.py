@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from glas3d.bids_names import have_distinct_labels
 from glas3d.errors import GlasError
-from glas3d.output import have_labels
 from glas3d.statistics.correlation import Method, check_method
 from glas3d.statistics.regions import Normalise, normalised
 from glas3d.statistics.resampling import check_counts
@@ -84,7 +84,7 @@ class GroupSettings:
                 f"{'tfce' if self.tfce else 'a voxel mask'} is for a voxelwise comparison, which is not asked"
             )
         names = [*self.correlate, VOLUME_CHANGE]
-        if not have_labels(names):
+        if not have_distinct_labels(names):
             told = ", ".join(names[:-1])
             raise GlasError(f"columns to correlate with need letters or digits that tell their files apart, got {told}")
 

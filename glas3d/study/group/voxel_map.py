@@ -8,11 +8,11 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from glas3d.bids_names import bids_label
 from glas3d.core.saliency import minmax
 from glas3d.errors import GlasError
 from glas3d.explain import ranked
 from glas3d.imaging.space import VoxelGrid
-from glas3d.output import bids_label
 from glas3d.statistics.map_sums import MapSums
 from glas3d.study.group.group_map import MEANS, Group, Statistic
 from glas3d.study.group.participants import Read

@@ -18,7 +18,7 @@ from torch import nn
 from glas3d.checks import whole_number
 from glas3d.errors import GlasError
 from glas3d.imaging.space import mni_grid
-from glas3d.output import generated_by, remove_leftovers, remove_unfinished, write_json, write_table, write_together
+from glas3d.output import generated_by, remove_leftovers, remove_unfinished, write_json, write_together
 from glas3d.predict.training import Change, Recipe
 from glas3d.study.cohort.cohort import Cohort
 from glas3d.study.training.folds import Split, split_participants
@@ -36,6 +36,7 @@ from glas3d.study.training.one_fold import (
 from glas3d.study.training.performance import measure, summarise
 from glas3d.study.training.stored_scans import StoredScans, store_scans
 from glas3d.study.workers import require_dask, workers
+from glas3d.tables import read_table, write_table
 
 Factory = Callable[..., nn.Module]
 
@@ -299,8 +300,8 @@ def _collected(out: Path, tasks: list[FoldTask], trained: list[int], scans: Stor
     """Every fold's answers, measured and written beside them."""
     predictions, metrics = [], []
     for task in tasks:
-        found = pd.read_csv(task.place / PREDICTIONS, sep="\t", dtype={"session": str}, keep_default_na=False)
-        found["session"] = found["session"].replace("n/a", "")
+        found = read_table(task.place / PREDICTIONS, text=("session",), missing=("n/a",))
+        found["session"] = found["session"].fillna("")
         predictions.append(found)
         parts = {f"n_{part}": len(getattr(task.manifest, part)) for part in ("train", "validation", "test")}
         answered = measure((found["group"] == task.groups[1]).to_numpy(), found["p"].to_numpy(dtype=float))

@@ -14,13 +14,14 @@ from torch import nn
 
 from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError
-from glas3d.output import new_folder, write_table
+from glas3d.output import new_folder
 from glas3d.predict.bundle import write_bundle
 from glas3d.predict.predictor import Predictor
 from glas3d.predict.training import Change, Recipe, Report, mean_of, train
 from glas3d.study.training.manifest import PARTS, FoldManifest
 from glas3d.study.training.performance import measure
 from glas3d.study.training.stored_scans import StoredScans
+from glas3d.tables import write_table
 
 PREDICTIONS = Path("results") / "predictions.tsv"
 LEARNING = Path("results") / "learning.tsv"
