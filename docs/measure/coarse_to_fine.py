@@ -19,7 +19,7 @@ from scipy.special import expit, logit
 
 from glas3d import GLAS, Grid, load_model
 from glas3d.cli.demo import DEMO_SEED, MODEL
-from glas3d.core.refine import CoarseToFine, Field, evenly
+from glas3d.core.refine import CoarseToFine, Kriging, farthest_points
 from glas3d.core.score import fuse
 from glas3d.simulate.participants import Simulation, participant
 
@@ -67,9 +67,9 @@ def coarser(dense, forwards):
 def evenly_only(dense, forwards):
     """All points spread evenly, the others estimated in the same way, without a second look."""
     places = dense.points * spacing / np.mean(np.asarray(spacing) * np.array(dense.saliency.shape) / CELLS)
-    asked = evenly(places, forwards // 2)
+    asked = farthest_points(places, forwards // 2)
     answers = dense.light, dense.probability - dense.drop
-    light, shaded = (expit(Field(places, asked, logit(one[asked].clip(1e-7, 1 - 1e-7))).estimate) for one in answers)
+    light, shaded = (expit(Kriging(places, asked, logit(one[asked].clip(1e-7, 1 - 1e-7))).estimate) for one in answers)
     score = fuse(light, np.abs(dense.probability - shaded) + GAMMA, "product")
     score[asked] = dense.score[asked]
     return score

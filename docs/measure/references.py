@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 from glas3d import GLAS, Atlas, load_model
 from glas3d.cli.demo import DEMO_SEED, MODEL
-from glas3d.core.reference import answer_to_background, consensus, references
+from glas3d.core.reference import consensus, probability_of_background, references
 from glas3d.evaluate.metrics import deletion_curve
 from glas3d.predict.intensity import intensity_scale
 from glas3d.report.references import references_figure
@@ -91,7 +91,7 @@ for one in uncertain(PARTICIPANTS):
         for by, e in each.items():
             areas.setdefault((name, by), []).append(deletion_curve(e, volume, explanation, STEPS).area)
     for name, e in each.items():
-        alone.setdefault(name, []).append(answer_to_background(e, volume, "AD"))
+        alone.setdefault(name, []).append(probability_of_background(e, volume, "AD"))
     print(f"sub-{one.participant_id}: P(AD) = {own['zero'].probability:.3f}", flush=True)
 
 
@@ -161,7 +161,7 @@ lines += [
     "away; black is darker still and adds some. So does blur here: a blurred cortex is a thinned one to this network.",
     "",
     "**What gives a misleading reference away**: the model takes it for the disease (second column). A reference the model itself",
-    "calls AD cannot show evidence for AD. `answer_to_background(glas, volume, target)` asks; it costs one forward.",
+    "calls AD cannot show evidence for AD. `probability_of_background(glas, volume, target)` asks; it costs one forward.",
     "",
     "**What a consensus can and cannot do.** Each reference's scores are divided by their sum, and the median is taken. That",
     "stands any minority of misleading references, such as one of three or two of five, and no majority. Each reference's signed",

@@ -20,10 +20,10 @@ from scipy.stats import spearmanr
 
 from glas3d import GLAS, Atlas, load_model
 from glas3d.cli.demo import DEMO_SEED, MODEL
-from glas3d.core.gaussian import spots
+from glas3d.core.gaussian import gaussian_masks
 from glas3d.core.perturb import Perturbations
 from glas3d.core.refine import CoarseToFine
-from glas3d.core.score import bound, collect
+from glas3d.core.score import bind, evaluate_all
 from glas3d.core.search import Segments
 from glas3d.simulate.participants import Simulation, participant
 
@@ -60,7 +60,7 @@ class Together:
 
     def __init__(self, groups, sigma):
         self.groups = groups
-        self.spots = spots(segments.points, grid.shape, (sigma,) * 3, spacing=grid.spacing)
+        self.spots = gaussian_masks(segments.points, grid.shape, (sigma,) * 3, spacing=grid.spacing)
 
     def __len__(self):
         return len(self.groups)
@@ -96,12 +96,14 @@ def together(volume, size, times):
     chance = np.random.default_rng(0)
     groups = [group for _ in range(times) for group in far_apart(size, chance)]
     array = torch.as_tensor(volume)
-    asked, _ = bound(predict, array)
+    asked, _ = bind(predict, array)
     background = torch.as_tensor(predict.info.reference, dtype=torch.float32).expand_as(array)
     with torch.inference_mode():
         dark = float(asked(background[None])[0, 1])
         masks = [Together(groups, sigma) for sigma in SIGMAS]
-        intact, light, shaded = (one[..., 1] for one in collect(asked, Perturbations(array, background, *masks, 4)))
+        intact, light, shaded = (
+            one[..., 1] for one in evaluate_all(asked, Perturbations(array, background, *masks, 4))
+        )
     member = np.zeros((len(groups), m))
     for row, group in enumerate(groups):
         member[row, group] = 1

@@ -2,7 +2,7 @@
 # # Scales: which sigma, when lesions are of several sizes?
 #
 # One to three lesions of radius 2, 4 or 6 voxels are planted in noise. A ladder of sigmas explains each volume. The best
-# fixed sigma is chosen on some volumes and reported on others, beside ways of using all sigmas at once: `adaptive`, which
+# fixed sigma is chosen on some volumes and reported on others, beside ways of using all sigmas at once: `fuse_scales`, which
 # `scales=` of `explain_img` uses, and its rivals. Then the same with segments in place of points, where the spots may take
 # the segments' own shape, and once on simulated brains.
 #
@@ -26,9 +26,9 @@ from torch import nn
 
 from glas3d import GLAS, Atlas, Grid, Predictor, Segments, explain_img, load_model
 from glas3d.cli.demo import DEMO_SEED, MODEL
-from glas3d.core.explanation import drawn
+from glas3d.core.explanation import draw_scores
 from glas3d.core.saliency import minmax
-from glas3d.core.scale import adaptive, ladder
+from glas3d.core.scale import fuse_scales, ladder
 from glas3d.simulate.dataset import scan_img
 from glas3d.simulate.participants import PLANTED, Simulation, participants
 from glas3d.study.group.group_map import GroupMap
@@ -160,7 +160,7 @@ def ways(fused):
         "smallest spot with half the light": (score / sigma)[enough, np.arange(score.shape[1])],
         "largest standard score, log": in_logs.max(axis=0),
         "the scan's best sigma, log": in_logs[list(each).index(fused.best)],
-        "all scales (`adaptive`)": fused.explanation.score,
+        "all scales (`fuse_scales`)": fused.explanation.score,
     }
 
 
@@ -196,7 +196,7 @@ def subject(kind, seed):
 
 
 def laddered(glas, volume, search, scales):
-    return adaptive({s: g.explain(volume[None], 1, search) for s, g in ladder(glas, scales).items()})
+    return fuse_scales({s: g.explain(volume[None], 1, search) for s, g in ladder(glas, scales).items()})
 
 
 # %%
@@ -206,7 +206,7 @@ for kind in MODELS:
         _, volume, places, lesions, glas = subject(kind, seed)
         fused = laddered(glas, volume, Grid((7, 9, 6)), SIGMAS)
         for name, score in ways(fused).items():
-            scores.setdefault((kind, name), []).append(judged(drawn(fused.explanation, score), places, lesions))
+            scores.setdefault((kind, name), []).append(judged(draw_scores(fused.explanation, score), places, lesions))
         for centre, radius in places:
             nearest = np.linalg.norm(fused.explanation.points - centre, axis=1).argmin()
             sizes.setdefault(kind, []).append((radius, fused.scale[nearest]))
@@ -239,7 +239,7 @@ by_metric = markdown(["", *METRICS], [[n, *(f"{v:.3f}" for v in values)] for n, 
 
 
 def difference(other):
-    """Of `adaptive` and another way over the reported volumes, paired: precision and lesions hit, with errors."""
+    """Of `fuse_scales` and another way over the reported volumes, paired: precision and lesions hit, with errors."""
     joined = np.concatenate([table[k, names[-1]][reporting] - table[k, other(k)][reporting] for k in MODELS])
     mean, error = joined.mean(axis=0), joined.std(axis=0) / np.sqrt(len(joined))
     return f"{mean[0]:+.3f} (s.e. {error[0]:.3f}) and {mean[1]:+.3f} ({error[1]:.3f})"
@@ -339,7 +339,7 @@ PAGE.write_text(
     f"""# Which sigma?
 
 `python docs/measure/scales.py docs/scale.md {VOLUMES}` wrote this page. In short, average precision / lesions hit of all scales
-together (`adaptive`) against one sigma, means over models (simulated brains: average precision of the planted regions):
+together (`fuse_scales`) against one sigma, means over models (simulated brains: average precision of the planted regions):
 
 {chr(10).join(f"- {line}" for line in verdict)}
 
@@ -348,7 +348,7 @@ shipped model was, can be better, costs less, and stays the default. A scale at 
 lesion that only such a scale shows may be missing (OR, volume 2): look at each scale's own map too.
 
 One to three lesions of radius {RADII[0]}, {RADII[1]} or {RADII[2]} voxels in noise, {VOLUMES} volumes of {" x ".join(map(str, SHAPE))} a model: the first half
-chose the fixed sigmas, the second is reported; `adaptive` was settled before, on volumes of another shape. OR answers to any
+chose the fixed sigmas, the second is reported; `fuse_scales` was settled before, on volumes of another shape. OR answers to any
 of the volume's lesions, SUM to their weighted sum; *noisy* adds noise of 0.003 to each answer.{network}
 Light has the sigma of the row, shadow 1.5 times that. Standard scores are `(v - mean) / standard deviation` over the points
 of one scale; *log*: of the logarithm of the score.
@@ -363,7 +363,7 @@ Means over models; distances are from a lesion's centre to the nearest of those 
 
 {by_metric}
 
-Paired differences of `adaptive` in average precision and in lesions hit:
+Paired differences of `fuse_scales` in average precision and in lesions hit:
 
 {chr(10).join(verdicts)}
 

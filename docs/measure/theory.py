@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from glas3d import GLAS, RGLAS, Atlas
-from glas3d.core.gaussian import spots
+from glas3d.core.gaussian import gaussian_masks
 from glas3d.imaging.space import mni_grid, template_on
 
 OUT = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("glas3d-examples/theory.md")
@@ -196,7 +196,7 @@ centroids = Atlas.load("AAL").segments(grid).points
 brain = template_on(4) > 0.05
 coverage = []
 for sigma in (8, 12, 20, 30):
-    made = spots(centroids, grid.shape, (float(sigma),) * 3, spacing=grid.spacing)
+    made = gaussian_masks(centroids, grid.shape, (float(sigma),) * 3, spacing=grid.spacing)
     total = made.masks(0, torch.empty((len(centroids), *grid.shape))).sum(dim=0).numpy()[brain]
     low, middle, high = np.percentile(total, (5, 50, 95))
     coverage.append(f"| {sigma} | {low:.2f} | {middle:.2f} | {high:.2f} |")
@@ -286,7 +286,7 @@ and over $networks_count small random networks (8 blocks, 16 hidden units, a sig
 $networks
 
 No other does better than the mean of both ends in any row. It is not in the paper and not a default here, but every table has
-what it takes: `(light - P(B) + drop) / 2`, with `P(B)` from `glas3d.core.reference.answer_to_background`.
+what it takes: `(light - P(B) + drop) / 2`, with `P(B)` from `glas3d.core.reference.probability_of_background`.
 
 ## What the product rewards
 

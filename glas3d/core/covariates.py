@@ -113,7 +113,7 @@ class CovariateScores:
 
 
 @dataclass(frozen=True)
-class WithNowhere:
+class WithCovariates:
     """Masks with ``more`` empty ones behind: a covariate has no place in the volume."""
 
     first: Masks

@@ -14,7 +14,7 @@ from glas3d.core.search import Segments
 from glas3d.errors import GlasError
 
 # Of an explanation's settings, those that say how the answers were computed and not what was asked.
-HOW = ("batch_size", "device", "engine", "engine_version", "engine_notes", "forwards", "recomputed")
+COMPUTATION_SETTINGS = ("batch_size", "device", "engine", "engine_version", "engine_notes", "forwards", "recomputed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class Explanation:
         )
 
 
-def drawn(like: Explanation, score: np.ndarray) -> np.ndarray:
+def draw_scores(like: Explanation, score: np.ndarray) -> np.ndarray:
     """The map of other scores ``(m,)`` of an explanation's points, made as its own was."""
     if like.segments is not None:
         return like.segments.paint(score)
@@ -79,7 +79,7 @@ def drawn(like: Explanation, score: np.ndarray) -> np.ndarray:
     return made
 
 
-def contrast(one: Explanation, other: Explanation) -> Explanation:
+def class_difference(one: Explanation, other: Explanation) -> Explanation:
     """What speaks for one class over another: the difference of two explanations from the same forwards.
 
     Light, drop and probability are those of ``P(a) - P(b)``, shadow is the drop's size; score and saliency are the

@@ -36,7 +36,7 @@ class Masks(Protocol):
 
 
 @dataclass(frozen=True)
-class Spots:
+class GaussianMasks:
     """The masks of many points, kept as one term per axis.
 
     Attributes
@@ -79,10 +79,10 @@ class Spots:
             out.masked_fill_(out < _SMALLEST_NORMAL, 0.0)
         return out
 
-    def slab(self, along: slice) -> Spots:
+    def slab(self, along: slice) -> GaussianMasks:
         """What of the spots lies in this part of the first axis."""
         first, *others = self.terms
-        return Spots((first[:, along], *others), self.kernel)
+        return GaussianMasks((first[:, along], *others), self.kernel)
 
     def within(self, rows: np.ndarray, corner: np.ndarray, size: Sequence[int]) -> torch.Tensor:
         """The masks of some points, ``(b, *size)``, each in the box from its ``corner`` ``(b, ndim)`` on."""
@@ -91,7 +91,7 @@ class Spots:
             place = torch.as_tensor(corner[:, axis, None] + np.arange(n), device=term.device)
             terms.append(term[torch.as_tensor(rows, device=term.device)].gather(1, place))
         out = torch.empty((len(rows), *size), dtype=terms[0].dtype, device=terms[0].device)
-        return Spots(tuple(terms), self.kernel).masks(0, out)
+        return GaussianMasks(tuple(terms), self.kernel).masks(0, out)
 
     def reach(self, least: float) -> tuple[np.ndarray, np.ndarray, float]:
         """Boxes outside of which no mask is above ``least``, and the largest value of any mask outside of its own.
@@ -120,7 +120,7 @@ class Spots:
         return first, last, beyond
 
 
-def spots(
+def gaussian_masks(
     points: np.ndarray,
     shape: Sequence[int],
     sigma: Sequence[float],
@@ -128,7 +128,7 @@ def spots(
     *,
     spacing: Sequence[float] | None = None,
     device: torch.device | str = "cpu",
-) -> Spots:
+) -> GaussianMasks:
     """Masks with peak 1 at each point.
 
     Gaussian: ``exp(-|x - mu|^2 / (2 sigma^2))``, ``sigma`` may differ by axis.
@@ -170,4 +170,4 @@ def spots(
                 # squared distance over sigma^4, whose root is |x - mu| / sigma^2
                 term = np.minimum((distance / sigma[axis] / sigma[axis]) ** 2, 1e30)
         terms.append(torch.as_tensor(term, dtype=torch.float32, device=device))
-    return Spots(tuple(terms), kernel)
+    return GaussianMasks(tuple(terms), kernel)

@@ -14,14 +14,14 @@ import torch
 
 from glas3d.core import saliency, score
 from glas3d.core.axes import per_axis
-from glas3d.core.covariates import Covariates, CovariateScores, WithNowhere
+from glas3d.core.covariates import Covariates, CovariateScores, WithCovariates
 from glas3d.core.explanation import Explanation
-from glas3d.core.gaussian import Masks, spots
+from glas3d.core.gaussian import Masks, gaussian_masks
 from glas3d.core.model import Predict, classes_of
 from glas3d.core.perturb import Perturbations
-from glas3d.core.recompute import Changes, collect_changed
+from glas3d.core.recompute import WindowedPerturbations, evaluate_changed_windows
 from glas3d.core.score import Target
-from glas3d.core.search import Grid, Search, Segments, resolve
+from glas3d.core.search import Grid, Search, Segments, resolve_search
 from glas3d.core.settings import Settings
 from glas3d.core.shapes import Ellipsoids, SoftSegments
 from glas3d.core.volume import Background, as_reference, as_volume
@@ -160,8 +160,8 @@ class GLAS:
         light_sigma = per_axis(settings.sigma_light, len(shape), "sigma_light")
         shadow_sigma = per_axis(settings.sigma_shadow, len(shape), "sigma_shadow")
         per_axis(settings.sigma_spatial, len(shape), "sigma_spatial")
-        points, segments = resolve(search, shape, mask)
-        predict, device = score.bound(self.predict, array)
+        points, segments = resolve_search(search, shape, mask)
+        predict, device = score.bind(self.predict, array)
         classes = classes_of(self.predict)
 
         if settings.channel is not None and settings.channel >= len(array):
@@ -199,12 +199,12 @@ class GLAS:
             predict = score.with_engine(predict, settings.engine, batches)
             with _ticker(self.progress) as tick:
                 if settings.cut is None:
-                    answers, how = score.collect(predict, perturbations, check, tick, beside), None
+                    answers, how = score.evaluate_all(predict, perturbations, check, tick, beside), None
                 else:
-                    changes = Changes(
+                    changes = WindowedPerturbations(
                         moved, background, light_masks, shadow_masks, settings.cut, fitting, settings.channel
                     )
-                    answers, how = collect_changed(
+                    answers, how = evaluate_changed_windows(
                         predict, perturbations, changes, check, tick, beside, always=settings.cut_always
                     )
             intact, light, shaded = answers
@@ -261,14 +261,14 @@ class GLAS:
         kernel = self.settings.kernel
         made: Masks
         if kernel == "gaussian" or kernel == "exponential":
-            made = spots(points, shape, sigma, kernel, spacing=spacing, device=device)
+            made = gaussian_masks(points, shape, sigma, kernel, spacing=spacing, device=device)
         elif segments is None:
             raise GlasError(f'kernel="{kernel}" takes its shape from segments: search an atlas, not points')
         elif kernel == "ellipsoid":
             made = Ellipsoids.of(segments, sigma, spacing=spacing, device=device)
         else:
             made = SoftSegments(segments, sigma, spacing=spacing, device=device)
-        return made if covariates is None else WithNowhere(made, len(covariates.names))
+        return made if covariates is None else WithCovariates(made, len(covariates.names))
 
     def spread(
         self,

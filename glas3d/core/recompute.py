@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from glas3d.core.gaussian import Masks, Spots
+from glas3d.core.gaussian import GaussianMasks, Masks
 from glas3d.core.model import CannotRecompute, Predict, Recomputable
 from glas3d.core.perturb import Perturbations
-from glas3d.core.score import Answers, ask, collect
+from glas3d.core.score import Probabilities, evaluate, evaluate_all
 from glas3d.core.windows import Windows, crop, extent
 from glas3d.errors import GlasWarning
 
@@ -33,7 +33,7 @@ _SHORT = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recomputed:
+class RecomputationRecord:
     """How the answers of an explanation with a cut were found, for its record.
 
     Attributes
@@ -67,7 +67,7 @@ class Recomputed:
     batch_size: tuple[int, ...] = ()
 
 
-class Changes:
+class WindowedPerturbations:
     """Light and shadow of every point, inside windows outside of which they are what they were made from.
 
     Light is the background but for a spot, shadow the volume but for a spot, and neither where the two are equal.
@@ -144,17 +144,17 @@ class Changes:
         return below
 
 
-def collect_changed(
+def evaluate_changed_windows(
     predict: Predict,
     perturbations: Perturbations,
-    changes: Changes,
+    changes: WindowedPerturbations,
     check: Callable[[int], None] = lambda classes: None,
     tick: Callable[[int, int], None] = lambda done, total: None,
     beside: Callable[[list[int], int], torch.Tensor] | None = None,
     *,
     always: bool = False,
-) -> tuple[Answers, Recomputed]:
-    """`score.collect`, computing what a spot changes alone where that is right and faster.
+) -> tuple[Probabilities, RecomputationRecord]:
+    """`score.evaluate_all`, computing what a spot changes alone where that is right and faster.
 
     The first batch of each kind is compared with the full forward. Where ``P`` is further apart than `TOLERANCE`, or
     the full forward is not slower, all is asked in full.
@@ -179,7 +179,9 @@ def collect_changed(
         warnings.warn(
             f"cut={changes.cut:g} saves nothing, every input is asked in full: {error}", GlasWarning, stacklevel=3
         )
-        return collect(predict, perturbations, check, tick, beside), Recomputed(recomputed=False, reason=str(error))
+        return evaluate_all(predict, perturbations, check, tick, beside), RecomputationRecord(
+            recomputed=False, reason=str(error)
+        )
     intact = recompute.bases[1].to("cpu", torch.float64).numpy()
     check(len(intact))
     answers = np.empty((len(perturbations), len(intact)))
@@ -189,7 +191,7 @@ def collect_changed(
         """Ask one batch; seconds a volume."""
         start = time.perf_counter()
         parts = changes.parts(kind, rows)
-        answers[1 + kind + 2 * rows] = ask(lambda batch: recompute(kind, rows, batch), parts)
+        answers[1 + kind + 2 * rows] = evaluate(lambda batch: recompute(kind, rows, batch), parts)
         return (time.perf_counter() - start) / len(rows)
 
     batches = [changes.batches(kind) for kind in (0, 1)]
@@ -202,7 +204,7 @@ def collect_changed(
     numbers = [1 + kind + 2 * row for kind, row in pairs]
     full, seconds = _asked_in_full(predict, changes, pairs, perturbations.batch_size)
     measured = float(np.abs(full - answers[numbers]).max())
-    found = Recomputed(
+    found = RecomputationRecord(
         recomputed=True,
         whole_from=recompute.whole_from,
         mask_cut_off=changes.mask_cut_off,
@@ -213,7 +215,7 @@ def collect_changed(
     )
     if not measured <= TOLERANCE:
         reason = f"it changes P by {measured:.2g}, more than {TOLERANCE:g}"
-        return collect(predict, perturbations, check, tick), replace(found, recomputed=False, reason=reason)
+        return evaluate_all(predict, perturbations, check, tick), replace(found, recomputed=False, reason=reason)
     own = [0.0, 0.0]
     done = 1 + sum(changes.batch_size)
     for turn in range(1, max(map(len, batches))):
@@ -222,7 +224,7 @@ def collect_changed(
                 own[kind] = put(kind, batches[kind][turn])
                 done += changes.batch_size[kind]
         if turn == 1 and not always and sum(own) / np.count_nonzero(own) > _WORTH * seconds:
-            return collect(predict, perturbations, check, tick), replace(
+            return evaluate_all(predict, perturbations, check, tick), replace(
                 found, recomputed=False, reason="the full forward is not slower"
             )
         tick(min(done, len(perturbations)), len(perturbations))
@@ -231,7 +233,7 @@ def collect_changed(
 
 
 def _asked_in_full(
-    predict: Predict, changes: Changes, pairs: list[tuple[int, int]], size: int
+    predict: Predict, changes: WindowedPerturbations, pairs: list[tuple[int, int]], size: int
 ) -> tuple[np.ndarray, float]:
     """The answers to whole volumes, by kind and point, and seconds a volume; what is short is timed again."""
     best, spent = math.inf, 0.0
@@ -241,7 +243,7 @@ def _asked_in_full(
         start = time.perf_counter()
         for place in range(0, len(pairs), size):
             batch = torch.cat([changes.whole(*pair) for pair in pairs[place : place + size]])
-            found.append(ask(predict, batch))
+            found.append(evaluate(predict, batch))
         seconds = time.perf_counter() - start
         spent += seconds
         best = min(best, seconds / len(pairs))
@@ -251,7 +253,7 @@ def _asked_in_full(
 def _reach(masks: Masks, cut: float, like: torch.Tensor) -> tuple[np.ndarray, np.ndarray, float]:
     """Boxes outside of which each mask is below ``exp(-cut^2 / 2)``, and the largest value there."""
     least = math.exp(-0.5 * cut * cut)
-    if isinstance(masks, Spots):
+    if isinstance(masks, GaussianMasks):
         return masks.reach(least)
     low, high, beyond = [], [], 0.0
     for row in range(len(masks)):
@@ -267,7 +269,7 @@ def _reach(masks: Masks, cut: float, like: torch.Tensor) -> tuple[np.ndarray, np
 def _within(masks: Masks, rows: np.ndarray, windows: Windows, like: torch.Tensor) -> torch.Tensor:
     """The masks of some points, inside their windows."""
     corner = windows.corner[rows]
-    if isinstance(masks, Spots):
+    if isinstance(masks, GaussianMasks):
         return masks.within(rows, corner, windows.size)
     whole = torch.empty_like(like)[None]
     return torch.stack(

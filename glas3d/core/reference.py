@@ -15,10 +15,10 @@ import torch
 
 from glas3d.checks import whole_number
 from glas3d.core.covariates import CovariateScores
-from glas3d.core.explanation import Explanation, drawn
+from glas3d.core.explanation import Explanation, draw_scores
 from glas3d.core.glas import GLAS
 from glas3d.core.model import classes_of
-from glas3d.core.score import Target, ask, bound, class_index
+from glas3d.core.score import Target, bind, class_index, evaluate
 from glas3d.core.volume import Background, as_reference, as_volume
 from glas3d.errors import GlasError
 
@@ -158,7 +158,7 @@ def consensus(explanations: Mapping[str, Explanation], *, dead_zone: float = 0.0
         shadow=np.median([one.shadow for one in found], axis=0),
         drop=np.median(drop, axis=0),
         score=score,
-        saliency=drawn(first, score),
+        saliency=draw_scores(first, score),
         settings=first.settings
         | {
             "references": list(explanations),
@@ -171,15 +171,15 @@ def consensus(explanations: Mapping[str, Explanation], *, dead_zone: float = 0.0
     return Consensus(dict(explanations), drop, share, sign, most / len(found), explanation)
 
 
-def answer_to_background(glas: GLAS, volume: np.ndarray | torch.Tensor, target: Target) -> float:
+def probability_of_background(glas: GLAS, volume: np.ndarray | torch.Tensor, target: Target) -> float:
     """``P(y|B)``: what the model says when nothing of the volume is left.
 
     A reference that the model itself takes for the class cannot show evidence for it: shading raises the answer.
     """
     array = as_volume(volume)
-    predict, device = bound(glas.predict, array)
+    predict, device = bind(glas.predict, array)
     with torch.inference_mode():
-        answer = ask(predict, as_reference(glas.background, array).unsqueeze(0).contiguous().to(device))[0]
+        answer = evaluate(predict, as_reference(glas.background, array).unsqueeze(0).contiguous().to(device))[0]
     return float(answer[class_index(target, classes_of(glas.predict), len(answer))])
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from glas3d.core.axes import per_axis
-from glas3d.core.explanation import Explanation, drawn
+from glas3d.core.explanation import Explanation, draw_scores
 from glas3d.core.glas import GLAS, Progress
-from glas3d.core.score import Frozen, Target, check_single, fuse
-from glas3d.core.search import Grid, Search, resolve
+from glas3d.core.score import FrozenModel, Target, check_single, fuse
+from glas3d.core.search import Grid, Search, resolve_search
 from glas3d.core.volume import as_volume
 from glas3d.errors import GlasError
 
@@ -30,7 +30,7 @@ _DEVIATIONS = 2.0  # above its estimate a score may lie
 _SURE = 1e-7  # probabilities nearer to 0 or 1 are rounding of float32
 
 
-class Field:
+class Kriging:
     """A smooth function known at some points, estimated at all: Gaussian-process regression (kriging).
 
     The covariance is Matern's of smoothness 5/2, of the likeliest of some correlation lengths. With ``K = L L^T`` over
@@ -71,7 +71,7 @@ class Field:
         """``(m,)`` standard deviation of the estimate."""
         return np.asarray(np.sqrt(self._spread * self._left))
 
-    def at(self, some: np.ndarray, room: int) -> Field:
+    def at(self, some: np.ndarray, room: int) -> Kriging:
         """The same at some of the points alone, to which ``room`` of them may be added."""
         here = copy.copy(self)
         here._points, here.estimate, here._left = self._points[some], self.estimate[some], self._left[some]
@@ -108,7 +108,7 @@ def _solve(lower: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.asarray(torch.linalg.solve_triangular(one, other, upper=False).numpy())
 
 
-def evenly(points: np.ndarray, count: int) -> np.ndarray:
+def farthest_points(points: np.ndarray, count: int) -> np.ndarray:
     """``count`` of ``(m, ndim)`` points, spread: from the middle one, each the farthest from those before it."""
     middle = ((points - points.mean(axis=0)) ** 2).sum(axis=1)
     chosen = [int(middle.argmin())]
@@ -144,7 +144,7 @@ class CoarseToFine:
 
     Two fifths of what may be asked go evenly over the volume, the rest in rounds where light times shadow is high or
     might be: where the estimate plus two of its standard deviations is highest. The answers to light and to shadow are
-    estimated each by a `Field`, probabilities as log odds, and the score is made of the two. Spots must be about as
+    estimated each by a `Kriging`, probabilities as log odds, and the score is made of the two. Spots must be about as
     wide as the points are apart, or wider: evidence that falls between the points asked first is not found.
 
     Parameters
@@ -191,7 +191,7 @@ class CoarseToFine:
         check_single(target, "a coarse-to-fine search")
         image = as_volume(volume)
         shape = tuple(image.shape[1:])
-        points, segments = resolve(search, shape, mask)
+        points, segments = resolve_search(search, shape, mask)
         kernel = self.glas.settings.kernel
         if kernel not in ("gaussian", "exponential"):
             raise GlasError(
@@ -204,9 +204,9 @@ class CoarseToFine:
         budget = m if self.budget == 1 else min(m, max(_FEWEST, int(self.budget * (2 * m + 1) - _ROUNDS - 1) // 2))
         first = m if budget == m else min(budget, max(_FEWEST, round(_COARSE * budget)))
         rounds = min(_ROUNDS, budget - first)
-        asking = self.glas.replace(predict=Frozen(self.glas.predict, image))
+        asking = self.glas.replace(predict=FrozenModel(self.glas.predict, image))
         light, drop = np.empty(m), np.empty(m)
-        asked, chosen = np.empty(0, dtype=np.intp), evenly(places, first)
+        asked, chosen = np.empty(0, dtype=np.intp), farthest_points(places, first)
         forwards = 0
         for number in range(rounds + 1):
             asking.progress = _after(self.glas.progress, forwards, 2 * budget + rounds + 1)
@@ -235,7 +235,7 @@ class CoarseToFine:
         )
         known = np.zeros(m, dtype=bool)
         known[asked] = True
-        return Refinement(replace(whole, saliency=drawn(whole, whole.score)), known, estimate.deviation)
+        return Refinement(replace(whole, saliency=draw_scores(whole, whole.score)), known, estimate.deviation)
 
 
 class _Estimate:
@@ -257,7 +257,7 @@ class _Estimate:
         self._asked, self._settings, self._intact = asked, glas.settings, intact
         answers = [light[asked], intact - drop[asked]]
         self._odds = all(one.min() >= -_SURE and one.max() <= 1 + _SURE for one in answers)
-        self._fields = [Field(places, asked, _log_odds(one) if self._odds else one) for one in answers]
+        self._fields = [Kriging(places, asked, _log_odds(one) if self._odds else one) for one in answers]
         self.light, shaded = (self._answer(field.estimate) for field in self._fields)
         self.drop = intact - shaded
         self.light[asked], self.drop[asked] = light[asked], drop[asked]
@@ -268,7 +268,7 @@ class _Estimate:
         """What the model is expected to answer, from a field's estimate."""
         return np.asarray(1 / (1 + np.exp(-estimate))) if self._odds else estimate.copy()
 
-    def _highest(self, light: Field, shaded: Field) -> np.ndarray:
+    def _highest(self, light: Kriging, shaded: Kriging) -> np.ndarray:
         """What each score may be, two deviations of light and shadow from the estimate."""
         most = self._answer(light.estimate + _DEVIATIONS * light.deviation)
         ends = (self._answer(shaded.estimate + way * _DEVIATIONS * shaded.deviation) for way in (-1, 1))

@@ -15,8 +15,8 @@ from glas3d.core.glas import GLAS
 from glas3d.core.model import device_of
 from glas3d.core.perturb import blend
 from glas3d.core.saliency import minmax
-from glas3d.core.score import Frozen, Target, ask, check_single
-from glas3d.core.search import Grid, Search, Segments, resolve
+from glas3d.core.score import FrozenModel, Target, check_single, evaluate
+from glas3d.core.search import Grid, Search, Segments, resolve_search
 from glas3d.core.settings import RecursionSettings
 from glas3d.core.volume import as_reference, as_volume
 from glas3d.errors import GlasError
@@ -129,9 +129,9 @@ class RGLAS:
         check_single(target, "a recursion")
         image = as_volume(volume)
         background = as_reference(self.glas.background, image)
-        points, segments = resolve(search, image.shape[1:], mask)
+        points, segments = resolve_search(search, image.shape[1:], mask)
         glas = copy.copy(self.glas)
-        glas.predict = Frozen(glas.predict, image)
+        glas.predict = FrozenModel(glas.predict, image)
         left = np.arange(len(points))
         fused = np.zeros(image.shape[1:])
         values = np.zeros(len(points))
@@ -183,7 +183,7 @@ class RGLAS:
     @staticmethod
     def _probability(glas: GLAS, image: torch.Tensor, column: int) -> float:
         device = device_of(glas.predict)
-        return float(ask(glas.predict, image.unsqueeze(0).to(device))[0, column])
+        return float(evaluate(glas.predict, image.unsqueeze(0).to(device))[0, column])
 
 
 def _only(segments: Segments, which: np.ndarray) -> Segments:

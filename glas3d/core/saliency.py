@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from glas3d.core.gaussian import spots
+from glas3d.core.gaussian import gaussian_masks
 from glas3d.core.settings import Distance
 
 # Weights and values that are held at a time, each (4 MiB of float32).
@@ -47,9 +47,9 @@ def spread(
     """
     shape = tuple(shape)
     if distance == "squared":
-        weights = spots(points, shape, [s / math.sqrt(2) for s in sigma], "gaussian", spacing=spacing)
+        weights = gaussian_masks(points, shape, [s / math.sqrt(2) for s in sigma], "gaussian", spacing=spacing)
     else:
-        weights = spots(points, shape, sigma, "exponential", spacing=spacing)
+        weights = gaussian_masks(points, shape, sigma, "exponential", spacing=spacing)
     scores = torch.as_tensor(np.ascontiguousarray(values), dtype=torch.float64)
     # Scores span many orders of magnitude (gamma alone is 1e-5): scaled to 1 before float32 meets them.
     scale = scores.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)

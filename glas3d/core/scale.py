@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from glas3d.core.axes import per_axis
-from glas3d.core.explanation import Explanation, drawn
+from glas3d.core.explanation import Explanation, draw_scores
 from glas3d.core.glas import GLAS
 from glas3d.errors import GlasError
 
@@ -66,7 +66,7 @@ class Scales:
     explanation: Explanation
 
 
-def adaptive(explanations: Mapping[float, Explanation]) -> Scales:
+def fuse_scales(explanations: Mapping[float, Explanation]) -> Scales:
     """One explanation from a ladder of scales, and a scale for every point.
 
     Raw scores cannot be compared over scales, since a larger spot always lets more through; standard scores, ``(v -
@@ -115,7 +115,7 @@ def adaptive(explanations: Mapping[float, Explanation]) -> Scales:
         shadow=chosen("shadow"),
         drop=chosen("drop"),
         score=score,
-        saliency=drawn(first, score),
+        saliency=draw_scores(first, score),
         settings=first.settings
         | {
             "scales": list(ordered),

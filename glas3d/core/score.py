@@ -15,19 +15,19 @@ from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError
 
 Target = int | str
-Answers = tuple[np.ndarray, np.ndarray, np.ndarray]
+Probabilities = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def bound(predict: Predict, volume: torch.Tensor) -> tuple[Predict, torch.device]:
+def bind(predict: Predict, volume: torch.Tensor) -> tuple[Predict, torch.device]:
     """A model as it answers about one volume, its normalisation fitted to it, and where it is."""
     return predict.fit(volume) if isinstance(predict, Fittable) else predict, device_of(predict)
 
 
-class Frozen:
+class FrozenModel:
     """A predictor whose normalisation stays that of the intact volume: it offers no ``fit``."""
 
     def __init__(self, predict: Predict, intact: torch.Tensor) -> None:
-        self._predict, self.device = bound(predict, intact)
+        self._predict, self.device = bind(predict, intact)
         self.classes = classes_of(predict)
         # None where the predictor does not offer it
         self.recompute = self._predict.recompute if isinstance(self._predict, Recomputable) else None
@@ -71,7 +71,7 @@ def engine_record(predict: Predict) -> dict[str, Any]:
     return record | ({"engine_notes": notes} if notes else {})
 
 
-def ask(predict: Predict, batch: torch.Tensor, *beside: torch.Tensor) -> np.ndarray:
+def evaluate(predict: Predict, batch: torch.Tensor, *beside: torch.Tensor) -> np.ndarray:
     """One forward: ``(n, c, *spatial)``, and covariates ``(n, q)`` beside it, to ``(n, k)`` float64, checked.
 
     Raises
@@ -83,7 +83,7 @@ def ask(predict: Predict, batch: torch.Tensor, *beside: torch.Tensor) -> np.ndar
 
 
 def _answered(predict: Predict, batch: torch.Tensor, *beside: torch.Tensor) -> torch.Tensor:
-    """As `ask`, in memory of its own; a GPU's stays there, perhaps still to be computed: its shape alone is checked."""
+    """As `evaluate`, in memory of its own; a GPU's stays there, perhaps still to be computed: its shape is checked."""
     answer = predict(batch, *beside)
     try:
         probabilities = answer.detach() if isinstance(answer, torch.Tensor) else torch.as_tensor(np.asarray(answer))
@@ -117,13 +117,13 @@ def read(probabilities: torch.Tensor) -> np.ndarray:
     return found.numpy()
 
 
-def collect(
+def evaluate_all(
     predict: Predict,
     perturbations: Perturbations,
     check: Callable[[int], None] = lambda classes: None,
     tick: Callable[[int, int], None] = lambda done, total: None,
     beside: Callable[[list[int], int], torch.Tensor] | None = None,
-) -> Answers:
+) -> Probabilities:
     """Every answer to one explanation's inputs.
 
     Parameters
@@ -146,7 +146,7 @@ def collect(
             try:
                 part = _answered(predict, batch, *(() if beside is None else (beside(numbers, len(batch)),)))
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 perturbations.halve()
                 continue
@@ -169,7 +169,7 @@ def collect(
     return found[0], found[1::2], found[2::2]
 
 
-def out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether a smaller batch may do."""
     said = str(error)
     return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said

@@ -218,7 +218,7 @@ def inside(points: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return found
 
 
-def resolve(
+def resolve_search(
     search: Search | Sequence[Sequence[float]], shape: Sequence[int], mask: np.ndarray | None = None
 ) -> tuple[np.ndarray, Segments | None]:
     """The points of a search on a volume, and its segments when it has any.

@@ -14,7 +14,7 @@ from PIL import Image
 from glas3d.core.explanation import Explanation
 from glas3d.core.rglas import Round
 from glas3d.core.saliency import minmax
-from glas3d.core.search import Grid, Segments, paint, resolve
+from glas3d.core.search import Grid, Segments, paint, resolve_search
 from glas3d.errors import GlasWarning
 from glas3d.explain.modes import ModeResult
 from glas3d.explain.outputs import NativeMaps, SavedResult, Writer
@@ -132,7 +132,7 @@ class ImageSearch:
     @classmethod
     def of(cls, search: Any, mask: np.ndarray | None, shape: tuple[int, int], size: tuple[int, int]) -> ImageSearch:
         """Resolve a search on the image's own pixels, and move it to the model's size."""
-        points, segments = resolve(search, shape, mask)
+        points, segments = resolve_search(search, shape, mask)
         if segments is None:
             kind, grid = ("grid", search.k) if isinstance(search, Grid) else ("points", None)
             return cls(shape, size, move_points(points, shape, size), None, kind, grid)

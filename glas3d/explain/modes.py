@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from glas3d.core.explanation import Explanation, contrast
+from glas3d.core.explanation import Explanation, class_difference
 from glas3d.core.glas import GLAS, Progress
 from glas3d.core.reference import consensus, references
 from glas3d.core.refine import CoarseToFine
 from glas3d.core.rglas import RGLAS, RecursiveExplanation
-from glas3d.core.scale import adaptive, ladder
+from glas3d.core.scale import fuse_scales, ladder
 from glas3d.core.score import Target
 from glas3d.errors import GlasError
 from glas3d.explain.options import ExplainOptions, ImageOptions
@@ -140,7 +140,7 @@ class Versus(Mode):
         targets = [*task.targets, self.other]
         explanation, opponent = replace(task, targets=targets).explain(glas)
         parts = {str(target): part for target, part in zip(targets, (explanation, opponent), strict=True)}
-        difference = contrast(explanation, opponent)
+        difference = class_difference(explanation, opponent)
         return [ModeResult(difference, f"versus{self.other}", parts, against=opponent.target)]
 
 
@@ -200,7 +200,7 @@ class Scales(Mode):
         by_factor = _explain_each(ladder(glas, self.factors), task)
         results = []
         for i in range(len(task.targets)):
-            fused = adaptive({factor: explanations[i] for factor, explanations in by_factor.items()})
+            fused = fuse_scales({factor: explanations[i] for factor, explanations in by_factor.items()})
             parts = {f"scale{factor:g}".replace(".", "p"): part for factor, part in fused.explanations.items()}
             results.append(ModeResult(fused.explanation, "scales", parts, {"scale": fused.scale}))
         return results

@@ -16,7 +16,7 @@ from nibabel.spatialimages import SpatialImage
 from torch import nn
 
 from glas3d.checks import whole_number
-from glas3d.core.score import out_of_memory
+from glas3d.core.score import is_out_of_memory
 from glas3d.errors import GlasError, reason
 from glas3d.imaging.space import VoxelGrid
 from glas3d.predict.predictor import Activation, FittedTransform, ModelInfo, Predictor, Transform
@@ -226,7 +226,7 @@ class Retrying:
             except GlasError:
                 raise
             except Exception as error:
-                if out_of_memory(error):
+                if is_out_of_memory(error):
                     raise
                 if attempt > self.retries or not isinstance(error, self.on):
                     times = "once" if attempt == 1 else f"{attempt} times"
@@ -320,6 +320,6 @@ def asking(name: str, batch: torch.Tensor) -> Iterator[None]:
     except GlasError:
         raise
     except Exception as error:
-        if out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         raise GlasError(f"the model {name} does not take a batch of {tuple(batch.shape)}: {reason(error)}") from error

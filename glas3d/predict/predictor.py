@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from glas3d.core.model import Recomputation
-from glas3d.core.score import out_of_memory
+from glas3d.core.score import is_out_of_memory
 from glas3d.core.windows import Windows
 from glas3d.errors import GlasError, reason
 from glas3d.imaging.space import VoxelGrid
@@ -206,7 +206,7 @@ class Predictor:
             try:
                 answer = forward()
             except RuntimeError as error:
-                if out_of_memory(error):
+                if is_out_of_memory(error):
                     raise
                 raise GlasError(f"the model does not take a batch of {tuple(batch.shape)}: {reason(error)}") from error
             if self.readout is None:

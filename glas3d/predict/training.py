@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from glas3d.core.gaussian import spots
+from glas3d.core.gaussian import gaussian_masks
 from glas3d.core.perturb import blend
 from glas3d.errors import GlasError, GlasWarning, reason
 from glas3d.predict.intensity import SMALLEST_DEVIATION, Standardisation
@@ -343,7 +343,7 @@ def light_or_shade(
         count = 1 + int(torch.randint(recipe.spots, (1,), generator=generator))
         at = inside[torch.randint(len(inside), (count,), generator=generator)]
         sigma = low * (high / low) ** size
-        masks = spots(at.numpy(), shape, [sigma] * len(shape)).masks(0, torch.empty((count, *shape)))
+        masks = gaussian_masks(at.numpy(), shape, [sigma] * len(shape)).masks(0, torch.empty((count, *shape)))
         mask = 1 - (1 - masks).prod(dim=0, keepdim=True)
         lit = kind < recipe.lit
         below, above = (reference, batch[row]) if lit else (batch[row], reference)

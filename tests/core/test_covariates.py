@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from glas3d import GLAS, Grid, Predictor
-from glas3d.core.covariates import Covariates, WithNowhere
-from glas3d.core.explanation import contrast
-from glas3d.core.gaussian import spots
+from glas3d.core.covariates import Covariates, WithCovariates
+from glas3d.core.explanation import class_difference
+from glas3d.core.gaussian import gaussian_masks
 from glas3d.errors import GlasError
 from tests.core import oracle
 from tests.core.cases import POINTS, SHAPES, TinyNet, assert_close, atlas, constant, refused, volume
@@ -232,7 +232,7 @@ def test_all_classes_come_from_the_same_forwards():
     assert len(asked) == 2 * (4 + 3) + 1
     assert np.abs(sum(e.covariates.drop for e in classes)).max() < 1e-6
     a, b, _ = classes
-    found = contrast(a, b).covariates
+    found = class_difference(a, b).covariates
     assert found.names == NAMES
     assert np.array_equal(found.drop, a.covariates.drop - b.covariates.drop)
     assert np.array_equal(found.light, a.covariates.light - b.covariates.light)
@@ -253,8 +253,8 @@ def test_a_covariate_has_no_place_in_the_map():
 @pytest.mark.parametrize("size", [1, 2, 6])
 def test_empty_masks_come_behind(start, size):
     size = min(size, 6 - start)
-    placed = spots(POINTS[2], (7, 9), (1.5, 1.5))
-    made = WithNowhere(placed, 2)
+    placed = gaussian_masks(POINTS[2], (7, 9), (1.5, 1.5))
+    made = WithCovariates(placed, 2)
     assert len(made) == 6
     out = made.masks(start, torch.full((size, 7, 9), 9.0))
     every = torch.cat([placed.masks(0, torch.empty(4, 7, 9)), torch.zeros(2, 7, 9)])

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glas3d.core.axes import per_axis
-from glas3d.core.gaussian import spots
+from glas3d.core.gaussian import gaussian_masks
 from tests.core import oracle
 from tests.core.cases import POINTS, SHAPES, SPACINGS, refused
 
@@ -14,7 +14,7 @@ TINY = float(np.finfo(np.float32).tiny)
 
 
 def masks(points, shape, sigma, kernel="gaussian", spacing=None):
-    made = spots(points, shape, per_axis(sigma, len(shape), "sigma"), kernel, spacing=spacing)
+    made = gaussian_masks(points, shape, per_axis(sigma, len(shape), "sigma"), kernel, spacing=spacing)
     return made.masks(0, torch.full((len(points), *shape), -1.0)).numpy()
 
 
@@ -66,7 +66,7 @@ def test_a_spot_in_mm_is_round_in_the_head(kernel):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_masks_can_start_anywhere(kernel):
-    made = spots(POINTS[3], SHAPES[3], (2.0,) * 3, kernel)
+    made = gaussian_masks(POINTS[3], SHAPES[3], (2.0,) * 3, kernel)
     whole = made.masks(0, torch.empty(len(made), *SHAPES[3]))
     buffer = torch.empty(2, *SHAPES[3])
     assert made.masks(1, buffer) is buffer
@@ -75,7 +75,7 @@ def test_masks_can_start_anywhere(kernel):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_terms_survive_making_masks(kernel):
-    made = spots(POINTS[2], SHAPES[2], (2.0,) * 2, kernel)
+    made = gaussian_masks(POINTS[2], SHAPES[2], (2.0,) * 2, kernel)
     first = made.masks(0, torch.empty(len(made), *SHAPES[2])).clone()
     assert torch.equal(made.masks(0, torch.empty(len(made), *SHAPES[2])), first)
 
@@ -118,7 +118,7 @@ def test_coordinates_are_float64():
 
 def test_the_exponential_takes_one_sigma():
     with refused(r"one sigma for all axes, got \(1.0, 2.0\)"):
-        spots(POINTS[2], SHAPES[2], (1.0, 2.0), "exponential")
+        gaussian_masks(POINTS[2], SHAPES[2], (1.0, 2.0), "exponential")
 
 
 def test_per_axis_repeats_one_number():

@@ -6,7 +6,7 @@ from torch import nn
 
 from glas3d import Predictor
 from glas3d.core import model
-from glas3d.core.score import Frozen
+from glas3d.core.score import FrozenModel
 
 PROTOCOLS = (
     model.HasDevice,
@@ -52,5 +52,5 @@ def test_a_predictor_on_an_engine_names_each_offer_itself(predictor, engine):
 
 
 def test_a_frozen_predictor_offers_what_its_predictor_does_but_no_fit(predictor):
-    assert offers(Frozen(predictor, INTACT)) == offers(predictor) - {"Fittable"}
-    assert offers(Frozen(torch.sigmoid, INTACT)) == {"HasDevice", "HasClasses"}
+    assert offers(FrozenModel(predictor, INTACT)) == offers(predictor) - {"Fittable"}
+    assert offers(FrozenModel(torch.sigmoid, INTACT)) == {"HasDevice", "HasClasses"}

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glas3d.core.gaussian import spots
+from glas3d.core.gaussian import gaussian_masks
 from glas3d.core.perturb import Perturbations, blend
 from tests.core import oracle
 from tests.core.cases import POINTS, SHAPES, volume
@@ -16,8 +16,8 @@ def perturbations(batch_size, ndim=3, channels=2, background=0.25):
     return Perturbations(
         intact,
         torch.full_like(intact, background),
-        spots(POINTS[ndim], shape, (1.5,) * ndim),
-        spots(POINTS[ndim], shape, (2.5,) * ndim),
+        gaussian_masks(POINTS[ndim], shape, (1.5,) * ndim),
+        gaussian_masks(POINTS[ndim], shape, (2.5,) * ndim),
         batch_size,
     )
 
@@ -102,7 +102,7 @@ def test_what_a_model_does_to_its_batch_does_not_come_back():
 def test_the_volume_given_is_left_alone():
     intact = torch.from_numpy(volume((7, 9)))
     before = intact.clone()
-    made = spots(POINTS[2], (7, 9), (1.0, 1.0))
+    made = gaussian_masks(POINTS[2], (7, 9), (1.0, 1.0))
     for batch, _ in Perturbations(intact, torch.zeros_like(intact), made, made, 5).batches():
         batch.fill_(7.0)
     assert torch.equal(intact, before)

@@ -10,8 +10,8 @@ from torch import nn
 from glas3d import GLAS, RGLAS, GlasError, GlasWarning, Grid, Predictor
 from glas3d.core import recompute as changed
 from glas3d.core.covariates import Covariates
-from glas3d.core.gaussian import spots
-from glas3d.core.recompute import Changes
+from glas3d.core.gaussian import gaussian_masks
+from glas3d.core.recompute import WindowedPerturbations
 from glas3d.core.search import Segments
 from tests.core import oracle
 
@@ -97,9 +97,9 @@ def test_the_bound_holds_and_is_reached(cut, kernel):
     shape, sigma = SHAPES[3], 2.0 if kernel == "gaussian" else 1.1
     points = np.array([[3.0, 4.5, 20.0], [11.2, 13.0, 9.0], [-0.4, 26.0, 1.0]])
     volume, background = scan(3), scan(3)[:, :, ::-1].copy()
-    made = Changes(
+    made = WindowedPerturbations(
         *map(torch.from_numpy, (volume, background)),
-        *[spots(points, shape, (sigma,) * 3, kernel)] * 2,
+        *[gaussian_masks(points, shape, (sigma,) * 3, kernel)] * 2,
         cut,
         lambda _: 2,
     )
@@ -126,9 +126,11 @@ def parts_of(made, kind):
 @pytest.mark.parametrize(("m", "fits", "size"), [(7, 64, 1), (80, 64, 10), (80, 4, 4), (4000, 64, 64)])
 def test_there_are_batches_enough_to_decide_early(m, fits, size):
     points = np.random.default_rng(0).uniform(0, 20, (m, 3))
-    volume, masks = torch.from_numpy(scan(3, 1)), spots(points, SHAPES[3], (1.2, 1.0, 0.9))
+    volume, masks = torch.from_numpy(scan(3, 1)), gaussian_masks(points, SHAPES[3], (1.2, 1.0, 0.9))
     asked = []
-    made = Changes(volume, torch.zeros_like(volume), masks, masks, EXACT, lambda n: asked.append(n) or fits)
+    made = WindowedPerturbations(
+        volume, torch.zeros_like(volume), masks, masks, EXACT, lambda n: asked.append(n) or fits
+    )
     assert made.batch_size == (size, size)
     assert asked == [2 * np.prod(one.size) for one in made.windows]
 
@@ -138,8 +140,8 @@ def test_every_point_is_in_a_batch_and_its_window_holds_its_volume(channel):
     shape = SHAPES[3]
     points = np.random.default_rng(0).uniform(0, 20, (23, 3))
     volume, background = torch.from_numpy(scan(3, 2)), torch.full((2, *shape), 0.25)
-    masks = spots(points, shape, (1.2, 1.0, 0.9)), spots(points, shape, (2.0,) * 3)
-    made = Changes(volume, background, *masks, EXACT, lambda _: 3, channel)
+    masks = gaussian_masks(points, shape, (1.2, 1.0, 0.9)), gaussian_masks(points, shape, (2.0,) * 3)
+    made = WindowedPerturbations(volume, background, *masks, EXACT, lambda _: 3, channel)
     for kind in (0, 1):
         assert [len(rows) for rows in made.batches(kind)] == [3] * 8
         rows, parts = parts_of(made, kind)
@@ -192,8 +194,8 @@ def test_what_is_slower_steps_aside(monkeypatch, slow, always):
     """The clock is ours: it runs only while one of the two is asked."""
     now = 0.0
     monkeypatch.setattr(changed.time, "perf_counter", lambda: now)
-    whole = Changes.whole, 2.0 if slow == "whole" else 0.1
-    parts = Changes.parts, 1.0
+    whole = WindowedPerturbations.whole, 2.0 if slow == "whole" else 0.1
+    parts = WindowedPerturbations.parts, 1.0
 
     def counting(method, cost):
         def counted(self, kind, rows):
@@ -203,8 +205,8 @@ def test_what_is_slower_steps_aside(monkeypatch, slow, always):
 
         return counted
 
-    monkeypatch.setattr(Changes, "whole", counting(*whole))
-    monkeypatch.setattr(Changes, "parts", counting(*parts))
+    monkeypatch.setattr(WindowedPerturbations, "whole", counting(*whole))
+    monkeypatch.setattr(WindowedPerturbations, "parts", counting(*parts))
     glas = GLAS(Predictor(network(3), "softmax", device="cpu"), sigma_light=1, sigma_shadow=1.5, batch_size=2)
     ticks = []
     glas = glas.replace(cut=EXACT, cut_always=always, progress=lambda done, total: ticks.append((done, total)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from glas3d import GLAS, Predictor, load_model
-from glas3d.core.reference import answer_to_background, consensus, references
+from glas3d.core.reference import consensus, probability_of_background, references
 from glas3d.imaging.space import mni_grid
 from glas3d.predict.intensity import intensity_scale
 from glas3d.simulate.participants import PLANTED, Simulation, participant
@@ -62,17 +62,17 @@ def test_darkness_misleads_about_the_shipped_model_too(aal):
     assert (agreed.sign[planted] == 1).sum() >= 5
     flips = agreed.flips(20)
     assert flips[0, 1] > 0.7 > flips[1, 2]
-    assert answer_to_background(each["zero"], one.volume[None], "AD") > 0.99
-    assert answer_to_background(each["donor"], one.volume[None], "AD") < 0.5
+    assert probability_of_background(each["zero"], one.volume[None], "AD") > 0.99
+    assert probability_of_background(each["donor"], one.volume[None], "AD") < 0.5
 
 
 def test_a_misleading_reference_gives_itself_away(shrunk):
     """The model takes darkness for the disease, and the other two for none."""
     each, patient, found = shrunk.explainers, shrunk.volume, shrunk.explanations
-    assert answer_to_background(each["mean"], patient, 1) == pytest.approx(1 / (1 + np.exp(2)), abs=1e-5)
-    assert answer_to_background(each["donor"], patient, 1) < 0.3
+    assert probability_of_background(each["mean"], patient, 1) == pytest.approx(1 / (1 + np.exp(2)), abs=1e-5)
+    assert probability_of_background(each["donor"], patient, 1) < 0.3
     many = references(each["zero"], {"as it is": patient})
-    assert answer_to_background(many["as it is"], patient, 1) == pytest.approx(found["zero"].probability, abs=1e-6)
+    assert probability_of_background(many["as it is"], patient, 1) == pytest.approx(found["zero"].probability, abs=1e-6)
 
 
 def test_the_answer_to_a_background_is_that_of_light_with_nothing_lit():
@@ -80,10 +80,12 @@ def test_the_answer_to_a_background_is_that_of_light_with_nothing_lit():
     for background in backgrounds((7, 9)).values():
         glas = GLAS(named, background=background, sigma_light=1e-3, sigma_shadow=1)
         lit = glas.explain(volume((7, 9)), "AD", [[2.5, 3.5]]).light[0]  # between voxels: none is lit
-        assert answer_to_background(glas, volume((7, 9)), "AD") == pytest.approx(lit, abs=1e-6)
-        assert answer_to_background(glas, volume((7, 9)), 1) == answer_to_background(glas, volume((7, 9)), "AD")
+        assert probability_of_background(glas, volume((7, 9)), "AD") == pytest.approx(lit, abs=1e-6)
+        assert probability_of_background(glas, volume((7, 9)), 1) == probability_of_background(
+            glas, volume((7, 9)), "AD"
+        )
     with refused("target must be one of 'NC', 'AD', got 'MCI'"):
-        answer_to_background(glas, volume((7, 9)), "MCI")
+        probability_of_background(glas, volume((7, 9)), "MCI")
 
 
 class ByBrightness:
@@ -100,5 +102,7 @@ def test_normalisation_stays_that_of_the_intact_volume():
     glas = GLAS(Predictor(net, transform=ByBrightness(), device="cpu"), background=image / 2, **SIGMAS)
     plain = GLAS(Predictor(net, device="cpu"), background=image / 2 / image.max(), **SIGMAS)
     scaled = image / image.max()
-    assert answer_to_background(glas, image, 1) == pytest.approx(answer_to_background(plain, scaled, 1), abs=1e-6)
-    assert answer_to_background(glas.replace(background=0.0), image, 1) > 0
+    assert probability_of_background(glas, image, 1) == pytest.approx(
+        probability_of_background(plain, scaled, 1), abs=1e-6
+    )
+    assert probability_of_background(glas.replace(background=0.0), image, 1) > 0

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from glas3d import GLAS, GlasError, Grid
-from glas3d.core.refine import CoarseToFine, Field, evenly
+from glas3d.core.refine import CoarseToFine, Kriging, farthest_points
 from glas3d.core.search import Segments
 
 SHAPE = (24, 30, 20)
@@ -27,7 +27,7 @@ def field_of(ndim=3):
     points = np.random.default_rng(ndim).uniform(0, 4, (60, ndim))
     known = np.array([3, 50, 7, 21, 34, 35, 59, 12])
     values = np.sin(points[known]).sum(axis=1)
-    return Field(points, known, values), points, known, values
+    return Kriging(points, known, values), points, known, values
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -46,7 +46,7 @@ def test_the_likeliest_length_is_taken():
     for length in (0.7, 2.0, 4.5):
         factor = np.linalg.cholesky(matern(points, points, length) + 1e-9 * np.eye(300))
         values = factor @ np.random.default_rng(2).standard_normal(300)
-        assert Field(points, np.arange(300), values).length == length
+        assert Kriging(points, np.arange(300), values).length == length
 
 
 def test_a_point_that_is_added_makes_its_neighbours_surer():
@@ -67,11 +67,11 @@ def test_a_point_that_is_added_makes_its_neighbours_surer():
 
 def test_points_are_chosen_evenly():
     points = Grid((6, 9)).points((12, 18))
-    chosen = evenly(points, 14)
+    chosen = farthest_points(points, 14)
     assert len(set(chosen)) == 14
     nearest = np.linalg.norm(points[:, None] - points[chosen][None], axis=-1).min(axis=1)
     assert nearest.max() <= 2 * np.sqrt(12 * 18 / 14 / np.pi) + 2  # no hole larger than twice a fair share and a cell
-    assert sorted(evenly(points, 54)) == list(range(54))
+    assert sorted(farthest_points(points, 54)) == list(range(54))
 
 
 class Lesions:

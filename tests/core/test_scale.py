@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from glas3d import GLAS, Grid, Predictor
 from glas3d.core.covariates import CovariateScores
-from glas3d.core.scale import adaptive, ladder
+from glas3d.core.scale import fuse_scales, ladder
 from tests.core import oracle
 from tests.core.cases import CELLS, SHAPES, WIDE, TinyNet, blocks, refused, volume
 
@@ -56,7 +56,7 @@ def scored(*rows):
 def test_the_fused_score_is_the_weighted_mean_of_standard_log_scores(ndim, kind):
     search = None if kind == "grid" else blocks(SHAPES[ndim], (2, 2, 3)[:ndim])
     found = explained((2, 0.5, 1), ndim, search)
-    fused = adaptive(found)
+    fused = fuse_scales(found)
     assert list(fused.explanations) == [0.5, 1.0, 2.0]
     rows = [standard(np.log(found[k].score)) for k in (0.5, 1.0, 2.0)]
     weight = np.array([row.max() ** 4 for row in rows])
@@ -75,7 +75,7 @@ def test_the_fused_score_is_the_weighted_mean_of_standard_log_scores(ndim, kind)
 
 def test_each_point_has_the_scale_where_it_stands_out_and_its_light_and_drop():
     found = explained((0.5, 1, 2))
-    fused = adaptive(found)
+    fused = fuse_scales(found)
     rows = {k: standard(one.score) for k, one in found.items()}
     for i, scale in enumerate(fused.scale):
         assert scale == max(rows, key=lambda k: rows[k][i])
@@ -90,7 +90,7 @@ def test_each_point_has_the_scale_where_it_stands_out_and_its_light_and_drop():
 def test_the_settings_say_how_and_not_what():
     """A group takes participants that were explained alike."""
     one, other = ({k: replace(e, score=e.score**p) for k, e in explained((0.5, 1)).items()} for p in (1, 3))
-    one, other = adaptive(one), adaptive(other)
+    one, other = fuse_scales(one), fuse_scales(other)
     assert one.weight.tolist() != other.weight.tolist()
     assert one.explanation.settings == other.explanation.settings
 
@@ -105,7 +105,7 @@ def test_neither_the_order_of_scales_nor_the_unit_of_the_score_matters(rows, uni
     found = scored(*rows)
     items = [(k, replace(one, score=one.score * unit)) for k, one in found.items()]
     random.shuffle(items)
-    one, other = adaptive(found), adaptive(dict(items))
+    one, other = fuse_scales(found), fuse_scales(dict(items))
     np.testing.assert_allclose(other.explanation.score, one.explanation.score, atol=1e-6)
     np.testing.assert_allclose(other.weight, one.weight, atol=1e-6)
     assert one.weight.sum() == pytest.approx(1)
@@ -113,7 +113,7 @@ def test_neither_the_order_of_scales_nor_the_unit_of_the_score_matters(rows, uni
 
 def test_points_keep_their_order_at_one_scale():
     (found,) = explained((1,)).values()
-    fused = adaptive({3.0: found})
+    fused = fuse_scales({3.0: found})
     np.testing.assert_allclose(fused.explanation.score, standard(np.log(found.score)), atol=1e-9)
     np.testing.assert_array_equal(fused.explanation.score.argsort(), found.score.argsort())
     for name in ("light", "shadow", "drop"):
@@ -123,14 +123,14 @@ def test_points_keep_their_order_at_one_scale():
 
 
 def test_scores_a_hundred_thousand_times_smaller_keep_their_order():
-    score = adaptive(scored([1.0, 2e-5, 1e-5, 3e-6])).explanation.score
+    score = fuse_scales(scored([1.0, 2e-5, 1e-5, 3e-6])).explanation.score
     assert score.argsort().tolist() == [3, 2, 1, 0]
     assert len(set(score)) == 4
 
 
 def test_a_scale_at_which_nothing_stands_out_hardly_counts():
     clear, blurred = [1e-3] * 9 + [0.5], [0.4, 0.5] * 5
-    fused = adaptive(scored(blurred, clear))
+    fused = fuse_scales(scored(blurred, clear))
     assert fused.best == 2.0
     assert fused.weight[1] > 0.95
     assert fused.explanation.score.argmax() == 9
@@ -138,7 +138,7 @@ def test_a_scale_at_which_nothing_stands_out_hardly_counts():
 
 def test_a_scale_that_says_nothing_does_not_count():
     says, silent = [0.1, 0.2, 0.9], [0.3, 0.3, 0.3]
-    fused = adaptive(scored(silent, says, silent))
+    fused = fuse_scales(scored(silent, says, silent))
     assert fused.weight.tolist() == [0.0, 1.0, 0.0]
     np.testing.assert_allclose(fused.explanation.score, standard(np.log(says)))
     assert fused.scale.tolist() == [1.0, 1.0, 2.0], "below the average no scale says more than the smallest"
@@ -147,7 +147,7 @@ def test_a_scale_that_says_nothing_does_not_count():
 def test_rounding_is_no_evidence():
     """Differences far below the highest score of all scales, though large against each other."""
     real = np.array([0.1, 0.9, 0.2, 0.1])
-    fused = adaptive(scored(1e-9 * np.array([1.0, 2.0, 70.0, 30.0]), real))
+    fused = fuse_scales(scored(1e-9 * np.array([1.0, 2.0, 70.0, 30.0]), real))
     assert fused.weight[0] == 0
     assert fused.scale[1] == 2.0
     np.testing.assert_allclose(fused.explanation.score, standard(np.log(real)))
@@ -155,31 +155,31 @@ def test_rounding_is_no_evidence():
 
 def test_scores_below_nothing_are_nothing():
     """A model's value, unlike a probability, may be negative."""
-    fused = adaptive(scored([-0.5, 0.0, 0.4, 0.9], [-1.0, -2.0, -3.0, -4.0]))
+    fused = fuse_scales(scored([-0.5, 0.0, 0.4, 0.9], [-1.0, -2.0, -3.0, -4.0]))
     assert np.isfinite(fused.explanation.score).all()
     assert fused.weight.tolist() == [1.0, 0.0]
     assert fused.explanation.score[0] == fused.explanation.score[1]
-    nothing = adaptive(scored([-1.0, -2.0, -3.0]))
+    nothing = fuse_scales(scored([-1.0, -2.0, -3.0]))
     assert not nothing.explanation.score.any()
     assert not nothing.explanation.saliency.any()
 
 
 def test_equal_scales_give_the_smallest():
     row = [0.1, 0.4, 0.2, 0.9]
-    fused = adaptive(scored(row, row, row))
+    fused = fuse_scales(scored(row, row, row))
     assert set(fused.scale) == {1.0} == {fused.best}
     np.testing.assert_allclose(fused.weight, 1 / 3)
 
 
 def test_a_model_that_says_nothing_has_the_smallest_scale_and_no_score():
     glas = GLAS(lambda batch: torch.full((len(batch), 2), 0.5), **SETTINGS)
-    fused = adaptive({k: g.explain(volume(SHAPES[3]), 1, Grid(2)) for k, g in ladder(glas, (2, 1)).items()})
+    fused = fuse_scales({k: g.explain(volume(SHAPES[3]), 1, Grid(2)) for k, g in ladder(glas, (2, 1)).items()})
     assert set(fused.scale) == {1.0} == {fused.best}
     assert not fused.explanation.score.any()
 
 
 def test_one_point_stands_out_from_nothing():
-    fused = adaptive(explained((1, 2), search=np.array([[3.0, 4.0, 2.0]])))
+    fused = fuse_scales(explained((1, 2), search=np.array([[3.0, 4.0, 2.0]])))
     assert fused.explanation.score.tolist() == [0.0]
 
 
@@ -202,7 +202,7 @@ def test_a_small_and_a_large_object_get_scales_of_their_own(ndim):
     glas = GLAS(answer, sigma_light=1.0, sigma_shadow=1.0)
     places = np.concatenate([points, [[float(n) / 2 for n in shape]], [[1.0] + [float(n) - 2 for n in shape[1:]]]])
     found = {k: g.explain(image, 0, places) for k, g in ladder(glas, (0.7, 1.5, 4)).items()}
-    scale = adaptive(found).scale
+    scale = fuse_scales(found).scale
     assert scale[0] < scale[1]
 
 
@@ -212,12 +212,12 @@ def test_what_is_no_ladder_is_refused():
         with refused(match):
             ladder(glas, scales)
     with refused("at least one scale"):
-        adaptive({})
+        fuse_scales({})
     found = explained((1,))
     with refused("scales must be of the same class and points"):
-        adaptive(found | {2.0: explained((2,), search=Grid(CELLS[3]))[2.0]})
+        fuse_scales(found | {2.0: explained((2,), search=Grid(CELLS[3]))[2.0]})
     with refused("scales must be of the same class and points"):
-        adaptive(found | {2.0: replace(found[1.0], target=0)})
+        fuse_scales(found | {2.0: replace(found[1.0], target=0)})
     numbers = CovariateScores(("age",), *np.ones((4, 1)))
     with refused("covariates have none"):
-        adaptive({1.0: replace(found[1.0], covariates=numbers)})
+        fuse_scales({1.0: replace(found[1.0], covariates=numbers)})

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from glas3d.core import score
-from glas3d.core.gaussian import spots
+from glas3d.core.gaussian import gaussian_masks
 from glas3d.core.perturb import Perturbations
-from glas3d.core.score import ask, class_index, collect, fuse
+from glas3d.core.score import class_index, evaluate, evaluate_all, fuse
 from glas3d.core.threads import torch_threads
 from tests.core.cases import POINTS, Linear, Recorder, refused, volume
 
@@ -16,7 +16,7 @@ BATCH = torch.ones(3, 1, 4, 5)
 
 def perturbations(batch_size):
     intact = torch.from_numpy(volume((7, 9)))
-    made = spots(POINTS[2], (7, 9), (1.5, 1.5))
+    made = gaussian_masks(POINTS[2], (7, 9), (1.5, 1.5))
     return Perturbations(intact, torch.zeros_like(intact), made, made, batch_size)
 
 
@@ -25,14 +25,14 @@ def perturbations(batch_size):
     [torch.full((3, 2), 0.5), np.full((3, 2), 0.5, dtype=np.float32), [[0.5, 0.5]] * 3],
 )
 def test_ask_takes_tensors_arrays_and_lists(answer):
-    probabilities = ask(lambda batch: answer, BATCH)
+    probabilities = evaluate(lambda batch: answer, BATCH)
     assert probabilities.dtype == np.float64
     assert np.array_equal(probabilities, np.full((3, 2), 0.5))
 
 
 def test_ask_reads_one_number_an_input_as_one_column_and_needs_no_gradient():
     answer = torch.tensor([0.1, 0.2, 0.3], requires_grad=True)
-    assert ask(lambda batch: answer, BATCH).shape == (3, 1)
+    assert evaluate(lambda batch: answer, BATCH).shape == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_ask_reads_one_number_an_input_as_one_column_and_needs_no_gradient():
 )
 def test_ask_refuses(answer, match):
     with refused(match):
-        ask(lambda batch: answer, BATCH)
+        evaluate(lambda batch: answer, BATCH)
 
 
 def test_collect_keeps_what_a_model_writes_over():
@@ -61,7 +61,7 @@ def test_collect_keeps_what_a_model_writes_over():
     def count(batch):
         return buffer.add_(1)
 
-    intact, light, shadow = collect(count, perturbations(2))
+    intact, light, shadow = evaluate_all(count, perturbations(2))
     assert intact.tolist() == [1]
     assert light[:, 0].tolist() == [1, 2, 3, 4]
     assert shadow[:, 0].tolist() == [2, 3, 4, 5]
@@ -85,9 +85,9 @@ def test_torch_has_the_threads_that_an_engine_wants_it_to_have(wanted):
             seen = []
             if stop:
                 with pytest.raises(ValueError, match="broken"):
-                    collect(model, perturbations(2))
+                    evaluate_all(model, perturbations(2))
             else:
-                collect(model, perturbations(2))
+                evaluate_all(model, perturbations(2))
             assert seen[:3] == ([2, 1, 1] if wanted else [2, 2, 2])
             assert torch.get_num_threads() == 2
 
@@ -95,7 +95,7 @@ def test_torch_has_the_threads_that_an_engine_wants_it_to_have(wanted):
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 9])
 def test_collect_puts_every_answer_in_its_place(batch_size):
     weights = np.random.default_rng(1).normal(size=(2, 1, 7, 9))
-    intact, light, shadow = collect(Linear(weights), perturbations(batch_size))
+    intact, light, shadow = evaluate_all(Linear(weights), perturbations(batch_size))
     expected = {}
     for batch, numbers in perturbations(1).batches():
         expected[numbers[0]] = (weights * batch[0].numpy().astype(np.float64)).sum(axis=(1, 2, 3))
@@ -116,7 +116,7 @@ def test_collect_keeps_no_batchs_answers_by_themselves(monkeypatch):
         return answer
 
     monkeypatch.setattr(score, "_answered", watched)
-    collect(Linear(np.ones((7, 9))), perturbations(1))
+    evaluate_all(Linear(np.ones((7, 9))), perturbations(1))
     assert len(alive) == 9
     assert max(alive) <= 1
 
@@ -129,14 +129,14 @@ def test_collect_checks_once_before_the_second_batch_and_ticks_after_each():
         events.append("asked")
         return predict(batch)
 
-    collect(asked, perturbations(4), lambda k: events.append(f"{k} classes"), lambda *n: events.append(n))
+    evaluate_all(asked, perturbations(4), lambda k: events.append(f"{k} classes"), lambda *n: events.append(n))
     assert events == ["asked", "3 classes", (4, 9), "asked", (8, 9), "asked", (9, 9)]
 
 
 def test_collect_refuses_a_model_that_changes_its_mind():
     answers = iter([torch.ones(4, 2), torch.ones(4, 3)])
     with refused("answer with 2 classes each time, got 3"):
-        collect(lambda batch: next(answers), perturbations(4))
+        evaluate_all(lambda batch: next(answers), perturbations(4))
 
 
 def test_fuse():

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glas3d.core.search import Grid, Segments, inside, paint, resolve
+from glas3d.core.search import Grid, Segments, inside, paint, resolve_search
 from tests.core import oracle
 from tests.core.cases import POINTS, SHAPES, atlas, refused
 
@@ -119,21 +119,21 @@ def test_paint_takes_segments_in_any_order_and_several_rows(order, kept):
 
 def test_resolve_takes_every_kind_of_search():
     labels = atlas((7, 9))
-    points, segments = resolve(Grid(3), (7, 9))
+    points, segments = resolve_search(Grid(3), (7, 9))
     assert segments is None
     assert len(points) == 9
-    points, segments = resolve([[3, 4], [0, 8]], (7, 9))
+    points, segments = resolve_search([[3, 4], [0, 8]], (7, 9))
     assert segments is None
     assert points.dtype == np.float64
     for search in (labels, Segments.from_labels(labels)):
-        points, segments = resolve(search, (7, 9))
+        points, segments = resolve_search(search, (7, 9))
         assert segments.index.tolist() == [7, 41, 300]
         assert points is segments.points
 
 
 def test_points_may_lie_anywhere_in_the_outer_voxels():
     corners = [[-0.5, -0.5], [6.5, 8.5]]
-    assert np.array_equal(resolve(corners, (7, 9))[0], corners)
+    assert np.array_equal(resolve_search(corners, (7, 9))[0], corners)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_points_may_lie_anywhere_in_the_outer_voxels():
 )
 def test_resolve_refuses(search, match):
     with refused(match):
-        resolve(search, (7, 9))
+        resolve_search(search, (7, 9))
 
 
 # A mask: where to look at all.
@@ -171,7 +171,7 @@ def test_grid_points_outside_of_a_mask_are_left_out(shape):
     mask = look(shape)
     for k in (3, shape, (2, *shape[1:])):
         everywhere = oracle.grid(k, shape)
-        points, segments = resolve(Grid(k), shape, mask)
+        points, segments = resolve_search(Grid(k), shape, mask)
         kept = [p for p in everywhere if mask[tuple(int(v) for v in np.rint(p))]]
         assert segments is None
         assert 0 < len(kept) < len(everywhere)
@@ -183,7 +183,7 @@ def test_points_are_read_at_the_nearest_voxel_of_the_volume():
     mask[6, 0] = mask[3, 4] = True
     points = np.array([[6.5, -0.5], [5.4, 0.0], [2.6, 4.4], [3.0, 4.6], [-0.5, 8.5]])
     assert inside(points, mask).tolist() == [True, False, True, False, False]
-    assert np.array_equal(resolve(points, (7, 9), mask)[0], points[[0, 2]])
+    assert np.array_equal(resolve_search(points, (7, 9), mask)[0], points[[0, 2]])
 
 
 @pytest.mark.parametrize("point", ["centroid", "medoid"])
@@ -191,7 +191,7 @@ def test_points_are_read_at_the_nearest_voxel_of_the_volume():
 def test_segments_are_cut_by_a_mask(shape, point):
     labels, mask = atlas(shape), np.zeros(shape, dtype=bool)
     mask[4:] = True  # part of 7, all of 41, nothing of 300
-    points, segments = resolve(Segments.from_labels(labels, [300, 41, 7], point=point), shape, mask)
+    points, segments = resolve_search(Segments.from_labels(labels, [300, 41, 7], point=point), shape, mask)
     assert segments.index.tolist() == [41, 7]
     assert points is segments.points
     cut = np.where(mask, labels, 0)
@@ -210,9 +210,9 @@ def test_segments_are_cut_by_a_mask(shape, point):
 def test_a_segment_a_mask_leaves_whole_keeps_its_point():
     labels = atlas((7, 9))
     given = Segments(labels, np.array([7, 41]), np.array([[4.0, 3.0], [6.25, 5.0]]))
-    points, _ = resolve(given, (7, 9), labels == 41)
+    points, _ = resolve_search(given, (7, 9), labels == 41)
     assert points.tolist() == [[6.25, 5.0]]
-    points, segments = resolve(given, (7, 9), np.ones((7, 9), dtype=bool))
+    points, segments = resolve_search(given, (7, 9), np.ones((7, 9), dtype=bool))
     assert np.array_equal(points, given.points)
     assert np.array_equal(segments.labels, labels)
 
@@ -220,14 +220,14 @@ def test_a_segment_a_mask_leaves_whole_keeps_its_point():
 def test_a_segment_whose_label_is_0_does_not_grow_by_a_mask():
     labels = atlas((7, 9))
     mask = labels != 7
-    _, segments = resolve(Segments.from_labels(labels, [0, 7, 41]), (7, 9), mask)
+    _, segments = resolve_search(Segments.from_labels(labels, [0, 7, 41]), (7, 9), mask)
     assert segments.index.tolist() == [0, 41]
     assert segments.n_voxels.tolist() == [(labels == 0).sum(), (labels == 41).sum()]
 
 
 def test_a_label_volume_meets_a_mask_too():
     labels = atlas((7, 9))
-    points, segments = resolve(labels, (7, 9), (labels == 7).astype(np.float32))
+    points, segments = resolve_search(labels, (7, 9), (labels == 7).astype(np.float32))
     assert segments.index.tolist() == [7]
     np.testing.assert_allclose(points, oracle.centroids(labels)[1][:1])
 
@@ -247,13 +247,13 @@ def test_a_label_volume_meets_a_mask_too():
 )
 def test_a_bad_mask_is_refused(search, mask, match):
     with refused(match):
-        resolve(search, (7, 9), mask)
+        resolve_search(search, (7, 9), mask)
 
 
 def test_a_mask_without_anything_to_look_at_is_refused():
     mask = np.zeros((7, 9), dtype=bool)
     mask[2, 8] = True
     with refused("none of 4 search points lies in the mask of 1 voxels"):
-        resolve(Grid(2), (7, 9), mask)
+        resolve_search(Grid(2), (7, 9), mask)
     with refused("no segment lies in the mask of 1 voxels"):
-        resolve(atlas((7, 9)), (7, 9), mask)
+        resolve_search(atlas((7, 9)), (7, 9), mask)

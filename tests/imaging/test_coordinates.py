@@ -5,7 +5,7 @@ import pytest
 from nilearn import datasets
 from sklearn.utils import Bunch
 
-from glas3d.core.search import resolve
+from glas3d.core.search import resolve_search
 from glas3d.imaging.coordinates import Coordinates
 from glas3d.imaging.space import VoxelGrid, mni_grid
 from tests.imaging.bunches import label_img
@@ -22,7 +22,7 @@ def test_places_are_found_on_any_grid(pose):
     found = Coordinates(there).on(VoxelGrid(SHAPE, POSES[pose]))
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, voxels, atol=1e-9)
-    points, segments = resolve(found, SHAPE)
+    points, segments = resolve_search(found, SHAPE)
     assert segments is None
     assert np.array_equal(points, found)
 

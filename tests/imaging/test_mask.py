@@ -5,7 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from glas3d.core.search import Grid, resolve
+from glas3d.core.search import Grid, resolve_search
 from glas3d.imaging.mask import bright_voxels, mask_on
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import VoxelGrid, mni_grid, template_on
@@ -65,7 +65,7 @@ def test_a_mask_that_is_everywhere_is_so_up_to_its_edge():
 def test_a_mask_cuts_a_search_on_the_models_grid():
     grid = mni_grid(8)
     mask = mask_on(ball(mni_grid(4), np.array([30.0, 0.0, 0.0]), 30.0), grid)
-    points, _ = resolve(Grid(8), grid.shape, mask)
+    points, _ = resolve_search(Grid(8), grid.shape, mask)
     xyz = nib.affines.apply_affine(grid.affine, points)
     assert 0 < len(points) < 8**3
     assert (np.linalg.norm(xyz - [30, 0, 0], axis=1) < 30 + 8).all()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glas3d import GLAS, explain_img
-from glas3d.core.search import resolve
+from glas3d.core.search import resolve_search
 from glas3d.imaging.mask import bright_voxels
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.slic import superpixels, supervoxels
@@ -231,7 +231,7 @@ def test_superpixels_follow_colours(kind):
     for value in segments.index:
         inside = np.bincount(which[segments.labels == value])
         assert inside.max() > 0.9 * inside.sum()
-    points, resolved = resolve(segments, which.shape)
+    points, resolved = resolve_search(segments, which.shape)
     assert len(points) == len(segments.index) > 15
     assert resolved is segments
 

@@ -11,7 +11,7 @@ from glas3d.checks import whole_number
 from glas3d.core.explanation import Explanation
 from glas3d.core.glas import GLAS
 from glas3d.core.perturb import blend
-from glas3d.core.score import ask, bound
+from glas3d.core.score import bind, evaluate
 from glas3d.core.volume import as_reference, as_volume
 from glas3d.errors import GlasError
 
@@ -84,7 +84,7 @@ def deletion_curve(
         raise GlasError(
             f"a deletion curve is of a volume alone, got covariates: {', '.join(explanation.covariates.names)}"
         )
-    predict, device = bound(glas.predict, array)
+    predict, device = bind(glas.predict, array)
     intact, background = array.to(device), as_reference(glas.background, array).to(device)
     order, n_parts = _removal_order(explanation)
     searched = np.isfinite(order).sum()
@@ -96,7 +96,7 @@ def deletion_curve(
             removed = order * steps < n_parts * step.reshape(-1, *[1] * order.ndim)
             masks = torch.as_tensor(removed, dtype=torch.float32, device=device)
             batch = blend(intact, background, masks, out=torch.empty((len(removed), *array.shape), device=device))
-            probabilities.append(ask(predict, batch)[:, explanation.target])
+            probabilities.append(evaluate(predict, batch)[:, explanation.target])
             shares.append(removed.reshape(len(removed), -1).sum(axis=1) / searched)
     share, probability = np.concatenate(shares), np.concatenate(probabilities)
     area = (np.diff(share) * (probability[1:] + probability[:-1]) / 2).sum()

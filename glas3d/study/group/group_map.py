@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from glas3d.core.explanation import HOW
+from glas3d.core.explanation import COMPUTATION_SETTINGS
 from glas3d.core.saliency import minmax
 from glas3d.core.search import paint
 from glas3d.errors import GlasError
@@ -282,5 +282,5 @@ def group_t(case: GroupMap, control: GroupMap) -> tuple[pd.DataFrame, nib.Nifti1
 def _method(result: ScanExplanation) -> dict[str, Any]:
     """What must be the same for all participants; where and in which batches they were computed need not be."""
     same = {key: result.provenance[key] for key in ("Target", "Settings", "Model", "Search")}
-    same["Settings"] = {k: v for k, v in same["Settings"].items() if k not in HOW}
+    same["Settings"] = {k: v for k, v in same["Settings"].items() if k not in COMPUTATION_SETTINGS}
     return same

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import nibabel as nib
 import numpy as np
 
-from glas3d.core.explanation import HOW
+from glas3d.core.explanation import COMPUTATION_SETTINGS
 from glas3d.core.glas import Progress
 from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError, GlasWarning, SpaceWarning
@@ -282,7 +282,7 @@ def _training(manifest: Manifest | None, bundles: list[str], participant_id: str
 def _method(result: ScanExplanation, manifest: Manifest | None, plan: Plan) -> dict[str, Any]:
     """What must be the same in everyone: which fold, which files of their own, and in what batches need not be."""
     from_result = result.provenance
-    settings = {k: v for k, v in from_result["Settings"].items() if k not in HOW}
+    settings = {k: v for k, v in from_result["Settings"].items() if k not in COMPUTATION_SETTINGS}
     search = {k: v for k, v in from_result["Search"].items() if k != "mask"}
     asked = {k: v for k, v in plan.said().items() if k in _WAYS}
     if has_pattern(plan.settings.get("background")):
