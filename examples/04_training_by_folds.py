@@ -61,7 +61,7 @@ aal = Atlas.load("AAL")
 people = cohort.table.query("group == 'AD'").head(EXPLAINED)
 found = {}
 for name, result in trained.items():
-    manifest = Manifest.load(result.place)
+    manifest = Manifest.load(result.folder)
     models = {bundle: load_model(bundle, device="cpu") for bundle in result.folds}
     for background in ("auto", 0):
         total = 0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SPOKEN = {
     'on_error="skip"': "--on-error skip",
-    "ask for in_sample": "say --in-sample",
+    "set in_sample": "give --in-sample",
     "assume_space MNI": "--assume-space MNI",
 }
 

@@ -100,7 +100,7 @@ def train_models(
             n_workers=n_workers,
             device=device,
             overwrite=overwrite,
-            tick=tick,
+            progress=tick,
         )
     say(f"Metrics of {len(found.folds)} folds, mean and 95 % interval:")
     for row in found.summary.to_dict("records"):

@@ -95,7 +95,7 @@ def test_one_model_for_everyone(go, source, models, tmp_path):
         *("--assume-space", "MNI"),
     )
     assert status == 2
-    assert notes.startswith(f"error: the model {models / 'fold-1'} was trained with sub-03: say --in-sample if that")
+    assert notes.startswith(f"error: the model {models / 'fold-1'} was trained with sub-03: give --in-sample if that")
     assert not (tmp_path / "out").exists()
     status, _, notes = go(
         *("cohort", source, tmp_path / "out", "participant", "--model", models / "fold-1", *GRID),
@@ -131,7 +131,7 @@ def test_what_failed_is_listed_and_the_status_says_so(explain, source, tmp_path)
             ("OUT", "participant", "--models", "MODELS", "--atlas", "AAL", "--grid", 3),
             "look at an atlas, a grid, places or supervoxels, got",
         ),
-        (("OUT", "participant", "--models", "BIDS"), "nothing says whom the models"),
+        (("OUT", "participant", "--models", "BIDS"), "it is not recorded which participants trained the models"),
         (("OUT", "participant", "--model", "nonsense"), "a model must be a shipped name"),
         (("OUT", "participant", "--models", "MODELS", "--participant-label", "../01"), "letters and digits"),
         (("OUT", "participant", "--models", "MODELS", "--participant-label", "99"), "no such participant"),

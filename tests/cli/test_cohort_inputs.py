@@ -121,13 +121,13 @@ def test_a_leaked_participant_is_refused_by_name(go, explain, place, models, tmp
     given = ("--model", models / "fold-1", "--assume-space", "MNI", *GRID)
     status, said, notes = go("cohort", place, tmp_path / "out", "participant", *given)
     assert (status, said, notes.count("\n")) == (2, "", 1)
-    assert notes.startswith(f"error: the model {models / 'fold-1'} was trained with sub-03: say --in-sample if that")
+    assert notes.startswith(f"error: the model {models / 'fold-1'} was trained with sub-03: give --in-sample if that")
     assert not (tmp_path / "out").exists()
     trained_on(place)
     status, said, notes = explain(place)
     assert (status, said, notes.count("\n")) == (2, "", 1)
     assert "error: sub-99 cannot be explained: the scan of sub-99 is the file the model " in notes
-    assert "was trained with as sub-01: say --in-sample if that is meant; --on-error skip goes on" in notes
+    assert "was trained with as sub-01: give --in-sample if that is intended; --on-error skip goes on" in notes
     assert not list((tmp_path / "out").glob("sub-99/anat"))
 
 

@@ -45,7 +45,7 @@ def models(people, tmp_path_factory):
 
 @pytest.fixture
 def copy(made, tmp_path):
-    return shutil.copytree(made.place, tmp_path / "copy")
+    return shutil.copytree(made.folder, tmp_path / "copy")
 
 
 @pytest.fixture(scope="session")

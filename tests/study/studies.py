@@ -12,7 +12,7 @@ from glas3d.imaging.space import mni_grid
 from glas3d.predict.bundle import write_bundle
 from glas3d.predict.intensity import Standardisation
 from glas3d.study.cohort.bids import Selection, read_cohort
-from glas3d.study.training.manifest import FoldManifest, Seen
+from glas3d.study.training.manifest import FoldManifest, FoldScan
 from tests.study import folders
 
 GRID = mni_grid(16)
@@ -60,7 +60,7 @@ def bundle(place, seed):
 def folds(place, people, n=2, seed=0):
     """One after another participant is tested by the next fold; the others train it."""
     rows = people.everyone[["participant_id", "session", "group", "path"]].itertuples(index=False, name=None)
-    scans = [Seen(name, session, group, file_sha256(Path(path))) for name, session, group, path in rows]
+    scans = [FoldScan(name, session, group, file_sha256(Path(path))) for name, session, group, path in rows]
     names = sorted({one.participant_id for one in scans})
     for fold in range(1, n + 1):
         tested = {name for i, name in enumerate(names) if i // 2 % n == fold - 1}

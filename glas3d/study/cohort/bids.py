@@ -15,7 +15,7 @@ import pandas as pd
 
 from glas3d.errors import GlasError, reason
 from glas3d.imaging.space import VoxelGrid
-from glas3d.study.cohort.cohort import Cohort, OnError, count, frame, settled
+from glas3d.study.cohort.cohort import Cohort, OnError, count_participants, frame, settled
 from glas3d.study.cohort.participants_tsv import read_participants
 
 _WITHOUT = "none"
@@ -130,7 +130,7 @@ def read_cohort(bids_dir: Path, selection: Selection | None = None) -> Cohort:
     )
     for group in (selection.case, selection.control):
         if group not in set(people["group"]):
-            there = ", ".join(f"{name} {n}" for name, n in count(people).items())
+            there = ", ".join(f"{name} {n}" for name, n in count_participants(people).items())
             raise GlasError(f"no participant is of group {group}, {selection.group_column} has {there or 'no value'}")
     scans, problems = _scans(root, selection)
     asked = [f"sub-{label}" for label in selection.participant_label]

@@ -53,7 +53,7 @@ class Cohort:
     @property
     def groups(self) -> dict[str, int]:
         """Participants with a scan, by group."""
-        return count(self.everyone)
+        return count_participants(self.everyone)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -142,7 +142,7 @@ def settled(cohort: Cohort) -> Cohort:
     return cohort
 
 
-def count(table: pd.DataFrame) -> dict[str, int]:
+def count_participants(table: pd.DataFrame) -> dict[str, int]:
     """Participants by group."""
     counts = table.groupby("group")["participant_id"].nunique().sort_index()
     return {str(name): int(n) for name, n in counts.items()}

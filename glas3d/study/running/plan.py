@@ -35,7 +35,7 @@ from glas3d.predict.predictor import Predictor
 from glas3d.study.cohort.file_patterns import check_files, files_of, plain, said
 from glas3d.study.derivatives import read_study
 from glas3d.study.environment import device_here, device_kind, fastest, version
-from glas3d.study.training.manifest import PLACE, Manifest
+from glas3d.study.training.manifest import MANIFEST, Manifest
 
 Where = str | tuple[int, ...]
 
@@ -207,7 +207,7 @@ def make_plan(
     check_engine(runs, torch.device(chosen))
     return Plan(
         out=out.resolve(),
-        models=spec if manifest is None else str(manifest.place.resolve()),
+        models=spec if manifest is None else str(manifest.folder.resolve()),
         sha256={
             name if manifest is None else str(Path(name).resolve()): predict.info.sha256
             for name, predict in zip(names, predicts, strict=True)
@@ -237,7 +237,7 @@ def manifest_of(models: str | os.PathLike[str]) -> Manifest | None:
         A folder that is neither a model nor one of folds, or a manifest that is damaged.
     """
     place = Path(models)
-    if not place.is_dir() or ((place / "configs").is_dir() and not (place / PLACE).exists()):
+    if not place.is_dir() or ((place / "configs").is_dir() and not (place / MANIFEST).exists()):
         return None  # a shipped name, a file, a factory, or a bundle without manifest
     return Manifest.load(place)
 

@@ -1,11 +1,11 @@
-"""Train a classifier by folds: every participant is answered for by a model that never saw them."""
+"""Train a classifier by folds, so that every participant is tested and explained by a model that never saw them."""
 
 from __future__ import annotations
 
 import json
 import pickle
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,56 +13,56 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
-from glas3d.checks import whole_number
 from glas3d.errors import GlasError
 from glas3d.imaging.space import mni_grid
+from glas3d.options import accepts, parse
 from glas3d.output import generated_by, remove_leftovers, remove_unfinished, write_json, write_together
 from glas3d.predict.training import Change, Recipe
 from glas3d.study.cohort.cohort import Cohort
-from glas3d.study.training.folds import Split, split_participants
-from glas3d.study.training.manifest import FoldManifest, Seen, fold_folders
+from glas3d.study.training.folds import Split, derived_seed, split_participants
+from glas3d.study.training.importable import import_callable, importable_name, name_of
+from glas3d.study.training.manifest import PARTS, FoldManifest, FoldScan, fold_folders
 from glas3d.study.training.one_fold import (
     LEARNING,
-    PAPER,
+    PAPER_NETWORK,
     PREDICTIONS,
     FoldTask,
     blank_sessions,
-    named,
-    resolve,
     train_fold,
 )
+from glas3d.study.training.options import TrainingOptions
 from glas3d.study.training.performance import measure, summarise
 from glas3d.study.training.stored_scans import StoredScans, store_scans
 from glas3d.study.workers import require_dask, workers
 from glas3d.tables import read_table, write_table
 
-Factory = Callable[..., nn.Module]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class CrossValidation:
-    """What `train_folds` found.
+    """The result of `train_folds`.
 
     Attributes
     ----------
-    place
-        The folder written.
+    folder
+        The folder of the models.
     folds
-        Bundle folders, in order.
+        The folders of the bundles, in order.
     trained
-        Numbers of the folds that were not there already.
+        Numbers of the folds that were trained now; the others existed already.
     metrics
-        A row a fold: ``fold n_train n_validation n_test`` (scans) and the metrics on its test scans.
+        One row for each fold: ``fold n_train n_validation n_test`` (numbers of scans) and the metrics on its test
+        scans.
     summary
-        A row a metric: ``metric mean low high n``.
+        One row for each metric: ``metric mean low high n``.
     predictions
-        A row a scan: ``participant_id session group fold p predicted``, ``p`` of being a case by the model that
-        never saw them.
+        One row for each scan: ``participant_id session group fold p predicted``. ``p`` is the probability of being a
+        case by the model that never saw the participant.
     """
 
-    place: Path
+    folder: Path
     folds: tuple[Path, ...]
     trained: tuple[int, ...]
     metrics: pd.DataFrame
@@ -70,221 +70,205 @@ class CrossValidation:
     predictions: pd.DataFrame
 
 
+@accepts(TrainingOptions)
 def train_folds(
     cohort: Cohort,
     out: Path,
     *,
-    folds: int = 5,
-    seed: int = 0,
-    resolution: float | None = 4.0,
     recipe: Recipe | None = None,
-    validation: float = 0.15,
-    pretrain: bool = True,
-    augment: bool = True,
-    site: str = "site",
-    factory: str | Factory | None = None,
-    transform: str | Change | None = None,
-    preset: Mapping[str, Any] | None = None,
-    assume_space: str | None = None,
-    cache: Path | None = None,
-    threads: int = 1,
-    n_workers: int = 0,
-    device: str = "auto",
-    overwrite: bool = False,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
+    **options: Any,
 ) -> CrossValidation:
-    """Train one model a fold and write each as a bundle, ``out/fold-1`` and so on.
+    """Train one model for each fold, and write each as a bundle: ``out/fold-1``, ``out/fold-2`` and so on.
 
-    Standardisation, control mean, pre-training and augmentation come from a fold's training scans alone; its
-    validation scans say which epoch is best; its test scans are answered once, at the end. A fold that is there
-    already, with the same settings and inputs, is not trained again.
+    Standardisation, control mean, pre-training and augmentation use the training scans of a fold only. Its validation
+    scans decide which epoch is best; its test scans are evaluated once, at the end. A fold that exists already, from
+    the same settings and scans, is not trained again.
 
     Parameters
     ----------
-    folds, validation, site
-        See `glas3d.study.training.folds.split_participants`.
-    seed
-        Of everything random; each fold draws its own from it.
-    resolution
-        Voxel size in mm of the MNI grid the models work on; None: the scans' own grid.
+    cohort
+        The participants, see `glas3d.study.read_cohort`.
+    out
+        Folder of the models.
     recipe
-        How each network is trained; its seed is not used. None: `Recipe` with a patience of 15 epochs.
-    pretrain
-        Whether an autoencoder comes first, as in the paper.
-    augment
-        Whether training scans are lit and shaded towards the control mean.
-    factory
-        Makes another network than the paper's: a function or its ``package.module:name``, called with ``shape``
-        (voxels an axis), ``channels`` and ``classes``; it must be importable, for the bundle names it.
-    transform
-        Applied to each scaled training scan ``(1, *shape)``: a callable, such as one of MONAI's transforms, or
-        its ``package.module:name``. When resuming it is known by its name alone.
-    preset
-        Settings of `GLAS` to go with the models, such as ``{"sigma_light": 20, "sigma_shadow": 30, "unit": "mm"}``.
-    assume_space
-        ``"MNI"``: take the scans to be in MNI space without looking.
-    cache
-        Folder for the scans on the models' grid; None: ``out/.cache``.
-    threads
-        Of torch, a fold. One is best where cores are shared: with two, these small convolutions wait for each
-        other, up to eightfold. Results are the same, bit for bit, for the same number.
-    n_workers
-        Processes that train folds at the same time, by Dask (``pip install "glas3d[study]"``); 0 or 1: this process.
-        A script that sets more needs an ``if __name__ == "__main__":`` block.
-    device
-        ``"auto"``: CUDA where there is one, or the CPU.
-    overwrite
-        Whether folds of other settings or inputs are replaced.
-    tick
-        Called with scans read and in all, then with epochs done and in all.
+        How each network is trained; its seed is not used. Default: `glas3d.predict.training.Recipe` with a patience of
+        15 epochs.
+    progress
+        Called with the number of scans read and of all scans, then with the number of epochs done and of all epochs.
+    **options
+        The fields of `TrainingOptions`.
+
+    Returns
+    -------
+    The folders of the models, their predictions and their metrics.
 
     Raises
     ------
     GlasError
-        Too few participants, settings that cannot be, folds there of other settings or inputs, and what
-        `store_scans` and `train` refuse.
+        Options outside their range, too few participants, folds of other settings or scans in ``out``, or what
+        `store_scans` and `glas3d.predict.training.train` refuse.
+    TypeError
+        A keyword that is not an option.
     """
+    (given,) = parse(options, TrainingOptions, caller="train_folds")
     out = Path(out)
-    threads = whole_number("threads", threads, least=1)
-    n_workers = whole_number("n_workers", n_workers, least=0)
     recipe = recipe or Recipe(patience=15)
     recipe = replace(
         recipe,
-        pretraining=recipe.pretraining if pretrain else 0,
-        augmented=recipe.augmented if augment else 0.0,
+        pretraining=recipe.pretraining if given.pretrain else 0,
+        augmented=recipe.augmented if given.augment else 0.0,
     )
-    network = named(factory, "factory") if factory is not None else PAPER
-    change: Change | None = resolve(transform, "transform") if isinstance(transform, str) else transform
-    if n_workers > 1:
-        require_dask()
-        if change is not None:
-            _picklable(change)
-    grid = None if resolution is None else mni_grid(resolution)
-    split_participants(cohort.table, folds=folds, seed=seed, validation=validation, site=site)  # refuse early
-    cohort, scans = store_scans(cohort, cache or out / ".cache", grid, assume_space=assume_space, tick=tick)
-    table = cohort.table
-    settings = {
-        "seed": seed,
-        "case": cohort.case,
-        "control": cohort.control,
-        "grid": {"shape": list(scans.grid.shape), "affine": np.asarray(scans.grid.affine).tolist()},
-        "recipe": {key: value for key, value in asdict(recipe).items() if key != "seed"},
-        "validation": validation,
-        "network": network,
-        "transform": _name(transform),
-        "preset": dict(preset or {}),
-        "threads": threads,
-    }
-    settings = json.loads(json.dumps(settings))  # as it will be read again
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    network = PAPER_NETWORK if given.factory is None else importable_name(given.factory, "factory")
+    transform = _transform(given)
+    grid = None if given.resolution is None else mni_grid(given.resolution)
+    split_participants(cohort.table, given)  # refuse folds that are impossible before scans are read
+    cache = out / ".cache" if given.cache is None else Path(given.cache)
+    cohort, scans = store_scans(cohort, cache, grid, assume_space=given.assume_space, progress=progress)
+    settings = _recorded_settings(given, recipe, network, cohort, scans)
     tasks = []
-    for split in split_participants(table, folds=folds, seed=seed, validation=validation, site=site):
-        manifest = _manifest(split, folds, seed, settings, table)
+    for split in split_participants(cohort.table, given):
+        manifest = _manifest(split, given, settings, cohort.table)
         tasks.append(
             FoldTask(
-                place=out / f"fold-{split.fold}",
+                folder=out / f"fold-{split.fold}",
                 manifest=manifest,
-                table=table,
+                table=cohort.table,
                 scans=scans,
                 recipe=replace(recipe, seed=manifest.seed),
                 groups=(cohort.control, cohort.case),
                 network=network,
-                change=change,
-                preset=preset or {},
-                threads=threads,
-                device=chosen,
-                overwrite=overwrite,
+                transform=transform,
+                preset=given.preset or {},
+                threads=given.threads,
+                device=_device(given.device),
+                overwrite=given.overwrite,
             )
         )
-    left = _unfinished(out, tasks, overwrite)
-    _run(left, n_workers, tick)
-    return _collected(out, tasks, [task.manifest.fold for task in left], scans)
+    unfinished = _unfinished(out, tasks, given.overwrite)
+    _train(unfinished, given.n_workers, progress)
+    return _collect(out, tasks, [task.manifest.fold for task in unfinished])
 
 
-def _manifest(split: Split, folds: int, seed: int, settings: dict[str, Any], table: pd.DataFrame) -> FoldManifest:
-    rows = table[["participant_id", "session", "group", "sha256"]].itertuples(index=False, name=None)
-    scans = [Seen(*map(str, row)) for row in rows]
-    train, validation, test = (
-        tuple(one for one in scans if one.participant_id in who)
-        for who in map(set, (split.train, split.validation, split.test))
-    )
-    drawn = int(np.random.SeedSequence([seed, split.fold]).generate_state(1)[0])
-    settings = settings | {"stratified_by": list(split.stratified_by)}
-    return FoldManifest(split.fold, folds, drawn, settings, train, validation, test)
-
-
-def _name(transform: str | Change | None) -> str | None:
-    if transform is None or isinstance(transform, str):
-        return transform
-    thing = transform if hasattr(transform, "__qualname__") else type(transform)
-    return f"{thing.__module__}:{thing.__qualname__}"
-
-
-def _picklable(change: Change) -> None:
-    try:
-        pickle.dumps(change)
-    except Exception as error:  # what pickle raises depends on the object
-        raise GlasError(f"a transform must go to other processes, {_name(change)} cannot: {error}") from None
-
-
-def _unfinished(out: Path, tasks: list[FoldTask], overwrite: bool) -> list[FoldTask]:
-    """Folds to train; those of other settings or inputs are refused, or removed."""
-    expected = {task.place: task for task in tasks}
-    done: set[Path] = set()
-    stale: list[Path] = []
-    for place in fold_folders(out) if out.is_dir() else []:
-        task = expected.get(place)
+def _transform(options: TrainingOptions) -> Change | None:
+    """Return what is applied to training scans, and refuse what cannot be sent to worker processes."""
+    transform = options.transform
+    change: Change | None = import_callable(transform, "transform") if isinstance(transform, str) else transform
+    if options.n_workers > 1:
+        require_dask()
         try:
-            found = FoldManifest.read(place)
-            problem = found.difference(task.manifest) if task else f"one of {found.folds} folds"
-        except GlasError as error:
-            raise GlasError(f"{place} is in the way: {error}") from None
-        if problem is None and not all((place / name).is_file() for name in (PREDICTIONS, LEARNING)):
-            problem = "not whole"
-        if problem is None:
-            done.add(place)
+            pickle.dumps(change)
+        except Exception as error:  # what pickle raises depends on the object
+            raise GlasError(f"a transform must be sent to other processes, {name_of(change)} cannot: {error}") from None
+    return change
+
+
+def _device(name: str) -> str:
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def _recorded_settings(
+    options: TrainingOptions, recipe: Recipe, network: str, cohort: Cohort, scans: StoredScans
+) -> dict[str, Any]:
+    """Return everything that decides the models of all folds, as JSON will have it."""
+    settings = options.recorded() | {
+        "case": cohort.case,
+        "control": cohort.control,
+        "grid": {"shape": list(scans.grid.shape), "affine": np.asarray(scans.grid.affine).tolist()},
+        "recipe": {key: value for key, value in asdict(recipe).items() if key != "seed"},
+        "network": network,
+    }
+    as_json: dict[str, Any] = json.loads(json.dumps(settings))
+    return as_json
+
+
+def _manifest(split: Split, options: TrainingOptions, settings: dict[str, Any], table: pd.DataFrame) -> FoldManifest:
+    rows = table[["participant_id", "session", "group", "sha256"]].itertuples(index=False, name=None)
+    scans = [FoldScan(*map(str, row)) for row in rows]
+    parts = {part: tuple(scan for scan in scans if scan.participant_id in set(getattr(split, part))) for part in PARTS}
+    return FoldManifest(
+        fold=split.fold,
+        folds=options.folds,
+        seed=derived_seed(options.seed, split.fold),
+        settings=settings | {"stratified_by": list(split.stratified_by)},
+        **parts,
+    )
+
+
+def _unfinished(out: Path, tasks: Sequence[FoldTask], overwrite: bool) -> list[FoldTask]:
+    """Return the folds to train; existing folds of other settings or scans are refused, or removed."""
+    task_of = {task.folder: task for task in tasks}
+    finished: set[Path] = set()
+    surplus: list[Path] = []
+    for folder in fold_folders(out) if out.is_dir() else []:
+        task = task_of.get(folder)
+        difference = _difference(folder, task)
+        if difference is None:
+            finished.add(folder)
         elif not overwrite:
             raise GlasError(
-                f"{place} was trained otherwise ({problem}): give another folder, or the same settings and scans, "
+                f"{folder} was trained otherwise ({difference}): give another folder, or the same settings and scans, "
                 "or overwrite"
             )
         elif task is None:
-            stale.append(place)
-    for place in stale:
-        shutil.rmtree(place)
+            surplus.append(folder)
+    for folder in surplus:
+        shutil.rmtree(folder)
     for task in tasks:
-        remove_leftovers(task.place)
+        remove_leftovers(task.folder)
     remove_unfinished(out)
-    return [task for task in tasks if task.place not in done]
+    return [task for task in tasks if task.folder not in finished]
 
 
-def _run(tasks: list[FoldTask], n_workers: int, tick: Callable[[int, int], None]) -> None:
-    """Train the folds, in this process or in as many workers as there are folds for."""
+def _difference(folder: Path, task: FoldTask | None) -> str | None:
+    """Return in words how an existing fold differs from the one that is wanted; None if it is that one, and whole."""
+    try:
+        manifest = FoldManifest.read(folder)
+        difference = f"one of {manifest.folds} folds" if task is None else manifest.difference(task.manifest)
+    except GlasError as error:
+        raise GlasError(f"{folder} is in the way: {error}") from None
+    if difference is None and not all((folder / name).is_file() for name in (PREDICTIONS, LEARNING)):
+        return "not whole"
+    return difference
+
+
+def _train(tasks: Sequence[FoldTask], n_workers: int, progress: Progress) -> None:
+    """Train the folds, in this process or in at most as many workers as there are folds."""
     if not tasks:
         return
-    epochs = [task.recipe.pretraining + task.recipe.epochs for task in tasks]
-    total = sum(epochs)
     if n_workers <= 1:
-        for i, task in enumerate(tasks):
-            before = sum(epochs[:i])
-
-            def report(stage: str, epoch: int, loss: float, task: FoldTask = task, before: int = before) -> None:
-                if stage != "validation":
-                    tick(before + epoch + (task.recipe.pretraining if stage == "classifier" else 0), total)
-
-            train_fold(task, report)
-            tick(sum(epochs[: i + 1]), total)
+        _train_here(tasks, progress)
         return
-    # a fold may take hours: one whose worker died is not trained again before the user knows of it
+    total = sum(_epochs(task) for task in tasks)
+    # a fold may take hours: it is not repeated where its worker died before the user knows of it
     with workers(min(n_workers, len(tasks)), threads=tasks[0].threads, allowed_deaths=0) as pool:
         for done, problem in enumerate(pool.run(_train_in_worker, None, tasks, _worker_lost), 1):
             if problem is not None:
                 raise problem
-            tick(done * total // len(tasks), total)
+            progress(done * total // len(tasks), total)
+
+
+def _train_here(tasks: Sequence[FoldTask], progress: Progress) -> None:
+    """Train the folds one after another, and report every epoch."""
+    total = sum(_epochs(task) for task in tasks)
+    done = 0
+    for task in tasks:
+
+        def report(stage: str, epoch: int, loss: float, task: FoldTask = task, done: int = done) -> None:
+            if stage != "validation":
+                progress(done + epoch + (task.recipe.pretraining if stage == "classifier" else 0), total)
+
+        train_fold(task, report)
+        done += _epochs(task)
+        progress(done, total)
+
+
+def _epochs(task: FoldTask) -> int:
+    return task.recipe.pretraining + task.recipe.epochs
 
 
 def _train_in_worker(_: None, task: FoldTask) -> Exception | None:
-    """Train a fold and return what went wrong, which Dask would otherwise try again."""
+    """Train a fold and return the error if it fails: Dask would repeat a call that raises one."""
     try:
         train_fold(task)
     except Exception as problem:
@@ -296,21 +280,22 @@ def _worker_lost(task: FoldTask, reason: str) -> GlasError:
     return GlasError(f"fold {task.manifest.fold} was not trained, {reason}; started again, finished folds are kept")
 
 
-def _collected(out: Path, tasks: list[FoldTask], trained: list[int], scans: StoredScans) -> CrossValidation:
-    """Every fold's answers, measured and written beside them."""
-    predictions, metrics = [], []
-    for task in tasks:
-        found = read_table(task.place / PREDICTIONS, text=("session",), missing=("n/a",))
-        found["session"] = found["session"].fillna("")
-        predictions.append(found)
-        parts = {f"n_{part}": len(getattr(task.manifest, part)) for part in ("train", "validation", "test")}
-        answered = measure((found["group"] == task.groups[1]).to_numpy(), found["p"].to_numpy(dtype=float))
-        metrics.append({"fold": task.manifest.fold, **parts, **answered})
-    everyone = pd.concat(predictions).sort_values(["participant_id", "session"]).reset_index(drop=True)
-    measured = pd.DataFrame(metrics)
-    summary = summarise(measured)
+def _collect(out: Path, tasks: Sequence[FoldTask], trained: Sequence[int]) -> CrossValidation:
+    """Read the predictions of every fold, measure them, and write the tables of the study."""
+    control, case = tasks[0].groups
+    tested = [_read_predictions(task.folder) for task in tasks]
+    metrics = pd.DataFrame(
+        [
+            {"fold": task.manifest.fold}
+            | {f"n_{part}": len(getattr(task.manifest, part)) for part in PARTS}
+            | measure((table["group"] == case).to_numpy(), table["p"].to_numpy(dtype=float))
+            for task, table in zip(tasks, tested, strict=True)
+        ]
+    )
+    predictions = pd.concat(tested).sort_values(["participant_id", "session"]).reset_index(drop=True)
+    summary = summarise(metrics)
     description = {
-        "Name": f"{tasks[0].groups[1]} against {tasks[0].groups[0]}: models by folds",
+        "Name": f"{case} against {control}: models by folds",
         "BIDSVersion": "1.10.0",
         "DatasetType": "derivative",
         "GeneratedBy": generated_by(),
@@ -318,12 +303,17 @@ def _collected(out: Path, tasks: list[FoldTask], trained: list[int], scans: Stor
     write_together(
         out,
         {
-            "metrics.tsv": write_table(measured),
+            "metrics.tsv": write_table(metrics),
             "summary.tsv": write_table(summary),
-            "predictions.tsv": write_table(blank_sessions(everyone)),
+            "predictions.tsv": write_table(blank_sessions(predictions)),
             "dataset_description.json": write_json(description),
             ".bidsignore": lambda path: path.write_text("fold-*\n*.tsv\n.cache\n", encoding="utf-8"),
         },
     )
-    places = tuple(task.place for task in tasks)
-    return CrossValidation(out, places, tuple(trained), measured, summary, everyone)
+    return CrossValidation(out, tuple(task.folder for task in tasks), tuple(trained), metrics, summary, predictions)
+
+
+def _read_predictions(folder: Path) -> pd.DataFrame:
+    names = ("participant_id", "session", "group", "predicted")
+    table = read_table(folder / PREDICTIONS, text=names, missing=("n/a",))
+    return table.assign(session=table["session"].fillna(""))

@@ -1,4 +1,4 @@
-"""Which participants each model of a study has seen, so that nobody is explained by a model trained on them."""
+"""Record which participants trained each model of a study, so that nobody is explained by a model trained on them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from glas3d.hashing import text_sha256
 from glas3d.output import write_json
 
 PARTS = ("train", "validation", "test")
-PLACE = Path("configs") / "manifest.json"  # in a bundle, whose hash covers it
+MANIFEST = Path("configs") / "manifest.json"  # in a bundle, whose hash includes it
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A scan a fold was made with.
+class FoldScan:
+    """A scan that a fold was trained, stopped or tested with.
 
     Attributes
     ----------
     participant_id, session
-        ``session`` is empty where there is none.
+        ``session`` is empty if the study has none.
     group
-        What it was trained or tested as.
+        The participant's group when the fold was trained.
     sha256
-        Of the file.
+        Hash of the scan's file.
     """
 
     participant_id: str
@@ -40,100 +40,102 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class FoldManifest:
-    """What one fold's model was made from.
+    """The scans and settings from which the model of one fold was made.
 
     Attributes
     ----------
     fold, folds
-        This one, from 1, of so many.
+        The fold's number, from 1, and how many folds the study has.
     seed
-        Of its weights, order and augmentation.
+        Seed of the weights, the order of the scans and the augmentation.
     settings
-        Everything else that decides it, as JSON has it.
+        Everything else that decides the model, as read from JSON.
     train, validation, test
-        Scans that trained it, that said when to stop, and that it never saw.
+        The scans that trained the model, those that decided when to stop, and those it never saw.
     """
 
     fold: int
     folds: int
     seed: int
     settings: Mapping[str, Any]
-    train: tuple[Seen, ...]
-    validation: tuple[Seen, ...]
-    test: tuple[Seen, ...]
+    train: tuple[FoldScan, ...]
+    validation: tuple[FoldScan, ...]
+    test: tuple[FoldScan, ...]
 
     @cached_property
     def settings_sha256(self) -> str:
-        """One hash over the settings."""
+        """One hash of all settings."""
         return text_sha256(json.dumps(self.settings, sort_keys=True))
 
     @cached_property
     def seen(self) -> frozenset[str]:
-        """Participants it was trained on or stopped by."""
-        return frozenset(one.participant_id for one in (*self.train, *self.validation))
+        """Ids of the participants that trained the model or decided when to stop."""
+        return frozenset(scan.participant_id for scan in (*self.train, *self.validation))
 
     @cached_property
-    def seen_files(self) -> Mapping[str, Seen]:
-        """Their scans by the hash of the file, the first of several."""
-        return {one.sha256: one for one in reversed((*self.train, *self.validation))}
+    def seen_files(self) -> Mapping[str, FoldScan]:
+        """The scans of the participants seen, by the hash of the file; the first of several with one hash."""
+        return {scan.sha256: scan for scan in reversed((*self.train, *self.validation))}
 
     def difference(self, other: FoldManifest) -> str | None:
-        """What differs from another, in words; None when both make the same model."""
+        """Return in words what differs from another manifest; None if both make the same model."""
         for name in ("fold", "folds", "seed"):
             if getattr(self, name) != getattr(other, name):
                 return name
         if self.settings_sha256 != other.settings_sha256:
-            return ", ".join(_differing(self.settings, other.settings))
+            return ", ".join(_differing_keys(self.settings, other.settings))
         for part in PARTS:
             if set(getattr(self, part)) != set(getattr(other, part)):
                 return f"the scans to {'test' if part == 'test' else 'train'} with"
         return None
 
     def write(self, bundle: Path) -> None:
-        """Put it into a bundle's folder."""
+        """Write the manifest into the folder of a bundle."""
         content: dict[str, Any] = {name: getattr(self, name) for name in ("fold", "folds", "seed")}
         content |= {"settings": dict(self.settings), "settings_sha256": self.settings_sha256}
-        content |= {part: [vars(one) for one in getattr(self, part)] for part in PARTS}
-        write_json(content)(bundle / PLACE)
+        content |= {part: [vars(scan) for scan in getattr(self, part)] for part in PARTS}
+        write_json(content)(bundle / MANIFEST)
 
     @classmethod
     def read(cls, bundle: Path) -> FoldManifest:
-        """From a bundle's folder.
+        """Read the manifest in the folder of a bundle.
 
         Raises
         ------
         GlasError
-            There is none, it is damaged, or its settings are not those of its hash.
+            It does not exist, is damaged, or its settings do not have the hash it was written with.
         """
-        path = bundle / PLACE
+        path = bundle / MANIFEST
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            parts = {part: tuple(Seen(**one) for one in content[part]) for part in PARTS}
+            parts = {part: tuple(FoldScan(**scan) for scan in content[part]) for part in PARTS}
             fold, folds, seed = (int(content[name]) for name in ("fold", "folds", "seed"))
-            found = cls(fold, folds, seed, dict(content["settings"]), *(parts[part] for part in PARTS))
-            stated = content["settings_sha256"]
+            manifest = cls(fold, folds, seed, dict(content["settings"]), *(parts[part] for part in PARTS))
+            written = content["settings_sha256"]
         except FileNotFoundError:
-            raise GlasError(f"nothing says whom the model {bundle} was trained on: it has no {PLACE}") from None
+            raise GlasError(
+                f"it is not recorded which participants trained the model {bundle}: it has no {MANIFEST}"
+            ) from None
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise GlasError(f"{path} is damaged: {type(error).__name__} {error}") from None
-        if found.settings_sha256 != stated:
+        if manifest.settings_sha256 != written:
             raise GlasError(f"{path} is damaged: its settings are not those it was written with")
-        return found
+        return manifest
 
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """The folds of a study, or one model of it.
+    """The models of a study and what each was made from: all its folds, or one of them.
 
     Attributes
     ----------
-    place
-        The folder it was loaded from.
+    folder
+        The folder it was read from.
     folds
-        Bundle folders and what each was made from, in order.
+        The manifest of each bundle, by the bundle's folder, in order.
     """
 
-    place: Path
+    folder: Path
     folds: Mapping[Path, FoldManifest]
 
     @classmethod
@@ -143,115 +145,119 @@ class Manifest:
         Raises
         ------
         GlasError
-            No model there with a manifest, folds that are missing, or folds of different studies.
+            The folder has no model with a manifest, lacks a fold, or has folds of different studies.
         """
-        place = Path(models_folder)
-        if (place / PLACE).is_file():
-            return cls(place, {place: FoldManifest.read(place)})
-        if not place.is_dir():
-            raise GlasError(f"models must lie in a folder, {place} is {'a file' if place.exists() else 'not there'}")
-        found = {bundle: FoldManifest.read(bundle) for bundle in fold_folders(place)}
-        if not found:
-            raise GlasError(f"nothing says whom the models in {place} were trained on: it has no fold-1 with {PLACE}")
-        first = next(iter(found.values()))
-        tested: dict[str, Path] = {}
-        for bundle, one in found.items():
-            if one.settings_sha256 != first.settings_sha256 or one.folds != first.folds:
-                raise GlasError(f"the folds of a study must be trained alike, {bundle} differs from the first")
-            if bundle.name != f"fold-{one.fold}":
-                raise GlasError(f"a fold must keep its name, {bundle} is fold {one.fold}")
-            for name in sorted({scan.participant_id for scan in one.test}):
-                if name in one.seen or name in tested:
-                    raise GlasError(f"{name} must be tested by one fold that never saw it, {bundle} says otherwise")
-                tested[name] = bundle
-        lacking = sorted({*range(1, first.folds + 1)} - {one.fold for one in found.values()})
-        if lacking:
-            raise GlasError(f"a study must be whole, {place} lacks fold {', '.join(map(str, lacking))}")
-        return cls(place, found)
+        folder = Path(models_folder)
+        if (folder / MANIFEST).is_file():
+            return cls(folder, {folder: FoldManifest.read(folder)})
+        if not folder.is_dir():
+            came = "is a file" if folder.exists() else "does not exist"
+            raise GlasError(f"models must lie in a folder, {folder} {came}")
+        manifests = {bundle: FoldManifest.read(bundle) for bundle in fold_folders(folder)}
+        if not manifests:
+            raise GlasError(
+                f"it is not recorded which participants trained the models in {folder}: "
+                f"it has no fold-1 with {MANIFEST}"
+            )
+        _check_folds(folder, manifests)
+        return cls(folder, manifests)
 
     @cached_property
     def participants(self) -> frozenset[str]:
-        """Everyone in the study."""
-        return frozenset(scan.participant_id for one in self.folds.values() for scan in _scans(one))
+        """Ids of all participants of the study."""
+        return frozenset(
+            scan.participant_id
+            for manifest in self.folds.values()
+            for part in PARTS
+            for scan in getattr(manifest, part)
+        )
 
     def fold_of(self, participant_id: str) -> Path:
-        """The bundle that never saw a participant of the study.
+        """Return the bundle that never saw a participant of the study.
 
         Raises
         ------
         GlasError
-            Nobody of the study, or there is no such bundle.
+            The participant is not of the study, or every bundle has seen them.
         """
         if participant_id not in self.participants:
-            raise GlasError(f"no participant {participant_id} in the study of {self.place}")
-        if participant_id not in self._tested:
-            raise GlasError(f"every model in {self.place} was trained with {participant_id}")
-        return self._tested[participant_id]
+            raise GlasError(f"no participant {participant_id} in the study of {self.folder}")
+        if participant_id not in self._tested_by:
+            raise GlasError(f"every model in {self.folder} was trained with {participant_id}")
+        return self._tested_by[participant_id]
 
     @cached_property
-    def _tested(self) -> Mapping[str, Path]:
-        """The bundle that tests a participant; looked up for everyone of a study, which may be many."""
-        return {scan.participant_id: bundle for bundle, one in self.folds.items() for scan in one.test}
+    def _tested_by(self) -> Mapping[str, Path]:
+        """The bundle that tests each participant: one table, since a study may look up very many."""
+        return {scan.participant_id: bundle for bundle, manifest in self.folds.items() for scan in manifest.test}
 
     def saw(self, bundle: str | os.PathLike[str], participant_id: str) -> bool:
-        """Whether a bundle was trained on a participant, or stopped by one.
+        """Return whether a participant trained a bundle's model, or decided when to stop.
 
         Raises
         ------
         GlasError
-            It is no bundle of this study.
+            The bundle is not one of this study.
         """
-        return participant_id in self._one(bundle).seen
+        return participant_id in self._manifest_of(bundle).seen
 
     def check(
         self, bundle: str | os.PathLike[str], participant_id: str, sha256: str | None = None, *, in_sample: bool = False
     ) -> None:
-        """Make sure that a bundle may explain a participant's scan.
+        """Refuse to explain a participant's scan by a model that was trained on it.
 
         Parameters
         ----------
+        bundle
+            Folder of the model.
+        participant_id
+            Whose scan is to be explained.
         sha256
-            Of the scan's file, to find it under another name.
+            Hash of the scan's file, to recognise it under another participant's name.
         in_sample
-            Whether a model that was trained on them will do.
+            Whether a model that was trained on the participant may explain them.
 
         Raises
         ------
         GlasError
-            The bundle has seen the participant, or the scan as somebody else's.
+            The model has seen the participant, or the scan as that of another participant.
         """
-        one = self._one(bundle)
+        manifest = self._manifest_of(bundle)
         if in_sample:
             return
-        advice = "ask for in_sample if that is meant"
-        if participant_id in one.seen:
+        advice = "set in_sample if that is intended"
+        if participant_id in manifest.seen:
             raise GlasError(f"the model {Path(bundle)} was trained with {participant_id}: {advice}")
-        if sha256 is not None and sha256 in one.seen_files:
-            scan = one.seen_files[sha256]
+        if sha256 is not None and sha256 in manifest.seen_files:
+            scan = manifest.seen_files[sha256]
             raise GlasError(
                 f"the scan of {participant_id} is the file the model {Path(bundle)} was trained with as "
                 f"{scan.participant_id}{' ' + scan.session if scan.session else ''}: {advice}"
             )
 
     def models_for(self, participant_id: str, sha256: str | None = None, *, in_sample: bool = False) -> list[Path]:
-        """The bundles that may explain a participant: the one that never saw them, or all, for outsiders.
+        """Return the bundles that may explain a participant.
+
+        That is the one that never saw a participant of the study, and all of them for any other participant.
 
         Parameters
         ----------
-        sha256, in_sample
-            See `check`. In-sample, participants of the study get the bundles that have seen them.
+        participant_id, sha256
+            See `check`.
+        in_sample
+            Return, for a participant of the study, the bundles that have seen them.
 
         Raises
         ------
         GlasError
-            No model is left that has not seen the participant or the scan.
+            Every model has seen the participant or the scan.
         """
         if participant_id not in self.participants:
             for bundle in self.folds:
                 self.check(bundle, participant_id, sha256, in_sample=in_sample)
             return list(self.folds)
         if in_sample:
-            return [bundle for bundle, one in self.folds.items() if participant_id in one.seen]
+            return [bundle for bundle, manifest in self.folds.items() if participant_id in manifest.seen]
         if len(self.folds) == 1:
             (bundle,) = self.folds
             self.check(bundle, participant_id)
@@ -259,26 +265,41 @@ class Manifest:
         self.check(bundle, participant_id, sha256)
         return [bundle]
 
-    def _one(self, bundle: str | os.PathLike[str]) -> FoldManifest:
-        asked = Path(bundle)
-        if asked in self.folds:
-            return self.folds[asked]
-        for place, one in self.folds.items():
-            if place.resolve() == asked.resolve():
-                return one
-        raise GlasError(f"the model {Path(bundle)} is none of those in {self.place}")
+    def _manifest_of(self, bundle: str | os.PathLike[str]) -> FoldManifest:
+        path = Path(bundle)
+        if path in self.folds:
+            return self.folds[path]
+        for folder, manifest in self.folds.items():
+            if folder.resolve() == path.resolve():
+                return manifest
+        raise GlasError(f"the model {path} is none of those in {self.folder}")
 
 
-def fold_folders(place: Path) -> list[Path]:
-    """``fold-1``, ``fold-2`` and so on, as far as they are there."""
-    named = [path for path in place.glob("fold-*") if path.is_dir() and path.name.removeprefix("fold-").isdecimal()]
-    return sorted(named, key=lambda path: int(path.name.removeprefix("fold-")))
+def fold_folders(folder: Path) -> list[Path]:
+    """Return the folders ``fold-1``, ``fold-2`` and so on that exist, in the order of their numbers."""
+    numbered = [path for path in folder.glob("fold-*") if path.is_dir() and path.name.removeprefix("fold-").isdecimal()]
+    return sorted(numbered, key=lambda path: int(path.name.removeprefix("fold-")))
 
 
-def _scans(one: FoldManifest) -> tuple[Seen, ...]:
-    return (*one.train, *one.validation, *one.test)
+def _check_folds(folder: Path, manifests: Mapping[Path, FoldManifest]) -> None:
+    """Refuse folds that are not all those of one study, each testing other participants."""
+    first = next(iter(manifests.values()))
+    tested: dict[str, Path] = {}
+    for bundle, manifest in manifests.items():
+        if manifest.settings_sha256 != first.settings_sha256 or manifest.folds != first.folds:
+            raise GlasError(f"the folds of a study must be trained alike, {bundle} differs from the first")
+        if bundle.name != f"fold-{manifest.fold}":
+            raise GlasError(f"a fold must keep its name, {bundle} is fold {manifest.fold}")
+        for participant_id in sorted({scan.participant_id for scan in manifest.test}):
+            if participant_id in manifest.seen or participant_id in tested:
+                raise GlasError(
+                    f"{participant_id} must be tested by one fold that never saw it, {bundle} records otherwise"
+                )
+            tested[participant_id] = bundle
+    missing = sorted({*range(1, first.folds + 1)} - {manifest.fold for manifest in manifests.values()})
+    if missing:
+        raise GlasError(f"a study must be whole, {folder} lacks fold {', '.join(map(str, missing))}")
 
 
-def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Names of the settings that differ."""
-    return sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
+def _differing_keys(settings: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    return sorted(key for key in {*settings, *other} if settings.get(key) != other.get(key))

@@ -1,4 +1,4 @@
-"""Scans of a cohort on the model's grid, read once and kept as memory-mapped arrays."""
+"""Keep the scans of a cohort on the grid of the models: each is read once, and memory-mapped from then on."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ from glas3d.imaging.space import VoxelGrid, check_space, grid_of, resample_scan
 from glas3d.predict.intensity import intensity_scale
 from glas3d.study.cohort.cohort import Cohort
 
+ScanKey = tuple[str, str]
+"""The id of a participant and of a session, which is empty if there is none."""
+
 
 @dataclass(frozen=True, eq=False)
 class StoredScans:
-    """Scaled scans on disk, indexed like a tensor ``(n, 1, *grid.shape)``.
+    """Scaled scans on disk, which are indexed like a tensor ``(n, 1, *grid.shape)``.
 
     Attributes
     ----------
     files
-        One ``.npy`` a scan.
+        One ``.npy`` file for each scan.
     grid
-        Of all of them.
+        The grid of all scans.
     """
 
     files: tuple[Path, ...]
@@ -44,50 +47,56 @@ class StoredScans:
         return len(self.files)
 
     def __getitem__(self, rows: torch.Tensor | Sequence[int]) -> torch.Tensor:
-        """Some scans, ``(k, 1, *grid.shape)`` float32."""
+        """Read the scans of some rows, ``(k, 1, *grid.shape)`` float32."""
         batch = torch.empty((len(rows), *self.shape[1:]))
         for i, row in enumerate(rows):
             batch[i, 0].numpy()[...] = np.load(self.files[int(row)], mmap_mode="r")
         return batch
 
+    def subset(self, rows: Sequence[int]) -> StoredScans:
+        """Return the scans of some rows, without reading them."""
+        return StoredScans(tuple(self.files[row] for row in rows), self.grid)
+
 
 def store_scans(
     cohort: Cohort,
-    place: Path,
+    folder: Path,
     grid: VoxelGrid | None = None,
     *,
     assume_space: str | None = None,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Cohort, StoredScans]:
-    """Bring the cohort's two groups to a grid and scale each scan by its brightness.
+    """Resample the scans of the cohort's two groups to one grid, and divide each by its brightness.
 
-    A scan that is there already, known by its file's hash, is not read again.
+    A scan that is stored already, under the hash of its file, is not read again.
 
     Parameters
     ----------
-    place
-        Folder for the arrays.
+    cohort
+        The participants and the paths of their scans.
+    folder
+        Folder of the arrays.
     grid
-        None: that of the first scan.
+        Grid of the arrays. Default: that of the first scan.
     assume_space
-        ``"MNI"``: take the scans to be in MNI space without looking.
-    tick
-        Called with scans done and in all.
+        ``"MNI"``: the scans are in MNI space, do not check it. Default: check it.
+    progress
+        Called with the number of scans done and of all scans.
 
     Returns
     -------
-    The cohort without what could not be read, its rows with a column ``sha256``; the scans of its `table`.
+    The cohort without the scans that cannot be used and with a column ``sha256``, and the scans of its `table`.
 
     Raises
     ------
     GlasError
-        The folder cannot be written to; unless problems are to be skipped, a scan that is damaged or not in
-        MNI space, and one file for two participants.
+        The folder cannot be written to. If the cohort's ``on_error`` is ``"fail"``: a scan is damaged or not in MNI
+        space, or two participants share one file.
 
     Warns
     -----
     GlasWarning
-        Who is left out, and why.
+        Scans are left out; it names them and the reasons.
     """
     if assume_space not in (None, "MNI"):
         raise GlasError(f'assume_space must be "MNI" or None, got {assume_space!r}')
@@ -95,50 +104,54 @@ def store_scans(
     if table.empty:
         raise GlasError(f"a cohort needs scans, {cohort.root} has none of {cohort.case} or {cohort.control}")
     grid = grid or grid_of(load_scan(table["path"].iloc[0]))
-    where = f"1 {grid.shape} {np.round(grid.affine, 3).tolist()} {assume_space}"
-    folder = place / text_sha256(where)[:12]
+    contents = f"1 {grid.shape} {np.round(grid.affine, 3).tolist()} {assume_space}"
+    folder = folder / text_sha256(contents)[:12]
     problems: list[dict[str, Any]] = []
-    hashes: dict[tuple[str, str], str] = {}
+    hashes: dict[ScanKey, str] = {}
     for done, row in enumerate(table.to_dict("records"), 1):
         key = (row["participant_id"], row["session"])
-        found = {"participant_id": key[0], "session": key[1], "problem": "unreadable"}
+        unreadable = {"participant_id": key[0], "session": key[1], "problem": "unreadable"}
         try:
             hashes[key] = file_sha256(row["path"])
-            _store(Path(row["path"]), folder / f"{hashes[key]}.npy", grid, assume_space is None)
+            _store(Path(row["path"]), folder / f"{hashes[key]}.npy", grid, check=assume_space is None)
         except _UnwritableError as error:
             raise GlasError(str(error)) from None
         except GlasError as error:
-            problems.append(found | {"detail": str(error)})
+            problems.append(unreadable | {"detail": str(error)})
         except OSError as error:
-            problems.append(found | {"detail": f"{row['path']} cannot be read: {error.strerror or error}"})
-        tick(done, len(table))
-    problems += _shared(hashes, {(one["participant_id"], one["session"]) for one in problems})
-    left = cohort.without(problems)
-    keys = zip(left.everyone["participant_id"], left.everyone["session"], strict=True)
-    left = replace(left, everyone=left.everyone.assign(sha256=[hashes.get(key, "") for key in keys]))
-    return left, StoredScans(tuple(folder / f"{one}.npy" for one in left.table["sha256"]), grid)
+            problems.append(unreadable | {"detail": f"{row['path']} cannot be read: {error.strerror or error}"})
+        progress(done, len(table))
+    refused = {(problem["participant_id"], problem["session"]) for problem in problems}
+    problems += _shared_files({key: digest for key, digest in hashes.items() if key not in refused})
+    usable = cohort.without(problems)
+    keys = zip(usable.everyone["participant_id"], usable.everyone["session"], strict=True)
+    usable = replace(usable, everyone=usable.everyone.assign(sha256=[hashes.get(key, "") for key in keys]))
+    return usable, StoredScans(tuple(folder / f"{digest}.npy" for digest in usable.table["sha256"]), grid)
 
 
-def _shared(hashes: dict[tuple[str, str], str], bad: set[tuple[str, str]]) -> list[dict[str, Any]]:
-    """One file that is two participants' would be trained on under one name and tested under the other."""
-    owners: dict[str, list[tuple[str, str]]] = {}
+def _shared_files(hashes: dict[ScanKey, str]) -> list[dict[str, Any]]:
+    """Return the scans whose file is also another participant's.
+
+    Such a file would be trained on under one participant's name and tested under another's.
+    """
+    keys_of: dict[str, list[ScanKey]] = {}
     for key, digest in hashes.items():
-        if key not in bad:
-            owners.setdefault(digest, []).append(key)
-    found = []
-    for keys in owners.values():
-        people = list(dict.fromkeys(name for name, _ in keys))
-        if len(people) > 1:
-            detail = f"one file for {' and '.join(people)}"
-            found += [
-                {"participant_id": name, "session": session, "problem": "duplicated", "detail": detail}
-                for name, session in keys
+        keys_of.setdefault(digest, []).append(key)
+    problems = []
+    for keys in keys_of.values():
+        participants = list(dict.fromkeys(participant_id for participant_id, _ in keys))
+        if len(participants) > 1:
+            detail = f"one file for {' and '.join(participants)}"
+            problems += [
+                {"participant_id": participant_id, "session": session, "problem": "duplicated", "detail": detail}
+                for participant_id, session in keys
             ]
-    return found
+    return problems
 
 
-def _store(source: Path, target: Path, grid: VoxelGrid, check: bool) -> None:
-    if _whole(target, grid):
+def _store(source: Path, target: Path, grid: VoxelGrid, *, check: bool) -> None:
+    """Write a scan on the grid, scaled, unless that is done already; ``check`` that it is in MNI space."""
+    if _is_stored(target, grid):
         return
     scan = load_scan(source)
     if check and (problem := check_space(scan).problem):
@@ -151,23 +164,23 @@ def _store(source: Path, target: Path, grid: VoxelGrid, check: bool) -> None:
         with scratch.open("wb") as file:
             np.save(file, volume.astype(np.float32))
         os.replace(scratch, target)
-        for left in target.parent.glob(f".{target.stem}-*"):  # by runs that were killed
-            left.unlink(missing_ok=True)
+        for leftover in target.parent.glob(f".{target.stem}-*"):  # of runs that were killed
+            leftover.unlink(missing_ok=True)
     except OSError as error:
         with contextlib.suppress(OSError):
             scratch.unlink()
-        if _whole(target, grid):  # by another run, which took our scratch for a leftover
+        if _is_stored(target, grid):  # by another run, which removed our file as a leftover
             return
         raise _UnwritableError(f"cannot write to {target.parent}: {error.strerror or error}") from None
 
 
 class _UnwritableError(Exception):
-    """The disk's fault, not the scan's."""
+    """The folder of the arrays cannot be written to, which is no fault of the scan."""
 
 
-def _whole(path: Path, grid: VoxelGrid) -> bool:
+def _is_stored(path: Path, grid: VoxelGrid) -> bool:
     try:
-        found = np.load(path, mmap_mode="r")
+        array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return False
-    return bool(found.shape == grid.shape and found.dtype == np.float32)
+    return bool(array.shape == grid.shape and array.dtype == np.float32)

@@ -196,7 +196,7 @@ def test_a_study_with_its_own_batches_goes_on_with_them(people, models, tmp_path
 
 
 def test_a_model_that_saw_the_participant_is_refused_by_name(people, models, tmp_path):
-    with pytest.raises(GlasError, match=r"fold-1 was trained with sub-03: ask for in_sample"):
+    with pytest.raises(GlasError, match=r"fold-1 was trained with sub-03: set in_sample"):
         explain_cohort(people, tmp_path / "out", models / "fold-1", **ASSUMED)
     assert not (tmp_path / "out").exists()
 

@@ -32,17 +32,17 @@ def test_each_participant_is_answered_once_by_a_fold_that_never_saw_them(made, c
     assert found["participant_id"].tolist() == cohort.table["participant_id"].tolist()
     assert found["group"].tolist() == cohort.table["group"].tolist()
     assert (found["predicted"] == np.where(found["p"] > 0.5, "AD", "NC")).all()
-    manifest = Manifest.load(made.place)
+    manifest = Manifest.load(made.folder)
     for row in found.to_dict("records"):
-        assert manifest.fold_of(row["participant_id"]) == made.place / f"fold-{row['fold']}"
+        assert manifest.fold_of(row["participant_id"]) == made.folder / f"fold-{row['fold']}"
     assert made.trained == (1, 2)
-    assert made.folds == (made.place / "fold-1", made.place / "fold-2")
+    assert made.folds == (made.folder / "fold-1", made.folder / "fold-2")
 
 
 def test_answers_are_those_of_the_bundles(made, cohort):
     paths = cohort.table.set_index("participant_id")["path"]
     for fold in (1, 2):
-        predict = load_model(made.place / f"fold-{fold}", device="cpu")
+        predict = load_model(made.folder / f"fold-{fold}", device="cpu")
         assert predict.classes == ("NC", "AD")
         for row in made.predictions.query("fold == @fold").to_dict("records"):
             volume = torch.as_tensor(load_scan(paths[row["participant_id"]]).data)[None]
@@ -51,7 +51,7 @@ def test_answers_are_those_of_the_bundles(made, cohort):
 
 def test_tables(made):
     for name in ("metrics", "summary", "predictions"):
-        found = pd.read_csv(made.place / f"{name}.tsv", sep="\t")
+        found = pd.read_csv(made.folder / f"{name}.tsv", sep="\t")
         expected = getattr(made, name)
         assert list(found) == list(expected)
         numbers = [column for column in found if column != "session" and found[column].dtype.kind in "if"]
@@ -205,14 +205,14 @@ def test_without_a_validation_part(cohort, tmp_path):
 
 def test_progress(cohort, tmp_path):
     ticks = []
-    trained(cohort, tmp_path, tick=lambda *t: ticks.append(t))
+    trained(cohort, tmp_path, progress=lambda *t: ticks.append(t))
     assert ticks[:12] == [(i, 12) for i in range(1, 13)]
     assert ticks[12:] == [(i, 6) for i in (1, 2, 3, 3, 4, 5, 6, 6)]
 
 
 def test_threads_are_chosen_and_given_back(cohort, tmp_path):
     before, during = torch.get_num_threads(), set()
-    trained(cohort, tmp_path, recipe=ONE, threads=before + 1, tick=lambda *t: during.add(torch.get_num_threads()))
+    trained(cohort, tmp_path, recipe=ONE, threads=before + 1, progress=lambda *t: during.add(torch.get_num_threads()))
     assert during == {before, before + 1}  # scans are read before
     assert torch.get_num_threads() == before
 
@@ -233,7 +233,7 @@ def test_threads_are_chosen_and_given_back(cohort, tmp_path):
         ({"factory": "tests.study.folders:flat_net"}, r"does not take a batch of \(2, 1, 16, 18, 20\): "),
         ({"factory": "tests.study.folders:no_net"}, "must be a torch module, got str"),
         ({"transform": "tests.study.folders:nothing"}, "a transform must be importable"),
-        ({"transform": lambda x: x, "n_workers": 2}, "a transform must go to other processes, .*lambda.* cannot"),
+        ({"transform": lambda x: x, "n_workers": 2}, "a transform must be sent to other processes, .*lambda.* cannot"),
         ({"assume_space": None}, "does not look like a brain in MNI space"),
     ],
     ids=lambda given: ", ".join(given) if isinstance(given, dict) else given,
@@ -257,8 +257,8 @@ def test_several_workers_need_dask(cohort, tmp_path, monkeypatch):
 @with_workers
 def test_workers_train_the_same(cohort, made, tmp_path):
     ticks = []
-    result = trained(cohort, tmp_path, n_workers=2, tick=lambda *t: ticks.append(t))
-    assert tree(result.place) == tree(made.place)
+    result = trained(cohort, tmp_path, n_workers=2, progress=lambda *t: ticks.append(t))
+    assert tree(result.folder) == tree(made.folder)
     assert ticks[-2:] == [(3, 6), (6, 6)]
 
 

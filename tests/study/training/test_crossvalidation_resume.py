@@ -15,8 +15,8 @@ from tests.study.training.trained import ONE, QUICK, trained, tree, weights, wit
 def test_one_seed_gives_one_study_bit_for_bit(made, source, tmp_path):
     torch.manual_seed(3)
     again = trained(read_cohort(source), tmp_path / "again", cache=tmp_path / "elsewhere")
-    assert tree(again.place) == tree(made.place)
-    assert not (again.place / ".cache").exists()
+    assert tree(again.folder) == tree(made.folder)
+    assert not (again.folder / ".cache").exists()
     other = trained(read_cohort(source), tmp_path / "other", seed=1, cache=tmp_path / "elsewhere")
     assert weights(other) != weights(made)
     seeds = {FoldManifest.read(bundle).seed for result in (made, other) for bundle in result.folds}
@@ -35,7 +35,7 @@ def test_a_missing_fold_alone_is_trained_again(cohort, made, copy):
     shutil.rmtree(copy / "fold-2")
     again = trained(cohort, copy)
     assert again.trained == (2,)
-    assert tree(copy) == tree(made.place)
+    assert tree(copy) == tree(made.folder)
 
 
 def test_an_interrupted_study_goes_on(cohort, made, tmp_path, monkeypatch):
@@ -54,7 +54,7 @@ def test_an_interrupted_study_goes_on(cohort, made, tmp_path, monkeypatch):
         Manifest.load(tmp_path / "out")
     monkeypatch.undo()
     assert trained(cohort, tmp_path / "out").trained == (2,)
-    assert tree(tmp_path / "out") == tree(made.place)
+    assert tree(tmp_path / "out") == tree(made.folder)
 
 
 @with_workers
@@ -71,7 +71,7 @@ def test_what_killed_trainings_left_is_removed(cohort, made, copy):
         (copy / name).mkdir()
         (copy / name / "half").write_text("half")
     trained(cohort, copy)
-    assert tree(copy) == tree(made.place)
+    assert tree(copy) == tree(made.folder)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from glas3d import GlasError
-from glas3d.study.training.manifest import PLACE, FoldManifest, Manifest, Seen, fold_folders
+from glas3d.study.training.manifest import MANIFEST, FoldManifest, FoldScan, Manifest, fold_folders
 
 SETTINGS = {"recipe": {"epochs": 3, "sigma": [1.5, 3.0]}, "network": "x:y"}
 
 
 def seen(*numbers, sessions=("",)):
-    return tuple(Seen(f"sub-{n}", s, "AD" if n % 2 else "NC", f"hash{n}{s}") for n in numbers for s in sessions)
+    return tuple(FoldScan(f"sub-{n}", s, "AD" if n % 2 else "NC", f"hash{n}{s}") for n in numbers for s in sessions)
 
 
 def manifest(fold, train, validation, test, **changed):
@@ -58,7 +58,7 @@ def test_a_participant_is_explained_by_the_fold_that_never_saw_them(place, numbe
     found.check(bundle, name, f"hash{number}")
     for other in others:
         assert found.saw(other, name)
-        with pytest.raises(GlasError, match=f"the model {other} was trained with {name}: ask for in_sample"):
+        with pytest.raises(GlasError, match=f"the model {other} was trained with {name}: set in_sample"):
             found.check(other, name)
         found.check(other, name, in_sample=True)
 
@@ -136,13 +136,13 @@ def test_a_fold_under_another_name(place):
 
 
 def test_folders_that_are_none(place, tmp_path):
-    with pytest.raises(GlasError, match=r"models must lie in a folder, .* is not there"):
+    with pytest.raises(GlasError, match=r"models must lie in a folder, .* does not exist"):
         Manifest.load(tmp_path / "no")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(GlasError, match=r"nothing says whom the models in .*empty were trained on"):
+    with pytest.raises(GlasError, match=r"not recorded which participants trained the models in .*empty: "):
         Manifest.load(tmp_path / "empty")
-    (place / "fold-2" / PLACE).unlink()
-    with pytest.raises(GlasError, match=r"nothing says whom the model .*fold-2 was trained on"):
+    (place / "fold-2" / MANIFEST).unlink()
+    with pytest.raises(GlasError, match=r"not recorded which participants trained the model .*fold-2: "):
         Manifest.load(place)
 
 
@@ -162,7 +162,7 @@ def change(content, **changed):
     ],
 )
 def test_damaged_manifests(place, spoil):
-    path = place / "fold-2" / PLACE
+    path = place / "fold-2" / MANIFEST
     path.write_text(spoil(path.read_text()))
     with pytest.raises(GlasError, match=f"{path} is damaged"):
         Manifest.load(place)

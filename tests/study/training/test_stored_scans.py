@@ -139,7 +139,7 @@ def test_only_the_two_groups_are_read(tmp_path):
 
 def test_progress(tmp_path):
     ticks = []
-    stored(cohort(tmp_path / "in", 2), tmp_path / "cache", tick=lambda *t: ticks.append(t))
+    stored(cohort(tmp_path / "in", 2), tmp_path / "cache", progress=lambda *t: ticks.append(t))
     assert ticks == [(1, 2), (2, 2)]
 
 

@@ -34,10 +34,10 @@ def contents(bundle, names=MODELS):
     return {name: (bundle / "models" / name).read_bytes() for name in names}
 
 
-def tree(place):
-    hidden = place / ".cache"
-    return {p.relative_to(place): p.read_bytes() for p in place.rglob("*") if p.is_file() and hidden not in p.parents}
+def tree(folder):
+    hidden = folder / ".cache"
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file() and hidden not in p.parents}
 
 
 def weights(result, fold=1):
-    return contents(result.place / f"fold-{fold}", ["model.safetensors"])
+    return contents(result.folder / f"fold-{fold}", ["model.safetensors"])
