@@ -11,7 +11,7 @@ from torch import nn
 from glas3d.core.glas import GLAS
 from glas3d.core.search import Grid, Search
 from glas3d.errors import GlasError
-from glas3d.evaluate.batch import Targets, as_predictor, maps
+from glas3d.evaluate.batch_maps import Targets, as_predictor, saliency_maps
 from glas3d.predict.predictor import Activation, FittedTransform, Predictor, Transform
 
 try:
@@ -22,27 +22,27 @@ except ImportError as error:
 
 
 class GLASAttribution(Attribution):  # type: ignore[misc]  # captum has no types
-    """GLAS (Eq. 1-3) behind Captum's interface.
+    """GLAS (Eq. 1-3) as one of Captum's attributions.
 
     Parameters
     ----------
     model
-        A `Predictor`; or a torch module or callable, whose ``activation`` is then stated here. It becomes
-        ``forward_func``, a `Predictor`, so it answers with probabilities.
+        A `Predictor`; or a torch module or callable, whose ``activation`` must then be stated. It becomes
+        ``forward_func``, a `Predictor`, so ``forward_func`` returns probabilities.
     activation
-        What turns the answers of a module or callable into probabilities: ``"softmax"``, ``"sigmoid"`` (one
-        logit becomes two columns), or ``"none"``. Nothing is guessed.
+        What turns the outputs of a module or callable into probabilities: ``"softmax"``, ``"sigmoid"`` (one logit
+        becomes two columns), or ``"none"``. It is never guessed.
     transform
-        Normalisation of a module's or callable's inputs, applied after the masks; see `Predictor`.
+        The normalisation of a module's or callable's inputs, applied after the masks; see `Predictor`.
     device
-        None: where the module is.
+        Where the model is evaluated. None: where the module is.
     **settings
-        Of `GLAS`: ``sigma_light``, ``background``, ...
+        Settings of `GLAS`: ``sigma_light``, ``background``, ...
 
     Raises
     ------
     GlasError
-        No activation was stated, or a setting that is none of its choices.
+        No activation is stated, or `GLAS` refuses a setting.
 
     Examples
     --------
@@ -67,7 +67,7 @@ class GLASAttribution(Attribution):  # type: ignore[misc]  # captum has no types
 
     @classmethod
     def get_name(cls) -> str:
-        """As captum's figures call it."""
+        """Return the name that Captum's figures show."""
         return "GLAS"
 
     @log_usage()  # type: ignore[untyped-decorator]  # captum's NoiseTunnel calls what it wraps
@@ -78,33 +78,33 @@ class GLASAttribution(Attribution):  # type: ignore[misc]  # captum has no types
         search: Search | Sequence[Sequence[float]] = Grid(15),  # noqa: B008 (frozen)
         spacing: Sequence[float] | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """The saliency map of every input, unnormalised.
+        """Return the saliency map of every input, unnormalised.
 
         Parameters
         ----------
         inputs
-            ``(n, c, *spatial)`` of two or three spatial axes, before normalisation; or a tuple of one such tensor.
+            ``(n, c, *spatial)`` with two or three spatial axes, before normalisation; or a tuple of one such tensor.
         target
-            One class index or name for all inputs, or a list or tensor of one an input.
+            One class index or name for all inputs, or a list or tensor of one for each input.
         search, spacing
             See `GLAS.explain`; the same for all inputs.
 
         Returns
         -------
-        Shaped like ``inputs``, on their device, and a tuple if they were one; every channel of an input holds the
-        same map, since all channels are lit and shaded together.
+        A tensor shaped like ``inputs``, on their device; a tuple of it if ``inputs`` is a tuple. Every channel of an
+        input holds the same map, because all channels are lit and shaded together.
 
         Raises
         ------
         GlasError
-            Several input tensors, or what `GLAS.explain` refuses.
+            There are several input tensors, or `GLAS.explain` refuses something.
         """
-        several = inputs if isinstance(inputs, tuple) else (inputs,)
-        if len(several) != 1 or not isinstance(several[0], torch.Tensor):
-            came = ", ".join(type(one).__name__ for one in several)
-            raise GlasError(f"inputs must be one tensor (n, c, *spatial), got {len(several)}: {came}")
-        batch = several[0]
-        drawn = maps(self.glas, batch, target, search, spacing).unsqueeze(1)
-        kind = batch.dtype if batch.dtype.is_floating_point else torch.float32
-        attributions = drawn.to(device=batch.device, dtype=kind).expand(batch.shape).clone()
+        tensors = inputs if isinstance(inputs, tuple) else (inputs,)
+        if len(tensors) != 1 or not isinstance(tensors[0], torch.Tensor):
+            types = ", ".join(type(tensor).__name__ for tensor in tensors)
+            raise GlasError(f"inputs must be one tensor (n, c, *spatial), got {len(tensors)}: {types}")
+        batch = tensors[0]
+        maps = saliency_maps(self.glas, batch, target, search, spacing).unsqueeze(1)
+        dtype = batch.dtype if batch.dtype.is_floating_point else torch.float32
+        attributions = maps.to(device=batch.device, dtype=dtype).expand(batch.shape).clone()
         return (attributions,) if isinstance(inputs, tuple) else attributions

@@ -1,12 +1,12 @@
 """GLAS as an ``explain_func`` of Quantus.
 
-Quantus hands its module, a batch and the classes to a function of this form, with ``explain_func_kwargs`` as
-keywords. It guesses where the channels are, but not for volumes: there say ``channel_first=True``. ::
+Quantus calls such a function with its module, a batch and the classes, and passes ``explain_func_kwargs`` on as
+keywords. Quantus guesses which axis holds the channels, but not for volumes: there, pass ``channel_first=True``. ::
 
     metric(model=net, x_batch=x, y_batch=y, channel_first=True, explain_func=explain_func,
            explain_func_kwargs={"activation": "softmax", "search": Grid(15), "sigma_light": 20})
 
-Nothing of Quantus is needed here; the extra ``glas3d[quantus]`` installs it beside.
+This module does not import Quantus; the extra ``glas3d[quantus]`` installs it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import nn
 from glas3d.core.glas import GLAS
 from glas3d.core.search import Grid, Search
 from glas3d.errors import GlasError
-from glas3d.evaluate.batch import Targets, as_predictor, maps
+from glas3d.evaluate.batch_maps import Targets, as_predictor, saliency_maps
 from glas3d.predict.predictor import Activation, FittedTransform, Predictor, Transform
 
 
@@ -37,25 +37,25 @@ def explain_func(
     spacing: Sequence[float] | None = None,
     **settings: Any,
 ) -> np.ndarray:
-    """The saliency map of every input (Eq. 1-3), unnormalised.
+    """Return the saliency map of every input (Eq. 1-3), unnormalised.
 
     Parameters
     ----------
     model
-        The module Quantus was given; outside Quantus also a `Predictor` or a callable.
+        The module that Quantus judges; outside Quantus also a `Predictor` or a callable.
     inputs
         ``(n, c, *spatial)``, channels first, before normalisation.
     targets
-        One class for all inputs, or one an input.
+        One class for all inputs, or one for each input.
     activation
-        What turns the model's answers into probabilities: ``"softmax"``, ``"sigmoid"`` or ``"none"``; a
-        `Predictor` states its own. Nothing is guessed, and Quantus' own ``softmax`` does not reach this function.
+        What turns the model's outputs into probabilities: ``"softmax"``, ``"sigmoid"`` or ``"none"``; a `Predictor`
+        states its own. It is never guessed, and Quantus' own ``softmax`` does not reach this function.
     transform, device
-        Of the `Predictor` made from a module; ``device`` None: where the module is.
+        Those of the `Predictor` made from a module; ``device`` None: where the module is.
     search, spacing
         See `GLAS.explain`; the same for all inputs.
     **settings
-        Of `GLAS`: ``sigma_light``, ``background``, ...
+        Settings of `GLAS`: ``sigma_light``, ``background``, ...
 
     Returns
     -------
@@ -64,7 +64,7 @@ def explain_func(
     Raises
     ------
     GlasError
-        No activation was stated, or what `GLAS` refuses.
+        No activation is stated, or `GLAS` refuses something.
 
     Examples
     --------
@@ -77,4 +77,4 @@ def explain_func(
         batch = torch.as_tensor(inputs, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):
         raise GlasError(f"inputs must be an array of numbers (n, c, *spatial), got {type(inputs).__name__}") from None
-    return maps(glas, batch, targets, search, spacing).unsqueeze(1).numpy()
+    return saliency_maps(glas, batch, targets, search, spacing).unsqueeze(1).numpy()

@@ -75,7 +75,7 @@ def test_one_class_for_all_or_one_an_input(target, classes):
 @pytest.mark.parametrize(
     ("target", "match"),
     [
-        ([0, 1], "one class, or one an input: got 2 for 3 inputs"),
+        ([0, 1], "one class, or one for each input: got 2 for 3 inputs"),
         (torch.tensor([0, 1, 2, 0]), "got 4 for 3 inputs"),
         ([], "got 0 for 3 inputs"),
         (3, "class index from 0 to 2, got 3"),

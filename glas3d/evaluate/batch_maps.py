@@ -1,4 +1,4 @@
-"""What the doors to other libraries share: a model whose activation is stated, and one map an input."""
+"""What the doors to Captum and Quantus share: a model whose activation is stated, and one map for each input."""
 
 from __future__ import annotations
 
@@ -26,17 +26,21 @@ def as_predictor(
     transform: Transform | FittedTransform | None,
     device: str | torch.device | None,
 ) -> Predictor:
-    """A `Predictor` as it is, or one of a model and the activation its caller states.
+    """Return a `Predictor` as it is, or make one of a model and the activation that its caller states.
 
     Parameters
     ----------
+    model
+        A `Predictor`, a torch module, or a callable.
+    activation, transform
+        Those of the `Predictor` that is made; both None if ``model`` is a `Predictor`.
     device
-        None: where the module is; those libraries leave it to their users.
+        Where the model is evaluated. None: where the module is, because Captum and Quantus leave that to their users.
 
     Raises
     ------
     GlasError
-        No activation for a bare model, or one for a `Predictor`, which states its own.
+        A module or callable comes without an activation, or a `Predictor`, which states its own, comes with one.
     """
     if isinstance(model, Predictor):
         if activation is not None or transform is not None or device is not None:
@@ -44,7 +48,7 @@ def as_predictor(
         return model
     if activation is None:
         raise GlasError(
-            "a model does not say whether it answers with logits or probabilities: "
+            "a model does not say whether its outputs are logits or probabilities: "
             'give activation="softmax", "sigmoid" or "none", or a Predictor'
         )
     if device is None:
@@ -53,46 +57,50 @@ def as_predictor(
     return Predictor(model, activation, transform, device)
 
 
-def maps(
+def saliency_maps(
     glas: GLAS,
     inputs: torch.Tensor,
     target: Targets,
     search: Search | Sequence[Sequence[float]],
     spacing: Sequence[float] | None,
 ) -> torch.Tensor:
-    """One saliency map an input, ``(n, *spatial)`` float32 on the CPU.
+    """Return one saliency map for each input, ``(n, *spatial)`` float32 on the CPU.
 
     Parameters
     ----------
+    glas
+        The explainer.
     inputs
-        ``(n, c, *spatial)``.
+        ``(n, c, *spatial)``, two or three spatial axes.
     target
-        One class for all inputs, or one an input.
+        One class for all inputs, or one class for each.
+    search, spacing
+        See `GLAS.explain`; the same for all inputs.
 
     Raises
     ------
     GlasError
-        Inputs that are no batch, as many targets as neither 1 nor ``n``, or what `GLAS.explain` refuses.
+        ``inputs`` is not a batch, the number of targets is neither 1 nor ``n``, or `GLAS.explain` refuses something.
     """
     if inputs.ndim not in (4, 5):
         raise GlasError(
             f"inputs must be a batch (n, c, *spatial) with two or three spatial axes, got {tuple(inputs.shape)}"
         )
-    drawn = torch.empty((len(inputs), *inputs.shape[2:]))
+    maps = torch.empty((len(inputs), *inputs.shape[2:]))
     columns = _columns(target, len(inputs), classes_of(glas.predict))
-    for one, column, into in zip(inputs, columns, drawn, strict=True):
-        explanation = glas.explain(one, column, search, spacing)
+    for volume, column, saliency in zip(inputs, columns, maps, strict=True):
+        explanation = glas.explain(volume, column, search, spacing)
         assert isinstance(explanation, Explanation)
-        into.copy_(torch.from_numpy(explanation.saliency))
-    return drawn
+        saliency.copy_(torch.from_numpy(explanation.saliency))
+    return maps
 
 
 def _columns(target: Targets, n: int, classes: Sequence[str] | None) -> list[int]:
-    """The class of each input; checked before anything is asked."""
+    """Return the class index of each input, checked before the model is evaluated."""
     plain: Any = target.tolist() if isinstance(target, np.ndarray | np.generic | torch.Tensor) else target
-    each = list(plain) if isinstance(plain, list | tuple) else [plain]
-    if len(each) == 1:
-        each = each * n
-    if len(each) != n:
-        raise GlasError(f"target must be one class, or one an input: got {len(each)} for {n} inputs")
-    return [class_index(one, classes, None) for one in each]
+    targets = list(plain) if isinstance(plain, list | tuple) else [plain]
+    if len(targets) == 1:
+        targets = targets * n
+    if len(targets) != n:
+        raise GlasError(f"target must be one class, or one for each input: got {len(targets)} for {n} inputs")
+    return [class_index(each, classes, None) for each in targets]

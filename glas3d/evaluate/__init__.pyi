@@ -1,0 +1,5 @@
+from . import audits as audits
+from . import metrics as metrics
+from . import rivals as rivals
+from .captum import GLASAttribution as GLASAttribution
+from .quantus import explain_func as explain_func
