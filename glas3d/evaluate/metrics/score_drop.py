@@ -11,7 +11,7 @@ import torch
 from glas3d.core.glas import GLAS
 from glas3d.core.model import classes_of
 from glas3d.core.perturb import blend
-from glas3d.core.score import Target, ask, bound, class_index
+from glas3d.core.score import Target, bind, class_index, evaluate
 from glas3d.core.volume import as_reference, as_volume
 from glas3d.errors import GlasError
 
@@ -82,16 +82,16 @@ def score_drop(
     for saliency in maps:
         if np.shape(saliency) != shape or not (np.min(saliency) >= 0 and np.max(saliency) <= 1):
             raise GlasError(f"maps must be of shape {shape} with values from 0 to 1, got one of {np.shape(saliency)}")
-    predict, device = bound(glas.predict, array)
+    predict, device = bind(glas.predict, array)
     intact, background = array.to(device), as_reference(glas.background, array).to(device)
     strengths = torch.zeros((len(maps) + 1, *shape), dtype=torch.float32)
     for strength, saliency in zip(strengths[1:], maps, strict=True):
         strength.copy_(torch.as_tensor(saliency))
     outputs = []
     with torch.inference_mode():
-        for masks in strengths.split(batch_size):
+        for masks in torch.split(strengths, batch_size):
             out = torch.empty((len(masks), *array.shape), device=device)
-            outputs.append(ask(predict, blend(intact, background, masks.to(device), out=out)))
+            outputs.append(evaluate(predict, blend(intact, background, masks.to(device), out=out)))
     probabilities = np.concatenate(outputs)
     column = class_index(target, classes_of(glas.predict), probabilities.shape[1])
     return ScoreDrop(float(probabilities[0, column]), probabilities[1:, column])
