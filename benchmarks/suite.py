@@ -123,7 +123,7 @@ def _forwards(answer: Explanation | tuple[Explanation, ...]) -> int:
     """Inputs an explanation asked, the padding of its last batch included."""
     settings = (answer[0] if isinstance(answer, tuple) else answer).settings
     batch = settings["batch_size"]
-    return math.ceil(settings["forwards"] / batch) * batch
+    return math.ceil(settings["evaluations"] / batch) * batch
 
 
 def _flat(

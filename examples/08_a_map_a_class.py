@@ -45,7 +45,7 @@ picture = np.concatenate(
     [square(data.chelsea(), 15), square(data.stereo_motorcycle()[0], 120), square(data.coffee(), 100)], axis=1
 )
 found = explain_image(picture, predict, list(CLASSES.values()), Grid((9, 27)), size=(160, 480))
-forwards = found[0].explanation.settings["forwards"]
+forwards = found[0].explanation.settings["evaluations"]
 print(f"{forwards} forwards for {len(found)} classes")
 
 # %% [markdown]

@@ -179,7 +179,7 @@ def owed(drawing):
 image, words, objects = max((d for d in right if "left" in d[1] and d[1][2] != d[1][-1]), key=owed)
 explanations = explain(image, words)
 names = captioner.about(words).classes
-print(f"{' '.join(words)}: {explanations[0].settings['forwards']} inputs explain {len(words)} words")
+print(f"{' '.join(words)}: {explanations[0].settings['evaluations']} inputs explain {len(words)} words")
 for name, explanation in zip(names, explanations, strict=True):
     row, column = explanation.points[explanation.score.argmax()]
     print(

@@ -105,12 +105,12 @@ for sigmas, participants in SIGMAS.items():
             blank += 1
             continue
         number += 1
-        total = dense.settings["forwards"]
+        total = dense.settings["evaluations"]
         for budget in BUDGETS:
             found = CoarseToFine(glas, budget).explain(volume, "AD", Grid(CELLS), spacing)
-            forwards = found.explanation.settings["forwards"]
-            off = np.abs(found.explanation.score - dense.score)[~found.asked]
-            within = (off <= 2 * found.deviation[~found.asked] + 1e-6).mean()
+            forwards = found.explanation.settings["evaluations"]
+            off = np.abs(found.explanation.score - dense.score)[~found.evaluated]
+            within = (off <= 2 * found.deviation[~found.evaluated] + 1e-6).mean()
             key = f"coarse to fine, {budget:g}"
             results.setdefault(key, []).append((forwards / total, *agreement(dense, found.explanation.score), within))
             even = agreement(dense, evenly_only(dense, forwards))

@@ -117,7 +117,7 @@ def together(volume, size, times):
 def fewer(volume, budget):
     """The centroids by a coarse-to-fine search; forwards."""
     found = CoarseToFine(glas, budget).explain(volume, "AD", segments.points, grid.spacing).explanation
-    return found.score, found.settings["forwards"]
+    return found.score, found.settings["evaluations"]
 
 
 WAYS = {
@@ -146,7 +146,7 @@ while done < PARTICIPANTS:
         score, forwards = way(volume)
         same = len(best & set(np.argsort(-score)[:10].tolist())) / 10
         rank, linear = spearmanr(dense.score, score)[0], np.corrcoef(dense.score, score)[0, 1]
-        results[name].append((forwards / dense.settings["forwards"], rank, linear, same))
+        results[name].append((forwards / dense.settings["evaluations"], rank, linear, same))
 
 rows = []
 for name, ones in results.items():

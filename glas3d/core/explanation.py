@@ -14,7 +14,7 @@ from glas3d.core.search import Segments
 from glas3d.errors import GlasError
 
 # Of an explanation's settings, those that say how the answers were computed and not what was asked.
-COMPUTATION_SETTINGS = ("batch_size", "device", "engine", "engine_version", "engine_notes", "forwards", "recomputed")
+COMPUTATION_SETTINGS = ("batch_size", "device", "engine", "engine_version", "engine_notes", "evaluations", "recomputed")
 
 
 @dataclass(frozen=True, eq=False)

@@ -211,7 +211,7 @@ class GLAS:
         record = asdict(settings) | {
             "batch_size": perturbations.batch_size,
             "spacing": None if voxel is None else list(voxel),
-            "forwards": len(perturbations),
+            "evaluations": len(perturbations),
             "device": device.type,
             **score.engine_record(predict),
         }

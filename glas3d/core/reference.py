@@ -164,7 +164,7 @@ def consensus(explanations: Mapping[str, Explanation], *, dead_zone: float = 0.0
             "references": list(explanations),
             "consensus": "median of scores divided by the sum of their sizes",
             "dead_zone": float(dead_zone),
-            "forwards": sum(one.settings["forwards"] for one in found),
+            "evaluations": sum(one.settings["evaluations"] for one in found),
         },
         covariates=covariates,
     )

@@ -128,14 +128,14 @@ class Refinement:
     explanation
         Of all ``m`` points: light, shadow, drop and score as answered where asked, else as estimated; the map is made
         of them (Eq. 3).
-    asked
-        ``(m,)`` bool, the points asked.
+    evaluated
+        ``(m,)`` bool, the points at which the model was evaluated.
     deviation
         ``(m,)`` standard deviation of each point's score by the estimate; 0 where asked.
     """
 
     explanation: Explanation
-    asked: np.ndarray
+    evaluated: np.ndarray
     deviation: np.ndarray
 
 
@@ -211,7 +211,7 @@ class CoarseToFine:
         for number in range(rounds + 1):
             asking.progress = _after(self.glas.progress, forwards, 2 * budget + rounds + 1)
             (part,) = cast(tuple[Explanation], asking.explain(image, [target], points[chosen], spacing))
-            forwards += part.settings["forwards"]
+            forwards += part.settings["evaluations"]
             light[chosen], drop[chosen] = part.light, part.drop
             asked = np.concatenate([asked, chosen])
             room = 0 if number == rounds else first + (budget - first) * (number + 1) // rounds - len(asked)
@@ -229,7 +229,7 @@ class CoarseToFine:
             score=estimate.score,
             settings=part.settings
             | {
-                "forwards": forwards,
+                "evaluations": forwards,
                 "coarse_to_fine": {"budget": self.budget, "tolerance": self.tolerance},
             },
         )

@@ -121,7 +121,7 @@ def fuse_scales(explanations: Mapping[float, Explanation]) -> Scales:
             "scales": list(ordered),
             "sigma_light": [one.settings["sigma_light"] for one in found],
             "sigma_shadow": [one.settings["sigma_shadow"] for one in found],
-            "forwards": sum(one.settings["forwards"] for one in found),
+            "evaluations": sum(one.settings["evaluations"] for one in found),
         },
     )
     factors = np.array(list(ordered))

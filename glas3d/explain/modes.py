@@ -180,7 +180,7 @@ class Refined(Mode):
         refinement = CoarseToFine(glas, **self.settings).explain(
             task.volume, task.target, task.search, task.spacing, mask=task.mask
         )
-        columns = {"asked": refinement.asked.astype(np.int8), "score_error": refinement.deviation}
+        columns = {"evaluated": refinement.evaluated.astype(np.int8), "score_error": refinement.deviation}
         return [ModeResult(refinement.explanation, "refined", columns=columns)]
 
 

@@ -44,7 +44,7 @@ def test_coarse_to_fine(explain, tmp_path):
     assert status == 0, said
     assert "sub-07_desc-gridrefined_regions.tsv" in names
     table = pd.read_csv(tmp_path / "out" / "sub-07_desc-gridrefined_regions.tsv", sep="\t")
-    assert 4 <= table["asked"].sum() <= 16
+    assert 4 <= table["evaluated"].sum() <= 16
     status, said, _ = explain("--refine", 2)
     assert status == 2
     assert said.strip() == "error: budget must be a share of the forwards, above 0 and at most 1, got 2.0"

@@ -203,7 +203,7 @@ def test_a_model_that_does_not_read_the_numbers_is_explained_as_without_them():
     assert np.abs(other.covariates.drop).max() < 1e-7
     assert len(set(np.round(other.covariates.light, 6))) == 1  # all of them are the bare background
     assert one.covariates is None
-    assert other.settings["forwards"] == one.settings["forwards"] + 6
+    assert other.settings["evaluations"] == one.settings["evaluations"] + 6
 
 
 @pytest.mark.parametrize("search", [Grid((3, 2, 4)), atlas((7, 8, 9))], ids=["grid", "segments"])

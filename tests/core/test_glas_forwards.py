@@ -169,7 +169,7 @@ def test_an_explanation_holds_what_it_says():
     assert "6 points on (7, 8, 9)" in repr(e)
     record = json.loads(json.dumps(e.settings))
     assert record["sigma_light"] == [1.0, 2.0, 3.0]
-    assert (record["sigma_shadow"], record["batch_size"], record["forwards"]) == (2.0, 4, 13)
+    assert (record["sigma_shadow"], record["batch_size"], record["evaluations"]) == (2.0, 4, 13)
     assert (record["unit"], record["spacing"], record["device"]) == ("voxel", None, "cpu")
 
 

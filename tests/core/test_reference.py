@@ -47,7 +47,7 @@ def made(drop, score=None):
     drop = np.asarray(drop, dtype=np.float64)
     score = np.abs(drop) if score is None else np.asarray(score, dtype=np.float64)
     points = np.stack([np.arange(len(drop)), np.zeros(len(drop))], axis=1)
-    settings = {"sigma_spatial": 2.0, "distance": "euclidean", "spacing": None, "forwards": 7, "batch_size": 2}
+    settings = {"sigma_spatial": 2.0, "distance": "euclidean", "spacing": None, "evaluations": 7, "batch_size": 2}
     drawn = np.zeros((len(drop), 2), dtype=np.float32)
     return Explanation(1, 0.5, points, np.full(len(drop), 0.5), np.abs(drop), drop, score, drawn, None, settings)
 
@@ -138,7 +138,7 @@ def test_nothing_is_lost_and_it_says_how_it_was_made():
     settings = agreed.explanation.settings
     assert settings["references"] == ["zero", "grey", "donor"]
     assert settings["dead_zone"] == 0.01
-    assert settings["forwards"] == 3 * found["zero"].settings["forwards"]
+    assert settings["evaluations"] == 3 * found["zero"].settings["evaluations"]
     assert settings["sigma_light"] == 2.5
     assert "references" not in found["zero"].settings
     assert agreed.explanation.probability == found["zero"].probability

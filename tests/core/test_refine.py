@@ -114,12 +114,12 @@ def test_a_quarter_of_the_forwards_finds_what_all_find(centres):
     every, model.asked = model.asked, 0
     found = CoarseToFine(glas, 0.25).explain(volume(), 1, Grid(9))
     assert 0.2 * every < model.asked <= 0.25 * every
-    assert found.explanation.settings["forwards"] == model.asked
+    assert found.explanation.settings["evaluations"] == model.asked
     np.testing.assert_array_equal(found.explanation.points, dense.points)
     assert np.corrcoef(dense.score, found.explanation.score)[0, 1] >= 0.98
     assert np.corrcoef(dense.saliency.ravel(), found.explanation.saliency.ravel())[0, 1] >= 0.99
     assert top(dense.score) == top(found.explanation.score)
-    asked = found.asked
+    asked = found.evaluated
     for name in ("light", "shadow", "drop", "score"):
         np.testing.assert_allclose(
             getattr(found.explanation, name)[asked], getattr(dense, name)[asked], rtol=1e-5, atol=1e-7
@@ -170,7 +170,7 @@ def test_segments_by_their_centroids():
     glas = GLAS(Lesions((8, 20, 6), (17, 23, 14)), sigma_light=4, sigma_shadow=6)
     dense = glas.explain(volume(), 1, boxes())
     found = CoarseToFine(glas, 0.5).explain(volume(), 1, boxes())
-    assert 0.4 * len(found.asked) < found.asked.sum() <= 0.5 * len(found.asked)
+    assert 0.4 * len(found.evaluated) < found.evaluated.sum() <= 0.5 * len(found.evaluated)
     assert np.corrcoef(dense.score, found.explanation.score)[0, 1] >= 0.98
     assert top(dense.score, 0.05) == top(found.explanation.score, 0.05)
     painted = dense.segments.paint(found.explanation.score)
@@ -192,14 +192,14 @@ def test_the_whole_budget_is_the_plain_explanation(fusion):
     glas = GLAS(Lesions((8, 20, 6)), sigma_light=4, sigma_shadow=6, fusion=fusion, batch_size=5)
     dense = glas.explain(volume(), 1, Grid((4, 5, 3)))
     found = CoarseToFine(glas, 1).explain(volume(), 1, Grid((4, 5, 3)))
-    assert found.asked.all()
+    assert found.evaluated.all()
     for name in ("points", "light", "shadow", "drop", "score", "saliency"):
         np.testing.assert_allclose(getattr(found.explanation, name), getattr(dense, name), rtol=1e-5, atol=1e-6)
 
 
 def test_it_repeats_itself():
     runs = [CoarseToFine(GLAS(Lesions((8, 20, 6))), 0.3).explain(volume(), 1, Grid(6)) for _ in range(2)]
-    assert np.array_equal(runs[0].asked, runs[1].asked)
+    assert np.array_equal(runs[0].evaluated, runs[1].evaluated)
     assert np.array_equal(runs[0].explanation.score, runs[1].explanation.score)
 
 
@@ -207,7 +207,7 @@ def test_a_tolerance_ends_it_sooner():
     glas = GLAS(Lesions((8, 20, 6)), sigma_light=6, sigma_shadow=8)
     dense = glas.explain(volume(), 1, Grid(9)).score
     whole, sooner = (CoarseToFine(glas, 0.6, tolerance=one).explain(volume(), 1, Grid(9)) for one in (0, 0.05))
-    assert sooner.asked.sum() < whole.asked.sum()
+    assert sooner.evaluated.sum() < whole.evaluated.sum()
     assert sooner.deviation.max() <= 0.05 * sooner.explanation.score.max()
     assert np.abs(sooner.explanation.score - dense).max() <= 0.1 * dense.max()
     assert sooner.explanation.settings["coarse_to_fine"] == {
@@ -221,7 +221,7 @@ def test_only_points_of_the_mask():
     mask[:12] = True
     found = CoarseToFine(GLAS(Lesions((8, 20, 6)))).explain(volume(), 1, Grid(6), mask=mask)
     assert (found.explanation.points[:, 0] < 12).all()
-    assert len(found.asked) == len(found.explanation.points) == 3 * 36
+    assert len(found.evaluated) == len(found.explanation.points) == 3 * 36
 
 
 def test_mm_and_spacing():
@@ -254,12 +254,12 @@ def test_progress_counts_all_rounds():
     found = CoarseToFine(glas, 0.3).explain(volume(), 1, Grid(6))
     done, totals = zip(*seen, strict=True)
     assert list(done) == sorted(done)
-    assert set(totals) == {found.explanation.settings["forwards"]} == {done[-1]}
+    assert set(totals) == {found.explanation.settings["evaluations"]} == {done[-1]}
 
 
 def test_few_points_are_all_asked():
     found = CoarseToFine(GLAS(Lesions((8, 20, 6))), 0.1).explain(volume(), 1, [(3.0, 4.0, 5.0), (8.0, 20.0, 6.0)])
-    assert found.asked.all()
+    assert found.evaluated.all()
 
 
 def test_a_model_that_sees_nothing():

@@ -82,7 +82,7 @@ def test_each_point_has_the_scale_where_it_stands_out_and_its_light_and_drop():
         for name in ("light", "shadow", "drop"):
             assert getattr(fused.explanation, name)[i] == getattr(found[scale], name)[i]
     assert len(set(fused.scale)) > 1
-    assert fused.explanation.settings["forwards"] == 3 * 17
+    assert fused.explanation.settings["evaluations"] == 3 * 17
     assert fused.explanation.settings["scales"] == [0.5, 1.0, 2.0]
     assert fused.explanation.settings["sigma_light"] == [1.0, 2.0, 4.0]
 

@@ -36,7 +36,7 @@ def test_a_part_of_a_grid_asked_and_the_rest_estimated(scan, sided, tmp_path):
     wide = SMALL | {"sigma_light": 25.0, "sigma_shadow": 30.0}
     r = explain_img(scan, sided, "AD", Grid((8, 9, 7)), refine={"budget": 0.25}, **wide)
     dense = explain_img(scan, sided, "AD", Grid((8, 9, 7)), **wide)
-    asked = r.table["asked"] == 1
+    asked = r.table["evaluated"] == 1
     assert 0.15 * len(asked) < asked.sum() < 0.25 * len(asked)
     assert np.array_equal(r.table["score_error"] == 0, asked)
     assert np.corrcoef(r.table["score"], dense.table["score"])[0, 1] > 0.98
@@ -51,7 +51,7 @@ def test_half_of_an_atlas_asked_and_the_rest_estimated(scan, sided, aal, tmp_pat
     r = explain_img(scan, sided, "AD", aal, refine=0.5, **wide)
     dense = explain_img(scan, sided, "AD", aal, **wide)
     assert r.table["name"].equals(dense.table["name"])
-    assert (r.table["asked"] == 1).sum() < 60
+    assert (r.table["evaluated"] == 1).sum() < 60
     assert np.corrcoef(r.table["score"], dense.table["score"])[0, 1] > 0.95
     best = [set(one.table.nsmallest(5, "rank")["name"]) for one in (r, dense)]
     assert len(best[0] & best[1]) >= 4

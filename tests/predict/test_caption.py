@@ -81,7 +81,7 @@ def test_one_call_explains_every_word_from_the_same_inputs(case):
     glas, search = GLAS(predict, **SMALL, batch_size=4), Grid(2)
     model.encoded.clear(), model.steps.clear()
     found = glas.explain(image, range(len(SAID)), search)
-    inputs = found[0].settings["forwards"]
+    inputs = found[0].settings["evaluations"]
     assert inputs == 2 * 2 ** (image.ndim - 1) + 1
     assert model.encoded == [4] * -(-inputs // 4), "once a batch"
     assert model.steps == [((4, t), torch.int64) for t in (1, 2, 3, 4)] * len(model.encoded)
