@@ -65,7 +65,7 @@ class Glas(Mapper):
     def bind(self, net: nn.Module) -> Callable[[], torch.Tensor]:
         cells = round(((self.asks - 1) / 2) ** 0.5)
         light, shadow = self.subject.sigmas
-        predict = Predictor(net, device=DEVICE)
+        predict = Predictor(net, "softmax", device=DEVICE)
         glas = GLAS(predict, sigma_light=light, sigma_shadow=shadow, engine=self.engine)
         return lambda: torch.as_tensor(glas.explain(self.subject.volume, TARGET, Grid(cells)).saliency)  # type: ignore[union-attr]
 

@@ -93,7 +93,7 @@ def child(job: Job) -> dict[str, float]:
     torch.set_num_threads(job.threads)
     subject = everyday(job.quick) if job.subject < 0 else subjects(job.quick)[job.subject]
     net = paper(subject.shape, job.classes).to(DEVICE) if job.classes else subject.build()
-    predict = Predictor(net, device=DEVICE)
+    predict = Predictor(net, "softmax", device=DEVICE)
     light, shadow = subject.sigmas
     with np.load(job.data) as data:
         volume = torch.from_numpy(data["volume"]).to(DEVICE)

@@ -22,7 +22,7 @@ from torch import nn
 from benchmarks.subjects import DEVICE, Subject
 from glas3d import GLAS, Predictor
 from glas3d.core.threads import torch_threads
-from glas3d.predict.engine.memory import keep_memory
+from glas3d.predict import keep_memory
 
 TARGET = 1
 # Batches of two inputs that ten scans take.
@@ -39,7 +39,7 @@ def quiet() -> Iterator[None]:
 
 def settle(net: nn.Module, batch: torch.Tensor) -> str:
     """Let `auto` choose for ten scans of 116 regions, and say what it chose: explanations that follow take it."""
-    predict: Any = Predictor(net, device=DEVICE).with_engine("auto", TO_COME)
+    predict: Any = Predictor(net, "softmax", device=DEVICE).with_engine("auto", TO_COME)
     with torch.inference_mode():
         predict(batch)
     chosen: str = predict.engine
@@ -132,7 +132,7 @@ class Ours(Method):
 
     def bind(self, net: nn.Module) -> Callable[[], Any]:
         light, shadow = self.subject.sigmas
-        predict = Predictor(net, device=DEVICE)
+        predict = Predictor(net, "softmax", device=DEVICE)
         glas = GLAS(predict, sigma_light=light, sigma_shadow=shadow, batch_size=self.batch, engine=self.engine)
         return lambda: glas.explain(self.subject.volume, TARGET, self.subject.segments)
 

@@ -84,7 +84,7 @@ def _against_full(case: Case, repeats: int) -> Iterator[Row]:
 
     def explain(name: str, engine: str, places: np.ndarray, cut: float | None = None) -> Entry:
         light, shadow = case.sigmas
-        predict = Predictor(net, device=DEVICE)
+        predict = Predictor(net, "softmax", device=DEVICE)
         glas = GLAS(
             predict, sigma_light=light, sigma_shadow=shadow, batch_size=case.batch, engine=engine, cut=cut
         )  # fmt: skip

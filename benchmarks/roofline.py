@@ -108,7 +108,7 @@ def _against_the_machine(subject: Subject, repeats: int, side: int, long: int) -
     engines = ("eager", subject.engines[0])
 
     def forwards(engine: str) -> Entry:
-        return bare(Predictor(net, device=DEVICE).with_engine(engine, 1), [batch] * _TIMES)
+        return bare(Predictor(net, "softmax", device=DEVICE).with_engine(engine, 1), [batch] * _TIMES)
 
     entries = {"product": lambda: left @ right, "copy": lambda: there.copy_(source)}
     entries |= {engine: forwards(engine) for engine in engines}

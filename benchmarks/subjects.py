@@ -13,7 +13,8 @@ from torch import nn
 from glas3d import Atlas, load_model
 from glas3d.core.search import Segments
 from glas3d.imaging.space import VoxelGrid, mni_grid, resample, template
-from glas3d.predict.networks import FILTERS, PaperNet
+from glas3d.predict import PaperNet
+from glas3d.predict.networks import FILTERS
 
 # CUDA where there is one; CUDA_VISIBLE_DEVICES= hides it.
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -97,7 +97,7 @@ def over_the_forwards(subject: Subject, repeats: int) -> Iterator[Row]:
     entries: dict[str, Entry] = {}
     again = [seen.batches[0]] * len(seen.batches)
     for engine in engines:
-        asked = Predictor(net, device=DEVICE).with_engine(engine, TO_COME)
+        asked = Predictor(net, "softmax", device=DEVICE).with_engine(engine, TO_COME)
         entries[engine] = Ours(subject, engine=engine).bind(net)
         entries[f"batches by {engine}"] = bare(asked, seen.batches)
         entries[f"again by {engine}"] = bare(asked, again)
@@ -152,7 +152,7 @@ def _explain(
 
 
 def against_points(subject: Subject, cells: tuple[int, ...], repeats: int) -> Iterator[Row]:
-    predict = Predictor(subject.build(), device=DEVICE)
+    predict = Predictor(subject.build(), "softmax", device=DEVICE)
     entries = {
         f"{k ** len(subject.shape)} points": (
             subject, _explain(predict, subject, Grid(k), subject.sigmas),
@@ -167,14 +167,14 @@ def against_voxels(ladder: list[Subject], repeats: int) -> Iterator[Row]:
     """The larger the volume the fewer its regions, so that none takes much longer."""
     entries = {}
     for subject in ladder:
-        predict = Predictor(subject.build(), device=DEVICE)
+        predict = Predictor(subject.build(), "softmax", device=DEVICE)
         call = _explain(predict, subject, subject.segments, subject.sigmas)
         entries[subject.size] = (subject, call, f"{len(subject.segments.index)} regions")
     yield from _flat("voxels", entries, next(iter(entries)), repeats, voxels=True)
 
 
 def against_sigma(subject: Subject, sigmas: tuple[float, ...], base: float, repeats: int) -> Iterator[Row]:
-    predict = Predictor(subject.build(), device=DEVICE)
+    predict = Predictor(subject.build(), "softmax", device=DEVICE)
     work = f"{len(subject.segments.index)} regions, both sigmas in voxels"
     entries = {f"sigma {s:g}": (subject, _explain(predict, subject, subject.segments, (s, s)), work) for s in sigmas}
     yield from _flat("sigma", entries, f"sigma {base:g}", repeats)
@@ -182,7 +182,7 @@ def against_sigma(subject: Subject, sigmas: tuple[float, ...], base: float, repe
 
 def against_targets(subject: Subject, cells: int, classes: int, repeats: int) -> Iterator[Row]:
     """One class or all of them from the same forwards: painted regions, and maps of Eq. 3."""
-    predict = Predictor(paper(subject.shape, classes), device=DEVICE)
+    predict = Predictor(paper(subject.shape, classes), "softmax", device=DEVICE)
     everything: list[Target] = list(range(classes))
     searches: tuple[tuple[Search, str], ...] = (
         (subject.segments, f"{len(subject.segments.index)} regions, painted"),

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from glas3d import GLAS, Grid
-from glas3d.predict.caption import Captioner
+from glas3d.predict import Captioner
 
 OUT = Path("glas3d-examples")
 OUT.mkdir(exist_ok=True)

@@ -7,9 +7,7 @@ from torch import nn
 
 from glas3d import Predictor
 from glas3d.imaging.space import mni_grid, template_on
-from glas3d.predict.bundle import write_bundle
-from glas3d.predict.intensity import Standardisation
-from glas3d.predict.networks import PaperNet
+from glas3d.predict import PaperNet, Standardisation, write_bundle
 
 GRID = mni_grid(8)
 CLASSES = ("NC", "AD")
@@ -74,7 +72,7 @@ def answer(predict, volume):
 
 def factory():
     """What ``tests.bundles:factory`` names."""
-    return Predictor(network(), classes=CLASSES, device="cpu")
+    return Predictor(network(), "softmax", classes=CLASSES, device="cpu")
 
 
 def no_predictor():

@@ -19,7 +19,7 @@ from glas3d import GLAS, Atlas, load_model
 from glas3d.cli.demo import DEMO_SEED, MODEL
 from glas3d.core.reference import consensus, probability_of_background, references
 from glas3d.evaluate.metrics import deletion_curve
-from glas3d.predict.intensity import intensity_scale
+from glas3d.predict import intensity_scale
 from glas3d.report.references import references_figure
 from glas3d.simulate.participants import PLANTED, Simulation, participant
 

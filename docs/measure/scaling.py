@@ -26,9 +26,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from glas3d.imaging.space import mni_grid
-from glas3d.predict.bundle import write_bundle
-from glas3d.predict.intensity import Standardisation
-from glas3d.predict.networks import PaperNet
+from glas3d.predict import PaperNet, Standardisation, write_bundle
 
 PAGE = Path(sys.argv[1] if len(sys.argv) > 1 else "glas3d-examples/scaling.md")
 SIZE = int(sys.argv[2]) if len(sys.argv) > 2 else 6

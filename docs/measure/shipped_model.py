@@ -21,9 +21,7 @@ import torch
 from glas3d import GLAS, Atlas, Predictor
 from glas3d.core.saliency import minmax
 from glas3d.imaging.space import mni_grid
-from glas3d.predict.bundle import write_bundle
-from glas3d.predict.intensity import intensity_scale
-from glas3d.predict.training import Recipe, train
+from glas3d.predict import Recipe, intensity_scale, train, write_bundle
 from glas3d.simulate.participants import GROUPS, PLANTED, Simulation, participants
 
 TRAINING_SEEDS = (0, 1, 2)

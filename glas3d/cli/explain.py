@@ -69,8 +69,8 @@ def explain(
     from glas3d.imaging.atlas import Atlas
     from glas3d.imaging.coordinates import Coordinates
     from glas3d.imaging.transform import load_transform
-    from glas3d.predict.bundle import load_model
-    from glas3d.predict.engine.memory import keep_memory as kept
+    from glas3d.predict import keep_memory as kept
+    from glas3d.predict import load_model
 
     if not scan:
         raise GlasError("there must be at least one scan, got none")

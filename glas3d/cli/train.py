@@ -78,7 +78,7 @@ def train_models(
     config
         TOML file with any of these options; what is given here comes first.
     """
-    from glas3d.predict.training import Recipe
+    from glas3d.predict import Recipe
     from glas3d.study.training.crossvalidation import train_folds
 
     recipe = Recipe(patience=patience) if epochs is None else Recipe(patience=patience, epochs=epochs)

@@ -15,7 +15,8 @@ from glas3d.core.model import classes_of
 from glas3d.core.score import Target, class_index
 from glas3d.core.search import Search
 from glas3d.errors import GlasError
-from glas3d.predict.predictor import Activation, FittedTransform, Predictor, Transform
+from glas3d.predict import Predictor
+from glas3d.predict.interface import Activation, FittedTransform, Transform
 
 Targets = Target | Sequence[Target] | np.ndarray | torch.Tensor
 

@@ -12,7 +12,8 @@ from glas3d.core.glas import GLAS
 from glas3d.core.search import Grid, Search
 from glas3d.errors import GlasError
 from glas3d.evaluate.batch_maps import Targets, as_predictor, saliency_maps
-from glas3d.predict.predictor import Activation, FittedTransform, Predictor, Transform
+from glas3d.predict import Predictor
+from glas3d.predict.interface import Activation, FittedTransform, Transform
 
 try:
     from captum.attr import Attribution

@@ -22,7 +22,8 @@ from glas3d.explain.outputs import Request
 from glas3d.imaging.picture import Colour, Picture, PictureLike, load_picture, resize
 from glas3d.options import accepts, given, parse
 from glas3d.output import generated_by
-from glas3d.predict.predictor import ModelInfo, Predictor, info_of
+from glas3d.predict import ModelInfo, Predictor
+from glas3d.predict.predictor import model_info
 
 # Light and shadow, in pixels of an image of 224 x 224, by kernel. The paper's 5 and 3 pixels are informative with the
 # kernel of Eq. 3; a Gaussian of that size leaves almost nothing to see (docs/method.md).
@@ -101,7 +102,7 @@ def resolve_image(
     settings
         The settings of the method that were given.
     """
-    info = info_of(predict)
+    info = model_info(predict)
     targets, single = targets_of(target)
     mode = resolve_mode(options, what="an image", single=single)
     picture = _read(image, options.colour, info)

@@ -19,7 +19,7 @@ from glas3d.imaging.registration import template_brain_home, without_skull
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of, mni_grid, resample_scan
 from glas3d.imaging.transform import Transform
-from glas3d.predict.predictor import ModelInfo, Predictor
+from glas3d.predict import ModelInfo, Predictor
 
 _BLUR_MM = 10.0
 TEMPLATE_MM = 2.0  # voxel size of the grid for a model without one, when scans are brought to the template

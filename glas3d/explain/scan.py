@@ -23,7 +23,8 @@ from glas3d.imaging.space import SpaceCheck, check_space, grid_of
 from glas3d.imaging.transform import Transform, load_transform
 from glas3d.options import accepts, given, parse
 from glas3d.output import generated_by
-from glas3d.predict.predictor import ModelInfo, Predictor, info_of
+from glas3d.predict import ModelInfo, Predictor
+from glas3d.predict.predictor import model_info
 
 
 @accepts(UnsetSettings, ExplainOptions)
@@ -99,7 +100,7 @@ def resolve_scan(
     settings
         The settings of the method that were given.
     """
-    info = info_of(predict)
+    info = model_info(predict)
     targets, single = targets_of(target)
     mode = resolve_mode(options, what="a scan", single=single, covariates=options.covariates is not None)
     parsed, transform = parse_search(search), _transform_of(options)

@@ -28,9 +28,11 @@ from glas3d.errors import GlasError, reason
 from glas3d.hashing import bytes_sha256, file_sha256
 from glas3d.imaging.scan import Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of
-from glas3d.predict.exported import from_onnx, from_pt2
+from glas3d.predict.adapters.onnx_file import from_onnx
+from glas3d.predict.adapters.pt2 import from_pt2
 from glas3d.predict.intensity import Standardisation
-from glas3d.predict.predictor import Activation, ModelInfo, Predictor
+from glas3d.predict.interface import Activation, ModelInfo
+from glas3d.predict.predictor import Predictor
 from glas3d.resources import folder, names
 
 _EXPORTED = {".pt2": from_pt2, ".onnx": from_onnx}

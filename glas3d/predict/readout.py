@@ -1,24 +1,45 @@
-"""What of a model's answer is explained, when it answers every voxel."""
+"""What of a model's output is explained, when it returns more than a number for each class."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 
 from glas3d.checks import whole_number
 from glas3d.errors import GlasError
 
 
+class FirstOutput(nn.Module):
+    """The first output of a network that returns several tensors, class logits first, such as MONAI's ``ViT``.
+
+    Parameters
+    ----------
+    net
+        Any module that returns a sequence.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the first of the network's outputs."""
+        first: torch.Tensor = self.net(x)[0]
+        return first
+
+
 class RegionMean:
-    """Mean of one channel of the answer over regions: the `readout` of a `Predictor` for segmentation networks.
+    """The mean of one channel over regions: the ``readout`` of a `Predictor` for segmentation networks.
 
     Parameters
     ----------
     region
-        On the grid of the model's output, ``(*spatial)``: booleans (one region), or whole numbers, a region each
-        (0 is none). A column each, in the order of `labels`.
+        ``(*spatial)`` on the grid of the model's output: booleans (one region), or whole numbers, one for each region
+        (0 is outside of all). Each region becomes a column, in the order of `labels`.
     channel
-        Axis 1 of the activated answer. One sigmoid logit has two, as everywhere: 1 is its probability.
+        Index on axis 1 of the activated output. One sigmoid logit has two channels, as everywhere: 1 is its
+        probability.
 
     Attributes
     ----------
@@ -28,7 +49,7 @@ class RegionMean:
     Raises
     ------
     GlasError
-        Regions that are neither, or none; when asked, an answer without that channel or on another grid.
+        ``region`` holds other values, or no region; when called, an output without that channel or on another grid.
 
     Examples
     --------
@@ -48,21 +69,21 @@ class RegionMean:
             raise GlasError(f"a region must be booleans or whole numbers from 0, got others in {array.dtype}")
         labels = np.unique(array[array != 0])
         if labels.size == 0:
-            raise GlasError(f"a region must hold a voxel at least, got none on {array.shape}")
+            raise GlasError(f"a region must hold at least one voxel, got none on {array.shape}")
         self.labels = tuple(int(label) for label in labels)
         self.shape, self.channel = array.shape, whole_number("channel", channel, least=0)
         flat = array.ravel()
-        self._places = [torch.from_numpy(np.flatnonzero(flat == label)) for label in labels]
+        self._voxels = [torch.from_numpy(np.flatnonzero(flat == label)) for label in labels]
 
-    def __call__(self, answer: torch.Tensor) -> torch.Tensor:
-        """``(n, k, *spatial)`` to ``(n, regions)``."""
-        if not isinstance(answer, torch.Tensor):
-            raise GlasError(f"RegionMean reads one tensor (n, k, *spatial), the model gives {type(answer).__name__}")
-        if answer.ndim < 2 or tuple(answer.shape[2:]) != self.shape or self.channel >= answer.shape[1]:
+    def __call__(self, output: torch.Tensor) -> torch.Tensor:
+        """Return ``(n, regions)`` of an output ``(n, k, *spatial)``."""
+        if not isinstance(output, torch.Tensor):
+            raise GlasError(f"RegionMean reads one tensor (n, k, *spatial), the model gives {type(output).__name__}")
+        if output.ndim < 2 or tuple(output.shape[2:]) != self.shape or self.channel >= output.shape[1]:
             raise GlasError(
                 f"RegionMean reads channel {self.channel} of (n, k, *{self.shape}), the grid of its region, "
-                f"the model gives {tuple(answer.shape)}"
+                f"the model gives {tuple(output.shape)}"
             )
-        self._places = [place.to(answer.device) for place in self._places]  # moves once
-        flat = answer[:, self.channel].flatten(1)
-        return torch.stack([flat[:, place].mean(dim=1) for place in self._places], dim=1)
+        self._voxels = [voxels.to(output.device) for voxels in self._voxels]  # moved once
+        flat = output[:, self.channel].flatten(1)
+        return torch.stack([flat[:, voxels].mean(dim=1) for voxels in self._voxels], dim=1)

@@ -8,8 +8,8 @@ import torch
 
 from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError
-from glas3d.predict.bundle import load_model
-from glas3d.predict.engine.builders import ENGINES
+from glas3d.predict import load_model
+from glas3d.predict.engine.engines import ENGINES
 from glas3d.version import __version__
 
 

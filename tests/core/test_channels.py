@@ -147,7 +147,7 @@ def test_both_channels_are_needed_so_either_s_shadow_takes_it_and_neither_s_ligh
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_of_one_channel_it_is_the_same_as_all(ndim):
     shape = SHAPES[ndim]
-    glas = GLAS(Predictor(TinyNet(shape), device="cpu"), background=0.3, **SIGMAS)
+    glas = GLAS(Predictor(TinyNet(shape), "softmax", device="cpu"), background=0.3, **SIGMAS)
     all_of_them = glas.explain(volume(shape), 1, Grid(2))
     only = glas.replace(channel=0).explain(volume(shape), 1, Grid(2))
     for name in FIELDS:
@@ -156,7 +156,7 @@ def test_of_one_channel_it_is_the_same_as_all(ndim):
 
 @pytest.mark.parametrize("search", [Grid((3, 2, 4)), atlas((7, 8, 9))], ids=["grid", "segments"])
 def test_batches_do_not_matter_and_runs_repeat(search):
-    net = Predictor(TinyNet((7, 8, 9), 2), device="cpu")
+    net = Predictor(TinyNet((7, 8, 9), 2), "softmax", device="cpu")
     results = {}
     for batch_size in (1, 2, 7, 1000, None):
         glas = GLAS(net, channel=1, background=0.3, batch_size=batch_size, **SIGMAS)

@@ -118,7 +118,7 @@ def test_the_two_are_left_alone():
 
 
 def test_other_points_are_refused():
-    net = Predictor(TinyNet((7, 9)), device="cpu")
+    net = Predictor(TinyNet((7, 9)), "softmax", device="cpu")
     one = GLAS(net).explain(volume((7, 9)), 0, Grid(2))
     for other in (Grid(3), [[1, 1], [1, 7], [5, 1], [5, 7]]):
         with refused(r"two classes at the same points, got Explanation\(target=0, .* and Explanation\(target=1"):

@@ -118,7 +118,7 @@ def test_agrees_on_cuda(ndim, search, background, kernel):
 
 @pytest.mark.parametrize("fusion", ["light", "shadow"])
 def test_an_ablation_is_that_score_alone(fusion):
-    net = Predictor(TinyNet((7, 9)), device="cpu")
+    net = Predictor(TinyNet((7, 9)), "softmax", device="cpu")
     settings = {"sigma_light": 2, "sigma_shadow": 2, "batch_size": 4}
     alone = GLAS(net, fusion=fusion, **settings).explain(volume((7, 9)), search=Grid(3))
     both = GLAS(net, **settings).explain(volume((7, 9)), search=Grid(3))
@@ -206,7 +206,7 @@ def test_a_constant_model_gives_a_flat_map(p, gamma, kernel):
 
 @pytest.mark.parametrize("search", [Grid((3, 2, 4)), atlas((7, 8, 9))], ids=["grid", "segments"])
 def test_batches_and_threads_do_not_matter_and_runs_repeat(search):
-    net = Predictor(TinyNet((7, 8, 9)), device="cpu")
+    net = Predictor(TinyNet((7, 8, 9)), "softmax", device="cpu")
     results = {}
     for batch_size in (1, 2, 7, 1000, None):
         glas = GLAS(net, sigma_light=2, sigma_shadow=2, batch_size=batch_size)
@@ -240,7 +240,7 @@ def test_the_map_turns_with_the_volume(axes, flipped, kernel):
         back = batch.permute(0, 1, *[2 + axis for axis in np.argsort(axes)])
         return torch.flip(back, [2 + axis for axis in flipped]).contiguous()
 
-    net, image = Predictor(TinyNet((7, 8, 9), 2), device="cpu"), volume((7, 8, 9), 2)
+    net, image = Predictor(TinyNet((7, 8, 9), 2), "softmax", device="cpu"), volume((7, 8, 9), 2)
     points = POINTS[3]
     turned_points = np.where([axis in flipped for axis in range(3)], shape - 1 - points, points)[:, axes]
     searches = [
@@ -261,7 +261,7 @@ def test_the_map_turns_with_the_volume(axes, flipped, kernel):
 
 @given(st.floats(0.25, 4.0))
 def test_mm_and_voxels_agree_when_scaled(size):
-    net = Predictor(TinyNet((7, 9)), device="cpu")
+    net = Predictor(TinyNet((7, 9)), "softmax", device="cpu")
     voxel = GLAS(net, sigma_light=2, sigma_shadow=3, sigma_spatial=2, distance="squared", batch_size=8)
     mm = GLAS(
         net,
@@ -289,7 +289,7 @@ def test_spread_draws_other_values_with_the_same_settings():
 
 def test_segments_that_were_chosen_are_the_only_ones_painted():
     labels = atlas((7, 9))
-    net = Predictor(TinyNet((7, 9)), device="cpu")
+    net = Predictor(TinyNet((7, 9)), "softmax", device="cpu")
     e = GLAS(net, sigma_light=2, sigma_shadow=2, batch_size=4).explain(
         volume((7, 9)), 1, Segments.from_labels(labels, index=[300, 7])
     )

@@ -31,7 +31,7 @@ def test_all_targets_share_the_2m_plus_1_forwards(m, batch_size, target):
 
 def test_the_predictor_sees_the_same_buffer_each_time():
     asked = Recorder(TinyNet((7, 9)))
-    GLAS(Predictor(asked, device="cpu"), batch_size=2, **SMALL).explain(volume((7, 9)), 1, Grid(3))
+    GLAS(Predictor(asked, "softmax", device="cpu"), batch_size=2, **SMALL).explain(volume((7, 9)), 1, Grid(3))
     assert len(asked.batches) == 10
     assert len(set(asked.addresses)) == len(set(asked.shapes)) == 1
 
@@ -50,7 +50,7 @@ def test_padding_rows_do_not_count():
 
 
 def test_a_sequence_of_targets_is_a_tuple_in_its_order():
-    glas = GLAS(Predictor(TinyNet((7, 9)), classes=("NC", "MCI", "AD"), device="cpu"), batch_size=4, **SMALL)
+    glas = GLAS(Predictor(TinyNet((7, 9)), "softmax", classes=("NC", "MCI", "AD"), device="cpu"), batch_size=4, **SMALL)
     image = volume((7, 9))
     several = glas.explain(image, ["AD", 0, "MCI"], Grid(2))
     assert isinstance(several, tuple)
@@ -136,7 +136,7 @@ def test_the_model_is_left_as_it_was():
     net.out.register_forward_hook(lambda *args: seen.append(net.drop.training))
     before = state(net)
     assert len(set(before["training"])) == 2
-    predict = Predictor(net, device="cpu")
+    predict = Predictor(net, "softmax", device="cpu")
     glas = GLAS(predict, batch_size=4, **SMALL)
     first = glas.explain(volume((7, 9)), 1, Grid(3))
     assert state(net) == before
@@ -149,12 +149,12 @@ def test_the_model_is_left_as_it_was_when_it_fails():
     net = Mixed()
     before = state(net)
     with refused("the model does not take a batch of"):
-        GLAS(Predictor(net, device="cpu"), **SMALL).explain(volume((8, 9)), 1, Grid(3))
+        GLAS(Predictor(net, "softmax", device="cpu"), **SMALL).explain(volume((8, 9)), 1, Grid(3))
     assert state(net) == before
 
 
 def test_an_explanation_holds_what_it_says():
-    net = Predictor(TinyNet((7, 8, 9)), device="cpu")
+    net = Predictor(TinyNet((7, 8, 9)), "softmax", device="cpu")
     e = GLAS(net, batch_size=4, sigma_light=(1, 2, 3), sigma_shadow=2).explain(volume((7, 8, 9)), 1, Grid((2, 3, 1)))
     assert e.points.dtype == np.float64
     assert e.points.shape == (6, 3)
@@ -203,7 +203,7 @@ def test_volume_and_background_come_in_many_forms_and_are_left_alone(role, given
     def explained(image):
         settings = SMALL | ({"background": image} if role == "background" else {})
         shown = image if role == "volume" else volume((7, 9), seed=3) * 100
-        return GLAS(Predictor(TinyNet((7, 9)), device="cpu"), **settings).explain(shown, 1, Grid(3))
+        return GLAS(Predictor(TinyNet((7, 9)), "softmax", device="cpu"), **settings).explain(shown, 1, Grid(3))
 
     assert np.array_equal(explained(form).saliency, explained(whole).saliency)
     assert np.array_equal(np.asarray(form.detach() if isinstance(form, torch.Tensor) else form), before)

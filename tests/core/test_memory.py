@@ -24,7 +24,7 @@ class Small(torch.nn.Module):
 
 
 def explained(net, batch_size):
-    glas = GLAS(Predictor(net, device="cpu"), batch_size=batch_size, sigma_light=2, sigma_shadow=2)
+    glas = GLAS(Predictor(net, "softmax", device="cpu"), batch_size=batch_size, sigma_light=2, sigma_shadow=2)
     return glas.explain(volume((7, 8, 9)), 1, POINTS[3])
 
 
@@ -32,7 +32,11 @@ def explained(net, batch_size):
 def test_a_batch_that_does_not_fit_is_asked_in_halves(says):
     net, ticks = Small(1, says), []
     glas = GLAS(
-        Predictor(net, device="cpu"), batch_size=4, sigma_light=2, sigma_shadow=2, progress=lambda *n: ticks.append(n)
+        Predictor(net, "softmax", device="cpu"),
+        batch_size=4,
+        sigma_light=2,
+        sigma_shadow=2,
+        progress=lambda *n: ticks.append(n),
     )
     found = glas.explain(volume((7, 8, 9)), 1, POINTS[3])
     assert net.asked == [4, 4, 2, *[1] * 5], "one batch fits, the next is halved twice"

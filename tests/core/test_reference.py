@@ -36,7 +36,7 @@ def backgrounds(shape):
 
 def of_each(ndim=3, search="grid", spacing=None, **settings):
     shape = SHAPES[ndim]
-    glas = GLAS(Predictor(TinyNet(shape), device="cpu"), batch_size=4, **(SIGMAS | settings))
+    glas = GLAS(Predictor(TinyNet(shape), "softmax", device="cpu"), batch_size=4, **(SIGMAS | settings))
     where = Grid(2) if search == "grid" else atlas(shape)
     each = references(glas, backgrounds(shape))
     return {name: one.explain(volume(shape), 1, where, spacing) for name, one in each.items()}

@@ -6,7 +6,7 @@ import pytest
 from glas3d import GLAS, Predictor, load_model
 from glas3d.core.reference import consensus, probability_of_background, references
 from glas3d.imaging.space import mni_grid
-from glas3d.predict.intensity import intensity_scale
+from glas3d.predict import intensity_scale
 from glas3d.simulate.participants import PLANTED, Simulation, participant
 from tests.core.atrophy import shrunk_participant
 from tests.core.cases import TinyNet, refused, volume
@@ -76,7 +76,7 @@ def test_a_misleading_reference_gives_itself_away(shrunk):
 
 
 def test_the_answer_to_a_background_is_that_of_light_with_nothing_lit():
-    named = Predictor(TinyNet((7, 9), classes=2), device="cpu", classes=("NC", "AD"))
+    named = Predictor(TinyNet((7, 9), classes=2), "softmax", device="cpu", classes=("NC", "AD"))
     for background in backgrounds((7, 9)).values():
         glas = GLAS(named, background=background, sigma_light=1e-3, sigma_shadow=1)
         lit = glas.explain(volume((7, 9)), "AD", [[2.5, 3.5]]).light[0]  # between voxels: none is lit
@@ -99,8 +99,8 @@ class ByBrightness:
 def test_normalisation_stays_that_of_the_intact_volume():
     """Fitted to darkness it could not even be; half as bright, the background would look like the volume."""
     net, image = TinyNet((7, 9)), volume((7, 9))
-    glas = GLAS(Predictor(net, transform=ByBrightness(), device="cpu"), background=image / 2, **SIGMAS)
-    plain = GLAS(Predictor(net, device="cpu"), background=image / 2 / image.max(), **SIGMAS)
+    glas = GLAS(Predictor(net, "softmax", transform=ByBrightness(), device="cpu"), background=image / 2, **SIGMAS)
+    plain = GLAS(Predictor(net, "softmax", device="cpu"), background=image / 2 / image.max(), **SIGMAS)
     scaled = image / image.max()
     assert probability_of_background(glas, image, 1) == pytest.approx(
         probability_of_background(plain, scaled, 1), abs=1e-6

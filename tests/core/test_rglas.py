@@ -144,7 +144,7 @@ def test_one_round_alone_misses_the_second_object(search):
 
 
 def test_each_round_explains_what_the_one_before_left():
-    net, image = Predictor(TinyNet((7, 8, 9)), device="cpu"), volume((7, 8, 9), 2)[:1]
+    net, image = Predictor(TinyNet((7, 8, 9)), "softmax", device="cpu"), volume((7, 8, 9), 2)[:1]
     glas = GLAS(net, background=0.7, batch_size=4, **SIGMAS)
     found = RGLAS(glas).explain(image, 1, Grid((3, 1, 2)))
     left = torch.from_numpy(image)
@@ -158,7 +158,7 @@ def test_each_round_explains_what_the_one_before_left():
 
 @pytest.mark.parametrize("search", [Grid((3, 2)), atlas((7, 9))], ids=["grid", "segments"])
 def test_the_values_are_the_map_at_the_points(search):
-    glas = GLAS(Predictor(TinyNet((7, 9)), device="cpu"), batch_size=4, **SIGMAS)
+    glas = GLAS(Predictor(TinyNet((7, 9)), "softmax", device="cpu"), batch_size=4, **SIGMAS)
     found = RGLAS(glas, max_iterations=2).explain(volume((7, 9)), 1, search)
     if isinstance(search, Grid):
         at = [found.saliency[oracle.nearest(mu, (7, 9))] for mu in search.points((7, 9))]
@@ -170,7 +170,7 @@ def test_the_values_are_the_map_at_the_points(search):
 
 def test_chosen_segments_are_the_only_ones_looked_at():
     segments = Segments.from_labels(atlas((7, 9)), index=[300, 7])
-    glas = GLAS(Predictor(TinyNet((7, 9)), device="cpu"), batch_size=4, **SIGMAS)
+    glas = GLAS(Predictor(TinyNet((7, 9)), "softmax", device="cpu"), batch_size=4, **SIGMAS)
     found = RGLAS(glas).explain(volume((7, 9)), 1, segments)
     assert len(found.values) == 2
     assert not found.saliency[segments.labels == 41].any()
@@ -184,7 +184,7 @@ def test_a_round_costs_its_points_and_one_forward_more():
 
 
 def test_targets_by_name():
-    net = Predictor(TinyNet((7, 9)), classes=("NC", "MCI", "AD"), device="cpu")
+    net = Predictor(TinyNet((7, 9)), "softmax", classes=("NC", "MCI", "AD"), device="cpu")
     by_name, by_index = (
         RGLAS(GLAS(net, batch_size=4, **SIGMAS)).explain(volume((7, 9)), target, Grid(3)) for target in ("AD", 2)
     )

@@ -36,14 +36,14 @@ class Brightness:
 
 def test_normalisation_is_fitted_once_on_the_intact_volume():
     net, image, transform = TinyNet((7, 9)), volume((7, 9)), Brightness()
-    found = RGLAS(GLAS(Predictor(net, transform=transform, device="cpu"), batch_size=4, **SIGMAS)).explain(
+    found = RGLAS(GLAS(Predictor(net, "softmax", transform=transform, device="cpu"), batch_size=4, **SIGMAS)).explain(
         image, 1, Grid((3, 2))
     )
     assert len(found.rounds) > 2
     assert len(transform.fitted) == 1
     assert np.array_equal(transform.fitted[0].numpy(), image)
     mean = float(torch.from_numpy(image).mean())
-    frozen = Predictor(net, transform=lambda batch: batch / mean, device="cpu")
+    frozen = Predictor(net, "softmax", transform=lambda batch: batch / mean, device="cpu")
     again = RGLAS(GLAS(frozen, batch_size=4, **SIGMAS)).explain(image, 1, Grid((3, 2)))
     assert np.array_equal(found.saliency, again.saliency)
 
@@ -74,7 +74,7 @@ def test_any_predict_with_fit_is_fitted_once():
 @pytest.mark.parametrize("as_tensor", [False, True])
 def test_nothing_given_is_changed(as_tensor):
     net = TinyNet((7, 9)).train()
-    predict = Predictor(net, transform=Brightness(), device="cpu")
+    predict = Predictor(net, "softmax", transform=Brightness(), device="cpu")
     background = np.full((7, 9), 0.3, dtype=np.float32)
     glas = GLAS(predict, background=background, batch_size=4, **SIGMAS)
     recursive = RGLAS(glas)
@@ -152,7 +152,9 @@ def test_several_targets_are_refused_before_anything_is_asked(target):
 
 
 @pytest.mark.parametrize(
-    "glas", [constant(0.4, 0.6), Predictor(TinyNet((7, 9)), device="cpu"), None], ids=["callable", "predictor", "none"]
+    "glas",
+    [constant(0.4, 0.6), Predictor(TinyNet((7, 9)), "softmax", device="cpu"), None],
+    ids=["callable", "predictor", "none"],
 )
 def test_something_that_is_no_glas(glas):
     with refused(f"RGLAS recurses on a GLAS, got {type(glas).__name__}"):

@@ -19,7 +19,7 @@ SETTINGS = {"sigma_light": 2.0, "sigma_shadow": (3.0, 2.5, 2.0), "sigma_spatial"
 
 
 def explained(scales, ndim=3, search=None, **settings):
-    predict = Predictor(TinyNet(SHAPES[ndim]), device="cpu")
+    predict = Predictor(TinyNet(SHAPES[ndim]), "softmax", device="cpu")
     glas = GLAS(predict, **(SETTINGS | ({"sigma_shadow": 3.0} if ndim == 2 else {}) | settings))
     look = Grid(2) if search is None else search
     return {k: one.explain(volume(SHAPES[ndim]), 1, look) for k, one in ladder(glas, scales).items()}

@@ -43,7 +43,7 @@ def test_settings_and_spacing_reach_glas():
     inputs = batch()
     settings = {"unit": "mm", "background": 0.7, "fusion": "light", "kernel": "exponential"}
     found = attribution(**settings).attribute(inputs, 0, Grid(3), spacing=(1.5, 2.5))
-    glas = GLAS(Predictor(TinyNet((7, 9)), device="cpu"), **SETTINGS | settings)
+    glas = GLAS(Predictor(TinyNet((7, 9)), "softmax", device="cpu"), **SETTINGS | settings)
     for one, (drawn,) in zip(inputs, found, strict=True):
         assert np.array_equal(drawn.numpy(), glas.explain(one, 0, Grid(3), spacing=(1.5, 2.5)).saliency)
 
@@ -65,7 +65,7 @@ def test_settings_and_spacing_reach_glas():
     ids=str,
 )
 def test_one_class_for_all_or_one_an_input(target, classes):
-    predict = Predictor(TinyNet((7, 9)), classes=("NC", "MCI", "AD"), device="cpu")
+    predict = Predictor(TinyNet((7, 9)), "softmax", classes=("NC", "MCI", "AD"), device="cpu")
     glas, inputs = GLASAttribution(predict, **SETTINGS), batch()
     found = glas.attribute(inputs, target, Grid(2))
     for one, drawn, column in zip(inputs, found, classes, strict=True):

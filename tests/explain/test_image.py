@@ -9,7 +9,7 @@ from PIL import Image
 from glas3d import GLAS, Grid, Predictor, explain_image
 from glas3d.core.search import Segments
 from glas3d.errors import GlasWarning
-from glas3d.predict.predictor import ModelInfo
+from glas3d.predict import ModelInfo
 from tests.core.cases import TinyNet, refused
 
 SHAPE = (28, 40)
@@ -128,12 +128,12 @@ def test_the_model_is_given_values_0_to_255_channels_first():
 
 def test_grey_is_shown_thrice_to_a_model_of_three_channels():
     net = TinyNet(SHAPE, channels=3)
-    predict = Predictor(net, device="cpu", info=ModelInfo(name="colourful", channels=3))
+    predict = Predictor(net, "softmax", device="cpu", info=ModelInfo(name="colourful", channels=3))
     grey = picture(1)[..., 0]
     r = explain_image(grey, predict, 1, Grid(3))
     same = explain_image(np.repeat(grey[..., None], 3, axis=2), predict, 1, Grid(3))
     np.testing.assert_array_equal(r.saliency, same.saliency)
-    one = Predictor(TinyNet(SHAPE), device="cpu", info=ModelInfo(name="dull", channels=1))
+    one = Predictor(TinyNet(SHAPE), "softmax", device="cpu", info=ModelInfo(name="dull", channels=1))
     with refused('the model dull takes 1 input channels, the picture has 3; colour="grey"'):
         explain_image(picture(), one, 1, Grid(3))
     explain_image(picture(), one, 1, Grid(3), colour="grey")

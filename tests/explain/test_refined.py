@@ -66,7 +66,7 @@ def test_only_what_a_spot_changes_is_computed_again(scan, few, tmp_path):
     net = nn.Sequential(
         nn.Conv3d(1, 2, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(2, 2)
     )
-    predict = Predictor(net.eval(), classes=("NC", "AD"), device="cpu")
+    predict = Predictor(net.eval(), "softmax", classes=("NC", "AD"), device="cpu")
     dense = explain_img(scan, predict, "AD", few, **SMALL)
     r = explain_img(scan, predict, "AD", few, cut=7, cut_always=True, **SMALL)
     np.testing.assert_allclose(r.table["score"], dense.table["score"], rtol=1e-4, atol=1e-7)

@@ -5,7 +5,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from glas3d import Grid, explain_img
-from glas3d.predict.intensity import Standardisation, intensity_scale
+from glas3d.predict import Standardisation, intensity_scale
 from tests.imaging.cases import HEADS, assert_same, head, head_grid, refused, seen, values, with_info
 
 RAS = HEADS["RAS"]

@@ -12,7 +12,7 @@ from nibabel.eulerangles import euler2mat
 
 from glas3d.errors import GlasError
 from glas3d.imaging.space import VoxelGrid, mni_grid, resample, template_on
-from glas3d.predict.predictor import ModelInfo, Predictor
+from glas3d.predict import ModelInfo, Predictor
 
 SHAPE = (7, 8, 9)
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from glas3d.predict.training import Recipe, light_or_shade
+from glas3d.predict import Recipe
+from glas3d.predict.network_training import light_or_shade
 from tests.predict.lessons import SHAPE, lesson, reference
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from glas3d import GlasError, Predictor, load_model
-from glas3d.predict.intensity import Standardisation
+from glas3d.predict import Standardisation
 from tests import bundles
 
 DATA = "network_data_format"

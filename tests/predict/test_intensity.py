@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from glas3d import GLAS, GlasError, Grid, Predictor, load_model
-from glas3d.predict.intensity import Standardisation, intensity_scale
+from glas3d.predict import Standardisation, intensity_scale
 from tests import bundles
 
 SHAPE = (7, 8, 9)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from glas3d.predict.networks import Autoencoder, PaperNet
+from glas3d.predict import Autoencoder, PaperNet
 
 
 def kinds(module):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from glas3d import GLAS, Grid, Predictor
-from glas3d.predict.predictor import ModelInfo
+from glas3d.predict import ModelInfo
 from tests.core.cases import Recorder, TinyNet, refused, volume
 
 SHAPE = (7, 8, 9)
@@ -31,7 +31,7 @@ def test_softmax(classes):
 
 def test_two_channels_and_two_logits_are_still_a_softmax():
     batch = torch.rand(3, 2, *SHAPE)
-    p = Predictor(TinyNet(SHAPE, 2, classes=2), device="cpu")(batch)
+    p = Predictor(TinyNet(SHAPE, 2, classes=2), "softmax", device="cpu")(batch)
     torch.testing.assert_close(p.sum(dim=1), torch.ones(3))
 
 
@@ -73,25 +73,25 @@ def test_an_activation_that_is_none_of_the_three_is_refused(activation):
 
 def test_what_is_no_model_no_transform_no_device_is_refused():
     with refused("a torch module or a callable, got str"):
-        Predictor("paper-net")
+        Predictor("paper-net", "softmax")
     with refused(r"transform must be callable or have fit\(\), got int"):
-        Predictor(TinyNet(SHAPE), transform=3)
+        Predictor(TinyNet(SHAPE), "softmax", transform=3)
     with refused("device must be auto or one of torch's.*got 'toaster'"):
-        Predictor(TinyNet(SHAPE), device="toaster")
+        Predictor(TinyNet(SHAPE), "softmax", device="toaster")
     with refused("every class needs a name of its own, got AD, AD"):
-        Predictor(TinyNet(SHAPE), classes=("AD", "AD"))
+        Predictor(TinyNet(SHAPE), "softmax", classes=("AD", "AD"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_this_machine_does_not_have_is_refused():
     with refused("device.*cuda"):
-        Predictor(TinyNet(SHAPE), device="cuda")
+        Predictor(TinyNet(SHAPE), "softmax", device="cuda")
 
 
 @pytest.mark.parametrize(
     ("answer", "match"),
     [
-        (torch.zeros(2, 2), r"answer a batch of 3 with \(3, classes\), got \(2, 2\)"),
+        (torch.zeros(2, 2), r"must return \(3, classes\) for a batch of 3, got \(2, 2\)"),
         (torch.zeros(3, 2, 1, 1), r"got \(3, 2, 1, 1\)"),
         (torch.tensor(0.5), r"got \(\)"),
         ((torch.zeros(3, 2), torch.zeros(3, 2)), "one tensor .*got tuple"),
@@ -102,7 +102,7 @@ def test_a_device_this_machine_does_not_have_is_refused():
 )
 def test_answers_of_another_form_are_refused(answer, match):
     with refused(match):
-        Predictor(answers(answer))(BATCH)
+        Predictor(answers(answer), "softmax")(BATCH)
 
 
 def test_answers_may_be_arrays_and_lists():
@@ -112,13 +112,13 @@ def test_answers_may_be_arrays_and_lists():
 
 
 def test_an_answer_of_nan_ends_the_explanation():
-    predict = Predictor(lambda batch: torch.full((len(batch), 2), torch.nan))
+    predict = Predictor(lambda batch: torch.full((len(batch), 2), torch.nan), "softmax")
     with refused("finite probabilities"):
         GLAS(predict, **SMALL).explain(volume(SHAPE), 1, Grid(2))
 
 
 def test_a_batch_the_model_does_not_take():
-    net = Predictor(TinyNet(SHAPE), device="cpu")
+    net = Predictor(TinyNet(SHAPE), "softmax", device="cpu")
     with refused(r"does not take a batch of \(3, 2, 7, 8, 9\): "):
         net(torch.zeros(3, 2, *SHAPE))
 
@@ -128,7 +128,7 @@ def test_a_model_that_fails_without_a_word():
         raise RuntimeError
 
     with refused(r"does not take a batch of \(3, 1, 7, 8, 9\): RuntimeError$"):
-        Predictor(silent, device="cpu")(torch.zeros(3, 1, *SHAPE))
+        Predictor(silent, "softmax", device="cpu")(torch.zeros(3, 1, *SHAPE))
 
 
 def test_running_out_of_memory_is_no_misuse():
@@ -136,17 +136,17 @@ def test_running_out_of_memory_is_no_misuse():
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     with pytest.raises(torch.OutOfMemoryError):
-        Predictor(full)(BATCH)
+        Predictor(full, "softmax")(BATCH)
 
 
 def test_batches_of_any_number_type():
-    net = Predictor(TinyNet(SHAPE), device="cpu")
+    net = Predictor(TinyNet(SHAPE), "softmax", device="cpu")
     assert torch.equal(net(BATCH.double()), net(BATCH))
     assert torch.equal(net(BATCH.numpy()), net(BATCH))
 
 
 def test_answers_need_no_gradient():
-    assert not Predictor(TinyNet(SHAPE), device="cpu")(BATCH.clone().requires_grad_()).requires_grad
+    assert not Predictor(TinyNet(SHAPE), "softmax", device="cpu")(BATCH.clone().requires_grad_()).requires_grad
 
 
 def test_the_transform_comes_after_the_mask():
@@ -179,7 +179,7 @@ class Standardise:
 def test_a_transform_with_fit_is_fitted_once_on_the_intact_volume_and_frozen():
     transform, image = Standardise(), volume(SHAPE)
     seen = Recorder(TinyNet(SHAPE))
-    predict = Predictor(seen, transform=transform, device="cpu")
+    predict = Predictor(seen, "softmax", transform=transform, device="cpu")
     GLAS(predict, batch_size=1, sigma_light=2, sigma_shadow=np.inf).explain(image, [0, 1], Grid(2))
     assert len(transform.fitted) == 1
     assert np.array_equal(transform.fitted[0], image)
@@ -196,19 +196,19 @@ def test_a_transform_with_fit_is_fitted_once_on_the_intact_volume_and_frozen():
 
 def test_fit_binds_a_copy():
     transform = Standardise()
-    predict = Predictor(TinyNet(SHAPE), transform=transform, classes=("a", "b", "c"), device="cpu")
+    predict = Predictor(TinyNet(SHAPE), "softmax", transform=transform, classes=("a", "b", "c"), device="cpu")
     bound = predict.fit(BATCH[0])
     assert predict.transform is transform
     assert bound is not predict
     assert (bound.net, bound.classes, bound.device) == (predict.net, predict.classes, predict.device)
-    torch.testing.assert_close(bound(BATCH), Predictor(predict.net, device="cpu")(BATCH - BATCH[0].mean()))
+    torch.testing.assert_close(bound(BATCH), Predictor(predict.net, "softmax", device="cpu")(BATCH - BATCH[0].mean()))
     with refused(r"fitted to a scan: call predict.fit\(volume\)\(batch\)"):
         predict(BATCH)
 
 
 def test_fit_is_itself_without_a_transform_to_fit():
     for transform in (None, lambda batch: batch):
-        predict = Predictor(TinyNet(SHAPE), transform=transform, device="cpu")
+        predict = Predictor(TinyNet(SHAPE), "softmax", transform=transform, device="cpu")
         assert predict.fit(BATCH[0]) is predict
 
 
@@ -217,7 +217,7 @@ def test_each_submodule_keeps_its_own_mode():
     net.train()
     net[3].eval()
     modes, bits = [m.training for m in net.modules()], copy.deepcopy(net.state_dict())
-    predict = Predictor(net, device="cpu")
+    predict = Predictor(net, "softmax", device="cpu")
     assert torch.equal(predict(BATCH), predict(BATCH))
     torch.testing.assert_close(predict(BATCH)[:1], predict(BATCH[:1]))
     assert [m.training for m in net.modules()] == modes
@@ -229,38 +229,38 @@ def test_modes_come_back_after_an_error():
     net.body.eval()
     modes = [m.training for m in net.modules()]
     with refused("does not take a batch"):
-        Predictor(net, device="cpu")(torch.zeros(1, 1, 2, 2, 2))
+        Predictor(net, "softmax", device="cpu")(torch.zeros(1, 1, 2, 2, 2))
     assert [m.training for m in net.modules()] == modes
 
 
 def test_a_module_that_is_where_it_should_be_is_not_copied():
     net = TinyNet(SHAPE)
-    assert Predictor(net, device="cpu").net is net
-    moved = Predictor(net, device="meta")
+    assert Predictor(net, "softmax", device="cpu").net is net
+    moved = Predictor(net, "softmax", device="meta")
     assert moved.net is not net
     assert next(moved.net.parameters()).device.type == "meta"
     assert next(net.parameters()).device.type == "cpu"
 
 
 def test_what_a_model_says_about_itself():
-    assert Predictor(TinyNet(SHAPE)).info.name == "TinyNet"
+    assert Predictor(TinyNet(SHAPE), "softmax").info.name == "TinyNet"
     info = ModelInfo(name="paper", channels=1)
-    assert Predictor(TinyNet(SHAPE), info=info).info is info
+    assert Predictor(TinyNet(SHAPE), "softmax", info=info).info is info
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_auto_finds_the_gpu_and_leaves_the_module():
     net = TinyNet(SHAPE, convolve=False)
-    predict = Predictor(net)
+    predict = Predictor(net, "softmax")
     assert predict.device.type == "cuda"
     assert next(net.parameters()).device.type == "cpu"
-    torch.testing.assert_close(predict(BATCH).cpu(), Predictor(net, device="cpu")(BATCH))
+    torch.testing.assert_close(predict(BATCH).cpu(), Predictor(net, "softmax", device="cpu")(BATCH))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_a_module_on_the_gpu_is_not_copied_there_again():
     net = TinyNet(SHAPE, convolve=False).cuda()
-    assert Predictor(net, device="auto").net is net
-    assert Predictor(net, device="cuda").net is net, 'torch.device("cuda") != torch.device("cuda:0")'
+    assert Predictor(net, "softmax", device="auto").net is net
+    assert Predictor(net, "softmax", device="cuda").net is net, 'torch.device("cuda") != torch.device("cuda:0")'

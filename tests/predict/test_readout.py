@@ -9,8 +9,7 @@ from monai.networks.nets import BasicUNetPlusPlus, DynUNet, UNet
 from torch import nn
 
 from glas3d import GLAS, RGLAS, Grid, Predictor
-from glas3d.predict.adapters import FirstOutput
-from glas3d.predict.readout import RegionMean
+from glas3d.predict import FirstOutput, RegionMean
 from tests.core.cases import POINTS, SHAPES, TinyNet, refused, volume
 
 SMALL = {"sigma_light": 2, "sigma_shadow": 2}
@@ -68,7 +67,7 @@ def test_booleans_are_one_region_and_channel_1_is_read():
 @pytest.mark.parametrize(
     ("region", "match"),
     [
-        (np.zeros((7, 9), dtype=bool), r"a voxel at least, got none on \(7, 9\)"),
+        (np.zeros((7, 9), dtype=bool), r"at least one voxel, got none on \(7, 9\)"),
         (np.full((7, 9), 0.5), "booleans or whole numbers from 0, got others in float64"),
         (np.full((7, 9), np.nan), "whole numbers from 0"),
         (np.full((7, 9), np.inf), "whole numbers from 0"),
@@ -129,7 +128,7 @@ def test_a_unet_s_regions_are_named_and_explained_at_once(unet):
 
 def test_the_softmax_is_over_the_channels():
     logits = torch.randn(2, 3, 7, 9)
-    whole = Predictor(answers(logits), readout=lambda p: p.sum(dim=1).mean(dim=(1, 2)))
+    whole = Predictor(answers(logits), "softmax", readout=lambda p: p.sum(dim=1).mean(dim=(1, 2)))
     torch.testing.assert_close(whole(torch.zeros(2, 1, 7, 9)), torch.ones(2, 1))
 
 
@@ -140,12 +139,12 @@ def test_one_sigmoid_channel_has_two_columns_here_too():
         expected = (1 / (1 + (sign * logits).exp())).mean(dim=(2, 3))
         torch.testing.assert_close(predict(torch.zeros(2, 1, 7, 9)), expected)
     with refused("softmax over one output is always 1"):
-        Predictor(answers(logits), readout=RegionMean(region))(torch.zeros(2, 1, 7, 9))
+        Predictor(answers(logits), "softmax", readout=RegionMean(region))(torch.zeros(2, 1, 7, 9))
 
 
 def test_a_map_without_a_readout_says_what_is_missing(unet):
-    with refused(r"with \(2, classes\), got \(2, 3, 8, 12, 16\): give a readout"):
-        Predictor(unet, device="cpu")(torch.zeros(2, 1, *SEGMENTED))
+    with refused(r"\(2, classes\) for a batch of 2, got \(2, 3, 8, 12, 16\): give a readout"):
+        Predictor(unet, "softmax", device="cpu")(torch.zeros(2, 1, *SEGMENTED))
 
 
 def test_the_readout_stays_when_the_transform_is_fitted():
@@ -172,8 +171,8 @@ def test_a_list_of_outputs(nested):
     batch, region = torch.rand(2, 1, 32, 48), regions((32, 48)) > 0
     whole = nested(batch)
     assert isinstance(whole, list)
-    with refused(r"one tensor \(n, classes\), got list: FirstOutput"):
-        Predictor(nested, device="cpu")(batch)
+    with refused(r"one tensor \(n, classes\), got list: glas3d.predict.FirstOutput"):
+        Predictor(nested, "softmax", device="cpu")(batch)
     with refused(r"one tensor \(n, classes\), got list: .*a readout with activation"):
         Predictor(nested, "softmax", readout=RegionMean(region), device="cpu")(batch)
     expected = whole[0].softmax(dim=1)[:, 1, torch.from_numpy(region)].mean(dim=1, keepdim=True).detach()
@@ -188,7 +187,7 @@ def test_a_list_of_outputs(nested):
 def test_deep_supervision_that_ends_with_training():
     net = DynUNet(3, 1, 2, [3] * 3, [1, 2, 2], [2, 2], filters=[4] * 3, deep_supervision=True)
     assert net(torch.zeros(1, 1, *SEGMENTED)).ndim == 6
-    predict = Predictor(net, readout=RegionMean(regions(SEGMENTED)), device="cpu")
+    predict = Predictor(net, "softmax", readout=RegionMean(regions(SEGMENTED)), device="cpu")
     assert predict(torch.rand(2, 1, *SEGMENTED)).shape == (2, 2)
 
 
@@ -197,7 +196,7 @@ def test_logits_within_something_else(kind):
     logits = torch.randn(2, 3)
     answer = SimpleNamespace(logits=logits) if kind == "object" else {"logits": logits}
     with refused(f"got {type(answer).__name__}: "):
-        Predictor(answers(answer))(torch.zeros(2, 1, 7, 9))
+        Predictor(answers(answer), "softmax")(torch.zeros(2, 1, 7, 9))
     read = (lambda a: a.logits.softmax(1)) if kind == "object" else (lambda a: a["logits"].softmax(1))
     given = Predictor(answers(answer), "none", readout=read)(torch.zeros(2, 1, 7, 9))
     torch.testing.assert_close(given, logits.softmax(dim=1))
@@ -223,22 +222,22 @@ def test_the_surest_box_of_a_detector():
 @pytest.mark.parametrize(
     ("read", "match"),
     [
-        (lambda p: p, r"a readout must answer a batch of 2 with \(2, classes\), got \(2, 3, 7, 9\)$"),
-        (lambda p: p.mean(), r"a readout must answer a batch of 2 .*got \(\)"),
+        (lambda p: p, r"a readout must return \(2, classes\) for a batch of 2, got \(2, 3, 7, 9\)$"),
+        (lambda p: p.mean(), r"a readout must return .* for a batch of 2, got \(\)"),
         (lambda p: p[:1].mean(dim=(2, 3)), r"got \(1, 3\)"),
-        (lambda p: {"mean": p}, r"a readout must answer with one tensor \(n, classes\), got dict$"),
+        (lambda p: {"mean": p}, r"a readout must return one tensor \(n, classes\), got dict$"),
         (lambda p: p.mean(dim=(1, 2, 3)), "^2 classes are named, the readout gives 1$"),
     ],
 )
 def test_readouts_that_do_not_give_a_column_a_target(read, match):
-    predict = Predictor(answers(torch.zeros(2, 3, 7, 9)), readout=read, classes=("a", "b"))
+    predict = Predictor(answers(torch.zeros(2, 3, 7, 9)), "softmax", readout=read, classes=("a", "b"))
     with refused(match):
         predict(torch.zeros(2, 1, 7, 9))
 
 
 def test_what_is_no_readout():
     with refused("readout must be callable, got ndarray"):
-        Predictor(TinyNet((7, 9)), readout=np.ones((7, 9)))
+        Predictor(TinyNet((7, 9)), "softmax", readout=np.ones((7, 9)))
 
 
 # Numbers that are no probability.
@@ -320,7 +319,7 @@ def test_one_logit_is_explained_from_both_sides():
 
 
 def test_three_classes_of_one_channel():
-    predict = Predictor(TinyNet((7, 8, 9), classes=3), classes=("NC", "MCI", "AD"), device="cpu")
+    predict = Predictor(TinyNet((7, 8, 9), classes=3), "softmax", classes=("NC", "MCI", "AD"), device="cpu")
     found = GLAS(predict, **SMALL).explain(volume((7, 8, 9)), ("NC", "MCI", "AD"), Grid(2))
     assert sum(one.probability for one in found) == pytest.approx(1)
     np.testing.assert_allclose(sum(one.drop for one in found), 0, atol=1e-6)

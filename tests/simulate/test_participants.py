@@ -7,7 +7,7 @@ import pytest
 
 from glas3d import GlasError
 from glas3d.imaging.space import mni_grid, resample, template_on, world
-from glas3d.predict.intensity import intensity_scale
+from glas3d.predict import intensity_scale
 from glas3d.simulate.participants import GROUPS, PLANTED, Simulation, participant, participants, truth
 
 COARSE = Simulation(participants=8, seed=11, resolution=8)

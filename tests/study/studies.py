@@ -9,8 +9,7 @@ import torch
 
 from glas3d.hashing import file_sha256
 from glas3d.imaging.space import mni_grid
-from glas3d.predict.bundle import write_bundle
-from glas3d.predict.intensity import Standardisation
+from glas3d.predict import Standardisation, write_bundle
 from glas3d.study.cohort.bids import Selection, read_cohort
 from glas3d.study.training.manifest import FoldManifest, FoldScan
 from tests.study import folders

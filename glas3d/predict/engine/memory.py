@@ -1,4 +1,4 @@
-"""Memory kept between forwards, by glibc's allocator."""
+"""Memory that the process keeps between forward passes, by the allocator of glibc."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of malloc.h
 _LARGEST = 2**31 - 1
-# Where glibc's own moving thresholds end in a process that has freed volumes; from 128 KiB it would not move again.
+# The values that glibc's own moving thresholds reach in a process that has freed volumes; set to its initial 128 KiB
+# they would not move again.
 _THRESHOLD, _MAPS = 2**25, 65536
 
 
 @contextmanager
 def keep_memory() -> Iterator[bool]:
-    """Let the process keep what its forwards free, for as long as the block lasts.
+    """Let the process keep the memory that its forward passes free, for as long as the block lasts.
 
-    A network's activations are otherwise given back to the system after every layer and asked for again, page by page,
-    which can take longer than the layer (docs/engines.md). The process grows to its largest forward and stays there;
-    at the end everything unused is given back.
+    Otherwise the activations of a network are returned to the system after every layer and requested again, page by
+    page, which can take longer than the layer (docs/engines.md). The process grows to the size of its largest forward
+    pass and stays there; at the end of the block all unused memory is returned.
 
     Yields
     ------
-    Whether it does: on Linux with glibc, and nowhere else.
+    Whether memory is kept: on Linux with glibc, and nowhere else.
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         yield False

@@ -23,8 +23,7 @@ from glas3d.hashing import file_sha256
 from glas3d.imaging.space import MNI
 from glas3d.imaging.transform import load_transform
 from glas3d.output import remove_leftovers
-from glas3d.predict.bundle import load_model
-from glas3d.predict.predictor import Predictor
+from glas3d.predict import Predictor, load_model
 from glas3d.study.cohort.file_patterns import files_of, has_pattern, said
 from glas3d.study.derivatives import is_finished, key_of, participant_folder, record_name, write_participant
 from glas3d.study.environment import version

@@ -29,9 +29,8 @@ from glas3d.hashing import file_sha256
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.coordinates import Coordinates
 from glas3d.imaging.space import mni_grid
-from glas3d.predict.bundle import load_model
-from glas3d.predict.engine.choose import check_engine
-from glas3d.predict.predictor import Predictor
+from glas3d.predict import Predictor, load_model
+from glas3d.predict.engine.engines import check_engine
 from glas3d.study.cohort.file_patterns import check_files, files_of, plain, said
 from glas3d.study.derivatives import read_study
 from glas3d.study.environment import device_here, device_kind, fastest, version

@@ -18,7 +18,8 @@ from glas3d.errors import GlasError
 from glas3d.imaging.space import mni_grid
 from glas3d.options import accepts, parse
 from glas3d.output import generated_by, remove_leftovers, remove_unfinished, write_json, write_together
-from glas3d.predict.training import Change, Recipe
+from glas3d.predict import Recipe
+from glas3d.predict.network_training import Change
 from glas3d.study.cohort.cohort import Cohort
 from glas3d.study.training.folds import Split, derived_seed, split_participants
 from glas3d.study.training.importable import import_callable, importable_name, name_of
@@ -107,7 +108,7 @@ def train_folds(
     ------
     GlasError
         Options outside their range, too few participants, folds of other settings or scans in ``out``, or what
-        `store_scans` and `glas3d.predict.training.train` refuse.
+        `store_scans` and `glas3d.predict.train` refuse.
     TypeError
         A keyword that is not an option.
     """

@@ -13,9 +13,8 @@ from torch import nn
 
 from glas3d.core.threads import torch_threads
 from glas3d.output import new_folder
-from glas3d.predict.bundle import write_bundle
-from glas3d.predict.predictor import Predictor
-from glas3d.predict.training import Change, Recipe, Report, mean_of, train
+from glas3d.predict import Predictor, Recipe, train, write_bundle
+from glas3d.predict.network_training import Change, Report, mean_of
 from glas3d.study.training.importable import import_callable
 from glas3d.study.training.manifest import PARTS, FoldManifest
 from glas3d.study.training.performance import measure
@@ -94,7 +93,7 @@ def train_fold(task: FoldTask, report: Report = lambda stage, epoch, loss: None)
     task
         What to train, and where to write it.
     report
-        Called after every epoch, see `glas3d.predict.training.train`.
+        Called after every epoch, see `glas3d.predict.train`.
 
     Returns
     -------
@@ -103,7 +102,7 @@ def train_fold(task: FoldTask, report: Report = lambda stage, epoch, loss: None)
     Raises
     ------
     GlasError
-        What `glas3d.predict.training.train` refuses, or a folder that cannot be written.
+        What `glas3d.predict.train` refuses, or a folder that cannot be written.
     """
     rows = {part: task.rows_of(part) for part in PARTS}
     labels = torch.as_tensor([task.groups.index(group) for group in task.table["group"]])

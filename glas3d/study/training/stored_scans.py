@@ -16,7 +16,7 @@ from glas3d.errors import GlasError
 from glas3d.hashing import file_sha256, text_sha256
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import VoxelGrid, check_space, grid_of, resample_scan
-from glas3d.predict.intensity import intensity_scale
+from glas3d.predict import intensity_scale
 from glas3d.study.cohort.cohort import Cohort
 
 ScanKey = tuple[str, str]

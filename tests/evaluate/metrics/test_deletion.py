@@ -29,7 +29,7 @@ SIGMAS = {"sigma_light": 2.5, "sigma_shadow": 1.8, "sigma_spatial": 2.0}
 
 
 def explainer(shape, **settings):
-    return GLAS(Predictor(TinyNet(shape), device="cpu"), batch_size=4, **SIGMAS | settings)
+    return GLAS(Predictor(TinyNet(shape), "softmax", device="cpu"), batch_size=4, **SIGMAS | settings)
 
 
 def explanation(ndim=3, search="grid"):
@@ -49,7 +49,7 @@ def pairs(curve):
 def test_it_agrees_with_plain_loops(ndim, search):
     shape = SHAPES[ndim]
     explained, image = explanation(ndim, search), volume(shape)
-    recorder = Recorder(Predictor(TinyNet(shape), device="cpu"))
+    recorder = Recorder(Predictor(TinyNet(shape), "softmax", device="cpu"))
     curve = deletion_curve(explainer(shape, background=0.7).replace(predict=recorder), image, explained, steps=4)
     if search == "grid":
         groups = [[x] for x in sorted(np.ndindex(*shape), key=lambda x: -explained.saliency[x])]
@@ -106,8 +106,8 @@ class ByBrightness:
 
 def test_normalisation_stays_that_of_the_intact_volume():
     net, image = TinyNet((7, 9)), volume((7, 9))
-    glas = GLAS(Predictor(net, transform=ByBrightness(), device="cpu"), background=image / 2, **SIGMAS)
-    plain = GLAS(Predictor(net, device="cpu"), background=image / 2 / image.max(), **SIGMAS)
+    glas = GLAS(Predictor(net, "softmax", transform=ByBrightness(), device="cpu"), background=image / 2, **SIGMAS)
+    plain = GLAS(Predictor(net, "softmax", device="cpu"), background=image / 2 / image.max(), **SIGMAS)
     explained = glas.explain(image, 1, atlas((7, 9)))
     curve, expected = (
         deletion_curve(glas, image, explained, 3),

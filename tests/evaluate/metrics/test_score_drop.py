@@ -12,7 +12,7 @@ from tests.core.cases import SHAPES, NoisyOr, TinyNet, refused, volume
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_it_agrees_with_its_formula(ndim, batch_size):
     shape = SHAPES[ndim]
-    predict, image = Predictor(TinyNet(shape), device="cpu", classes=("NC", "MCI", "AD")), volume(shape)
+    predict, image = Predictor(TinyNet(shape), "softmax", device="cpu", classes=("NC", "MCI", "AD")), volume(shape)
     maps = np.random.default_rng(0).uniform(size=(5, *shape)).astype(np.float32)
     measured = score_drop(GLAS(predict, background=0.7), image, maps, "AD", batch_size)
     inputs = np.stack([image * (1 - saliency) + np.float32(0.7) * saliency for saliency in maps])
@@ -35,4 +35,4 @@ def test_the_right_map_lowers_the_probability_most():
 @pytest.mark.parametrize("saliency", [np.zeros((9, 7)), np.full((7, 9), 1.1), np.full((7, 9), np.nan)])
 def test_maps_that_are_refused(saliency):
     with refused(r"maps must be of shape \(7, 9\) with values from 0 to 1"):
-        score_drop(GLAS(Predictor(TinyNet((7, 9)), device="cpu")), volume((7, 9)), [saliency], 1)
+        score_drop(GLAS(Predictor(TinyNet((7, 9)), "softmax", device="cpu")), volume((7, 9)), [saliency], 1)

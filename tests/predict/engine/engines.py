@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from glas3d import GLAS, Predictor
-from glas3d.predict.networks import PaperNet
+from glas3d.predict import PaperNet
 from tests.core import oracle
 from tests.core.cases import in_float64, volume
 
@@ -51,7 +51,7 @@ def residual():
 
 
 def explained(net, shape, engine, batch_size=3):
-    predict = net if isinstance(net, Predictor) else Predictor(net, device="cpu")
+    predict = net if isinstance(net, Predictor) else Predictor(net, "softmax", device="cpu")
     glas = GLAS(predict, engine=engine, batch_size=batch_size, **SIGMAS)
     return glas.explain(volume(shape), 1, POINTS[len(shape)])
 

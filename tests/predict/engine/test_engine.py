@@ -5,6 +5,7 @@ import dataclasses
 import importlib.metadata
 import logging
 import os
+import time
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from torch import nn
 
 from glas3d import GLAS, GlasError, Grid, Predictor
 from glas3d.core.threads import torch_threads
-from glas3d.predict.engine import build_cache as cache
-from glas3d.predict.engine import builders, choose
-from glas3d.predict.engine.builders import ENGINES, Engine, own_copy
-from glas3d.predict.predictor import ModelInfo
+from glas3d.predict import ModelInfo, use_clock
+from glas3d.predict.engine.build_cache import BuildCache
+from glas3d.predict.engine.builders import own_copy
+from glas3d.predict.engine.engines import ENGINES, Engine
+from glas3d.predict.engine.fingerprint import fingerprint
 from tests.core.cases import TinyNet, refused, volume
 from tests.predict.engine import engines
 
@@ -24,9 +26,10 @@ slow = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
-def clock_decides(monkeypatch):
-    """Here it is tested what the clock decides."""
-    monkeypatch.setattr(choose, "_PAYS", 4.0)
+def real_clock():
+    """Real time decides, in place of the clock of other tests, which stands still."""
+    with use_clock(time.perf_counter):
+        yield
 
 
 QUICK = ("eager", "channels_last", "onnx", "openvino")
@@ -71,10 +74,9 @@ def test_reduced_precision_is_an_offer(caplog, monkeypatch):
     assert not np.array_equal(found.light, exact.light)
     strict = dataclasses.replace(ENGINES["autocast"], tolerance=1e-9)
     monkeypatch.setitem(ENGINES, "autocast", strict)
-    monkeypatch.setattr(choose, "TOLERANCE", 1e-12)
     found = engines.explained(engines.paper()[0], shape, "autocast")
     assert found.settings["engine"] == "eager"
-    assert "autocast answers" in found.settings["engine_notes"][0]
+    assert "autocast differs by" in found.settings["engine_notes"][0]
     np.testing.assert_array_equal(found.score, exact.score)
     assert "autocast is left out" in caplog.text
 
@@ -82,7 +84,7 @@ def test_reduced_precision_is_an_offer(caplog, monkeypatch):
 def test_an_engine_follows_weights_that_change_and_a_network_in_training():
     net = nn.Sequential(engines.paper()[0], nn.Dropout(0.9)).train()
     shape = (16, 18, 22)
-    predict = Predictor(net, device="cpu")
+    predict = Predictor(net, "softmax", device="cpu")
     first = engines.explained(predict, shape, "channels_last")
     np.testing.assert_allclose(first.light, engines.explained(predict, shape, "eager").light, rtol=0, atol=1e-5)
     with torch.no_grad():
@@ -98,7 +100,7 @@ def test_an_engine_is_given_covariates_beside_the_volume():
         def forward(self, x, table):
             return torch.stack([x.mean(dim=(1, 2, 3)), 0.1 * table.sum(dim=1)], dim=1)
 
-    predict = Predictor(Two(), covariates=("age", "sex"), device="cpu")
+    predict = Predictor(Two(), "softmax", covariates=("age", "sex"), device="cpu")
     batch, table = torch.rand(2, 1, 7, 9), torch.tensor([[3.0, 1], [4, 0]])
     for name in ("channels_last", "onnx", "openvino"):
         answer = predict.with_engine(name, 1)(batch, table)
@@ -114,7 +116,7 @@ def test_what_cannot_be_asked_by_an_engine_is_refused():
     def plain(batch):
         return torch.full((len(batch), 2), 0.5)
 
-    predict = Predictor(TinyNet((7, 9)), device="cpu")
+    predict = Predictor(TinyNet((7, 9)), "softmax", device="cpu")
     with refused("engine must be one of auto, eager, .*, got 'fast'"):
         GLAS(predict, engine="fast").explain(image, 1, Grid(2))
     with refused("engine must be the name of one, got 3"):
@@ -138,7 +140,7 @@ def test_a_library_that_is_missing_is_named_and_passed_over(name, monkeypatch):
         return there(of)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    predict = Predictor(TinyNet((7, 9)), device="cpu")
+    predict = Predictor(TinyNet((7, 9)), "softmax", device="cpu")
     message = f'the engine {name} needs {library}, which is missing: pip install "glas3d[{ENGINES[name].extra}]"'
     with pytest.raises(GlasError) as caught:
         GLAS(predict, engine=name).explain(volume((7, 9)), 1, Grid(2))
@@ -152,7 +154,7 @@ def test_a_network_of_several_answers_is_none_for_an_engine():
             return [x.mean(dim=(1, 2, 3)), x]
 
     predict = Predictor(Pair(), "none", readout=lambda answer: answer[0], device="cpu")
-    with refused("the engine onnx answers with a list and not with one tensor: ask the model Pair without it"):
+    with refused("the engine onnx needs one tensor as output, got a list: evaluate the model Pair without it"):
         GLAS(predict, engine="onnx").explain(volume((7, 9)), 0, Grid(2))
 
 
@@ -177,10 +179,9 @@ class Slow(nn.Module):
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def clock():
     now = [0.0]
-    monkeypatch.setattr(choose.time, "perf_counter", lambda: now[0])
-    with torch_threads(1):
+    with torch_threads(1), use_clock(lambda: now[0]):
         yield now
 
 
@@ -199,14 +200,15 @@ def only(monkeypatch, clock, *, takes=0.1, wrong=0.0, base=2.0, build=None):
 
         return run
 
-    fast = Engine(name="fast", build=build or make, devices=("cpu",), base=base)
-    monkeypatch.setattr(builders, "ENGINES", {"eager": ENGINES["eager"], "fast": fast})
-    monkeypatch.setattr(choose, "ENGINES", builders.ENGINES)
+    for name in [name for name in ENGINES if name != "eager"]:
+        monkeypatch.delitem(ENGINES, name)
+    fast = Engine(name="fast", build=build or make, devices=("cpu",), seconds_to_build=base)
+    monkeypatch.setitem(ENGINES, "fast", fast)
     return built
 
 
 def asked(net, engine="auto", points=8):
-    glas = GLAS(Predictor(net, device="cpu"), engine=engine, batch_size=1, sigma_light=2, sigma_shadow=2)
+    glas = GLAS(Predictor(net, "softmax", device="cpu"), engine=engine, batch_size=1, sigma_light=2, sigma_shadow=2)
     return glas.explain(volume((7, 9)), 1, np.linspace([0, 0], [6, 8], points))
 
 
@@ -280,7 +282,7 @@ def test_auto_leaves_what_is_not_faster(monkeypatch, clock):
     assert len(built) == 1, "and does not try again"
 
 
-@pytest.mark.parametrize("how", ["answers", "cannot be built"])
+@pytest.mark.parametrize("how", ["differs", "cannot be built"])
 def test_an_engine_that_fails_is_left_by_auto_and_refused_when_asked_for(how, monkeypatch, clock, caplog):
     def broken(net, inputs, stored):
         raise NotImplementedError("an operation\nthat it lacks")
@@ -294,7 +296,7 @@ def test_an_engine_that_fails_is_left_by_auto_and_refused_when_asked_for(how, mo
     assert "\n" not in note
     np.testing.assert_array_equal(found.score, asked(net, "eager", points=20).score)
     assert caplog.text.count("is left out") == 1
-    with refused(f"the engine fast {how}.*: ask the model Slow without it"):
+    with refused(f"the engine fast {how}.*: evaluate the model Slow without it"):
         asked(net, "fast")
 
 
@@ -308,8 +310,8 @@ def test_what_was_built_is_kept_for_other_runs(monkeypatch, tmp_path):
     right = engines.explained(net, shape, "eager")
 
     def again(sha256="some", weights=net):
-        choose._known.clear()
-        predict = Predictor(weights, device="cpu", info=ModelInfo(name="made", sha256=sha256))
+        unknown = copy.deepcopy(weights)  # nothing was built of this module in this process
+        predict = Predictor(unknown, "softmax", device="cpu", info=ModelInfo(name="made", sha256=sha256))
         return engines.explained(predict, shape, "openvino")
 
     again(sha256=None)
@@ -317,7 +319,7 @@ def test_what_was_built_is_kept_for_other_runs(monkeypatch, tmp_path):
     first = again()
     (kept,) = (path for path in tmp_path.rglob("*") if path.is_file())
     with monkeypatch.context() as patched:
-        patched.setattr(builders, "_converted", lambda *given: pytest.fail("it is there"))
+        patched.setattr(torch.export, "export", lambda *given: pytest.fail("it is built again"))
         np.testing.assert_array_equal(again().score, first.score)
     kept.write_bytes(b"half")
     np.testing.assert_array_equal(again().score, first.score)
@@ -330,21 +332,20 @@ def test_what_was_built_is_kept_for_other_runs(monkeypatch, tmp_path):
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
 
 
-def test_the_kept_are_few(monkeypatch, tmp_path):
-    monkeypatch.setattr(cache, "_folder", lambda: tmp_path / "engines")
-    monkeypatch.setattr(cache, "_MOST", 2)
+def test_the_files_used_longest_ago_are_deleted(tmp_path):
+    cache = BuildCache(tmp_path / "engines", most_files=2)
     for number, name in enumerate("abc"):
-        cache.Stored(name).write(name.encode())
-        os.utime(tmp_path / "engines" / cache.Stored(name)._name, (number, number))
-    assert [cache.Stored(name).read() for name in "abc"] == [None, b"b", b"c"]
-    monkeypatch.setattr(cache, "_folder", lambda: tmp_path / "engines" / cache.Stored("c")._name)
-    cache.Stored("a").write(b"a")
-    assert cache.Stored("a").read() is None, "a folder that is none"
+        cache.entry(name).write(name.encode())
+        os.utime(cache.entry(name).path, (number, number))
+    assert [cache.entry(name).read() for name in "abc"] == [None, b"b", b"c"]
+    no_folder = BuildCache(cache.entry("c").path)
+    no_folder.entry("a").write(b"a")
+    assert no_folder.entry("a").read() is None
 
 
 def test_an_engine_has_the_threads_of_the_explanation():
     """Also when a batch is halved later, while torch itself has but one."""
-    predict = Predictor(engines.paper()[0], device="cpu")
+    predict = Predictor(engines.paper()[0], "softmax", device="cpu")
     with torch_threads(2):
         asked = predict.with_engine("openvino", 1)
         assert asked.torch_threads == 1
@@ -352,7 +353,7 @@ def test_an_engine_has_the_threads_of_the_explanation():
         torch.set_num_threads(1)
         asked(torch.rand(2, 1, *engines.paper()[1]))
         assert torch.get_num_threads() == 1
-        assert {key[2] for key in choose._known[predict.net]} == {2}
+        assert asked.engine_threads == 2
 
 
 def test_a_net_written_to_is_another():
@@ -370,14 +371,14 @@ def test_a_net_written_to_is_another():
     }
     net = nn.Sequential(nn.Conv2d(3, 200, 7), nn.BatchNorm2d(200)).eval()
     for what, write in writes.items():
-        before = builders.fingerprint(net)
+        before = fingerprint(net)
         net.eval()(torch.rand(2, 3, 9, 9))
-        assert builders.fingerprint(net) == before
+        assert fingerprint(net) == before
         write(net)
-        assert builders.fingerprint(net) != before, what
+        assert fingerprint(net) != before, what
     with torch.inference_mode():
         made_there = nn.Linear(2, 3)
-    assert builders.fingerprint(made_there) == builders.fingerprint(made_there)
+    assert fingerprint(made_there) == fingerprint(made_there)
 
 
 @pytest.mark.gpu
@@ -385,7 +386,7 @@ def test_a_net_written_to_is_another():
 @pytest.mark.parametrize("name", ["cudagraphs", "compile", "channels_last"])
 def test_an_engine_on_cuda_agrees_with_the_oracle(name):
     net, shape = engines.paper()
-    found = engines.explained(Predictor(net, device="cuda"), shape, name)
+    found = engines.explained(Predictor(net, "softmax", device="cuda"), shape, name)
     intact, light, drop = engines.truth(net, shape)
     np.testing.assert_allclose(found.probability, intact, rtol=0, atol=1e-4)
     np.testing.assert_allclose(found.light, light, rtol=0, atol=1e-4)

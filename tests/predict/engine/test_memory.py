@@ -8,7 +8,7 @@ import pytest
 
 _KEPT = """
 import torch
-from glas3d.predict.engine.memory import keep_memory
+from glas3d.predict import keep_memory
 
 def resident():
     with open("/proc/self/statm") as file:

@@ -12,11 +12,11 @@ from torch import nn
 
 from glas3d.core.model import CannotRecompute
 from glas3d.core.windows import Windows, crop
-from glas3d.predict.networks import PaperNet
-from glas3d.predict.recompute import steps as planning
+from glas3d.predict import PaperNet
+from glas3d.predict.recompute import windowed_steps as planning
 from glas3d.predict.recompute.graph import trace
-from glas3d.predict.recompute.recompute import follow
-from glas3d.predict.recompute.steps import make_plan
+from glas3d.predict.recompute.recomputing_predictor import follow
+from glas3d.predict.recompute.windowed_steps import make_plan
 from tests.predict.recompute.random_nets import networks
 
 SHAPES = {2: (13, 18), 3: (7, 10, 9)}

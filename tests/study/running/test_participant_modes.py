@@ -10,7 +10,7 @@ import pytest
 from glas3d import Atlas, GlasError, Grid
 from glas3d.errors import GlasWarning
 from glas3d.explain import explain_img
-from glas3d.predict.bundle import load_model
+from glas3d.predict import load_model
 from glas3d.study.group.level import summarise_groups
 from glas3d.study.running.runner import explain_cohort
 from tests.study import folders, studies

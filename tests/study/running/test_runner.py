@@ -9,7 +9,7 @@ import torch
 from glas3d import GlasError
 from glas3d.errors import GlasWarning
 from glas3d.explain import COLUMNS, explain_img
-from glas3d.predict.bundle import load_model
+from glas3d.predict import load_model
 from glas3d.study.derivatives import FAILED
 from glas3d.study.running import participant as participant_level
 from glas3d.study.running.runner import explain_cohort

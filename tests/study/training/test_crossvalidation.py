@@ -14,9 +14,7 @@ from glas3d import GlasError
 from glas3d.errors import GlasWarning
 from glas3d.hashing import file_sha256
 from glas3d.imaging.scan import load_scan
-from glas3d.predict.bundle import load_model
-from glas3d.predict.intensity import Standardisation, intensity_scale
-from glas3d.predict.training import Recipe
+from glas3d.predict import Recipe, Standardisation, intensity_scale, load_model
 from glas3d.study.cohort.bids import Selection, read_cohort
 from glas3d.study.training.manifest import FoldManifest, Manifest
 from glas3d.study.training.performance import METRICS, measure

@@ -8,7 +8,7 @@ from glas3d import GlasError
 from glas3d.errors import GlasWarning
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import mni_grid, resample_scan
-from glas3d.predict.intensity import intensity_scale
+from glas3d.predict import intensity_scale
 from glas3d.study.cohort.bids import Selection, read_cohort
 from glas3d.study.training import stored_scans as cache
 from glas3d.study.training.stored_scans import StoredScans, store_scans

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from glas3d.predict.training import Recipe
+from glas3d.predict import Recipe
 from glas3d.study.training.crossvalidation import train_folds
 
 QUICK = Recipe(epochs=2, pretraining=1, batch_size=3, sigma=(1.5, 3.0), spots=2)

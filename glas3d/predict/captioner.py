@@ -12,7 +12,8 @@ from torch import nn
 from glas3d.checks import whole_number
 from glas3d.core.volume import as_volume
 from glas3d.errors import GlasError
-from glas3d.predict.predictor import FittedTransform, ModelInfo, Predictor, Transform
+from glas3d.predict.interface import FittedTransform, ModelInfo, Transform
+from glas3d.predict.predictor import Predictor
 
 Step = Callable[[Any, torch.Tensor], torch.Tensor]
 WordActivation = Literal["softmax", "none"]
@@ -99,7 +100,7 @@ class Captioner:
         greedy = _Greedy(language, self._index[end], max_words)
         # the answer is words, by number, not probabilities; the rest is what a Predictor does
         self._greedy = Predictor(greedy, "none", transform, device)
-        self._language: _Language = self._greedy.net.language  # type: ignore[union-attr, assignment]
+        self._language: _Language = self._greedy.net.language  # type: ignore[attr-defined]
         self.device = self._greedy.device
         owner = getattr(step, "__self__", step)
         self._info = ModelInfo(name=getattr(owner, "__name__", type(owner).__name__))

@@ -11,14 +11,13 @@ from torch import fx
 
 from glas3d.core.model import CannotRecompute
 from glas3d.core.windows import Windows, crop
-from glas3d.predict.exported import Exported
-from glas3d.predict.predictor import FittedTransform, Predictor
+from glas3d.predict.interface import BatchIndependent, FittedTransform, NetworkPredictor
 from glas3d.predict.recompute.graph import trace
 from glas3d.predict.recompute.rules import GlobalMean, Neighbourhood, Pointwise
-from glas3d.predict.recompute.steps import Plan, asks_shape, execute, make_plan
+from glas3d.predict.recompute.windowed_steps import Plan, asks_shape, execute, make_plan
 
 
-class Changed:
+class RecomputingPredictor:
     """A predictor's answers to volumes that are a base but for windows (`glas3d.core.model.Recomputation`).
 
     Parameters
@@ -36,7 +35,7 @@ class Changed:
         The model's steps cannot be followed, or hardly any of them would be saved.
     """
 
-    def __init__(self, predictor: Predictor, bases: torch.Tensor, windows: Sequence[Windows]) -> None:
+    def __init__(self, predictor: NetworkPredictor, bases: torch.Tensor, windows: Sequence[Windows]) -> None:
         if predictor.covariates is not None:
             raise CannotRecompute("the model takes covariates beside the volume")
         self._predictor = predictor
@@ -46,14 +45,14 @@ class Changed:
 
         def planned() -> Any:
             net: object = predictor.net
-            if isinstance(net, Exported):
-                net = net.steps((bases if transform is None else transform(bases[:1])).shape[1:])
+            if isinstance(net, BatchIndependent):
+                net = net.steps_for_any_batch((bases if transform is None else transform(bases[:1])).shape[1:])
                 if net is None:
                     raise CannotRecompute("the exported file fixes the batch")
             self._plan = make_plan(trace(net, transform), bases, windows)
             return self._plan.answer
 
-        self.bases = predictor.asked(planned, bases)
+        self.bases = predictor.evaluate(planned, bases)
         self.whole_from = self._plan.whole_from
 
     def __call__(self, kind: int, rows: np.ndarray, parts: torch.Tensor) -> torch.Tensor:
@@ -68,11 +67,11 @@ class Changed:
         parts
             ``(n, c, *size)``: the volumes inside them.
         """
-        return self._predictor.asked(lambda: follow(self._plan, kind, rows, parts), parts)
+        return self._predictor.evaluate(lambda: follow(self._plan, kind, rows, parts), parts)
 
 
 def follow(plan: Plan, kind: int, rows: np.ndarray, parts: torch.Tensor) -> Any:
-    """What the network answers, as it stands; see `Changed`."""
+    """What the network answers, as it stands; see `RecomputingPredictor`."""
     return _Run(plan, kind, rows).answer(parts)
 
 

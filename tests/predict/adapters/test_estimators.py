@@ -1,6 +1,4 @@
-"""Every other model gives the scores of its torch original; what cannot be used is told in one sentence."""
-
-import time
+"""Classifiers of scikit-learn and nilearn give the scores of their torch original, or one clear message."""
 
 import nibabel as nib
 import numpy as np
@@ -15,10 +13,8 @@ from torch import nn
 
 from glas3d import GlasError, Grid, Predictor, explain_img
 from glas3d.imaging.space import VoxelGrid
-from glas3d.predict.adapters import Retrying, from_callable, from_decoder, from_estimator
-from tests.predict.cases import AFFINE, SHAPES, assert_same_scores, explained, network
-
-# scikit-learn and nilearn
+from glas3d.predict import from_decoder, from_estimator
+from tests.predict.cases import AFFINE, SHAPES, assert_same_scores, explained
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +84,7 @@ def test_a_pipeline_may_begin_with_its_masker(cohort):
     raw = from_estimator(pipeline, activation="none")
     assert_same_scores(raw, Predictor(linear, "none", device="cpu"), SHAPES[3], target=0)
     assert raw.classes == ("True",)
-    with pytest.raises(GlasError, match="RidgeClassifier has no predict_proba: state an activation"):
+    with pytest.raises(GlasError, match="RidgeClassifier has no predict_proba: give an activation"):
         from_estimator(pipeline)
 
 
@@ -176,89 +172,3 @@ def test_what_is_no_fitted_classifier_or_masker_is_refused(cohort):
     for decoder in (Decoder(), DecoderRegressor(), clf):
         with pytest.raises(GlasError, match=f"fitted classifier of nilearn, got {type(decoder).__name__}"):
             from_decoder(decoder)
-
-
-# Callables, near and far
-
-
-class Flaky:
-    """A service that fails before it answers."""
-
-    def __init__(self, ndim, failures, error=ConnectionError):
-        self.net, self.failures, self.error, self.calls = network(ndim), failures, error, 0
-
-    def __call__(self, batch):
-        assert isinstance(batch, np.ndarray)
-        self.calls += 1
-        if self.calls <= self.failures:
-            raise self.error("connection reset\nby peer")
-        with torch.no_grad():
-            return self.net(torch.tensor(batch)).tolist()
-
-
-@pytest.fixture
-def waits(monkeypatch):
-    slept = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    return slept
-
-
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_a_service_that_recovers_gives_the_scores_of_its_network(ndim, waits):
-    service = Flaky(ndim, failures=2)
-    predict = from_callable(service, "softmax", retries=2, wait=0.5, as_numpy=True)
-    assert_same_scores(predict, Predictor(network(ndim), device="cpu"), SHAPES[ndim])
-    assert waits == [0.5, 1.0]
-
-
-def test_a_service_that_stays_away_is_reported_in_one_sentence(waits):
-    predict = from_callable(Flaky(2, 99), "softmax", name="far", retries=3, as_numpy=True)
-    message = (
-        r"^the model far was asked 4 times for a batch of \(4, 1, 12, 10\) and failed: "
-        r"ConnectionError: connection reset$"
-    )
-    with pytest.raises(GlasError, match=message) as caught:
-        explained(predict, SHAPES[2])
-    assert isinstance(caught.value.__cause__, ConnectionError)
-    assert waits == [1.0, 2.0, 4.0]
-
-
-def test_only_errors_worth_it_are_tried_again(waits):
-    service = Flaky(2, 1, KeyError)
-    predict = from_callable(service, "softmax", retries=3, on=OSError, as_numpy=True)
-    with pytest.raises(GlasError, match=r"Flaky was asked once .* and failed: KeyError"):
-        explained(predict, SHAPES[2])
-    assert (service.calls, waits) == (1, [])
-    with pytest.raises(RuntimeError, match="out of memory"):  # the batch size's affair, not the service's
-        Retrying(Flaky(2, 1, lambda _: RuntimeError("CUDA out of memory")), name="far")(np.zeros((1, 1, 3, 3)))
-    assert waits == []
-
-
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        (lambda b: b.flatten(1)[:-1], "far must answer a batch of 4 with 4 rows, got 3"),
-        (lambda b: 0.5, "far must answer a batch of 4 with 4 rows, got a single number"),
-        (lambda b: None, "far must answer a batch of 4 with 4 rows, got 0"),
-        (lambda b: {"error": "busy"}, "far must answer with numbers, one row an input, got dict"),
-        (lambda b: [[1], [1, 2], [1], [1]], "far must answer with numbers, one row an input, got list"),
-    ],
-)
-def test_an_answer_of_other_rows_is_reported_and_not_asked_again(answer, message, waits):
-    with pytest.raises(GlasError, match=message):
-        explained(from_callable(answer, "none", name="far", retries=3), SHAPES[2])
-    assert waits == []
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"call": 3}, "a model must be callable, got int"),
-        ({"retries": -1}, "retries must be a whole number of at least 0, got -1"),
-        ({"retries": 1.5}, "retries must be"),
-        ({"wait": -1}, "wait must be 0 or a positive number of seconds, got -1"),
-    ],
-)
-def test_settings_of_retrying_are_checked(settings, message):
-    with pytest.raises(GlasError, match=message):
-        Retrying(**({"call": len, "name": "far"} | settings))

@@ -18,8 +18,7 @@ from torch import nn
 from glas3d import GLAS, GlasError, Grid, Predictor, explain_img, load_model
 from glas3d.cli import run
 from glas3d.imaging.space import VoxelGrid
-from glas3d.predict.adapters import FirstOutput
-from glas3d.predict.exported import from_onnx, from_pt2
+from glas3d.predict import FirstOutput, from_onnx, from_pt2
 from tests.predict.cases import AFFINE, SHAPES, assert_same_scores, explained, network, volume
 
 
@@ -75,7 +74,7 @@ def test_a_pt2_file_gives_the_scores_of_its_network(tmp_path, ndim, batch):
     net, shape = network(ndim), SHAPES[ndim]
     path = pt2_of(tmp_path / "net.pt2", net, shape, batch)
     predict = load_model(path, activation="softmax", device="cpu")
-    assert_same_scores(predict, Predictor(net, device="cpu"), shape)
+    assert_same_scores(predict, Predictor(net, "softmax", device="cpu"), shape)
     assert (predict.info.name, predict.info.channels, len(predict.info.sha256)) == ("net.pt2", 1, 64)
 
 
@@ -85,7 +84,7 @@ def test_an_onnx_file_gives_the_scores_of_its_network(tmp_path, ndim, batch):
     net, shape = network(ndim), SHAPES[ndim]
     path = onnx_file(tmp_path / "net.onnx", net, shape, batch)
     predict = load_model(path, activation="softmax")
-    assert_same_scores(predict, Predictor(net, device="cpu"), shape)
+    assert_same_scores(predict, Predictor(net, "softmax", device="cpu"), shape)
     assert (predict.info.name, predict.info.channels, len(predict.info.sha256)) == ("net.onnx", 1, 64)
 
 
@@ -93,7 +92,7 @@ def test_a_free_shape_takes_any_scan(tmp_path):
     net = network(2)
     path = onnx_file(tmp_path / "net.onnx", net, ("x", "y"), "n")
     for shape in ((12, 10), (9, 14)):
-        assert_same_scores(from_onnx(path, "softmax"), Predictor(net, device="cpu"), shape)
+        assert_same_scores(from_onnx(path, "softmax"), Predictor(net, "softmax", device="cpu"), shape)
 
 
 def test_tensors_beside_an_onnx_file_count_in_its_hash(tmp_path):
@@ -101,7 +100,7 @@ def test_tensors_beside_an_onnx_file_count_in_its_hash(tmp_path):
     beside = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
     onnx_file(path, network(2), SHAPES[2], 2, **beside)
     before = from_onnx(path, "softmax")
-    assert_same_scores(before, Predictor(network(2), device="cpu"), SHAPES[2])
+    assert_same_scores(before, Predictor(network(2), "softmax", device="cpu"), SHAPES[2])
     weights = bytearray((tmp_path / "weights.bin").read_bytes())
     weights[0] ^= 1
     (tmp_path / "weights.bin").write_bytes(weights)
@@ -135,7 +134,9 @@ def test_engines_run_pt2_files(tmp_path, engine, batch):
     glas = GLAS(from_pt2(path, "softmax", device="cpu"), sigma_light=2, sigma_shadow=2, engine=engine, batch_size=4)
     e = glas.explain(volume(DEEP), 1, Grid(2))
     assert e.settings["engine"] == engine
-    own = glas.replace(predict=Predictor(net, device="cpu"), engine="eager").explain(volume(DEEP), 1, Grid(2))
+    own = glas.replace(predict=Predictor(net, "softmax", device="cpu"), engine="eager").explain(
+        volume(DEEP), 1, Grid(2)
+    )
     assert np.ptp(own.light) > 1e-3
     for name in ("light", "drop"):
         np.testing.assert_allclose(getattr(e, name), getattr(own, name), rtol=0, atol=1e-5)
@@ -174,8 +175,8 @@ class Several(nn.Module):
 
 def test_the_first_output_is_asked(tmp_path):
     net, shape = network(2), SHAPES[2]
-    original = Predictor(net, device="cpu")
-    assert_same_scores(Predictor(FirstOutput(Several(net)), device="cpu"), original, shape)
+    original = Predictor(net, "softmax", device="cpu")
+    assert_same_scores(Predictor(FirstOutput(Several(net)), "softmax", device="cpu"), original, shape)
     assert_same_scores(from_pt2(pt2(tmp_path / "a.pt2", Several(net), shape), "softmax"), original, shape)
 
 
@@ -342,7 +343,7 @@ def test_networks_of_monai_are_explained_without_hooks(name, ndim):
     shape = (16, 32, 24)[:ndim]
     net = monai(name, ndim, shape)
     before = [m.training for m in net.modules()]
-    e = explained(Predictor(net, device="cpu"), shape)
+    e = explained(Predictor(net, "softmax", device="cpu"), shape)
     assert [m.training for m in net.modules()] == before
     assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in net.modules())
     with torch.inference_mode():
@@ -358,4 +359,4 @@ def test_networks_of_monai_give_the_same_scores_once_exported(name, tmp_path):
     net = monai(name, 3, shape).eval()
     exported = from_pt2(pt2(tmp_path / "net.pt2", net, shape), "softmax", device="cpu")
     # untrained, their answers hardly differ from place to place: compare more closely
-    assert_same_scores(exported, Predictor(net, device="cpu"), shape, least=1e-5, atol=1e-6)
+    assert_same_scores(exported, Predictor(net, "softmax", device="cpu"), shape, least=1e-5, atol=1e-6)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from glas3d import GLAS, Grid, Predictor
-from glas3d.predict.caption import Captioner
+from glas3d.predict import Captioner
 from tests.core.cases import SHAPES, refused, volume
 
 VOCABULARY = ("<start>", "<end>", "a", "red", "blue", "circle", "a 2")

@@ -7,8 +7,8 @@ import torch
 
 from glas3d import GlasError, Predictor
 from glas3d.errors import GlasWarning
-from glas3d.predict.intensity import Standardisation
-from glas3d.predict.training import Recipe, mean_of, train
+from glas3d.predict import Recipe, Standardisation, train
+from glas3d.predict.network_training import mean_of
 from tests.predict.lessons import SHAPE, lesson, reference
 
 QUICK = Recipe(epochs=8, pretraining=1, batch_size=8, learning_rate=3e-3, dropout=0.0, sigma=(1.5, 3.0), spots=1)
@@ -275,7 +275,7 @@ def test_light_and_shadow_come_in_over_the_first_epochs(monkeypatch, ramp, expec
         shares.append(recipe.augmented)
         return batch
 
-    monkeypatch.setattr("glas3d.predict.training.light_or_shade", watch)
+    monkeypatch.setattr("glas3d.predict.network_training.light_or_shade", watch)
     train(*lesson(), reference(), short(epochs=4, augmented=0.8, ramp=ramp))
     steps = len(shares) // 4
     np.testing.assert_allclose(shares[::steps], expected)

@@ -1,0 +1,1 @@
+"""Models that are no torch module of this process, as predictors: estimators, exported files and callables."""

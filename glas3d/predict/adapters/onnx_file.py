@@ -1,0 +1,105 @@
+"""Networks in ONNX files as predictors, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from glas3d.errors import GlasError, reason
+from glas3d.hashing import bytes_sha256, file_sha256
+from glas3d.imaging.space import VoxelGrid
+from glas3d.predict.adapters.exported import AllowedBatches, ExportedModel, predictor_of_file
+from glas3d.predict.engine.builders import onnx_session_options
+from glas3d.predict.interface import Activation, FittedTransform, Transform
+from glas3d.predict.predictor import Predictor
+
+# The protobuf entry "location" of a tensor that is stored in a file next to its ONNX file: key, then a length of one or
+# two bytes.
+_LOCATION = re.compile(rb"\x0a\x08location\x12(?:([\x01-\x7f])|([\x80-\xff])([\x01-\x7f]))")
+
+
+def from_onnx(
+    path: str | os.PathLike[str],
+    activation: Activation,
+    *,
+    transform: Transform | FittedTransform | None = None,
+    device: str | torch.device = "auto",
+    classes: Sequence[str] | None = None,
+    grid: VoxelGrid | None = None,
+) -> Predictor:
+    """Return a predictor of a network in an ONNX file, run by ONNX Runtime (``pip install "glas3d[onnx]"``).
+
+    Parameters
+    ----------
+    path
+        The ``.onnx`` file; one float32 input, the class scores are its first output.
+    device
+        ``"auto"``: CUDA where this ONNX Runtime has it, else the CPU, with as many threads as torch uses.
+    activation, transform, classes
+        See `Predictor`.
+    grid
+        The voxel grid that the model's scans must have, if it is known; scans are resampled to it.
+
+    Raises
+    ------
+    GlasError
+        ONNX Runtime is missing, the file does not exist or is damaged, or takes not one float32 input.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise GlasError('ONNX files need onnxruntime, which is missing: pip install "glas3d[onnx]"') from None
+    read = partial(_read, device=device, onnxruntime=onnxruntime)
+    return predictor_of_file(path, read, activation, transform=transform, classes=classes, grid=grid)
+
+
+def _read(file: Path, device: str | torch.device, onnxruntime: Any) -> ExportedModel:
+    kind = str(device).split(":")[0]
+    cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if kind not in ("auto", "cpu", "cuda") or (kind == "cuda" and not cuda):
+        raise GlasError(f"device must be auto, cpu or, where ONNX Runtime has it, cuda for {file}, got {device!r}")
+    providers = ["CUDAExecutionProvider"] if cuda and kind != "cpu" else []
+    try:
+        session = onnxruntime.InferenceSession(
+            file, onnx_session_options(), providers=[*providers, "CPUExecutionProvider"]
+        )
+    except Exception as error:  # one class of its own for every kind of failure
+        raise GlasError(f"{file} cannot be loaded as an ONNX model: {reason(error)}") from error
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or inputs[0].type != "tensor(float)":
+        came = ", ".join(f"{i.name} {i.type}" for i in inputs) or "none"
+        raise GlasError(f"an ONNX model must have one float32 input, tensor(float), {file} has {came}")
+    if not outputs or not outputs[0].type.startswith("tensor("):
+        raise GlasError(f"an ONNX model must give a tensor first, {file} gives {[o.type for o in outputs]}")
+    sizes = [n if isinstance(n, int) and n > 0 else None for n in inputs[0].shape]
+    if not sizes:
+        raise GlasError(f"an ONNX model must take a batch (n, c, *spatial), {file} takes a single number")
+    batches = AllowedBatches(file.name, tuple(sizes[1:]), sizes[0] or 1, sizes[0])
+
+    def first_output(batch: torch.Tensor) -> torch.Tensor:
+        values = {inputs[0].name: batch.cpu().contiguous().numpy()}
+        return torch.as_tensor(session.run([outputs[0].name], values)[0])
+
+    def net(batch: torch.Tensor) -> torch.Tensor:
+        return batches.evaluate(first_output, batch)
+
+    return ExportedModel(net, batches, _sha256(file), torch.device("cpu"))
+
+
+def _sha256(file: Path) -> str:
+    """Return the hash of the file's bytes and, if it stores tensors in other files, of those too."""
+    content = file.read_bytes()
+    tensor_files = set()
+    for match in _LOCATION.finditer(content):
+        short, low, high = match.groups()
+        length = short[0] if short else (low[0] & 0x7F) + (high[0] << 7)
+        other = file.parent / content[match.end() : match.end() + length].decode(errors="replace")
+        if other.is_file():
+            tensor_files.add(other)
+    return bytes_sha256([content, *(bytes.fromhex(file_sha256(other)) for other in sorted(tensor_files))])

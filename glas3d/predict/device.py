@@ -1,0 +1,51 @@
+"""Which device a network computes on."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from glas3d.errors import GlasError
+
+
+def choose_device(net: object, device: str | torch.device) -> torch.device:
+    """Return the device that a model computes on.
+
+    Parameters
+    ----------
+    net
+        A torch module, or any callable.
+    device
+        ``"auto"``: where the module is; when that is the CPU, CUDA where the machine has it. A callable stays on the
+        CPU. Otherwise the name of a torch device.
+
+    Raises
+    ------
+    GlasError
+        Not a device of torch, or one that this machine does not have.
+    """
+    if device != "auto":
+        return _named(device)
+    current = next((t.device for t in tensors_of(net)), None) if isinstance(net, nn.Module) else None
+    if current is not None and current.type != "cpu":
+        return current
+    if isinstance(net, nn.Module) and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def tensors_of(net: nn.Module) -> list[torch.Tensor]:
+    """Return the parameters and buffers of a network."""
+    return [*net.parameters(), *net.buffers()]
+
+
+def _named(device: str | torch.device) -> torch.device:
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise GlasError(f"device must be auto or one of torch's, such as cpu or cuda, got {device!r}") from None
+    if chosen.type != "cuda":
+        return chosen
+    if not torch.cuda.is_available():
+        raise GlasError(f"device must be one this machine has, got {device!r} and there is no CUDA")
+    return torch.device("cuda", torch.cuda.current_device() if chosen.index is None else chosen.index)

@@ -1,0 +1,161 @@
+"""The engines that there are, and what is known of each."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from glas3d.errors import GlasError
+from glas3d.predict.engine import builders
+from glas3d.predict.engine.build_cache import BuildCache
+from glas3d.predict.engine.builders import Build, Inputs, Run
+
+# Probabilities may differ by this much from those of the network itself, unless an engine states another tolerance.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """A way to run a network.
+
+    Attributes
+    ----------
+    name
+        The name by which it is chosen.
+    build
+        Builds what takes inputs of these shapes and returns the network's output in eval mode.
+    devices
+        Kinds of device that it runs on.
+    library, extra
+        The distribution that must be installed, and the extra of this package that installs it.
+    seconds_to_build, seconds_per_module
+        How long building is expected to take: the first, and the second for each module of the network
+        (docs/engines.md).
+    exact
+        Whether it computes in full precision; ``"auto"`` takes no other.
+    tolerance
+        How far its probabilities may be from those of the network itself.
+    own_threads
+        Whether its library has threads of its own; those of torch, which wait busily for work, are then in their way.
+    """
+
+    name: str
+    build: Build
+    devices: tuple[str, ...]
+    library: str = "torch"
+    extra: str | None = None
+    seconds_to_build: float = 0.1
+    seconds_per_module: float = 0.0
+    exact: bool = True
+    tolerance: float = TOLERANCE
+    own_threads: bool = False
+
+    @property
+    def version(self) -> str | None:
+        """Version of its library; None where it is not installed."""
+        try:
+            return importlib.metadata.version(self.library).partition("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    def expected_seconds(self, net: nn.Module) -> float:
+        """Return how long building is expected to take."""
+        return self.seconds_to_build + self.seconds_per_module * sum(1 for _ in net.modules())
+
+
+# In the order in which "auto" tries them.
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        Engine(name="eager", build=builders.build_eager, devices=("cpu", "cuda", "mps", "xpu")),
+        Engine(
+            name="openvino",
+            build=builders.build_openvino,
+            devices=("cpu",),
+            library="openvino",
+            extra="openvino",
+            seconds_to_build=1.0,
+            seconds_per_module=0.01,
+            own_threads=True,
+        ),
+        Engine(name="cudagraphs", build=builders.build_cudagraphs, devices=("cuda",)),
+        Engine(
+            name="onnx",
+            build=builders.build_onnx,
+            devices=("cpu",),
+            library="onnxruntime",
+            extra="onnx",
+            seconds_to_build=1.0,
+            seconds_per_module=0.01,
+            own_threads=True,
+        ),
+        Engine(
+            name="compile",
+            build=builders.build_compiled,
+            devices=("cpu", "cuda"),
+            seconds_to_build=15.0,
+            seconds_per_module=0.2,
+        ),
+        Engine(name="channels_last", build=builders.build_channels_last, devices=("cpu", "cuda")),
+        Engine(name="autocast", build=builders.build_autocast, devices=("cpu", "cuda"), exact=False, tolerance=5e-3),
+    )
+}
+
+
+def check_engine(engine: str, device: torch.device) -> None:
+    """Refuse an engine that does not exist, or not here.
+
+    Raises
+    ------
+    GlasError
+        The engine does not exist, its library is not installed, or it does not run on this device.
+    """
+    if engine == "auto":
+        return
+    if engine not in ENGINES:
+        raise GlasError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine!r}")
+    chosen = ENGINES[engine]
+    if chosen.version is None:
+        raise GlasError(
+            f'the engine {engine} needs {chosen.library}, which is missing: pip install "glas3d[{chosen.extra}]"'
+        )
+    if device.type not in chosen.devices:
+        raise GlasError(f"the engine {engine} runs on {' and '.join(chosen.devices)}, the model is on {device.type}")
+
+
+def build(engine: Engine, net: nn.Module, inputs: Inputs, model: str | None = None) -> Run:
+    """Return what an engine builds from a network, without the messages that its library prints.
+
+    Parameters
+    ----------
+    inputs
+        Example inputs of the network: their shapes count, not their values.
+    model
+        Identifies the network's weights and code; what is built is then kept for other runs. None: it is not kept.
+    """
+    with torch.inference_mode(False), torch.no_grad(), _silent():
+        shapes = [tuple(x.shape) for x in inputs]
+        versions = (engine.name, engine.version, torch.__version__, platform.machine(), torch.get_num_threads())
+        cached = None if model is None else BuildCache().entry(model, shapes, *versions)
+        return engine.build(net, tuple(x.clone() for x in inputs), cached)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Suppress the warnings of tracers, and the handler that ``logging.warning`` would install for good."""
+    root, nowhere = logging.getLogger(), logging.NullHandler()
+    root.addHandler(nowhere)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.removeHandler(nowhere)

@@ -1,0 +1,62 @@
+"""What was learned of one network by trying engines on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from glas3d.predict.engine.builders import Run
+from glas3d.predict.engine.fingerprint import fingerprint
+from glas3d.predict.interface import NetworkPredictor
+
+
+@dataclass
+class Trials:
+    """The engines that were tried on one network, with batches of one shape, on one device with as many threads.
+
+    Attributes
+    ----------
+    runs
+        What was built, by the engine's name and the number of threads that torch had then.
+    failures
+        Why an engine could not be built, or was rejected, by its name.
+    seconds
+        Seconds for one batch, by the name of each engine that ``"auto"`` tried.
+    best
+        The fastest of these.
+    threads
+        The number of torch's threads with which the network itself is fastest, as ``"auto"`` measured it.
+    n_batches
+        How many batches were evaluated so far: as many again are expected.
+    """
+
+    runs: dict[tuple[str, int], Run] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    best: str = "eager"
+    threads: int = field(default_factory=torch.get_num_threads)
+    n_batches: int = 0
+
+    def notes(self) -> tuple[str, ...]:
+        """Return a sentence for each engine that was rejected."""
+        return tuple(f"{name} {failure}" for name, failure in self.failures.items())
+
+
+_trials: WeakKeyDictionary[nn.Module, dict[Any, Trials]] = WeakKeyDictionary()
+
+
+def trials_of(predict: NetworkPredictor, shape: tuple[int, ...]) -> Trials:
+    """Return what was learned of a predictor's network, as its weights are now, for batches of a shape.
+
+    What was built from other weights is forgotten.
+    """
+    net: Any = predict.net
+    key = (shape, str(predict.device), torch.get_num_threads(), predict.activation, fingerprint(net))
+    of_net = _trials.setdefault(net, {})
+    for other in [other for other in of_net if other[-1] != key[-1]]:
+        del of_net[other]
+    return of_net.setdefault(key, Trials())

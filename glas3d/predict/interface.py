@@ -1,0 +1,107 @@
+"""What the parts of this package know of each other: the kinds of a predictor's settings, and what a predictor offers.
+
+Engines and recomputing are given a predictor and know it by the protocol `NetworkPredictor` alone, so that none of them
+imports the class `glas3d.predict.Predictor`, which imports them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import nn
+
+from glas3d.core.model import Recomputation
+from glas3d.core.windows import Windows
+from glas3d.imaging.space import VoxelGrid
+
+Activation = Literal["softmax", "sigmoid", "none"]
+Network = nn.Module | Callable[..., Any]
+Transform = Callable[[torch.Tensor], torch.Tensor]
+Readout = Callable[[Any], torch.Tensor]
+
+
+@runtime_checkable
+class FittedTransform(Protocol):
+    """A transform whose settings come from the intact scan.
+
+    A normalisation that depends on the content of a scan is fitted once to the intact scan and then fixed; otherwise
+    masking one place would change every voxel.
+    """
+
+    def fit(self, volume: torch.Tensor) -> Transform:
+        """Return the transform for batches that are made from ``volume``, ``(c, *spatial)``."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelInfo:
+    """The description of a model.
+
+    Attributes
+    ----------
+    name
+        Name for messages and sidecars.
+    sha256
+        Hash of its weights and configuration; None for a module made in Python.
+    channels
+        Number of input channels; None: unknown.
+    grid
+        The voxel grid that scans are resampled to before they reach the model; None: any grid.
+    reference
+        ``(c, *spatial)`` float32 on the model's intensity scale: what masks put in place of tissue, such as the mean
+        of a control group; None: the model brings none.
+    preset
+        Settings of `GLAS` that were chosen with the model, such as ``sigma_light``.
+    """
+
+    name: str
+    sha256: str | None = None
+    channels: int | None = None
+    grid: VoxelGrid | None = None
+    reference: np.ndarray | None = None
+    preset: Mapping[str, Any] = field(default_factory=dict)
+
+
+class NetworkPredictor(Protocol):
+    """What engines and recomputing need of a predictor (`glas3d.predict.Predictor`)."""
+
+    net: Network
+    activation: Activation
+    transform: Transform | FittedTransform | None
+    classes: tuple[str, ...] | None
+    covariates: tuple[str, ...] | None
+    device: torch.device
+    info: ModelInfo
+
+    def __call__(self, batch: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the probabilities ``(n, k)`` of a batch ``(n, c, *spatial)`` and covariates ``(n, q)``."""
+        ...
+
+    def evaluate(self, forward: Callable[[], Any], batch: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities ``(n, k)`` that come of a forward pass through the network."""
+        ...
+
+    def with_net(self, net: Network) -> NetworkPredictor:
+        """Return a copy that evaluates another network."""
+        ...
+
+    def fit(self, volume: torch.Tensor) -> NetworkPredictor:
+        """Return the same predictor with its transform fitted to one intact scan, ``(c, *spatial)``."""
+        ...
+
+    def recompute(self, bases: torch.Tensor, windows: Sequence[Windows]) -> Recomputation:
+        """Return what evaluates volumes that equal a base except inside windows."""
+        ...
+
+
+@runtime_checkable
+class BatchIndependent(Protocol):
+    """A network that evaluates batches of fixed sizes, and knows its own steps for batches of any size."""
+
+    def steps_for_any_batch(self, shape: Sequence[int]) -> nn.Module | None:
+        """Return the network's steps for inputs of ``shape``, ``(c, *spatial)``; None: they hold a fixed batch size."""
+        ...
