@@ -75,7 +75,7 @@ class Groups:
         people = who.read(bids_dir, columns, native=native).everyone
         with progress("steps") as tick:
             found = summarise_groups(
-                out, people, case=who.case, control=who.control, atlas=atlas, tick=tick, **asdict(self)
+                out, people, case=who.case, control=who.control, atlas=atlas, progress=tick, **asdict(self)
             )
         if who.case in found.tables:
             n = found.groups[who.case]
@@ -93,4 +93,4 @@ class Groups:
                 f"{what}, voxels: {voxels.n_below} of {voxels.n_voxels} at p <= 0.05 corrected; "
                 f"the smallest p is {voxels.p:.3g}, at {place} mm"
             )
-        say(f"Written to {found.place}: {', '.join(f'{name} {n}' for name, n in found.groups.items())} participants")
+        say(f"Written to {found.folder}: {', '.join(f'{name} {n}' for name, n in found.groups.items())} participants")

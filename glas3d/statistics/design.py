@@ -1,4 +1,4 @@
-"""Who is compared with whom, what is held fixed, and who may be exchanged with whom."""
+"""Designs of tests: which groups are compared, what is held fixed, and which participants may be exchanged."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _LEAST_ARRANGEMENTS = 20  # with fewer, no p-value can be below 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class Fixed:
-    """What is held fixed, and who may be exchanged with whom.
+class NuisanceDesign:
+    """The covariates and sites that a test holds fixed.
 
     Attributes
     ----------
     covariates
-        ``(n, k)`` orthonormal and centred: the covariates and, with several sites, which site; without intercept.
+        ``(n, k)`` orthonormal and centred: the covariates and, with several sites, the sites; without intercept.
     blocks
-        ``(n,)`` int: only participants of the same block are exchanged.
+        ``(n,)`` int: only participants of the same block may be exchanged.
     """
 
     covariates: np.ndarray
     blocks: np.ndarray
 
     @property
-    def nuisance(self) -> np.ndarray:
+    def basis(self) -> np.ndarray:
         """``(n, k + 1)`` orthonormal: intercept and covariates."""
         n = len(self.blocks)
         return np.hstack([np.full((n, 1), 1 / math.sqrt(n)), self.covariates])
@@ -43,17 +43,17 @@ class Fixed:
 
 
 @dataclass(frozen=True, eq=False)
-class Contrast(Fixed):
+class TwoGroupDesign(NuisanceDesign):
     """Case against control with covariates, ready for a linear model.
 
     Attributes
     ----------
     rows
-        ``(participants,)`` bool: who is in one of the two groups.
+        ``(participants,)`` bool: which participants are in one of the two groups; ``n`` are.
     case
-        ``(n,)`` bool, of those: who is a case.
+        ``(n,)`` bool: which of those are cases.
     tested
-        ``(n,)``: ``case`` without what intercept and covariates say of it.
+        ``(n,)``: the residuals of ``case`` on intercept and covariates.
     """
 
     rows: np.ndarray
@@ -61,7 +61,7 @@ class Contrast(Fixed):
     tested: np.ndarray
 
 
-def contrast(
+def two_group_design(
     participants: pd.DataFrame,
     case: object,
     control: object,
@@ -69,95 +69,93 @@ def contrast(
     group: str = "group",
     covariates: Sequence[str] = (),
     site: str | None = None,
-) -> Contrast:
+) -> TwoGroupDesign:
     """Read two groups, their covariates and their sites from a table of participants.
 
     Parameters
     ----------
     participants
-        One row a participant, as in ``participants.tsv``.
+        One row a participant.
     case, control
         Values of the column ``group``; participants of other groups are left out.
+    group
+        The column of groups.
     covariates
         Columns of numbers, or of two values (sex), coded 0 and 1.
     site
-        Column; participants are exchanged within a site, and the sites' means are held fixed.
+        The column of sites: participants are exchanged within a site, and the sites' means are held fixed.
+        Default: one site.
 
     Raises
     ------
     GlasError
         A column that is missing, not numeric, constant or has gaps; a group of fewer than two; a participant
-        there twice; groups that covariates or sites tell apart; more covariates than participants allow.
+        in two rows; groups that covariates or sites separate; more covariates than participants allow.
 
     Warns
     -----
     GlasWarning
         Sites with one of the groups only, or so few participants that no p-value can be small.
     """
-    _need(participants, group)
-    label = participants[group].astype(str)
+    _check_column(participants, group)
+    labels = participants[group].astype(str)
     if str(case) == str(control):
         raise GlasError(f"case and control must be two groups, both are {case}")
-    rows = label.isin([str(case), str(control)]).to_numpy()
-    for one in (case, control):
-        count = int((label == str(one)).sum())
+    for name in (case, control):
+        count = int((labels == str(name)).sum())
         if count < 2:
-            counts = ", ".join(f"{name} {n}" for name, n in label.value_counts().sort_index().items())
-            raise GlasError(f"a comparison needs at least 2 participants a group, {one} has {count} ({counts})")
+            counts = ", ".join(f"{label} {n}" for label, n in labels.value_counts().sort_index().items())
+            raise GlasError(f"a comparison needs at least 2 participants a group, {name} has {count} ({counts})")
+    rows = labels.isin([str(case), str(control)]).to_numpy()
     table = participants.loc[rows]
-    cases = (label[rows] == str(case)).to_numpy()
+    is_case = (labels[rows] == str(case)).to_numpy()
     if site is not None:
-        _check_sites(cases, *_sites(table, site), site)
-    fixed = held_fixed(table, covariates, site)
-    blocks = fixed.blocks
-    tested = _residual(cases.astype(float), fixed.covariates)
+        _check_sites(is_case, *_sites(table, site), site)
+    nuisance = nuisance_design(table, covariates, site)
+    tested = _residual(is_case.astype(float), nuisance.covariates)
     if np.linalg.norm(tested) < 1e-6:
-        raise GlasError(
-            f"{case} and {control} are told apart by {', '.join([*covariates, *([site] if site else [])])} alone: "
-            "no difference is left to test"
-        )
-    found = Contrast(fixed.covariates, blocks, rows, cases, tested)
-    ways = math.prod(math.comb(int((blocks == b).sum()), int(cases[blocks == b].sum())) for b in np.unique(blocks))
-    if ways < _LEAST_ARRANGEMENTS:
-        message = f"the groups can be dealt out in {ways} ways only: p-values below {1 / ways:.2g} mean nothing"
-        warnings.warn(message, GlasWarning, stacklevel=2)
-    return found
+        names = ", ".join([*covariates, *([site] if site else [])])
+        raise GlasError(f"{case} and {control} are told apart by {names} alone: no difference is left to test")
+    _warn_of_few_arrangements(nuisance.blocks, is_case)
+    return TwoGroupDesign(nuisance.covariates, nuisance.blocks, rows, is_case, tested)
 
 
-def held_fixed(participants: pd.DataFrame, covariates: Sequence[str] = (), site: str | None = None) -> Fixed:
-    """Covariates and sites of a table of participants.
+def nuisance_design(
+    participants: pd.DataFrame, covariates: Sequence[str] = (), site: str | None = None
+) -> NuisanceDesign:
+    """Read covariates and sites from a table of participants.
 
     Parameters
     ----------
     participants, covariates, site
-        See `contrast`.
+        See `two_group_design`.
 
     Raises
     ------
     GlasError
-        A column that is missing, not numeric, constant or has gaps; a participant there twice; more covariates than
+        A column that is missing, not numeric, constant or has gaps; a participant in two rows; more covariates than
         participants allow.
     """
     if "participant_id" in participants and (twice := participants["participant_id"].duplicated()).any():
         name = participants.loc[twice, "participant_id"].iloc[0]
-        raise GlasError(f"every participant must be there once, {name} is twice: average its sessions first")
+        raise GlasError(f"every participant must have one row, {name} has two: average its sessions first")
     columns = [_covariate(participants, name) for name in covariates]
     blocks = np.zeros(len(participants), dtype=int)
     if site is not None:
         blocks, sites = _sites(participants, site)
         columns += [(blocks == code).astype(float) for code in range(1, len(sites))]
     basis = orthonormal(np.stack(columns, axis=1)) if columns else np.zeros((len(participants), 0))
-    found = Fixed(basis, blocks)
-    if found.dof < 1:
+    design = NuisanceDesign(basis, blocks)
+    if design.dof < 1:
         raise GlasError(
             f"a test with {basis.shape[1]} covariates (each site but one is one) needs at least "
             f"{basis.shape[1] + 3} participants, got {len(participants)}"
         )
-    return found
+    return design
 
 
 def orthonormal(columns: np.ndarray) -> np.ndarray:
-    """Orthonormal basis ``(n, k)`` of columns ``(n, m)`` once they are centred; those that add nothing are dropped."""
+    """Return an orthonormal basis ``(n, k)`` of columns ``(n, m)`` after centring, without those that add nothing."""
     centred = columns - columns.mean(axis=0)
     norm = np.linalg.norm(centred, axis=0)
     varied = norm > 1e-12 * np.linalg.norm(columns, axis=0)
@@ -169,7 +167,7 @@ def orthonormal(columns: np.ndarray) -> np.ndarray:
 
 
 def strata(truth: Sequence[object], predicted: Sequence[object], case: object) -> np.ndarray:
-    """Who was called what: ``"tp"``, ``"fp"``, ``"tn"`` or ``"fn"`` a participant.
+    """Return ``"tp"``, ``"fp"``, ``"tn"`` or ``"fn"`` for each participant.
 
     Parameters
     ----------
@@ -181,7 +179,7 @@ def strata(truth: Sequence[object], predicted: Sequence[object], case: object) -
     Raises
     ------
     GlasError
-        Lengths that differ, a gap, more than two labels, or nobody labelled ``case``.
+        Lengths that differ, a gap, more than two labels, or no participant labelled ``case``.
 
     Examples
     --------
@@ -197,24 +195,24 @@ def strata(truth: Sequence[object], predicted: Sequence[object], case: object) -
     labels = sorted({*true, *called, case}, key=str)
     if len(labels) > 2 or case not in {*true, *called}:
         raise GlasError(f"strata need two labels, one of them {case}, got {', '.join(map(str, {*true, *called}))}")
-    positive, hit = (called == case).to_numpy(), (true == called).to_numpy()
-    return np.where(hit, np.where(positive, "tp", "tn"), np.where(positive, "fp", "fn"))
+    positive, correct = (called == case).to_numpy(), (true == called).to_numpy()
+    return np.where(correct, np.where(positive, "tp", "tn"), np.where(positive, "fp", "fn"))
 
 
-def _names(participants: pd.DataFrame, which: np.ndarray | pd.Series) -> str:
-    """Participants by name, for a message."""
+def _names(participants: pd.DataFrame, rows: np.ndarray | pd.Series) -> str:
+    """Return the names of some participants, for a message."""
     ids = np.asarray(participants.get("participant_id", participants.index))
-    return listed(ids[np.asarray(which)])
+    return listed(ids[np.asarray(rows)])
 
 
-def _need(table: pd.DataFrame, column: str) -> None:
+def _check_column(table: pd.DataFrame, column: str) -> None:
     if column not in table:
         raise GlasError(f"participants need a column {column}, the table has {', '.join(map(str, table.columns))}")
 
 
 def _filled(table: pd.DataFrame, column: str) -> pd.Series:
-    """A column without gaps."""
-    _need(table, column)
+    """Return a column, which must have no gaps."""
+    _check_column(table, column)
     values = table[column]
     gaps = values.isna() | values.astype(str).isin(["", "n/a"])
     if gaps.any():
@@ -223,6 +221,7 @@ def _filled(table: pd.DataFrame, column: str) -> pd.Series:
 
 
 def _covariate(table: pd.DataFrame, column: str) -> np.ndarray:
+    """Return a covariate as ``(n,)`` numbers; two values that are not numbers become 0 and 1."""
     values = _filled(table, column)
     if values.nunique() == 1:
         raise GlasError(f"a covariate must differ between participants, {column} is {values.iloc[0]} for all")
@@ -239,22 +238,38 @@ def _covariate(table: pd.DataFrame, column: str) -> np.ndarray:
 
 
 def _sites(table: pd.DataFrame, column: str) -> tuple[np.ndarray, list[str]]:
+    """Return the number of each participant's site, ``(n,)``, and the sites' names."""
     codes, sites = pd.factorize(_filled(table, column).astype(str), sort=True)
-    return np.asarray(codes), [str(one) for one in sites]
+    return np.asarray(codes), [str(site) for site in sites]
 
 
-def _check_sites(cases: np.ndarray, blocks: np.ndarray, sites: list[str], column: str) -> None:
-    alone = [name for code, name in enumerate(sites) if len(set(cases[blocks == code])) == 1]
-    if len(alone) == len(sites):
+def _check_sites(is_case: np.ndarray, blocks: np.ndarray, sites: list[str], column: str) -> None:
+    """Refuse sites that have one group each, and warn of some that have."""
+    one_group = [name for code, name in enumerate(sites) if len(set(is_case[blocks == code])) == 1]
+    if len(one_group) == len(sites):
         raise GlasError(
             f"no {column} has participants of both groups: what differs between the groups cannot be told from "
-            "what differs between sites, and nobody can be exchanged"
+            "what differs between sites, and no participants can be exchanged"
         )
-    if alone:
-        message = f"these sites have one of the groups only and say nothing of the difference: {', '.join(alone)}"
+    if one_group:
+        message = f"these sites have one of the groups only and add nothing to the difference: {', '.join(one_group)}"
+        warnings.warn(message, GlasWarning, stacklevel=3)
+
+
+def _warn_of_few_arrangements(blocks: np.ndarray, is_case: np.ndarray) -> None:
+    """Warn where participants can be exchanged in so few ways that no p-value can be small."""
+    arrangements = math.prod(
+        math.comb(int((blocks == block).sum()), int(is_case[blocks == block].sum())) for block in np.unique(blocks)
+    )
+    if arrangements < _LEAST_ARRANGEMENTS:
+        message = (
+            f"participants can be exchanged between the groups in {arrangements} ways only: "
+            f"p-values below {1 / arrangements:.2g} mean nothing"
+        )
         warnings.warn(message, GlasWarning, stacklevel=3)
 
 
 def _residual(values: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Return what an intercept and an orthonormal, centred basis leave of values ``(n,)``."""
     centred = values - values.mean()
     return np.asarray(centred - basis @ (basis.T @ centred))

@@ -15,22 +15,22 @@ class MapSums:
     """Sums over the maps of a group.
 
     Three numbers a voxel are kept: the mean, the squares about it (Welford's, so that maps far from 0 lose no
-    digits) and how many maps had the voxel in their top. Two of them can be merged, so that workers can share
-    a group; the order does not matter beyond rounding.
+    digits) and how many maps had the voxel in their top. The order of the maps does not matter beyond rounding.
 
     Parameters
     ----------
     shape
-        Of every map: volumes, or regions.
+        Shape of every map: that of a volume, or ``(regions,)``.
     top
         A voxel is in a map's top when fewer than ``top`` % of its voxels are higher, and not all are alike.
     weights
-        Voxels each value stands for, for ``top``: 1 and 0 for a mask, numbers of voxels for regions. None: 1 each.
+        Number of voxels each value stands for, of the maps' shape, for ``top``: 1 and 0 for a mask, the sizes of
+        regions for regions. Default: 1 each.
 
     Raises
     ------
     GlasError
-        ``top`` not above 0 and at most 100, or weights of another shape.
+        ``top`` is not above 0 and at most 100, or the weights have another shape.
 
     Examples
     --------
@@ -60,41 +60,16 @@ class MapSums:
         Raises
         ------
         GlasError
-            Another shape.
+            The map has another shape.
         """
         if values.shape != self.shape:
             raise GlasError(f"maps of a group must share a shape: {values.shape} came, those before are {self.shape}")
         values = np.asarray(values, dtype=np.float64)
         self._n += 1
-        away = values - self._mean
-        self._mean += away / self._n
-        self._squares += away * (values - self._mean)
-        self._in_top += self._tops(values)
-
-    def merge(self, other: MapSums) -> MapSums:
-        """The sums over both groups' maps; neither is changed.
-
-        Raises
-        ------
-        GlasError
-            Another shape, top or weights.
-        """
-        alike = self.weights is other.weights or (
-            self.weights is not None and other.weights is not None and np.array_equal(self.weights, other.weights)
-        )
-        if self.shape != other.shape or self.top != other.top or not alike:
-            raise GlasError(
-                f"sums must be of one shape, top and weights to be merged, got {self.shape} and {other.shape}, "
-                f"{self.top:g} % and {other.top:g} %"
-            )
-        both = MapSums(self.shape, self.top, self.weights)
-        both._n = self._n + other._n
-        share = other._n / max(both._n, 1)
-        away = other._mean - self._mean
-        both._mean = self._mean + away * share
-        both._squares = self._squares + other._squares + away**2 * (self._n * share)
-        both._in_top = self._in_top + other._in_top
-        return both
+        deviation = values - self._mean
+        self._mean += deviation / self._n
+        self._squares += deviation * (values - self._mean)
+        self._in_top += self._top_voxels(values)
 
     @property
     def mean(self) -> np.ndarray:
@@ -103,7 +78,7 @@ class MapSums:
 
     @property
     def variance(self) -> np.ndarray:
-        """Sample variance (n - 1); NaN before the second map."""
+        """Sample variance over the maps (n - 1); NaN before the second."""
         return np.asarray(self._squares / (self._n - 1)) if self._n > 1 else np.full(self.shape, np.nan)
 
     @property
@@ -113,58 +88,31 @@ class MapSums:
         return np.where(np.isnan(self._mean), np.nan, share)
 
     def combined(self) -> np.ndarray:
-        """The maps' linear combination, min-max normalised (the paper, IV.E)."""
+        """Return the maps' linear combination, min-max normalised (the paper, IV.E)."""
         total = self.mean
         known = np.isfinite(total)
         if known.any():
             total[known] = minmax(total[known])
         return np.asarray(total)
 
-    def _tops(self, values: np.ndarray) -> np.ndarray:
+    def _top_voxels(self, values: np.ndarray) -> np.ndarray:
+        """Return which voxels are in one map's top."""
         known = np.asarray(np.isfinite(values))
         if self.weights is not None:
             known &= self.weights > 0
-        found = values[known]
-        if not found.size:
+        finite = values[known]
+        if not finite.size:
             return known
         if self.weights is None:
-            low, place = found.min(), self._place(found.size)
-            limit = np.partition(found, place)[place]
+            position = self._limit_position(finite.size)
+            lowest, limit = finite.min(), np.partition(finite, position)[position]
         else:
-            order = np.argsort(found)
+            order = np.argsort(finite)
             voxels = np.cumsum(self.weights[known][order])
-            low = found[order[0]]
-            limit = found[order[np.searchsorted(voxels, self._place(int(voxels[-1])), side="right")]]
-        return np.asarray(known & (values >= limit) & (values > low))
+            position = int(np.searchsorted(voxels, self._limit_position(int(voxels[-1])), side="right"))
+            lowest, limit = finite[order[0]], finite[order[position]]
+        return np.asarray(known & (values >= limit) & (values > lowest))
 
-    def _place(self, voxels: int) -> int:
-        """Position, counted from the lowest, of the last voxel that has less than ``top`` % above it."""
+    def _limit_position(self, voxels: int) -> int:
+        """Return the position, from the lowest, of the lowest voxel that has less than ``top`` % above it."""
         return voxels - max(1, math.ceil(self.top * voxels / 100 - 1e-9))
-
-
-def two_sample_t(case: MapSums, control: MapSums) -> tuple[np.ndarray, int]:
-    """Student's t of two groups from their sums, without covariates.
-
-    Parameters
-    ----------
-    case, control
-        Sums of the same shape.
-
-    Returns
-    -------
-    t of ``case - control`` with pooled variance, NaN where nothing varies, and its degrees of freedom.
-
-    Raises
-    ------
-    GlasError
-        Other shapes, or a group of fewer than two maps.
-    """
-    if case.shape != control.shape:
-        raise GlasError(f"two groups must share a shape to be compared, got {case.shape} and {control.shape}")
-    if min(len(case), len(control)) < 2:
-        raise GlasError(f"a t map needs at least 2 maps a group, got {len(case)} and {len(control)}")
-    dof = len(case) + len(control) - 2
-    pooled = ((len(case) - 1) * case.variance + (len(control) - 1) * control.variance) / dof
-    error = np.sqrt(pooled * (1 / len(case) + 1 / len(control)))
-    difference = case.mean - control.mean
-    return np.divide(difference, error, out=np.full(case.shape, np.nan), where=error > 0), dof

@@ -1,30 +1,33 @@
-"""Tables of regions: from sessions to participants to a matrix, and what a table says of sides and volume."""
+"""Tables of regions: values on a common scale, as a matrix of participants by regions, by side and by volume."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from glas3d.core.saliency import minmax
 from glas3d.errors import GlasError, GlasWarning, listed
-
-_MEASURES = ["light", "shadow", "drop", "score"]
-
-Normalise = Literal["share", "minmax", "none"]
+from glas3d.statistics.choices import Normalise, check_normalise
 
 
-def normalised(values: np.ndarray, how: Normalise) -> np.ndarray:
-    """One participant's values brought to a scale that participants share; NaN stays.
+def normalised(values: np.ndarray, normalise: Normalise) -> np.ndarray:
+    """Return one participant's values on a scale that participants share; NaN stays.
 
     Parameters
     ----------
-    how
-        ``"share"``: of the sum of their sizes, so that what is compared is how much of the evidence lies in a place.
-        ``"minmax"``: to [0, 1], as group maps do; the highest is 1 in everyone, and all others are measured by it.
-        ``"none"``: as they are, how much evidence there is among it.
+    values
+        The values, of any shape.
+    normalise
+        ``"share"``: divided by the sum of their sizes, so that what is compared is how much of the evidence lies in
+        a region. ``"minmax"``: to [0, 1], as group maps do; the highest is 1 in every participant, and all others
+        are measured by it. ``"none"``: unchanged, so that the amount of evidence counts, too.
+
+    Raises
+    ------
+    GlasError
+        Another ``normalise``.
 
     Examples
     --------
@@ -33,69 +36,28 @@ def normalised(values: np.ndarray, how: Normalise) -> np.ndarray:
     >>> normalised(np.array([1.0, 2.0, 5.0]), "minmax").tolist()
     [0.0, 0.25, 1.0]
     """
-    if how not in get_args(Normalise):
-        raise GlasError(f"normalise must be one of {', '.join(get_args(Normalise))}, got {how!r}")
-    found = np.array(values, dtype=float)
-    known = np.isfinite(found)
-    if how == "minmax" and known.any():
-        found[known] = minmax(found[known])
-    if how == "share":
-        total = np.abs(found[known]).sum()
-        found[known] = found[known] / total if total > 0 else 0.0
-    return found
-
-
-def average_sessions(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over a participant's sessions, so that every participant counts once.
-
-    Parameters
-    ----------
-    table
-        Tables of regions one under the other, with the columns ``participant_id`` and, where there are
-        several, ``session_id``.
-
-    Returns
-    -------
-    One row a participant and region: ``light``, ``shadow``, ``drop`` and ``score`` are means over the
-    sessions that have a value, ``rank`` is that of the mean score, ``n_sessions`` how many there were; other
-    columns are the first session's.
-
-    Raises
-    ------
-    GlasError
-        A missing column, a region twice in a session, or sessions of other regions.
-    """
-    _need(table, "participant_id", "index", *_MEASURES)
-    by_session = ["participant_id", *(["session_id"] if "session_id" in table else []), "index"]
-    twice = table.duplicated(by_session)
-    if twice.any():
-        row = table.loc[twice, by_session].iloc[0].tolist()
-        raise GlasError(f"a region must be there once a session, {', '.join(map(str, row))} is twice")
-    key = ["participant_id", "index"]
-    grouped = table.groupby(key, sort=False)
-    found = grouped.first().assign(**grouped[_MEASURES].mean(), n_sessions=grouped.size()).reset_index()
-    sessions = found.groupby("participant_id", sort=False)["n_sessions"]
-    if (sessions.transform("max") != found["n_sessions"]).any():
-        who = found.loc[sessions.transform("max") != found["n_sessions"], "participant_id"].iloc[0]
-        raise GlasError(f"all sessions of a participant must have the same regions, those of {who} have not")
-    if "rank" in table:
-        scores = found.groupby("participant_id", sort=False)["score"]
-        found["rank"] = scores.rank(ascending=False, method="first").astype("Int64")
-    kept = [column for column in table.columns if column != "session_id"]
-    return found[[*kept, "n_sessions"]]
+    check_normalise(normalise)
+    scaled = np.array(values, dtype=float)
+    known = np.isfinite(scaled)
+    if normalise == "minmax" and known.any():
+        scaled[known] = minmax(scaled[known])
+    if normalise == "share":
+        total = np.abs(scaled[known]).sum()
+        scaled[known] = scaled[known] / total if total > 0 else 0.0
+    return scaled
 
 
 def region_values(table: pd.DataFrame, column: str = "score", *, normalise: Normalise = "none") -> pd.DataFrame:
-    """Participants by regions, the shape statistics take.
+    """Return one column of a table of regions as participants by regions, the shape that tests take.
 
     Parameters
     ----------
     table
-        One row a participant and region, as of `average_sessions`.
+        One row a participant and region, with ``participant_id index name``.
     column
-        Which value.
+        The column of values.
     normalise
-        Each participant's, see `normalised`.
+        Scale of each participant's values, see `normalised`.
 
     Returns
     -------
@@ -104,21 +66,21 @@ def region_values(table: pd.DataFrame, column: str = "score", *, normalise: Norm
     Raises
     ------
     GlasError
-        A missing column, a participant's region twice, regions that share a name, or participants of other
+        A missing column, a participant's region twice, regions that share a name, or participants with different
         regions.
     """
-    _need(table, "participant_id", "index", "name", column)
+    check_columns(table, "participant_id", "index", "name", column)
     if table.duplicated(["participant_id", "index"]).any():
-        raise GlasError("a participant's region must be there once: average the sessions first")
+        raise GlasError("a participant must have one row a region: average the sessions first")
     names = table.drop_duplicates("index").set_index("index")["name"]
     if names.duplicated().any():
         raise GlasError(f"regions need names of their own, two are called {names[names.duplicated()].iloc[0]}")
     wide = table.pivot(index="participant_id", columns="index", values=column)
     wide = wide.loc[table["participant_id"].unique(), names.index]
-    rows = table.groupby("participant_id", sort=False).size()
-    if (rows != len(names)).any():
-        who = rows.index[rows != len(names)][0]
-        raise GlasError(f"participants must have the same regions, {who} has {rows[who]} of {len(names)}")
+    n_rows = table.groupby("participant_id", sort=False).size()
+    if (n_rows != len(names)).any():
+        name = n_rows.index[n_rows != len(names)][0]
+        raise GlasError(f"participants must have the same regions, {name} has {n_rows[name]} of {len(names)}")
     values = wide.to_numpy(dtype=float, copy=True)
     for row in values:
         row[:] = normalised(row, normalise)
@@ -126,15 +88,15 @@ def region_values(table: pd.DataFrame, column: str = "score", *, normalise: Norm
 
 
 def laterality(table: pd.DataFrame, column: str = "score") -> pd.DataFrame:
-    """How far saliency leans to the left: ``(L - R) / (L + R)``, 1 all left, -1 all right.
+    """Return how far saliency leans to the left: ``(L - R) / (L + R)``, 1 all left, -1 all right.
 
     Parameters
     ----------
     table
-        Regions, of one participant or (with ``participant_id``) of many; pairs are told by their names,
+        Regions, of one participant or (with ``participant_id``) of many; pairs are known by their names,
         ``<region>_L`` and ``<region>_R``.
     column
-        Which value; must not be negative.
+        The column of values, which must not be negative.
 
     Returns
     -------
@@ -152,27 +114,28 @@ def laterality(table: pd.DataFrame, column: str = "score") -> pd.DataFrame:
     >>> laterality(pairs).round(6).to_dict("records")
     [{'name': 'Amygdala', 'left': 0.3, 'right': 0.1, 'laterality': 0.5}]
     """
-    _need(table, "name", column)
+    check_columns(table, "name", column)
     values = table[column].to_numpy(dtype=float)
     if (values < 0).any():
         raise GlasError(f"laterality needs values of 0 or more, {column} has {np.nanmin(values):g}")
-    who = ["participant_id"] if "participant_id" in table else []
-    if table.duplicated([*who, "name"]).any():
-        raise GlasError("laterality needs a region once a participant: average the sessions first")
+    participant = ["participant_id"] if "participant_id" in table else []
+    if table.duplicated([*participant, "name"]).any():
+        raise GlasError("laterality needs one row a participant and region: average the sessions first")
     sides = []
     for side, end in (("left", "_L"), ("right", "_R")):
-        one = table.loc[table["name"].str.endswith(end), [*who, "name", column]]
-        sides.append(one.assign(name=one["name"].str.removesuffix(end)).rename(columns={column: side}))
-    pairs = sides[0].merge(sides[1], on=[*who, "name"])
+        rows = table.loc[table["name"].str.endswith(end), [*participant, "name", column]]
+        sides.append(rows.assign(name=rows["name"].str.removesuffix(end)).rename(columns={column: side}))
+    pairs = sides[0].merge(sides[1], on=[*participant, "name"])
     if pairs.empty:
         raise GlasError("laterality needs regions whose names end in _L and _R, there is no such pair")
-    both = (pairs["left"] + pairs["right"]).to_numpy(dtype=float)
-    lean = (pairs["left"] - pairs["right"]).to_numpy(dtype=float)
-    return pairs.assign(laterality=np.divide(lean, both, out=np.full(len(both), np.nan), where=both != 0))
+    total = (pairs["left"] + pairs["right"]).to_numpy(dtype=float)
+    difference = (pairs["left"] - pairs["right"]).to_numpy(dtype=float)
+    index = np.divide(difference, total, out=np.full(len(total), np.nan), where=total != 0)
+    return pairs.assign(laterality=index)
 
 
 def density(table: pd.DataFrame, column: str = "score") -> pd.DataFrame:
-    """A region's share of the saliency beside its share of the volume.
+    """Return each region's share of the saliency and its share of the volume.
 
     ``density = saliency_share / volume_share``: above 1, a region is more salient than it is large. Shares are
     of the regions that have a value, a participant at a time where the table has ``participant_id``.
@@ -182,7 +145,7 @@ def density(table: pd.DataFrame, column: str = "score") -> pd.DataFrame:
     table
         Regions with ``n_voxels``.
     column
-        Which value; must not be negative.
+        The column of values, which must not be negative.
 
     Returns
     -------
@@ -200,32 +163,36 @@ def density(table: pd.DataFrame, column: str = "score") -> pd.DataFrame:
     >>> density(two)["density"].round(3).tolist()
     [7.5, 0.278]
     """
-    _need(table, "n_voxels", column)
+    check_columns(table, "n_voxels", column)
     values = table[column].astype(float)
     if (values < 0).any():
         raise GlasError(f"density needs values of 0 or more, {column} has {values.min():g}")
     voxels = table["n_voxels"].astype(float).where(values.notna() & (table["n_voxels"] > 0))
     values = values.where(voxels.notna())
-    who = table["participant_id"] if "participant_id" in table else pd.Series(0, index=table.index)
-    sums = [one.groupby(who).transform("sum").replace(0, np.nan) for one in (values, voxels)]
-    saliency, volume = values / sums[0], voxels / sums[1]
+    participant = table["participant_id"] if "participant_id" in table else pd.Series(0, index=table.index)
+    saliency, volume = (
+        column_values / column_values.groupby(participant).transform("sum").replace(0, np.nan)
+        for column_values in (values, voxels)
+    )
     return table.assign(saliency_share=saliency, volume_share=volume, density=saliency / volume)
 
 
-def matrix(values: np.ndarray | pd.DataFrame, participants: pd.DataFrame | None = None) -> tuple[np.ndarray, list[str]]:
-    """Values as ``(participants, regions)`` float64, and the regions' names.
+def as_matrix(
+    values: np.ndarray | pd.DataFrame, participants: pd.DataFrame | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """Return values as ``(participants, regions)`` float64, and the regions' names.
 
     Parameters
     ----------
     values
         The columns of a DataFrame are names; an array's regions are called by number from 1.
     participants
-        Whose they are, in the same order.
+        The table of participants whose values these are, in the same order. Default: not checked.
 
     Raises
     ------
     GlasError
-        Not two axes, or rows that are not the participants'.
+        The values have not two axes, or their rows are not those of the participants.
     """
     data = np.asarray(values, dtype=float)
     if data.ndim != 2 or not data.size:
@@ -235,18 +202,31 @@ def matrix(values: np.ndarray | pd.DataFrame, participants: pd.DataFrame | None 
             raise GlasError(f"values must have a row a participant, got {len(data)} for {len(participants)}")
         if isinstance(values, pd.DataFrame) and values.index.name == "participant_id":
             ids = participants.get("participant_id", participants.index)
-            for number, (one, other) in enumerate(zip(values.index, ids, strict=True), start=1):
-                if one != other:
+            for number, (row, expected) in enumerate(zip(values.index, ids, strict=True), start=1):
+                if row != expected:
                     raise GlasError(
-                        f"the rows of the values must be the participants in order, row {number} is {one}, "
-                        f"the participant {other}"
+                        f"the rows of the values must be the participants in order, row {number} is {row}, "
+                        f"the participant {expected}"
                     )
     names = values.columns if isinstance(values, pd.DataFrame) else range(1, data.shape[1] + 1)
     return data, [str(name) for name in names]
 
 
-def complete(data: np.ndarray, names: list[str]) -> np.ndarray:
-    """Which regions have a value in every row; warns of those that have one in some rows only."""
+def complete_regions(data: np.ndarray, names: list[str]) -> np.ndarray:
+    """Return which regions have a value in every row, and warn of those that have one in some rows only.
+
+    Parameters
+    ----------
+    data
+        ``(participants, regions)``; NaN where there is no value.
+    names
+        The regions' names.
+
+    Warns
+    -----
+    GlasWarning
+        Regions that some participants lack.
+    """
     known = np.isfinite(data)
     some = known.any(axis=0) & ~known.all(axis=0)
     if some.any():
@@ -256,8 +236,8 @@ def complete(data: np.ndarray, names: list[str]) -> np.ndarray:
     return np.asarray(known.all(axis=0))
 
 
-def _need(table: pd.DataFrame, *columns: str) -> None:
-    missing = [column for column in columns if column not in table]
-    if missing:
-        have = ", ".join(map(str, table.columns))
-        raise GlasError(f"a table of regions needs the columns {', '.join(columns)}, it has {have}")
+def check_columns(table: pd.DataFrame, *columns: str) -> None:
+    """Refuse a table of regions that lacks a column."""
+    if any(column not in table for column in columns):
+        present = ", ".join(map(str, table.columns))
+        raise GlasError(f"a table of regions needs the columns {', '.join(columns)}, it has {present}")

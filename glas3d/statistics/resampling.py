@@ -1,4 +1,4 @@
-"""Shuffles, p-values and intervals that assume no distribution."""
+"""Permutations, p-values and bootstrap intervals, which assume no distribution."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-
-from glas3d.errors import GlasError
 
 # Two orders of the same sum differ by this much, and must count as the same statistic: with few participants the
 # observed arrangement comes up often, and half of its copies would else seem less extreme than itself.
@@ -17,17 +15,31 @@ TAIL = 0.025  # 95 % intervals
 
 
 def shuffles(blocks: np.ndarray, n_perm: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Orders of ``len(blocks)`` things that move within their block only."""
-    members = [np.flatnonzero(blocks == block) for block in np.unique(blocks)]
+    """Generate random orders of rows in which each row stays within its block.
+
+    Parameters
+    ----------
+    blocks
+        ``(n,)``, the block of each row.
+    n_perm
+        Number of orders.
+    rng
+        Source of random numbers.
+
+    Yields
+    ------
+    ``(n,)`` int, the row that comes to each position.
+    """
+    rows_of_blocks = [np.flatnonzero(blocks == block) for block in np.unique(blocks)]
     for _ in range(n_perm):
         order = np.arange(len(blocks))
-        for rows in members:
+        for rows in rows_of_blocks:
             order[rows] = rng.permutation(rows)
         yield order
 
 
 def p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """Two-sided p-values ``(1 + #{null >= |observed|}) / (1 + n_perm)``.
+    """Return two-sided p-values ``(1 + #{null >= |observed|}) / (1 + n_perm)``.
 
     Parameters
     ----------
@@ -48,43 +60,39 @@ def p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(size), np.nan, p)
 
 
-def reached(observed: np.ndarray, permuted: np.ndarray) -> np.ndarray:
-    """Whether each permuted statistic is at least as large as the observed one, either side."""
+def as_extreme(observed: np.ndarray, permuted: np.ndarray) -> np.ndarray:
+    """Return whether each permuted statistic is at least as far from 0 as the observed one."""
     return np.asarray(np.abs(permuted) >= np.abs(observed) * (1 - _SAME))
 
 
-def interval(
+def bootstrap_interval(
     statistic: Callable[..., np.ndarray], samples: Sequence[Sequence[np.ndarray]], n_boot: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """95 % percentile bootstrap interval.
+    """Return the 95 % percentile bootstrap interval of a statistic.
 
     Parameters
     ----------
     statistic
-        Of all arrays, in order, to ``(p,)``.
+        A function of all arrays, in order, that returns ``(p,)``.
     samples
-        Groups that are drawn from separately; the arrays of a group share their rows, and their draws.
+        Groups that are resampled separately; the arrays of a group share their rows, and their resamples.
+    n_boot
+        Number of resamples.
+    rng
+        Source of random numbers.
 
     Returns
     -------
     Lower and upper ends, ``(p,)`` each; resamples without a value do not count, NaN where none has one.
     """
-    found = []
+    resampled = []
     for _ in range(n_boot):
         drawn: list[np.ndarray] = []
         for arrays in samples:
             rows = rng.integers(len(arrays[0]), size=len(arrays[0]))
-            drawn += [one[rows] for one in arrays]
-        found.append(statistic(*drawn))
+            drawn += [array[rows] for array in arrays]
+        resampled.append(statistic(*drawn))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN columns
-        low, high = np.nanquantile(np.stack(found), [TAIL, 1 - TAIL], axis=0)
+        low, high = np.nanquantile(np.stack(resampled), [TAIL, 1 - TAIL], axis=0)
     return low, high
-
-
-def check_counts(n_perm: int, n_boot: int) -> None:
-    """Refuse numbers of permutations and resamples that say nothing."""
-    if n_perm < 19:
-        raise GlasError(f"n_perm must be at least 19, for a p-value to be 0.05, got {n_perm}")
-    if n_boot < 0:
-        raise GlasError(f"n_boot must be 0 (no interval) or more, got {n_boot}")

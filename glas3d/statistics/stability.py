@@ -1,4 +1,4 @@
-"""Would it come out again: ranks over participants, and maps over folds and seeds."""
+"""Whether a result comes out again: ranks over participants, and maps over folds and seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import rankdata, t
 
 from glas3d.errors import GlasError
-from glas3d.statistics.regions import complete, matrix
+from glas3d.statistics.regions import as_matrix, complete_regions
 from glas3d.statistics.resampling import TAIL
 
 
@@ -31,17 +31,18 @@ class Stability:
 
 
 def bootstrap_ranks(values: np.ndarray | pd.DataFrame, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Rank of each region's mean over participants, with a 95 % interval.
+    """Return the rank of each region's mean over participants, with a 95 % interval.
 
-    Participants are drawn with replacement; the interval holds the middle 95 % of the ranks they give. Give one
-    row a participant: of several sessions, their mean (see `average_sessions`).
+    Participants are drawn with replacement; the interval holds the middle 95 % of the ranks they give.
 
     Parameters
     ----------
     values
-        ``(participants, regions)``.
+        ``(participants, regions)``, one row a participant: of several sessions, their mean.
     n_boot
-        Resamples.
+        Number of resamples.
+    seed
+        Seed of the resamples.
 
     Returns
     -------
@@ -51,7 +52,7 @@ def bootstrap_ranks(values: np.ndarray | pd.DataFrame, n_boot: int = 1000, seed:
     Raises
     ------
     GlasError
-        Fewer than two participants, a participant twice, or no resample.
+        Fewer than two participants, a participant in two rows, or no resample.
 
     Examples
     --------
@@ -59,26 +60,26 @@ def bootstrap_ranks(values: np.ndarray | pd.DataFrame, n_boot: int = 1000, seed:
     >>> bootstrap_ranks(far_apart, 100)[["name", "rank", "low", "high"]].values.tolist()
     [['a', 3, 3, 3], ['b', 1, 1, 1], ['c', 2, 2, 2]]
     """
-    data, names = matrix(values)
+    data, names = as_matrix(values)
     if len(data) < 2:
         raise GlasError(f"an interval over participants needs at least 2, got {len(data)}")
     if n_boot < 1:
         raise GlasError(f"n_boot must be at least 1, got {n_boot}")
     if isinstance(values, pd.DataFrame) and values.index.has_duplicates:
         twice = values.index[values.index.duplicated()][0]
-        raise GlasError(f"every participant must be there once, {twice} is twice: average its sessions first")
-    known = complete(data, names)
+        raise GlasError(f"every participant must have one row, {twice} has two: average its sessions first")
+    known = complete_regions(data, names)
     data = data[:, known]
     rng = np.random.default_rng(seed)
     drawn = np.stack([_ranks(data[rng.integers(len(data), size=len(data))].mean(axis=0)) for _ in range(n_boot)])
     # whole ranks that came up, not numbers between them
     low, high = np.quantile(drawn, [TAIL, 1 - TAIL], axis=0, method="inverted_cdf")
-    found = pd.DataFrame(index=range(len(names)))
-    found["name"] = names
-    found.loc[known, "mean"] = data.mean(axis=0)
+    table = pd.DataFrame(index=range(len(names)))
+    table["name"] = names
+    table.loc[known, "mean"] = data.mean(axis=0)
     for column, ranks in (("rank", _ranks(data.mean(axis=0))), ("low", low), ("high", high)):
-        found[column] = pd.Series(ranks, index=np.flatnonzero(known)).reindex(found.index).astype("Int64")
-    return found
+        table[column] = pd.Series(ranks, index=np.flatnonzero(known)).reindex(table.index).astype("Int64")
+    return table
 
 
 def run_stability(maps: np.ndarray | pd.DataFrame, k: int = 10) -> Stability:
@@ -94,11 +95,11 @@ def run_stability(maps: np.ndarray | pd.DataFrame, k: int = 10) -> Stability:
     maps
         ``(runs, regions)``; the index of a DataFrame names the runs.
     k
-        How many regions are the top.
+        Number of regions that count as highest.
 
     Returns
     -------
-    A map that is the same everywhere has no order: its pairs are NaN, and do not count.
+    The pairs and their summary. A map that is the same everywhere has no order: its pairs are NaN, and do not count.
 
     Raises
     ------
@@ -114,52 +115,60 @@ def run_stability(maps: np.ndarray | pd.DataFrame, k: int = 10) -> Stability:
     1      0       2       0.8      1.0
     2      1       2       0.6      0.5
     """
-    data, names = matrix(maps)
+    data, names = as_matrix(maps)
     runs = list(maps.index) if isinstance(maps, pd.DataFrame) else list(range(1, len(data) + 1))
     if len(data) < 2:
         raise GlasError(f"stability needs the maps of at least 2 runs, got {len(data)}")
     if len(set(runs)) < len(runs):
         raise GlasError(f"runs need names of their own, got {', '.join(map(str, runs))}")
-    data = data[:, complete(data, names)]
+    data = data[:, complete_regions(data, names)]
     if not 1 <= k < data.shape[1]:
         raise GlasError(f"k must be at least 1 and below the number of regions, {data.shape[1]}, got {k}")
     flat = np.ptp(data, axis=1) == 0
-    centred = rankdata(data, axis=1) - (data.shape[1] + 1) / 2
-    with np.errstate(invalid="ignore"):
-        unit = centred / np.where(flat, np.nan, np.linalg.norm(centred, axis=1))[:, None]
-    top = np.stack([_ranks(one) <= k for one in data])
-    spearman, shared = unit @ unit.T, (top[:, None] & top).sum(axis=2)
-    jaccard = np.where(flat[:, None] | flat, np.nan, shared / (2 * k - shared))
+    spearman, jaccard = _spearman(data, flat), _jaccard(data, flat, k)
     pairs = pd.DataFrame(
         [(runs[i], runs[j], spearman[i, j], jaccard[i, j]) for i, j in combinations(range(len(runs)), 2)],
         columns=["first", "second", "spearman", "jaccard"],
     )
-    measures = {"spearman": spearman, f"jaccard_top{k}": jaccard}
     kept = np.flatnonzero(~flat)
+    counts = {"n_runs": len(kept), "n_pairs": len(kept) * (len(kept) - 1) // 2}
     summary = [
-        {"measure": name, "n_runs": len(kept), "n_pairs": len(kept) * (len(kept) - 1) // 2}
-        | dict(zip(("mean", "low", "high"), _jackknife(square[np.ix_(kept, kept)], name), strict=True))
-        for name, square in measures.items()
+        {"measure": name, **counts, **_jackknife(square[np.ix_(kept, kept)], least)}
+        for name, square, least in (("spearman", spearman, -1.0), (f"jaccard_top{k}", jaccard, 0.0))
     ]
     return Stability(pairs, pd.DataFrame(summary))
 
 
+def _spearman(data: np.ndarray, flat: np.ndarray) -> np.ndarray:
+    """Return Spearman's correlation of every two rows, ``(r, r)``; NaN where one is flat."""
+    centred = rankdata(data, axis=1) - (data.shape[1] + 1) / 2
+    with np.errstate(invalid="ignore"):
+        unit = centred / np.where(flat, np.nan, np.linalg.norm(centred, axis=1))[:, None]
+    return np.asarray(unit @ unit.T)
+
+
+def _jaccard(data: np.ndarray, flat: np.ndarray, k: int) -> np.ndarray:
+    """Return the Jaccard index of the ``k`` highest of every two rows, ``(r, r)``; NaN where one is flat."""
+    top = np.stack([_ranks(row) <= k for row in data])
+    shared = (top[:, None] & top).sum(axis=2)
+    return np.where(flat[:, None] | flat, np.nan, shared / (2 * k - shared))
+
+
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """1 is highest; of equals, the first."""
+    """Return ranks, 1 for the highest; of equals, the first is higher."""
     return np.asarray(rankdata(-values, method="ordinal"), dtype=int)
 
 
-def _jackknife(square: np.ndarray, measure: str) -> tuple[float, float, float]:
-    """Mean over the pairs of ``(r, r)`` and its interval, by leaving out one run at a time."""
+def _jackknife(square: np.ndarray, least: float) -> dict[str, float]:
+    """Return the mean over the pairs of ``(r, r)`` and its interval within ``least`` and 1, by leaving out each run."""
     r = len(square)
     if r < 2:
-        return float("nan"), float("nan"), float("nan")
-    off = square - np.diag(np.diag(square))
-    mean = off.sum() / (r * (r - 1))
+        return dict.fromkeys(("mean", "low", "high"), float("nan"))
+    off_diagonal = square - np.diag(np.diag(square))
+    mean = float(off_diagonal.sum() / (r * (r - 1)))
     if r < 3:
-        return float(mean), float("nan"), float("nan")
-    without = (off.sum() - 2 * off.sum(axis=1)) / ((r - 1) * (r - 2))
+        return {"mean": mean, "low": float("nan"), "high": float("nan")}
+    without = (off_diagonal.sum() - 2 * off_diagonal.sum(axis=1)) / ((r - 1) * (r - 2))
     error = np.sqrt((r - 1) / r * ((without - without.mean()) ** 2).sum())
-    half = t.ppf(1 - TAIL, r - 1) * error
-    least = -1.0 if measure == "spearman" else 0.0
-    return float(mean), float(max(mean - half, least)), float(min(mean + half, 1.0))
+    half = float(t.ppf(1 - TAIL, r - 1) * error)
+    return {"mean": mean, "low": max(mean - half, least), "high": min(mean + half, 1.0)}

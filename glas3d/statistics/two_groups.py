@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from glas3d.errors import GlasError
-from glas3d.statistics.design import Contrast, contrast
-from glas3d.statistics.regions import complete, matrix
-from glas3d.statistics.resampling import check_counts, interval, p_values, shuffles
+from glas3d.statistics.choices import check_counts
+from glas3d.statistics.design import TwoGroupDesign, two_group_design
+from glas3d.statistics.regions import as_matrix, complete_regions
+from glas3d.statistics.resampling import bootstrap_interval, p_values, shuffles
 
-# Relative to a region's values: what is left of them below this is rounding.
+# Relative to a region's values: residuals below this are rounding.
 _ROUNDING = 1e-12
 
 
 def compare(
     values: np.ndarray | pd.DataFrame,
-    design: pd.DataFrame,
+    participants: pd.DataFrame,
     case: object,
     control: object,
     *,
@@ -28,61 +30,63 @@ def compare(
     site: str | None = None,
     n_perm: int = 10_000,
     n_boot: int = 1000,
-    masker: Any = None,
-    tfce: bool = False,
+    tfce_mask: np.ndarray | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Compare the saliency of cases with that of controls, region by region or voxel by voxel.
 
     Ordinary least squares of saliency on group, intercept and covariates; the null is made by Freedman and
-    Lane's permutations of what intercept and covariates leave over (Winkler et al. 2014), and family-wise
+    Lane's permutations of the residuals on intercept and covariates (Winkler et al. 2014), and family-wise
     p-values count the permutations whose largest ``|t|`` reaches a region's own. Without ``site`` the
     permutations are nilearn's `permuted_ols`. With it, participants are permuted within their site and the
-    sites' means are held fixed: what is tested is the difference within sites. All tests are two-sided.
+    sites' means are held fixed, so that the difference within sites is tested. All tests are two-sided.
     Without covariates, or with ``site`` alone, the test is exact; with others it is so for large groups.
 
     Parameters
     ----------
     values
-        ``(participants, regions)``; the columns of a DataFrame name the regions (see `region_values`).
-    design
-        ``participants.tsv``, in the same order; participants of other groups are left out.
+        ``(participants, regions)``; the columns of a DataFrame name the regions (see
+        `glas3d.statistics.regions.region_values`).
+    participants
+        Table of the participants, in the same order; participants of other groups are left out.
     case, control
         Values of the column ``group``.
+    group
+        The column of groups.
     covariates
-        Columns of numbers, or of two values (sex).
+        Columns of numbers, or of two values (sex), to hold fixed.
     site
-        Column of sites, between which participants must not be exchanged.
+        Column of sites, between which participants must not be exchanged. Default: one site.
     n_perm
-        Permutations; no p-value is below ``1 / (n_perm + 1)``.
+        Number of permutations; no p-value is below ``1 / (n_perm + 1)``.
     n_boot
-        Resamples for the interval of ``cohen_d``; 0 leaves it out (as for voxels, where it takes memory of
+        Number of resamples for the interval of ``cohen_d``; 0 leaves it out (as for voxels, where it takes memory of
         ``n_boot`` maps).
-    masker
-        Fitted nilearn masker whose voxels are the columns of ``values``; for ``tfce`` only.
-    tfce
-        Also test threshold-free cluster enhancement of the t map (Smith & Nichols 2009, nilearn's).
+    tfce_mask
+        A volume, bool, whose voxels inside are the columns of ``values``; with it, threshold-free cluster enhancement
+        of the t map is tested, too (Smith & Nichols 2009, nilearn's). Default: it is not tested.
     seed
-        Of permutations and resamples.
+        Seed of permutations and resamples.
 
     Returns
     -------
     One row a region: ``name n_case n_control mean_case mean_control difference adjusted_difference t
     p_uncorrected p_fwe neglog10p_fwe cohen_d d_low d_high``, with ``tfce p_tfce_fwe neglog10p_tfce_fwe``
-    when asked. ``adjusted_difference`` is the model's coefficient, ``p_uncorrected`` Student's, ``cohen_d``
-    the difference of the means over the pooled standard deviation, covariates not considered, with a 95 %
-    percentile bootstrap interval. Regions without a value in every participant, or without variance, have
+    where ``tfce_mask`` is given. ``adjusted_difference`` is the model's coefficient, ``p_uncorrected`` Student's,
+    ``cohen_d`` the difference of the means over the pooled standard deviation, covariates not considered, with a
+    95 % percentile bootstrap interval. Regions without a value in every participant, or without variance, have
     no test.
 
     Raises
     ------
     GlasError
-        See `contrast`; values that do not fit the participants; no region that can be tested.
+        See `glas3d.statistics.design.two_group_design`; values that do not fit the participants or the mask; no
+        region that can be tested.
 
     Warns
     -----
     GlasWarning
-        Regions that some participants lack; see also `contrast`.
+        Regions that some participants lack; see also `glas3d.statistics.design.two_group_design`.
 
     Examples
     --------
@@ -94,143 +98,176 @@ def compare(
     [['Hippocampus_L', 0.01], ['Amygdala_L', 0.23]]
     """
     check_counts(n_perm, n_boot)
-    data, names = matrix(values, design)
-    found = contrast(design, case, control, group=group, covariates=covariates, site=site)
-    data = data if found.rows.all() else data[found.rows]  # voxels of many participants are large
-    known = complete(data, names)
-    residuals, scale = _residuals(data, found.nuisance)
-    varied = known & (scale > 0)
+    data, names = as_matrix(values, participants)
+    design = two_group_design(participants, case, control, group=group, covariates=covariates, site=site)
+    data = data if design.rows.all() else data[design.rows]  # voxels of many participants are large
+    known = complete_regions(data, names)
+    residuals, norms = _residuals(data, design.basis)
+    varied = known & (norms > 0)
     if not varied.any():
         raise GlasError("no region can be tested: none has values that differ between participants")
-    if tfce:
-        masker = _masker(masker, varied)
+    masker = None if tfce_mask is None else _masker(tfce_mask, varied)
 
-    residuals, scale = np.asfortranarray(residuals[:, varied]), scale[varied]  # else nilearn copies them
-    tested = found.tested / np.linalg.norm(found.tested)
-    t = _t(tested, found.nuisance, residuals, found.dof)
-    null, clusters = _null(found, residuals, t, site is not None, n_perm, masker if tfce else None, seed)
-    result: dict[str, np.ndarray] = _describe(data, found.case, known)
-    result["adjusted_difference"] = _on(varied, tested @ residuals * scale / np.linalg.norm(found.tested))
-    result["t"] = _on(varied, t)
-    result["p_uncorrected"] = _on(varied, _student(t, found.dof))
-    result["p_fwe"] = _on(varied, p_values(t, null))
-    result["neglog10p_fwe"] = -np.log10(result["p_fwe"])
-    if clusters is not None:
-        result["tfce"] = _on(varied, clusters[0])
-        result["p_tfce_fwe"] = _on(varied, p_values(*clusters))
-        result["neglog10p_tfce_fwe"] = -np.log10(result["p_tfce_fwe"])
-    cases, controls = data[found.case][:, varied], data[~found.case][:, varied]
-    result["cohen_d"] = _on(varied, cohen_d(cases, controls))
+    residuals, norms = np.asfortranarray(residuals[:, varied]), norms[varied]  # else nilearn copies them
+    tested = design.tested / np.linalg.norm(design.tested)
+    t = _t_values(tested, design.basis, residuals, design.dof)
+    null = _null(design, residuals, t, site is not None, n_perm, masker, seed)
+    tests = {
+        "adjusted_difference": tested @ residuals * norms / np.linalg.norm(design.tested),
+        "t": t,
+        "p_uncorrected": _student_p(t, design.dof),
+        **_corrected("p_fwe", t, null.largest_t),
+    }
+    if null.tfce is not None and null.largest_tfce is not None:
+        tests |= {"tfce": null.tfce, **_corrected("p_tfce_fwe", null.tfce, null.largest_tfce)}
+    cases, controls = data[design.case][:, varied], data[~design.case][:, varied]
+    tests["cohen_d"] = cohen_d(cases, controls)
     if n_boot:
-        ends = interval(cohen_d, [[cases], [controls]], n_boot, np.random.default_rng([seed, 1]))
-        result["d_low"], result["d_high"] = (_on(varied, end) for end in ends)
-    return pd.DataFrame({"name": names} | result)
+        rng = np.random.default_rng([seed, 1])
+        tests["d_low"], tests["d_high"] = bootstrap_interval(cohen_d, [[cases], [controls]], n_boot, rng)
+    columns = {name: _scatter(varied, column) for name, column in tests.items()}
+    return pd.DataFrame({"name": names} | _group_means(data, design.case, known) | columns)
 
 
 def cohen_d(case: np.ndarray, control: np.ndarray) -> np.ndarray:
-    """Difference of means over the pooled standard deviation: ``(n, p)`` and ``(m, p)`` to ``(p,)``.
+    """Return Cohen's d, the difference of means over the pooled standard deviation.
 
-    NaN where nothing varies within the groups.
+    Parameters
+    ----------
+    case, control
+        ``(n, p)`` and ``(m, p)``.
+
+    Returns
+    -------
+    ``(p,)``, NaN where nothing varies within the groups.
 
     Examples
     --------
     >>> cohen_d(np.array([[3.0], [5.0]]), np.array([[1.0], [3.0]])).round(3)
     array([1.414])
     """
-    squares = sum(((one - one.mean(axis=0)) ** 2).sum(axis=0) for one in (case, control))
+    squares = sum(((values - values.mean(axis=0)) ** 2).sum(axis=0) for values in (case, control))
     pooled = np.sqrt(np.asarray(squares) / (len(case) + len(control) - 2))
     difference = case.mean(axis=0) - control.mean(axis=0)
     return np.asarray(np.divide(difference, pooled, out=np.full(len(difference), np.nan), where=pooled > 0))
 
 
-def _on(which: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Values of some regions among NaN for the others."""
-    every = np.full(len(which), np.nan)
-    every[which] = values
-    return every
+@dataclass(frozen=True, eq=False)
+class _Null:
+    """The permutation distribution of the largest statistic over regions.
+
+    Attributes
+    ----------
+    largest_t
+        ``(n_perm,)`` largest ``|t|`` of each permutation.
+    tfce
+        ``(p,)`` enhanced t; None where it is not tested.
+    largest_tfce
+        ``(n_perm,)`` largest ``|tfce|`` of each permutation; None where it is not tested.
+    """
+
+    largest_t: np.ndarray
+    tfce: np.ndarray | None = None
+    largest_tfce: np.ndarray | None = None
 
 
-def _describe(data: np.ndarray, case: np.ndarray, known: np.ndarray) -> dict[str, np.ndarray]:
-    """Group sizes, means and their difference."""
-    means = [_on(known, data[who][:, known].mean(axis=0)) for who in (case, ~case)]
-    sizes = [np.full(len(known), int(who.sum())) for who in (case, ~case)]
+def _scatter(where: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return values of some regions among NaN for the others."""
+    scattered = np.full(len(where), np.nan)
+    scattered[where] = values
+    return scattered
+
+
+def _corrected(name: str, observed: np.ndarray, largest: np.ndarray) -> dict[str, np.ndarray]:
+    """Return columns of the family-wise p-value and its negative logarithm."""
+    p = p_values(observed, largest)
+    return {name: p, f"neglog10{name}": -np.log10(p)}
+
+
+def _group_means(data: np.ndarray, case: np.ndarray, known: np.ndarray) -> dict[str, np.ndarray]:
+    """Return columns of group sizes, means and their difference."""
+    n_case, n_control = (np.full(len(known), int(rows.sum())) for rows in (case, ~case))
+    mean_case, mean_control = (_scatter(known, data[rows][:, known].mean(axis=0)) for rows in (case, ~case))
     return {
-        "n_case": sizes[0],
-        "n_control": sizes[1],
-        "mean_case": means[0],
-        "mean_control": means[1],
-        "difference": means[0] - means[1],
+        "n_case": n_case,
+        "n_control": n_control,
+        "mean_case": mean_case,
+        "mean_control": mean_control,
+        "difference": mean_case - mean_control,
     }
 
 
-def _residuals(data: np.ndarray, nuisance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the nuisance leaves of each region, at unit norm, and that norm: 0 where nothing is left."""
-    left = data - nuisance @ (nuisance.T @ data)
-    scale = np.linalg.norm(left, axis=0)
-    scale = np.where(scale > _ROUNDING * np.linalg.norm(data, axis=0), scale, 0.0)
-    left[:, scale == 0] = 0
-    return np.divide(left, scale, out=left, where=scale > 0), scale
+def _residuals(data: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each region's residuals on an orthonormal basis, at unit norm, and that norm, 0 where none are left."""
+    left = data - basis @ (basis.T @ data)
+    norms = np.linalg.norm(left, axis=0)
+    norms = np.where(norms > _ROUNDING * np.linalg.norm(data, axis=0), norms, 0.0)
+    left[:, norms == 0] = 0
+    return np.divide(left, norms, out=left, where=norms > 0), norms
 
 
-def _t(tested: np.ndarray, nuisance: np.ndarray, residuals: np.ndarray, dof: int) -> np.ndarray:
-    """Student's t of the unit vector ``tested`` beside the orthonormal ``nuisance``, to columns of unit norm."""
+def _t_values(tested: np.ndarray, basis: np.ndarray, residuals: np.ndarray, dof: int) -> np.ndarray:
+    """Return Student's t, ``(p,)``, of a unit vector in a model with an orthonormal basis, for columns of unit norm."""
     along = tested @ residuals
-    rest = 1 - along**2 - ((nuisance.T @ residuals) ** 2).sum(axis=0)
+    rest = 1 - along**2 - ((basis.T @ residuals) ** 2).sum(axis=0)
     rest = np.where(rest > _ROUNDING, rest, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.nan_to_num(along * np.sqrt(dof / rest), nan=0.0, posinf=np.inf, neginf=-np.inf))
 
 
-def _student(t: np.ndarray, dof: int) -> np.ndarray:
+def _student_p(t: np.ndarray, dof: int) -> np.ndarray:
     from scipy.stats import t as student
 
     return np.asarray(2 * student.sf(np.abs(t), dof))
 
 
 def _null(
-    found: Contrast, residuals: np.ndarray, t: np.ndarray, blocked: bool, n_perm: int, masker: Any, seed: int
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
-    """The largest ``|t|`` of each permutation; with a masker also TFCE and its largest of each permutation."""
+    design: TwoGroupDesign, residuals: np.ndarray, t: np.ndarray, blocked: bool, n_perm: int, masker: Any, seed: int
+) -> _Null:
+    """Permute participants, by nilearn where they may all be exchanged, else within blocks."""
     from nilearn.mass_univariate import permuted_ols
 
-    def nilearn(order: np.ndarray, count: int) -> dict[str, np.ndarray]:
-        """`permuted_ols` of the participants' residuals on the design in another order."""
+    def by_nilearn(order: np.ndarray, count: int) -> dict[str, np.ndarray]:
+        """Test the participants' residuals on the design in another order, with ``count`` permutations."""
         # without an intercept column of ours: nilearn would take it for a test of the intercept and swap signs
-        fixed = np.ascontiguousarray(found.covariates[order]) if found.covariates.shape[1] else None
-        x = np.ascontiguousarray(found.tested[order][:, None])
+        fixed = np.ascontiguousarray(design.covariates[order]) if design.covariates.shape[1] else None
+        x = np.ascontiguousarray(design.tested[order][:, None])
         options = {"masker": masker, "tfce": True} if masker is not None else {}
         return dict(permuted_ols(x, residuals, fixed, n_perm=count, random_state=seed, **options))
 
-    intact = np.arange(len(found.case))
-    perfect = not np.isfinite(t).all()  # which nilearn takes for no value
-    if masker is not None and perfect:
+    identity = np.arange(len(design.case))
+    infinite = not np.isfinite(t).all()  # which nilearn takes for no value
+    if masker is not None and infinite:
         raise GlasError("TFCE needs finite t values, in some voxel all of a group are alike")
-    if not blocked and not perfect:
-        answer = nilearn(intact, n_perm)
-        clusters = None if masker is None else (answer["tfce"][0], answer["h0_max_tfce"][0])
-        return answer["h0_max_t"][0], clusters
+    if not blocked and not infinite:
+        result = by_nilearn(identity, n_perm)
+        if masker is None:
+            return _Null(result["h0_max_t"][0])
+        return _Null(result["h0_max_t"][0], result["tfce"][0], result["h0_max_tfce"][0])
 
-    tested, nuisance = found.tested / np.linalg.norm(found.tested), found.nuisance
-    largest, enhanced = np.empty(n_perm), np.empty(n_perm)
-    for i, order in enumerate(shuffles(found.blocks, n_perm, np.random.default_rng([seed, 0]))):
+    tested, basis = design.tested / np.linalg.norm(design.tested), design.basis
+    largest_t, largest_tfce = np.empty(n_perm), np.empty(n_perm)
+    for i, order in enumerate(shuffles(design.blocks, n_perm, np.random.default_rng([seed, 0]))):
         # reordering the design in place of the residuals is the same, and moves less
-        largest[i] = np.abs(_t(tested[order], nuisance[order], residuals, found.dof)).max()
+        largest_t[i] = np.abs(_t_values(tested[order], basis[order], residuals, design.dof)).max()
         if masker is not None:
-            enhanced[i] = np.abs(nilearn(order, 0)["tfce"]).max()
-    return largest, None if masker is None else (nilearn(intact, 0)["tfce"][0], enhanced)
+            largest_tfce[i] = np.abs(by_nilearn(order, 0)["tfce"]).max()
+    if masker is None:
+        return _Null(largest_t)
+    return _Null(largest_t, by_nilearn(identity, 0)["tfce"][0], largest_tfce)
 
 
-def _masker(masker: Any, varied: np.ndarray) -> Any:
-    """A masker of the voxels that can be tested."""
+def _masker(mask: np.ndarray, varied: np.ndarray) -> Any:
+    """Return nilearn's masker, which its TFCE needs, of the voxels that can be tested."""
     import nibabel as nib
     from nilearn.maskers import NiftiMasker
 
-    mask = getattr(masker, "mask_img_", None)
-    if mask is None:
-        raise GlasError("TFCE needs the fitted masker that the voxels came from, got none")
-    inside = np.asarray(mask.dataobj) != 0
-    if int(inside.sum()) != len(varied):
-        raise GlasError(f"the masker must hold the voxels of the values: it has {inside.sum()}, they {len(varied)}")
+    inside = np.asarray(mask, dtype=bool)
+    if inside.ndim != 3 or int(inside.sum()) != len(varied):
+        raise GlasError(
+            f"the mask must be a volume whose voxels are the columns of the values, got {inside.sum()} voxels in "
+            f"{inside.shape} for {len(varied)} columns"
+        )
     kept = np.zeros(inside.shape, np.uint8)
     kept[inside] = varied
-    return NiftiMasker(nib.Nifti1Image(kept, mask.affine)).fit()
+    return NiftiMasker(nib.Nifti1Image(kept, np.eye(4))).fit()

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from glas3d.study.derivatives import read_records
-from glas3d.study.group.participants import members_of, values_of
+from glas3d.study.group.participants import read_participants, score_matrix
 from glas3d.study.running.plan import searched
 from tests.study import folders, studies
 from tests.study.made_up import Study
@@ -37,8 +37,8 @@ def runs(tmp_path_factory, few):
 def test_all_that_may_be_asked(go, source, runs, tmp_path):
     change = tmp_path / "change.tsv"
     people = pd.read_csv(source / "participants.tsv", sep="\t")
-    members = list(members_of(read_records(runs[1].out), people, "AD", "NC"))
-    values_of(members).reset_index().to_csv(change, sep="\t", index=False)
+    members = list(read_participants(read_records(runs[1].out), people, "AD", "NC"))
+    score_matrix(members).reset_index().to_csv(change, sep="\t", index=False)
     status, said, notes = go(
         *("cohort", source, runs[0].out, "group", *QUICK, "--all-pairs", "--voxelwise", "--tfce"),
         *("--correlate", "MMSE", "age", "--correlation", "spearman", "--volume-change", change),

@@ -109,7 +109,7 @@ def test_the_interval_adjusts_every_resample_again():
 
 
 REFUSED = {
-    "nobody": ({"participants": None, "site": "site"}, "columns of the participants, of whom there is no table"),
+    "nobody": ({"participants": None, "site": "site"}, "columns of the table of participants, got no table"),
     "others": ({"participants": TABLE[::-1]}, "row 1 is sub-01, the participant sub-15"),
     "length": ({"participants": TABLE[:-1]}, "must have a row a participant, got 15 for 14"),
     "column": ({"covariates": ["iq"]}, "participants need a column iq"),

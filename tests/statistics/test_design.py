@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from glas3d import GlasError, GlasWarning
-from glas3d.statistics.design import contrast, strata
+from glas3d.statistics.design import strata, two_group_design
 from tests.statistics.people import people
 
 TABLE = people(6, 5, sites="aabbababbab")
@@ -22,12 +22,12 @@ def at(column, row, value):
 
 
 def test_what_covariates_say_of_the_group_is_taken_out():
-    found = contrast(TABLE, "AD", "NC", covariates=["age", "sex"], site="site")
+    found = two_group_design(TABLE, "AD", "NC", covariates=["age", "sex"], site="site")
     design = np.column_stack([np.ones(11), TABLE["age"], TABLE["sex"] == "M", TABLE["site"] == "b"]).astype(float)
     case = (TABLE["group"] == "AD").to_numpy(float)
     rest = case - design @ np.linalg.lstsq(design, case, rcond=None)[0]
     np.testing.assert_allclose(found.tested, rest, atol=1e-12)
-    nuisance = found.nuisance
+    nuisance = found.basis
     np.testing.assert_allclose(nuisance.T @ nuisance, np.eye(4), atol=1e-12)
     projected = nuisance @ (nuisance.T @ design)
     np.testing.assert_allclose(projected, design, rtol=1e-10, atol=1e-10)
@@ -38,37 +38,37 @@ def test_what_covariates_say_of_the_group_is_taken_out():
 
 
 def test_without_covariates_the_group_is_only_centred():
-    found = contrast(TABLE, "AD", "NC")
+    found = two_group_design(TABLE, "AD", "NC")
     np.testing.assert_allclose(found.tested, [5 / 11] * 6 + [-6 / 11] * 5)
     assert (found.dof, found.covariates.shape, set(found.blocks)) == (9, (11, 0), {0})
 
 
 def test_a_covariate_twice_counts_once():
     table = but(years=TABLE["age"] * 12 + 3)
-    found = contrast(table, "AD", "NC", covariates=["age", "years", "icv"])
+    found = two_group_design(table, "AD", "NC", covariates=["age", "years", "icv"])
     assert found.dof == 11 - 4
 
 
 @pytest.mark.parametrize("form", [lambda age: age.astype(str), lambda age: age.round().astype(int)])
 def test_numbers_may_come_as_text_or_whole(form):
     table = but(age=form(TABLE["age"]))
-    expected = contrast(but(age=pd.to_numeric(table["age"])), "AD", "NC", covariates=["age"])
-    np.testing.assert_allclose(contrast(table, "AD", "NC", covariates=["age"]).tested, expected.tested)
+    expected = two_group_design(but(age=pd.to_numeric(table["age"])), "AD", "NC", covariates=["age"])
+    np.testing.assert_allclose(two_group_design(table, "AD", "NC", covariates=["age"]).tested, expected.tested)
 
 
 @pytest.mark.parametrize("values", [["F", "M"], [True, False], [0, 1], ["1", "2"]])
 def test_two_values_are_a_covariate(values):
     table = but(sex=np.where(TABLE["sex"] == "F", *values) if values[0] is not True else TABLE["sex"] == "F")
-    expected = contrast(TABLE, "AD", "NC", covariates=["sex"]).tested
-    np.testing.assert_allclose(contrast(table, "AD", "NC", covariates=["sex"]).tested, expected, atol=1e-12)
+    expected = two_group_design(TABLE, "AD", "NC", covariates=["sex"]).tested
+    np.testing.assert_allclose(two_group_design(table, "AD", "NC", covariates=["sex"]).tested, expected, atol=1e-12)
 
 
 def test_groups_may_be_numbers():
     table = but(group=np.repeat([1, 0], [6, 5]))
     for labels in ((1, 0), ("1", "0")):
-        assert contrast(table, *labels).case.tolist() == [True] * 6 + [False] * 5
+        assert two_group_design(table, *labels).case.tolist() == [True] * 6 + [False] * 5
     renamed = table.rename(columns={"group": "dx"})
-    assert contrast(renamed, 1, 0, group="dx").case.tolist() == [True] * 6 + [False] * 5
+    assert two_group_design(renamed, 1, 0, group="dx").case.tolist() == [True] * 6 + [False] * 5
 
 
 REFUSED = {
@@ -87,7 +87,7 @@ REFUSED = {
     "twice": (
         at("participant_id", 3, "sub-02"),
         {},
-        "every participant must be there once, sub-02 is twice: average its sessions first",
+        "every participant must have one row, sub-02 has two: average its sessions first",
     ),
     "no covariate": (TABLE, {"covariates": ["mmse"]}, "participants need a column mmse"),
     "not numeric": (
@@ -113,7 +113,7 @@ REFUSED = {
     "confounded": (
         but(site=["a", "b"] * 3 + ["c", "d", "d", "c", "d"]),
         {"site": "site"},
-        "no site has participants of both groups: .* nobody can be exchanged",
+        "no site has participants of both groups: .* no participants can be exchanged",
     ),
     "told apart": (
         but(therapy=np.repeat([2.5, 1], [6, 5])),
@@ -132,29 +132,31 @@ REFUSED = {
 def test_designs_that_cannot_be_tested_are_refused(table, options, message):
     options = {"control": "NC"} | options
     with pytest.raises(GlasError, match=message):
-        contrast(table, "AD", options.pop("control"), **options)
+        two_group_design(table, "AD", options.pop("control"), **options)
 
 
 def test_only_those_compared_need_values():
     table = at("group", 0, "MCI")
     table.loc[0, "age"] = np.nan
-    assert contrast(table, "AD", "NC", covariates=["age"]).rows.tolist() == [False] + [True] * 10
+    assert two_group_design(table, "AD", "NC", covariates=["age"]).rows.tolist() == [False] + [True] * 10
 
 
 def test_sites_of_one_group_are_named():
     table = but(site=list("aacbababbab"))
-    with pytest.warns(GlasWarning, match="one of the groups only and say nothing of the difference: c$"):
-        found = contrast(table, "AD", "NC", site="site")
+    with pytest.warns(GlasWarning, match="one of the groups only and add nothing to the difference: c$"):
+        found = two_group_design(table, "AD", "NC", site="site")
     assert found.dof == 11 - 4
 
 
 def test_few_arrangements_are_warned_of():
-    with pytest.warns(GlasWarning, match=r"dealt out in 6 ways only: p-values below 0.17 mean nothing"):
-        contrast(people(2, 2), "AD", "NC")
+    with pytest.warns(
+        GlasWarning, match=r"exchanged between the groups in 6 ways only: p-values below 0.17 mean nothing"
+    ):
+        two_group_design(people(2, 2), "AD", "NC")
     with pytest.warns(GlasWarning, match="in 12 ways only"):
-        contrast(people(3, 3, sites="abbabb"), "AD", "NC", site="site")
+        two_group_design(people(3, 3, sites="abbabb"), "AD", "NC", site="site")
     assert math.comb(6, 3) == 20  # as many as it takes
-    contrast(people(3, 3), "AD", "NC")
+    two_group_design(people(3, 3), "AD", "NC")
 
 
 def test_strata_are_the_four_fields():

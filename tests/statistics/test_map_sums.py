@@ -1,12 +1,10 @@
 import pickle
-from itertools import permutations
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from glas3d import GlasError
-from glas3d.statistics.map_sums import MapSums, two_sample_t
+from glas3d.statistics.map_sums import MapSums
 
 SHAPE = (4, 5, 6)
 
@@ -85,26 +83,6 @@ def test_a_mask_keeps_the_outside_from_counting():
     np.testing.assert_array_equal(found.overlap[mask > 0], summed(inside, top=20).overlap)
 
 
-def test_parts_merge_to_the_whole_in_any_order():
-    values = maps(9, offset=30)
-    whole = summed(values, top=10)
-    parts = [summed(values[i], top=10) for i in ([0, 4, 5, 8], [1], [2, 3, 6, 7], [])]
-    parts[3] = MapSums(SHAPE, top=10)
-    for order in permutations(parts):
-        both = order[0]
-        for part in order[1:]:
-            both = both.merge(part)
-        assert len(both) == 9
-        for name in ("mean", "variance", "overlap"):
-            np.testing.assert_allclose(getattr(both, name), getattr(whole, name), rtol=1e-10, atol=1e-10)
-    assert [len(part) for part in parts] == [4, 1, 4, 0]
-    np.testing.assert_array_equal(parts[1].mean, values[1])
-    merged = parts[1].merge(parts[3])
-    merged.add(values[0])
-    np.testing.assert_array_equal(parts[1].mean, values[1])
-    np.testing.assert_allclose(merged.mean, values[:2].mean(axis=0))
-
-
 def test_the_order_of_maps_does_not_matter():
     values = maps(8, offset=5)
     one, other = summed(values), summed(values[::-1])
@@ -133,7 +111,7 @@ def test_the_linear_combination_is_normalised():
 
 def test_without_maps_there_is_nothing_and_with_one_no_variance():
     empty = MapSums(SHAPE)
-    for values in (empty.mean, empty.variance, empty.overlap, empty.combined(), empty.merge(MapSums(SHAPE)).mean):
+    for values in (empty.mean, empty.variance, empty.overlap, empty.combined()):
         assert np.isnan(values).all()
     one = summed(maps(1))
     assert np.isnan(one.variance).all()
@@ -146,36 +124,19 @@ def test_a_gap_stays_a_gap():
     sums = summed(values)
     gap = np.zeros(SHAPE, bool)
     gap[2, 3, 4] = True
-    for found in (sums.mean, sums.variance, sums.overlap, sums.combined(), two_sample_t(sums, summed(maps(2, 1)))[0]):
+    for found in (sums.mean, sums.variance, sums.overlap, sums.combined()):
         np.testing.assert_array_equal(np.isnan(found), gap)
 
 
-def test_t_from_sums_is_students():
-    one, other = maps(6), maps(4, seed=1, offset=0.5)
-    one[:, 0, 0, 0] = other[:, 0, 0, 0] = 2
-    t, dof = two_sample_t(summed(one), summed(other))
-    assert dof == 8
-    assert np.isnan(t[0, 0, 0])
-    expected = stats.ttest_ind(one.reshape(6, -1)[:, 1:], other.reshape(4, -1)[:, 1:]).statistic
-    np.testing.assert_allclose(t.ravel()[1:], expected, rtol=1e-10)
-    merged, _ = two_sample_t(summed(one[:2]).merge(summed(one[2:])), summed(other))
-    np.testing.assert_allclose(merged, t, rtol=1e-10)
-
-
 @pytest.mark.parametrize(
-    ("ask", "message"),
+    ("refused", "message"),
     [
         (lambda: MapSums(SHAPE, top=0), "above 0 and at most 100, got 0"),
         (lambda: MapSums(SHAPE, top=101), "got 101"),
         (lambda: MapSums(SHAPE, weights=np.ones(3)), r"shape \(4, 5, 6\), got \(3,\)"),
         (lambda: MapSums(SHAPE).add(np.zeros((4, 6, 5))), r"\(4, 6, 5\) came, those before are \(4, 5, 6\)"),
-        (lambda: MapSums(SHAPE).merge(MapSums((5, 4, 6))), r"got \(4, 5, 6\) and \(5, 4, 6\), 5 % and 5 %"),
-        (lambda: MapSums(SHAPE).merge(MapSums(SHAPE, 2)), "5 % and 2 %"),
-        (lambda: MapSums(SHAPE).merge(MapSums(SHAPE, weights=np.ones(SHAPE))), "of one shape, top and weights"),
-        (lambda: two_sample_t(summed(maps(2)), summed(maps(1))), "at least 2 maps a group, got 2 and 1"),
-        (lambda: two_sample_t(summed(maps(2)), MapSums((5, 4, 6))), r"got \(4, 5, 6\) and \(5, 4, 6\)"),
     ],
 )
-def test_what_cannot_be_summed_is_refused(ask, message):
+def test_what_cannot_be_summed_is_refused(refused, message):
     with pytest.raises(GlasError, match=message):
-        ask()
+        refused()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from glas3d import GlasError
-from glas3d.statistics.resampling import check_counts, interval, p_values, reached, shuffles
+from glas3d.statistics.choices import check_counts
+from glas3d.statistics.resampling import as_extreme, bootstrap_interval, p_values, shuffles
 
 
 def test_shuffles_stay_in_their_block_and_reach_every_order():
@@ -31,7 +32,11 @@ def test_p_values_count_what_reaches_the_observed():
     np.testing.assert_allclose(found, [1, 1, 4 / 5, 2 / 5, 2 / 5, 1 / 5, 1 / 5, np.nan])
     rounded = null * (1 - 1e-13)
     np.testing.assert_allclose(p_values(np.array([3.0]), rounded), [2 / 5])
-    assert reached(np.array([3.0, -3.0, 3.0]), np.array([-3.0 * (1 - 1e-13), 3.1, 2.9])).tolist() == [True, True, False]
+    assert as_extreme(np.array([3.0, -3.0, 3.0]), np.array([-3.0 * (1 - 1e-13), 3.1, 2.9])).tolist() == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_an_interval_draws_groups_apart_and_a_groups_arrays_together():
@@ -46,7 +51,7 @@ def test_an_interval_draws_groups_apart_and_a_groups_arrays_together():
         pairs.append((a.mean(), b.mean()))
         return a.mean(axis=0) - b.mean(axis=0)
 
-    low, high = interval(statistic, [[one, one], [two]], 2000, np.random.default_rng(1))
+    low, high = bootstrap_interval(statistic, [[one, one], [two]], 2000, np.random.default_rng(1))
     error = np.sqrt(one.var(axis=0) / 50 + two.var(axis=0) / 30)
     difference = one.mean(axis=0) - two.mean(axis=0)
     np.testing.assert_allclose(low, difference - 1.96 * error, atol=0.06)
@@ -56,7 +61,7 @@ def test_an_interval_draws_groups_apart_and_a_groups_arrays_together():
 
 def test_resamples_without_a_value_do_not_count():
     answers = iter([np.array([1.0, np.nan]), np.array([np.nan, np.nan]), np.array([2.0, np.nan])])
-    low, high = interval(lambda a: next(answers), [[np.zeros(3)]], 3, np.random.default_rng(0))
+    low, high = bootstrap_interval(lambda a: next(answers), [[np.zeros(3)]], 3, np.random.default_rng(0))
     np.testing.assert_allclose(low, [1.025, np.nan])
     np.testing.assert_allclose(high, [1.975, np.nan])
 

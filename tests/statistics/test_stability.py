@@ -161,7 +161,7 @@ def test_regions_without_values_have_no_rank():
     [
         (maps(runs=1), 10, "over participants needs at least 2, got 1"),
         (maps(), 0, "n_boot must be at least 1, got 0"),
-        (pd.DataFrame(maps(), index=["s1", "s2", "s1", "s3"]), 10, "once, s1 is twice: average its sessions first"),
+        (pd.DataFrame(maps(), index=["s1", "s2", "s1", "s3"]), 10, "one row, s1 has two: average its sessions first"),
     ],
 )
 def test_ranks_without_an_interval_are_refused(values, n_boot, message):

@@ -238,17 +238,16 @@ def volumes():
     data[:, 4] = 1.5
     mask = np.ones((5, 6, 7), np.uint8)
     mask[:, 0], mask[0, :, 0] = 0, 0
-    masker = NiftiMasker(nib.Nifti1Image(mask, np.diag([2.0, 3.0, 4.0, 1.0]))).fit()
-    return table, data[:, mask > 0], masker, mask > 0
+    return table, data[:, mask > 0], mask > 0
 
 
 def test_voxels_are_enhanced_by_their_neighbours():
-    table, values, masker, inside = volumes()
-    found = compare(values, table, "AD", "NC", n_perm=60, n_boot=0, masker=masker, tfce=True, seed=2)
+    table, values, inside = volumes()
+    found = compare(values, table, "AD", "NC", n_perm=60, n_boot=0, tfce_mask=inside, seed=2)
     varied = np.ptp(values, axis=0) > 0
     kept = np.zeros(inside.shape, np.uint8)
     kept[inside] = varied
-    smaller = NiftiMasker(nib.Nifti1Image(kept, masker.mask_img_.affine)).fit()
+    smaller = NiftiMasker(nib.Nifti1Image(kept, np.diag([2.0, 3.0, 4.0, 1.0]))).fit()
     case = (table["group"] == "AD").to_numpy(float)[:, None]
     theirs = permuted_ols(case, values[:, varied], n_perm=60, random_state=2, masker=smaller, tfce=True)
     np.testing.assert_allclose(found["tfce"][varied], theirs["tfce"][0], rtol=1e-4)
@@ -263,22 +262,21 @@ def test_voxels_are_enhanced_by_their_neighbours():
 
 @pytest.mark.slow
 def test_enhancement_within_sites_permutes_within_sites():
-    table, values, masker, _ = volumes()
+    table, values, inside = volumes()
     one_site = table.assign(site="a")
     free, blocked = (
-        compare(values, table, "AD", "NC", n_perm=100, n_boot=0, masker=masker, tfce=True, **how)
+        compare(values, table, "AD", "NC", n_perm=100, n_boot=0, tfce_mask=inside, **how)
         for table, how in ((table, {}), (one_site, {"site": "site"}))
     )
     np.testing.assert_allclose(blocked["tfce"], free["tfce"], rtol=1e-4)
     assert within(blocked["p_tfce_fwe"].dropna(), free["p_tfce_fwe"].dropna(), 50)
-    two = compare(values, table, "AD", "NC", site="site", covariates=["age"], n_perm=20, masker=masker, tfce=True)
+    two = compare(values, table, "AD", "NC", site="site", covariates=["age"], n_perm=20, tfce_mask=inside)
     assert two["p_tfce_fwe"].min() == 1 / 21
 
 
 PEOPLE, VALUES = people(6, 5), saliency(people(6, 5))
 REFUSED = {
-    "masker": ({"tfce": True}, "TFCE needs the fitted masker"),
-    "voxels": ({"tfce": True, "masker": volumes()[2]}, "must hold the voxels of the values: it has 170, they 4"),
+    "voxels": ({"tfce_mask": volumes()[2]}, r"columns of the values, got 170 voxels in \(5, 6, 7\) for 4 columns"),
     "n_perm": ({"n_perm": 18}, "n_perm must be at least 19, for a p-value to be 0.05, got 18"),
     "n_boot": ({"n_boot": -1}, r"n_boot must be 0 \(no interval\) or more, got -1"),
     "axes": ({"values": np.zeros(11)}, r"values must be participants by regions, got an array of \(11,\)"),
@@ -297,10 +295,10 @@ def test_what_cannot_be_compared_is_refused(change, message):
 
 
 def test_enhancement_of_a_voxel_without_noise_is_refused():
-    table, values, masker, _ = volumes()
+    table, values, inside = volumes()
     values[:, 3] = table["group"] == "AD"
     with pytest.raises(GlasError, match="TFCE needs finite t values"):
-        compare(values, table, "AD", "NC", n_perm=19, masker=masker, tfce=True)
+        compare(values, table, "AD", "NC", n_perm=19, tfce_mask=inside)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Groups compared two by two, region by region, and who was called what."""
+"""Comparison of groups, two by two and region by region, and what the model predicted for their participants."""
 
 from __future__ import annotations
 
@@ -11,109 +11,144 @@ import pandas as pd
 
 from glas3d.statistics.design import strata
 from glas3d.statistics.two_groups import compare
-from glas3d.study.group.files import GroupFiles
-from glas3d.study.group.options import GroupSettings
-from glas3d.study.group.participants import Scores
+from glas3d.study.group.files import GroupFiles, paint_regions
+from glas3d.study.group.options import GroupOptions
+from glas3d.study.group.participants import GroupScores
 
 Pair = tuple[str, str]
 
+# Columns of the comparison that are also written as maps: their names in files, and their descriptions.
+_MAPS = {"t": ("t", "Student's t"), "neglog10p_fwe": ("neglog10pfwe", "-log10 of p corrected for all regions")}
 
-def pairs_of(groups: Collection[str], case: str, control: str) -> list[Pair]:
-    """Every two groups, as case and control: the case comes first wherever it is one of them, the control last.
+
+def group_pairs(groups: Collection[str], case: str, control: str) -> list[Pair]:
+    """Return every two groups, as case and control; ``case`` comes first in its pairs and ``control`` last.
 
     Examples
     --------
-    >>> pairs_of(["AD", "MCI", "NC"], "MCI", "NC")
+    >>> group_pairs(["AD", "MCI", "NC"], "MCI", "NC")
     [('MCI', 'AD'), ('MCI', 'NC'), ('AD', 'NC')]
     """
     return list(combinations(sorted(groups, key=lambda name: (name == control, name != case, name)), 2))
 
 
 def compare_groups(
-    files: GroupFiles, pair: Pair, scores: Scores, pattern: nib.Nifti1Image, settings: GroupSettings, n_pairs: int
+    files: GroupFiles,
+    pair: Pair,
+    scores: GroupScores,
+    pattern: nib.Nifti1Image,
+    options: GroupOptions,
+    n_pairs: int,
 ) -> pd.DataFrame:
     """Compare two groups region by region and write table and maps.
 
-    ``p_fwe`` is corrected for the regions of one pair. The chance that anything at all comes up among several pairs
-    is held by Bonferroni's ``p_fwe_pairs``; Holm's, a region at a time, would not hold it.
+    ``p_fwe`` is corrected for the regions of one pair. The chance of any false positive among several pairs is
+    bounded by Bonferroni's ``p_fwe_pairs``; Holm's correction, a region at a time, would not bound it.
 
     Parameters
     ----------
+    files
+        Writer into the group folder.
+    pair
+        Case and control.
     scores
-        Of both groups.
+        The participants of both groups.
     pattern
         An image on the participants' grid.
+    options
+        Options of the test.
     n_pairs
-        Pairs of groups that are compared.
+        Number of pairs of groups that are compared.
+
+    Returns
+    -------
+    The table of `glas3d.statistics.two_groups.compare` with the column ``index``, and ``p_fwe_pairs`` for several
+    pairs.
     """
     case, control = pair
     table = compare(
-        scores.scaled(settings.normalise), scores.design, case, control, n_boot=settings.n_boot, **settings.test
+        scores.normalised(options.normalise),
+        scores.design,
+        case,
+        control,
+        covariates=options.covariates,
+        site=options.site,
+        n_perm=options.n_perm,
+        n_boot=options.n_boot,
+        seed=options.seed,
     )
-    table.insert(0, "index", scores.members[0].regions["index"].to_numpy())
+    table.insert(0, "index", scores.region_index)
     if n_pairs > 1:
         table.insert(list(table).index("p_fwe") + 1, "p_fwe_pairs", np.minimum(table["p_fwe"] * n_pairs, 1))
-    facts = comparison_facts(pair, settings) | {"Resamples": settings.n_boot, "Pairs": n_pairs}
-    stem = files.name(case, control)
-    files.table(stem, "statistics", table, f"{case} against {control}, region by region", **facts)
+    record = comparison_sidecar(pair, options) | options.sidecar("n_boot") | {"Pairs": n_pairs}
+    stem = files.stem(case, control)
+    files.write_table(stem, "statistics", table, f"{case} against {control}, region by region", **record)
     if files.atlas is not None:
-        maps = {"t": ("t", "Student's t"), "neglog10p_fwe": ("neglog10pfwe", "-log10 of p corrected for all regions")}
-        for column, (statistic, description) in maps.items():
-            img = files.painted(pattern, table, column)
-            files.image(stem, statistic, img, f"{description}, {case} against {control}", **facts)
+        for column, (statistic, description) in _MAPS.items():
+            img = paint_regions(files.atlas, pattern, table["index"], table[column])
+            files.write_image(stem, statistic, img, f"{description}, {case} against {control}", **record)
     return table
 
 
-def comparison_facts(pair: Pair, settings: GroupSettings) -> dict[str, object]:
-    """What sidecars say of a comparison."""
+def comparison_sidecar(pair: Pair, options: GroupOptions) -> dict[str, object]:
+    """Return what sidecars record of a comparison."""
     return {
         "Case": pair[0],
         "Control": pair[1],
-        "Normalise": settings.normalise,
-        "Covariates": list(settings.covariates),
-        "Site": settings.site,
-        "Exchangeable": "everyone" if settings.site is None else f"within {settings.site}",
-        "Permutations": settings.n_perm,
-        "Seed": settings.seed,
+        **options.sidecar("normalise", "covariates", "site", "n_perm", "seed"),
+        "Exchangeable": "everyone" if options.site is None else f"within {options.site}",
     }
 
 
-def write_strata(files: GroupFiles, pair: Pair, scores: Scores) -> None:
-    """Who was called what, and the mean map of each; only for the two groups the model was asked to tell apart."""
+def write_strata(files: GroupFiles, pair: Pair, scores: GroupScores) -> None:
+    """Write each participant's prediction, and the mean scores of true and false positives and negatives.
+
+    Nothing is written where the explained class is neither of the two groups.
+
+    Parameters
+    ----------
+    files
+        Writer into the group folder.
+    pair
+        Case and control.
+    scores
+        The participants of both groups.
+    """
     case, control = pair
-    members = scores.members
-    target = members[0].records[0].content["Method"]["Target"]["class"]
+    participants = scores.participants
+    target = participants[0].records[0].content["Method"]["Target"]["class"]
     if target not in pair:
         return
     other = control if target == case else case
-    called = [target if one.probability > 0.5 else other for one in members]
-    kinds = strata([one.group for one in members], called, case)
-    rows = pd.DataFrame(
+    truth = [each.group for each in participants]
+    predicted = [target if each.probability > 0.5 else other for each in participants]
+    stratum = strata(truth, predicted, case)
+    predictions = pd.DataFrame(
         {
-            "participant_id": [one.participant_id for one in members],
-            "group": [one.group for one in members],
-            "p": [one.probability for one in members],
-            "predicted": called,
-            "stratum": kinds,
-            "n_sessions": [len(one.records) for one in members],
-            "folds": [" ".join(map(str, one.folds)) for one in members],
+            "participant_id": [each.participant_id for each in participants],
+            "group": truth,
+            "p": [each.probability for each in participants],
+            "predicted": predicted,
+            "stratum": stratum,
+            "n_sessions": [len(each.records) for each in participants],
+            "folds": [" ".join(map(str, each.folds)) or None for each in participants],
         }
     )
-    rows["folds"] = rows["folds"].where(rows["folds"] != "")
-    facts = {"Case": case, "Control": control}
-    stem = files.name(case, control, desc="strata")
-    p = {"p": {"Description": f"probability of {target}, mean over sessions"}}
-    files.table(stem, "predictions", rows, "Who was called what", **facts, **p)
-    means = [
-        pd.DataFrame(
-            {
-                "stratum": kind,
-                "n": int((kinds == kind).sum()),
-                "name": scores.values.columns,
-                "mean": scores.values[kinds == kind].mean().to_numpy(),
-            }
-        )
-        for kind in ("tp", "fp", "tn", "fn")
-        if (kinds == kind).any()
-    ]
-    files.table(stem, "regions", pd.concat(means, ignore_index=True), "Mean scores by what people were called", **facts)
+    record = {"Case": case, "Control": control}
+    stem = files.stem(case, control, desc="strata")
+    probability = {"p": {"Description": f"probability of {target}, mean over sessions"}}
+    description = "The model's prediction for each participant"
+    files.write_table(stem, "predictions", predictions, description, **record, **probability)
+    description = "Mean scores of true and false positives and negatives"
+    files.write_table(stem, "regions", _stratum_means(scores.values, stratum), description, **record)
+
+
+def _stratum_means(values: pd.DataFrame, stratum: np.ndarray) -> pd.DataFrame:
+    """Return mean scores, one row a stratum with participants and region: ``stratum n name mean``."""
+    tables = []
+    for name in ("tp", "fp", "tn", "fn"):
+        rows = stratum == name
+        if rows.any():
+            means = values[rows].mean().to_numpy()
+            tables.append(pd.DataFrame({"stratum": name, "n": int(rows.sum()), "name": values.columns, "mean": means}))
+    return pd.concat(tables, ignore_index=True)

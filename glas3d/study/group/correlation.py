@@ -1,4 +1,4 @@
-"""What a group's saliency goes with: columns of its participants, and the change of its regions' volumes."""
+"""Correlation of a group's saliency with columns of its participants, and with the change of its regions' volumes."""
 
 from __future__ import annotations
 
@@ -14,152 +14,167 @@ from glas3d.bids_names import bids_id, bids_label
 from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.statistics.correlation import change_correlation, correlate
 from glas3d.study.group.files import GroupFiles
-from glas3d.study.group.options import VOLUME_CHANGE, GroupSettings
-from glas3d.study.group.participants import Scores
+from glas3d.study.group.options import VOLUME_CHANGE, GroupOptions
+from glas3d.study.group.participants import GroupScores
 from glas3d.tables import read_table
 
 _LONG = ["participant_id", "name", "change"]
 
+# One column of the participants, or one column a region.
+_OtherSide = pd.Series | pd.DataFrame
+
 
 def correlate_groups(
-    files: GroupFiles, groups: dict[str, Scores], settings: GroupSettings
+    files: GroupFiles, groups: Mapping[str, GroupScores], options: GroupOptions
 ) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Correlate each group's saliency with what was asked, and write a table each.
+    """Correlate each group's saliency with the columns and the volume changes of the options, and write the tables.
 
-    Groups are correlated one by one: over all of them, what differs between groups would go with all else that does.
-    Covariates that are the same for a whole group are left out of its correlations.
+    Each group is correlated on its own: over all of them, what differs between groups would correlate with all else
+    that does. Covariates that are the same for a whole group are left out of its correlations.
 
     Parameters
     ----------
+    files
+        Writer into the group folder.
     groups
-        By name.
+        Each group's participants, by the group's name.
+    options
+        Columns, table of volume changes, and options of the tests.
 
     Yields
     ------
-    What was correlated, such as ``MMSE in AD``, and the table of `glas3d.statistics.correlation.correlate`.
+    A name, such as ``MMSE in AD``, and the table of `glas3d.statistics.correlation.correlate`.
 
     Raises
     ------
     GlasError
-        A column that is not there or holds no numbers, a table of changes that is none, or what cannot be correlated
-        in any group.
+        A column that does not exist or holds text, a table of changes that cannot be read, or a column that cannot be
+        correlated in any group.
 
     Warns
     -----
     GlasWarning
-        Participants without a value, and groups in which there is nothing to correlate.
+        Participants without a value, and groups in which nothing can be correlated.
     """
-    for column in settings.correlate:
-        columns = {name: _column(scores.design, column) for name, scores in groups.items()}
-        yield from _each(files, groups, column, columns, settings)
-    if settings.volume_change is not None:
+    for column in options.correlate:
+        columns = {name: _number_column(scores.design, column) for name, scores in groups.items()}
+        yield from _correlate_each(files, groups, column, columns, options)
+    if options.volume_change is not None:
         if files.atlas is None:
             raise GlasError("volumes change in regions: everyone must be explained with an atlas, not on a grid")
-        change = read_change(settings.volume_change, files.atlas.table["name"].tolist())
+        change = read_volume_change(options.volume_change, files.atlas.table["name"].tolist())
         changes = {name: change.reindex(scores.values.index) for name, scores in groups.items()}
-        yield from _each(files, groups, VOLUME_CHANGE, changes, settings)
+        yield from _correlate_each(files, groups, VOLUME_CHANGE, changes, options)
 
 
-def _each(
+def _correlate_each(
     files: GroupFiles,
-    groups: dict[str, Scores],
+    groups: Mapping[str, GroupScores],
     what: str,
-    sides: Mapping[str, pd.DataFrame | pd.Series],
-    settings: GroupSettings,
+    sides: Mapping[str, _OtherSide],
+    options: GroupOptions,
 ) -> Iterator[tuple[str, pd.DataFrame]]:
-    """One thing in every group that has it."""
-    refused: list[GlasError] = []
-    for name, scores in groups.items():
-        other = sides[name]
-        known = np.asarray(pd.DataFrame(other).notna().any(axis=1))
-        if known.any() and not known.all():
-            lacking = [one.participant_id for one, has in zip(scores.members, known, strict=True) if not has]
-            message = f"without {what}, and left out of its correlation: {listed(lacking)}"
-            warnings.warn(message, GlasWarning, stacklevel=3)
+    """Correlate each group with its side, such as MMSE; at least one group must have a correlation."""
+    refusals: list[GlasError] = []
+    for name, all_scores in groups.items():
         try:
-            if not known.any():
-                raise GlasError("nobody has a value")
-            table = _correlate(files, name, what, scores.where(known), other[known], settings)
+            scores, side = _with_value(all_scores, sides[name], what)
+            table = _correlate_group(files, name, what, scores, side, options)
         except GlasError as error:
-            refused.append(error)
+            refusals.append(error)
             warnings.warn(f"no correlation with {what} in {name}: {error}", GlasWarning, stacklevel=3)
             continue
-        if isinstance(other, pd.DataFrame):
+        if isinstance(side, pd.DataFrame):
             try:
-                _over_regions(files, name, scores.where(known), other[known], settings)
+                _correlate_over_regions(files, name, scores, side, options)
             except GlasError as error:  # too few regions, for instance
                 message = f"no correlation with {what} over the regions of each of {name}: {error}"
                 warnings.warn(message, GlasWarning, stacklevel=3)
         yield f"{what} in {name}", table
-    if len(refused) == len(groups):
-        raise GlasError(f"nothing can be correlated with {what} in any group: {refused[0]}")
+    if len(refusals) == len(groups):
+        raise GlasError(f"nothing can be correlated with {what} in any group: {refusals[0]}")
 
 
-def read_change(path: str | os.PathLike[str], regions: Sequence[str]) -> pd.DataFrame:
-    """Read how much each region's volume changed.
+def _with_value(scores: GroupScores, side: _OtherSide, what: str) -> tuple[GroupScores, _OtherSide]:
+    """Return the participants that have a value, with their values; warn of the others."""
+    known = np.asarray(pd.DataFrame(side).notna().any(axis=1))
+    if not known.any():
+        raise GlasError("no participant has a value")
+    if not known.all():
+        lacking = [each.participant_id for each, has in zip(scores.participants, known, strict=True) if not has]
+        message = f"without {what}, and left out of its correlation: {listed(lacking)}"
+        warnings.warn(message, GlasWarning, stacklevel=4)
+    return scores.select(known), side[known]
+
+
+def read_volume_change(path: str | os.PathLike[str], regions: Sequence[str]) -> pd.DataFrame:
+    """Read how much each region's volume changed in each participant.
 
     Parameters
     ----------
     path
         Tab-separated: ``participant_id`` and a column a region, called by its name; or, long, ``participant_id name
-        change``, a row a participant and region. ``n/a`` where nothing is known.
+        change``, a row a participant and region. ``n/a`` where a change is not known.
     regions
         Their names, in the order wanted.
 
     Returns
     -------
-    Participants by regions, float64; NaN where nothing is known.
+    Participants by regions, float64; NaN where a change is not known.
 
     Raises
     ------
     GlasError
-        No such table, text in place of a number, a participant's region twice, or no region that is known.
+        The table cannot be read, text in place of a number, a participant's region twice, or no known region.
 
     Warns
     -----
     GlasWarning
-        Names that are no region's.
+        Columns or names that are no region of the atlas.
     """
-    table = _table(path)
-    if set(_LONG) <= set(table.columns):
-        if (twice := table.duplicated(["participant_id", "name"])).any():
-            named = " ".join(table.loc[twice, ["participant_id", "name"]].iloc[0].astype(str))
-            raise GlasError(f"a participant's region must be there once, {named} is twice in {path}")
-        table = table.pivot(index="participant_id", columns="name", values="change")
-    else:
-        if (twice := table["participant_id"].duplicated()).any():
-            named = table.loc[twice, "participant_id"].iloc[0]
-            raise GlasError(f"every participant needs one row, {named} has two in {path}")
-        table = table.set_index("participant_id")
-    strange = [str(name) for name in table.columns if name not in regions]
-    if len(strange) == len(table.columns):
-        wide = "participant_id and a column a region, or participant_id name change"
-        raise GlasError(f"changes of volume need {wide}, {path} has no region such as {regions[0]}")
-    if strange:
-        message = f"{path} holds what is no region, and is not looked at: {listed(strange)}"
+    table = _participants_by_regions(_read_with_ids(path), path)
+    unknown = [str(name) for name in table.columns if name not in regions]
+    if len(unknown) == len(table.columns):
+        wanted = "participant_id and a column a region, or participant_id name change"
+        raise GlasError(f"changes of volume need {wanted}, {path} has no region such as {regions[0]}")
+    if unknown:
+        message = f"{path} has columns that are no region of the atlas, and are not used: {listed(unknown)}"
         warnings.warn(message, GlasWarning, stacklevel=3)
-    found = table.reindex(columns=list(regions))
-    numbers: pd.DataFrame = found.apply(pd.to_numeric, errors="coerce").astype(float)
-    if (wrong := numbers.isna() & found.notna()).to_numpy().any():
+    table = table.reindex(columns=list(regions))
+    numbers: pd.DataFrame = table.apply(pd.to_numeric, errors="coerce").astype(float)
+    if (wrong := numbers.isna() & table.notna()).to_numpy().any():
         row, column = np.argwhere(wrong.to_numpy())[0]
-        came = found.iloc[row, column]
         raise GlasError(
-            f"changes of volume must be numbers, {regions[column]} of {found.index[row]} is {came!r} in {path}"
+            f"changes of volume must be numbers, {regions[column]} of {table.index[row]} is "
+            f"{table.iloc[row, column]!r} in {path}"
         )
     return numbers
 
 
-def _table(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Tab-separated text with a column ``participant_id``, all of it still text."""
+def _read_with_ids(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read a table, all of it text, whose ``participant_id`` may come without ``sub-``."""
     table = read_table(path, "a table of volume changes")
     if "participant_id" not in table:
         raise GlasError(f"changes of volume need a column participant_id, {path} has {', '.join(table.columns)}")
-    table["participant_id"] = [bids_id(label, "sub") for label in table["participant_id"].fillna("")]
-    return table
+    ids = [bids_id(label, "sub") for label in table["participant_id"].fillna("")]
+    return table.assign(participant_id=ids)
 
 
-def _column(design: pd.DataFrame, column: str) -> pd.Series:
-    """Numbers of the participants."""
+def _participants_by_regions(table: pd.DataFrame, path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Return a table of changes, wide or long, as participants by regions."""
+    if set(_LONG) <= set(table.columns):
+        if (twice := table.duplicated(["participant_id", "name"])).any():
+            named = " ".join(table.loc[twice, ["participant_id", "name"]].iloc[0].astype(str))
+            raise GlasError(f"a participant's region must have one row, {named} has two in {path}")
+        return table.pivot(index="participant_id", columns="name", values="change")
+    if (twice := table["participant_id"].duplicated()).any():
+        name = table.loc[twice, "participant_id"].iloc[0]
+        raise GlasError(f"every participant needs one row, {name} has two in {path}")
+    return table.set_index("participant_id")
+
+
+def _number_column(design: pd.DataFrame, column: str) -> pd.Series:
+    """Return a column of the participants as numbers, by participant; NaN where there is no value."""
     if column not in design:
         raise GlasError(f"participants need a column {column}, the table has {', '.join(map(str, design.columns))}")
     numbers: pd.Series = pd.to_numeric(design[column], errors="coerce").astype(float).rename(column)
@@ -171,44 +186,52 @@ def _column(design: pd.DataFrame, column: str) -> pd.Series:
     return numbers.set_axis(design["participant_id"])
 
 
-def _correlate(
-    files: GroupFiles, group: str, what: str, scores: Scores, other: pd.Series | pd.DataFrame, settings: GroupSettings
+def _correlate_group(
+    files: GroupFiles, group: str, what: str, scores: GroupScores, side: _OtherSide, options: GroupOptions
 ) -> pd.DataFrame:
-    """One group's correlation with one thing, written."""
-    varied = [name for name in settings.covariates if name not in scores.design or scores.design[name].nunique() > 1]
+    """Correlate one group's saliency with its side over the participants, and write the table."""
+    design = scores.design
+    covariates = [name for name in options.covariates if name not in design or design[name].nunique() > 1]
     table = correlate(
-        scores.scaled(settings.normalise),
-        other,
-        participants=scores.design,
-        method=settings.correlation,
-        n_boot=settings.n_boot,
-        **settings.test | {"covariates": varied},
+        scores.normalised(options.normalise),
+        side,
+        participants=design,
+        covariates=covariates,
+        site=options.site,
+        method=options.correlation,
+        n_perm=options.n_perm,
+        n_boot=options.n_boot,
+        seed=options.seed,
     )
-    table.insert(0, "index", scores.members[0].regions["index"].to_numpy())
-    facts: dict[str, Any] = {
+    table.insert(0, "index", scores.region_index)
+    record: dict[str, Any] = {
         "Group": group,
         "N": len(scores),
         "With": what,
-        "Method": settings.correlation,
-        "Normalise": settings.normalise,
-        "Covariates": varied,
-        "Site": settings.site,
-        "Permutations": settings.n_perm,
-        "Resamples": settings.n_boot,
-        "Seed": settings.seed,
+        "Method": options.correlation,
+        **options.sidecar("normalise", "site", "n_perm", "n_boot", "seed"),
+        "Covariates": covariates,
     }
-    said = f"Correlation of the regions' scores with {what} over the participants of {group}"
-    files.table(files.name(group, desc=bids_label(what)), "correlation", table, said, **facts)
+    description = f"Correlation of the regions' scores with {what} over the participants of {group}"
+    files.write_table(files.stem(group, desc=bids_label(what)), "correlation", table, description, **record)
     return table
 
 
-def _over_regions(files: GroupFiles, group: str, scores: Scores, change: pd.DataFrame, settings: GroupSettings) -> None:
-    """Each participant's correlation of saliency with the change of volume, over the regions."""
-    counts = {"n_perm": settings.n_perm, "n_boot": settings.n_boot, "seed": settings.seed}
-    found = change_correlation(scores.scaled(settings.normalise), change, **counts)
-    mean = {"Mean": found.mean, "Low": found.low, "High": found.high, "P": found.p}
-    said = f"Correlation of scores with {VOLUME_CHANGE} over the regions of each participant of {group}"
-    more = {"Group": group, "Permutations": settings.n_perm, "Resamples": settings.n_boot, "Seed": settings.seed}
-    files.table(
-        files.name(group, desc=bids_label(VOLUME_CHANGE)), "participants", found.participants, said, **mean, **more
+def _correlate_over_regions(
+    files: GroupFiles, group: str, scores: GroupScores, change: pd.DataFrame, options: GroupOptions
+) -> None:
+    """Correlate each participant's saliency with the change of volume over the regions, and write the table."""
+    result = change_correlation(
+        scores.normalised(options.normalise), change, n_perm=options.n_perm, n_boot=options.n_boot, seed=options.seed
     )
+    record = {
+        "Group": group,
+        **options.sidecar("n_perm", "n_boot", "seed"),
+        "Mean": result.mean,
+        "Low": result.low,
+        "High": result.high,
+        "P": result.p,
+    }
+    description = f"Correlation of scores with {VOLUME_CHANGE} over the regions of each participant of {group}"
+    stem = files.stem(group, desc=bids_label(VOLUME_CHANGE))
+    files.write_table(stem, "participants", result.participants, description, **record)

@@ -1,4 +1,4 @@
-"""Files of the group level: names that say what was compared and where, and a sidecar beside each."""
+"""Files of the group level: names that tell the groups and the atlas, and a JSON sidecar for each file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from glas3d.bids_names import bids_label
+from glas3d.core.search import paint
 from glas3d.imaging.atlas import Atlas
+from glas3d.imaging.space import VoxelGrid
 from glas3d.output import write_json
-from glas3d.study.group.group_map import painted
 from glas3d.tables import write_table
 
 _COLUMNS = {
@@ -31,7 +32,7 @@ _COLUMNS = {
     "cohen_d": "difference of the means over the pooled standard deviation, covariates not considered",
     "d_low": "lower end of the 95 % bootstrap interval of cohen_d",
     "d_high": "upper end of the 95 % bootstrap interval of cohen_d",
-    "r": "correlation, of what covariates and sites leave where there are any",
+    "r": "correlation, of the residuals on covariates and sites where there are any",
     "low": "lower end of the 95 % interval",
     "high": "upper end of the 95 % interval",
     "p": "two-sided, not corrected",
@@ -48,51 +49,74 @@ _COLUMNS = {
 
 
 class GroupFiles:
-    """Writes into the group folder, a JSON sidecar beside every file.
+    """Writes files into the group folder, with a JSON sidecar for each.
 
     Parameters
     ----------
-    place
-        The folder.
+    folder
+        The folder, which exists.
     atlas
-        Everyone was explained with; None: a grid.
-    facts
-        What every sidecar says: how everyone was explained, and with which software.
+        The atlas that everyone was explained with; None for a grid.
+    common
+        What every sidecar records: how everyone was explained, and with which software.
     """
 
-    def __init__(self, place: Path, atlas: Atlas | None, facts: Mapping[str, Any]) -> None:
-        self.place, self.atlas, self._facts = place, atlas, facts
+    def __init__(self, folder: Path, atlas: Atlas | None, common: Mapping[str, Any]) -> None:
+        self.folder, self.atlas, self._common = folder, atlas, common
 
-    def name(self, *groups: str, desc: str = "") -> str:
-        """Start of a file's name: the group, or the two compared, where was looked, and what it holds."""
-        where = f"desc-grid{desc}"
-        if self.atlas is not None:
-            where = f"seg-{self.atlas.name}" + (f"_desc-{desc}" if desc else "")
-        return f"group-{'vs'.join(bids_label(one) for one in groups)}_{where}"
+    def stem(self, *groups: str, desc: str = "") -> str:
+        """Return the start of the names of a group's files, or of a comparison's."""
+        return group_stem(self.atlas, *groups, desc=desc)
 
-    def table(self, stem: str, suffix: str, table: pd.DataFrame, description: str, **facts: Any) -> None:
-        """``<stem>_<suffix>.tsv`` and its sidecar, which explains the columns."""
+    def write_table(self, stem: str, suffix: str, table: pd.DataFrame, description: str, **record: Any) -> None:
+        """Write ``<stem>_<suffix>.tsv`` and its sidecar, which explains the columns."""
         columns = {name: {"Description": _COLUMNS[name]} for name in table.columns if name in _COLUMNS}
-        write_table(table)(self.place / f"{stem}_{suffix}.tsv")
-        self._sidecar(f"{stem}_{suffix}", {"Description": description, **columns, **facts})
+        write_table(table)(self.folder / f"{stem}_{suffix}.tsv")
+        self._write_sidecar(f"{stem}_{suffix}", {"Description": description, **columns, **record})
 
-    def image(self, stem: str, statistic: str, img: nib.Nifti1Image, description: str, **facts: Any) -> None:
-        """``<stem>_stat-<statistic>_statmap.nii.gz`` and its sidecar."""
+    def write_image(self, stem: str, statistic: str, img: nib.Nifti1Image, description: str, **record: Any) -> None:
+        """Write ``<stem>_stat-<statistic>_statmap.nii.gz`` and its sidecar."""
         name = f"{stem}_stat-{statistic}_statmap"
-        img.to_filename(self.place / f"{name}.nii.gz")
-        self._sidecar(name, {"Description": description, **facts})
+        img.to_filename(self.folder / f"{name}.nii.gz")
+        self._write_sidecar(name, {"Description": description, **record})
 
-    def painted(self, pattern: nib.Nifti1Image, table: pd.DataFrame, column: str) -> nib.Nifti1Image:
-        """A column of a table with ``index`` on an image's grid, float32; 0 where there is none."""
-        assert self.atlas is not None
-        return painted(self.atlas, pattern, table["index"], table[column])
-
-    def _sidecar(self, name: str, content: Mapping[str, Any]) -> None:
-        write_json({**self._facts, **content})(self.place / f"{name}.json")
+    def _write_sidecar(self, name: str, content: Mapping[str, Any]) -> None:
+        write_json({**self._common, **content})(self.folder / f"{name}.json")
 
 
-def volume_img(inside: np.ndarray, values: np.ndarray, pattern: nib.Nifti1Image) -> nib.Nifti1Image:
-    """Values of the voxels of a mask as an image, float32; 0 elsewhere and where there is none."""
+def group_stem(atlas: Atlas | None, *groups: str, desc: str = "") -> str:
+    """Return the start of the names of a group's files, or of a comparison's.
+
+    Parameters
+    ----------
+    atlas
+        The atlas that everyone was explained with; None for a grid.
+    groups
+        The group, or the two that are compared.
+    desc
+        What the file holds, beyond a group's map and table.
+
+    Examples
+    --------
+    >>> group_stem(None, "AD", "NC", desc="strata")
+    'group-ADvsNC_desc-gridstrata'
+    """
+    search = f"desc-grid{desc}"
+    if atlas is not None:
+        search = f"seg-{atlas.name}" + (f"_desc-{desc}" if desc else "")
+    return f"group-{'vs'.join(bids_label(name) for name in groups)}_{search}"
+
+
+def paint_regions(atlas: Atlas, pattern: nib.Nifti1Image, index: pd.Series, values: pd.Series) -> nib.Nifti1Image:
+    """Return regions' values in their voxels, on the grid of an image, float32; 0 where there is no value."""
+    numbers = values.to_numpy(dtype=float)
+    known = np.isfinite(numbers)
+    labels = atlas.on(VoxelGrid(pattern.shape, pattern.affine))
+    return nib.Nifti1Image(paint(labels, index.to_numpy()[known], numbers[known]), pattern.affine, pattern.header)
+
+
+def voxels_img(inside: np.ndarray, values: np.ndarray, pattern: nib.Nifti1Image) -> nib.Nifti1Image:
+    """Return values of the voxels of a mask as an image, float32; 0 elsewhere and where there is no value."""
     volume = np.zeros(inside.shape, np.float32)
     volume[inside] = np.where(np.isfinite(values), values, 0)
     return nib.Nifti1Image(volume, pattern.affine, pattern.header)

@@ -1,101 +1,144 @@
-"""From a study's folder to its groups: maps, comparisons, ranks, sides, strata and stability, all in ``out/group``."""
+"""The group level of a study: from everyone's results to maps, comparisons and correlations in ``out/group``."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
 
-from glas3d.bids_names import bids_label, have_distinct_labels
+from glas3d.bids_names import have_distinct_labels
 from glas3d.errors import GlasError, GlasWarning
-from glas3d.explain import ScanExplanation
 from glas3d.imaging.atlas import Atlas
+from glas3d.options import accepts, parse
 from glas3d.output import generated_by, new_folder, remove_leftovers, write_json
 from glas3d.study.derivatives import GROUP, Record, read_records, read_study
-from glas3d.study.group.comparison import Pair, compare_groups, pairs_of, write_strata
+from glas3d.study.group.comparison import Pair, compare_groups, group_pairs, write_strata
 from glas3d.study.group.correlation import correlate_groups
 from glas3d.study.group.files import GroupFiles
 from glas3d.study.group.group_map import GroupMap
-from glas3d.study.group.options import GroupSettings
-from glas3d.study.group.participants import Participant, members_of, scores_of
+from glas3d.study.group.group_sums import GroupSums
+from glas3d.study.group.options import GroupOptions
+from glas3d.study.group.participants import GroupScores, ParticipantResults, group_scores, read_participants
 from glas3d.study.group.reproducibility import compare_runs
-from glas3d.study.group.summary import describe
-from glas3d.study.group.voxel_map import PointMap
-from glas3d.study.group.voxelwise import VoxelResult, compare_voxels
+from glas3d.study.group.summary import write_summary
+from glas3d.study.group.voxel_map import VoxelMap
+from glas3d.study.group.voxelwise import VoxelwiseResult, compare_voxels
 from glas3d.study.running.plan import searched
 
 _PROVENANCE = "provenance.json"
 
+Progress = Callable[[int, int], None]
+
 
 @dataclass(frozen=True, eq=False)
 class GroupResult:
-    """What the groups of a study say.
+    """The result of a study's group level.
 
     Attributes
     ----------
-    place
+    folder
         The folder written.
     groups
-        Participants a group.
+        Number of participants of each group.
     tables
-        Ranked regions a group.
+        Ranked regions of each group.
     statistics
         The comparison of case and control (see `glas3d.statistics.two_groups.compare`); None without.
     tests
-        Every test of regions that was made, such as ``AD against NC`` or ``MMSE in AD``: its table.
+        The table of every test of regions, by names such as ``AD against NC`` and ``MMSE in AD``.
     voxels
-        What comparisons voxel by voxel say, by the same names.
+        Every voxelwise comparison in short, by the same names.
     """
 
-    place: Path
+    folder: Path
     groups: dict[str, int]
     tables: dict[str, pd.DataFrame]
     statistics: pd.DataFrame | None
     tests: dict[str, pd.DataFrame] = field(default_factory=dict)
-    voxels: dict[str, VoxelResult] = field(default_factory=dict)
+    voxels: dict[str, VoxelwiseResult] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class _Study:
+    """A study's results and participants, read for the group level.
+
+    Attributes
+    ----------
+    out
+        The study's folder.
+    settings
+        What the participant level recorded of the study.
+    table
+        The table of participants with their groups.
+    case, control
+        The two groups that are compared.
+    participants
+        Those that have results and a group.
+    names
+        The groups, sorted.
+    atlas
+        The atlas that everyone was explained with; None for a grid.
+    in_sample
+        Whether a participant was explained by a model trained on them; ``"unknown"`` without a manifest.
+    """
+
+    out: Path
+    settings: Mapping[str, Any]
+    table: pd.DataFrame
+    case: str
+    control: str
+    participants: Sequence[ParticipantResults]
+    names: Sequence[str]
+    atlas: Atlas | None
+    in_sample: bool | str
+
+
+@accepts(GroupOptions)
 def summarise_groups(
     out: str | os.PathLike[str],
-    people: pd.DataFrame,
+    participants: pd.DataFrame,
     *,
     case: str,
     control: str,
     atlas: str | None = None,
-    tick: Callable[[int, int], None] = lambda done, total: None,
-    **settings: Any,
+    progress: Progress = lambda done, total: None,
+    **options: Any,
 ) -> GroupResult:
-    """Read everyone's results and write ``out/group``; it appears whole, in place of an earlier one.
+    """Read everyone's results and write ``out/group``, which appears whole, in place of an earlier one.
 
-    A participant counts once, by the mean over sessions. Per group: the map and table of `GroupMap`, how participants
-    vary, ranks with intervals over participants, sides, density, and stability over the folds' mean maps. Of case and
-    control: `compare` of the scores, each participant's as shares of their sum, its t and corrected p painted on the
-    regions, and what was right and wrong (tp, fp, tn, fn). On a grid there are no regions: maps are summed voxel by
+    A participant counts once, by the mean over sessions. Each group gets a map and a table, how participants vary,
+    ranks with intervals over participants, laterality, density, and stability over the folds' mean maps. Case and
+    control are compared (see `glas3d.statistics.two_groups.compare`): t and corrected p, region by region and as maps,
+    and mean scores of true and false positives and negatives. On a grid there are no regions: maps are summed voxel by
     voxel. Every file has a sidecar, and ``provenance.json`` names everything that went in.
 
     Parameters
     ----------
-    people
+    out
+        The study's folder, with the results of the participant level.
+    participants
         ``participant_id group`` and covariates; ``session`` where groups belong to sessions.
     case, control
-        Groups compared; the comparison is left out, with a warning, where one has fewer than two participants.
+        Groups to compare; the comparison is left out, with a warning, where one has fewer than two participants.
     atlas
-        Name or path of the atlas everyone was explained with, when it is no more where it was.
-    settings
-        See `GroupSettings`: covariates, permutations, comparisons of all pairs and of voxels, correlations, other runs.
+        Name or path of the atlas everyone was explained with, in case it was moved. Default: where it was then.
+    progress
+        A function that is called with the number of steps done and the number of all steps.
+    **options
+        See `glas3d.study.group.options.GroupOptions`.
 
     Raises
     ------
     GlasError
-        No results, none of a participant of a group; results that are damaged, on different grids or explained
-        differently; what `GroupSettings`, `glas3d.statistics.two_groups.compare`,
-        `glas3d.study.group.voxelwise.compare_voxels`, `glas3d.study.group.correlation.correlate_groups` and
+        No results, or none of a participant of a group; results that are damaged, on different grids or explained
+        differently; options that `glas3d.study.group.options.GroupOptions`, `glas3d.statistics.two_groups.compare`,
+        `glas3d.study.group.voxelwise.compare_voxels`, `glas3d.study.group.correlation.correlate_groups` or
         `glas3d.study.group.reproducibility.compare_runs` refuse.
 
     Warns
@@ -103,131 +146,151 @@ def summarise_groups(
     GlasWarning
         Participants without results or group, in-sample results, comparisons left out.
     """
-    asked = GroupSettings(**settings)
-    out = Path(out)
-    members = list(members_of(read_records(out), people, case, control))
-    study = read_study(out)
-    looked_at = _atlas(atlas or study.get("Search"), members[0].records[0])
-    names = sorted({one.group for one in members})
-    if not have_distinct_labels(names):
-        raise GlasError(f"groups need letters or digits that tell their files apart, got {', '.join(names)}")
-    place = out / GROUP
-    remove_leftovers(place)
-    maps: dict[str, GroupMap | PointMap] = {}
-    tests: dict[str, pd.DataFrame] = {}
-    voxels: dict[str, VoxelResult] = {}
-    steps, total = 0, len(members) + 2
-    in_sample = _in_sample(members)
-    facts = {
-        **members[0].records[0].content["Method"],
-        "InSample": in_sample,
-        "Sources": [_PROVENANCE],
-        "GeneratedBy": generated_by(),
-    }
-    with new_folder(place, lambda there: (there / _PROVENANCE).is_file()) as scratch:
-        files = GroupFiles(scratch, looked_at, facts)
-        for name in names:
-            group: GroupMap | PointMap
-            group = (
-                PointMap(name, top=asked.top)
-                if looked_at is None
-                else GroupMap(bids_label(name), looked_at, top=asked.top)
-            )
-            for one in members:
-                if one.group == name:
-                    _add(group, one)
-                    steps += 1
-                    tick(steps, total)
-            group.save(scratch)
-            maps[name] = group
-        scores = scores_of(members, people)
-        for name, group in maps.items():
-            describe(files, name, group, scores.of(name), asked)
-        tick(len(members) + 1, total)
-        pairs = _pairs(members, case, control, asked.all_pairs)
-        for pair in pairs:
-            _check_alike(*(maps[name] for name in pair))
-            pattern = next(members[0].reads()).saliency_img
-            both, said = scores.of(*pair), " against ".join(pair)
-            tests[said] = compare_groups(files, pair, both, pattern, asked, len(pairs))
-            if asked.voxelwise:
-                voxels[said] = compare_voxels(files, pair, both, pattern, asked)
-            if pair == (case, control):
-                write_strata(files, pair, both)
-        groups = {name: scores.of(name) for name in names}
-        tests |= correlate_groups(files, groups, asked)
-        compare_runs(files, out, groups, people, case, control, asked)
-        write_json(
-            {
-                "Description": "Groups of a study: maps, comparisons, ranks, laterality, density, strata, stability",
-                "Groups": {name: [one.participant_id for one in group.members] for name, group in groups.items()},
-                "Case": case,
-                "Control": control,
-                **asked.record(),
-                "Study": study,
-                "InSample": in_sample,
-                "Inputs": {one.name: one.content["Files"] for each in members for one in each.records},
-                "GeneratedBy": generated_by(),
-            }
-        )(scratch / _PROVENANCE)
-    tick(total, total)
+    (chosen,) = parse(options, GroupOptions, caller="summarise_groups")
+    study = _read_study(Path(out), participants, case, control, atlas)
+    folder = study.out / GROUP
+    remove_leftovers(folder)
+    n_steps = len(study.participants) + 2
+    with new_folder(folder, lambda existing: (existing / _PROVENANCE).is_file()) as scratch:
+        files = GroupFiles(scratch, study.atlas, _common_sidecar(study))
+        maps = _map_groups(study, files, chosen, lambda done: progress(done, n_steps))
+        scores = group_scores(study.participants, study.table)
+        groups = {name: scores.of_groups(name) for name in study.names}
+        for name in study.names:
+            write_summary(files, name, maps[name], groups[name], chosen)
+        progress(n_steps - 1, n_steps)
+        tests, voxels = _compare_pairs(study, files, maps, scores, chosen)
+        tests |= correlate_groups(files, groups, chosen)
+        compare_runs(files, study.out, groups, study.table, case, control, chosen)
+        write_json(_provenance(study, groups, chosen))(scratch / _PROVENANCE)
+    progress(n_steps, n_steps)
     return GroupResult(
-        place,
+        folder,
         {name: len(group) for name, group in groups.items()},
-        {name: group.table() for name, group in maps.items()},
-        tests.get(f"{case} against {control}"),
+        {name: group_map.table() for name, group_map in maps.items()},
+        tests.get(_against((case, control))),
         tests,
         voxels,
     )
 
 
-def _add(group: GroupMap | PointMap, one: Participant) -> None:
-    """Add a participant to its group's sums."""
-    if isinstance(group, PointMap):
-        group.add(list(one.reads()))
-        return
-    for number, read in enumerate(one.reads()):
-        if number == 0:
-            group.add(cast(ScanExplanation, read))
-        else:  # their table is in the mean already: only refuse what does not fit
-            group.check(cast(ScanExplanation, read))
+def _read_study(out: Path, table: pd.DataFrame, case: str, control: str, atlas: str | None) -> _Study:
+    """Read a study's results, and check that its groups can be summarised."""
+    participants = list(read_participants(read_records(out), table, case, control))
+    settings = read_study(out)
+    chosen_atlas = _atlas(atlas or settings.get("Search"), participants[0].records[0])
+    names = sorted({each.group for each in participants})
+    if not have_distinct_labels(names):
+        raise GlasError(f"groups need letters or digits that tell their files apart, got {', '.join(names)}")
+    in_sample = _in_sample(participants)
+    return _Study(out, settings, table, case, control, participants, names, chosen_atlas, in_sample)
+
+
+def _map_groups(
+    study: _Study, files: GroupFiles, options: GroupOptions, progress: Callable[[int], None]
+) -> dict[str, GroupSums]:
+    """Sum each group's explanations, one participant at a time, and write map and table."""
+    maps: dict[str, GroupSums] = {}
+    done = 0
+    for name in study.names:
+        group_map: GroupSums = VoxelMap(name, top=options.top)
+        if study.atlas is not None:
+            group_map = GroupMap(name, study.atlas, top=options.top)
+        for participant in study.participants:
+            if participant.group == name:
+                group_map.add(*participant.sessions())
+                done += 1
+                progress(done)
+        group_map.save(files.folder)
+        maps[name] = group_map
+    return maps
+
+
+def _compare_pairs(
+    study: _Study, files: GroupFiles, maps: Mapping[str, GroupSums], scores: GroupScores, options: GroupOptions
+) -> tuple[dict[str, pd.DataFrame], dict[str, VoxelwiseResult]]:
+    """Compare case and control, or every two groups, by region and by voxel, and write the files."""
+    tests: dict[str, pd.DataFrame] = {}
+    voxels: dict[str, VoxelwiseResult] = {}
+    pairs = _pairs_to_compare(study, options.all_pairs)
+    for pair in pairs:
+        _check_same_grid(*(maps[name] for name in pair))
+        pattern = next(study.participants[0].sessions()).saliency_img
+        both = scores.of_groups(*pair)
+        tests[_against(pair)] = compare_groups(files, pair, both, pattern, options, len(pairs))
+        if options.voxelwise:
+            voxels[_against(pair)] = compare_voxels(files, pair, both, pattern, options)
+        if pair == (study.case, study.control):
+            write_strata(files, pair, both)
+    return tests, voxels
+
+
+def _pairs_to_compare(study: _Study, all_pairs: bool) -> list[Pair]:
+    """Return the pairs of groups with two participants or more each; warn of groups that have fewer."""
+    counts = {study.case: 0, study.control: 0} | Counter(each.group for each in study.participants)
+    wanted = list(counts) if all_pairs else [study.case, study.control]
+    too_few = [f"{name} {counts[name]}" for name in wanted if counts[name] < 2]
+    if too_few:
+        message = f"no comparison: it needs at least 2 participants with results a group, got {' and '.join(too_few)}"
+        warnings.warn(message, GlasWarning, stacklevel=4)
+    return group_pairs([name for name in wanted if counts[name] >= 2], study.case, study.control)
+
+
+def _against(pair: Pair) -> str:
+    return " against ".join(pair)
+
+
+def _common_sidecar(study: _Study) -> dict[str, Any]:
+    """Return what the sidecars of all files record."""
+    return {
+        **study.participants[0].records[0].content["Method"],
+        "InSample": study.in_sample,
+        "Sources": [_PROVENANCE],
+        "GeneratedBy": generated_by(),
+    }
+
+
+def _provenance(study: _Study, groups: Mapping[str, GroupScores], options: GroupOptions) -> dict[str, Any]:
+    """Return everything that went into the group level, for JSON."""
+    records = [record for each in study.participants for record in each.records]
+    return {
+        "Description": "Groups of a study: maps, comparisons, ranks, laterality, density, strata, stability",
+        "Groups": {name: [each.participant_id for each in group.participants] for name, group in groups.items()},
+        "Case": study.case,
+        "Control": study.control,
+        **options.sidecar(),
+        "Study": study.settings,
+        "InSample": study.in_sample,
+        "Inputs": {record.name: record.content["Files"] for record in records},
+        "GeneratedBy": generated_by(),
+    }
 
 
 def _atlas(search: Any, record: Record) -> Atlas | None:
-    """The atlas everyone was explained with; None for a grid."""
-    said = record.content["Method"]["Search"]
-    if "atlas" not in said:
+    """Return the atlas everyone was explained with; None for a grid."""
+    recorded = record.content["Method"]["Search"]
+    if "atlas" not in recorded:
         return None
     atlas = cast(Atlas, searched(str(search)))
-    if atlas.sha256 != said["sha256"]:
+    if atlas.sha256 != recorded["sha256"]:
         raise GlasError(f"the atlas {atlas.name} is not the one {record.name} was explained with: it has changed")
     return atlas
 
 
-def _check_alike(one: GroupMap | PointMap, other: GroupMap | PointMap) -> None:
-    """Refuse groups on different grids, or of different regions."""
-    if not one.grid.same_as(other.grid):
-        raise GlasError(f"groups to be compared must share a grid, they are on {one.grid.shape} and {other.grid.shape}")
+def _check_same_grid(case: GroupSums, control: GroupSums) -> None:
+    """Refuse to compare groups on different grids."""
+    if not case.grid.same_as(control.grid):
+        shapes = f"{case.grid.shape} and {control.grid.shape}"
+        raise GlasError(f"groups to be compared must share a grid, they are on {shapes}")
 
 
-def _pairs(members: Sequence[Participant], case: str, control: str, every: bool) -> list[Pair]:
-    """Groups to compare, of two participants or more each; with a warning about those that are not."""
-    counts = {case: 0, control: 0} | Counter(one.group for one in members)
-    wanted = list(counts) if every else [case, control]
-    few = [f"{name} {counts[name]}" for name in wanted if counts[name] < 2]
-    if few:
-        message = f"no comparison: it needs at least 2 participants with results a group, got {' and '.join(few)}"
-        warnings.warn(message, GlasWarning, stacklevel=3)
-    enough = [name for name in wanted if counts[name] >= 2]
-    return pairs_of(enough, case, control)
-
-
-def _in_sample(members: Sequence[Participant]) -> Any:
-    """Whether anyone's results are in-sample, or nobody knows; with a warning."""
-    said = {one.content["InSample"] for each in members for one in each.records}
-    if True in said:
-        seen = [one.name for each in members for one in each.records if one.content["InSample"] is True]
-        message = f"scans explained by models trained on them: {len(seen)}, such as that of {seen[0]}"
-        warnings.warn(message, GlasWarning, stacklevel=3)
+def _in_sample(participants: Sequence[ParticipantResults]) -> bool | str:
+    """Return whether anyone's results are in-sample, with a warning; ``"unknown"`` where it was not recorded."""
+    records = [record for each in participants for record in each.records]
+    recorded = {record.content["InSample"] for record in records}
+    if True in recorded:
+        names = [record.name for record in records if record.content["InSample"] is True]
+        message = f"scans explained by models trained on them: {len(names)}, such as that of {names[0]}"
+        warnings.warn(message, GlasWarning, stacklevel=4)
         return True
-    return "unknown" if "unknown" in said else False
+    return "unknown" if "unknown" in recorded else False

@@ -1,115 +1,128 @@
-"""What is asked of the groups of a study."""
+"""Options of the group level, declared once: keywords, options of the command and sidecars are derived from them."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from glas3d.bids_names import have_distinct_labels
 from glas3d.errors import GlasError
-from glas3d.statistics.correlation import Method, check_method
-from glas3d.statistics.regions import Normalise, normalised
-from glas3d.statistics.resampling import check_counts
+from glas3d.options import option
+from glas3d.statistics.choices import CorrelationMethod, Normalise, check_counts, check_method, check_normalise
 
 VOLUME_CHANGE = "volume change"
 
+_TESTS, _VOXELS, _CORRELATIONS, _RUNS = "Tests", "Voxelwise comparison", "Correlations", "Stability"
+
+# Keys of sidecars that are not the option's name in CamelCase.
+_SIDECAR_KEYS = {"n_perm": "Permutations", "n_boot": "Resamples", "tfce": "TFCE", "other_run": "OtherRuns"}
+
 
 @dataclass(frozen=True, kw_only=True)
-class GroupSettings:
-    """What is asked of the groups of a study, beside their maps.
+class GroupOptions:
+    """What is computed of the groups of a study.
 
     Parameters
     ----------
     normalise
-        What is compared and correlated: each participant's scores as shares of their sum, min-max normalised as group
-        maps are, or as they are (see `glas3d.statistics.regions.normalised`).
-    covariates, site, n_perm, n_boot, seed
-        See `glas3d.statistics.two_groups.compare`; correlations hold them fixed, too.
-    top
-        See `glas3d.study.group.group_map.GroupMap`.
-    k
-        Regions that stability takes for the top (fewer, where there are fewer regions).
+        Scale of each participant's scores in comparisons and correlations: "share" divides them by their sum, "minmax"
+        brings them to 0 to 1 as group maps do, "none" leaves them unchanged.
+    covariates
+        Columns of participants.tsv to hold fixed in comparisons and correlations, such as age and sex.
+    site
+        Column of participants.tsv with the sites. Participants are exchanged within their site only, and differences
+        between sites are held fixed. Default: one site.
+    n_perm
+        Number of permutations of each test; no p-value is below 1 / (n_perm + 1).
+    n_boot
+        Number of resamples for 95 % intervals; 0 leaves the intervals out.
+    seed
+        Seed of permutations and resamples.
     all_pairs
         Compare every two groups, not only case and control.
+    top
+        The overlap map counts the participants that have a region or voxel among their highest top % of voxels.
     voxelwise
         Compare maps voxel by voxel, too.
     tfce
-        Test threshold-free cluster enhancement of the voxels' t, too; for ``voxelwise``.
+        Test threshold-free cluster enhancement of the voxels, too; needs voxelwise.
     voxel_mask
-        Path of an image: which voxels are compared. None: those of the atlas's regions, or on a grid those of the
-        template's brain.
+        Image of the voxels to compare; needs voxelwise. Default: the voxels of the atlas's regions, or on a grid those
+        of the template's brain.
     correlate
-        Columns of the participants, such as MMSE, to correlate every region's saliency with, group by group.
+        Columns of participants.tsv with which every region's saliency is correlated, such as MMSE, in each group.
     correlation
-        Pearson's r or Spearman's rho.
+        Kind of correlation: Pearson's r or Spearman's rho.
     volume_change
-        Path of a table with each participant's change of each region's volume, to correlate saliency with.
+        Table of the change of each region's volume, with which saliency is correlated. Its columns are participant_id
+        and one for each region, or participant_id, name and change. Default: no such correlation.
     other_run
-        Folders of the same study with other models, trained from other seeds: how alike the groups' mean scores are.
+        Folders of results of the same participants by models trained from other seeds. How alike the mean scores of
+        the runs are is measured for each group.
+    k
+        Number of highest regions that the stability over folds and runs compares (fewer, where there are fewer).
 
     Raises
     ------
     GlasError
-        Counts that say nothing, what needs ``voxelwise`` without it, or columns that file names cannot tell apart.
+        A choice that does not exist, too few permutations, a voxel option without voxelwise, or columns whose files
+        would have the same name.
     """
 
-    normalise: Normalise = "share"
-    covariates: Sequence[str] = ()
-    site: str | None = None
-    n_perm: int = 10_000
-    n_boot: int = 1000
-    top: float = 5.0
-    k: int = 10
-    seed: int = 0
-    all_pairs: bool = False
-    voxelwise: bool = False
-    tfce: bool = False
-    voxel_mask: str | os.PathLike[str] | None = None
-    correlate: Sequence[str] = ()
-    correlation: Method = "pearson"
-    volume_change: str | os.PathLike[str] | None = None
-    other_run: Sequence[str | os.PathLike[str]] = ()
+    normalise: Normalise = option("share", group=_TESTS)
+    covariates: tuple[str, ...] = option((), group=_TESTS)
+    site: str | None = option(None, group=_TESTS)
+    n_perm: int = option(10_000, group=_TESTS)
+    n_boot: int = option(1000, group=_TESTS)
+    seed: int = option(0, group=_TESTS)
+    all_pairs: bool = option(False, group=_TESTS)
+    top: float = option(5.0, group=_TESTS)
+    voxelwise: bool = option(False, group=_VOXELS)
+    tfce: bool = option(False, group=_VOXELS)
+    voxel_mask: Path | None = option(None, group=_VOXELS)
+    correlate: tuple[str, ...] = option((), group=_CORRELATIONS)
+    correlation: CorrelationMethod = option("pearson", group=_CORRELATIONS)
+    volume_change: Path | None = option(None, group=_CORRELATIONS)
+    other_run: tuple[Path, ...] = option((), group=_RUNS)
+    k: int = option(10, group=_RUNS)
 
     def __post_init__(self) -> None:
-        normalised(np.empty(0), self.normalise)
+        self._tidy()
+        check_normalise(self.normalise)
         check_counts(self.n_perm, self.n_boot)
         check_method(self.correlation)
         if not self.voxelwise and (self.tfce or self.voxel_mask is not None):
+            name = "tfce" if self.tfce else "a voxel mask"
+            raise GlasError(f"{name} is for a voxelwise comparison, which needs voxelwise=True (--voxelwise)")
+        if not have_distinct_labels([*self.correlate, VOLUME_CHANGE]):
             raise GlasError(
-                f"{'tfce' if self.tfce else 'a voxel mask'} is for a voxelwise comparison, which is not asked"
+                "columns to correlate with need letters or digits that tell their files apart, "
+                f"got {', '.join(self.correlate)}"
             )
-        names = [*self.correlate, VOLUME_CHANGE]
-        if not have_distinct_labels(names):
-            told = ", ".join(names[:-1])
-            raise GlasError(f"columns to correlate with need letters or digits that tell their files apart, got {told}")
 
-    def record(self) -> dict[str, Any]:
-        """For the provenance; files and folders by name."""
-        return {
-            "Normalise": self.normalise,
-            "Covariates": list(self.covariates),
-            "Site": self.site,
-            "Permutations": self.n_perm,
-            "Resamples": self.n_boot,
-            "Top": self.top,
-            "K": self.k,
-            "Seed": self.seed,
-            "AllPairs": self.all_pairs,
-            "Voxelwise": self.voxelwise,
-            "TFCE": self.tfce,
-            "VoxelMask": self.voxel_mask and Path(self.voxel_mask).name,
-            "Correlate": list(self.correlate),
-            "Correlation": self.correlation,
-            "VolumeChange": self.volume_change and Path(self.volume_change).name,
-            "OtherRuns": [Path(one).name for one in self.other_run],
-        }
+    def sidecar(self, *names: str) -> dict[str, Any]:
+        """Return options as sidecars record them, files and folders by name; all of them where no names are given."""
+        chosen = names or [each.name for each in fields(self)]
+        return {_sidecar_key(name): _plain(getattr(self, name)) for name in chosen}
 
-    @property
-    def test(self) -> dict[str, Any]:
-        """What all permutation tests take."""
-        return {"covariates": self.covariates, "site": self.site, "n_perm": self.n_perm, "seed": self.seed}
+    def _tidy(self) -> None:
+        """Bring sequences to tuples and paths to `Path`; a single name or path is a sequence of one."""
+        for name, kind in (("covariates", str), ("correlate", str), ("other_run", Path)):
+            value = getattr(self, name)
+            items = (value,) if isinstance(value, str | Path) else value
+            object.__setattr__(self, name, tuple(kind(item) for item in items))
+        for name in ("voxel_mask", "volume_change"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(path))
+
+
+def _sidecar_key(name: str) -> str:
+    return _SIDECAR_KEYS.get(name) or "".join(word.capitalize() for word in name.split("_"))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value for JSON."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value.name if isinstance(value, Path) else value

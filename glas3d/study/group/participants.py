@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -13,48 +13,54 @@ import pandas as pd
 
 from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.explain import ranked
-from glas3d.statistics.regions import Normalise, average_sessions, region_values
+from glas3d.statistics.choices import Normalise
+from glas3d.statistics.regions import region_values
 from glas3d.study.derivatives import FAILED, Record
+from glas3d.study.group.sessions import average_sessions
 
 _REGION = ["index", "name"]
 
 
-class Answer(NamedTuple):
-    """As much of an explanation as a group map takes."""
-
-    probability: float
-
-
 @dataclass(frozen=True, eq=False)
-class Read:
-    """A participant's explanation as a group map takes it, read back from files.
+class SessionResult:
+    """One session of a participant, read back as a `glas3d.study.group.group_sums.GroupInput`.
 
     Attributes
     ----------
+    stem
+        The participant and session, for messages.
+    table
+        The participant's table of regions, the mean over sessions.
     saliency_img
-        Its voxels are not read before they are asked for.
+        The session's map; its voxels are read when they are first used.
+    provenance
+        The method, and the session's input.
+    probability
+        The model's probability of the explained class, the mean over the participant's sessions.
     """
 
     stem: str
     table: pd.DataFrame
     saliency_img: nib.Nifti1Image
     provenance: Mapping[str, Any]
-    explanation: Answer
+    probability: float
 
 
 @dataclass(frozen=True, eq=False)
-class Participant:
-    """One participant of a group, with every session.
+class ParticipantResults:
+    """The results of one participant of a group, over all sessions.
 
     Attributes
     ----------
+    participant_id, group
+        The participant's name and group.
     records
-        One a session.
+        One record a session.
     regions
         ``index name`` of every region, by index; shared by participants that have the same.
     scores
-        ``(regions,)`` in their order, the mean over sessions. All that is kept of a participant's numbers, so that
-        thousands of them fit in memory.
+        ``(regions,)`` in their order, the mean over sessions. No more of a participant's numbers is kept in memory,
+        so that thousands of participants fit.
     """
 
     participant_id: str
@@ -65,21 +71,21 @@ class Participant:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Regions, the mean over sessions; read again each time it is asked for."""
-        return _joined(self.participant_id, self.records)
+        """The table of regions, the mean over sessions; read from disk at each use."""
+        return _joined_table(self.participant_id, self.records)
 
     @property
     def probability(self) -> float:
-        """Of the explained class, mean over sessions."""
-        return float(np.mean([one.content["Probability"] for one in self.records]))
+        """The model's probability of the explained class, the mean over sessions."""
+        return float(np.mean([record.content["Probability"] for record in self.records]))
 
     @property
     def folds(self) -> tuple[int, ...]:
-        """Folds that explained it."""
-        return tuple(sorted({fold for one in self.records for fold in one.content["Folds"]}))
+        """The folds whose models explained this participant."""
+        return tuple(sorted({fold for record in self.records for fold in record.content["Folds"]}))
 
-    def reads(self) -> Iterator[Read]:
-        """Each session, with the table of the participant."""
+    def sessions(self) -> Iterator[SessionResult]:
+        """Read each session, with the table of the participant."""
         table = self.table
         for record in self.records:
             content = record.content
@@ -88,123 +94,168 @@ class Participant:
                 "Input": {**content["Input"], "participant_id": self.participant_id, "InSample": content["InSample"]},
             }
             img = cast(nib.Nifti1Image, nib.load(record.map_path()))
-            yield Read(record.name, table, img, provenance, Answer(self.probability))
+            yield SessionResult(record.name, table, img, provenance, self.probability)
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
-    """Participants and their numbers, a row each in the same order.
+class GroupScores:
+    """Participants with their scores and covariates, one row each in the same order.
 
     Attributes
     ----------
-    members
-        The participants.
+    participants
+        The participants' results.
     values
-        Scores normalised as group maps do, participants by regions.
+        Scores normalised as group maps normalise them, participants by regions.
     design
-        Their rows of ``participants.tsv``.
+        The participants' rows of ``participants.tsv``.
     """
 
-    members: tuple[Participant, ...]
+    participants: tuple[ParticipantResults, ...]
     values: pd.DataFrame
     design: pd.DataFrame
 
     def __len__(self) -> int:
-        return len(self.members)
+        return len(self.participants)
 
-    def scaled(self, normalise: Normalise) -> pd.DataFrame:
-        """Their scores on another scale."""
-        return values_of(self.members, normalise)
+    @property
+    def region_index(self) -> np.ndarray:
+        """``(regions,)`` int: the regions' index, in the order of the columns of ``values``."""
+        return self.participants[0].regions["index"].to_numpy()
 
-    def of(self, *groups: str) -> Scores:
-        """Those of some groups, in the same order."""
-        return self.where(np.array([one.group in groups for one in self.members], dtype=bool))
+    def normalised(self, normalise: Normalise) -> pd.DataFrame:
+        """Return the scores on another scale, participants by regions."""
+        return score_matrix(self.participants, normalise)
 
-    def where(self, which: np.ndarray) -> Scores:
-        """Some of them, ``(n,)`` bool."""
-        members = tuple(one for one, kept in zip(self.members, which, strict=True) if kept)
-        return Scores(members, self.values[which], self.design[which].reset_index(drop=True))
+    def of_groups(self, *groups: str) -> GroupScores:
+        """Return the participants of some groups, in the same order."""
+        return self.select(np.array([each.group in groups for each in self.participants], dtype=bool))
+
+    def select(self, rows: np.ndarray) -> GroupScores:
+        """Return some of the participants; ``rows`` is ``(n,)`` bool."""
+        chosen = tuple(each for each, kept in zip(self.participants, rows, strict=True) if kept)
+        return GroupScores(chosen, self.values[rows], self.design[rows].reset_index(drop=True))
 
 
-def scores_of(members: Sequence[Participant], people: pd.DataFrame) -> Scores:
-    """Participants with their normalised scores and their rows of a table (see `design_of`)."""
-    return Scores(tuple(members), values_of(members), design_of(members, people))
+def group_scores(participants: Sequence[ParticipantResults], table: pd.DataFrame) -> GroupScores:
+    """Join participants' normalised scores with their rows of a table of participants (see `design_rows`)."""
+    return GroupScores(tuple(participants), score_matrix(participants), design_rows(participants, table))
 
 
-def members_of(records: list[Record], people: pd.DataFrame, case: str, control: str) -> Iterator[Participant]:
-    """Participants with results and a group, their sessions joined; one's table in memory at a time."""
-    by_session = "session" in people and people["session"].astype(bool).any()
-    keys = list(zip(people["participant_id"], people["session"] if by_session else [""] * len(people), strict=True))
-    groups = dict(zip(keys, people["group"], strict=True))
-    of: dict[str, list[tuple[Record, str]]] = {}
-    strangers = []
+def read_participants(
+    records: Sequence[Record], table: pd.DataFrame, case: str, control: str
+) -> Iterator[ParticipantResults]:
+    """Read the participants that have results and a group, sorted, with one's table in memory at a time.
+
+    Parameters
+    ----------
+    records
+        The records of a study (see `glas3d.study.derivatives.read_records`).
+    table
+        ``participant_id group``, and ``session`` where groups belong to sessions.
+    case, control
+        The groups whose participants without results are named in a warning.
+
+    Raises
+    ------
+    GlasError
+        No participant with results has a group, a participant is of two groups, or two were explained differently.
+
+    Warns
+    -----
+    GlasWarning
+        Participants without results, and results of participants without a group.
+    """
+    sessions_of = _group_members(records, table, case, control)
+    first = next(iter(sessions_of.values()))[0][0]
+    regions = pd.DataFrame()
+    for name, sessions in sorted(sessions_of.items()):
+        groups = {group for _, group in sessions}
+        if len(groups) > 1:
+            raise GlasError(
+                f"a participant must be of one group, {name} is {' and '.join(sorted(groups))}: one session"
+            )
+        own_records = tuple(record for record, _ in sessions)
+        for record in own_records:
+            _check_method(record, first)
+        joined = _joined_table(name, own_records).sort_values("index", ignore_index=True)
+        if not joined[_REGION].equals(regions):
+            regions = joined[_REGION].copy()
+        scores = joined["score"].to_numpy(dtype=float, copy=True)
+        yield ParticipantResults(name, groups.pop(), own_records, regions, scores)
+
+
+def _group_members(
+    records: Sequence[Record], table: pd.DataFrame, case: str, control: str
+) -> dict[str, list[tuple[Record, str]]]:
+    """Return each participant's sessions that have a group, with the group; warn of those left out."""
+    by_session = "session" in table and table["session"].astype(bool).any()
+    keys = list(zip(table["participant_id"], table["session"] if by_session else [""] * len(table), strict=True))
+    groups = dict(zip(keys, table["group"], strict=True))
+    members: dict[str, list[tuple[Record, str]]] = {}
+    without_group = []
     for record in records:
         group = groups.get((record.participant_id, record.session if by_session else ""))
         if group is None or pd.isna(group):
-            strangers.append(record.name)
+            without_group.append(record.name)
         else:
-            of.setdefault(record.participant_id, []).append((record, str(group)))
-    if not of:
-        raise GlasError(f"no participant with results has a group: {', '.join(strangers[:3])} have none")
-    absent = sorted({one for (one, _), group in groups.items() if group in (case, control)} - set(of))
-    for what, who in ((f"no results, see {FAILED}", absent), ("results but no group", strangers)):
-        if who:
-            message = f"not among the groups, {len(who)} with {what}: {listed(who)}"
-            warnings.warn(message, GlasWarning, stacklevel=3)
-    first = next(iter(of.values()))[0][0]
-    regions = pd.DataFrame()
-    for name, sessions in sorted(of.items()):
-        belongs = {group for _, group in sessions}
-        if len(belongs) > 1:
-            raise GlasError(
-                f"a participant must be of one group, {name} is {' and '.join(sorted(belongs))}: one session"
-            )
-        for one, _ in sessions:
-            if one.content["Method"] != first.content["Method"]:
-                raise GlasError(
-                    f"everyone must be explained alike, {one.name} and {first.name} differ in "
-                    f"{', '.join(differing(first.content['Method'], one.content['Method']))}: run participants again"
-                )
-        own = tuple(one for one, _ in sessions)
-        table = _joined(name, own).sort_values("index", ignore_index=True)
-        if not table[_REGION].equals(regions):
-            regions = table[_REGION].copy()
-        yield Participant(name, belongs.pop(), own, regions, table["score"].to_numpy(dtype=float, copy=True))
+            members.setdefault(record.participant_id, []).append((record, str(group)))
+    if not members:
+        raise GlasError(f"no participant with results has a group: {', '.join(without_group[:3])} have none")
+    without_results = sorted({name for (name, _), group in groups.items() if group in (case, control)} - set(members))
+    for what, names in ((f"no results, see {FAILED}", without_results), ("results but no group", without_group)):
+        if names:
+            message = f"not among the groups, {len(names)} with {what}: {listed(names)}"
+            warnings.warn(message, GlasWarning, stacklevel=4)
+    return members
 
 
-def _joined(participant_id: str, records: Sequence[Record]) -> pd.DataFrame:
-    """A participant's table of regions, the mean over sessions."""
-    tables = [one.table().assign(participant_id=participant_id, session_id=one.session) for one in records]
+def _check_method(record: Record, first: Record) -> None:
+    """Refuse a participant who was explained differently from the first."""
+    if record.content["Method"] != first.content["Method"]:
+        raise GlasError(
+            f"everyone must be explained alike, {record.name} and {first.name} differ in "
+            f"{', '.join(differing_parts(first.content['Method'], record.content['Method']))}: run participants again"
+        )
+
+
+def _joined_table(participant_id: str, records: Sequence[Record]) -> pd.DataFrame:
+    """Return a participant's table of regions, the mean over sessions."""
+    tables = [record.table().assign(participant_id=participant_id, session_id=record.session) for record in records]
     if len(tables) > 1:
         return ranked(average_sessions(pd.concat(tables, ignore_index=True)))
     return tables[0].drop(columns=["participant_id", "session_id"])
 
 
-def values_of(members: Sequence[Participant], normalise: Normalise = "minmax") -> pd.DataFrame:
-    """Normalised scores, participants by regions; those of group maps unless another scale is wanted."""
-    tables = [one.regions.assign(score=one.scores, participant_id=one.participant_id) for one in members]
+def score_matrix(participants: Sequence[ParticipantResults], normalise: Normalise = "minmax") -> pd.DataFrame:
+    """Return normalised scores, participants by regions; on the scale of group maps unless another is wanted."""
+    tables = [each.regions.assign(score=each.scores, participant_id=each.participant_id) for each in participants]
     return region_values(pd.concat(tables, ignore_index=True), normalise=normalise)
 
 
-def design_of(members: Sequence[Participant], people: pd.DataFrame) -> pd.DataFrame:
-    """A row a participant, in order; of several sessions, the means of numbers and the first of the others."""
-    has = {(one.participant_id, record.session) for one in members for record in one.records}
-    rows = people
-    if "session" in people and people["session"].astype(bool).any():
-        rows = people[[key in has for key in zip(people["participant_id"], people["session"], strict=True)]]
+def design_rows(participants: Sequence[ParticipantResults], table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row of a table a participant, in their order.
+
+    Of several sessions that have results, numbers are averaged and other values are those of the first.
+    """
+    with_results = {(each.participant_id, record.session) for each in participants for record in each.records}
+    rows = table
+    if "session" in table and table["session"].astype(bool).any():
+        keys = zip(table["participant_id"], table["session"], strict=True)
+        rows = table[[key in with_results for key in keys]]
     grouped = rows.groupby("participant_id", sort=False)
     numeric = [name for name in rows.select_dtypes("number").columns if name != "participant_id"]
     design = grouped.first().assign(**{name: grouped[name].mean() for name in numeric})
-    return design.loc[[one.participant_id for one in members]].reset_index()
+    return design.loc[[each.participant_id for each in participants]].reset_index()
 
 
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Which parts of two methods differ, in words."""
-    found = []
-    for part in sorted({*one, *other}):
-        a, b = one.get(part), other.get(part)
+def differing_parts(method: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return which parts of two methods differ, such as ``Settings sigma_light``."""
+    parts = []
+    for part in sorted({*method, *other}):
+        a, b = method.get(part), other.get(part)
         if a != b and isinstance(a, dict) and isinstance(b, dict):
-            found += [f"{part} {name}" for name in sorted({*a, *b}) if a.get(name) != b.get(name)]
+            parts += [f"{part} {name}" for name in sorted({*a, *b}) if a.get(name) != b.get(name)]
         elif a != b:
-            found.append(part)
-    return found
+            parts.append(part)
+    return parts

@@ -1,8 +1,7 @@
-"""Other runs of a study, explained by models that were trained from other seeds: how alike the groups' scores are."""
+"""Reproducibility: how alike a group's mean scores are over folds, and over runs with models from other seeds."""
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,87 +9,135 @@ from pathlib import Path
 import pandas as pd
 
 from glas3d.errors import GlasError, GlasWarning, listed
+from glas3d.statistics.stability import run_stability
 from glas3d.study.derivatives import Record, read_records
 from glas3d.study.group.files import GroupFiles
-from glas3d.study.group.options import GroupSettings
-from glas3d.study.group.participants import Scores, differing, members_of, values_of
-from glas3d.study.group.summary import write_stability
+from glas3d.study.group.options import GroupOptions
+from glas3d.study.group.participants import GroupScores, differing_parts, read_participants, score_matrix
+
+
+def write_fold_stability(files: GroupFiles, group: str, scores: GroupScores, k: int) -> None:
+    """Write how alike a group's mean scores are over the folds of cross-validation.
+
+    Participants explained by the models of several folds belong to no fold and are left out.
+
+    Parameters
+    ----------
+    files
+        Writer into the group folder.
+    group
+        The group's name.
+    scores
+        The group's participants.
+    k
+        Number of highest regions to compare.
+    """
+    folds = [each.folds for each in scores.participants]
+    single_folds = sorted({fold for fold in folds if len(fold) == 1})
+    means = {f"fold-{fold}": scores.values[[each == (fold,) for each in folds]].mean() for (fold,) in single_folds}
+    _write_stability(files, group, "fold", means, k, Group=group, N=len(scores))
 
 
 def compare_runs(
     files: GroupFiles,
     out: Path,
-    groups: Mapping[str, Scores],
-    people: pd.DataFrame,
+    groups: Mapping[str, GroupScores],
+    table: pd.DataFrame,
     case: str,
     control: str,
-    settings: GroupSettings,
+    options: GroupOptions,
 ) -> None:
-    """Write how alike each group's mean scores are in this run and the others.
+    """Write how alike each group's mean scores are in this run and the other runs of the options.
 
-    Means are of the participants that all runs have, so that what differs are the models and not the people.
+    Means are of the participants that all runs have, so that only the models differ and not the participants.
 
     Parameters
     ----------
+    files
+        Writer into the group folder.
     out
         This run's folder.
     groups
-        Its participants, by group.
+        This run's participants, by the group's name.
+    table
+        The table of participants with their groups.
+    case, control
+        The groups whose participants without results are named in a warning.
+    options
+        The other runs, and the number of highest regions to compare.
 
     Raises
     ------
     GlasError
-        A run twice, without results, or explained otherwise than by other models; no participant in all of them.
+        A run twice, without results, or explained differently other than by the models; no participant in all runs.
 
     Warns
     -----
     GlasWarning
         Participants that some run lacks.
     """
-    if not settings.other_run:
+    if not options.other_run:
         return
-    names = _names([out, *settings.other_run])
-    pattern = next(iter(groups.values())).members[0].records[0]
+    names = _short_names([out, *options.other_run])
+    pattern = next(iter(groups.values())).participants[0].records[0]
     others = {}
-    for name, place in zip(names[1:], settings.other_run, strict=True):
-        records = read_records(Path(place))
-        _check_alike(records, pattern, name)
-        others[name] = values_of(list(members_of(records, people, case, control)))
+    for name, folder in zip(names[1:], options.other_run, strict=True):
+        records = read_records(folder)
+        _check_same_method(records, pattern, name)
+        others[name] = score_matrix(list(read_participants(records, table, case, control)))
     left_out: list[str] = []
-    shared_by_all = 0
+    n_shared = 0
     for group, scores in groups.items():
-        shared = [one for one in scores.values.index if all(one in values.index for values in others.values())]
-        left_out += sorted(set(scores.values.index) - set(shared))
-        shared_by_all += len(shared)
+        ids = scores.values.index
+        shared = [name for name in ids if all(name in values.index for values in others.values())]
+        left_out += sorted(set(ids) - set(shared))
+        n_shared += len(shared)
         if shared:
             means = {names[0]: scores.values.loc[shared].mean()}
             means |= {name: values.loc[shared].mean() for name, values in others.items()}
-            write_stability(files, group, "run", means, settings, Group=group, N=len(shared), Runs=names)
-    if not shared_by_all:
+            _write_stability(files, group, "run", means, options.k, Group=group, N=len(shared), Runs=names)
+    if not n_shared:
         raise GlasError(f"runs must share participants to be compared, {', '.join(names)} share none")
     if left_out:
-        message = f"not in every run, and left out of how alike they are: {listed(left_out)}"
-        warnings.warn(message, GlasWarning, stacklevel=3)
+        message = f"not in every run, and left out of the stability over runs: {listed(left_out)}"
+        warnings.warn(message, GlasWarning, stacklevel=4)
 
 
-def _check_alike(records: Sequence[Record], pattern: Record, name: str) -> None:
-    """Refuse what differs in more than the model."""
-    own = pattern.content["Method"]
-    for one in records:
-        different = [part for part in differing(own, one.content["Method"]) if not part.startswith("Model")]
-        if different:
+def _write_stability(
+    files: GroupFiles, group: str, kind: str, means: Mapping[str, pd.Series], k: int, **record: object
+) -> None:
+    """Write how alike mean scores of folds or runs are, pair by pair and over all pairs; nothing for one alone."""
+    if len(means) < 2:
+        return
+    runs = pd.DataFrame(means).T
+    k = min(k, int(runs.notna().all().sum()) - 1)
+    stability = run_stability(runs, k)
+    description = f"Spearman's correlation and Jaccard index of the top {k} of {kind}s' mean scores"
+    stem = files.stem(group, desc=f"{kind}pairs")
+    files.write_table(stem, "stability", stability.pairs, f"{description}, pair by pair", K=k, **record)
+    stem = files.stem(group, desc=f"{kind}s")
+    description = f"{description}, over all pairs, with the jackknife's 95 % interval"
+    files.write_table(stem, "stability", stability.summary, description, K=k, **record)
+
+
+def _check_same_method(records: Sequence[Record], pattern: Record, run: str) -> None:
+    """Refuse records of a run that differ from the pattern in more than the model."""
+    method = pattern.content["Method"]
+    for record in records:
+        parts = [part for part in differing_parts(method, record.content["Method"]) if not part.startswith("Model")]
+        if parts:
             raise GlasError(
-                f"runs to be compared must be explained alike but for their models, {one.name} of {name} and "
-                f"{pattern.name} differ in {', '.join(different)}"
+                f"runs to be compared must be explained alike but for their models, {record.name} of {run} and "
+                f"{pattern.name} differ in {', '.join(parts)}"
             )
 
 
-def _names(places: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """The shortest ends of the folders' paths that tell them apart."""
-    paths = [Path(place).resolve() for place in places]
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """Return the shortest ends of the folders' paths that tell them apart."""
+    paths = [folder.resolve() for folder in folders]
     if len(set(paths)) < len(paths):
         twice = next(path for i, path in enumerate(paths) if path in paths[:i])
-        raise GlasError(f"other runs must be other folders, {twice} is there twice")
+        raise GlasError(f"other runs must be other folders, {twice} is given twice")
     depth = 1
     while len({path.parts[-depth:] for path in paths}) < len(paths):
         depth += 1

@@ -7,13 +7,15 @@ import pandas as pd
 import pytest
 
 from glas3d import GlasError, GlasWarning
+from glas3d.explain import ranked
 from glas3d.statistics.two_groups import compare
 from glas3d.study.derivatives import read_records
-from glas3d.study.group.comparison import pairs_of
+from glas3d.study.group import group_sums
+from glas3d.study.group.comparison import group_pairs
 from glas3d.study.group.group_map import GroupMap
 from glas3d.study.group.level import summarise_groups
-from glas3d.study.group.participants import members_of, values_of
-from glas3d.study.group.voxel_map import PointMap
+from glas3d.study.group.participants import read_participants, score_matrix
+from glas3d.study.group.voxel_map import VoxelMap
 from tests.study.made_up import FEW, Study, read
 
 THREE = pd.DataFrame(
@@ -42,30 +44,30 @@ def three(study):
 
 def test_every_two_groups_are_compared(three):
     result = summarise_groups(three.out, THREE, **FEW, all_pairs=True, covariates=["age"], seed=2)
-    members = list(members_of(read_records(three.out), THREE, "AD", "NC"))
-    values = values_of(members, "share")
+    members = list(read_participants(read_records(three.out), THREE, "AD", "NC"))
+    values = score_matrix(members, "share")
     for case, control in PAIRS:
         expected = compare(values, THREE, case, control, covariates=["age"], n_perm=49, n_boot=20, seed=2)
-        found = read(result.place, f"group-{case}vs{control}_seg-few_statistics.tsv")
+        found = read(result.folder, f"group-{case}vs{control}_seg-few_statistics.tsv")
         np.testing.assert_allclose(found["p_fwe_pairs"], np.minimum(3 * found["p_fwe"], 1))
         assert list(found).index("p_fwe_pairs") == list(found).index("p_fwe") + 1
         same = found.drop(columns=["index", "p_fwe_pairs"])
         pd.testing.assert_frame_equal(same, expected, check_dtype=False)
         assert found.loc[found["t"].idxmax(), "name"] == "Amygdala_L"
-        said = json.loads((result.place / f"group-{case}vs{control}_seg-few_statistics.json").read_text())
+        said = json.loads((result.folder / f"group-{case}vs{control}_seg-few_statistics.json").read_text())
         assert (said["Case"], said["Control"], said["Pairs"]) == (case, control, 3)
         assert "Bonferroni" in said["p_fwe_pairs"]["Description"]
     assert list(result.tests) == [" against ".join(pair) for pair in PAIRS]
     pd.testing.assert_frame_equal(result.statistics, result.tests["AD against NC"])
-    assert len(list(result.place.glob("*strata*.tsv"))) == 2
-    assert json.loads((result.place / "provenance.json").read_text())["AllPairs"] is True
+    assert len(list(result.folder.glob("*strata*.tsv"))) == 2
+    assert json.loads((result.folder / "provenance.json").read_text())["AllPairs"] is True
 
 
 def test_unasked_only_case_and_control_are(three):
     result = summarise_groups(three.out, THREE, **FEW)
     assert list(result.tests) == ["AD against NC"]
     assert "p_fwe_pairs" not in result.statistics
-    assert sorted(path.name.split("_")[0] for path in result.place.glob("*_statistics.tsv")) == ["group-ADvsNC"]
+    assert sorted(path.name.split("_")[0] for path in result.folder.glob("*_statistics.tsv")) == ["group-ADvsNC"]
     assert set(result.groups) == {"AD", "MCI", "NC"}
 
 
@@ -79,8 +81,8 @@ def test_a_group_of_one_is_left_out_of_the_pairs(three):
 
 
 def test_the_case_comes_first_and_the_control_last():
-    assert pairs_of({"b", "a", "c"}, "c", "b") == [("c", "a"), ("c", "b"), ("a", "b")]
-    assert pairs_of(["NC", "AD"], "AD", "NC") == [("AD", "NC")]
+    assert group_pairs({"b", "a", "c"}, "c", "b") == [("c", "a"), ("c", "b"), ("a", "b")]
+    assert group_pairs(["NC", "AD"], "AD", "NC") == [("AD", "NC")]
 
 
 def test_groups_whose_files_would_be_one_are_refused(three):
@@ -107,7 +109,7 @@ def test_every_file_has_a_sidecar(tmp_path, atlas_path, atlas, grid):
         other_run=[other.out],
         k=2,
         **more,
-    ).place
+    ).folder
     files = sorted(path.name for path in place.iterdir() if path.suffix != ".json")
     assert len(files) > 40
     for name in files:
@@ -123,27 +125,26 @@ def test_every_file_has_a_sidecar(tmp_path, atlas_path, atlas, grid):
 
 
 def test_a_table_is_ranked_once(three, monkeypatch):
-    calls = []
-    ranked = GroupMap._ranked
-    monkeypatch.setattr(GroupMap, "_ranked", lambda self: calls.append(self.group) or ranked(self))
+    tables = []
+    monkeypatch.setattr(group_sums, "ranked", lambda table: tables.append(table) or ranked(table))
     result = summarise_groups(three.out, THREE, **FEW)
-    assert sorted(calls) == ["AD", "MCI", "NC"]
+    assert len(tables) == 3
     result.tables["AD"]["score"] = 0.0  # the caller's own
-    assert read(result.place, "group-AD_seg-few_regions.tsv")["score"].max() == 1
+    assert read(result.folder, "group-AD_seg-few_regions.tsv")["score"].max() == 1
 
 
 @pytest.mark.parametrize("grid", [False, True], ids=["atlas", "grid"])
 def test_a_table_is_of_those_who_are_there(tmp_path, atlas_path, atlas, grid):
     """One asked for in between does not stay."""
     study = fill(Study(tmp_path / "study", atlas_path, atlas, grid=grid))
-    members = list(members_of(read_records(study.out), THREE, "AD", "NC"))[:2]
+    participants = list(read_participants(read_records(study.out), THREE, "AD", "NC"))[:2]
 
-    def add(group, one):
-        group.add(list(one.reads()) if grid else next(one.reads()))
-        return group.table()
+    def add(group_map, participant):
+        group_map.add(*participant.sessions())
+        return group_map.table()
 
-    one, other = (PointMap("AD") if grid else GroupMap("AD", atlas) for _ in range(2))
-    tables = [add(one, each) for each in members]
+    one, other = (VoxelMap("AD") if grid else GroupMap("AD", atlas) for _ in range(2))
+    tables = [add(one, participant) for participant in participants]
     assert not tables[0].equals(tables[1])
-    other.add(list(members[0].reads()) if grid else next(members[0].reads()))
-    pd.testing.assert_frame_equal(add(other, members[1]), tables[1])
+    other.add(*participants[0].sessions())
+    pd.testing.assert_frame_equal(add(other, participants[1]), tables[1])

@@ -11,9 +11,9 @@ from scipy import stats
 from glas3d import GlasError, GlasWarning
 from glas3d.statistics.correlation import change_correlation, correlate
 from glas3d.study.derivatives import begin, read_records
-from glas3d.study.group.correlation import read_change
+from glas3d.study.group.correlation import read_volume_change
 from glas3d.study.group.level import summarise_groups
-from glas3d.study.group.participants import members_of, values_of
+from glas3d.study.group.participants import read_participants, score_matrix
 from tests.study.folders import people as everyone
 from tests.study.made_up import FEW, Study, filled, read
 
@@ -34,8 +34,8 @@ def sixteen(study):
 
 
 def values(study, group, normalise="minmax"):
-    members = [one for one in members_of(read_records(study.out), SIXTEEN, "AD", "NC") if one.group == group]
-    return values_of(members, normalise)
+    members = [one for one in read_participants(read_records(study.out), SIXTEEN, "AD", "NC") if one.group == group]
+    return score_matrix(members, normalise)
 
 
 def changes(study):
@@ -59,14 +59,14 @@ def test_a_column_is_correlated_group_by_group(sixteen, method, normalise):
         rows = SIXTEEN[SIXTEEN["group"] == group].reset_index(drop=True)
         options = {"participants": rows, "covariates": ["age"], "site": "site", "method": method}
         expected = correlate(values(sixteen, group, normalise), rows["MMSE"], n_perm=49, n_boot=20, **options)
-        found = read(result.place, f"group-{group}_seg-few_desc-MMSE_correlation.tsv")
+        found = read(result.folder, f"group-{group}_seg-few_desc-MMSE_correlation.tsv")
         pd.testing.assert_frame_equal(found.drop(columns="index"), expected, check_dtype=False)
         assert found["index"].tolist() == sixteen.atlas.table["index"].tolist()
         pd.testing.assert_frame_equal(result.tests[f"MMSE in {group}"].drop(columns="index"), expected)
     best = result.tests["MMSE in AD"].sort_values("r").iloc[0]
     assert best["name"] == "Amygdala_L"
     assert best["p_fwe"] == 0.02 or normalise == "share"
-    said = json.loads((result.place / "group-AD_seg-few_desc-MMSE_correlation.json").read_text())
+    said = json.loads((result.folder / "group-AD_seg-few_desc-MMSE_correlation.json").read_text())
     assert (said["N"], said["Method"], said["Covariates"], said["Site"]) == (8, method, ["age"], "site")
     assert said["Normalise"] == normalise
     assert "corrected for all regions" in said["p_fwe"]["Description"]
@@ -76,18 +76,18 @@ def test_who_has_no_value_is_left_out_and_said(sixteen):
     table = SIXTEEN.copy()
     table.loc[[0, 3], "MMSE"] = np.nan
     with pytest.warns(GlasWarning, match="without MMSE, and left out of its correlation: sub-0[14]$"):
-        place = summarise_groups(sixteen.out, table, **FEW, correlate=["MMSE"]).place
+        place = summarise_groups(sixteen.out, table, **FEW, correlate=["MMSE"]).folder
     assert read(place, "group-AD_seg-few_desc-MMSE_correlation.tsv")["n"].tolist() == [7] * 8
 
 
 def test_a_group_without_scores_does_not_keep_the_other_from_its_own(sixteen):
     table = SIXTEEN.assign(stage=SIXTEEN["MMSE"].where(SIXTEEN["group"] == "AD", 0))
     with pytest.warns(GlasWarning, match="no correlation with stage in NC: .* stage is 0"):
-        place = summarise_groups(sixteen.out, table, **FEW, correlate=["stage"], covariates=["sex"]).place
+        place = summarise_groups(sixteen.out, table, **FEW, correlate=["stage"], covariates=["sex"]).folder
     assert len(list(place.glob("*_desc-stage_correlation.tsv"))) == 1
     women = table.assign(sex=np.where(table["group"] == "AD", "F", table["sex"]))
     with pytest.warns(GlasWarning, match="no correlation with stage in NC"):
-        place = summarise_groups(sixteen.out, women, **FEW, correlate=["stage"], covariates=["sex"]).place
+        place = summarise_groups(sixteen.out, women, **FEW, correlate=["stage"], covariates=["sex"]).folder
     assert json.loads((place / "group-AD_seg-few_desc-stage_correlation.json").read_text())["Covariates"] == []
 
 
@@ -103,13 +103,13 @@ def test_saliency_goes_with_the_change_of_its_own_volume(sixteen, tmp_path, long
         rows = SIXTEEN[SIXTEEN["group"] == group].reset_index(drop=True)
         own = change.loc[rows["participant_id"]]
         expected = correlate(values(sixteen, group), own, participants=rows, covariates=["age"], n_perm=49, n_boot=20)
-        found = read(result.place, f"group-{group}_seg-few_desc-volumechange_correlation.tsv")
+        found = read(result.folder, f"group-{group}_seg-few_desc-volumechange_correlation.tsv")
         pd.testing.assert_frame_equal(found.drop(columns="index"), expected, check_dtype=False)
         assert found.loc[found["p_fwe"] <= 0.05, "name"].tolist() == ["Putamen_L"]
         each = change_correlation(values(sixteen, group), own, n_perm=49, n_boot=20)
-        by_participant = read(result.place, f"group-{group}_seg-few_desc-volumechange_participants.tsv")
+        by_participant = read(result.folder, f"group-{group}_seg-few_desc-volumechange_participants.tsv")
         np.testing.assert_allclose(by_participant["r"], each.participants["r"])
-        said = json.loads((result.place / f"group-{group}_seg-few_desc-volumechange_participants.json").read_text())
+        said = json.loads((result.folder / f"group-{group}_seg-few_desc-volumechange_participants.json").read_text())
         assert (said["Mean"], said["P"]) == (each.mean, each.p)
 
 
@@ -119,9 +119,9 @@ def test_regions_and_people_a_table_of_changes_lacks_are_said(sixteen, tmp_path)
     with pytest.warns(GlasWarning) as caught:
         place = summarise_groups(
             sixteen.out, SIXTEEN, **FEW, volume_change=tmp_path / "change.tsv", normalise="minmax"
-        ).place
+        ).folder
     said = " ".join(str(one.message) for one in caught)
-    assert "holds what is no region, and is not looked at: age" in said
+    assert "has columns that are no region of the atlas, and are not used: age" in said
     assert "without volume change, and left out of its correlation: sub-05" in said
     found = read(place, "group-AD_seg-few_desc-volumechange_correlation.tsv").set_index("name")
     assert found["n"].tolist() == [7] * 8
@@ -134,7 +134,7 @@ def test_three_regions_are_too_few_for_a_participant_s_own(sixteen, tmp_path):
     with pytest.warns(GlasWarning, match="over the regions of each of (AD|NC): .* needs at least 4, got 3"):
         result = summarise_groups(sixteen.out, SIXTEEN, **FEW, volume_change=tmp_path / "change.tsv")
     assert result.tests["volume change in AD"]["r"].notna().sum() == 3
-    assert not list(result.place.glob("*_desc-volumechange_participants.*"))
+    assert not list(result.folder.glob("*_desc-volumechange_participants.*"))
 
 
 TABLES = {
@@ -145,7 +145,7 @@ TABLES = {
     "twice": ("participant_id\tPutamen_L\n1\t2\nsub-1\t3\n", "every participant needs one row, sub-1 has two"),
     "twice long": (
         "participant_id\tname\tchange\n1\tPutamen_L\t2\n1\tPutamen_L\t3\n",
-        "must be there once, sub-1 Putamen_L is twice",
+        "must have one row, sub-1 Putamen_L has two",
     ),
     "binary": (b"\xff\xfe\x00\x81", "must be tab-separated text"),
 }
@@ -157,7 +157,7 @@ def test_tables_of_changes_that_are_none_are_refused(tmp_path, text, message):
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(GlasError, match=message):
-        read_change(path, ["Hippocampus_L", "Putamen_L"])
+        read_volume_change(path, ["Hippocampus_L", "Putamen_L"])
 
 
 ASKED = {
@@ -165,7 +165,7 @@ ASKED = {
     "text": ({"correlate": ["sex"]}, "must hold numbers, sex of sub-01 is 'F'"),
     "labels": ({"correlate": ["MM-SE", "MMSE"]}, "tell their files apart, got MM-SE, MMSE"),
     "constant": ({"correlate": ["one"]}, "nothing can be correlated with one in any group: .* one is 1"),
-    "empty": ({"correlate": ["none"]}, "nothing can be correlated with none in any group: nobody has a value"),
+    "empty": ({"correlate": ["none"]}, "nothing can be correlated with none in any group: no participant has a value"),
     "method": ({"correlation": "kendall"}, "method must be"),
 }
 
@@ -200,13 +200,13 @@ def runs(tmp_path, atlas_path, atlas, eight):
 
 
 def test_runs_are_as_alike_as_their_mean_scores(runs, eight):
-    place = summarise_groups(runs[0].out, eight, **FEW, k=3, other_run=[one.out for one in runs[1:]]).place
+    place = summarise_groups(runs[0].out, eight, **FEW, k=3, other_run=[one.out for one in runs[1:]]).folder
     for group in ("AD", "NC"):
         names = eight.loc[eight["group"] == group, "participant_id"]
         means = []
         for study in runs:
-            members = members_of(read_records(study.out), eight, "AD", "NC")
-            means.append(values_of(list(members)).loc[names].mean().to_numpy())
+            members = read_participants(read_records(study.out), eight, "AD", "NC")
+            means.append(score_matrix(list(members)).loc[names].mean().to_numpy())
         pairs = read(place, f"group-{group}_seg-few_desc-runpairs_stability.tsv")
         assert pairs[["first", "second"]].to_numpy().tolist() == [
             [f"seed{i}/out", f"seed{j}/out"] for i, j in ((1, 2), (1, 3), (2, 3))
@@ -224,20 +224,22 @@ def test_runs_are_as_alike_as_their_mean_scores(runs, eight):
 def test_only_who_is_in_every_run_counts(runs, eight):
     shutil.rmtree(runs[1].out / "sub-03")
     with pytest.warns(GlasWarning) as caught:
-        place = summarise_groups(runs[0].out, eight, **FEW, k=3, other_run=[runs[1].out]).place
-    assert "left out of how alike they are: sub-03" in str(caught[-1].message)
+        place = summarise_groups(runs[0].out, eight, **FEW, k=3, other_run=[runs[1].out]).folder
+    assert "left out of the stability over runs: sub-03" in str(caught[-1].message)
     kept = ["sub-01", "sub-05", "sub-07"]
     means = [
-        values_of(list(members_of(read_records(one.out), eight[eight["participant_id"] != "sub-03"], "AD", "NC")))
+        score_matrix(
+            list(read_participants(read_records(one.out), eight[eight["participant_id"] != "sub-03"], "AD", "NC"))
+        )
         for one in (runs[1],)
-    ] + [values_of(list(members_of(read_records(runs[0].out), eight, "AD", "NC")))]
+    ] + [score_matrix(list(read_participants(read_records(runs[0].out), eight, "AD", "NC")))]
     expected = stats.spearmanr(*(one.loc[kept].mean() for one in means))[0]
     pairs = read(place, "group-AD_seg-few_desc-runpairs_stability.tsv")
     assert pairs["spearman"][0] == pytest.approx(expected)
 
 
 def test_runs_that_cannot_be_compared_are_refused(runs, eight, tmp_path, atlas_path, atlas):
-    with pytest.raises(GlasError, match=r"must be other folders, .*out is there twice"):
+    with pytest.raises(GlasError, match=r"must be other folders, .*out is given twice"):
         summarise_groups(runs[0].out, eight, **FEW, other_run=[runs[1].out, runs[1].out])
     with pytest.raises(GlasError, match="run the participant level first"):
         summarise_groups(runs[0].out, eight, **FEW, other_run=[tmp_path])

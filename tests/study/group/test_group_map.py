@@ -1,61 +1,20 @@
 import json
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 
-from glas3d import Atlas, GlasError, Predictor, explain_img
-from glas3d.explain import COLUMNS, ScanExplanation
+from glas3d import GlasError, Predictor, explain_img
+from glas3d.explain import COLUMNS
 from glas3d.study.group.group_map import GroupMap
 from tests import bundles
-
-AFFINE = np.diag([2.0, 3.0, 4.0, 1.0])
-LABELS = np.zeros((7, 8, 9), dtype=np.int32)
-LABELS[1:3], LABELS[3:5, :4], LABELS[5, 2:], LABELS[6, :, 3:5] = 300, 7, 41, 2
-INDEX = [300, 7, 41, 2, 99]  # 99 owns no voxel
-ROWS = pd.DataFrame({"index": INDEX, "name": list("abcde"), "hemisphere": ["L", "R", "L", "R", "midline"]})
-ATLAS = Atlas("few", nib.Nifti1Image(LABELS, AFFINE), ROWS, "0" * 64)
-
-
-def person(seed, *, index=INDEX, affine=AFFINE, shape=LABELS.shape, score=None):
-    """One participant's explanation, made up; the last region has no values."""
-    rng = np.random.default_rng(seed)
-    values = rng.uniform(0.1, 1, (6, len(index))) * 10.0 ** rng.integers(-4, 1)
-    values[:, -1] = np.nan
-    table = ROWS.assign(index=index, **dict(zip(["x", "y", "z", "light", "shadow", "drop"], values, strict=True)))
-    table["score"] = table["light"] * table["shadow"] if score is None else score
-    table["n_voxels"] = [28, 16, 6, 16, 0]
-    table["rank"] = table["score"].rank(ascending=False, method="first").astype("Int64")
-    img = nib.Nifti1Image(np.zeros(shape, np.float32), affine)
-    img.set_sform(affine, code=4)
-    img.set_qform(affine, code=2)
-    provenance = {
-        "Target": {"index": 1},
-        "Settings": {"sigma_light": 5},
-        "Model": {"name": "m"},
-        "Search": {"atlas": "few"},
-    }
-    provenance["Input"] = {"name": f"sub-{seed}.nii.gz", "sha256": f"{seed}" * 64}
-    found = SimpleNamespace(probability=0.5 + seed / 100)
-    return ScanExplanation(img, img, img, table[COLUMNS], found, provenance, f"sub-{seed}_seg-few")
-
-
-def group_of(*people, name="AD"):
-    group = GroupMap(name, ATLAS)
-    for one in people:
-        group.add(one)
-    return group
-
-
-def minmax(values):
-    return (values - np.nanmin(values)) / (np.nanmax(values) - np.nanmin(values))
+from tests.study.group.explanations import AFFINE, ATLAS, INDEX, LABELS, explanation, group_of, minmax
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_it_is_the_plain_formula(n):
-    people = [person(i) for i in range(n)]
+    people = [explanation(i) for i in range(n)]
     table = group_of(*people).table()
     score = minmax(sum(minmax(one.table["score"].to_numpy()) for one in people))
     np.testing.assert_allclose(table["score"], score, rtol=1e-12, equal_nan=True)
@@ -70,19 +29,19 @@ def test_it_is_the_plain_formula(n):
 
 
 def test_a_confident_answer_does_not_outvote_the_others():
-    loud, quiet = person(0, score=[100.0, 1, 1, 1, np.nan]), person(1, score=[1e-6, 3e-6, 2e-6, 0, np.nan])
+    loud, quiet = explanation(0, score=[100.0, 1, 1, 1, np.nan]), explanation(1, score=[1e-6, 3e-6, 2e-6, 0, np.nan])
     table = group_of(loud, quiet, quiet).table()
     assert table.sort_values("rank")["name"].iloc[0] == "b"
 
 
 def test_the_order_of_participants_does_not_matter():
-    people = [person(i) for i in range(4)]
+    people = [explanation(i) for i in range(4)]
     one, other = (group_of(*order).table().drop(columns=["x", "y", "z"]) for order in (people, people[::-1]))
     pd.testing.assert_frame_equal(one, other, rtol=1e-12)
 
 
 def test_regions_without_values_keep_their_row():
-    table = group_of(person(0), person(1)).table()
+    table = group_of(explanation(0), explanation(1)).table()
     assert table["name"].tolist() == list("abcde")
     last = table.iloc[-1]
     assert last[["light", "shadow", "drop", "score", "rank"]].isna().all()
@@ -91,12 +50,14 @@ def test_regions_without_values_keep_their_row():
 
 
 def test_a_participant_whose_scores_are_all_equal_adds_nothing():
-    flat = person(1, score=[0.5, 0.5, 0.5, 0.5, np.nan])
-    np.testing.assert_array_equal(group_of(person(0), flat).table()["score"], group_of(person(0)).table()["score"])
+    flat = explanation(1, score=[0.5, 0.5, 0.5, 0.5, np.nan])
+    np.testing.assert_array_equal(
+        group_of(explanation(0), flat).table()["score"], group_of(explanation(0)).table()["score"]
+    )
 
 
 def test_the_map_is_the_table_painted():
-    group = group_of(person(0), person(1))
+    group = group_of(explanation(0), explanation(1))
     img, table = group.saliency_img(), group.table().set_index("index")
     values = np.asarray(img.dataobj)
     assert values.dtype == np.float32
@@ -109,9 +70,9 @@ def test_the_map_is_the_table_painted():
 
 
 def test_what_is_given_is_left_alone():
-    one = person(0)
+    one = explanation(0)
     before = one.table.copy(deep=True)
-    group = group_of(one, person(1))
+    group = group_of(one, explanation(1))
     table = group.table()
     table.loc[:, "score"] = 5.0
     group.saliency_img().get_fdata()[:] = 5
@@ -131,17 +92,17 @@ OTHERS = {
 
 @pytest.mark.parametrize("changed", OTHERS.values(), ids=OTHERS)
 def test_another_grid_or_other_regions_are_refused_and_change_nothing(changed):
-    group = group_of(person(0))
+    group = group_of(explanation(0))
     before = group.table()
     with pytest.raises(GlasError, match="must share grid and regions: sub-1_seg-few is on"):
-        group.add(person(1, **changed))
+        group.add(explanation(1, **changed))
     pd.testing.assert_frame_equal(group.table(), before)
     assert len(group) == 1
 
 
 @pytest.mark.parametrize("part", ["Target", "Settings", "Model"])
 def test_participants_explained_otherwise_are_refused_and_change_nothing(part):
-    group, other = group_of(person(0)), person(1)
+    group, other = group_of(explanation(0)), explanation(1)
     before = group.table()
     other.provenance[part] = dict.fromkeys(other.provenance[part], "another")
     with pytest.raises(GlasError, match="must be explained alike, sub-1_seg-few differs in target, settings or model"):
@@ -160,7 +121,7 @@ def test_an_empty_group_is_refused(tmp_path):
 
 
 def test_files_are_written(tmp_path):
-    group = group_of(person(0), person(1))
+    group = group_of(explanation(0), explanation(1))
     paths = group.save(tmp_path / "group")
     names = [
         f"group-AD_seg-few_{end}"

@@ -10,11 +10,12 @@ from glas3d import GlasError
 from glas3d.errors import GlasWarning
 from glas3d.explain import COLUMNS
 from glas3d.imaging.space import VoxelGrid
-from glas3d.statistics.regions import average_sessions, region_values
+from glas3d.statistics.regions import region_values
 from glas3d.statistics.stability import bootstrap_ranks, run_stability
 from glas3d.statistics.two_groups import compare
 from glas3d.study.derivatives import begin, read_records
 from glas3d.study.group.level import summarise_groups
+from glas3d.study.group.sessions import average_sessions
 from glas3d.study.running.runner import explain_cohort
 from tests.study import studies
 from tests.study.made_up import AFFINE, FEW, SHAPE, Study, filled, minmax, read
@@ -29,11 +30,11 @@ def test_maps_and_tables_of_groups(study, eight):
     for group in ("AD", "NC"):
         names = eight.loc[eight["group"] == group, "participant_id"]
         score = minmax(sum(minmax(made[name][0]["score"].to_numpy()) for name in names))
-        found = read(result.place, f"group-{group}_seg-few_regions.tsv")
+        found = read(result.folder, f"group-{group}_seg-few_regions.tsv")
         assert found.columns.tolist() == COLUMNS
         np.testing.assert_allclose(found["score"], score)
         np.testing.assert_allclose(found["light"], np.mean([made[name][0]["light"] for name in names], axis=0))
-        img = nib.load(result.place / f"group-{group}_seg-few_stat-saliency_statmap.nii.gz")
+        img = nib.load(result.folder / f"group-{group}_seg-few_stat-saliency_statmap.nii.gz")
         labels = study.atlas.on(VoxelGrid(SHAPE, AFFINE))
         for index, value in zip(found["index"], found["score"], strict=True):
             np.testing.assert_allclose(np.asarray(img.dataobj)[labels == index], value, rtol=1e-6)
@@ -54,10 +55,10 @@ def test_the_comparison_is_that_of_normalised_scores(study, eight, normalise):
     result = summarise_groups(study.out, eight, **FEW, covariates=["age"], seed=4, **asked)
     tables = [made[name][0].assign(participant_id=name) for name in eight["participant_id"]]
     values = region_values(pd.concat(tables)).apply(SCALES[normalise], axis=1)
-    sidecar = json.loads((result.place / "group-ADvsNC_seg-few_statistics.json").read_text())
+    sidecar = json.loads((result.folder / "group-ADvsNC_seg-few_statistics.json").read_text())
     assert sidecar["Normalise"] == normalise
     expected = compare(values, eight, "AD", "NC", covariates=["age"], n_perm=49, n_boot=20, seed=4)
-    found = read(result.place, "group-ADvsNC_seg-few_statistics.tsv")
+    found = read(result.folder, "group-ADvsNC_seg-few_statistics.tsv")
     assert found["index"].tolist() == study.atlas.table["index"].tolist()
     for column in ("t", "p_fwe", "cohen_d", "mean_case"):
         np.testing.assert_allclose(found[column], expected[column], atol=1e-12)
@@ -65,14 +66,14 @@ def test_the_comparison_is_that_of_normalised_scores(study, eight, normalise):
     assert best["name"] == "Amygdala_L"
     labels = study.atlas.on(VoxelGrid(SHAPE, AFFINE))
     for column, name in (("t", "t"), ("neglog10p_fwe", "neglog10pfwe")):
-        volume = studies.data(result.place / f"group-ADvsNC_seg-few_stat-{name}_statmap.nii.gz")
+        volume = studies.data(result.folder / f"group-ADvsNC_seg-few_stat-{name}_statmap.nii.gz")
         np.testing.assert_allclose(volume[labels == best["index"]], best[column], rtol=1e-5)
         assert (volume[labels == 0] == 0).all()
 
 
 def test_ranks_sides_density_strata_and_stability(study, eight):
     made = filled(study, eight)
-    place = summarise_groups(study.out, eight, **FEW, k=3, seed=4).place
+    place = summarise_groups(study.out, eight, **FEW, k=3, seed=4).folder
     cases = eight.loc[eight["group"] == "AD", "participant_id"].tolist()
     values = region_values(pd.concat([made[name][0].assign(participant_id=name) for name in cases]), normalise="minmax")
     ranks = read(place, "group-AD_seg-few_desc-ranks_regions.tsv")
@@ -102,7 +103,7 @@ def test_a_participant_counts_once(study, eight):
     made = filled(study, eight)
     shutil.rmtree(study.out / "sub-01")
     both = [study.add("sub-01", f"ses-{s}", seed=50 + i, p=p) for i, (s, p) in enumerate([("a", 0.2), ("b", 0.9)])]
-    place = summarise_groups(study.out, eight, **FEW).place
+    place = summarise_groups(study.out, eight, **FEW).folder
     joined = pd.concat([one[0].assign(participant_id="sub-01", session_id=i) for i, one in enumerate(both)])
     mean = average_sessions(joined)["score"].to_numpy()
     others = [minmax(made[name][0]["score"].to_numpy()) for name in ("sub-03", "sub-05", "sub-07")]
@@ -128,7 +129,7 @@ def test_sessions_have_groups_and_covariates_of_their_own(study, eight):
         for session in ("ses-a", "ses-b"):
             study.add(row["participant_id"], session, seed=i)
     both = pd.concat([eight.assign(session="ses-a"), eight.assign(session="ses-b", age=eight["age"] + 2)])
-    place = summarise_groups(study.out, both, **FEW, covariates=["age"]).place
+    place = summarise_groups(study.out, both, **FEW, covariates=["age"]).folder
     values = region_values(
         pd.concat([one.table().assign(participant_id=one.participant_id) for one in read_records(study.out)[::2]]),
         normalise="share",
@@ -141,7 +142,7 @@ def test_sessions_have_groups_and_covariates_of_their_own(study, eight):
 def test_a_grid_has_maps_summed_voxel_by_voxel(tmp_path, atlas_path, atlas, eight):
     study = Study(tmp_path / "study", atlas_path, atlas, grid=True)
     made = filled(study, eight)
-    place = summarise_groups(study.out, eight, **FEW).place
+    place = summarise_groups(study.out, eight, **FEW).folder
     cases = eight.loc[eight["group"] == "AD", "participant_id"]
     volumes = np.stack([minmax(made[name][1].astype(float)) for name in cases])
     maps = {
@@ -231,8 +232,8 @@ def test_a_group_of_one_has_a_map_and_no_comparison(study, eight):
     with pytest.warns(GlasWarning, match="AD 1 and NC 2|AD 1|results but no group"):
         result = summarise_groups(study.out, few, **FEW)
     assert result.statistics is None
-    assert (result.place / "group-AD_seg-few_regions.tsv").is_file()
-    assert not list(result.place.glob("*variance*AD*"))
+    assert (result.folder / "group-AD_seg-few_regions.tsv").is_file()
+    assert not list(result.folder.glob("*variance*AD*"))
 
 
 def test_in_sample_results_are_said(study, eight):
@@ -240,13 +241,13 @@ def test_in_sample_results_are_said(study, eight):
     path = study.out / "sub-01" / "anat" / "sub-01_record.json"
     path.write_text(path.read_text().replace('"InSample": false', '"InSample": true'))
     with pytest.warns(GlasWarning, match="explained by models trained on them: 1, such as that of sub-01"):
-        place = summarise_groups(study.out, eight, **FEW).place
+        place = summarise_groups(study.out, eight, **FEW).folder
     assert json.loads((place / "provenance.json").read_text())["InSample"] is True
 
 
 def test_the_second_run_replaces_the_first_and_gives_the_same_bytes(study, eight):
     filled(study, eight)
-    place = summarise_groups(study.out, eight, **FEW).place
+    place = summarise_groups(study.out, eight, **FEW).folder
     before = content(place)
     (study.out / ".group-killed").mkdir()
     summarise_groups(study.out, eight, **FEW)
@@ -279,12 +280,12 @@ def test_everything_from_scans_to_groups(tmp_path, atlas_path):
     with pytest.warns(GlasWarning, match="own no voxel"):
         explain_cohort(eight, tmp_path / "out", models, search=atlas_path, assume_space="MNI")
     ticks = []
-    result = summarise_groups(tmp_path / "out", eight.everyone, **FEW, tick=lambda *t: ticks.append(t))
+    result = summarise_groups(tmp_path / "out", eight.everyone, **FEW, progress=lambda *t: ticks.append(t))
     assert ticks[-1][0] == ticks[-1][1]
     assert len(result.tables["AD"]) == 8
-    said = json.loads((result.place / "group-AD_seg-few_stat-saliency_statmap.json").read_text())
+    said = json.loads((result.folder / "group-AD_seg-few_stat-saliency_statmap.json").read_text())
     assert len(said["Participants"]) == 4
     assert said["Model"]["name"] == "2 folds"
-    provenance = json.loads((result.place / "provenance.json").read_text())
+    provenance = json.loads((result.folder / "provenance.json").read_text())
     assert provenance["Groups"]["AD"] == ["sub-01", "sub-03", "sub-05", "sub-07"]
     assert validate(tmp_path / "out")[0] == []

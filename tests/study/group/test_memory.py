@@ -1,4 +1,4 @@
-"""The group level reads one participant after another: a thousand take hardly more memory than a hundred."""
+"""Memory of a voxelwise comparison, and of the group level, which reads one participant after another."""
 
 import gc
 import shutil
@@ -6,10 +6,13 @@ import tracemalloc
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
+from glas3d.statistics import compare
 from glas3d.study.derivatives import participant_folder
-from glas3d.study.group.level import summarise_groups
+from glas3d.study.group import memory, summarise_groups
+from glas3d.study.group.memory import free_memory, needed_memory
 from tests.study.made_up import Study
 
 MANY, FEW = 120, 20
@@ -47,3 +50,25 @@ def test_memory_of_the_group_level_hardly_grows(study):
     peak(study, MANY)  # what is imported and kept by the first run is not counted
     many, few = peak(study, MANY), peak(study, FEW)
     assert many - few < 10_000 * (MANY - FEW)
+
+
+def test_a_comparison_takes_no_more_than_the_needed_memory():
+    rng, shape = np.random.default_rng(0), (12, 13, 14)
+    table = pd.DataFrame({"group": ["AD", "NC"] * 30, "site": list("aabb") * 15, "age": rng.normal(size=60)})
+    small = rng.normal(size=(60, 4))
+    compare(small, table, "AD", "NC", n_perm=19, n_boot=0)  # imports
+    for options in ({}, {"site": "site", "covariates": ["age"]}, {"tfce_mask": np.ones(shape, bool)}):
+        tracemalloc.start()
+        try:
+            compare(rng.normal(size=(60, 2184)), table, "AD", "NC", n_perm=19, n_boot=0, **options)
+            peak_bytes = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert 0.5 * needed_memory(60, 2184) < peak_bytes < needed_memory(60, 2184)
+
+
+def test_free_memory_is_what_the_machine_or_the_job_has(monkeypatch):
+    free, own = free_memory(), psutil.Process().memory_info().rss
+    assert 0 < free <= psutil.virtual_memory().total
+    monkeypatch.setattr(memory, "memory_limits", lambda: [own + 2.0**20])
+    assert free_memory() <= 2**21

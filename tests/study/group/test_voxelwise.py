@@ -1,23 +1,21 @@
 """Groups compared voxel by voxel."""
 
 import json
-import tracemalloc
 from itertools import combinations, product
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from nilearn.maskers import NiftiMasker
 from scipy import ndimage, stats
 
 from glas3d import GlasError
 from glas3d.imaging.space import VoxelGrid
 from glas3d.statistics.two_groups import compare
 from glas3d.study.derivatives import read_records
-from glas3d.study.group import voxelwise
+from glas3d.study.group import memory, voxelwise
 from glas3d.study.group.level import summarise_groups
-from glas3d.study.group.participants import members_of, values_of
+from glas3d.study.group.participants import read_participants, score_matrix
 from tests.study.folders import people as everyone
 from tests.study.made_up import AFFINE, FEW, SHAPE, Study
 from tests.study.studies import data
@@ -92,7 +90,7 @@ def test_it_is_the_textbooks_t_and_the_largest_of_every_arrangement(grid, tmp_pa
         largest.append(np.abs(student(y, case, nuisance)).max())
     assert len(largest) == (36 if site else 70)
     exact = (np.array(largest)[:, None] >= np.abs(t) * (1 - 1e-9)).mean(axis=0)
-    found = maps(result.place)
+    found = maps(result.folder)
     assert found.keys() == {"t", "neglog10pfwe"}
     np.testing.assert_allclose(found["t"][inside], t, rtol=1e-5)
     error = 4.5 * np.sqrt(exact * (1 - exact) / 2000) + 1 / 2000
@@ -107,7 +105,7 @@ def test_it_is_the_textbooks_t_and_the_largest_of_every_arrangement(grid, tmp_pa
 def test_covariates_are_held_fixed_and_the_brain_is_the_mask(grid):
     made = volumes(12, seed=3)
     table = fill(grid, made).assign(age=np.random.default_rng(2).normal(size=12))
-    place = summarise_groups(grid.out, table, **FEW, voxelwise=True, covariates=["age"]).place
+    place = summarise_groups(grid.out, table, **FEW, voxelwise=True, covariates=["age"]).folder
     t = maps(place)["t"]
     y = np.stack([share(one).ravel() for one in made])
     expected = student(y, (table["group"] == "AD").to_numpy(), [table["age"]]).reshape(SHAPE)
@@ -140,7 +138,7 @@ def test_a_planted_blob_is_enhanced_and_found(grid, tmp_path):
     table = fill(grid, volumes(30, effect=0.8))
     path = mask(tmp_path / "mask.nii.gz", (slice(None),) * 3)
     result = summarise_groups(grid.out, table, **FEW, voxelwise=True, tfce=True, voxel_mask=path)
-    found = maps(result.place)
+    found = maps(result.folder)
     assert found.keys() == {"t", "neglog10pfwe", "tfce", "neglog10ptfcefwe"}
     # nilearn's is a sum of a hundred steps up to the largest t, not times the step
     steps = enhanced(found["t"]) * 100 / np.abs(found["t"]).max()
@@ -164,7 +162,7 @@ def test_sessions_are_averaged_first(tmp_path, atlas_path, atlas):
     for i, name in enumerate(table["participant_id"]):
         for session in (0, 1):
             two.add(name, f"ses-{session}", seed=2 * i + session, volume=made[i, session])
-    places = [summarise_groups(study.out, table, **FEW, voxelwise=True).place for study in (one, two)]
+    places = [summarise_groups(study.out, table, **FEW, voxelwise=True).folder for study in (one, two)]
     np.testing.assert_allclose(maps(places[1])["t"], maps(places[0])["t"], atol=1e-4)
     assert not np.allclose(data(places[0] / "group-ADvsNC_desc-gridvoxels_stat-t_statmap.nii.gz"), 0)
 
@@ -180,9 +178,9 @@ def test_an_atlas_s_voxels_are_its_regions(study, eight, tmp_path):
         for i, name in zip(study.atlas.table["index"], study.atlas.table["name"], strict=True)
         if (labels == i).any()
     ]
-    members = list(members_of(read_records(study.out), eight, "AD", "NC"))
-    expected = compare(values_of(members, "share")[there], eight, "AD", "NC", n_perm=49, n_boot=0).set_index("name")
-    found = maps(result.place, "seg-few_desc-voxels")
+    members = list(read_participants(read_records(study.out), eight, "AD", "NC"))
+    expected = compare(score_matrix(members, "share")[there], eight, "AD", "NC", n_perm=49, n_boot=0).set_index("name")
+    found = maps(result.folder, "seg-few_desc-voxels")
     for row in study.atlas.table[study.atlas.table["name"].isin(there)].to_dict("records"):
         for statistic, column in (("t", "t"), ("neglog10pfwe", "neglog10p_fwe")):
             np.testing.assert_allclose(
@@ -191,39 +189,23 @@ def test_an_atlas_s_voxels_are_its_regions(study, eight, tmp_path):
     assert result.voxels["AD against NC"].n_voxels == (labels > 0).sum()
     half = mask(tmp_path / "half.nii.gz", (slice(0, 3),))
     kept = summarise_groups(study.out, eight, **FEW, voxelwise=True, voxel_mask=half)
-    t = maps(kept.place, "seg-few_desc-voxels")["t"]
+    t = maps(kept.folder, "seg-few_desc-voxels")["t"]
     assert kept.voxels["AD against NC"].n_voxels == (labels[:3] > 0).sum() > 0
     assert (t[3:] == 0).all()
-    said = json.loads((kept.place / "group-ADvsNC_seg-few_desc-voxels_stat-t_statmap.json").read_text())
+    said = json.loads((kept.folder / "group-ADvsNC_seg-few_desc-voxels_stat-t_statmap.json").read_text())
     assert said["Mask"] == "the atlas's regions within half.nii.gz"
     assert (said["Normalise"], said["NormalisedOver"]) == ("share", "the regions")
-
-
-def test_memory_is_bounded_by_what_is_said():
-    rng, shape = np.random.default_rng(0), (12, 13, 14)
-    table = pd.DataFrame({"group": ["AD", "NC"] * 30, "site": list("aabb") * 15, "age": rng.normal(size=60)})
-    masker = NiftiMasker(nib.Nifti1Image(np.ones(shape, np.uint8), np.eye(4))).fit()
-    small = rng.normal(size=(60, 4))
-    compare(small, table, "AD", "NC", n_perm=19, n_boot=0)  # imports
-    for options in ({}, {"site": "site", "covariates": ["age"]}, {"tfce": True, "masker": masker}):
-        tracemalloc.start()
-        try:
-            compare(rng.normal(size=(60, 2184)), table, "AD", "NC", n_perm=19, n_boot=0, **options)
-            peak = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-        assert 0.5 * voxelwise.needed_memory(60, 2184) < peak < voxelwise.needed_memory(60, 2184)
 
 
 def test_what_would_not_fit_is_refused_before_it_is_read(study, eight, monkeypatch):
     for i, name in enumerate(eight["participant_id"]):
         study.add(name, seed=i)
     n = (study.atlas.on(VoxelGrid(SHAPE, AFFINE)) > 0).sum()
-    monkeypatch.setattr(voxelwise, "free_memory", lambda: voxelwise.needed_memory(8, n) - 1)
+    monkeypatch.setattr(memory, "free_memory", lambda: memory.needed_memory(8, n) - 1)
     with pytest.raises(GlasError, match=rf"of 8 participants and {n} voxels needs about .* GiB of memory, .* are free"):
         summarise_groups(study.out, eight, **FEW, voxelwise=True)
     assert not (study.out / "group").exists()
-    monkeypatch.setattr(voxelwise, "free_memory", lambda: voxelwise.needed_memory(8, n))
+    monkeypatch.setattr(memory, "free_memory", lambda: memory.needed_memory(8, n))
     summarise_groups(study.out, eight, **FEW, voxelwise=True)
 
     def exhausted(*_, **__):
@@ -234,17 +216,8 @@ def test_what_would_not_fit_is_refused_before_it_is_read(study, eight, monkeypat
         summarise_groups(study.out, eight, **FEW, voxelwise=True)
 
 
-def test_free_memory_is_what_the_machine_or_the_job_has(monkeypatch):
-    import psutil
-
-    free, own = voxelwise.free_memory(), psutil.Process().memory_info().rss
-    assert 0 < free <= psutil.virtual_memory().total
-    monkeypatch.setattr(voxelwise, "_limits", lambda: [own + 2.0**20])
-    assert voxelwise.free_memory() <= 2**21
-
-
 REFUSED = {
-    "tfce": ({"tfce": True}, "tfce is for a voxelwise comparison, which is not asked"),
+    "tfce": ({"tfce": True}, "tfce is for a voxelwise comparison, which needs voxelwise=True"),
     "mask": ({"voxel_mask": "x.nii.gz"}, "a voxel mask is for a voxelwise comparison"),
     "no file": ({"voxelwise": True, "voxel_mask": "x.nii.gz"}, r"x\.nii\.gz"),
     "elsewhere": (
@@ -272,7 +245,6 @@ def test_shuffled_labels_are_seldom_told_apart(site):
     allowed = stats.binom.ppf(0.999, 100, 0.05)  # 13
     rejected = pd.Series({"p_fwe": 0, "p_tfce_fwe": 0, "p_uncorrected": 0})
     inside = np.ones((5, 6, 4), np.uint8)
-    masker = NiftiMasker(nib.Nifti1Image(inside, AFFINE)).fit()
     for seed in range(100):
         rng = np.random.default_rng(seed)
         made = ndimage.gaussian_filter(rng.normal(size=(20, *inside.shape)), (0, 1, 1, 1))
@@ -281,7 +253,7 @@ def test_shuffled_labels_are_seldom_told_apart(site):
             rows = np.flatnonzero(table["site"].isin(list(where)))
             table.loc[rows, "group"] = rng.permutation(table["group"].to_numpy()[rows])
         values = made.reshape(20, -1) + (3 * (table["site"] == "b").to_numpy()[:, None] if site else 0)
-        options = {"masker": masker, "tfce": True, "n_perm": 19, "n_boot": 0, "seed": seed, "site": site}
+        options = {"tfce_mask": inside, "n_perm": 19, "n_boot": 0, "seed": seed, "site": site}
         found = compare(values, table, "AD", "NC", **options)
         rejected += found[rejected.index].min() <= 0.05
     assert (rejected[["p_fwe", "p_tfce_fwe"]] <= allowed).all()

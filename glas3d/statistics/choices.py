@@ -1,0 +1,30 @@
+"""Choices and counts that the tests take, checked; nothing heavy is imported, so that commands can list them."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from glas3d.errors import GlasError
+
+Normalise = Literal["share", "minmax", "none"]
+CorrelationMethod = Literal["pearson", "spearman"]
+
+
+def check_normalise(normalise: str) -> None:
+    """Refuse a scale that does not exist."""
+    if normalise not in get_args(Normalise):
+        raise GlasError(f"normalise must be one of {', '.join(get_args(Normalise))}, got {normalise!r}")
+
+
+def check_method(method: str) -> None:
+    """Refuse a correlation that does not exist."""
+    if method not in get_args(CorrelationMethod):
+        raise GlasError(f'method must be "pearson" or "spearman", got {method!r}')
+
+
+def check_counts(n_perm: int, n_boot: int) -> None:
+    """Refuse numbers of permutations and resamples that cannot give a result."""
+    if n_perm < 19:
+        raise GlasError(f"n_perm must be at least 19, for a p-value to be 0.05, got {n_perm}")
+    if n_boot < 0:
+        raise GlasError(f"n_boot must be 0 (no interval) or more, got {n_boot}")

@@ -1,0 +1,240 @@
+"""What a group map needs of one participant's explanation, and what group maps by region and by voxel share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from glas3d.core.explanation import COMPUTATION_SETTINGS
+from glas3d.errors import GlasError
+from glas3d.explain import ranked
+from glas3d.imaging.space import VoxelGrid
+from glas3d.output import generated_by, write_json, write_together
+from glas3d.statistics.map_sums import MapSums
+from glas3d.tables import write_table
+
+Statistic = Literal["mean", "variance", "overlap"]
+
+# Columns whose group value is the plain mean over participants.
+_MEASURES = ["light", "shadow", "drop"]
+# Parts of the provenance that must be the same for all participants of a group.
+_METHOD = ("Target", "Settings", "Model", "Search", "Asked")
+
+
+class GroupInput(Protocol):
+    """One participant's explanation, as far as a group map needs it.
+
+    `glas3d.explain.ScanExplanation` is one, and so is a result that was read back from a study's folder.
+    """
+
+    @property
+    def stem(self) -> str:
+        """Start of the names of its files, for messages."""
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a region or point, with the columns of the contract."""
+
+    @property
+    def saliency_img(self) -> nib.Nifti1Image:
+        """The saliency map."""
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """``Target Settings Model Search``, which must be the same in the whole group, and ``Input``."""
+
+    @property
+    def probability(self) -> float:
+        """The model's probability of the explained class for the unchanged scan."""
+
+
+class GroupSums(ABC):
+    """Sums over the participants of a group, in memory that does not grow with them.
+
+    Parameters
+    ----------
+    group
+        Name of the group, for messages and file names.
+    top
+        Overlap counts the participants that have a region or voxel among their highest ``top`` %.
+
+    Raises
+    ------
+    GlasError
+        ``top`` is not above 0 and at most 100.
+    """
+
+    _row_kind: ClassVar[str]
+
+    def __init__(self, group: str, *, top: float = 5.0) -> None:
+        self.group, self.top = group, top
+        self._scores = MapSums((0,), top)
+        self._measure_sums = np.zeros((len(_MEASURES), 0))
+        self._inputs: list[dict[str, Any]] = []
+        self._method: dict[str, Any] = {}
+        self._rows: pd.DataFrame | None = None
+        self._pattern: nib.Nifti1Image | None = None
+        self._table: pd.DataFrame | None = None
+
+    def __len__(self) -> int:
+        return len(self._scores)
+
+    def add(self, result: GroupInput, *other_sessions: GroupInput) -> None:
+        """Add one participant, who counts once however many sessions there are.
+
+        Parameters
+        ----------
+        result
+            The participant's explanation. Of several sessions it is the first, with the table of their means.
+        other_sessions
+            The participant's explanations of the other sessions.
+
+        Raises
+        ------
+        GlasError
+            Other regions, another grid or another method than the participants before; nothing is added then.
+        """
+        sessions = (result, *other_sessions)
+        if len(self) == 0:
+            self._begin(result)
+        for session in sessions:
+            self._check_alike(session)
+        table = self._ordered(result.table)
+        self._measure_sums += table[_MEASURES].to_numpy(dtype=float).T
+        self._add_values(table["score"].to_numpy(dtype=float), sessions)
+        self._table = None
+
+    @property
+    def grid(self) -> VoxelGrid:
+        """The grid that all participants share.
+
+        Raises
+        ------
+        GlasError
+            No participant was added.
+        """
+        _, pattern = self._filled()
+        return VoxelGrid(pattern.shape, pattern.affine)
+
+    def table(self) -> pd.DataFrame:
+        """Return one row a region or point, ranked by the normalised sum.
+
+        Raises
+        ------
+        GlasError
+            No participant was added.
+        """
+        if self._table is None:
+            rows, _ = self._filled()
+            means = dict(zip(_MEASURES, self._measure_sums / len(self), strict=True))
+            self._table = ranked(rows.assign(**means, score=self._combined_scores()))
+        return self._table.copy()
+
+    def variation(self) -> pd.DataFrame:
+        """Return how participants differ: ``index name hemisphere n mean variance overlap``, one row a region or point.
+
+        The values are of the normalised scores. ``variance`` is the sample's (n - 1) and NaN for one participant;
+        ``overlap`` is the share of participants that have the region or point among their highest ``top`` %.
+
+        Raises
+        ------
+        GlasError
+            No participant was added.
+        """
+        rows, _ = self._filled()
+        sums = self._scores
+        rows = rows[["index", "name", "hemisphere"]].assign(n=len(self))
+        return rows.assign(mean=sums.mean, variance=sums.variance, overlap=sums.overlap)
+
+    @abstractmethod
+    def saliency_img(self) -> nib.Nifti1Image:
+        """Return the normalised sum on the participants' grid, float32 in [0, 1]."""
+
+    @abstractmethod
+    def statistic_img(self, statistic: Statistic) -> nib.Nifti1Image:
+        """Return mean, variance or overlap over participants on their grid, float32."""
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write map, table and their sidecars into ``folder``, all of them or none."""
+        stem = self._stem()
+        sidecar = {
+            "Statistic": "linear combination of min-max normalised saliency, min-max normalised",
+            "Group": self.group,
+            "GeneratedBy": generated_by(),
+            **self._method,
+        }
+        return write_together(
+            folder,
+            {
+                f"{stem}_stat-saliency_statmap.nii.gz": self.saliency_img().to_filename,
+                f"{stem}_stat-saliency_statmap.json": write_json(sidecar | {"Participants": self._inputs}),
+                f"{stem}_regions.tsv": write_table(self.table()),
+                f"{stem}_regions.json": write_json(sidecar | {"Sources": [f"{stem}_stat-saliency_statmap.nii.gz"]}),
+            },
+        )
+
+    @abstractmethod
+    def _stem(self) -> str:
+        """Return the start of the files' names."""
+
+    @abstractmethod
+    def _prepare(self, rows: pd.DataFrame, shape: tuple[int, ...]) -> None:
+        """Make empty sums for the first participant's regions or points, and for maps of its shape."""
+
+    @abstractmethod
+    def _add_values(self, scores: np.ndarray, sessions: Sequence[GroupInput]) -> None:
+        """Add a participant's scores, ``(regions,)``, and maps, and record the inputs."""
+
+    @abstractmethod
+    def _combined_scores(self) -> np.ndarray:
+        """Return the normalised sum of the participants' scores, ``(regions,)``."""
+
+    def _record_input(self, session: GroupInput) -> None:
+        self._inputs.append({**session.provenance["Input"], "probability": session.probability})
+
+    def _ordered(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return a participant's table in the order in which tables are summed."""
+        return table
+
+    def _filled(self) -> tuple[pd.DataFrame, nib.Nifti1Image]:
+        """Return the first participant's rows, and an empty image on the participants' grid."""
+        if self._rows is None or self._pattern is None or len(self) == 0:
+            raise GlasError(f"a group map needs at least one participant, {self.group} has none")
+        return self._rows, self._pattern
+
+    def _begin(self, result: GroupInput) -> None:
+        """Take the first participant's regions, grid and method as those of the group."""
+        rows, img = self._ordered(result.table), result.saliency_img
+        self._rows, self._method = rows, _method(result)
+        self._pattern = nib.Nifti1Image(np.zeros(img.shape, np.float32), img.affine, img.header)
+        self._measure_sums = np.zeros((len(_MEASURES), len(rows)))
+        self._prepare(rows, img.shape)
+
+    def _check_alike(self, session: GroupInput) -> None:
+        """Refuse an explanation that cannot be summed with those before."""
+        assert self._rows is not None
+        assert self._pattern is not None
+        index, img, pattern = self._ordered(session.table)["index"].tolist(), session.saliency_img, self._pattern
+        same_grid = VoxelGrid(pattern.shape, pattern.affine).same_as(VoxelGrid(img.shape, img.affine))
+        if not same_grid or index != self._rows["index"].tolist():
+            raise GlasError(
+                f"a group's participants must share grid and {self._row_kind}: {session.stem} is on {img.shape} with "
+                f"{len(index)} {self._row_kind}, those before on {pattern.shape} with {len(self._rows)}"
+            )
+        if _method(session) != self._method:
+            raise GlasError(
+                f"a group's participants must be explained alike, {session.stem} differs in target, settings or model"
+            )
+
+
+def _method(result: GroupInput) -> dict[str, Any]:
+    """Return what must be the same for all participants; device, engine and batch size need not be."""
+    same = {key: result.provenance[key] for key in _METHOD if key in result.provenance}
+    same["Settings"] = {k: v for k, v in same["Settings"].items() if k not in COMPUTATION_SETTINGS}
+    return same

@@ -1,0 +1,50 @@
+"""Several sessions of a participant become one table of regions."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from glas3d.errors import GlasError
+from glas3d.statistics.regions import check_columns
+
+_MEASURES = ["light", "shadow", "drop", "score"]
+
+
+def average_sessions(table: pd.DataFrame) -> pd.DataFrame:
+    """Return means over each participant's sessions, so that every participant counts once.
+
+    Parameters
+    ----------
+    table
+        Tables of regions one under the other, with the columns ``participant_id`` and, where there are
+        several, ``session_id``.
+
+    Returns
+    -------
+    One row a participant and region: ``light``, ``shadow``, ``drop`` and ``score`` are means over the
+    sessions that have a value, ``rank`` is that of the mean score, ``n_sessions`` how many there were; other
+    columns are the first session's.
+
+    Raises
+    ------
+    GlasError
+        A missing column, a region that is twice in a session, or sessions with different regions.
+    """
+    check_columns(table, "participant_id", "index", *_MEASURES)
+    by_session = ["participant_id", *(["session_id"] if "session_id" in table else []), "index"]
+    twice = table.duplicated(by_session)
+    if twice.any():
+        row = table.loc[twice, by_session].iloc[0].tolist()
+        raise GlasError(f"a region must be in a session's table once, {', '.join(map(str, row))} is twice")
+    grouped = table.groupby(["participant_id", "index"], sort=False)
+    joined = grouped.first().assign(**grouped[_MEASURES].mean(), n_sessions=grouped.size()).reset_index()
+    sessions = joined.groupby("participant_id", sort=False)["n_sessions"]
+    fewer = sessions.transform("max") != joined["n_sessions"]
+    if fewer.any():
+        name = joined.loc[fewer, "participant_id"].iloc[0]
+        raise GlasError(f"all sessions of a participant must have the same regions, those of {name} differ")
+    if "rank" in table:
+        scores = joined.groupby("participant_id", sort=False)["score"]
+        joined["rank"] = scores.rank(ascending=False, method="first").astype("Int64")
+    kept = [column for column in table.columns if column != "session_id"]
+    return joined[[*kept, "n_sessions"]]
