@@ -1,6 +1,7 @@
 """The rules of the house: names, imports, words, links, and what belongs into the wheel."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -165,6 +166,39 @@ def test_every_docstring_begins_with_a_full_clause():
     assert found == [], Counter(line.split(".")[1].split(":")[0] for line in found)
 
 
+# Words that only this project used, in place of a term of docs/glossary.md.
+PRIVATE_WORDS = re.compile(
+    r"\b(ask(s|ed|ing)?|questions?|answer(s|ed|ing)?|forwards|forwards? (?!pass)|spots?|puts? out|"
+    r"(come|way) home|said|told|whom|beside|begun|settled?|goes? on|gone on|went on|there is none|best regions?|"
+    r"looked for|is there already)\b",
+    re.IGNORECASE,
+)
+
+
+def help_of(*command):
+    """Return the text that a command shows on ``--help``, on lines that are wide enough for whole sentences."""
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    run = [sys.executable, "-c", "from glas3d.cli import main; main()", *command, "--help"]
+    return subprocess.run(run, capture_output=True, text=True, check=True, env=environment).stdout
+
+
+def commands():
+    """Yield every command, and every command of a command."""
+    yield ()
+    for name in re.findall(r"^│ (\w+) ", help_of(), re.MULTILINE):
+        yield (name,)
+        yield from ((name, part) for part in re.findall(r"^│ (\w+) ", help_of(name), re.MULTILINE) if part.islower())
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=False, reason="the commands are being rewritten")
+def test_help_is_in_the_words_of_the_glossary():
+    shown = {" ".join(command): help_of(*command) for command in commands()}
+    assert {"", "demo", "explain", "simulate", "train", "cohort", "atlas", "atlas list"} <= set(shown)
+    private = {command: [match[0] for match in PRIVATE_WORDS.finditer(text)] for command, text in shown.items()}
+    assert {command: words for command, words in private.items() if words} == {}
+
+
 # Documents.
 
 
@@ -193,6 +227,53 @@ def broken_links(page):
 def test_every_link_between_the_pages_leads_somewhere():
     broken = {str(page.relative_to(ROOT)): list(broken_links(page)) for page in pages()}
     assert {page: links for page, links in broken.items() if links} == {}
+
+
+# Pages that tell of earlier names.
+HISTORY = {"CHANGELOG.md", "docs/decisions"}
+
+
+def unknown_names(page):
+    """Yield what a page calls by a path or a dotted name and the checkout does not have."""
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:[\w-]+/)+[\w-]+\.(?:pyi?|md)|(?:glas3d|tests|docs|benchmarks)/[\w/]+/)`", text):
+        # a path stands for a file of the checkout or, in the pages on the code, of the package
+        if not any((root / path).exists() for root in (ROOT, PACKAGE, page.parent)):
+            yield path
+    for name in re.findall(r"\bglas3d(?:\.[A-Za-z_]\w*)+", text):
+        *parents, last = name.split(".")
+        if not module_file(name) and not ((file := module_file(".".join(parents))) and last in names_in(file)):
+            yield name
+
+
+def module_file(name):
+    """Return the file of a module: for a package that loads its names when they are used, its stub."""
+    folder = ROOT.joinpath(*name.split("."))
+    files = (folder / "__init__.pyi", folder / "__init__.py", folder.with_suffix(".py"))
+    return next((file for file in files if file.is_file()), None)
+
+
+def names_in(file):
+    return set(re.findall(r"\w+", file.read_text(encoding="utf-8")))
+
+
+def test_the_pages_name_files_and_modules_that_exist():
+    described = [page for page in pages() if not any(str(page.relative_to(ROOT)).startswith(old) for old in HISTORY)]
+    unknown = {str(page.relative_to(ROOT)): list(unknown_names(page)) for page in described}
+    assert {page: names for page, names in unknown.items() if names} == {}
+
+
+def test_the_pages_are_in_the_words_of_the_glossary():
+    """Pages that a script writes as it measures are left to that script."""
+    measured = re.findall(r"\S+\.md", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    left_out = {"CHANGELOG.md", "atlases/AAL/LICENSES.md", "benchmarks/README.md", *measured}
+    private = {}
+    for page in pages():
+        if (name := str(page.relative_to(ROOT))) not in left_out:
+            prose = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+            private[name] = [match[0] for match in PRIVATE_WORDS.finditer(prose)]
+    assert len(private) > 15
+    assert {page: words for page, words in private.items() if words} == {}
 
 
 def test_the_readme_says_what_it_is_not():
