@@ -120,7 +120,6 @@ def test_every_kind_of_import_is_seen(tmp_path, monkeypatch):
     assert imports_of(file, modules) == modules - {"glas3d.room", "glas3d.other"}
 
 
-@pytest.mark.xfail(strict=False, reason="the rooms are being rewritten")
 def test_no_circle_of_imports():
     """Imports inside functions, under ``TYPE_CHECKING`` and in stubs count."""
     files = sources("glas3d")
