@@ -66,9 +66,9 @@ class Engine:
         except importlib.metadata.PackageNotFoundError:
             return None
 
-    def expected_seconds(self, net: nn.Module) -> float:
-        """Return how long building is expected to take."""
-        return self.seconds_to_build + self.seconds_per_module * sum(1 for _ in net.modules())
+    def expected_seconds(self, n_modules: int) -> float:
+        """Return how long building is expected to take, for a network of so many modules."""
+        return self.seconds_to_build + self.seconds_per_module * n_modules
 
 
 # In the order in which "auto" tries them.

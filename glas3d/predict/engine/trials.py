@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,6 +13,8 @@ from torch import nn
 from glas3d.predict.engine.builders import Run
 from glas3d.predict.engine.fingerprint import fingerprint
 from glas3d.predict.interface import NetworkPredictor
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -44,6 +47,10 @@ class Trials:
     def notes(self) -> tuple[str, ...]:
         """Return a sentence for each engine that was rejected."""
         return tuple(f"{name} {failure}" for name, failure in self.failures.items())
+
+    def warn_of(self, name: str) -> None:
+        """Write to the log why an engine is not used."""
+        _log.warning("the engine %s is left out: it %s", name, self.failures[name])
 
 
 _trials: WeakKeyDictionary[nn.Module, dict[Any, Trials]] = WeakKeyDictionary()
