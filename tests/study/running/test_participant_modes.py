@@ -17,7 +17,7 @@ from tests.study import folders, studies
 from tests.study.studies import SEARCH, content
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:the groups can be dealt out"),
+    pytest.mark.filterwarnings("ignore:participants can be exchanged"),
     pytest.mark.filterwarnings("ignore:2 regions of few own no voxel"),
 ]
 ASSUMED = {"search": SEARCH, "assume_space": "MNI"}
