@@ -132,30 +132,30 @@ def test_no_circle_of_imports():
 
 # Words.
 
-# A docstring that begins with one of these is a fragment, such as "Of one worker." or "As the predictor."
+# A docstring that begins so is a fragment, such as "Of one worker." or "As the predictor."
 FRAGMENT = re.compile(
-    "(Of|By|As|With|Without|From|Who|Whom|Whose|That|Those|These|For|To|In|On|At|Where|Which|When|While|How|Why|What|If|"
-    "Because|Since|Until|After|Before|Besides?|Between|Among|Than|Then|So|Such|And|Or|But|Not|Nor|Only|Also|Else|Is|Are|"
-    "Was|Were|Has|Have)[ ,.:;]|[a-z]"
+    "(Of|By|As|With|Without|From|Who|Whom|Whose|That|Those|These|For|To|In|On|At|Where|When|While|If|Because|Since|Until|"
+    "After|Before|Besides?|Between|Among|Than|Then|So|Such|And|Or|But|Not|Nor|Only|Also|Else|Is|Are|Was|Were|Has|Have)"
+    r"\b|[a-z]"
 )
-
-
-def documented(path):
-    """Yield the name and docstring of every class and function of a file."""
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            docstring = ast.get_docstring(node)
-            if docstring:
-                yield f"{module_of(path)}:{node.lineno} {node.name}", docstring
+# A function's docstring begins with a verb, such as "Return the map of one volume."; it does not name what it returns.
+NOUN = re.compile(
+    "(What|How|Which|Why|Whether|The|A|An|One|Each|Every|Some|All|It|This|Its|Their|No|Nothing|Two|Several|Same)" r"\b"
+)
 
 
 def fragments():
     """Return the docstrings of the package that do not begin with a capitalised full clause."""
     found = []
     for path in sources("glas3d"):
-        for name, docstring in documented(path):
-            if FRAGMENT.match(docstring):
-                found.append(f"{name}: {docstring.splitlines()[0]}")
+        for node in ast.walk(tree_of(path)):
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            docstring = ast.get_docstring(node) or ""
+            decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in node.decorator_list}
+            is_noun = isinstance(node, ast.ClassDef) or decorators & {"property", "cached_property"}
+            if FRAGMENT.match(docstring) or (NOUN.match(docstring) and not is_noun):
+                found.append(f"{module_of(path)}:{node.lineno} {node.name}: {docstring.splitlines()[0]}")
     return found
 
 
