@@ -1,5 +1,6 @@
-"""Speed and memory of an explanation, against its floor and its rivals; `python -m benchmarks` measures.
+"""Speed and memory of an explanation, against its floor and its rivals; ``python -m benchmarks`` measures.
 
-In the order a figure meets them: `subjects` (nets and volumes), `methods` (ours and the rivals'), `witness`
-(do they do the work?), `contest` (interleaved timing), `suite` and `memory` (the rows), `report` (JSON and table).
+In the order in which a figure is made: ``workloads`` (nets and volumes), ``methods`` (GLAS and the rivals), ``checks``
+(do they do the work?), ``timing`` (interleaved rounds), ``suite``, ``whole_maps``, ``recomputing``, ``roofline`` and
+``memory`` (the rows), ``report`` (JSON and table).
 """

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure everything and write results.json and the table of README.md."""
+"""``python -m benchmarks``: measure everything, write results.json and the tables of README.md."""
 
 from __future__ import annotations
 
@@ -14,58 +14,60 @@ import psutil
 
 _HERE = Path(__file__).parent
 _PARTS = ("engines", "overhead", "rivals", "maps", "recomputed", "roofline", "sizes", "memory")
-_MEMORY_REPEATS = 3  # it hardly varies
+_MEMORY_REPEATS = 3  # memory hardly varies
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes and two rounds: is every row made?")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, two rounds: is every row made?")
     parser.add_argument("--repeats", type=int, help="rounds of every interleaved run (default 5; quick 2)")
-    parser.add_argument("--threads", type=int, help="threads of torch (default its own choice; quick 1)")
+    parser.add_argument("--threads", type=int, help="threads of torch (default: torch's choice; quick 1)")
     parser.add_argument("--out", type=Path, help="folder for results.json and README.md (default benchmarks/)")
-    parser.add_argument("--only", nargs="+", choices=_PARTS, help="measure these again and keep the other rows")
+    parser.add_argument("--only", nargs="+", choices=_PARTS, help="measure these parts again and keep the other rows")
     parser.add_argument(
-        "--net", default="", help="with --only engines, overhead, rivals, memory: nets whose name and shape hold this"
+        "--net",
+        default="",
+        help="with --only engines, overhead, rivals, memory: only nets whose name and shape contain this text",
     )
     options = parser.parse_args()
     if options.quick and options.out is None:
-        parser.error("--quick gives no figures to keep: say where to with --out")
+        parser.error("--quick makes no figures to keep: give a folder with --out")
     repeats = options.repeats or (2 if options.quick else 5)
     if repeats < 1:
         parser.error("--repeats must be at least 1")
     load = psutil.cpu_percent(interval=2) / 100 * (os.cpu_count() or 1)
-    warnings.simplefilter("ignore")  # other packages' advice while they are imported
+    warnings.simplefilter("ignore")  # other packages warn while they are imported
 
     import torch
 
-    from benchmarks.memory import remembered
-    from benchmarks.report import as_json, beside, insert, provenance, table
-    from benchmarks.suite import timed
+    from benchmarks.memory import memory_rows
+    from benchmarks.report import as_json, insert, merged, provenance, table
+    from benchmarks.suite import timed_rows
 
     if options.threads or options.quick:
         torch.set_num_threads(options.threads or 1)  # tiny tensors on shared cores would wait for each other
     start = time.perf_counter()
 
-    def say(what: str) -> None:
-        print(f"[{time.perf_counter() - start:6.0f} s] {what}", file=sys.stderr, flush=True)
+    def log(message: str) -> None:
+        print(f"[{time.perf_counter() - start:6.0f} s] {message}", file=sys.stderr, flush=True)
 
     if load > 0.5:
-        say(f"the machine is busy ({load:.1f} processors): the figures will be worse than they could be")
+        log(f"the machine is busy ({load:.1f} processors): the figures will be worse than on an idle one")
     wanted = _PARTS if options.only is None else options.only
-    rows = list(timed(options.quick, repeats, say, wanted.__contains__, options.net))
+    rows = list(timed_rows(options.quick, repeats, log, wanted.__contains__, options.net))
     if "memory" in wanted:
-        rows += remembered(options.quick, 1 if options.quick else _MEMORY_REPEATS, say, options.net)
+        rows += memory_rows(options.quick, 1 if options.quick else _MEMORY_REPEATS, log, options.net)
     out = _HERE if options.out is None else options.out
     kept = out / "results.json"
     text = as_json(rows, provenance(options.quick, load))
     if options.only is not None and kept.is_file():
-        text = beside(kept.read_text(encoding="utf-8"), text)
+        text = merged(kept.read_text(encoding="utf-8"), text)
     figures = table(json.loads(text))
     out.mkdir(parents=True, exist_ok=True)
     readme = insert((_HERE / "README.md").read_text(encoding="utf-8"), figures)
     kept.write_text(text, encoding="utf-8")
     (out / "README.md").write_text(readme, encoding="utf-8")
-    say(f"{len(rows)} rows in {kept}")
+    log(f"{len(rows)} rows in {kept}")
     print(figures)
 
 

@@ -1,7 +1,7 @@
-"""Peak memory of an explanation against one forward of a batch, each in a process of its own.
+"""Peak memory of an explanation against one forward pass of a batch, each in a process of its own.
 
-`python -m benchmarks.memory '<job>'` is such a process: it prints the resident memory in MiB once net and volume are
-there, and the highest it has been since.
+``python -m benchmarks.memory '<job>'`` is such a process: it prints the resident memory in MiB once net and volume are
+loaded, and the highest resident memory since.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.contest import Spread
-from benchmarks.methods import Ours
+from benchmarks.checks import observe
+from benchmarks.methods import Glas
 from benchmarks.rows import Row, row
-from benchmarks.subjects import DEVICE, Subject, everyday, paper, subjects
-from benchmarks.witness import watch
+from benchmarks.timing import Spread
+from benchmarks.workloads import DEVICE, Workload, everyday, paper, workloads
 from glas3d import GLAS, Grid, Predictor
 from glas3d.core.search import Segments
 
 _ROOT = Path(__file__).parent.parent
-# The system's pieces of free memory settle with the first of them.
-_FORWARDS = 12
-_OFTEN = 3
+# The system's free memory becomes steady with the first of them.
+_FORWARD_PASSES = 12
+_MORE_REPEATS = 3
 
 
 def resident(*, peak: bool) -> float:
-    """Memory of this process in MiB, now or at most since `forget`; on CUDA the device's.
+    """Return the memory of this process in MiB, now or at most since `forget`; on CUDA that of the device.
 
-    Linux says it of this program alone; what `getrusage` says there begins with the memory of the parent at the time
-    it started this process.
+    Linux reports it for this program alone; what ``getrusage`` reports there begins with the memory that the parent
+    had when it started this process.
     """
     if DEVICE == "cuda":
         return (torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()) / 2**20
@@ -50,7 +50,7 @@ def resident(*, peak: bool) -> float:
 
 
 def forget() -> None:
-    """Let the peak begin at what is resident now, where the system can."""
+    """Let the peak begin at what is resident now, if the system can do so."""
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return
@@ -62,25 +62,25 @@ def forget() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What one process does.
+    """The work of one process.
 
     Attributes
     ----------
-    subject
-        Which of `subjects`; -1: `everyday`.
+    workload
+        Index into `workloads`; -1: `everyday`.
     batch
-        Forward one batch of so many, again and again; 0: explain.
+        Run forward passes of one batch of this size; 0: explain.
     classes, targets
-        Outputs of the paper's net, and how many of them are explained; 0: the subject's own net, target 1.
+        Outputs of the paper's net (0: the workload's own net), and how many of them are explained.
     cells
-        Of a grid; 0: the subject's regions.
+        Cells of a grid along each axis; 0: the workload's regions.
     data
-        File with the volume and the labels, so that making them leaves no peak.
+        File with the volume and the labels, so that making them adds no peak.
     """
 
     quick: bool
     threads: int
-    subject: int
+    workload: int
     data: str
     batch: int = 0
     classes: int = 0
@@ -89,12 +89,12 @@ class Job:
 
 
 def child(job: Job) -> dict[str, float]:
-    """Do a job, and what it took."""
+    """Do a job and return the memory before and the peak."""
     torch.set_num_threads(job.threads)
-    subject = everyday(job.quick) if job.subject < 0 else subjects(job.quick)[job.subject]
-    net = paper(subject.shape, job.classes).to(DEVICE) if job.classes else subject.build()
+    workload = everyday(job.quick) if job.workload < 0 else workloads(job.quick)[job.workload]
+    net = paper(workload.shape, job.classes).to(DEVICE) if job.classes else workload.build()
     predict = Predictor(net, "softmax", device=DEVICE)
-    light, shadow = subject.sigmas
+    light, shadow = workload.sigmas
     with np.load(job.data) as data:
         volume = torch.from_numpy(data["volume"]).to(DEVICE)
         search: Any = Grid(job.cells) if job.cells else Segments(data["labels"], data["index"], data["points"])
@@ -103,29 +103,29 @@ def child(job: Job) -> dict[str, float]:
     before = resident(peak=False)
     if job.batch:
         batch = volume.unsqueeze(0).repeat(job.batch, *[1] * volume.ndim)
-        for _ in range(_FORWARDS):
-            answer = predict(batch)
+        for _ in range(_FORWARD_PASSES):
+            result = predict(batch)
     else:
-        answer = GLAS(predict, sigma_light=light, sigma_shadow=shadow, engine="eager").explain(volume, target, search)
+        result = GLAS(predict, sigma_light=light, sigma_shadow=shadow, engine="eager").explain(volume, target, search)
     peak = resident(peak=True)
-    assert answer is not None
+    assert result is not None
     return {"before": before, "peak": peak}
 
 
-def _took(job: Job) -> float:
-    """Highest memory of a job above what was there before it began, MiB."""
+def _peak_above_start(job: Job) -> float:
+    """Return the highest memory of a job above the memory before it began, MiB."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", json.dumps(job.__dict__)]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"a memory job failed: {job}\n{done.stderr}")
-    told = json.loads(done.stdout.splitlines()[-1])
-    # never 0: the system counts in pages
-    return max(float(told["peak"] - told["before"]), 0.004)
+    printed = json.loads(done.stdout.splitlines()[-1])
+    # never 0, because the system counts in pages
+    return max(float(printed["peak"] - printed["before"]), 0.004)
 
 
 def _compare(jobs: dict[str, Job], repeats: int) -> dict[str, list[float]]:
-    """MiB of every job, one a round."""
-    rounds = [{name: _took(job) for name, job in jobs.items()} for _ in range(repeats)]
+    """Return the MiB of every job, one value for each round."""
+    rounds = [{name: _peak_above_start(job) for name, job in jobs.items()} for _ in range(repeats)]
     return {name: [r[name] for r in rounds] for name in jobs}
 
 
@@ -133,43 +133,43 @@ def _ratio(above: list[float], below: list[float]) -> Spread:
     return Spread.of([a / b for a, b in zip(above, below, strict=True)])
 
 
-def _saved(subject: Subject, folder: str) -> str:
+def _saved(workload: Workload, folder: str) -> str:
     path = str(Path(folder) / "data.npz")
-    segments = subject.segments
+    segments = workload.segments
     np.savez(
-        path, volume=subject.volume.cpu().numpy(), labels=segments.labels, index=segments.index, points=segments.points
+        path, volume=workload.volume.cpu().numpy(), labels=segments.labels, index=segments.index, points=segments.points
     )  # fmt: skip
     return path
 
 
-def remembered(quick: bool, repeats: int, say: Callable[[str], None], net: str = "") -> Iterator[Row]:
-    """The rows of memory, of those nets alone whose name and shape hold ``net``."""
+def memory_rows(quick: bool, repeats: int, log: Callable[[str], None], net: str = "") -> Iterator[Row]:
+    """Yield the rows of memory, only of nets whose name and shape contain ``net``."""
     threads = torch.get_num_threads()
-    for number, subject in enumerate(subjects(quick)):
-        chosen = number == 0 if quick else subject.shape != everyday(quick).shape
-        if not chosen or net not in subject.title:
+    for number, workload in enumerate(workloads(quick)):
+        chosen = number == 0 if quick else workload.shape != everyday(quick).shape
+        if not chosen or net not in workload.title:
             continue
-        say(f"memory of {subject.name} {subject.shape}")
+        log(f"memory of {workload.name} {workload.shape}")
         with tempfile.TemporaryDirectory() as folder:
-            common = {"quick": quick, "threads": threads, "subject": number, "data": _saved(subject, folder)}
-            size = watch(Ours(subject), subject.build()).largest
-            took = _compare({"forward": Job(batch=size, **common), "explain": Job(**common)}, repeats)
-        megabytes = subject.volume.numel() * 4 / 2**20
-        more = (np.median(took["explain"]) - np.median(took["forward"])) / megabytes
+            common = {"quick": quick, "threads": threads, "workload": number, "data": _saved(workload, folder)}
+            size = observe(Glas(workload), workload.build()).largest
+            took = _compare({"forward pass": Job(batch=size, **common), "explain": Job(**common)}, repeats)
+        megabytes = workload.volume.numel() * 4 / 2**20
+        more = (np.median(took["explain"]) - np.median(took["forward pass"])) / megabytes
         yield row(
-            "memory", subject, "glas3d GLAS.explain", "one forward of its batch", "lower",
-            _ratio(took["explain"], took["forward"]), float(np.median(took["explain"])), unit="MiB",
-            work=f"batch of {size}; {more:+.1f} volumes of {megabytes:.1f} MiB beside the forward",
+            "memory", workload, "glas3d GLAS.explain", "one forward pass of its batch", "lower",
+            _ratio(took["explain"], took["forward pass"]), float(np.median(took["explain"])), unit="MiB",
+            work=f"batch of {size}; {more:+.1f} volumes of {megabytes:.1f} MiB more than the forward pass",
         )  # fmt: skip
 
-    subject = everyday(quick)
-    if net not in subject.title:
+    workload = everyday(quick)
+    if net not in workload.title:
         return
     few, some, many, classes = (2, 2, 4, 20) if quick else (3, 5, 17, 200)
-    regions = f"{len(subject.segments.index)} regions"
-    say("memory of points, classes and targets")
+    regions = f"{len(workload.segments.index)} regions"
+    log("memory of points, classes and targets")
     with tempfile.TemporaryDirectory() as folder:
-        common = {"quick": quick, "threads": threads, "subject": -1, "data": _saved(subject, folder)}
+        common = {"quick": quick, "threads": threads, "workload": -1, "data": _saved(workload, folder)}
         points = {"few": Job(cells=few, **common), "many": Job(cells=many, **common)}
         outputs = {
             "two": Job(classes=2, **common),
@@ -178,22 +178,22 @@ def remembered(quick: bool, repeats: int, say: Callable[[str], None], net: str =
             "one spread": Job(classes=classes, cells=some, **common),
             "spread": Job(classes=classes, targets=classes, cells=some, **common),
         }
-        # an activation more or less, by where the system puts them: cheap jobs are done more often
-        took = _compare(points, repeats) | _compare(outputs, _OFTEN * repeats)
-    # asked for, and given to the caller
-    maps = (classes - 1) * subject.volume[0].numel() * 4 / 2**20
+        # memory varies by a network's activation, depending on where the system puts it: cheap jobs are repeated more
+        took = _compare(points, repeats) | _compare(outputs, _MORE_REPEATS * repeats)
+    # these maps are results, which the caller gets
+    maps = (classes - 1) * workload.volume[0].numel() * 4 / 2**20
     for above, below, what, against, less, work in (
         ("many", "few", f"{many**3} points", f"{few**3} points", 0.0, "grids, map of Eq. 3 included"),
         ("one", "two", f"a network of {classes} classes", "a network of 2 classes", 0.0, f"{regions}, 1 target"),
         ("painted", "one", f"{classes} targets", "1 target", maps, f"{regions}, painted"),
         ("spread", "one spread", f"{classes} targets", "1 target", maps, f"{some**3} points, maps of Eq. 3"),
     ):
-        beside = [mib - less for mib in took[above]]
+        without_maps = [mib - less for mib in took[above]]
         if less:
-            work += f"; beside the {less:.1f} MiB of {classes - 1} maps more"
+            work += f"; without the {less:.1f} MiB of {classes - 1} more maps"
         yield row(
-            "memory", subject, what, against, "flat", _ratio(beside, took[below]), float(np.median(beside)),
-            unit="MiB", work=work,
+            "memory", workload, what, against, "flat", _ratio(without_maps, took[below]),
+            float(np.median(without_maps)), unit="MiB", work=work,
         )  # fmt: skip
 
 

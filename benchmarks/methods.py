@@ -1,17 +1,15 @@
-"""Ours and the rivals', each as it is called: stock, and tuned as ours is.
+"""GLAS and the rivals as they are timed: stock, and tuned as GLAS is.
 
-Every method is bound to a net first, so that the timed call holds nothing but the method. Its map says how much the
-answer depends on each voxel, NaN where it was not asked.
+Every method is bound to a net first, so that the timed call holds nothing but the method. Its map holds how much the
+model depends on each voxel, NaN in voxels that the method does not cover.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,85 +17,80 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.subjects import DEVICE, Subject
+from benchmarks.workloads import DEVICE, Workload
 from glas3d import GLAS, Predictor
 from glas3d.core.threads import torch_threads
+from glas3d.evaluate.rivals import FeatureAblation, GaussianOcclusion, Occlusion, Rival
 from glas3d.predict import keep_memory
 
 TARGET = 1
-# Batches of two inputs that ten scans take.
-TO_COME = 1170
+# Batches of two inputs that ten scans of 116 regions take.
+BATCHES_TO_COME = 1170
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Whatever a rival warns about is no figure."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def settle(net: nn.Module, batch: torch.Tensor) -> str:
-    """Let `auto` choose for ten scans of 116 regions, and say what it chose: explanations that follow take it."""
-    predict: Any = Predictor(net, "softmax", device=DEVICE).with_engine("auto", TO_COME)
+def resolve_auto(net: nn.Module, batch: torch.Tensor) -> str:
+    """Let ``auto`` choose an engine for ten scans of 116 regions and return its name; later explanations use it too."""
+    predict: Any = Predictor(net, "softmax", device=DEVICE).with_engine("auto", BATCHES_TO_COME)
     with torch.inference_mode():
         predict(batch)
     chosen: str = predict.engine
     return chosen
 
 
-def bare(predict: Any, batches: list[torch.Tensor]) -> Callable[[], None]:
-    """Forwards alone, with as many threads of torch as an explanation leaves it (docs/engines.md)."""
+def bare_forward_passes(predict: Any, batches: list[torch.Tensor]) -> Callable[[], None]:
+    """Return a call of forward passes alone, with as many threads of torch as an explanation uses (docs/engines.md)."""
 
     def call() -> None:
         with torch_threads(predict.torch_threads), torch.inference_mode():
             for batch in batches:
                 predict(batch)
 
-    predict(batches[0])  # settled while torch has its threads
+    predict(batches[0])  # the engine is resolved while torch has all its threads
     return call
 
 
 def _channels_last(net: nn.Module) -> nn.Module:
-    """A copy whose channels lie side by side: faster convolutions, where there are any."""
+    """Return a copy whose channels are adjacent in memory, which makes some convolutions faster."""
     made = copy.deepcopy(net)
     for tensor in [*made.parameters(), *made.buffers()]:
         if tensor.ndim in (4, 5):
-            kept = torch.channels_last if tensor.ndim == 4 else torch.channels_last_3d
-            tensor.data = tensor.data.contiguous(memory_format=kept)
+            memory_format = torch.channels_last if tensor.ndim == 4 else torch.channels_last_3d
+            tensor.data = tensor.data.contiguous(memory_format=memory_format)
     return made
 
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """One way to ask a net about one subject's volume.
+    """A method with the workload that it explains.
 
     Attributes
     ----------
+    workload
+        The net, its volume and its regions.
     batch
-        Inputs a forward; None: the method's own default.
+        Inputs in a batch; None: the method's own default.
     """
 
-    subject: Subject
+    workload: Workload
     batch: int | None = None
     name = ""
 
     @property
     @abstractmethod
-    def forwards(self) -> int:
-        """Different inputs the net is asked about, the intact one among them where the method asks it."""
+    def evaluations(self) -> int:
+        """The number of different inputs evaluated, the intact one among them if the method evaluates it."""
 
     @property
     @abstractmethod
-    def places(self) -> int:
-        """Regions or windows the answer is about."""
+    def n_parts(self) -> int:
+        """The number of regions or windows that the map is about."""
 
     @abstractmethod
     def bind(self, net: nn.Module) -> Callable[[], Any]:
-        """The call that is timed."""
+        """Return the call that is timed."""
 
     def tuned(self, net: nn.Module) -> Callable[[], Any]:
-        """The call on the net with its channels side by side, in memory that is kept between forwards."""
+        """Return the call on the net with adjacent channels, in memory that is kept between forward passes."""
         call = self.bind(_channels_last(net))
 
         def kept() -> Any:
@@ -108,186 +101,146 @@ class Method(ABC):
 
     @abstractmethod
     def planted(self) -> np.ndarray:
-        """Voxels of a place the method asks about, boolean `(*spatial)`."""
+        """Return the voxels of one region or window, boolean ``(*spatial)``."""
 
     @abstractmethod
-    def map(self, answer: Any, intact: float) -> np.ndarray:
-        """Dependence on every voxel, `(*spatial)`, from what the call gave and `P` of the intact volume."""
+    def map(self, result: Any) -> np.ndarray:
+        """Return the map ``(*spatial)`` from what the call returned."""
 
 
 @dataclass(frozen=True)
-class Ours(Method):
-    """`GLAS.explain` with light and shadow, over the subject's regions."""
+class Glas(Method):
+    """`GLAS.explain` with light and shadow, over the workload's regions."""
 
     name = "glas3d GLAS"
-    engine: str = "eager"  # the rivals ask the network itself
+    engine: str = "eager"  # the rivals evaluate the network itself
 
     @property
-    def forwards(self) -> int:
-        return 2 * self.places + 1
+    def evaluations(self) -> int:
+        return 2 * self.n_parts + 1
 
     @property
-    def places(self) -> int:
-        return len(self.subject.segments.index)
+    def n_parts(self) -> int:
+        return len(self.workload.segments.index)
 
     def bind(self, net: nn.Module) -> Callable[[], Any]:
-        light, shadow = self.subject.sigmas
+        light, shadow = self.workload.sigmas
         predict = Predictor(net, "softmax", device=DEVICE)
         glas = GLAS(predict, sigma_light=light, sigma_shadow=shadow, batch_size=self.batch, engine=self.engine)
-        return lambda: glas.explain(self.subject.volume, TARGET, self.subject.segments)
+        return lambda: glas.explain(self.workload.volume, TARGET, self.workload.segments)
 
     def planted(self) -> np.ndarray:
-        return self.subject.segments.labels == self.subject.segments.index[0]
+        return self.workload.segments.labels == self.workload.segments.index[0]
 
-    def map(self, answer: Any, intact: float) -> np.ndarray:
-        segments = self.subject.segments
-        return np.where(np.isin(segments.labels, segments.index), answer.saliency, np.nan)
+    def map(self, result: Any) -> np.ndarray:
+        segments = self.workload.segments
+        return np.where(np.isin(segments.labels, segments.index), result.saliency, np.nan)
+
+
+class RivalMethod(Method):
+    """A rival of `glas3d.evaluate.rivals`."""
+
+    @abstractmethod
+    def rival(self) -> Rival:
+        """Return the rival with its settings for this workload."""
+
+    def bind(self, net: nn.Module) -> Callable[[], Any]:
+        rival = self.rival()
+        return lambda: rival.attribute(net, self.workload.volume, TARGET)
+
+    def map(self, result: Any) -> np.ndarray:
+        return result.cpu().numpy()
 
 
 @dataclass(frozen=True)
-class MonaiOcclusion(Method):
-    """MONAI `OcclusionSensitivity(mode="gaussian")` in a box of the middle; window and overlap are its defaults."""
+class MonaiOcclusion(RivalMethod):
+    """MONAI `OcclusionSensitivity(mode="gaussian")` in a box in the middle; the overlap is MONAI's default."""
 
     name = "MONAI OcclusionSensitivity"
     overlap = 0.6
 
     @property
-    def forwards(self) -> int:
-        return self.places
+    def evaluations(self) -> int:
+        return self.n_parts
 
     @property
-    def places(self) -> int:
-        return math.prod(self.subject.windows)
+    def n_parts(self) -> int:
+        return math.prod(self.workload.windows)
 
     @property
     def _box(self) -> list[tuple[int, int]]:
-        """First voxel and end, an axis: as large as makes `windows` windows of it."""
-        window = self.subject.window
+        """First voxel and end along each axis, so large that `windows` windows fit."""
+        window = self.workload.window
         step, edge = int(window * (1 - self.overlap)), (window - 1) // 2
-        found = []
-        for n, k in zip(self.subject.shape, self.subject.windows, strict=True):
+        box = []
+        for n, k in zip(self.workload.shape, self.workload.windows, strict=True):
             length = window + step * (k - 1) - 2 * edge
-            found.append(((n - length) // 2, (n - length) // 2 + length))
-        return found
+            box.append(((n - length) // 2, (n - length) // 2 + length))
+        return box
 
-    def bind(self, net: nn.Module) -> Callable[[], Any]:
-        with quiet():
-            from monai.visualize import OcclusionSensitivity
-
-        batch = {} if self.batch is None else {"n_batch": self.batch}
-        occlude = OcclusionSensitivity(
-            net, mask_size=self.subject.window, overlap=self.overlap, mode="gaussian", verbose=False, **batch
+    def rival(self) -> Rival:
+        return GaussianOcclusion(
+            window=self.workload.window, overlap=self.overlap, box=self._box, batch_size=self.batch
         )
-        volume, box = self.subject.volume.unsqueeze(0), [edge for axis in self._box for edge in axis]
-
-        def call() -> Any:
-            with quiet():
-                return occlude(volume, b_box=box)
-
-        return call
 
     def planted(self) -> np.ndarray:
-        place = np.zeros(self.subject.shape, dtype=bool)
-        place[tuple(slice(low, low + 2) for low, _ in self._box)] = True
-        return place
-
-    def map(self, answer: Any, intact: float) -> np.ndarray:
-        occluded = torch.as_tensor(answer[0]).cpu().numpy()[0, TARGET]
-        full = np.full(self.subject.shape, np.nan)
-        full[tuple(slice(low, end) for low, end in self._box)] = intact - occluded
-        return full
+        voxels = np.zeros(self.workload.shape, dtype=bool)
+        voxels[tuple(slice(low, low + 2) for low, _ in self._box)] = True
+        return voxels
 
 
 @dataclass(frozen=True)
-class CaptumAblation(Method):
-    """Captum `FeatureAblation` with the regions as `feature_mask`; what is in none of them is one region more."""
+class CaptumAblation(RivalMethod):
+    """Captum `FeatureAblation` over the regions; all other voxels are one region more."""
 
     name = "Captum FeatureAblation"
 
     @property
-    def forwards(self) -> int:
-        return self.places + 1
+    def evaluations(self) -> int:
+        return self.n_parts + 1
 
     @property
-    def places(self) -> int:
+    def n_parts(self) -> int:
         return len(np.unique(self._features))
 
     @property
     def _features(self) -> np.ndarray:
-        segments = self.subject.segments
-        kept = np.where(np.isin(segments.labels, segments.index), segments.labels, 0)
-        return np.unique(kept, return_inverse=True)[1].reshape(kept.shape)
+        segments = self.workload.segments
+        return np.where(np.isin(segments.labels, segments.index), segments.labels, 0)
 
-    def bind(self, net: nn.Module) -> Callable[[], Any]:
-        with quiet():
-            from captum.attr import FeatureAblation
-
-        ablation = FeatureAblation(net)
-        mask = torch.from_numpy(self._features)[None, None].to(DEVICE)
-        batch = {} if self.batch is None else {"perturbations_per_eval": self.batch}
-
-        def call() -> Any:
-            with quiet():
-                return ablation.attribute(
-                    self.subject.volume.unsqueeze(0), baselines=0.0, target=TARGET, feature_mask=mask, **batch
-                )
-
-        return call
+    def rival(self) -> Rival:
+        return FeatureAblation(features=self._features, batch_size=self.batch)
 
     def planted(self) -> np.ndarray:
-        return self.subject.segments.labels == self.subject.segments.index[0]
-
-    def map(self, answer: Any, intact: float) -> np.ndarray:
-        return answer[0].mean(dim=0).cpu().numpy()
+        return self.workload.segments.labels == self.workload.segments.index[0]
 
 
 @dataclass(frozen=True)
-class CaptumOcclusion(Method):
+class CaptumOcclusion(RivalMethod):
     """Captum `Occlusion` with windows that tile the whole volume."""
 
     name = "Captum Occlusion"
 
     @property
-    def forwards(self) -> int:
-        return self.places + 1
+    def evaluations(self) -> int:
+        return self.n_parts + 1
 
     @property
-    def places(self) -> int:
-        return math.prod(self.subject.windows)
+    def n_parts(self) -> int:
+        return math.prod(self.workload.windows)
 
     @property
     def _window(self) -> tuple[int, ...]:
-        """Captum takes no step larger than the window, so few windows are large ones: tiles."""
-        tiles = (-(-n // k) for n, k in zip(self.subject.shape, self.subject.windows, strict=True))
-        return (len(self.subject.volume), *tiles)
+        """Voxels of a window along each axis: few windows are large, because Captum takes no gaps between them."""
+        return tuple(-(-n // k) for n, k in zip(self.workload.shape, self.workload.windows, strict=True))
 
-    def bind(self, net: nn.Module) -> Callable[[], Any]:
-        with quiet():
-            from captum.attr import Occlusion
-
-        occlusion = Occlusion(net)
-        batch = {} if self.batch is None else {"perturbations_per_eval": self.batch}
-
-        def call() -> Any:
-            with quiet():
-                return occlusion.attribute(
-                    self.subject.volume.unsqueeze(0),
-                    sliding_window_shapes=self._window,
-                    strides=self._window,
-                    baselines=0.0,
-                    target=TARGET,
-                    **batch,
-                )
-
-        return call
+    def rival(self) -> Rival:
+        return Occlusion(window=self._window, batch_size=self.batch)
 
     def planted(self) -> np.ndarray:
-        place = np.zeros(self.subject.shape, dtype=bool)
-        place[tuple(slice(0, n) for n in self._window[1:])] = True
-        return place
-
-    def map(self, answer: Any, intact: float) -> np.ndarray:
-        return answer[0].mean(dim=0).cpu().numpy()
+        voxels = np.zeros(self.workload.shape, dtype=bool)
+        voxels[tuple(slice(0, n) for n in self._window)] = True
+        return voxels
 
 
 RIVALS: tuple[type[Method], ...] = (MonaiOcclusion, CaptumAblation, CaptumOcclusion)

@@ -1,4 +1,4 @@
-"""Recomputing only what a spot changes (docs/speed.md) against full forwards, by the network itself and by `auto`."""
+"""Recomputing only what a mask changes (docs/speed.md) against full forward passes, eager and by the fastest engine."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.contest import Entry, compete
-from benchmarks.rows import Row, Say, row
-from benchmarks.subjects import DEVICE, Subject, brain, densenet, residual, trained
+from benchmarks.rows import Log, Row, row
+from benchmarks.timing import Entry, time_in_rounds
+from benchmarks.workloads import DEVICE, Workload, brain, densenet, residual, trained
 from glas3d import GLAS, Predictor
 
-_ANSWERS = ("light", "drop")
+_FIELDS = ("light", "drop")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A net and its volume, spots and cut, and how much is asked.
+    """A workload with its masks, and how many points are evaluated.
 
     Attributes
     ----------
     sigmas
-        Of light and shadow, in voxels.
+        Sigmas of light and shadow, in voxels.
     cut
-        In sigmas.
+        Where masks are truncated, in sigmas.
     points
-        That are recomputed: as many as in use, so that what comes once weighs as much as there.
+        How many points are recomputed: as many as in use, so that fixed costs weigh as much as there.
     whole
-        Of these, asked in full for comparison.
+        How many of them are also evaluated in full, for comparison.
     batch
-        Inputs a full forward; None: the default.
+        Inputs in a batch of full forward passes; None: the default.
     """
 
-    subject: Subject
+    workload: Workload
     sigmas: tuple[float, float]
     cut: float
     points: int
@@ -53,36 +53,36 @@ def cases(quick: bool) -> Iterator[Case]:
     yield Case(paper, (3, 3), 5, 400, 12)
     yield Case(_dark(brain((48, 56, 48), 4.0, (2, 3, 4), 24), trained=True), (3, 3), 5, 400, 40)
     for name, net in (("MONAI ResNet18", residual), ("MONAI DenseNet121", densenet)):
-        yield Case(_dark(Subject(name, (96,) * 3, net, (2, 1, 1), 2, 2.25)), (3, 3), 5, 24, 3)
+        yield Case(_dark(Workload(name, (96,) * 3, net, (2, 1, 1), 2, 2.25)), (3, 3), 5, 24, 3)
 
 
-def _dark(subject: Subject, *, trained: bool = False) -> Subject:
-    """A subject without noise in the air, by the shipped model's weights where asked."""
-    return Subject(
-        f"{subject.name}, trained" if trained else subject.name, subject.shape,
-        (lambda: _trained(subject)) if trained else subject.net, subject.windows, subject.regions, subject.mm,
+def _dark(workload: Workload, *, trained: bool = False) -> Workload:
+    """Return a workload without noise in the air; ``trained``: with the shipped model's weights."""
+    return Workload(
+        f"{workload.name}, trained" if trained else workload.name, workload.shape,
+        (lambda: _trained(workload)) if trained else workload.net, workload.windows, workload.regions, workload.mm,
         noise=0.0,
     )  # fmt: skip
 
 
-def _trained(subject: Subject) -> torch.nn.Module:
-    return trained(subject.shape)
+def _trained(workload: Workload) -> torch.nn.Module:
+    return trained(workload.shape)
 
 
-def recomputed(quick: bool, repeats: int, say: Say) -> Iterator[Row]:
-    """Full over recomputed, and the largest change of `P`."""
+def recomputing_rows(quick: bool, repeats: int, log: Log) -> Iterator[Row]:
+    """Yield the time of full evaluation over that of recomputing, and the largest change of any probability."""
     for case in cases(quick):
-        say(f"{case.subject.name} {case.subject.shape}: recomputed, sigma {case.sigmas}")
+        log(f"{case.workload.name} {case.workload.shape}: recomputed, sigma {case.sigmas}")
         yield from _against_full(case, repeats)
 
 
 def _against_full(case: Case, repeats: int) -> Iterator[Row]:
-    subject, fast = case.subject, case.subject.engines[0]
-    net = subject.build()
-    points = _inside(subject, case.points)
-    answers: dict[str, Any] = {}
+    workload, fast = case.workload, case.workload.engines[0]
+    net = workload.build()
+    points = _inside(workload, case.points)
+    explanations: dict[str, Any] = {}
 
-    def explain(name: str, engine: str, places: np.ndarray, cut: float | None = None) -> Entry:
+    def explain(name: str, engine: str, points: np.ndarray, cut: float | None = None) -> Entry:
         light, shadow = case.sigmas
         predict = Predictor(net, "softmax", device=DEVICE)
         glas = GLAS(
@@ -90,7 +90,7 @@ def _against_full(case: Case, repeats: int) -> Iterator[Row]:
         )  # fmt: skip
 
         def call() -> None:
-            answers[name] = glas.explain(subject.volume, 1, places)
+            explanations[name] = glas.explain(workload.volume, 1, points)
 
         return call
 
@@ -99,24 +99,24 @@ def _against_full(case: Case, repeats: int) -> Iterator[Row]:
     entries |= {name: explain(name, name, points[: case.whole]) for name in full}
     for call in entries.values():
         call()
-    times = compete(entries, repeats)
-    eager, cut = answers["eager"], answers["cut"]
-    change = max(float(np.abs(getattr(eager, x) - getattr(cut, x)[: case.whole]).max()) for x in _ANSWERS)
+    times = time_in_rounds(entries, repeats)
+    eager, cut = explanations["eager"], explanations["cut"]
+    change = max(float(np.abs(getattr(eager, x) - getattr(cut, x)[: case.whole]).max()) for x in _FIELDS)
     how = cut.settings["recomputed"]
     work = (
         f"sigma {case.sigmas[0]:g}/{case.sigmas[1]:g} voxels, {len(points)} points, {case.whole} of them also in full, "
-        + ("recomputed" if how["recomputed"] else f"asked in full: {how['reason']}")
+        + ("recomputed" if how["recomputed"] else f"evaluated in full: {how['reason']}")
         + ("; P equal bit for bit" if change == 0 else f"; P changes by {change:.0e}")
     )
     inputs, whole = 2 * len(points) + 1, 2 * case.whole + 1
     value = times.of("cut", inputs).median * 1e3
     for name, against in full.items():
         ratio = times.ratio(name, "cut", whole, inputs)
-        yield row("recomputed", subject, f"cut={case.cut:g}", against, "higher", ratio, value, work=work)
+        yield row("recomputed", workload, f"cut={case.cut:g}", against, "higher", ratio, value, work=work)
 
 
-def _inside(subject: Subject, count: int) -> np.ndarray:
-    """Points inside the brain, spread evenly, in no order."""
-    inside = np.argwhere(subject.volume[0].cpu().numpy() > 0.2)
+def _inside(workload: Workload, count: int) -> np.ndarray:
+    """Return points inside the brain, spread evenly, in random order."""
+    inside = np.argwhere(workload.volume[0].cpu().numpy() > 0.2)
     chosen = np.linspace(0, len(inside) - 1, count).round().astype(int)
     return inside[np.random.default_rng(0).permutation(chosen)].astype(float)

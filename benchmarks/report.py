@@ -1,4 +1,4 @@
-"""Rows as JSON, and as the table of the README between its markers."""
+"""Write rows as JSON, and as the tables of the README between its markers."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from typing import Any
 import torch
 
 from benchmarks.rows import Row
-from benchmarks.subjects import DEVICE
+from benchmarks.workloads import DEVICE
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 UNMEASURED = "Not measured yet: run `make bench`."
 
 _PACKAGES = ("glas3d", "torch", "numpy", "monai", "captum", "efficientnet-lite-pytorch", "openvino", "onnxruntime")
-_KINDS = {
+KINDS = {
     "engines": "Engines: the whole explanation by each, against the network itself",
     "auto": "Engines: auto against the fastest",
-    "overhead": "Overhead: the whole explanation over the same bare forwards by the same engine",
-    "per forward": "Rivals, per perturbed forward",
-    "per forward, ours by eager": "Rivals, per perturbed forward, ours by the network itself too",
-    "per place": "Rivals, per region or window",
-    "per place, ours by eager": "Rivals, per region or window, ours by the network itself too",
+    "overhead": "Overhead: the whole explanation over the same bare forward passes by the same engine",
+    "per evaluation": "Rivals, time of a model evaluation",
+    "per evaluation, GLAS by eager": "Rivals, time of a model evaluation, GLAS by the network itself too",
+    "per region": "Rivals, time of a region or window",
+    "per region, GLAS by eager": "Rivals, time of a region or window, GLAS by the network itself too",
     "maps": "A whole map of a photograph",
-    "recomputed": "Recomputing only what a spot changes",
-    "beside": "Beside the forwards: the whole explanation when the network takes no time",
+    "recomputed": "Recomputing only what a mask changes",
+    "without a network": "Without a network: the whole explanation when the model takes no time",
     "roofline": "How far from the machine's limit",
     "memory": "Peak memory",
     "points": "Time against the number of points",
@@ -39,12 +39,12 @@ _KINDS = {
     "sigma": "Time against sigma",
     "targets": "Time against the number of targets",
 }
-_BUSY = "busy at the start"  # alone may differ between parts
-_WIDE = ("per forward", "per place")
+_BUSY = "busy at the start"  # only this may differ between parts
+_WIDE = ("per evaluation", "per region")
 
 
 def provenance(quick: bool, load: float) -> dict[str, Any]:
-    """What the figures depend on."""
+    """Return what the figures depend on: the machine, its load, and versions."""
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -53,7 +53,7 @@ def provenance(quick: bool, load: float) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _PACKAGES},
-        "engine": f"eager unless a row says another, {DEVICE}, float32",
+        "engine": f"eager unless a row names another, {DEVICE}, float32",
         "gpu": torch.cuda.get_device_name() if DEVICE == "cuda" else "none",
         "quick": quick,
     }
@@ -69,43 +69,44 @@ def _cpu() -> str:
 
 
 def as_json(rows: Sequence[Row], origin: dict[str, Any]) -> str:
+    """Return rows and their provenance as JSON text."""
     return _text(origin, [asdict(row) for row in rows])
 
 
-def beside(kept: str, new: str) -> str:
-    """Rows measured again in place of those of the same question and net, with what else was kept.
+def merged(kept: str, new: str) -> str:
+    """Return kept results with new rows in place of those of the same comparison and net.
 
     Raises
     ------
     ValueError
-        What was kept is of another machine or of other versions.
+        The kept results are of another machine or of other versions.
     """
     old, now = json.loads(kept), json.loads(new)
     before, after = old["provenance"], now["provenance"]
-    apart = [key for key in after if key != _BUSY and before.get(key) != after[key]]
-    if apart:
-        raise ValueError(f"what was kept differs in {', '.join(apart)}: measure everything again")
-    questions = _by_question(old["rows"]) | _by_question(now["rows"])  # a question keeps its place
-    loads = [one[_BUSY] for one in (before, after)]
-    return _text(after | {_BUSY: max(loads)}, list(chain.from_iterable(questions.values())))
+    different = [key for key in after if key != _BUSY and before.get(key) != after[key]]
+    if different:
+        raise ValueError(f"the kept results differ in {', '.join(different)}: measure everything again")
+    groups = _by_comparison(old["rows"]) | _by_comparison(now["rows"])  # a comparison keeps its position
+    loads = [origin[_BUSY] for origin in (before, after)]
+    return _text(after | {_BUSY: max(loads)}, list(chain.from_iterable(groups.values())))
 
 
-def _by_question(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
-    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+def _by_comparison(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in rows:
-        found.setdefault((row["kind"], row["net"], row["shape"]), []).append(row)
-    return found
+        groups.setdefault((row["kind"], row["net"], row["shape"]), []).append(row)
+    return groups
 
 
 def _text(origin: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """Rows by their kinds, in the order of the headings."""
-    order = list(_KINDS)
+    """Return the JSON text, rows sorted by their kinds in the order of the headings."""
+    order = list(KINDS)
     ordered = sorted(rows, key=lambda row: order.index(row["kind"]))
     return json.dumps({"provenance": origin, "rows": ordered}, indent=1) + "\n"
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """A ratio in words; a difference that the repeats do not agree on is even."""
+    """Return a ratio in words; a difference that the repeats do not agree on is called even."""
     if row["better"] == "higher":
         return "ahead" if row["low"] > 1 else "**behind**" if row["high"] < 1 else "even"
     if row["ratio"] >= 2:
@@ -114,7 +115,7 @@ def verdict(row: dict[str, Any]) -> str:
 
 
 def _long(rows: list[dict[str, Any]]) -> list[str]:
-    """A line a row."""
+    """Return a table with one line for each row."""
     lines = [
         "| net | what | against | ratio | min to max | | itself | work |",
         "|---|---|---|---|---|---|---|---|",
@@ -128,7 +129,7 @@ def _long(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _wide(rows: list[dict[str, Any]]) -> list[str]:
-    """A line a net, a column a rival."""
+    """Return a table with one line for each net and one column for each rival."""
     rivals = list(dict.fromkeys(row["what"] for row in rows))
     nets = dict.fromkeys((row["net"], row["shape"]) for row in rows)
     lines = [f"| net | {' | '.join(rivals)} |", "|---" * (len(rivals) + 1) + "|"]
@@ -142,7 +143,7 @@ def _wide(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The figures as Markdown, one table a question."""
+    """Return the figures as Markdown, one table for each comparison."""
     origin = results["provenance"]
     versions = ", ".join(f"{name} {number}" for name, number in origin["versions"].items())
     repeats = sorted({row["repeats"] for row in results["rows"]})
@@ -153,8 +154,8 @@ def table(results: dict[str, Any]) -> str:
         f"Medians of {' or '.join(map(str, repeats))} rounds."
     ]
     if origin["quick"]:
-        parts.append("**A smoke test with tiny sizes: these are no figures.**")
-    for kind, title in _KINDS.items():
+        parts.append("**A smoke test with tiny sizes: these are not figures.**")
+    for kind, title in KINDS.items():
         rows = [row for row in results["rows"] if row["kind"] == kind]
         if rows:
             lines = _wide(rows) if kind.startswith(_WIDE) else _long(rows)
@@ -163,7 +164,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def insert(readme: str, figures: str) -> str:
-    """The README with new figures between its markers.
+    """Return the README with new figures between its markers.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What is explained: a net, a volume for it, and the regions that are asked for."""
+"""Workloads: a net, a volume for it, and the regions that are explained."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from glas3d.imaging.space import VoxelGrid, mni_grid, resample, template
 from glas3d.predict import PaperNet
 from glas3d.predict.networks import FILTERS
 
-# CUDA where there is one; CUDA_VISIBLE_DEVICES= hides it.
+# CUDA if there is a device; CUDA_VISIBLE_DEVICES= hides it.
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 # Scans have noise in the air. With a background of exact zeros, occluding a corner would change nothing.
 _NOISE = 0.02
 ENGINES = ("openvino", "onnx", "channels_last") if DEVICE == "cpu" else ("cudagraphs", "compile", "channels_last")
-_SPOTS_MM = (20.0, 30.0)
-_SPOTS_PX = (20.0, 12.0)
+_SIGMAS_MM = (20.0, 30.0)
+_SIGMAS_PX = (20.0, 12.0)
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One net with its input, and how much of it is asked.
+class Workload:
+    """One net with its input, and how many of its regions are explained.
 
     Attributes
     ----------
     name
-        Of the net, for rows.
+        Name of the net, for the rows.
     shape
-        Spatial axes of its input.
+        Spatial axes of the input.
     net
-        Makes the net: seeded, in eval mode; `(n, c, *spatial)` to logits.
+        Makes the net, seeded and in eval mode; the net turns ``(n, c, *spatial)`` into logits.
     windows
-        Windows an axis that MONAI and Captum slide.
+        How many windows MONAI and Captum slide along each axis.
     regions
         How many regions are lit and shaded, and ablated.
     mm
-        Size of a voxel; None: a photograph in pixels.
+        Size of a voxel in mm; None: a photograph in pixels.
     window
-        Voxels an axis of a sliding window.
+        Voxels of a sliding window along each axis.
     engines
-        That it is explained by, besides `auto`: those that are built in seconds.
+        The engines that are timed besides ``auto``: those that are built in seconds.
     noise
-        Standard deviation of what the air of a scan has; 0 leaves its air exactly 0.
+        Standard deviation of the noise in the air of a scan; 0 leaves the air exactly 0.
     """
 
     name: str
@@ -63,27 +63,27 @@ class Subject:
     noise: float = _NOISE
 
     def build(self) -> nn.Module:
-        """The net, on the device."""
+        """Return the net, on the device."""
         return self.net().to(DEVICE)
 
     @property
     def size(self) -> str:
-        """The shape in words."""
+        """The shape, such as ``91x109x91``."""
         return "x".join(map(str, self.shape))
 
     @property
     def title(self) -> str:
-        """Name and size."""
+        """The name and the size."""
         return f"{self.name} {self.size}"
 
     @property
     def sigmas(self) -> tuple[float, float]:
-        """Of light and shadow, in voxels: the paper's at 2 mm, and the same millimetres elsewhere."""
-        return _SPOTS_PX if self.mm is None else (_SPOTS_MM[0] / self.mm, _SPOTS_MM[1] / self.mm)
+        """The sigmas of light and shadow in voxels: the paper's at 2 mm, and as many millimetres elsewhere."""
+        return _SIGMAS_PX if self.mm is None else (_SIGMAS_MM[0] / self.mm, _SIGMAS_MM[1] / self.mm)
 
     @cached_property
     def volume(self) -> torch.Tensor:
-        """`(c, *spatial)` float32, on the device."""
+        """The volume, ``(c, *spatial)`` float32, on the device."""
         if self.mm is None:
             return torch.from_numpy(_photograph(self.shape)).to(DEVICE)
         brain = resample(template(), self._grid)
@@ -92,7 +92,7 @@ class Subject:
 
     @cached_property
     def segments(self) -> Segments:
-        """The largest regions of AAL on this grid; of a photograph, equal rectangles."""
+        """The largest regions of AAL on this grid; equal rectangles of a photograph."""
         if self.mm is None:
             side = int(np.ceil(np.sqrt(self.regions)))
             rows, columns = (np.arange(n) * side // n for n in self.shape)
@@ -127,17 +127,17 @@ class Scaled(nn.Module):
 
 
 def paper(shape: Sequence[int], classes: int = 2) -> nn.Module:
+    """Return the paper's network, untrained."""
     torch.manual_seed(0)
     return PaperNet(shape, classes=classes).eval()
 
 
 def trained(shape: Sequence[int]) -> nn.Module:
-    """The shipped model's weights, those of its first dense layer interpolated to another grid."""
+    """Return the shipped model's network for another grid: the first dense layer's weights are interpolated."""
     shipped = load_model("adnc-simulated", device="cpu")
-    given = shipped.net
-    assert isinstance(given, nn.Module)
-    net = PaperNet(shape, batch_norm=any(isinstance(m, nn.BatchNorm3d) for m in given.modules())).eval()
-    weights = given.state_dict()
+    assert isinstance(shipped.net, nn.Module)
+    net = PaperNet(shape, batch_norm=any(isinstance(m, nn.BatchNorm3d) for m in shipped.net.modules())).eval()
+    weights = shipped.net.state_dict()
     for name, parameter in net.state_dict().items():
         if weights[name].shape != parameter.shape:
             before, after = ([n // 8 for n in grid] for grid in (shipped.info.grid.shape, shape))
@@ -188,31 +188,31 @@ def brain(
     *,
     window: int = 16,
     compiled: bool = False,
-) -> Subject:
-    """The paper's network on a scan; `compiled` also by `torch.compile`, which takes long to build."""
+) -> Workload:
+    """Return the paper's network on a scan; ``compiled``: also by ``torch.compile``, which takes long to build."""
     engines = tuple(dict.fromkeys((*ENGINES, "compile"))) if compiled else ENGINES
-    return Subject("paper's net", shape, lambda: paper(shape), windows, regions, mm, window, engines)
+    return Workload("paper's net", shape, lambda: paper(shape), windows, regions, mm, window, engines)
 
 
-def everyday(quick: bool) -> Subject:
-    """What the rows about size and memory are measured on: the paper's net at 4 mm."""
+def everyday(quick: bool) -> Workload:
+    """Return the workload of the rows about size and memory: the paper's net at 4 mm."""
     return brain((16, 24, 16), 12.0, (2, 2, 1), 4, window=8) if quick else brain((48, 56, 48), 4.0, (2, 3, 4), 116)
 
 
-def subjects(quick: bool) -> list[Subject]:
-    """The nets of the rows against floor and rivals."""
+def workloads(quick: bool) -> list[Workload]:
+    """Return the workloads of the rows against floor and rivals."""
     if quick:
         return [
             everyday(quick),
-            Subject("MONAI DenseNet121", (32,) * 3, densenet, (2, 1, 1), 2, 8.0, 8),
-            Subject("MONAI ResNet18", (16,) * 3, residual, (2, 1, 1), 2, 12.0, 8),
-            Subject("EfficientNet-Lite0", (64, 64), efficientnet, (2, 2), 4, None, 8),
+            Workload("MONAI DenseNet121", (32,) * 3, densenet, (2, 1, 1), 2, 8.0, 8),
+            Workload("MONAI ResNet18", (16,) * 3, residual, (2, 1, 1), 2, 12.0, 8),
+            Workload("EfficientNet-Lite0", (64, 64), efficientnet, (2, 2), 4, None, 8),
         ]
     return [
         brain((91, 109, 91), 2.0, (4, 5, 6), 116, compiled=True),
         brain((181, 217, 181), 1.0, (2, 2, 1), 4),
         everyday(quick),
-        Subject("MONAI DenseNet121", (96,) * 3, densenet, (2, 2, 1), 12, 2.25),
-        Subject("MONAI ResNet18", (96,) * 3, residual, (2, 1, 1), 4, 2.25),  # a forward takes a second
-        Subject("EfficientNet-Lite0", (224, 224), efficientnet, (4, 6), 100, None),
+        Workload("MONAI DenseNet121", (96,) * 3, densenet, (2, 2, 1), 12, 2.25),
+        Workload("MONAI ResNet18", (96,) * 3, residual, (2, 1, 1), 4, 2.25),  # a forward pass takes a second
+        Workload("EfficientNet-Lite0", (224, 224), efficientnet, (4, 6), 100, None),
     ]

@@ -1,4 +1,4 @@
-"""Interleaved timing: every round runs every entry once (ABAB...), so that a slow minute slows them all."""
+"""Interleaved timing: every round runs every entry once, so that a slow minute slows all entries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Entry = Callable[[], object]
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of some repeats, and the lowest and highest of them."""
+    """The median, the lowest and the highest of some repeats."""
 
     median: float
     low: float
@@ -29,33 +29,33 @@ class Spread:
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of every entry, one a round."""
+    """The seconds of every entry, one value for each round."""
 
     seconds: Mapping[str, list[float]]
 
     def of(self, entry: str, per: float = 1.0) -> Spread:
-        """Seconds of an entry, per unit of its work."""
+        """Return the seconds of an entry, divided by the units of its work."""
         return Spread.of([s / per for s in self.seconds[entry]])
 
     def ratio(self, above: str, below: str, per_above: float = 1.0, per_below: float = 1.0) -> Spread:
-        """One entry's time over another's **of the same round**, each per unit of its own work."""
+        """Return the ratio of two entries' times **in the same round**, each divided by the units of its own work."""
         pairs = zip(self.seconds[above], self.seconds[below], strict=True)
         return Spread.of([(a / per_above) / (b / per_below) for a, b in pairs])
 
 
-def compete(entries: Mapping[str, Entry], repeats: int, clock: Callable[[], float] = time.perf_counter) -> Times:
-    """Time every entry `repeats` times, in rounds; the order within a round alternates.
+def time_in_rounds(entries: Mapping[str, Entry], repeats: int, clock: Callable[[], float] = time.perf_counter) -> Times:
+    """Time every entry ``repeats`` times, in rounds; the order within a round alternates.
 
-    Warming up is the caller's affair: the check that an entry does its work is its first run.
+    The caller has run every entry once before, when it checked that the entry does its work.
     """
     seconds: dict[str, list[float]] = {name: [] for name in entries}
     order = list(entries)
     enabled = gc.isenabled()
     gc.disable()
     try:
-        for turn in range(repeats):
+        for round_number in range(repeats):
             gc.collect()
-            for name in order if turn % 2 == 0 else reversed(order):
+            for name in order if round_number % 2 == 0 else reversed(order):
                 start = clock()
                 entries[name]()
                 if torch.cuda.is_available():
