@@ -14,7 +14,7 @@ from torch import nn
 
 from benchmarks.checks import InsufficientWork, Planted, check_reaction, count_inputs, observe
 from benchmarks.methods import RIVALS, CaptumAblation, CaptumOcclusion, Glas, MonaiOcclusion
-from benchmarks.report import KINDS, BEGIN, END, UNMEASURED, insert, merged, table, verdict
+from benchmarks.report import BEGIN, END, KINDS, UNMEASURED, insert, merged, table, verdict
 from benchmarks.roofline import Layer, layers, least_seconds
 from benchmarks.timing import Spread, time_in_rounds
 from benchmarks.whole_maps import map_methods
