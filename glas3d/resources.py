@@ -1,32 +1,49 @@
-"""Where the shipped atlases and models are, in a wheel, an editable install and a plain checkout alike."""
+"""The shipped atlases and models: where they are in a wheel, an editable install and a plain checkout alike."""
 
 from __future__ import annotations
 
+import difflib
 import importlib.resources
 from pathlib import Path
+from typing import Literal
 
 from glas3d.errors import GlasError
+
+Kind = Literal["atlases", "models"]
 
 _PACKAGE = Path(str(importlib.resources.files("glas3d")))
 _SHIPPED = _PACKAGE / "_shipped"
 ROOT = _SHIPPED if _SHIPPED.is_dir() else _PACKAGE.parent
+"""The folder that holds ``atlases`` and ``models``."""
 
 
-def names(kind: str) -> list[str]:
-    """The names shipped of a kind, ``"atlases"`` or ``"models"``."""
+def names(kind: Kind) -> list[str]:
+    """Return the names of the shipped atlases or models, sorted."""
     folder = ROOT / kind
     return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
 
-def folder(kind: str, name: str) -> Path:
-    """The folder of one shipped atlas or model.
+def has_resource(kind: Kind, name: str) -> bool:
+    """Return whether an atlas or model of that name, in any case, is shipped."""
+    return name.casefold() in _by_casefolded_name(kind)
+
+
+def folder(kind: Kind, name: str) -> Path:
+    """Return the folder of a shipped atlas or model; its name may be given in any case.
 
     Raises
     ------
     GlasError
-        Nothing of that name is shipped; the message lists what is.
+        Nothing of that name is shipped; the message lists the names, and suggests one that is nearly the same.
     """
-    known = names(kind)
-    if name not in known:
-        raise GlasError(f"{name!r} is none of the shipped {kind}; there are: {', '.join(known) or 'none'}")
-    return ROOT / kind / name
+    known = _by_casefolded_name(kind)
+    if name.casefold() not in known:
+        near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.75)
+        hint = f"did you mean {known[near[0]]}? " if near else ""
+        listing = ", ".join(known.values()) or "none"
+        raise GlasError(f"{name!r} is none of the shipped {kind}; {hint}there are: {listing}")
+    return ROOT / kind / known[name.casefold()]
+
+
+def _by_casefolded_name(kind: Kind) -> dict[str, str]:
+    return {name.casefold(): name for name in names(kind)}

@@ -40,8 +40,15 @@ def test_a_kind_without_a_folder_has_no_names(shelf):
         resources.folder("atlases", "AAL")
 
 
-@pytest.mark.parametrize("name", ["gamma", "", ".", "../models/alpha", "alpha/", "README.md", "ALPHA"])
+@pytest.mark.parametrize("name", ["gamma", "", ".", "../models/alpha", "alpha/", "README.md"])
 def test_another_name_is_refused_with_those_there_are(shelf, name):
     with pytest.raises(GlasError) as caught:
         resources.folder("models", name)
-    assert str(caught.value) == f"{name!r} is none of the shipped models; there are: alpha, beta"
+    hint = "did you mean alpha? " if name == "alpha/" else ""
+    assert str(caught.value) == f"{name!r} is none of the shipped models; {hint}there are: alpha, beta"
+
+
+def test_names_are_accepted_in_any_case(shelf):
+    assert resources.folder("models", "ALPHA") == shelf / "models" / "alpha"
+    assert resources.has_resource("models", "Beta")
+    assert not resources.has_resource("models", "gamma")

@@ -32,5 +32,5 @@ def show(name: str) -> None:
     """
     from glas3d.imaging.atlas import Atlas
 
-    table = Atlas.named(name).centroids()
+    table = Atlas.load(name).centroids()
     sys.stdout.write(table.to_csv(sep="\t", index=False, float_format="%.1f", na_rep="n/a"))

@@ -68,7 +68,7 @@ def explain(
     from glas3d.imaging import slic
     from glas3d.imaging.atlas import Atlas
     from glas3d.imaging.coordinates import Coordinates
-    from glas3d.imaging.transform import load_transform
+    from glas3d.imaging.spatial_transform import load_transform
     from glas3d.predict import keep_memory as kept
     from glas3d.predict import load_model
 
@@ -81,7 +81,7 @@ def explain(
     elif isinstance(looked_at, Path):
         where = Coordinates.from_file(looked_at, space="MNI")
     elif isinstance(looked_at, str):
-        where = Atlas.named(looked_at, space=how.atlas_space)
+        where = Atlas.load(looked_at, space=how.atlas_space)
     if "transform" in settings:
         settings["transform"] = load_transform(settings["transform"], settings.pop("inverse", None))
     predict = load_model(model, activation=activation)

@@ -18,7 +18,7 @@ from glas3d.core.search import Grid, Segments, paint, resolve_search
 from glas3d.errors import GlasWarning
 from glas3d.explain.modes import ModeResult
 from glas3d.explain.outputs import NativeMaps, SavedResult, Writer
-from glas3d.imaging.picture import Picture, move_points, resize, resize_labels
+from glas3d.imaging.picture import Picture, resize, resize_labels, resize_points
 
 COLUMNS = ["index", "name", "row", "column", "n_pixels", "light", "shadow", "drop", "score", "rank"]
 
@@ -135,7 +135,7 @@ class ImageSearch:
         points, segments = resolve_search(search, shape, mask)
         if segments is None:
             kind, grid = ("grid", search.k) if isinstance(search, Grid) else ("points", None)
-            return cls(shape, size, move_points(points, shape, size), None, kind, grid)
+            return cls(shape, size, resize_points(points, shape, size), None, kind, grid)
         if shape == size:
             return cls(shape, size, segments, segments, "segments")
         moved = Segments.from_labels(resize_labels(segments.labels, size), segments.index, point=segments.point)
@@ -148,7 +148,7 @@ class ImageSearch:
 
     def to_image(self, points: np.ndarray) -> np.ndarray:
         """Return points at the model's size in the image's own pixels."""
-        return move_points(points, self.size, self.shape)
+        return resize_points(points, self.size, self.shape)
 
 
 @dataclass(frozen=True, eq=False)

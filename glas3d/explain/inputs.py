@@ -15,10 +15,10 @@ from scipy.ndimage import gaussian_filter
 
 from glas3d.bids_names import have_distinct_labels
 from glas3d.errors import GlasError
-from glas3d.imaging.registration import template_brain_home, without_skull
+from glas3d.imaging.registration import template_brain_in_native, without_skull
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of, mni_grid, resample_scan
-from glas3d.imaging.transform import Transform
+from glas3d.imaging.spatial_transform import SpatialTransform
 from glas3d.predict import ModelInfo, Predictor
 
 _BLUR_MM = 10.0
@@ -51,7 +51,7 @@ class Inputs:
     names: tuple[str, ...]
     grid: VoxelGrid
     data: np.ndarray
-    transform: Transform | None = None
+    transform: SpatialTransform | None = None
     brain_mask: dict[str, Any] | None = None
 
     @property
@@ -64,7 +64,7 @@ class Inputs:
         cls,
         img: Images,
         info: ModelInfo,
-        transform_of: Callable[[Scan], Transform] | None = None,
+        transform_of: Callable[[Scan], SpatialTransform] | None = None,
         *,
         brain_mask: ImageLike | None = None,
         strip: bool = False,
@@ -103,7 +103,7 @@ class Inputs:
         else:
             transform, grid = transform_of(scans[0]), info.grid or mni_grid(TEMPLATE_MM)
             if strip and mask is None:
-                brain = template_brain_home(scans[0], transform)
+                brain = template_brain_in_native(scans[0], transform)
                 shown = tuple(without_skull(scan, brain) for scan in scans)
             data = np.stack([transform.to_template(scan, grid).data for scan in shown])
         for scan, channel in zip(scans, data, strict=True):

@@ -18,7 +18,7 @@ from glas3d.explain.modes import ModeResult
 from glas3d.explain.outputs import NativeMaps, SavedResult, Writer
 from glas3d.explain.search import ResolvedSearch
 from glas3d.explain.table import region_table
-from glas3d.imaging.maps import Drawing
+from glas3d.imaging.native_mapper import NativeMapper
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,15 +86,15 @@ class ScanMaps(NativeMaps[ScanExplanation]):
     ) -> ScanExplanation:
         inputs, search = self.inputs, self.search
         provenance = self._provenance(explanation, result)
-        drawing = Drawing(
+        mapper = NativeMapper(
             inputs.scan, inputs.grid, search.atlas, explanation.segments, inputs.transform, search.native_mask
         )
         values = np.stack([explanation.light, explanation.shadow])
         if explanation.segments is None:
             volumes = self.glas.spread(explanation.points, values, inputs.grid.shape, inputs.grid.spacing)
-            score, light, shadow = (drawing.volume(volume) for volume in (explanation.saliency, *volumes))
+            score, light, shadow = (mapper.volume(volume) for volume in (explanation.saliency, *volumes))
         else:
-            score, light, shadow = (drawing.segments(each) for each in (explanation.score, *values))
+            score, light, shadow = (mapper.segments(each) for each in (explanation.score, *values))
         table = region_table(explanation, inputs.grid, search.atlas, search.names)
         rounds: tuple[nib.Nifti1Image, ...] = ()
         if result is not None:
@@ -102,7 +102,7 @@ class ScanMaps(NativeMaps[ScanExplanation]):
                 table[name] = table["index"].map(dict(zip(_index(explanation), column, strict=True)))
             if result.recursion is not None:
                 provenance["Recursion"] = self._recursion_record(result.recursion, explanation)
-                rounds = tuple(self._round_imgs(result.recursion, explanation, drawing))
+                rounds = tuple(self._round_imgs(result.recursion, explanation, mapper))
         stem = self._stem(f"{inputs.scan.stem}_{self._label(explanation, fused)}", explanation, several)
         return ScanExplanation(score, light, shadow, table, explanation, provenance, stem, rounds)
 
@@ -117,13 +117,13 @@ class ScanMaps(NativeMaps[ScanExplanation]):
         return f"desc-{kind}{fused}"
 
     def _round_imgs(
-        self, recursion: RecursiveExplanation, explanation: Explanation, drawing: Drawing
+        self, recursion: RecursiveExplanation, explanation: Explanation, mapper: NativeMapper
     ) -> Iterator[nib.Nifti1Image]:
         for each in recursion.rounds:
             if explanation.segments is None:
-                yield drawing.volume(each.saliency)
+                yield mapper.volume(each.saliency)
             else:
-                yield drawing.segments(saliency.minmax(each.explanation.score), each.points)
+                yield mapper.segments(saliency.minmax(each.explanation.score), each.points)
 
     def _recursion_record(self, recursion: RecursiveExplanation, explanation: Explanation) -> dict[str, Any]:
         """Return every round and why the recursion ended, for the sidecar."""

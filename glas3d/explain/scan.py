@@ -20,7 +20,7 @@ from glas3d.explain.search import parse_search, refuse_other_space, search_on_gr
 from glas3d.imaging import registration
 from glas3d.imaging.scan import Scan
 from glas3d.imaging.space import SpaceCheck, check_space, grid_of
-from glas3d.imaging.transform import Transform, load_transform
+from glas3d.imaging.spatial_transform import SpatialTransform, load_transform
 from glas3d.options import accepts, given, parse
 from glas3d.output import generated_by
 from glas3d.predict import ModelInfo, Predictor
@@ -138,7 +138,7 @@ def resolve_scan(
     return Request(glas, task, mode, ScanMaps(record, glas, inputs, where), single)
 
 
-def _transform_of(options: ExplainOptions) -> Callable[[Scan], Transform] | None:
+def _transform_of(options: ExplainOptions) -> Callable[[Scan], SpatialTransform] | None:
     """Return a function from a scan to its transform to the template; None where it is in the template's space."""
     if options.register is not None:
         kind = options.register

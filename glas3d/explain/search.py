@@ -19,7 +19,7 @@ from glas3d.imaging.coordinates import Coordinates
 from glas3d.imaging.mask import mask_on
 from glas3d.imaging.scan import ImageLike, load_scan
 from glas3d.imaging.space import VoxelGrid
-from glas3d.imaging.transform import Transform
+from glas3d.imaging.spatial_transform import SpatialTransform
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ def search_on_grid(
     point: Point,
     mask_img: ImageLike | None,
     native: VoxelGrid,
-    transform: Transform | None = None,
+    transform: SpatialTransform | None = None,
 ) -> ResolvedSearch:
     """Bring a parsed search to the grid of the model.
 

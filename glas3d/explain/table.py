@@ -9,7 +9,7 @@ import pandas as pd
 
 from glas3d.core.explanation import Explanation
 from glas3d.imaging.atlas import Atlas
-from glas3d.imaging.space import VoxelGrid, world
+from glas3d.imaging.space import VoxelGrid, voxel_to_world
 
 COLUMNS = [
     "index",
@@ -46,7 +46,7 @@ def region_table(
         Names of the points, where they have any.
     """
     segments = explanation.segments
-    coordinates = world(explanation.points, grid.affine)
+    coordinates = voxel_to_world(explanation.points, grid.affine)
     index = np.arange(1, len(coordinates) + 1) if segments is None else segments.index
     scored = pd.DataFrame(coordinates, columns=["x", "y", "z"]).assign(
         index=index,

@@ -19,34 +19,34 @@ from glas3d.core.search import Segments
 from glas3d.core.settings import Point as Point
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.hashing import arrays_sha256
-from glas3d.imaging.lookup import Table, hemispheres, own_names, read_lookup_table
-from glas3d.imaging.nilearn_atlases import file_stem, take_apart
-from glas3d.imaging.probability import Maps, strongest
+from glas3d.imaging.lookup_table import TableLike, hemispheres, read_lookup_table, unique_names
+from glas3d.imaging.nilearn_atlases import file_stem, parse_fetched
+from glas3d.imaging.probability_maps import ProbabilityMaps, highest_map
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
-from glas3d.imaging.space import VoxelGrid, resample, world
-from glas3d.resources import folder, names
+from glas3d.imaging.space import VoxelGrid, resample, voxel_to_world
+from glas3d.resources import folder, has_resource, names
 
-_KEPT = 4  # grids whose segments an atlas remembers
+_CACHED = 4  # grids whose segments an atlas keeps
 _LOCK = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Atlas:
-    """Labelled regions of the brain.
+    """A set of labelled brain regions.
 
     Attributes
     ----------
     name
-        Used in file names (``seg-<name>``).
+        The name in file names (``seg-<name>``).
     labels_img
-        3D image of whole numbers; 0 is background. Taken not to change.
+        3D image of whole numbers; 0 is background. It must not be changed.
     table
-        One row a region: ``index`` (its label), ``name``, ``hemisphere`` (``L``, ``R`` or ``midline``).
+        One row per region: ``index`` (its label), ``name``, ``hemisphere`` (``L``, ``R`` or ``midline``).
     sha256
-        Of the label image's file.
+        The hash of the label image's file, or of labels and affine for an image in memory.
     space
         The space its regions are in, such as ``"MNI"``: scans are checked against it. None: unknown, as
-        for a parcellation of the scan itself, and nothing is checked.
+        for a parcellation of the scan itself; nothing is checked.
 
     Examples
     --------
@@ -65,55 +65,48 @@ class Atlas:
     _segments: dict[tuple[Any, ...], Segments] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
-    def load(cls, name: str) -> Atlas:
-        """A shipped atlas.
-
-        Raises
-        ------
-        GlasError
-            Nothing of that name is shipped; the message lists what is.
-        """
-        place = folder("atlases", name)
-        stem = place / f"atlas-{name}_dseg"
-        return cls.from_files(f"{stem}.nii.gz", f"{stem}.tsv", name=name, space="MNI")
-
-    @classmethod
-    def named(cls, name: str, *, space: str | None = None) -> Atlas:
-        """A shipped atlas, or that of a label image or of 4D probabilities with its ``.tsv`` beside it, by its path.
+    def load(cls, name: str, *, space: str | None = None) -> Atlas:
+        """Load a shipped atlas by its name, or any atlas by the path of its image.
 
         Parameters
         ----------
+        name
+            The name of a shipped atlas, in any case; or the path of a label image or of 4D probabilities with a
+            ``.tsv`` of the same name next to it.
         space
-            Of the atlas of a path.
+            The space of an atlas that is given by its path, as in `from_files`.
 
         Raises
         ------
         GlasError
-            It is neither, and what `from_files` refuses.
+            No such atlas is shipped and no such file exists (the message lists the shipped ones), or the files
+            cannot be used, as in `from_files` and `from_probabilistic`.
         """
         path = Path(name)
-        if name in cls.names() or not path.exists():
-            return cls.load(name)
+        if has_resource("atlases", name) or not path.exists():
+            shipped = folder("atlases", name)
+            stem = shipped / f"atlas-{shipped.name}_dseg"
+            return cls.from_files(f"{stem}.nii.gz", f"{stem}.tsv", name=shipped.name, space="MNI")
         table = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")
-        if _volumes(path) > 1:
+        if _number_of_volumes(path) > 1:
             return cls.from_probabilistic(path, table, space=space)
         return cls.from_files(path, table, space=space)
 
     @staticmethod
     def names() -> list[str]:
-        """The atlases that are shipped."""
+        """Return the names of the shipped atlases."""
         return names("atlases")
 
     @classmethod
     def from_files(
         cls,
         labels_img: ImageLike,
-        tsv: Table,
+        tsv: TableLike,
         *,
         name: str | None = None,
         space: str | None = None,
     ) -> Atlas:
-        """An atlas of your own.
+        """Make an atlas from a label image and its look-up table.
 
         Parameters
         ----------
@@ -122,54 +115,55 @@ class Atlas:
         tsv
             BIDS look-up table (``*_dseg.tsv``, also as ``.csv`` or DataFrame): columns ``index`` and
             ``name``; or a colour table of FreeSurfer, ITK-SNAP or MRIcron (``.txt``, ``.lut``, ``.label``,
-            ``.ctbl``). A ``hemisphere`` that is missing is told from the regions' names (``Left ...``,
-            ``..._L``, ``LH``), else from their places.
+            ``.ctbl``). A missing ``hemisphere`` is taken from the region's name (``Left ...``, ``..._L``,
+            ``LH``), else from the side that three quarters of its voxels lie on.
         name
-            Used in file names; None: the ``atlas-`` entity of the file's name, else the file's stem.
+            The name in file names; None (default): the ``atlas-`` entity of the file's name, else the file's stem.
         space
-            ``"MNI"`` when its regions are in MNI space.
+            ``"MNI"`` when its regions are in MNI space; None (default): unknown.
 
         Raises
         ------
         GlasError
-            Labels that are not whole numbers, a table without the columns, a label twice, or labels of the
-            image that the table does not name.
+            Labels are not whole numbers, the table lacks a column or has a label twice, or the image has labels
+            that the table does not name.
         """
         scan = load_scan(labels_img, constant=True)
         labels = _labels(scan)
         table = read_lookup_table(tsv, np.unique(labels).tolist())
-        source = "the table" if isinstance(tsv, pd.DataFrame) else os.fspath(tsv)
-        return cls._made(labels, scan.affine, table, scan.name, source, name or _entity(scan), scan.sha256, space)
+        sources = (scan.name, "the table" if isinstance(tsv, pd.DataFrame) else os.fspath(tsv))
+        labels_img = nib.Nifti1Image(labels, scan.affine)
+        return cls._checked(labels_img, table, sources, name or _atlas_entity(scan), scan.sha256, space)
 
     @classmethod
     def from_nilearn(
         cls, fetched: Any, *, name: str | None = None, threshold: float | None = None, maps: str = "maps"
     ) -> Atlas:
-        """What a ``nilearn.datasets.fetch_atlas_*`` function returned.
+        """Make an atlas from what a ``nilearn.datasets.fetch_atlas_*`` function returned.
 
-        Labels keep their own names where they are sparse or missing from the image; 4D maps are taken apart
-        by `from_probabilistic`. Coordinates are searched with `Coordinates`, surfaces not at all.
+        Labels keep their own names where they are sparse or missing from the image; 4D maps become labels as in
+        `from_probabilistic`. Fetched coordinates are for `Coordinates`; surfaces are not supported.
 
         Parameters
         ----------
         fetched
-            The bunch, of any version of nilearn, or a dict with the same fields.
+            The bunch, of any version of nilearn, or a dictionary with the same fields.
         name
-            Used in file names; None: the file's stem.
+            The name in file names; None (default): the file's stem.
         threshold
-            For 4D maps, see `from_probabilistic`.
+            The threshold for 4D maps, see `from_probabilistic`.
         maps
-            Which image, where a bunch has several (``"thick_17"``, ``"scale122"``, ``"rsn28"``).
+            The field of the image, where a bunch has several (``"thick_17"``, ``"scale122"``, ``"rsn28"``).
 
         Raises
         ------
         GlasError
-            A bunch without a volume, or one that does not say which name is whose.
+            The bunch has no volume, or does not say which label has which name.
 
         Warns
         -----
         GlasWarning
-            An atlas that is not in MNI space, or regions on the other side than their names say.
+            The atlas is not in MNI space, or regions lie on the other side than their names say.
 
         Examples
         --------
@@ -177,25 +171,26 @@ class Atlas:
         >>> Atlas.from_nilearn(datasets.fetch_atlas_aal("SPM12"), name="AAL2")  # doctest: +SKIP
         Atlas(AAL2: 116 regions, (91, 109, 91))
         """
-        found = take_apart(fetched, maps)
-        called = name or found.stem or "atlas"
-        volumes = Maps(found.maps)
+        parsed = parse_fetched(fetched, maps)
+        volumes = ProbabilityMaps(parsed.maps)
         if volumes.n > 1:
-            if found.names is None and _whole(next(iter(volumes))):
+            if parsed.names is None and _all_whole(next(iter(volumes))):
                 raise GlasError(
                     f"each of the {volumes.n} volumes of {volumes.name} is an atlas of its own: choose one, "
                     "as in Atlas.from_nilearn({'maps': nilearn.image.index_img(fetched.maps, 9)})"
                 )
-            labels = strongest(volumes, threshold)
-            table = pd.DataFrame({"index": range(1, volumes.n + 1), "name": found.volume_names(volumes.n)})
-            affine, sha256 = volumes.affine, arrays_sha256(labels, volumes.affine)
+            labels, affine = highest_map(volumes, threshold), volumes.affine
+            sha256 = arrays_sha256(labels, affine)
+            table = pd.DataFrame({"index": range(1, volumes.n + 1), "name": parsed.volume_names(volumes.n)})
         else:
-            scan = load_scan(found.maps, constant=True)
+            scan = load_scan(parsed.maps, constant=True)
             labels, affine, sha256 = _labels(scan), scan.affine, scan.sha256
-            table = found.label_table(np.unique(labels[labels > 0]).tolist())
-        atlas = cls._made(labels, affine, table, volumes.name, "its look-up table", called, sha256, found.space)
-        if found.space != "MNI":
-            message = f"{atlas.name} is in {found.space} space: on a scan in MNI space its regions lie elsewhere"
+            table = parsed.label_table(np.unique(labels[labels > 0]).tolist())
+        sources = (volumes.name, "its look-up table")
+        labels_img = nib.Nifti1Image(labels, affine)
+        atlas = cls._checked(labels_img, table, sources, name or parsed.stem or "atlas", sha256, parsed.space)
+        if parsed.space != "MNI":
+            message = f"{atlas.name} is in {parsed.space} space: on a scan in MNI space its regions lie elsewhere"
             warnings.warn(message, GlasWarning, stacklevel=2)
         return atlas
 
@@ -203,38 +198,38 @@ class Atlas:
     def from_probabilistic(
         cls,
         maps_img: ImageLike,
-        table: Table | Sequence[str],
+        table: TableLike | Sequence[str],
         *,
         threshold: float | None = None,
         name: str | None = None,
         space: str | None = None,
     ) -> Atlas:
-        """An atlas of maps, one a volume: a voxel belongs to the map that is highest there.
+        """Make an atlas from maps, one per volume: a voxel belongs to the map that is highest there.
 
         Parameters
         ----------
         maps_img
             Path or 4D image of probabilities, percentages, loadings or statistics, in the space of the scans.
         table
-            One name a volume, in order; or a table as in `from_files` whose rows, in the order of their
-            ``index``, are the volumes (a row 0 before as many rows as volumes is background).
+            One name per volume, in order; or a table as in `from_files` whose rows, in the order of their
+            ``index``, are the volumes (a further row with index 0 is background).
         threshold
-            What the highest map must reach for a voxel to belong to it, in the maps' own unit (0.25, or 25
-            for percentages); None: a quarter of that map's own maximum. For probabilities that reach 1 this
-            is the usual 25 %, and maps without a unit (loadings, z) keep their core whatever their scale.
+            The value that the highest map must reach for a voxel to belong to it, in the maps' own unit (0.25, or
+            25 for percentages); None (default): a quarter of that map's own maximum. For probabilities that reach 1
+            this is the usual 25 %, and maps without a unit (loadings, z) keep their core whatever their scale.
         name, space
             As in `from_files`.
 
         Returns
         -------
-        Its labels count the volumes from 1.
+        An atlas whose labels are the numbers of the volumes, from 1.
 
         Raises
         ------
         GlasError
-            Another number of names than of volumes, or a threshold that no voxel reaches.
+            There are not as many names as volumes, or no voxel reaches the threshold.
         """
-        maps = Maps(maps_img)
+        maps = ProbabilityMaps(maps_img)
         if isinstance(table, str | os.PathLike | pd.DataFrame):
             rows = read_lookup_table(table, range(maps.n + 1)).sort_values("index")
             rows = rows if len(rows) == maps.n else rows[rows["index"] != 0]
@@ -242,50 +237,50 @@ class Atlas:
             rows = pd.DataFrame({"name": list(table)})
         if len(rows) != maps.n:
             raise GlasError(f"{maps.name} has {maps.n} maps and must have as many names, got {len(rows)}")
-        labels = strongest(maps, threshold)
+        labels_img = nib.Nifti1Image(highest_map(maps, threshold), maps.affine)
         rows = read_lookup_table(rows.assign(index=range(1, maps.n + 1)))
-        called = name or file_stem(maps_img) or "atlas"
-        sha256 = arrays_sha256(labels, maps.affine)
-        return cls._made(labels, maps.affine, rows, maps.name, "the table", called, sha256, space)
+        sha256 = arrays_sha256(np.asarray(labels_img.dataobj), maps.affine)
+        sources = (maps.name, "the table")
+        return cls._checked(labels_img, rows, sources, name or file_stem(maps_img) or "atlas", sha256, space)
 
     @classmethod
-    def _made(
+    def _checked(
         cls,
-        labels: np.ndarray,
-        affine: np.ndarray,
+        labels_img: nib.Nifti1Image,
         table: pd.DataFrame,
-        image_source: str,
-        table_source: str,
+        sources: tuple[str, str],
         name: str,
         sha256: str,
         space: str | None,
     ) -> Atlas:
+        """Return an atlas after a check of its labels against its table; ``sources`` is what messages call the two."""
+        labels = np.asarray(labels_img.dataobj)
         table = table[table["index"] != 0].reset_index(drop=True)
         unnamed = sorted(set(np.unique(labels).tolist()) - {0} - set(table["index"]))
         if unnamed:
             some = ", ".join(map(str, unnamed[:5])) + (" ..." if len(unnamed) > 5 else "")
-            raise GlasError(f"every label of {image_source} must have a row in {table_source}, these have none: {some}")
-        sides = hemispheres(table, labels, affine, warn=space == "MNI")
-        own = own_names(table["name"].tolist(), table["index"].tolist())
-        table = pd.DataFrame({"index": table["index"], "name": own, "hemisphere": sides})
-        return cls(bids_label(name) or "atlas", nib.Nifti1Image(labels, affine), table, sha256, space)
+            raise GlasError(f"every label of {sources[0]} must have a row in {sources[1]}, these have none: {some}")
+        sides = hemispheres(table, labels, labels_img.affine, warn=space == "MNI")
+        regions = unique_names(table["name"].tolist(), table["index"].tolist())
+        table = pd.DataFrame({"index": table["index"], "name": regions, "hemisphere": sides})
+        return cls(bids_label(name) or "atlas", labels_img, table, sha256, space)
 
     def __repr__(self) -> str:
         return f"Atlas({self.name}: {len(self.table)} regions, {self.labels_img.shape})"
 
     def on(self, grid: VoxelGrid) -> np.ndarray:
-        """The labels on a grid by nearest neighbour, ``grid.shape`` int32."""
+        """Return the labels on a grid by nearest neighbour, ``grid.shape`` int32."""
         return resample(self.labels_img, grid, "nearest")
 
     def segments(self, grid: VoxelGrid, point: Point = "centroid") -> Segments:
-        """The regions as segments of a grid, in the table's order.
+        """Return the regions as segments of a grid, in the table's order.
 
         Parameters
         ----------
         grid
-            Usually a scan's or a model's.
+            Usually the grid of a scan or a model.
         point
-            ``"centroid"`` (the paper's), or ``"medoid"``: the region's voxel nearest to it.
+            ``"centroid"`` (default, as in the paper), or ``"medoid"``: the region's voxel nearest to it.
 
         Raises
         ------
@@ -295,7 +290,7 @@ class Atlas:
         Warns
         -----
         GlasWarning
-            Regions that own no voxel of the grid, by name.
+            Regions own no voxel of the grid; the message names them.
         """
         index = self.table["index"].to_numpy()
         key = (tuple(grid.shape), np.asarray(grid.affine, np.float64).tobytes(), str(point), index.tobytes())
@@ -304,12 +299,14 @@ class Atlas:
         if segments is None:
             segments = self._segments_on(grid, index, point)
         with _LOCK:
-            self._segments[key] = segments  # last: the first is the one longest not asked for
-            while len(self._segments) > _KEPT:
+            self._segments[key] = segments  # at the end: the first is the one used longest ago
+            while len(self._segments) > _CACHED:
                 del self._segments[next(iter(self._segments))]
-        lost = self.table.loc[~self.table["index"].isin(segments.index), "name"]
-        if len(lost):
-            message = f"{len(lost)} regions of {self.name} own no voxel of the grid {grid.shape}: {', '.join(lost)}"
+        missing = self.table.loc[~self.table["index"].isin(segments.index), "name"]
+        if len(missing):
+            message = (
+                f"{len(missing)} regions of {self.name} own no voxel of the grid {grid.shape}: {', '.join(missing)}"
+            )
             warnings.warn(message, GlasWarning, stacklevel=2)
         return segments
 
@@ -326,19 +323,19 @@ class Atlas:
         return segments
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_segments": {}}  # workers find them out themselves
+        return self.__dict__ | {"_segments": {}}  # workers compute them again
 
     def centroids(self) -> pd.DataFrame:
-        """The table with the regions' centroids on the atlas's own grid: ``x y z`` in mm, ``n_voxels``."""
+        """Return the table with the regions' centroids on the atlas's own grid: ``x y z`` in mm, and ``n_voxels``."""
         grid = VoxelGrid(self.labels_img.shape, self.labels_img.affine)
         segments = self.segments(grid)
-        xyz = pd.DataFrame(world(segments.points, grid.affine), columns=["x", "y", "z"])
-        found = xyz.assign(index=segments.index, n_voxels=segments.n_voxels)
-        return self.table.merge(found, on="index", how="left", validate="one_to_one")
+        xyz = pd.DataFrame(voxel_to_world(segments.points, grid.affine), columns=["x", "y", "z"])
+        centroids = xyz.assign(index=segments.index, n_voxels=segments.n_voxels)
+        return self.table.merge(centroids, on="index", how="left", validate="one_to_one")
 
 
 def _labels(scan: Scan) -> np.ndarray:
-    """The labels of an image, int32."""
+    """Return the labels of an image as int32."""
     values = np.asarray(scan.img.dataobj).reshape(scan.shape)  # exact: float32 would join labels above 2^24
     values = np.where(np.isnan(values), 0, values) if values.dtype.kind == "f" else values
     # in float64: float32 would round the largest label up
@@ -351,19 +348,19 @@ def _labels(scan: Scan) -> np.ndarray:
     return labels
 
 
-def _volumes(path: Path) -> int:
-    """How many volumes an image has; 1 where it is none, which `load_scan` says in its words."""
+def _number_of_volumes(path: Path) -> int:
+    """Return how many volumes an image has; 1 for what is not an image, which `load_scan` then refuses."""
     try:
         image: Any = nib.load(path)
-    except Exception:  # nibabel has many of its own
+    except Exception:  # nibabel raises many kinds
         return 1
     return int(np.prod(image.shape[3:]))
 
 
-def _whole(values: np.ndarray) -> bool:
+def _all_whole(values: np.ndarray) -> bool:
     return bool((values == np.rint(values)).all())
 
 
-def _entity(scan: Scan) -> str:
-    """The ``atlas-`` entity of a file's name, else its stem."""
+def _atlas_entity(scan: Scan) -> str:
+    """Return the ``atlas-`` entity of a file's name, else its stem."""
     return dict(part.split("-", 1) for part in scan.stem.split("_") if "-" in part).get("atlas", scan.stem)

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from glas3d.errors import GlasError
-from glas3d.imaging.lookup import own_names, text
-from glas3d.imaging.space import VoxelGrid, world
+from glas3d.imaging.lookup_table import text, unique_names
+from glas3d.imaging.space import VoxelGrid, world_to_voxel
 from glas3d.tables import read_table
 
 
@@ -76,7 +76,7 @@ class Coordinates:
         called = [name or f"point-{i:0{width}d}" for name, i in zip(called, counted, strict=True)]
         array.setflags(write=False)
         object.__setattr__(self, "points", array)
-        object.__setattr__(self, "names", tuple(own_names(called, counted)))
+        object.__setattr__(self, "names", tuple(unique_names(called, counted)))
         object.__setattr__(self, "space", space)
 
     @classmethod
@@ -135,7 +135,7 @@ class Coordinates:
         GlasError
             Places outside of the grid, by name.
         """
-        voxels = world(self.points, np.linalg.inv(grid.affine))
+        voxels = world_to_voxel(self.points, grid.affine)
         outside = ~((voxels >= -0.5) & (voxels <= np.asarray(grid.shape) - 0.5)).all(axis=1)
         if outside.any():
             which = np.flatnonzero(outside)

@@ -1,4 +1,4 @@
-"""ITK's files and world: transforms read and written, images and points carried through them by ANTs."""
+"""Transforms in ITK's files and world: read, written, and applied to images and points by ANTs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from glas3d.errors import GlasError
 from glas3d.imaging.space import VoxelGrid
 
 Step = np.ndarray | Path
-"""A 4x4 matrix in RAS+ mm, or a file with a displacement field; both map points of the grid that is wanted."""
+"""A 4x4 matrix in RAS+ mm, or a file with a displacement field; both map points of the target grid to the image."""
 
-_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world to nibabel's and back
+_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # between ITK's world and nibabel's, in both directions
 _VECTORS = 1007  # NIfTI's intent code
 
 
-def ants() -> Any:
-    """The library, antspyx.
+def import_ants() -> Any:
+    """Return the module ``ants`` of antspyx.
 
     Raises
     ------
     GlasError
-        It is not installed.
+        antspyx is not installed.
     """
     try:
         return importlib.import_module("ants")
@@ -38,12 +38,12 @@ def ants() -> Any:
 
 
 def read_step(path: Path) -> Step:
-    """One file of a transform: a matrix where it holds one, else the path itself.
+    """Return the step that a file holds: a matrix if the transform is affine, else the path itself.
 
     Raises
     ------
     GlasError
-        No such file, or one that ITK cannot read as a transform.
+        The file does not exist, or ITK cannot read it as a transform.
     """
     if not path.is_file():
         raise GlasError(f"no such file: {path}")
@@ -55,18 +55,19 @@ def read_step(path: Path) -> Step:
     if not (start.startswith((b"#Insight", b"\x89HDF")) or b"\x00" in start):
         return np.linalg.inv(_read_matrix(path))
     transform = _read(path)
-    ends = np.vstack([np.zeros(3), 100 * np.eye(3), np.random.default_rng(0).uniform(-90, 90, (60, 3))])
-    images = np.array([transform.apply_to_point(tuple(map(float, end))) for end in ends])
-    matrix = nib.affines.from_matvec((images[1:4] - images[0]).T / 100, images[0])
-    straight = np.allclose(nib.affines.apply_affine(matrix, ends), images, atol=1e-3)
-    if _grids_of(transform) or not straight:
+    # the origin and a point on each axis give the matrix; random points show whether it is all there is
+    points = np.vstack([np.zeros(3), 100 * np.eye(3), np.random.default_rng(0).uniform(-90, 90, (60, 3))])
+    mapped = np.array([transform.apply_to_point(tuple(map(float, point))) for point in points])
+    matrix = nib.affines.from_matvec((mapped[1:4] - mapped[0]).T / 100, mapped[0])
+    affine = np.allclose(nib.affines.apply_affine(matrix, points), mapped, atol=1e-3)
+    if _grids_of(transform) or not affine:
         return path
     return check_matrix(_LPS @ matrix @ _LPS, str(path))
 
 
 def _read(path: Path) -> Any:
     try:
-        return ants().read_transform(str(path), precision="double")
+        return import_ants().read_transform(str(path), precision="double")
     except RuntimeError:
         raise GlasError(f"a transform must be one that ITK reads, {path} is not") from None
 
@@ -81,12 +82,12 @@ def _read_matrix(path: Path) -> np.ndarray:
 
 
 def check_matrix(matrix: np.ndarray, name: str) -> np.ndarray:
-    """A 4x4 matrix between two heads, float64.
+    """Return a 4x4 matrix between the spaces of two heads as float64, checked.
 
     Raises
     ------
     GlasError
-        Another shape, not finite, no last row 0 0 0 1, one that cannot be inverted or one that mirrors.
+        The matrix has another shape, is not finite, does not end in the row 0 0 0 1, cannot be inverted, or mirrors.
     """
     try:
         matrix = np.asarray(matrix, dtype=np.float64)
@@ -107,12 +108,12 @@ def check_matrix(matrix: np.ndarray, name: str) -> np.ndarray:
 
 
 def field_grids(path: Path) -> list[VoxelGrid]:
-    """Where the displacement fields of a file are, from the first to the last in it.
+    """Return the grids of the displacement fields in a file, in their order.
 
     Raises
     ------
     GlasError
-        An image that is not a displacement field of ITK's making.
+        The image is not a displacement field as ITK writes it.
     """
     if not path.name.endswith((".nii", ".nii.gz")):
         return _grids_of(_read(path))
@@ -130,24 +131,28 @@ def field_grids(path: Path) -> list[VoxelGrid]:
 
 
 def _grids_of(transform: Any) -> list[VoxelGrid]:
-    """Fixed parameters: a field's are size, origin, spacing, direction; a composite has its parts' in a row."""
+    """Return the grids that a transform's fixed parameters describe.
+
+    Those of a field are its size, origin, spacing and direction; a composite lists those of
+    its parts one after another.
+    """
     numbers = np.asarray(transform.fixed_parameters, dtype=np.float64)
-    found, at = [], 0
+    grids, at = [], 0
     while at + 18 <= len(numbers):
         size, origin, spacing, direction = np.split(numbers[at : at + 18], [3, 6, 9])
         axes = direction.reshape(3, 3)
         whole = np.array_equal(size, np.rint(size)) and size.min() > 1
         if whole and spacing.min() > 0 and np.allclose(axes @ axes.T, np.eye(3), atol=1e-4):
             shape = (int(size[0]), int(size[1]), int(size[2]))
-            found.append(VoxelGrid(shape, _LPS @ nib.affines.from_matvec(axes * spacing, origin)))
+            grids.append(VoxelGrid(shape, _LPS @ nib.affines.from_matvec(axes * spacing, origin)))
             at += 18
         else:
             at += 1
-    return found
+    return grids
 
 
 def write_matrix(matrix: np.ndarray, path: Path) -> None:
-    """A 4x4 in RAS+ mm as ITK's text file, every digit."""
+    """Write a 4x4 matrix in RAS+ mm as ITK's text file, with every digit."""
     lps = _LPS @ matrix @ _LPS
     numbers = " ".join(repr(float(v)) for v in (*lps[:3, :3].ravel(), *lps[:3, 3]))
     text = ("#Insight Transform File V1.0", "#Transform 0", "Transform: AffineTransform_double_3_3")
@@ -156,6 +161,7 @@ def write_matrix(matrix: np.ndarray, path: Path) -> None:
 
 @contextmanager
 def _files(steps: Sequence[Step]) -> Iterator[list[str]]:
+    """Yield the paths of files that hold the steps; those of matrices are removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="glas3d-") as folder:
         names = []
         for number, step in enumerate(steps):
@@ -167,29 +173,43 @@ def _files(steps: Sequence[Step]) -> Iterator[list[str]]:
         yield names
 
 
-def to_ants(data: np.ndarray, affine: np.ndarray) -> Any:
-    """A volume as ANTs's image, float32; any affine that can be inverted will do."""
+def ants_image(data: np.ndarray, affine: np.ndarray) -> Any:
+    """Return a volume as an image of ANTs, float32, with any affine that can be inverted."""
     lps = _LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     origin, sizes = [float(v) for v in lps[:3, 3]], [float(v) for v in spacing]
-    return ants().from_numpy(np.asarray(data, np.float32), origin, sizes, lps[:3, :3] / spacing)
+    return import_ants().from_numpy(np.asarray(data, np.float32), origin, sizes, lps[:3, :3] / spacing)
 
 
-def carry(
+def apply_steps(
     data: np.ndarray, affine: np.ndarray, grid: VoxelGrid, steps: Sequence[Step], interpolator: str
 ) -> np.ndarray:
-    """A volume on another grid through a chain of steps, ordered as for ``antsApplyTransforms``; float32, 0 outside."""
-    fixed = to_ants(np.zeros(grid.shape, np.float32), grid.affine)
+    """Return a volume on another grid through a chain of steps, ordered as for ``antsApplyTransforms``.
+
+    Parameters
+    ----------
+    data, affine
+        The volume ``(x, y, z)`` and its affine.
+    grid
+        Where its values are wanted.
+    interpolator
+        ANTs' name of it, such as ``"linear"`` or ``"nearestNeighbor"``.
+
+    Returns
+    -------
+    ``grid.shape`` float32; 0 outside the volume's field of view.
+    """
+    fixed = ants_image(np.zeros(grid.shape, np.float32), grid.affine)
     with _files(steps) as names:
-        found = ants().apply_transforms(
-            fixed, to_ants(data, affine), names, interpolator, whichtoinvert=[False] * len(names)
+        moved = import_ants().apply_transforms(
+            fixed, ants_image(data, affine), names, interpolator, whichtoinvert=[False] * len(names)
         )
-    return np.asarray(found.numpy())
+    return np.asarray(moved.numpy())
 
 
 def map_points(points: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
-    """Points ``(m, 3)`` in RAS+ mm through a chain of steps, float64; the first step comes first."""
+    """Map points ``(m, 3)`` in RAS+ mm through a chain of steps, the first step first; float64."""
     table = pd.DataFrame(points @ _LPS[:3, :3], columns=["x", "y", "z"])
     with _files(steps) as names:
-        found = ants().apply_transforms_to_points(3, table, names, whichtoinvert=[False] * len(names))
-    return np.asarray(np.asarray(found[["x", "y", "z"]], dtype=np.float64) @ _LPS[:3, :3])
+        mapped = import_ants().apply_transforms_to_points(3, table, names, whichtoinvert=[False] * len(names))
+    return np.asarray(np.asarray(mapped[["x", "y", "z"]], dtype=np.float64) @ _LPS[:3, :3])

@@ -13,7 +13,7 @@ import pandas as pd
 from nibabel.spatialimages import SpatialImage
 
 from glas3d.errors import GlasError
-from glas3d.imaging.lookup import Table, read_lookup_table, text
+from glas3d.imaging.lookup_table import TableLike, read_lookup_table, text
 from glas3d.imaging.scan import ImageLike
 
 # Of the columns a fetcher may name its regions in, the first there is.
@@ -22,7 +22,7 @@ _BACKGROUND = ("background", "*", "???", "clear label")
 
 
 @dataclass(frozen=True, eq=False)
-class Fetched:
+class FetchedAtlas:
     """An atlas as it was fetched.
 
     Attributes
@@ -41,7 +41,7 @@ class Fetched:
 
     maps: ImageLike
     names: list[str] | None
-    table: Table | None
+    table: TableLike | None
     space: str
     stem: str
 
@@ -89,7 +89,7 @@ class Fetched:
         return read_lookup_table(pd.DataFrame({"index": range(1, highest + 1), "name": self.names}))
 
 
-def take_apart(fetched: Any, key: str) -> Fetched:
+def parse_fetched(fetched: Any, key: str) -> FetchedAtlas:
     """One atlas of what a ``fetch_atlas_*`` function of nilearn returned.
 
     Parameters
@@ -120,10 +120,10 @@ def take_apart(fetched: Any, key: str) -> Fetched:
         kind = "is on a surface" if hasattr(maps, "mesh") else f"is a {type(maps).__name__}"
         raise GlasError(f"an atlas must be one volume, {key!r} of the one fetched {kind}")
     names, table = _labels(fetched, key)
-    return Fetched(maps, names, table, _space(fetched), file_stem(maps, fetched.get("filename")))
+    return FetchedAtlas(maps, names, table, _space(fetched), file_stem(maps, fetched.get("filename")))
 
 
-def _labels(fetched: Mapping[str, Any], key: str) -> tuple[list[str] | None, Table | None]:
+def _labels(fetched: Mapping[str, Any], key: str) -> tuple[list[str] | None, TableLike | None]:
     if key != "maps":  # older bunches of several images: none has labels, some a colour table or networks
         table = fetched.get("colors_" + key.rsplit("_", 1)[-1])
         parts = fetched.get("rsn_indices") if key == "rsn28" else None

@@ -65,7 +65,7 @@ class Picture:
         return Path(self.name).stem if self.name != "the picture" else "picture"
 
     @property
-    def shown(self) -> np.ndarray:
+    def rgb(self) -> np.ndarray:
         """``(rows, cols, 3)`` uint8 to look at: black is 0 and white 1 or 255, or the lowest and highest value."""
         data = self.data if len(self.data) == 3 else self.data.mean(axis=0, keepdims=True).repeat(3, axis=0)
         low, high = float(data.min()), float(data.max())
@@ -137,7 +137,7 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return labels[np.ix_(rows, columns)]
 
 
-def move_points(points: np.ndarray, shape: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+def resize_points(points: np.ndarray, shape: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """``(m, 2)`` row and column on a picture of ``shape`` to those on it resized; pixel centres are at integers."""
     if shape == size:
         return points

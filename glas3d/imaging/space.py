@@ -1,4 +1,4 @@
-"""Grids and the MNI space: bring a scan to a grid, and tell whether it is in the atlas's space at all."""
+"""Voxel grids and MNI space: resample images, and check whether a scan is in MNI space."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from glas3d.imaging.scan import Scan
 
 MNI = "MNI152NLin2009aSym"
 
-# The field of view of the 2 mm MNI grid everyone uses (91 x 109 x 91), in mm between outer voxel centres.
+# The field of view of the usual 2 mm MNI grid (91 x 109 x 91), in mm between the centres of the outer voxels.
 _FOV_LOW, _FOV_HIGH = np.array([-90.0, -126.0, -72.0]), np.array([90.0, 90.0, 108.0])
 
 
 @dataclass(frozen=True, eq=False)
 class VoxelGrid:
-    """A shape and an affine: where the voxels of a volume are.
+    """A shape and an affine, which together say where the voxels of a volume are.
 
     Attributes
     ----------
     shape
-        Voxels an axis.
+        Number of voxels along each axis.
     affine
         4x4, voxel to world (RAS+) in mm.
     """
@@ -40,33 +40,33 @@ class VoxelGrid:
 
     @property
     def spacing(self) -> tuple[float, ...]:
-        """Size of a voxel in mm, one an axis."""
+        """Size of a voxel in mm along each axis."""
         return tuple(float(v) for v in nib.affines.voxel_sizes(self.affine))
 
     def same_as(self, other: VoxelGrid) -> bool:
-        """Whether both hold the same voxels, to a thousandth of a mm."""
+        """Return whether both grids have the same voxels, to a thousandth of a mm."""
         return self.shape == other.shape and np.allclose(self.affine, other.affine, atol=1e-3)
 
 
 def grid_of(scan: Scan) -> VoxelGrid:
-    """The grid a scan was recorded on."""
+    """Return the grid that a scan was recorded on."""
     return VoxelGrid(scan.shape, scan.affine)
 
 
 def mni_grid(resolution: float) -> VoxelGrid:
-    """The MNI field of view in voxels of ``resolution`` mm, RAS+.
+    """Return a grid over the MNI field of view with voxels of ``resolution`` mm, RAS+.
 
-    1 mm is 181 x 217 x 181 and 2 mm 91 x 109 x 91, the field's own; coarser grids are padded to
-    multiples of 8 (4 mm: 48 x 56 x 48), so that a network can halve them three times.
+    At 1 mm it has 181 x 217 x 181 voxels and at 2 mm 91 x 109 x 91, as is usual. Coarser grids are padded to
+    multiples of 8 (48 x 56 x 48 at 4 mm), so that a network can halve them three times.
 
     Raises
     ------
     GlasError
-        A resolution outside 0.5 to 16 mm.
+        The resolution is not from 0.5 to 16 mm.
     """
     if not 0.5 <= resolution <= 16:
         raise GlasError(f"resolution must be from 0.5 to 16 mm, got {resolution}")
-    # rounded up, but for the dust of a division such as 180 / 0.9
+    # rounded up, except for rounding errors of a division such as 180 / 0.9
     counts = np.ceil((_FOV_HIGH - _FOV_LOW) / resolution - 1e-6).astype(int) + 1
     if resolution > 2:
         counts = -(-counts // 8) * 8
@@ -78,10 +78,10 @@ def mni_grid(resolution: float) -> VoxelGrid:
 
 
 def resample(img: SpatialImage, grid: VoxelGrid, interpolation: Literal["linear", "nearest"] = "linear") -> np.ndarray:
-    """The values of an image on another grid; 0 outside its field of view.
+    """Return the values of an image on another grid; 0 outside its field of view.
 
     Linear resampling to larger voxels smooths first, so that a coarse voxel is an average rather than one
-    sample: along each axis a Gaussian whose FWHM, joined with the image's voxel, makes the target's.
+    sample: along each axis by a Gaussian whose squared FWHM is the difference of the squared voxel sizes.
 
     Parameters
     ----------
@@ -89,10 +89,12 @@ def resample(img: SpatialImage, grid: VoxelGrid, interpolation: Literal["linear"
         3D image.
     grid
         Where the values are wanted.
+    interpolation
+        ``"linear"`` (default), or ``"nearest"`` for labels.
 
     Returns
     -------
-    ``grid.shape``; float32 for linear, the image's own type for nearest (int32 for other integers).
+    ``grid.shape``; float32 for linear, for nearest the image's own type (int32 for integers not of 16 bits).
     """
     data = np.asarray(img.dataobj)
     if interpolation == "linear":
@@ -126,7 +128,7 @@ def resample(img: SpatialImage, grid: VoxelGrid, interpolation: Literal["linear"
 
 
 def _inside(own: VoxelGrid, grid: VoxelGrid) -> np.ndarray:
-    """Which of a grid's voxel centres lie in the field of view of another."""
+    """Return which of a grid's voxel centres lie in the field of view of the grid ``own``."""
     to_own = np.linalg.inv(own.affine) @ grid.affine
     axes = np.ogrid[tuple(slice(n) for n in grid.shape)]
     inside = np.ones(grid.shape, dtype=bool)
@@ -137,7 +139,7 @@ def _inside(own: VoxelGrid, grid: VoxelGrid) -> np.ndarray:
 
 
 def _blur(own: VoxelGrid, grid: VoxelGrid) -> np.ndarray:
-    """FWHM in mm along each of an image's axes that widens its voxels to a grid's."""
+    """Return the FWHM in mm, along each axis of the grid ``own``, that widens its voxels to those of a coarser grid."""
     directions = own.affine[:3, :3] / np.array(own.spacing)
     widths = np.linalg.norm(grid.affine[:3, :3].T @ directions, axis=0)
     fwhm = np.sqrt(np.clip(widths**2 - np.square(own.spacing), 0, None))
@@ -145,22 +147,27 @@ def _blur(own: VoxelGrid, grid: VoxelGrid) -> np.ndarray:
 
 
 def resample_scan(scan: Scan, grid: VoxelGrid) -> np.ndarray:
-    """A scan's intensities on another grid, ``grid.shape`` float32 (see `resample`)."""
+    """Return a scan's intensities on another grid, ``grid.shape`` float32 (see `resample`)."""
     return resample(nib.Nifti1Image(scan.data, scan.affine), grid)
 
 
-def world(points: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Voxel coordinates ``(m, 3)`` to world coordinates in mm."""
+def voxel_to_world(points: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Return the world coordinates in mm of voxel coordinates ``(m, 3)``; the affine is the voxels'."""
     return np.asarray(nib.affines.apply_affine(affine, points), dtype=np.float64)
 
 
+def world_to_voxel(points: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Return the voxel coordinates of world coordinates ``(m, 3)`` in mm; the affine is the voxels'."""
+    return np.asarray(nib.affines.apply_affine(np.linalg.inv(affine), points), dtype=np.float64)
+
+
 def template(tissue: Literal["t1", "gm", "wm"] = "t1") -> nib.Nifti1Image:
-    """The ICBM152 2009a nonlinear symmetric template of nilearn's package, 1 mm, brain only, in [0, 1].
+    """Return the ICBM152 2009a nonlinear symmetric template that nilearn ships: 1 mm, brain only, in [0, 1].
 
     Parameters
     ----------
     tissue
-        T1 intensities, or the probability of grey or white matter.
+        ``"t1"`` (default): T1 intensities; ``"gm"``, ``"wm"``: the probability of grey or white matter.
     """
     path = files("nilearn") / "datasets" / "data" / f"mni_icbm152_{tissue}_tal_nlin_sym_09a_converted.nii.gz"
     img: Any = nib.load(str(path))
@@ -169,7 +176,7 @@ def template(tissue: Literal["t1", "gm", "wm"] = "t1") -> nib.Nifti1Image:
 
 @lru_cache(maxsize=8)
 def template_on(resolution: float, tissue: Literal["t1", "gm", "wm"] = "t1") -> np.ndarray:
-    """`template` on `mni_grid`, read-only."""
+    """Return the values of `template` on `mni_grid`, read-only."""
     values = resample(template(tissue), mni_grid(resolution))
     values.setflags(write=False)
     return values
@@ -177,19 +184,19 @@ def template_on(resolution: float, tissue: Literal["t1", "gm", "wm"] = "t1") -> 
 
 @dataclass(frozen=True)
 class SpaceCheck:
-    """How far a scan looks like a brain in MNI space; `problem` is None when it does.
+    """How similar a scan is to a brain in MNI space; `problem` is None when it is similar enough.
 
     Attributes
     ----------
     coverage
         Share of the template's brain inside the scan's field of view.
     distance
-        Between the centres of mass of scan and template, in mm.
+        Distance between the centres of mass of scan and template, in mm.
     overlap
         Share of the template's brain where the scan is bright.
     correlation
         Largest absolute Pearson correlation with the T1, grey or white matter template inside the brain,
-        so that grey-matter maps and other contrasts pass.
+        so that grey matter maps and other contrasts pass.
     """
 
     coverage: float
@@ -199,32 +206,32 @@ class SpaceCheck:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong, in the words of a message."""
-        found = []
+        """What is wrong, in words for a message."""
+        problems = []
         if self.coverage < 0.75:
-            found.append(f"its field of view holds {self.coverage:.0%} of the brain (75% needed)")
+            problems.append(f"its field of view holds {self.coverage:.0%} of the brain (75% needed)")
         if self.distance > 25:
-            found.append(f"its centre of mass is {self.distance:.0f} mm off (25 mm allowed)")
+            problems.append(f"its centre of mass is {self.distance:.0f} mm off (25 mm allowed)")
         if self.overlap < 0.5:
-            found.append(f"it is bright in {self.overlap:.0%} of the brain (50% needed)")
+            problems.append(f"it is bright in {self.overlap:.0%} of the brain (50% needed)")
         if self.correlation < 0.5:
-            found.append(f"it correlates {self.correlation:.2f} with the template (0.50 needed)")
-        return ", ".join(found) or None
+            problems.append(f"it correlates {self.correlation:.2f} with the template (0.50 needed)")
+        return ", ".join(problems) or None
 
 
-def air(scan: Scan) -> np.floating[Any]:
-    """The intensity of what surrounds the head, told from the scan's faces; not 0 in CT."""
+def air_intensity(scan: Scan) -> np.floating[Any]:
+    """Return the intensity of the air around the head: the median on the scan's faces. It is not 0 in CT."""
     faces = [np.take(scan.data, [0, -1], axis=axis).ravel() for axis in range(3)]
-    found: np.floating[Any] = np.median(np.concatenate(faces))
-    return found
+    intensity: np.floating[Any] = np.median(np.concatenate(faces))
+    return intensity
 
 
 def check_space(scan: Scan) -> SpaceCheck:
-    """Compare a scan with the template at 4 mm (an atlas laid over a scan in its own space names the wrong anatomy)."""
+    """Compare a scan with the template at 4 mm: on a scan in its native space an atlas would name the wrong anatomy."""
     grid = mni_grid(4)
     brain = template_on(4) > 0.1
     coverage = float(_inside(grid_of(scan), grid)[brain].mean())
-    values = resample(nib.Nifti1Image(scan.data - air(scan), scan.affine), grid)
+    values = resample(nib.Nifti1Image(scan.data - air_intensity(scan), scan.affine), grid)
     magnitude = np.abs(values)
     bright = magnitude > 0.15 * np.percentile(magnitude, 98)
     if not bright.any():

@@ -151,7 +151,7 @@ def result_figure(*results: ImageExplanation, names: Sequence[str] | None = None
     """
     if not results or any(one.picture.sha256 != results[0].picture.sha256 for one in results):
         raise GlasError(f"a figure shows results of one picture, got {len(results)} of different ones or none")
-    picture = results[0].picture.shown
+    picture = results[0].picture.rgb
     maps: list[np.ndarray | None] = [None]
     titles, signs = [results[0].picture.stem], [False]
     named = [one.provenance["Target"]["class"] for one in results] if names is None else list(names)

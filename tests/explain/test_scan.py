@@ -9,7 +9,7 @@ from scipy.ndimage import center_of_mass
 
 from glas3d import GLAS, Atlas, Grid, explain_img
 from glas3d.errors import GlasWarning, SpaceWarning
-from glas3d.imaging.space import VoxelGrid, world
+from glas3d.imaging.space import VoxelGrid, voxel_to_world, world_to_voxel
 from tests.imaging.cases import (
     HEADS,
     affine,
@@ -38,7 +38,7 @@ def test_the_planted_region_is_first_and_the_map_is_bright_on_its_side(aal, pose
     r = explain_img(img, seen(img, aal), **SMALL)
     assert r.table.sort_values("rank").iloc[0]["name"] == "Hippocampus_L"
     assert len(r.table) == 116
-    x = world(np.argwhere(np.ones(img.shape)), img.affine)[:, 0].reshape(img.shape)
+    x = voxel_to_world(np.argwhere(np.ones(img.shape)), img.affine)[:, 0].reshape(img.shape)
     for one, times in ((r.saliency_img, 20), (r.light_img, 1.2)):
         assert values(one)[x < 0].sum() > times * values(one)[x > 0].sum()
         assert (values(one) == values(one).max()).sum() == np.count_nonzero(mask_of(aal, HEADS[pose]))
@@ -66,13 +66,13 @@ def test_light_and_shadow_are_the_papers_with_distances_in_the_head(few):
     model = seen(img, few)
     r = explain_img(img, model, search=few)  # 20 and 30 mm, the paper's
     volume, labels = values(img).astype(np.float64), few.on(HEADS["oblique-LIP"])
-    xyz = world(np.argwhere(np.ones(img.shape)), img.affine)
+    xyz = voxel_to_world(np.argwhere(np.ones(img.shape)), img.affine)
 
     def p(one):
         return float(model(torch.as_tensor(one, dtype=torch.float32)[None, None])[0, 1])
 
     for row in r.table.to_dict("records"):
-        centre = world(np.array(center_of_mass(labels == row["index"])), img.affine)
+        centre = voxel_to_world(np.array(center_of_mass(labels == row["index"])), img.affine)
         np.testing.assert_allclose((row["x"], row["y"], row["z"]), centre, atol=1e-6)
         away = ((xyz - centre) ** 2).sum(axis=1).reshape(img.shape)
         light = p(volume * np.exp(-away / (2 * 20**2)))
@@ -146,7 +146,7 @@ def test_a_model_with_a_grid_is_asked_there_and_the_maps_come_back(few, pose):
     assert_painted(r, few.on(HEADS[pose]), r.table)  # labels on the scan's grid, not the model's blown up
     coarse = few.on(COARSE)
     assert r.table["n_voxels"].tolist() == [np.count_nonzero(coarse == i) for i in r.table["index"]]
-    centres = world(np.array(center_of_mass(coarse > 0, coarse, r.table["index"])), COARSE.affine)
+    centres = voxel_to_world(np.array(center_of_mass(coarse > 0, coarse, r.table["index"])), COARSE.affine)
     np.testing.assert_allclose(r.table[["x", "y", "z"]], centres, atol=1e-6)
 
 
@@ -167,7 +167,7 @@ def test_a_grid_search_is_spread_over_the_scan(few):
     )
     np.testing.assert_allclose(values(r.saliency_img), e.saliency, rtol=1e-4)
     assert r.table["name"].tolist()[:2] == ["point-01", "point-02"]
-    np.testing.assert_allclose(r.table[["x", "y", "z"]], world(Grid(3).points(img.shape), img.affine))
+    np.testing.assert_allclose(r.table[["x", "y", "z"]], voxel_to_world(Grid(3).points(img.shape), img.affine))
     assert (r.table["hemisphere"] == np.where(r.table["x"] < 0, "L", np.where(r.table["x"] > 0, "R", "midline"))).all()
     assert sorted(r.table["rank"]) == list(range(1, 28))
     assert r.stem == "scan_desc-grid"
@@ -177,7 +177,7 @@ def test_a_grid_search_on_the_models_grid_comes_back_in_place(few):
     img, back = head(HEADS["LAS"]), head(COARSE)
     r = explain_img(img, with_info(seen(back, few), grid=COARSE), search=Grid((6, 7, 5)), **SMALL, sigma_spatial=4.0)
     assert r.saliency_img.shape == img.shape
-    brightest = world(np.array(np.unravel_index(values(r.saliency_img).argmax(), img.shape)), img.affine)
+    brightest = voxel_to_world(np.array(np.unravel_index(values(r.saliency_img).argmax(), img.shape)), img.affine)
     best = r.table.sort_values("rank").iloc[0][["x", "y", "z"]].astype(float)
     assert np.linalg.norm(brightest - best) < 10
     assert brightest[0] < 0
@@ -189,7 +189,7 @@ def test_points_of_ones_own(few):
     points = np.array([centre + np.array([0, 3, 3]), centre, [0, 0, 0]])
     r = explain_img(img, seen(img, few), search=points, **SMALL)
     assert r.table["rank"].tolist()[1] == 1
-    np.testing.assert_allclose(r.table[["x", "y", "z"]], world(points, img.affine))
+    np.testing.assert_allclose(r.table[["x", "y", "z"]], voxel_to_world(points, img.affine))
     assert r.stem == "scan_desc-points"
     assert_same(r, explain_img(img, seen(img, few), search=points.tolist(), **SMALL))
 
@@ -214,7 +214,7 @@ def test_regions_that_vanish_keep_their_row(few, tmp_path):
 def test_a_medoid_is_asked_for_and_said(few):
     img = head(RAS)
     r = explain_img(img, seen(img, few), search=few, point="medoid")
-    at = np.rint(world(r.table[["x", "y", "z"]].to_numpy(), np.linalg.inv(img.affine)))
+    at = np.rint(world_to_voxel(r.table[["x", "y", "z"]].to_numpy(), img.affine))
     np.testing.assert_allclose(r.explanation.points, at, atol=1e-6)
     assert r.provenance["Settings"]["point"] == "medoid"
 

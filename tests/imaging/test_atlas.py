@@ -12,7 +12,7 @@ from scipy.ndimage import center_of_mass
 
 from glas3d.errors import GlasWarning
 from glas3d.imaging.atlas import Atlas
-from glas3d.imaging.space import VoxelGrid, mni_grid, world
+from glas3d.imaging.space import VoxelGrid, mni_grid, voxel_to_world, world_to_voxel
 from glas3d.resources import folder
 from tests.imaging.cases import HEADS, POSES, SHAPE, affine, data, head_grid, refused
 
@@ -63,6 +63,16 @@ def test_another_name_is_refused_with_those_there_are():
         Atlas.load("Harvard")
 
 
+@pytest.mark.parametrize("name", ["aal", "AAL", "Aal"])
+def test_a_shipped_atlas_is_loaded_by_its_name_in_any_case(name):
+    assert Atlas.load(name).name == "AAL"
+
+
+def test_a_name_that_is_nearly_one_gets_a_suggestion():
+    with refused("did you mean AAL\\? there are: AAL", "aal3"):
+        Atlas.load("aal3")
+
+
 # Where the regions are
 
 
@@ -79,7 +89,7 @@ def test_left_is_left(aal, places):
 
 
 def label_at(aal, xyz):
-    index = np.rint(world(np.atleast_2d(xyz), np.linalg.inv(aal.labels_img.affine))).astype(int)
+    index = np.rint(world_to_voxel(np.atleast_2d(xyz), aal.labels_img.affine)).astype(int)
     return np.asarray(aal.labels_img.dataobj)[tuple(index.T)]
 
 
@@ -88,9 +98,9 @@ def test_five_centroids_lie_outside_their_region_and_no_medoid_does(aal, places)
     assert set(places["name"][outside]) == HOLLOW
     grid = VoxelGrid(aal.labels_img.shape, aal.labels_img.affine)
     medoids = aal.segments(grid, "medoid")
-    at = label_at(aal, world(medoids.points, grid.affine))
+    at = label_at(aal, voxel_to_world(medoids.points, grid.affine))
     assert np.array_equal(at, places["index"])
-    far = np.linalg.norm(world(medoids.points, grid.affine) - places[["x", "y", "z"]], axis=1)
+    far = np.linalg.norm(voxel_to_world(medoids.points, grid.affine) - places[["x", "y", "z"]], axis=1)
     assert (far[~outside] < 1).all()  # within the centroid's own voxel
     assert far.max() < 10
 
@@ -109,7 +119,7 @@ def test_segments_land_on_the_same_places_in_every_pose(aal, places, pose):
     assert np.array_equal(segments.n_voxels, [np.count_nonzero(segments.labels == i) for i in segments.index])
     centres = center_of_mass(np.ones(grid.shape), segments.labels, segments.index)
     np.testing.assert_allclose(segments.points, centres)
-    far = np.linalg.norm(world(segments.points, grid.affine) - places[["x", "y", "z"]], axis=1)
+    far = np.linalg.norm(voxel_to_world(segments.points, grid.affine) - places[["x", "y", "z"]], axis=1)
     assert np.median(far) < 1.5
     assert far.max() < 5  # a voxel, for the smallest regions
     volume = segments.n_voxels * np.prod(grid.spacing)
@@ -252,7 +262,7 @@ def test_sparse_labels_keep_their_names_and_places(tmp_path, dtype, pose):
     found = atlas.centroids()
     for index, *xyz, n_voxels in found[["index", "x", "y", "z", "n_voxels"]].itertuples(index=False):
         where = np.argwhere(values == index)
-        np.testing.assert_allclose(xyz, world(where, placed).mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(xyz, voxel_to_world(where, placed).mean(axis=0), atol=1e-5)
         assert n_voxels == len(where) > 0
 
 

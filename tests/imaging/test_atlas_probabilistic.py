@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glas3d.imaging import probability
+from glas3d.imaging import probability_maps
 from glas3d.imaging.atlas import Atlas
-from glas3d.imaging.probability import Maps, strongest
+from glas3d.imaging.probability_maps import ProbabilityMaps, highest_map
 from glas3d.imaging.space import VoxelGrid
 from tests.imaging.bunches import AFFINE, map_img
 from tests.imaging.cases import SHAPE, refused
@@ -80,7 +80,7 @@ def test_nan_and_infinity_win_nothing():
     spoilt = maps.copy()
     spoilt[0, 0, 0], spoilt[1, 1, 1, 2] = np.nan, np.inf
     expected = by_hand(np.where(np.isfinite(spoilt), spoilt, 0), 0.1)
-    assert np.array_equal(strongest(Maps(nib.Nifti1Image(spoilt, AFFINE)), 0.1), expected)
+    assert np.array_equal(highest_map(ProbabilityMaps(nib.Nifti1Image(spoilt, AFFINE)), 0.1), expected)
 
 
 @pytest.mark.parametrize("n", [130, 300])
@@ -99,7 +99,7 @@ def test_scaled_integers_are_read_as_what_they_mean(tmp_path):
     img.set_data_dtype(np.uint8)  # nibabel then writes a slope
     nib.save(img, tmp_path / "scaled.nii")
     assert np.asarray(nib.load(tmp_path / "scaled.nii").dataobj.get_unscaled()).max() == 255
-    assert set(np.unique(strongest(Maps(tmp_path / "scaled.nii"), 0.9))) == {0, 1, 2, 3}
+    assert set(np.unique(highest_map(ProbabilityMaps(tmp_path / "scaled.nii"), 0.9))) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize(
@@ -136,11 +136,11 @@ def test_a_file_is_read_volume_by_volume_from_front_to_back(tmp_path, monkeypatc
     opened = []
     init = gzip.GzipFile.__init__
     monkeypatch.setattr(gzip.GzipFile, "__init__", lambda self, *a, **k: opened.append(1) or init(self, *a, **k))
-    monkeypatch.setattr(probability, "SHARE", 0.5)
+    monkeypatch.setattr(probability_maps, "SHARE", 0.5)
     for img in (tmp_path / "maps.nii.gz", nib.load(tmp_path / "maps.nii.gz")):
         opened.clear()
         tracemalloc.start()
-        labels = strongest(Maps(img), None)
+        labels = highest_map(ProbabilityMaps(img), None)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert len(np.unique(labels)) > n / 2

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from glas3d.imaging.picture import load_picture, move_points, resize, resize_labels
+from glas3d.imaging.picture import load_picture, resize, resize_labels, resize_points
 from tests.core.cases import refused
 
 SHAPE = (6, 9)
@@ -130,10 +130,10 @@ def test_what_is_no_picture(colours, tmp_path):
 
 
 def test_it_is_shown_as_it_looks(colours):
-    np.testing.assert_array_equal(load_picture(colours).shown, colours)
-    np.testing.assert_array_equal(load_picture(colours / 255.0).shown, colours)
-    np.testing.assert_array_equal(load_picture(colours[..., 1]).shown, np.repeat(colours[..., 1:2], 3, axis=2))
-    shown = load_picture(colours.astype(float) - 500).shown
+    np.testing.assert_array_equal(load_picture(colours).rgb, colours)
+    np.testing.assert_array_equal(load_picture(colours / 255.0).rgb, colours)
+    np.testing.assert_array_equal(load_picture(colours[..., 1]).rgb, np.repeat(colours[..., 1:2], 3, axis=2))
+    shown = load_picture(colours.astype(float) - 500).rgb
     assert (shown.min(), shown.max()) == (0, 255)
 
 
@@ -153,8 +153,8 @@ def test_points_move_with_the_pixels():
     ramp = np.stack(np.meshgrid(np.arange(24.0), np.arange(30.0), indexing="ij"))
     points = np.array([[3.5, 4.5], [11.0, 20.25]])
     for size in ((12, 10), (48, 60), (24, 30)):
-        moved = move_points(points, (24, 30), size)
-        np.testing.assert_allclose(move_points(moved, size, (24, 30)), points)
+        moved = resize_points(points, (24, 30), size)
+        np.testing.assert_allclose(resize_points(moved, size, (24, 30)), points)
         small = resize(ramp, size)
         for (row, column), (r, c) in zip(moved, points, strict=True):
             cell = np.array([small[0, int(row), 0], small[0, int(np.ceil(row)), 0]])

@@ -9,10 +9,10 @@ import pytest
 from nibabel.affines import apply_affine
 
 from glas3d.imaging.atlas import Atlas
-from glas3d.imaging.registration import register, template_brain, template_brain_home, without_skull
+from glas3d.imaging.registration import register, template_brain, template_brain_in_native, without_skull
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import VoxelGrid, mni_grid, resample, template_on
-from glas3d.imaging.transform import Affine, Warp, load_transform
+from glas3d.imaging.spatial_transform import Affine, Warp, load_transform
 from tests.imaging import native
 from tests.imaging.cases import refused
 from tests.imaging.native import MOVED, NO_COLIN, to_native, to_template
@@ -56,10 +56,10 @@ def test_a_moved_head_is_found(axes, angles):
     scan = native.head(native.native_grid(axes, angles=angles))
     found = register(scan)
     assert isinstance(found, Affine)
-    assert gaps(found.points_home(brain()), to_native(brain())).max() < 0.5
+    assert gaps(found.points_to_native(brain()), to_native(brain())).max() < 0.5
     assert gaps(found.points_to_template(to_native(HIPPOCAMPI)), HIPPOCAMPI).max() < 0.5
     assert found.check(scan).problem is None
-    home = found.home(Atlas.load("AAL").labels_img, scan, "nearest")
+    home = found.to_native(Atlas.load("AAL").labels_img, scan, "nearest")
     truth = native.labels(VoxelGrid(scan.shape, scan.affine))
     assert gaps(hippocampi(home, scan.affine), hippocampi(truth, scan.affine)).max() < 0.5
 
@@ -82,18 +82,18 @@ def test_the_same_seed_finds_the_same_to_the_last_bit(monkeypatch):
 @pytest.mark.slow
 def test_syn_unbends_what_an_affine_cannot(bent, warp):
     affine, truth = register(bent), to_native(brain(), bent=True)
-    rough = gaps(affine.points_home(brain()), truth)
-    fine = gaps(warp.points_home(brain()), truth)
+    rough = gaps(affine.points_to_native(brain()), truth)
+    fine = gaps(warp.points_to_native(brain()), truth)
     assert isinstance(warp, Warp)
     assert rough.mean() > 2
     assert fine.mean() < 0.8
-    assert gaps(warp.points_home(HIPPOCAMPI), to_native(HIPPOCAMPI, bent=True)).max() < 1
+    assert gaps(warp.points_to_native(HIPPOCAMPI), to_native(HIPPOCAMPI, bent=True)).max() < 1
     assert gaps(warp.points_to_template(to_native(HIPPOCAMPI, bent=True)), HIPPOCAMPI).max() < 1
     labels = Atlas.load("AAL").labels_img
     truth = native.labels(VoxelGrid(bent.shape, bent.affine), bent=True)
     shares = []
     for found in (affine, warp):
-        home = found.home(labels, bent, "nearest")
+        home = found.to_native(labels, bent, "nearest")
         assert gaps(hippocampi(home, bent.affine), hippocampi(truth, bent.affine)).max() < 3
         shares.append((home == truth)[truth > 0].mean())
     assert shares[1] > shares[0] + 0.08
@@ -103,8 +103,8 @@ def test_syn_unbends_what_an_affine_cannot(bent, warp):
 def test_a_warp_s_files_live_as_long_as_it_does_or_are_kept(bent, warp, tmp_path):
     warp.save(tmp_path)
     again = load_transform(tmp_path)
-    assert again.made == warp.made
-    assert again.made["kind"] == "SyN"
+    assert again.settings == warp.settings
+    assert again.settings["kind"] == "SyN"
     one, other = (found.to_template(bent, mni_grid(4)).data for found in (warp, again))
     np.testing.assert_array_equal(one, other)
     hashes = [step["sha256"] for step in warp.record()["from-native_to-template"] if "sha256" in step]
@@ -141,7 +141,7 @@ def test_when_ants_fails_its_last_words_are_told(monkeypatch, error, match):
 def test_the_brain_of_a_scan_is_the_template_s():
     grid = native.native_grid()
     scan = native.head(grid)
-    mask = template_brain_home(scan, load_transform(MOVED))
+    mask = template_brain_in_native(scan, load_transform(MOVED))
     found = np.asarray(mask.dataobj)
     truth = native.seen_from(grid, template_brain(), order=0)
     assert mask.shape == scan.shape
@@ -177,7 +177,7 @@ def test_colin_s_hippocampi_come_home(colin, kind):
     allowed = {"affine": 2.5, "SyN": 3.5}[kind]
     found = register(colin, kind)
     truth = native.labels(VoxelGrid(colin.shape, colin.affine))
-    home = found.home(Atlas.load("AAL").labels_img, colin, "nearest")
+    home = found.to_native(Atlas.load("AAL").labels_img, colin, "nearest")
     assert gaps(hippocampi(home, colin.affine), hippocampi(truth, colin.affine)).max() < allowed
     there = found.points_to_template(hippocampi(truth, colin.affine))
     labels = Atlas.load("AAL").labels_img
@@ -187,7 +187,7 @@ def test_colin_s_hippocampi_come_home(colin, kind):
     correlation = np.corrcoef(moved[t1 > 0.1], t1[t1 > 0.1])[0, 1]
     assert correlation > {"affine": 0.7, "SyN": 0.88}[kind]
     assert found.check(colin).problem is None
-    volume = np.asarray(template_brain_home(colin, found).dataobj).sum() * np.prod(colin.spacing) / 1e6
+    volume = np.asarray(template_brain_in_native(colin, found).dataobj).sum() * np.prod(colin.spacing) / 1e6
     assert 1.7 < volume < 2.1  # litres; BET finds 1.97
 
 
@@ -200,7 +200,7 @@ def test_a_neck_does_not_lead_astray(colin):
     data[:, :, :low] = data[:, :, low : low + 1]
     pose = nib.affines.from_matvec(np.eye(3), [20.0, 30.0, -40.0])
     found = register(nib.Nifti1Image(data, pose @ upright.affine))
-    assert gaps(found.points_home(brain()), apply_affine(pose, brain())).mean() < 3
+    assert gaps(found.points_to_native(brain()), apply_affine(pose, brain())).mean() < 3
 
 
 @pytest.mark.slow
@@ -209,14 +209,14 @@ def test_the_skull_is_not_asked(colin, monkeypatch):
     monkeypatch.setattr("glas3d.imaging.registration._STARTS", ((0, 0, 0),))
     turn = nib.affines.from_matvec(nib.eulerangles.euler2mat(0, 0, np.radians(30)), [0.0, 20.0, -20.0])
     found = register(nib.Nifti1Image(colin.data, turn @ MOVED @ colin.affine))
-    assert gaps(found.points_home(brain()), apply_affine(turn, brain())).mean() < 3
+    assert gaps(found.points_to_native(brain()), apply_affine(turn, brain())).mean() < 3
 
 
 @pytest.mark.slow
 def test_a_head_turned_far_is_found_from_another_start(colin):
     turn = nib.affines.from_matvec(nib.eulerangles.euler2mat(*np.radians((25.0, 25.0, 25.0))), [10.0, 20.0, -20.0])
     found = register(nib.Nifti1Image(colin.data, turn @ MOVED @ colin.affine))
-    assert gaps(found.points_home(brain()), apply_affine(turn, brain())).mean() < 3
+    assert gaps(found.points_to_native(brain()), apply_affine(turn, brain())).mean() < 3
 
 
 def test_points_of_the_truth_undo_each_other():

@@ -14,7 +14,7 @@ from glas3d.imaging.space import (
     mni_grid,
     resample,
     template,
-    world,
+    voxel_to_world,
 )
 from tests.imaging.cases import HEADS, POSES, SHAPE, affine, around, data, head, head_grid, refused
 
@@ -33,7 +33,7 @@ def test_the_mni_grid_has_the_shapes_everyone_uses(resolution, shape):
 @given(st.floats(0.5, 16))
 def test_the_mni_grid_covers_the_field_of_view(resolution):
     grid = mni_grid(resolution)
-    corners = world(np.array([[0, 0, 0], np.array(grid.shape) - 1]), grid.affine)
+    corners = voxel_to_world(np.array([[0, 0, 0], np.array(grid.shape) - 1]), grid.affine)
     assert (corners[0] <= np.array([-90, -126, -72]) + resolution / 2 + 1).all()
     assert (corners[1] >= np.array([90, 90, 108]) - resolution / 2 - 1).all()
     assert resolution <= 2 or all(n % 8 == 0 for n in grid.shape)
@@ -83,10 +83,10 @@ def test_linear_resampling_keeps_a_linear_field(pose, target):
     placed = around(pose, shape, grid)
 
     def field(affine, shape):
-        xyz = world(np.argwhere(np.ones(shape)), affine)
+        xyz = voxel_to_world(np.argwhere(np.ones(shape)), affine)
         return (100 + xyz @ [2.0, -3.0, 5.0]).reshape(shape)
 
-    inside = world(np.argwhere(np.ones(grid.shape)), np.linalg.inv(placed) @ grid.affine)
+    inside = voxel_to_world(np.argwhere(np.ones(grid.shape)), np.linalg.inv(placed) @ grid.affine)
     margin = 7.5 / np.array(VoxelGrid(shape, placed).spacing)
     far = ((inside > margin) & (inside < np.array(shape) - 1 - margin)).all(axis=1).reshape(grid.shape)
     assert far.sum() > 20
@@ -98,7 +98,7 @@ def test_linear_resampling_keeps_a_linear_field(pose, target):
 
 def sampled(labels, source, grid):
     """Nearest neighbour by hand; 0 outside the outer voxels' faces."""
-    where = world(np.argwhere(np.ones(grid.shape)), np.linalg.inv(source) @ grid.affine)
+    where = voxel_to_world(np.argwhere(np.ones(grid.shape)), np.linalg.inv(source) @ grid.affine)
     inside = ((where >= -0.5) & (where <= np.array(labels.shape) - 0.5)).all(axis=1)
     found = np.zeros(len(where), dtype=labels.dtype)
     found[inside] = labels[tuple(np.rint(where[inside]).clip(0, np.array(labels.shape) - 1).astype(int).T)]
@@ -160,7 +160,7 @@ def test_outside_the_field_of_view_is_zero(interpolation, mm):
     placed = affine(spacing=(2, 2, 2), origin=(0, 0, 0))
     grid = VoxelGrid((12, 13, 14), affine(spacing=(mm, mm, mm), origin=(-3 * mm,) * 3))
     moved = resample(nib.Nifti1Image(np.full(SHAPE, 5.0, np.float32), placed), grid, interpolation)
-    where = world(np.argwhere(np.ones(grid.shape)), np.linalg.inv(placed) @ grid.affine)
+    where = voxel_to_world(np.argwhere(np.ones(grid.shape)), np.linalg.inv(placed) @ grid.affine)
     outside = ((where < -0.5) | (where > np.array(SHAPE) - 0.5)).any(axis=1).reshape(grid.shape)
     assert (moved[outside] == 0).all()
     assert (moved[~outside] > 0).all()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glas3d import GlasError
-from glas3d.imaging.space import mni_grid, resample, template_on, world
+from glas3d.imaging.space import mni_grid, resample, template_on, voxel_to_world
 from glas3d.predict import intensity_scale
 from glas3d.simulate.participants import GROUPS, PLANTED, Simulation, participant, participants, truth
 
@@ -259,7 +259,7 @@ def test_the_truth_map_holds_the_six_labels(aal):
 @pytest.mark.parametrize("name", PLANTED)
 def test_left_is_left(aal, name):
     label = aal.table.set_index("name")["index"][name]
-    x = world(np.argwhere(truth(4) == label), mni_grid(4).affine)[:, 0]
+    x = voxel_to_world(np.argwhere(truth(4) == label), mni_grid(4).affine)[:, 0]
     assert (x < 0).all() if name.endswith("_L") else (x > 0).all()
 
 
@@ -272,7 +272,7 @@ def test_disease_on_one_side_is_on_that_side(monkeypatch):
     alone = np.where(np.arange(6)[:, None, None, None] == PLANTED.index("Hippocampus_L"), shares, 0)
     monkeypatch.setattr(simulate, "_planted_on", lambda resolution: (alone, both))
     left = well - participant(replace(STILL, severity=(0.6, 0.6)), 0).volume
-    x = world(np.argwhere(left > 0.2 * left.max()), STILL.grid.affine)[:, 0]
+    x = voxel_to_world(np.argwhere(left > 0.2 * left.max()), STILL.grid.affine)[:, 0]
     assert len(x) > 20
     assert (x < 0).all()
     assert (well - ill).sum() > 2 * left.sum()

@@ -12,7 +12,7 @@ import pandas as pd
 from glas3d.errors import GlasError
 from glas3d.imaging.mask import mask_on
 from glas3d.imaging.registration import template_brain
-from glas3d.imaging.space import VoxelGrid, world
+from glas3d.imaging.space import VoxelGrid, voxel_to_world
 from glas3d.statistics.choices import Normalise
 from glas3d.statistics.regions import normalised
 from glas3d.statistics.two_groups import compare
@@ -98,7 +98,7 @@ def compare_voxels(
         stem = files.stem(case, control, desc="voxels")
         files.write_image(stem, name, img, f"{description}, {case} against {control}", **record)
     peak = int(np.nanargmax(np.where(p == np.nanmin(p), table[statistic].abs(), np.nan)))
-    x, y, z = world(np.argwhere(inside)[[peak]], grid.affine)[0]
+    x, y, z = voxel_to_world(np.argwhere(inside)[[peak]], grid.affine)[0]
     return VoxelwiseResult(int(np.isfinite(p).sum()), int((p <= 0.05).sum()), float(np.nanmin(p)), (x, y, z))
 
 

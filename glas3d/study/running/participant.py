@@ -21,7 +21,7 @@ from glas3d.errors import GlasError, GlasWarning, SpaceWarning
 from glas3d.explain import COLUMNS, STATISTICS, ScanExplanation, explain_img, ranked
 from glas3d.hashing import file_sha256
 from glas3d.imaging.space import MNI
-from glas3d.imaging.transform import load_transform
+from glas3d.imaging.spatial_transform import load_transform
 from glas3d.output import remove_leftovers
 from glas3d.predict import Predictor, load_model
 from glas3d.study.cohort.file_patterns import files_of, has_pattern, said

@@ -254,7 +254,7 @@ def searched(where: Where, space: str | None = None) -> Any:
         return Grid(where[0] if len(where) == 1 else where)
     if where.endswith(".tsv"):
         return Coordinates.from_file(where, space="MNI")
-    return Atlas.named(where, space=space)
+    return Atlas.load(where, space=space)
 
 
 def identity(where: Where, search: Any) -> str:

@@ -12,7 +12,7 @@ from glas3d import Atlas, GlasError, Grid, Predictor
 from glas3d.errors import GlasWarning
 from glas3d.explain import explain_img
 from glas3d.imaging.space import mni_grid
-from glas3d.imaging.transform import Affine
+from glas3d.imaging.spatial_transform import Affine
 from glas3d.study.group.level import summarise_groups
 from glas3d.study.running.runner import explain_cohort
 from tests.study import folders, studies
@@ -125,7 +125,7 @@ def test_a_probabilistic_atlas(source, models, tmp_path):
     found = table(tmp_path / "out", "sub-01")
     assert found.index.tolist() == ["Ball_L", "Ball", "Ball_R"]
     assert found["hemisphere"].tolist() == ["L", "midline", "R"]
-    assert Atlas.named(str(path)).table["name"].tolist() == ["Ball_L", "Ball", "Ball_R"]
+    assert Atlas.load(str(path)).table["name"].tolist() == ["Ball_L", "Ball", "Ball_R"]
     with pytest.warns(GlasWarning, match="6 ways only"):
         summarise_groups(
             tmp_path / "out", studies.cohort(source).everyone, case="AD", control="NC", n_perm=19, n_boot=0

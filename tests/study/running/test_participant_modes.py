@@ -280,7 +280,7 @@ def test_half_of_an_atlas_is_asked(people, models, few, tmp_path):
     assert explain_cohort(people, out, models, **given).count("explained") == 4
     found = table(out, "sub-01")
     assert 0 < found["evaluated"].sum() < len(found.dropna(subset="score"))
-    predict, atlas = load_model(models / "fold-1", device="cpu"), Atlas.named(place, space="MNI")
+    predict, atlas = load_model(models / "fold-1", device="cpu"), Atlas.load(place, space="MNI")
     alone = explain_img(people.table["path"].iloc[0], predict, "AD", atlas, assume_space="MNI", refine=0.75)
     np.testing.assert_allclose(found["score"], alone.table.set_index("name")["score"], atol=1e-6)
     assert explain_cohort(people, out, models, **given).count("kept") == 4

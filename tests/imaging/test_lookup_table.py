@@ -5,7 +5,7 @@ import pytest
 
 from glas3d.errors import GlasWarning
 from glas3d.imaging.atlas import Atlas
-from glas3d.imaging.lookup import own_names, read_lookup_table
+from glas3d.imaging.lookup_table import read_lookup_table, unique_names
 from glas3d.imaging.space import VoxelGrid
 from tests.imaging.bunches import AFFINE, label_img
 from tests.imaging.cases import SHAPE, refused
@@ -96,9 +96,9 @@ def test_a_scans_own_space_does_not_say_where_its_middle_is(tmp_path):
 
 
 def test_names_are_there_once():
-    assert own_names(["a", "b", "a", "a"], [1, 2, 30, 4]) == ["a 1", "b", "a 30", "a 4"]
+    assert unique_names(["a", "b", "a", "a"], [1, 2, 30, 4]) == ["a 1", "b", "a 30", "a 4"]
     # a name made so may be there already
-    assert own_names(["a", "a", "a 2"], [1, 2, 3]) == ["a 1", "a 2 2", "a 2 3"]
+    assert unique_names(["a", "a", "a 2"], [1, 2, 3]) == ["a 1", "a 2 2", "a 2 3"]
 
 
 @pytest.mark.parametrize(

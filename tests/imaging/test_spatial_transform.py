@@ -8,11 +8,11 @@ from nibabel.eulerangles import euler2mat
 from scipy.ndimage import binary_erosion
 
 from glas3d.imaging.atlas import Atlas
-from glas3d.imaging.itk import field_grids, to_ants, write_matrix
-from glas3d.imaging.maps import Drawing
+from glas3d.imaging.itk import ants_image, field_grids, write_matrix
+from glas3d.imaging.native_mapper import NativeMapper
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import VoxelGrid, mni_grid, resample, template, template_on
-from glas3d.imaging.transform import Affine, Transform, Warp, load_transform
+from glas3d.imaging.spatial_transform import Affine, SpatialTransform, Warp, load_transform
 from tests.imaging import native
 from tests.imaging.cases import POSES, SHAPE, around, data, refused
 from tests.imaging.native import MOVED, to_native, to_template, write_field
@@ -58,7 +58,7 @@ def test_a_matrix_brings_back_what_it_took():
     there = transform.to_template(scan, grid)
     np.testing.assert_array_equal(there.data, scan.data)
     for interpolation in ("linear", "nearest"):
-        home = transform.home(nib.Nifti1Image(there.data, grid.affine), scan, interpolation)
+        home = transform.to_native(nib.Nifti1Image(there.data, grid.affine), scan, interpolation)
         np.testing.assert_array_equal(home, scan.data)
 
 
@@ -66,7 +66,7 @@ def test_a_matrix_brings_back_what_it_took():
 def test_labels_come_home_by_a_matrix(pose):
     """Against the labels sampled at every native voxel's place, with left on the left in any order of the axes."""
     scan = native.head(GRIDS[pose])
-    home = load_transform(MOVED).home(Atlas.load("AAL").labels_img, scan, "nearest")
+    home = load_transform(MOVED).to_native(Atlas.load("AAL").labels_img, scan, "nearest")
     truth = native.labels(GRIDS[pose])
     assert home.dtype == np.int32
     assert (home == truth)[truth > 0].mean() > 0.999
@@ -76,7 +76,7 @@ def test_labels_come_home_by_a_matrix(pose):
 
 def test_points_go_there_and_back(points):
     transform = load_transform(MOVED)
-    np.testing.assert_allclose(transform.points_home(points), to_native(points), atol=1e-9)
+    np.testing.assert_allclose(transform.points_to_native(points), to_native(points), atol=1e-9)
     np.testing.assert_allclose(transform.points_to_template(points), to_template(points), atol=1e-9)
 
 
@@ -102,7 +102,9 @@ def test_the_sources_of_a_matrix_agree(tmp_path, points, ants):
     for source in sources:
         transform = load_transform(source)
         assert isinstance(transform, Affine), source
-        np.testing.assert_allclose(transform.points_home(points), to_native(points), atol=1e-4, err_msg=str(source))
+        np.testing.assert_allclose(
+            transform.points_to_native(points), to_native(points), atol=1e-4, err_msg=str(source)
+        )
 
 
 def test_an_itk_rotation_is_a_matrix(tmp_path, points, ants):
@@ -112,28 +114,27 @@ def test_an_itk_rotation_is_a_matrix(tmp_path, points, ants):
     path.write_text(text + "Parameters: 0 0 0.3 5 -6 7\nFixedParameters: 0 0 0 0\n")
     # 0.3 about z and the shift (5, -6, 7), both in LPS: the points of the template to native ones
     expected = apply_affine(from_matvec(euler2mat(0.3), [-5, 6, 7]), points)
-    np.testing.assert_allclose(load_transform(path).points_home(points), expected, atol=1e-4)
+    np.testing.assert_allclose(load_transform(path).points_to_native(points), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["matrix", "warp"])
 def test_what_was_saved_is_what_comes_back(tmp_path, points, ants, warp, kind):
     made = {"kind": "affine", "seed": 3}
-    transform: Transform = Affine(MOVED, "mine", made) if kind == "matrix" else warp
+    transform: SpatialTransform = Affine(MOVED, "mine", made) if kind == "matrix" else warp
     written = transform.save(tmp_path / "new")
     again = load_transform(tmp_path / "new")
     assert set(written) == set((tmp_path / "new").iterdir())
-    np.testing.assert_array_equal(again.points_home(points), transform.points_home(points))
+    np.testing.assert_array_equal(again.points_to_native(points), transform.points_to_native(points))
     np.testing.assert_array_equal(again.points_to_template(points), transform.points_to_template(points))
-    assert (again.name, again.made) == (transform.name, transform.made)
+    assert (again.name, again.settings) == (transform.name, transform.settings)
     if kind == "matrix":
         assert again.record() == {"name": "mine", "matrix": MOVED.tolist(), **made}
     assert again.save(tmp_path / "new")  # onto its own files
     load_transform(tmp_path / "new")
     # ITK reads it as antsApplyTransforms wants it
     names = [str(path) for path in written if path.name.startswith("from-native_to-template_")]
-    np.testing.assert_allclose(
-        load_transform(names, _inverses(tmp_path / "new")).points_home(points), transform.points_home(points), atol=1e-4
-    )
+    by_files = load_transform(names, _inverses(tmp_path / "new"))
+    np.testing.assert_allclose(by_files.points_to_native(points), transform.points_to_native(points), atol=1e-4)
 
 
 def _inverses(folder):
@@ -146,7 +147,7 @@ def _inverses(folder):
 def test_a_warp_s_points_follow_the_law(warp, points):
     assert isinstance(warp, Warp)
     native_points = to_native(points, bent=True)
-    np.testing.assert_allclose(warp.points_home(points), native_points, atol=0.05)
+    np.testing.assert_allclose(warp.points_to_native(points), native_points, atol=0.05)
     np.testing.assert_allclose(warp.points_to_template(native_points), points, atol=0.05)
 
 
@@ -159,7 +160,7 @@ def test_a_warp_unbends_the_scan_and_brings_labels_home(warp, pose):
     assert np.corrcoef(there.data[brain], t1[brain])[0, 1] > 0.98
     straight = load_transform(MOVED).to_template(scan, mni_grid(4))
     assert np.corrcoef(straight.data[brain], t1[brain])[0, 1] < 0.95
-    home = warp.home(Atlas.load("AAL").labels_img, scan, "nearest")
+    home = warp.to_native(Atlas.load("AAL").labels_img, scan, "nearest")
     truth = native.labels(grid, bent=True)
     assert home.dtype == np.int32
     assert (home == truth)[truth > 0].mean() > 0.97
@@ -172,7 +173,9 @@ def test_a_map_comes_home_by_a_warp(warp):
     """A blob at the left hippocampus shines where the law puts it."""
     grid, spot = GRIDS["LAS"], np.array([-26.0, -20.0, -14.0])
     distance = np.linalg.norm(native.voxels(mni_grid(4)) - spot, axis=-1)
-    home = warp.home(nib.Nifti1Image(np.exp(-(distance**2) / 128), mni_grid(4).affine), native.head(grid, bent=True))
+    home = warp.to_native(
+        nib.Nifti1Image(np.exp(-(distance**2) / 128), mni_grid(4).affine), native.head(grid, bent=True)
+    )
     assert home.shape == grid.shape
     assert home.dtype == np.float32
     centre = apply_affine(grid.affine, (np.argwhere(home > 0).T * home[home > 0]).sum(axis=1) / home.sum())
@@ -199,11 +202,11 @@ def test_a_warp_that_bends_nothing_is_its_matrix(tmp_path, ants):
         assert inner.mean() > 0.15
         np.testing.assert_allclose(one[inner], other[inner], atol=tolerance)
     labels = nib.Nifti1Image(np.asarray(Atlas.load("AAL").labels_img.dataobj), Atlas.load("AAL").labels_img.affine)
-    one, other = (transform.home(labels, scan, "nearest") for transform in (still, plain))
+    one, other = (transform.to_native(labels, scan, "nearest") for transform in (still, plain))
     assert one.dtype == other.dtype
     assert (one == other).mean() > 0.9999
     big = nib.Nifti1Image(np.where(np.asarray(labels.dataobj) == 37, 2**30 + 1, 0).astype(np.int32), labels.affine)
-    assert set(np.unique(still.home(big, scan, "nearest"))) == {0, 2**30 + 1}
+    assert set(np.unique(still.to_native(big, scan, "nearest"))) == {0, 2**30 + 1}
     found, expected = still.check(scan), plain.check(scan)
     assert abs(found.coverage - expected.coverage) < 0.01
     assert abs(found.correlation - expected.correlation) < 0.02
@@ -217,7 +220,7 @@ def composed(files, folder, names, ants):
         [folder / "back.txt", files / "sub_1InverseWarp.nii.gz"],
     )
     for name, steps, grid in zip(names, ways, (mni_grid(4), native.native_grid(spacing=(4.0, 3.9, 4.1))), strict=True):
-        ref = to_ants(np.zeros(grid.shape), grid.affine)
+        ref = ants_image(np.zeros(grid.shape), grid.affine)
         paths = [str(path) for path in steps]
         ants.apply_transforms(ref, ref, paths, whichtoinvert=[False, False], compose=str(folder / name))
     return folder / names[0], folder / names[1]
@@ -236,30 +239,30 @@ def test_a_composite_and_its_inverse_lie_side_by_side(tmp_path, files, warp, poi
     path, inverse = composed(files, tmp_path, names, ants)
     composite = load_transform(path)
     assert isinstance(composite, Warp)
-    np.testing.assert_allclose(composite.points_home(points), warp.points_home(points), atol=0.2)
+    np.testing.assert_allclose(composite.points_to_native(points), warp.points_to_native(points), atol=0.2)
     there = to_native(points, bent=True)
     np.testing.assert_allclose(composite.points_to_template(there), warp.points_to_template(there), atol=0.2)
     inverse.rename(tmp_path / "elsewhere.h5")
     with refused(f"give the inverse of .*such as {names[1]}", path):
         load_transform(path)
     given = load_transform(path, tmp_path / "elsewhere.h5")
-    np.testing.assert_array_equal(given.points_home(points), composite.points_home(points))
+    np.testing.assert_array_equal(given.points_to_native(points), composite.points_to_native(points))
     assert given.record()["from-native_to-template"][0]["name"] == names[0]
 
 
 def test_composites_of_ants_registration(tmp_path, points, ants):
     """Affine and field in one file: it is told where the field is, and matrices alone are a matrix."""
-    fixed, grid = to_ants(template_on(4), mni_grid(4).affine).clone("float"), mni_grid(4)
+    fixed, grid = ants_image(template_on(4), mni_grid(4).affine).clone("float"), mni_grid(4)
     settings = {"outprefix": f"{tmp_path}/c_", "write_composite_transform": True, "initial_transform": "Identity"}
     coarse = {"aff_iterations": (1,), "aff_shrink_factors": (4,), "aff_smoothing_sigmas": (1,)}
-    bent = to_ants(native.head(native.native_grid(spacing=(4.0, 3.9, 4.1))).data, grid.affine).clone("float")
+    bent = ants_image(native.head(native.native_grid(spacing=(4.0, 3.9, 4.1))).data, grid.affine).clone("float")
     ants.registration(fixed, bent, "SyN", **settings, **coarse, reg_iterations=(2, 0, 0))
     both = load_transform(tmp_path / "c_Composite.h5")
     assert isinstance(both, Warp)
     for name in ("c_Composite.h5", "c_InverseComposite.h5"):
         (found,) = field_grids(tmp_path / name)
         assert found.same_as(grid)
-    np.testing.assert_allclose(both.points_home(both.points_to_template(points)), points, atol=1)
+    np.testing.assert_allclose(both.points_to_native(both.points_to_template(points)), points, atol=1)
     ants.registration(fixed, bent, "Affine", **settings, **coarse)
     assert isinstance(load_transform(tmp_path / "c_Composite.h5"), Affine)
 
@@ -276,7 +279,7 @@ def test_the_transform_of_another_scan_shows(warp):
     assert "field of view" in warp.check(cut).problem
 
 
-# Drawing
+# NativeMapper
 
 
 @pytest.mark.parametrize("kind", ["matrix", "warp"])
@@ -286,11 +289,11 @@ def test_drawings_come_home(request, kind):
     grid, scan = mni_grid(6), native.head(GRIDS["oblique"], bent)
     atlas = Atlas.load("AAL")
     segments = atlas.segments(grid)
-    drawing = Drawing(scan, grid, atlas, segments, transform)
+    drawing = NativeMapper(scan, grid, atlas, segments, transform)
     painted = np.asarray(drawing.segments(segments.index.astype(float)).dataobj)
     truth = native.labels(GRIDS["oblique"], bent)
     assert (painted == truth)[truth > 0].mean() > 0.97
-    own = Drawing(scan, grid, None, segments, transform).segments(segments.index.astype(float))
+    own = NativeMapper(scan, grid, None, segments, transform).segments(segments.index.astype(float))
     assert (np.asarray(own.dataobj) == truth)[truth > 0].mean() > 0.5  # at 6 mm
     volume = np.asarray(drawing.volume(template_on(6)).dataobj)
     assert np.corrcoef(volume.ravel(), scan.data.ravel())[0, 1] > 0.85

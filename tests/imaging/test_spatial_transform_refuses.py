@@ -6,9 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from glas3d.imaging.itk import carry, write_matrix
+from glas3d.imaging.itk import apply_steps, write_matrix
 from glas3d.imaging.space import VoxelGrid, mni_grid
-from glas3d.imaging.transform import Warp, load_transform
+from glas3d.imaging.spatial_transform import Warp, load_transform
 from tests.imaging.cases import SHAPE, refused
 from tests.imaging.native import MOVED, bend, write_field
 
@@ -117,4 +117,4 @@ def test_without_antspyx_matrices_still_work(tmp_path, monkeypatch):
     with refused(r'pip install "glas3d\[register\]"'):
         load_transform(tmp_path / "itk.txt")
     with refused(r'pip install "glas3d\[register\]"'):
-        carry(np.zeros(SHAPE), np.eye(4), mni_grid(8), [], "linear")
+        apply_steps(np.zeros(SHAPE), np.eye(4), mni_grid(8), [], "linear")

@@ -13,17 +13,17 @@ import numpy as np
 import pandas as pd
 
 from glas3d.errors import GlasError, GlasWarning, reason
-from glas3d.imaging.space import world
+from glas3d.imaging.space import voxel_to_world
 from glas3d.tables import read_table
 
-Table = str | os.PathLike[str] | pd.DataFrame
+TableLike = str | os.PathLike[str] | pd.DataFrame
 
 _COLOURS = (".txt", ".lut", ".label", ".ctbl")
 _SIDES = {"l": "L", "lh": "L", "left": "L", "r": "R", "rh": "R", "right": "R"}
 _MIDDLE = ("m", "b", "mid", "midline", "bilateral", "both")
 
 
-def read_lookup_table(table: Table, present: Iterable[int] = ()) -> pd.DataFrame:
+def read_lookup_table(table: TableLike, present: Iterable[int] = ()) -> pd.DataFrame:
     """A look-up table, row by row as it was given.
 
     Parameters
@@ -106,12 +106,12 @@ def text(name: object) -> str:
     return "" if missing else str(name).strip()
 
 
-def own_names(names: Sequence[str], index: Sequence[int]) -> list[str]:
+def unique_names(names: Sequence[str], index: Sequence[int]) -> list[str]:
     """Names that are there once: a name that is there again carries its label.
 
     Examples
     --------
-    >>> own_names(["insula", "pole", "insula"], [3, 5, 40])
+    >>> unique_names(["insula", "pole", "insula"], [3, 5, 40])
     ['insula 3', 'pole', 'insula 40']
     """
     found = list(names)
@@ -174,7 +174,7 @@ def hemispheres(table: pd.DataFrame, labels: np.ndarray, affine: np.ndarray, *, 
 def _places(labels: np.ndarray, affine: np.ndarray, index: np.ndarray) -> list[str]:
     where = np.nonzero(labels)
     values, member = np.unique(labels[where], return_inverse=True)
-    left = world(np.stack(where, axis=1), affine)[:, 0] < 0
+    left = voxel_to_world(np.stack(where, axis=1), affine)[:, 0] < 0
     share = dict(zip(values.tolist(), np.bincount(member, weights=left) / np.bincount(member), strict=True))
     found = [share.get(int(i), 0.5) for i in index]
     return ["L" if s >= 0.75 else "R" if s <= 0.25 else "midline" for s in found]

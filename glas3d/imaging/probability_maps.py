@@ -19,7 +19,7 @@ from glas3d.imaging.scan import ImageLike
 SHARE = 0.25
 
 
-class Maps:
+class ProbabilityMaps:
     """The volumes of a 3D or 4D image, read one after the other (DiFuMo's 1024 would fill 5 GB).
 
     Parameters
@@ -67,7 +67,7 @@ class Maps:
                 yield np.nan_to_num(volume.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def strongest(maps: Maps, threshold: float | None) -> np.ndarray:
+def highest_map(maps: ProbabilityMaps, threshold: float | None) -> np.ndarray:
     """The number of the highest map at each voxel, from 1, where it is above 0 and reaches the threshold.
 
     Parameters
