@@ -53,7 +53,7 @@ begun = time.monotonic()
 cohort = read_cohort(Path(given.pop("scans")))
 read = time.monotonic() - begun
 ticks = []
-said = {"tick": lambda done, total: ticks.append(time.monotonic() - begun)}
+said = {"progress": lambda done, total: ticks.append(time.monotonic() - begun)}
 if level == "participant":
     if isinstance(given["search"], list):
         given["search"] = tuple(given["search"])

@@ -104,14 +104,14 @@ def explain_everyone(
         if (models is None) == (model is None):
             raise GlasError(f"participants need --models DIR or --model M, got {'none' if model is None else 'both'}")
         settings = how.settings() | ({"covariates": model_covariates} if model_covariates else {})
+        settings["assume_space"] = how.assume_space
         plan = {
             "search": how.where(),
             "atlas_space": how.atlas_space,
             "target": None if target is None else class_of(target),
-            "settings": settings,
+            **settings,
             "everyone": everyone,
             "in_sample": in_sample,
-            "assume_space": how.assume_space,
             "threads": threads,
             "batch_size": batch_size,
             "engine": engine,
@@ -147,7 +147,7 @@ def _foresee(
     **options: Any,
 ) -> None:
     """What the participant level would do, told to the user."""
-    from glas3d.study.running.forecast import forecast_cohort
+    from glas3d.study.running.forecast import estimate_cohort
     from glas3d.study.training.manifest import Manifest
 
     with warnings.catch_warnings():
@@ -156,7 +156,7 @@ def _foresee(
     if models is not None:
         Manifest.load(models)
     try:
-        found = forecast_cohort(cohort, out, str(models) if models is not None else str(model), **options)
+        found = estimate_cohort(cohort, out, str(models) if models is not None else str(model), **options)
     except GlasError as error:
         raise GlasError(_spoken(str(error))) from None
     groups = ", ".join(f"{name} {n}" for name, n in found.groups.items()) or "none"
@@ -165,10 +165,10 @@ def _foresee(
         say(_spoken(f"left out: {one.name}: {one.error}"))
     if found.failed and ends:
         say("They end the work, unless it is told --on-error skip.")
-    if found.one is not None:
-        say(cost(found.one))
+    if found.scan is not None:
+        say(cost(found.scan))
         side = f" on {n_workers} workers, if each has a core" if n_workers > 1 else ""
-        say(f"All of them: {found.forwards} forwards, {duration(found.seconds / max(1, n_workers))}{side}")
+        say(f"All of them: {found.evaluations} model evaluations, {duration(found.seconds / max(1, n_workers))}{side}")
     say("Nothing was written.")
 
 
@@ -185,7 +185,7 @@ def _participants(cohort: Cohort, out: Path, models: Path | None, model: str | N
                 cohort,
                 out,
                 str(models) if models is not None else str(model),
-                tick=tick,
+                progress=tick,
                 announce=lambda dashboard: say(f"Dashboard: {dashboard}"),
                 **options,
             )

@@ -56,7 +56,7 @@ def cost(one: CostEstimate) -> str:
     """What a scan takes, in words."""
     memory = "" if one.memory is None else f"; {one.memory / 2**30:.1f} GB of memory at the highest"
     return (
-        f"A scan: {one.evaluations} forwards in batches of {one.batch_size}, {one.seconds:.2g} s each, "
+        f"A scan: {one.evaluations} model evaluations in batches of {one.batch_size}, {one.seconds:.2g} s each, "
         f"{duration(one.evaluations * one.seconds)}{memory}"
     )
 

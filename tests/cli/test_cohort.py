@@ -114,7 +114,7 @@ def test_what_failed_is_listed_and_the_status_says_so(explain, source, tmp_path)
     status, said, notes = explain(*GRID, data=copy)
     assert status == 2
     assert "sub-02 cannot be explained" in notes
-    assert "--on-error skip goes on" in notes
+    assert "--on-error skip continues" in notes
     status, said, notes = explain(*GRID, "--on-error", "skip", data=copy)
     assert status == 2
     assert "failed: sub-02: a scan must be complete" in said

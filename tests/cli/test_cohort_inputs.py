@@ -127,7 +127,7 @@ def test_a_leaked_participant_is_refused_by_name(go, explain, place, models, tmp
     status, said, notes = explain(place)
     assert (status, said, notes.count("\n")) == (2, "", 1)
     assert "error: sub-99 cannot be explained: the scan of sub-99 is the file the model " in notes
-    assert "was trained with as sub-01: give --in-sample if that is intended; --on-error skip goes on" in notes
+    assert "was trained with as sub-01: give --in-sample if that is intended; --on-error skip continues" in notes
     assert not list((tmp_path / "out").glob("sub-99/anat"))
 
 

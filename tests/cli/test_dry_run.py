@@ -12,7 +12,7 @@ from glas3d.errors import GlasWarning
 from glas3d.explain import explain_img
 from glas3d.explain.cost import estimate_cost
 from glas3d.study.derivatives import read_records
-from glas3d.study.running.forecast import forecast_cohort
+from glas3d.study.running.forecast import estimate_cohort
 from glas3d.study.running.runner import explain_cohort
 from tests.study import folders, studies
 
@@ -104,8 +104,8 @@ def test_a_cohort(dry, source, models, tmp_path):
     status, said, notes = dry(source)
     assert (status, notes) == (0, "")
     assert said.splitlines()[0] == "Scans to explain: AD 3, NC 3; finished: 0; left out: 0"
-    assert re.search(r"A scan: 25 forwards in batches of \d+, [0-9.e-]+ s each, about ", said)
-    assert "All of them: 150 forwards, about " in said
+    assert re.search(r"A scan: 25 model evaluations in batches of \d+, [0-9.e-]+ s each, about ", said)
+    assert "All of them: 150 model evaluations, about " in said
     assert said.endswith("Nothing was written.\n")
     explain_cohort(studies.cohort(source, participant_label=("01", "02", "04")), tmp_path / "out", models, **ASSUMED)
     assert dry(source)[1].startswith("Scans to explain: AD 2, NC 1; finished: 3; left out: 0\n")
@@ -135,9 +135,9 @@ def test_strangers_are_asked_about_by_every_model(models, tmp_path):
     place = folders.derivative(tmp_path / "new", table)
     for name in table["participant_id"]:
         folders.save(folders.scan(place, name), folders.brain("AD", int(name[-2:])))
-    found = forecast_cohort(studies.cohort(place), tmp_path / "out", models, **ASSUMED)
-    assert (found.one.evaluations, found.forwards) == (25, 2 * 2 * 25)
-    assert found.seconds == pytest.approx(100 * found.one.seconds)
+    found = estimate_cohort(studies.cohort(place), tmp_path / "out", models, **ASSUMED)
+    assert (found.scan.evaluations, found.evaluations) == (25, 2 * 2 * 25)
+    assert found.seconds == pytest.approx(100 * found.scan.seconds)
 
 
 def test_what_is_refused_is_refused_dry_too(dry, source):
@@ -154,7 +154,7 @@ def test_one_scan(go, bundle, tmp_path):
     given = ("explain", path, "--model", bundle, "--target", "AD", "--grid", 2, "--out", tmp_path / "out")
     status, said, notes = go(*given, "--dry-run")
     assert (status, notes) == (0, "")
-    assert re.match(r"A scan: 17 forwards in batches of \d+, .* s each, about ", said)
+    assert re.match(r"A scan: 17 model evaluations in batches of \d+, .* s each, about ", said)
     assert said.endswith("Nothing was written.\n")
     assert not (tmp_path / "out").exists()
 
@@ -163,4 +163,4 @@ def test_a_model_that_says_nothing_is_warned_of(models, source, tmp_path):
     one = shutil.copytree(models / "fold-1", tmp_path / "model")
     (one / "configs" / "manifest.json").unlink()
     with pytest.warns(GlasWarning, match="nothing says whom the model"):
-        forecast_cohort(studies.cohort(source), tmp_path / "out", one, **ASSUMED)
+        estimate_cohort(studies.cohort(source), tmp_path / "out", one, **ASSUMED)

@@ -5,7 +5,7 @@ import pytest
 
 from glas3d.study.derivatives import read_records
 from glas3d.study.group.participants import read_participants, score_matrix
-from glas3d.study.running.plan import searched
+from glas3d.study.running.plan import load_search
 from tests.study import folders, studies
 from tests.study.made_up import Study
 
@@ -27,7 +27,7 @@ def runs(tmp_path_factory, few):
     """Two runs of other models."""
     place = tmp_path_factory.mktemp("runs")
     path = studies.atlas(place / "atlas", few)
-    made = [Study(place / f"seed{seed}", path, searched(str(path))) for seed in (1, 2)]
+    made = [Study(place / f"seed{seed}", path, load_search(str(path))) for seed in (1, 2)]
     for seed, study in enumerate(made):
         for i in range(12):
             study.add(f"sub-{i + 1:02d}", seed=20 * seed + i, model=f"models {seed}", p=0.6)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from glas3d.study.cohort.bids import read_cohort
-from glas3d.study.running.plan import searched
+from glas3d.study.running.plan import load_search
 from tests.study import folders, studies
 from tests.study.made_up import Study
 from tests.study.training.trained import trained
@@ -55,7 +55,7 @@ def atlas_path(few, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def atlas(atlas_path):
-    return searched(str(atlas_path))
+    return load_search(str(atlas_path))
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from glas3d.study.group.reproducibility import compare_runs
 from glas3d.study.group.summary import write_summary
 from glas3d.study.group.voxel_map import VoxelMap
 from glas3d.study.group.voxelwise import VoxelwiseResult, compare_voxels
-from glas3d.study.running.plan import searched
+from glas3d.study.running.plan import load_search
 
 _PROVENANCE = "provenance.json"
 
@@ -271,7 +271,7 @@ def _atlas(search: Any, record: Record) -> Atlas | None:
     recorded = record.content["Method"]["Search"]
     if "atlas" not in recorded:
         return None
-    atlas = cast(Atlas, searched(str(search)))
+    atlas = cast(Atlas, load_search(str(search)))
     if atlas.sha256 != recorded["sha256"]:
         raise GlasError(f"the atlas {atlas.name} is not the one {record.name} was explained with: it has changed")
     return atlas

@@ -1,4 +1,4 @@
-"""What explaining a cohort would do and cost; nothing is written."""
+"""Estimate what explaining a cohort takes; nothing is written."""
 
 from __future__ import annotations
 
@@ -13,90 +13,84 @@ from glas3d.errors import GlasError
 from glas3d.explain.cost import CostEstimate, estimate_cost
 from glas3d.study.cohort.cohort import Cohort
 from glas3d.study.derivatives import check_study, is_finished, participant_folder, record_name
-from glas3d.study.running.participant import Outcome, Prepared, limited, prepare
-from glas3d.study.running.plan import make_plan
-from glas3d.study.running.runner import problems_of, scans_of, whom, with_own
+from glas3d.study.running.options import StudyRequest
+from glas3d.study.running.participant import Outcome, PreparedScan, limited, prepare
+from glas3d.study.running.plan import resolve_plan
+from glas3d.study.running.runner import left_out, scan_rows, scan_tasks, training_manifest
+from glas3d.study.workers import ThisProcess
 
 
 @dataclass(frozen=True, eq=False)
-class CohortForecast:
-    """What explaining a cohort would do.
+class CohortEstimate:
+    """What explaining a cohort takes.
 
     Attributes
     ----------
     groups
-        Scans that would be explained, by group.
+        Number of scans that would be explained, by group.
     finished
-        Scans whose results are there already.
+        Number of scans whose results already exist.
     failed
-        Those that cannot be explained, and why.
-    one
-        What one model's answer about one scan costs; None when all are finished.
-    forwards
-        Inputs in all, over scans and the models of each.
+        Scans that cannot be explained, and why.
+    scan
+        What the explanation of one scan by one model takes; None when all are finished.
+    evaluations
+        Model evaluations in all, over scans and the models of each.
     """
 
     groups: Mapping[str, int]
     finished: int
     failed: list[Outcome]
-    one: CostEstimate | None
-    forwards: int
+    scan: CostEstimate | None
+    evaluations: int
 
     @property
     def seconds(self) -> float:
-        """Of one worker."""
-        return 0.0 if self.one is None else self.forwards * self.one.seconds
+        """Wall-clock time of one worker."""
+        return 0.0 if self.scan is None else self.evaluations * self.scan.seconds
 
 
-def forecast_cohort(
-    cohort: Cohort,
-    out: str | os.PathLike[str],
-    models: str | os.PathLike[str],
-    *,
-    target: int | str | None = None,
-    everyone: bool = False,
-    **plan_options: Any,
-) -> CohortForecast:
-    """See what `explain_cohort` would do with the same arguments.
+def estimate_cohort(
+    cohort: Cohort, out: str | os.PathLike[str], models: str | os.PathLike[str], **options: Any
+) -> CohortEstimate:
+    """Estimate what `explain_cohort` takes with the same arguments.
 
-    The first scan that is not finished is begun for it, and stopped after some batches.
-
-    Parameters
-    ----------
-    plan_options
-        Others of `glas3d.study.running.plan.make_plan`.
+    The first scan that is not finished is started, and stopped after some batches.
 
     Raises
     ------
     GlasError
-        What `explain_cohort` refuses before it begins, and what is wrong with the scan that was begun.
+        What `explain_cohort` refuses before it starts, and the error of the scan that was started.
     """
+    request = StudyRequest.of(options, "estimate_cohort")
     out = Path(out)
     check_study(out)
-    rows = scans_of(cohort, out, everyone)
-    chosen = cohort.case if target is None else target
-    plan = make_plan(out, models, Path(rows[0]["path"]), target=chosen, **plan_options)
-    whom(plan)
-    todo, failed = with_own(plan, cohort, rows)
-    groups = {(row["participant_id"], row["session"]): str(row["group"]) for row in rows}
-    left: list[Prepared] = []
+    rows = scan_rows(cohort, out, request.study.everyone)
+    target = cohort.case if request.study.target is None else request.study.target
+    plan = resolve_plan(out, models, Path(rows[0]["path"]), request, target, pool=ThisProcess(), n_scans=len(rows))
+    training_manifest(plan)
+    tasks, failed = scan_tasks(plan, cohort, rows)
+    unfinished: list[PreparedScan] = []
     finished = 0
-    for one in todo:
+    for task in tasks:
         try:
-            begun = prepare(plan, one)
+            prepared = prepare(plan, task)
         except GlasError as problem:
-            failed.append(Outcome(one.participant_id, one.session, "failed", str(problem)))
+            failed.append(Outcome(task.participant_id, task.session, "failed", str(problem)))
             continue
-        place = participant_folder(out, one.participant_id, one.session)
-        if is_finished(place, record_name(one.participant_id, one.session), begun.key):
+        folder = participant_folder(out, task.participant_id, task.session)
+        if is_finished(folder, record_name(task.participant_id, task.session), prepared.key):
             finished += 1
         else:
-            left.append(begun)
+            unfinished.append(prepared)
     cost = None
-    if left:
+    if unfinished:
+        first = unfinished[0]
         with limited(plan.threads):
-            first = left[0]
-            cost = estimate_cost(lambda tick: first.ask(first.bundles[0], tick), plan.settings.get("recursive", False))
-    forwards = 0 if cost is None else cost.evaluations * sum(len(one.bundles) for one in left)
-    counted = Counter(groups[begun.one.participant_id, begun.one.session] for begun in left)
-    return CohortForecast(dict(sorted(counted.items())), finished, failed + problems_of(cohort), cost, forwards)
+            cost = estimate_cost(
+                lambda progress: first.explain(first.bundles[0], progress), plan.settings.get("recursive", False)
+            )
+    evaluations = 0 if cost is None else cost.evaluations * sum(len(each.bundles) for each in unfinished)
+    group_of = {(row["participant_id"], row["session"]): str(row["group"]) for row in rows}
+    counted = Counter(group_of[each.task.participant_id, each.task.session] for each in unfinished)
+    return CohortEstimate(dict(sorted(counted.items())), finished, failed + left_out(cohort), cost, evaluations)

@@ -1,4 +1,4 @@
-"""One participant of a study, explained by a model that never saw them."""
+"""Explain one scan of a study by the models that never saw the participant, and write its folder."""
 
 from __future__ import annotations
 
@@ -27,23 +27,34 @@ from glas3d.predict import Predictor, load_model
 from glas3d.study.cohort.file_patterns import files_of, has_pattern, said
 from glas3d.study.derivatives import is_finished, key_of, participant_folder, record_name, write_participant
 from glas3d.study.environment import version
-from glas3d.study.running.plan import Plan, bundles_for, identity, manifest_of, searched
+from glas3d.study.running.plan import StudyPlan, bundles_for, load_search, manifest_of, search_hash
 from glas3d.study.training.manifest import Manifest
 
 Status = Literal["explained", "kept", "failed"]
 
 _SAME = ["index", "name", "hemisphere", "x", "y", "z", "n_voxels", "rank"]  # in every model's table
 _SPACE = re.compile("_space-[0-9A-Za-z]+")
-# What a group must have been asked alike, beside the settings of `GLAS`.
-_WAYS = ("recursive", "versus", "mask_img", "brain_mask", "transform", "register", "covariates", "covariate_reference")
+# Options that must be the same in a group, besides the settings of `GLAS`.
+_SAME_IN_GROUP = (
+    "recursive",
+    "versus",
+    "mask_img",
+    "brain_mask",
+    "transform",
+    "register",
+    "covariates",
+    "covariate_reference",
+)
 
 
 @dataclass(frozen=True)
-class ToExplain:
-    """One scan of a participant; ``session`` is empty where there is none.
+class ScanTask:
+    """One scan of a participant, to be explained; ``session`` is empty where there is none.
 
     Attributes
     ----------
+    participant_id, session, path
+        The participant, the session and the file.
     own
         Settings in which it differs from the others (see `own_of`).
     """
@@ -56,10 +67,12 @@ class ToExplain:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one scan.
+    """The outcome of one scan.
 
     Attributes
     ----------
+    participant_id, session
+        The participant and the session.
     status
         ``"explained"``, ``"kept"`` from an earlier run, or ``"failed"``.
     error
@@ -76,186 +89,191 @@ class Outcome:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """The participant and the session, for messages."""
         return f"{self.participant_id} {self.session}".strip()
 
 
-def explain_participant(plan: Plan, one: ToExplain) -> Outcome:
-    """Explain one scan and write its folder, unless it is there; whatever goes wrong is in the outcome."""
+def explain_participant(plan: StudyPlan, task: ScanTask) -> Outcome:
+    """Explain one scan and write its folder, unless it is complete; every error is returned in the outcome."""
     with warnings.catch_warnings(record=True) as caught, limited(plan.threads):
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", GlasWarning)
         warnings.simplefilter("error", SpaceWarning)
         try:
-            status, error = _explain(plan, one), ""
+            status, error = _explain(plan, task), ""
         except SpaceWarning as problem:
             status, error = "failed", f"{problem}; if it is, assume_space MNI takes it"
         except GlasError as problem:
             status, error = "failed", str(problem)
-        except Exception as problem:  # a model may raise anything, and the others go on
+        except Exception as problem:  # a model may raise anything, and the others continue
             status, error = "failed", f"unexpected {type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
-    notes = tuple(dict.fromkeys(str(one.message) for one in caught))
-    return Outcome(one.participant_id, one.session, status, " ".join(error.split()), notes)
+    notes = tuple(dict.fromkeys(str(warning.message) for warning in caught))
+    return Outcome(task.participant_id, task.session, status, " ".join(error.split()), notes)
 
 
-def _explain(plan: Plan, one: ToExplain) -> Status:
+def _explain(plan: StudyPlan, task: ScanTask) -> Status:
     here = version(plan.engine, "register" in plan.settings)
     if here != plan.version:
         raise GlasError(f"every worker needs the same versions: the study has {plan.version}, this one {here}")
-    place = participant_folder(plan.out, one.participant_id, one.session)
-    remove_leftovers(place)
-    begun = prepare(plan, one)
-    name = record_name(one.participant_id, one.session)
-    if is_finished(place, name, begun.key):
+    folder = participant_folder(plan.out, task.participant_id, task.session)
+    remove_leftovers(folder)
+    prepared = prepare(plan, task)
+    name = record_name(task.participant_id, task.session)
+    if is_finished(folder, name, prepared.key):
         return "kept"
-    found = [begun.ask(bundle) for bundle in begun.bundles]
-    result = found[0] if len(found) == 1 else average(found)
-    said = {"Key": begun.key} | _training(begun.manifest, begun.bundles, one.participant_id)
-    probabilities = [_probability(each) for each in found]
+    results = [prepared.explain(bundle) for bundle in prepared.bundles]
+    result = results[0] if len(results) == 1 else average(results)
+    training = {"Key": prepared.key} | _training_record(prepared.manifest, prepared.bundles, task.participant_id)
+    probabilities = [_probability(each) for each in results]
     record = {
-        **said,
+        **training,
         "Stem": result.stem,
         "Input": result.provenance["Input"],
         "Probability": float(np.mean(probabilities)),
         "Probabilities": probabilities,
-        "Method": _method(found[0], begun.manifest, plan),
+        "Method": _method_record(results[0], prepared.manifest, plan),
     }
     files = {}
     if result.provenance["Transform"] is not None:
         record["Map"] = f"{re.sub(_SPACE, '', result.stem)}_space-{MNI}_stat-saliency_statmap.nii.gz"
-        files[record["Map"]] = template_map(found).to_filename
+        files[record["Map"]] = template_map(results).to_filename
 
-    def save(folder: Path) -> None:
-        _saying(result, said).save(folder)
+    def save(into: Path) -> None:
+        _with_provenance(result, training).save(into)
         for file, write in files.items():
-            write(folder / file)
+            write(into / file)
 
     try:
-        write_participant(place, name, save, record)
+        write_participant(folder, name, save, record)
     except GlasError:
-        if is_finished(place, name, begun.key):  # by a worker that was thought to be lost
+        if is_finished(folder, name, prepared.key):  # by a worker that was thought to be lost
             return "kept"
         raise
     return "explained"
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """One scan, everything about it known but the answer.
+class PreparedScan:
+    """One scan, everything known but the result.
 
     Attributes
     ----------
+    plan, task
+        The study's plan, and the scan.
     key
         Hash over everything that decides its results.
     bundles
         The models that explain it.
     manifest
-        Whom they were trained on, where they say it.
+        On whom they were trained, where they say it.
+    settings
+        Settings of the method and options of `explain_img`, those of the participant among them.
     """
 
-    plan: Plan
-    one: ToExplain
+    plan: StudyPlan
+    task: ScanTask
     key: str
     bundles: list[str]
     manifest: Manifest | None
     settings: Mapping[str, Any]
 
-    def ask(self, bundle: str, progress: Progress = False) -> ScanExplanation:
-        """What one of the models says."""
+    def explain(self, bundle: str, progress: Progress = False) -> ScanExplanation:
+        """Return the explanation of one of the models."""
         plan = self.plan
-        found = explain_img(
-            self.one.path,
-            _model(bundle, plan.sha256[bundle], plan.device),
+        explanation = explain_img(
+            self.task.path,
+            _load_model(bundle, plan.sha256[bundle], plan.device),
             plan.target,
-            _search(plan),
+            _load_search(plan),
             batch_size=plan.batch_size,
             engine=plan.engine,
             assume_space=plan.assume_space,
             progress=progress,
             **self.settings,
         )
-        assert isinstance(found, ScanExplanation)
-        return found
+        assert isinstance(explanation, ScanExplanation)
+        return explanation
 
 
-def prepare(plan: Plan, one: ToExplain) -> Prepared:
-    """Which models explain a scan and how, and the key of its results.
+def prepare(plan: StudyPlan, task: ScanTask) -> PreparedScan:
+    """Resolve which models explain a scan and how, and the key of its results.
 
     Raises
     ------
     GlasError
-        Files that are not there or have changed, or models that have all seen the participant.
+        A file that does not exist or has changed, or models that were all trained on the participant.
     """
-    if not one.path.is_file():
-        raise GlasError(f"no such file: {one.path}")
-    digest = file_sha256(one.path)
-    manifest = _manifest(plan.models, tuple(plan.sha256.items()))
-    bundles = bundles_for(plan, manifest, one.participant_id, digest)
-    settings = plan.with_files() | dict(one.own)
+    if not task.path.is_file():
+        raise GlasError(f"no such file: {task.path}")
+    digest = file_sha256(task.path)
+    manifest = _load_manifest(plan.models, tuple(plan.sha256.items()))
+    bundles = bundles_for(plan, manifest, task.participant_id, digest)
+    settings = plan.checked_settings() | dict(task.own)
     if "cut" in settings:  # a clock must not decide how a study rounds
         settings["cut_always"] = True
     transform = None
     if "transform" in settings:
         transform = load_transform(settings.pop("transform"), settings.pop("inverse", None))
         settings["transform"] = transform
-    own = {name: value for name, value in one.own.items() if name not in ("transform", "inverse")}
+    own = {name: value for name, value in task.own.items() if name not in ("transform", "inverse")}
     key = key_of(
         models=[plan.sha256[bundle] or bundle for bundle in bundles],
         input=digest,
-        file=one.path.name,
+        file=task.path.name,
         **{k: v for k, v in plan.record().items() if k not in ("Models", "Search")},
         search=None if isinstance(plan.search, str) else plan.search,
         own=said(own, files_of(own)),
         transform=None if transform is None else transform.record(),
     )
-    return Prepared(plan, one, key, bundles, manifest, settings)
+    return PreparedScan(plan, task, key, bundles, manifest, settings)
 
 
-def average(found: list[ScanExplanation]) -> ScanExplanation:
-    """What several models say of one scan: means, and in the table their spread (``score_sd`` and so on, n - 1).
+def average(results: list[ScanExplanation]) -> ScanExplanation:
+    """Return the mean of several models' explanations of one scan, and their spread in the table.
 
-    So are the parts, where it was asked in several ways. Of recursions, whose rounds differ by model, the fused maps
-    are averaged; what was removed when is in the provenance, one a model.
+    The table has ``score_sd`` and so on (n - 1). Parts are averaged in the same way. Of recursions, whose rounds
+    differ by model, the fused maps are averaged; which region was removed in which round is in the provenance, for
+    each model.
 
     Raises
     ------
     GlasError
-        They looked at different places.
+        They explain different regions or points.
     """
-    first = found[0]
+    first = results[0]
     table = first.table.sort_values("name", kind="stable").reset_index(drop=True)
-    if any(set(one.table["name"]) != set(table["name"]) for one in found):
-        raise GlasError(f"models to be averaged must look at the same places, those of {first.stem} do not")
-    tables = [one.table.set_index("name").reindex(table["name"]) for one in found]
+    if any(set(result.table["name"]) != set(table["name"]) for result in results):
+        raise GlasError(f"models to be averaged must explain the same regions or points, those of {first.stem} do not")
+    tables = [result.table.set_index("name").reindex(table["name"]) for result in results]
     means, spread = {}, {}
     for column in table.columns.drop(_SAME):
-        values = np.stack([one[column].to_numpy(dtype=float) for one in tables])
+        values = np.stack([each[column].to_numpy(dtype=float) for each in tables])
         means[column] = values.mean(axis=0)
         spread[f"{column}_sd"] = values.std(axis=0, ddof=1)
     table = table.assign(**means)
     table = ranked(table).assign(**{name: means[name] for name in means if name not in COLUMNS})
-    table = table.assign(**spread, n_models=len(found))
+    table = table.assign(**spread, n_models=len(results))
     table = table.set_index("name").reindex(first.table["name"]).reset_index()[table.columns]
     imgs: dict[str, Any] = {}
     for name in (f"{statistic}_img" for statistic in STATISTICS):
         pattern = getattr(first, name)
-        maps = [np.asarray(getattr(one, name).dataobj, dtype=np.float64) for one in found]
+        maps = [np.asarray(getattr(result, name).dataobj, dtype=np.float64) for result in results]
         imgs[name] = nib.Nifti1Image(np.mean(maps, axis=0).astype(np.float32), pattern.affine, pattern.header)
     provenance = first.provenance | {
-        "Model": [one.provenance["Model"] for one in found],
-        "Probability": float(np.mean([one.explanation.probability for one in found])),
-        "Fused": f"mean of {len(found)} models",
+        "Model": [result.provenance["Model"] for result in results],
+        "Probability": float(np.mean([result.probability for result in results])),
+        "Fused": f"mean of {len(results)} models",
     }
     if "Recursion" in provenance:
-        provenance["Recursion"] = [one.provenance["Recursion"] for one in found]
-    parts = {name: average([one.parts[name] for one in found]) for name in first.parts}
+        provenance["Recursion"] = [result.provenance["Recursion"] for result in results]
+    parts = {name: average([result.parts[name] for result in results]) for name in first.parts}
     return replace(first, table=table, provenance=provenance, round_imgs=(), parts=parts, **imgs)
 
 
-def template_map(found: list[ScanExplanation]) -> nib.Nifti1Image:
-    """The saliency, a mean over models, on the template's grid: where scans of native spaces meet."""
-    maps = [one.explanation.saliency for one in found]
-    affine = np.array(found[0].provenance["Grid"]["affine"])
+def template_map(results: list[ScanExplanation]) -> nib.Nifti1Image:
+    """Return the mean saliency on the template's grid, where scans of different native spaces can be compared."""
+    maps = [result.explanation.saliency for result in results]
+    affine = np.array(results[0].provenance["Grid"]["affine"])
     img = nib.Nifti1Image(np.mean(maps, axis=0, dtype=np.float64).astype(np.float32), affine)
     img.set_sform(affine, code=4)
     img.set_qform(affine, code=4)
@@ -264,85 +282,85 @@ def template_map(found: list[ScanExplanation]) -> nib.Nifti1Image:
 
 
 def _probability(result: ScanExplanation) -> float:
-    """Of the target: a contrast's own is a difference."""
-    one = next(iter(result.parts.values())) if "Against" in result.provenance else result
-    return one.explanation.probability
+    """Return the probability of the target; that of a comparison of two classes is a difference."""
+    own = next(iter(result.parts.values())) if "Against" in result.provenance else result
+    return own.probability
 
 
-def _training(manifest: Manifest | None, bundles: list[str], participant_id: str) -> dict[str, Any]:
-    """Whether a participant was seen, and by which folds explained."""
+def _training_record(manifest: Manifest | None, bundles: list[str], participant_id: str) -> dict[str, Any]:
+    """Return whether the models were trained on a participant, and which folds explain them."""
     if manifest is None:
         return {"InSample": "unknown", "Folds": []}
-    folds = {str(bundle.resolve()): one.fold for bundle, one in manifest.folds.items()}
+    folds = {str(bundle.resolve()): fold.fold for bundle, fold in manifest.folds.items()}
     seen = any(manifest.saw(bundle, participant_id) for bundle in bundles)
     return {"InSample": seen, "Folds": [folds[bundle] for bundle in bundles]}
 
 
-def _method(result: ScanExplanation, manifest: Manifest | None, plan: Plan) -> dict[str, Any]:
-    """What must be the same in everyone: which fold, which files of their own, and in what batches need not be."""
-    from_result = result.provenance
-    settings = {k: v for k, v in from_result["Settings"].items() if k not in COMPUTATION_SETTINGS}
-    search = {k: v for k, v in from_result["Search"].items() if k != "mask"}
-    asked = {k: v for k, v in plan.said().items() if k in _WAYS}
+def _method_record(result: ScanExplanation, manifest: Manifest | None, plan: StudyPlan) -> dict[str, Any]:
+    """Return what must be the same in a group; the fold, a participant's own files and batches need not be."""
+    provenance = result.provenance
+    settings = {k: v for k, v in provenance["Settings"].items() if k not in COMPUTATION_SETTINGS}
+    search = {k: v for k, v in provenance["Search"].items() if k != "mask"}
+    options = {k: v for k, v in plan.settings_record().items() if k in _SAME_IN_GROUP}
     if has_pattern(plan.settings.get("background")):
-        settings["background"] = plan.said()["background"]
-    model = dict(from_result["Model"])
+        settings["background"] = plan.settings_record()["background"]
+    model = dict(provenance["Model"])
     if manifest is not None:
         if settings.get("background") == f"reference of {model['name']}":
             settings["background"] = "reference of the model"
-        one = next(iter(manifest.folds.values()))
-        model |= {"name": f"{one.folds} folds", "sha256": one.settings_sha256}
-    found = {"Target": from_result["Target"], "Settings": settings, "Model": model, "Search": search}
-    return found | ({"Asked": asked} if asked else {})
+        fold = next(iter(manifest.folds.values()))
+        model |= {"name": f"{fold.folds} folds", "sha256": fold.settings_sha256}
+    method = {"Target": provenance["Target"], "Settings": settings, "Model": model, "Search": search}
+    return method | ({"Options": options} if options else {})
 
 
-def _saying(result: ScanExplanation, said: Mapping[str, Any]) -> ScanExplanation:
-    """More provenance for every file, those of parts too."""
-    parts = {name: _saying(part, said) for name, part in result.parts.items()}
-    return replace(result, provenance=result.provenance | dict(said), parts=parts)
+def _with_provenance(result: ScanExplanation, more: Mapping[str, Any]) -> ScanExplanation:
+    """Return the result with more provenance for every file, those of its parts too."""
+    parts = {name: _with_provenance(part, more) for name, part in result.parts.items()}
+    return replace(result, provenance=result.provenance | dict(more), parts=parts)
 
 
-def _search(plan: Plan) -> Any:
-    """The plan's atlas or grid.
+def _load_search(plan: StudyPlan) -> Any:
+    """Return the plan's atlas, coordinates or grid.
 
     Raises
     ------
     GlasError
-        The atlas is not the one the study began with.
+        The atlas is not the one the study started with.
     """
-    search = searched(plan.search, plan.atlas_space)
-    if identity(plan.search, search) != plan.search_sha256:
-        searched.cache_clear()  # of a worker that outlived an atlas
-        search = searched(plan.search, plan.atlas_space)
-        if identity(plan.search, search) != plan.search_sha256:
-            raise GlasError(f"the atlas {plan.search} is not the one this run began with: it has changed meanwhile")
+    search = load_search(plan.search, plan.atlas_space)
+    if search_hash(plan.search, search) != plan.search_sha256:
+        load_search.cache_clear()  # the worker may have lived longer than the atlas
+        search = load_search(plan.search, plan.atlas_space)
+        if search_hash(plan.search, search) != plan.search_sha256:
+            raise GlasError(f"the atlas {plan.search} is not the one this study started with: it has changed since")
     return search
 
 
 @lru_cache(maxsize=2)
-def _manifest(models: str, hashes: tuple[tuple[str, str | None], ...]) -> Manifest | None:
-    """Read once a worker; the hashes tell a study that was trained again from the one before."""
+def _load_manifest(models: str, hashes: tuple[tuple[str, str | None], ...]) -> Manifest | None:
+    """Return the manifest, read once by each worker; the hashes tell models that were trained again."""
     return manifest_of(models)
 
 
 @lru_cache(maxsize=8)
-def _model(name: str, sha256: str | None, device: str) -> Predictor:
-    """Loaded once a worker.
+def _load_model(name: str, sha256: str | None, device: str) -> Predictor:
+    """Return a model, loaded once by each worker.
 
     Raises
     ------
     GlasError
-        It is not the one the study began with.
+        It is not the one the study started with.
     """
     predict = load_model(name, device=device)
     if predict.info.sha256 != sha256:
-        raise GlasError(f"the model {name} is not the one this run began with: it has changed meanwhile")
+        raise GlasError(f"the model {name} is not the one this study started with: it has changed since")
     return predict
 
 
 @contextmanager
 def limited(count: int) -> Iterator[None]:
-    """The threads of torch and of the libraries below NumPy, whose sums depend on them too."""
+    """Limit the threads of torch and of the libraries below NumPy, because sums depend on their number."""
     from threadpoolctl import threadpool_limits
 
     with torch_threads(count), threadpool_limits(limits=count):

@@ -1,13 +1,12 @@
-"""Everything that decides the results of a study, resolved once, kept, and sent to every worker."""
+"""Everything that decides the results of a study, resolved once, recorded, and sent to every worker."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,11 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from glas3d.checks import whole_number
 from glas3d.core.covariates import Covariates
 from glas3d.core.glas import GLAS, default_batch_size
 from glas3d.core.search import Grid
 from glas3d.core.settings import Settings
 from glas3d.errors import GlasError
-from glas3d.explain import explain_img
 from glas3d.explain.inputs import TEMPLATE_MM
 from glas3d.explain.modes import Versus, resolve_mode
 from glas3d.explain.options import ExplainOptions
@@ -34,17 +31,17 @@ from glas3d.predict.engine.engines import check_engine
 from glas3d.study.cohort.file_patterns import check_files, files_of, plain, said
 from glas3d.study.derivatives import read_study
 from glas3d.study.environment import device_here, device_kind, fastest, version
+from glas3d.study.running.options import StudyRequest
 from glas3d.study.training.manifest import MANIFEST, Manifest
+from glas3d.study.workers import ThisProcess, WorkerProcesses
 
 Where = str | tuple[int, ...]
 
-_OF_GLAS = tuple(field.name for field in fields(Settings))
-_SETTINGS = {*signature(explain_img).parameters}
-_OWN = ("img", "predict", "target", "search", "batch_size", "engine", "assume_space", "progress")
+_METHOD = tuple(one.name for one in fields(Settings))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class StudyPlan:
     """Everything that decides the results of a study, resolved once and sent to every worker.
 
     Attributes
@@ -52,30 +49,30 @@ class Plan:
     out
         The study's folder.
     models
-        A folder of folds, one model of them, or any model (see `load_model`), whose participants nobody knows.
+        A folder of folds, one model of them, or any model (see `load_model`) that does not say on whom it was trained.
     sha256
-        Of every model, by what `load_model` is given.
+        Hash of every model, by the name that `load_model` is given.
     search
-        An atlas's name or path, the path of a table of places, or the cells an axis of a grid.
+        An atlas's name or path, the path of a table of coordinates, or the cells of a grid for each axis.
     search_sha256
-        Of the atlas, or of the places.
+        Hash of the atlas, or of the coordinates.
     atlas_space
         The space of an atlas that is a file.
     target
-        The class explained in everyone.
+        The class explained in every participant.
     settings
-        Others of `explain_img`, and ``inverse`` of `load_transform`; what differs by participant as it was given:
-        patterns of files, and ``covariates`` as columns of the participants' table.
+        Settings of the method and options of `explain_img`; what differs by participant as it was given: patterns of
+        files, and ``covariates`` as columns of the participants' table.
     files
-        Hashes of the files they name that are everyone's, such as a background.
+        Hashes of the files that the settings name for everyone, such as a background.
     in_sample
-        Whether a model explains those it was trained on.
+        Whether a model explains participants that it was trained on.
     assume_space
-        ``"MNI"``: take scans to be in MNI space without looking.
+        ``"MNI"``: take scans to be in MNI space without a check.
     batch_size, engine, threads, device
-        Of every forward: other ones would round differently.
+        Those of every model evaluation: other ones would round differently.
     version
-        Of glas3d, torch and the engine.
+        Versions of glas3d, torch and the engine.
     """
 
     out: Path
@@ -96,7 +93,7 @@ class Plan:
     version: str
 
     def record(self) -> dict[str, Any]:
-        """For ``study.json``; names no place but the atlas's, so that a study run elsewhere says the same."""
+        """Return the content of ``study.json``; it holds no path but the atlas's, so that it can be moved."""
         return {
             "BatchSize": self.batch_size,
             "Engine": self.engine,
@@ -107,77 +104,66 @@ class Plan:
             "SearchSha256": self.search_sha256,
             "AtlasSpace": self.atlas_space,
             "Target": self.target,
-            "Settings": self.said(),
+            "Settings": self.settings_record(),
             "InSample": self.in_sample,
             "AssumeSpace": self.assume_space,
             "Version": self.version,
         }
 
-    def with_files(self) -> dict[str, Any]:
-        """The settings, if the files among them are still those the study began with.
+    def checked_settings(self) -> dict[str, Any]:
+        """Return the settings, if the files that they name are still those the study started with.
 
         Raises
         ------
         GlasError
-            They are not.
+            They have changed, or do not exist.
         """
         for name, digest in self.files.items():
             path = Path(name)
             if not path.is_file() or file_sha256(path) != digest:
-                raise GlasError(f"the file {path} is not the one this run began with, or not there")
+                raise GlasError(f"the file {path} is not the one this study started with, or does not exist")
         return dict(self.settings)
 
-    def said(self) -> dict[str, Any]:
-        """The settings for records: files by name and hash."""
+    def settings_record(self) -> dict[str, Any]:
+        """Return the settings for records: files by name and hash."""
         return said(self.settings, self.files)
 
 
-def make_plan(
+def resolve_plan(
     out: Path,
     models: str | os.PathLike[str],
     first_scan: Path,
-    *,
+    request: StudyRequest,
     target: int | str,
-    search: str | os.PathLike[str] | Grid | int | tuple[int, ...] = "AAL",
-    atlas_space: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-    in_sample: bool = False,
-    assume_space: str | None = None,
-    batch_size: int | None = None,
-    engine: str = "auto",
-    threads: int | None = None,
-    device: str = "auto",
-    device_there: Callable[[], str] | None = None,
-    engine_there: Callable[[Callable[[], str]], str] = lambda ask: ask(),
-    scans: int = 1,
-) -> Plan:
-    """Resolve what a study leaves open; what an earlier run of it resolved is kept.
+    *,
+    pool: ThisProcess | WorkerProcesses,
+    n_scans: int,
+) -> StudyPlan:
+    """Resolve what the options of a study leave open; what an earlier run of it resolved is kept.
 
     Parameters
     ----------
+    out
+        The study's folder.
+    models
+        A folder of folds, or one model.
     first_scan
-        Whose size decides about the batch where the model has no grid of its own.
-    batch_size, threads
-        None: what an earlier run took; else by the scans' size, and 1.
-    device
-        ``"auto"``: what an earlier run took, else CUDA where there is one.
-    device_there
-        Says what ``"auto"`` is on the workers; None: as here.
-    engine
-        ``"auto"``: what an earlier run took, else the fastest that pays.
-    engine_there
-        Calls what says so on a worker.
-    scans
-        How many will be explained, which decides what pays.
+        Its size decides about the batch size where the model has no grid of its own.
+    request
+        The options as they were given.
+    target
+        The class to explain.
+    pool
+        Where participants will be explained: it says which device and which engine it has.
+    n_scans
+        Number of scans to explain, which decides whether an engine is worth building.
 
     Raises
     ------
     GlasError
-        No such model, atlas or grid, a target or covariates the models do not have, or other batches, threads or
-        device than those an earlier run began with.
+        A model, an atlas or a grid that does not exist, a target or covariates that the models do not have, or another
+        batch size, engine, number of threads or device than those the study started with.
     """
-    batch_size = None if batch_size is None else whole_number("batch_size", batch_size, least=1)
-    threads = None if threads is None else whole_number("threads", threads, least=1)
     stored = read_study(out)
     spec = os.fspath(models)
     manifest = manifest_of(spec)
@@ -185,26 +171,23 @@ def make_plan(
     predicts = [load_model(name, device="cpu") for name in names]
     for predict in predicts:
         _check_target(target, predict)
-    where = _where(search)
-    looked_at = searched.__wrapped__(where, atlas_space)
-    given = _settings(settings or {}, predicts)
-    chosen = _agreed(out, stored, "Device", None if device == "auto" else device_kind(device))
-    chosen = chosen or (device_there or device_here)()
-    grid = predicts[0].info.grid
-    if grid is None and ("transform" in given or "register" in given):
-        grid = mni_grid(TEMPLATE_MM)
-    first: Any = nib.load(first_scan)
-    shape = first.shape[:3] if grid is None else grid.shape
+    study = request.study
+    where = _resolved_search(study.search)
+    search = load_search.__wrapped__(where, study.atlas_space)
+    settings = _study_settings(request, predicts)
+    device = _kept(out, stored, "Device", None if study.device == "auto" else device_kind(study.device))
+    device = device or pool.call(device_here)
+    shape = _shape(predicts[0], first_scan, native=not {"transform", "register"}.isdisjoint(settings))
     values = (predicts[0].info.channels or 1) * int(np.prod(shape))
-    batch = _agreed(out, stored, "BatchSize", batch_size) or default_batch_size(values, torch.device(chosen))
-    count = _agreed(out, stored, "Threads", threads) or 1
-    runs = _agreed(out, stored, "Engine", None if engine == "auto" else engine)
-    if runs is None:
-        # an engine's own copies are of one model, and each fold's must pay
-        batches = scans * math.ceil((2 * _places(looked_at, shape) + 1) / batch) // len(names)
-        runs = engine_there(partial(fastest, names[0], chosen, count, (batch, *shape), batches))
-    check_engine(runs, torch.device(chosen))
-    return Plan(
+    batch = _kept(out, stored, "BatchSize", request.batch_size) or default_batch_size(values, torch.device(device))
+    threads = _kept(out, stored, "Threads", study.threads) or 1
+    engine = _kept(out, stored, "Engine", None if request.engine == "auto" else request.engine)
+    if engine is None:
+        # the copies of an engine belong to one model, and must pay for each fold
+        batches = n_scans * math.ceil((2 * _n_points(search, shape) + 1) / batch) // len(names)
+        engine = pool.call(partial(fastest, names[0], device, threads, (batch, *shape), batches))
+    check_engine(engine, torch.device(device))
+    return StudyPlan(
         out=out.resolve(),
         models=spec if manifest is None else str(manifest.folder.resolve()),
         sha256={
@@ -212,43 +195,43 @@ def make_plan(
             for name, predict in zip(names, predicts, strict=True)
         },
         search=where,
-        search_sha256=identity(where, looked_at),
-        atlas_space=atlas_space,
+        search_sha256=search_hash(where, search),
+        atlas_space=study.atlas_space,
         target=target,
-        settings=given,
-        files=files_of(given),
-        in_sample=in_sample,
-        assume_space=assume_space,
+        settings=settings,
+        files=files_of(settings),
+        in_sample=study.in_sample,
+        assume_space=request.explain.assume_space,
         batch_size=batch,
-        engine=runs,
-        threads=count,
-        device=chosen,
-        version=version(runs, "register" in given),
+        engine=engine,
+        threads=threads,
+        device=device,
+        version=version(engine, "register" in settings),
     )
 
 
 def manifest_of(models: str | os.PathLike[str]) -> Manifest | None:
-    """Who was trained with what; None for a model that does not say, such as an exported one.
+    """Return on whom the models were trained; None for a model that does not say, such as an exported one.
 
     Raises
     ------
     GlasError
         A folder that is neither a model nor one of folds, or a manifest that is damaged.
     """
-    place = Path(models)
-    if not place.is_dir() or ((place / "configs").is_dir() and not (place / MANIFEST).exists()):
+    folder = Path(models)
+    if not folder.is_dir() or ((folder / "configs").is_dir() and not (folder / MANIFEST).exists()):
         return None  # a shipped name, a file, a factory, or a bundle without manifest
-    return Manifest.load(place)
+    return Manifest.load(folder)
 
 
 @lru_cache(maxsize=4)
-def searched(where: Where, space: str | None = None) -> Any:
-    """The atlas, the places or the grid a plan means; ``space`` is that of an atlas that is a file.
+def load_search(where: Where, space: str | None = None) -> Any:
+    """Load the atlas, the coordinates or the grid of a plan; ``space`` is that of an atlas that is a file.
 
     Raises
     ------
     GlasError
-        There is none.
+        It does not exist.
     """
     if not isinstance(where, str):
         return Grid(where[0] if len(where) == 1 else where)
@@ -257,25 +240,27 @@ def searched(where: Where, space: str | None = None) -> Any:
     return Atlas.load(where, space=space)
 
 
-def identity(where: Where, search: Any) -> str:
-    """Hash of what is searched; empty for a grid, which says it all."""
+def search_hash(where: Where, search: Any) -> str:
+    """Return the hash of what is searched; it is empty for a grid, whose cells say everything."""
     if isinstance(search, Coordinates):
         return file_sha256(Path(str(where)))
     return str(getattr(search, "sha256", ""))
 
 
-def bundles_for(plan: Plan, manifest: Manifest | None, participant_id: str, sha256: str | None = None) -> list[str]:
-    """The models that explain a participant.
+def bundles_for(
+    plan: StudyPlan, manifest: Manifest | None, participant_id: str, sha256: str | None = None
+) -> list[str]:
+    """Return the models that explain a participant.
 
     Raises
     ------
     GlasError
-        All of them have seen the participant, and that is not what was asked for.
+        All of them were trained on the participant, and that was not allowed.
     """
     if manifest is None:
         return list(plan.sha256)
-    found = manifest.models_for(participant_id, sha256, in_sample=plan.in_sample)
-    return [str(bundle.resolve()) for bundle in found or [manifest.fold_of(participant_id)]]
+    bundles = manifest.models_for(participant_id, sha256, in_sample=plan.in_sample)
+    return [str(bundle.resolve()) for bundle in bundles or [manifest.fold_of(participant_id)]]
 
 
 def _check_target(target: int | str, predict: Predictor) -> None:
@@ -285,69 +270,75 @@ def _check_target(target: int | str, predict: Predictor) -> None:
         raise GlasError(f"the class to explain must be one of the model's ({names}), got {target!r}")
 
 
-def _where(search: str | os.PathLike[str] | Grid | int | tuple[int, ...]) -> Where:
+def _resolved_search(search: str | os.PathLike[str] | Grid | int | tuple[int, ...]) -> Where:
+    """Return a search as every worker and JSON can have it."""
     if isinstance(search, Grid | int | tuple):
         k = search.k if isinstance(search, Grid) else search
-        where: Where = (int(k),) if isinstance(k, int | np.integer) else tuple(int(n) for n in k)
-        searched(where)
-        return where
+        cells: Where = (int(k),) if isinstance(k, int | np.integer) else tuple(int(n) for n in k)
+        load_search(cells)
+        return cells
     text = os.fspath(search)
     if text in Atlas.names():
         return text
     return str(Path(text).resolve()) if Path(text).exists() else text
 
 
-def _places(search: Any, shape: tuple[int, ...]) -> int:
-    """How many points there will be, or somewhat more."""
+def _shape(predict: Predictor, first_scan: Path, *, native: bool) -> tuple[int, ...]:
+    """Return the shape of the grid on which the model is evaluated."""
+    if predict.info.grid is not None:
+        return predict.info.grid.shape
+    if native:
+        return mni_grid(TEMPLATE_MM).shape
+    img: Any = nib.load(first_scan)
+    return tuple(img.shape[:3])
+
+
+def _n_points(search: Any, shape: tuple[int, ...]) -> int:
+    """Return the number of search points, or somewhat more."""
     if isinstance(search, Atlas):
         return len(search.table)
     return len(search.points(shape) if isinstance(search, Grid) else search.points)
 
 
-def _settings(given: Mapping[str, Any], predicts: list[Predictor]) -> dict[str, Any]:
-    """Settings as every worker and JSON can have them.
+def _study_settings(request: StudyRequest, predicts: list[Predictor]) -> dict[str, Any]:
+    """Return the settings as every worker and JSON can have them, if no participant is refused for them.
 
     Raises
     ------
     GlasError
-        Some that are none of a study's, or other covariates than the models take.
+        A file that does not exist, modes that exclude each other, a setting outside its range, or other covariates
+        than the models take.
     """
-    for name in given:
-        if name in _OWN:
-            raise GlasError(f"a study has {name} for everyone: it is no setting among others")
-        if name not in _SETTINGS:
-            raise GlasError(f"a setting must be one of {', '.join(sorted(_SETTINGS))}, got {name}")
-    found = {name: plain(name, value) for name, value in given.items() if value is not None}
-    check_files(found)
-    _check_ways(found, predicts)
+    settings = {name: plain(name, value) for name, value in request.settings.items()}
+    check_files(settings)
+    _check_mode(request.explain, settings, predicts)
     for predict in predicts:
-        names, columns = predict.covariates, found.get("covariates")
-        if columns is not None and names is None:
-            raise GlasError(f"the model {predict.info.name} states no covariates, got {', '.join(columns)}")
-        if columns is not None:
-            Covariates.of(dict.fromkeys(columns, 0.0), found.get("covariate_reference", {}), names)
-        elif names is not None:
-            raise GlasError(
-                f"the model {predict.info.name} takes the covariates {', '.join(names)}: name their columns"
-            )
-    return found
+        _check_covariates(settings, predict)
+    return settings
 
 
-def _check_ways(settings: Mapping[str, Any], predicts: list[Predictor]) -> None:
-    """Refuse what every participant would be refused for."""
-    options = ExplainOptions(**{one.name: settings[one.name] for one in fields(ExplainOptions) if one.name in settings})
+def _check_mode(options: ExplainOptions, settings: Mapping[str, Any], predicts: list[Predictor]) -> None:
     mode = resolve_mode(options, what="a scan", single=True, covariates=options.covariates is not None)
-    glas = GLAS(predicts[0], **{name: settings[name] for name in _OF_GLAS if name in settings})
-    mode.check(glas)
+    mode.check(GLAS(predicts[0], **{name: settings[name] for name in _METHOD if name in settings}))
     if isinstance(mode, Versus):
         for predict in predicts:
             _check_target(mode.other, predict)
 
 
-def _agreed(out: Path, stored: Mapping[str, Any], name: str, given: Any) -> Any:
-    """What an earlier run resolved, and this one may not change."""
+def _check_covariates(settings: Mapping[str, Any], predict: Predictor) -> None:
+    names, columns = predict.covariates, settings.get("covariates")
+    if columns is not None and names is None:
+        raise GlasError(f"the model {predict.info.name} states no covariates, got {', '.join(columns)}")
+    if columns is not None:
+        Covariates.of(dict.fromkeys(columns, 0.0), settings.get("covariate_reference", {}), names)
+    elif names is not None:
+        raise GlasError(f"the model {predict.info.name} takes the covariates {', '.join(names)}: name their columns")
+
+
+def _kept(out: Path, stored: Mapping[str, Any], name: str, value: Any) -> Any:
+    """Return what an earlier run resolved, which this one may not change; else what was given."""
     before = stored.get(name)
-    if before is not None and given is not None and before != given:
+    if before is not None and value is not None and before != value:
         words = {"BatchSize": "batches of", "Engine": "the engine", "Threads": "threads", "Device": "device"}[name]
-        raise GlasError(f"the study in {out} was begun with {words} {before}, got {given}: give another folder")
-    return before if given is None else given
+        raise GlasError(f"the study in {out} was started with {words} {before}, got {value}: give another folder")
+    return before if value is None else value

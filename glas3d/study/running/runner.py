@@ -1,190 +1,136 @@
-"""Explain everyone of a study, each by the model that never saw them; go on where an earlier run ended."""
+"""`explain_cohort`: explain every scan of a study by models that never saw the participant, and resume runs."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from glas3d.core.search import Grid
 from glas3d.errors import GlasError, GlasWarning
-from glas3d.study.cohort.cohort import Cohort, OnError
+from glas3d.explain.options import ExplainOptions, UnsetSettings
+from glas3d.options import accepts
+from glas3d.study.cohort.cohort import Cohort
 from glas3d.study.cohort.file_patterns import own_of
 from glas3d.study.derivatives import begin, check_study, participant_folder, write_failed
-from glas3d.study.environment import device_here
-from glas3d.study.running.participant import Outcome, ToExplain, explain_participant
-from glas3d.study.running.plan import Plan, bundles_for, make_plan, manifest_of
+from glas3d.study.running.options import StudyOptions, StudyRequest
+from glas3d.study.running.participant import Outcome, ScanTask, explain_participant
+from glas3d.study.running.plan import StudyPlan, bundles_for, manifest_of, resolve_plan
 from glas3d.study.training.manifest import Manifest
-from glas3d.study.workers import workers
+from glas3d.study.workers import ThisProcess, WorkerProcesses, workers
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class CohortResult:
-    """What became of everyone.
+    """The outcome of every scan of a cohort.
 
     Attributes
     ----------
-    place
+    folder
         The study's folder.
     outcomes
-        A row a scan, in the cohort's order: ``participant_id session status error``, the status one of ``explained``,
-        ``kept`` (from an earlier run) and ``failed``. Scans that the cohort left out come last, as failed.
+        One row for each scan, in the cohort's order: ``participant_id session status error``, the status one of
+        ``explained``, ``kept`` (from an earlier run) and ``failed``. Scans that the cohort left out come last, as
+        failed.
     """
 
-    place: Path
+    folder: Path
     outcomes: pd.DataFrame
 
     def count(self, status: str) -> int:
-        """Scans of a status."""
+        """Return the number of scans of a status."""
         return int((self.outcomes["status"] == status).sum())
 
     @property
     def failed(self) -> pd.DataFrame:
-        """``participant_id session error`` of those that failed."""
-        found = self.outcomes[self.outcomes["status"] == "failed"]
-        return found[["participant_id", "session", "error"]].reset_index(drop=True)
+        """``participant_id session error`` of the scans that failed."""
+        failed = self.outcomes[self.outcomes["status"] == "failed"]
+        return failed[["participant_id", "session", "error"]].reset_index(drop=True)
 
 
+@accepts(StudyOptions, UnsetSettings, ExplainOptions, unset=[UnsetSettings])
 def explain_cohort(
     cohort: Cohort,
     out: str | os.PathLike[str],
     models: str | os.PathLike[str],
     *,
-    target: int | str | None = None,
-    search: str | os.PathLike[str] | Grid | int | tuple[int, ...] = "AAL",
-    atlas_space: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-    everyone: bool = False,
-    in_sample: bool = False,
-    assume_space: str | None = None,
-    batch_size: int | None = None,
-    engine: str = "auto",
-    threads: int | None = None,
-    device: str = "auto",
-    n_workers: int = 1,
-    scheduler: str | None = None,
-    on_error: OnError = "fail",
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
     announce: Callable[[str], None] = lambda dashboard: None,
+    **options: Any,
 ) -> CohortResult:
     """Explain the scans of a cohort into a BIDS derivatives folder, ``out/sub-01/[ses-M00/]anat`` and so on.
 
-    Whose folder is there already, from the same scan, model, settings and versions, is not explained again: a run
-    that was killed goes on where it was, and leaves the same bytes as one that was not. Batch size, engine,
+    A scan whose folder already exists, from the same scan, model, settings and versions, is not explained again: a run
+    that was killed resumes where it stopped, and leaves the same bytes as one that was not. Batch size, engine,
     threads and device are resolved by the first run and kept in ``out/study.json``.
+
+    Of the options of `explain_img`, files (``mask_img``, ``brain_mask``, ``transform``, ``inverse``, ``background``)
+    are the same for everyone, or with ``{participant_id}`` or ``{session_id}`` in their path, which is then relative to
+    the cohort's folder, each participant's own. ``covariates`` names columns of the participants' table.
 
     Parameters
     ----------
+    cohort
+        The scans, and the groups of their participants (see `read_cohort`).
+    out
+        The study's folder.
     models
-        What `glas3d.study.training.crossvalidation.train_folds` wrote: each participant is explained by the fold that
-        never saw them, participants from elsewhere by all folds (the mean, with its spread a region). Or one model: of
-        those that do not say whom they were trained on every output says so.
-    target
-        Class to explain in everyone; None: the cohort's case.
-    search
-        Name of a shipped atlas, or path of a label image or of probabilities with its .tsv beside it; path of a .tsv
-        of places (see `Coordinates`); a `Grid`.
-    atlas_space
-        ``"MNI"``: the space of an atlas that is a file, where scans are brought to the template.
-    settings
-        Others of `explain_img`, such as ``sigma_light``, ``recursive`` or ``scales``, and ``inverse`` of
-        `load_transform`. Files (``mask_img``, ``brain_mask``, ``transform``, ``inverse``, ``background``) are the same
-        for everyone, or with ``{participant_id}`` or ``{session_id}`` in their path, which then leads on from the
-        cohort's folder, each participant's own. ``covariates`` names columns of the participants' table.
-    everyone
-        Whether participants of other groups than the two compared are explained, too.
-    in_sample
-        Explain participants of the study by the models that were trained on them, and say so in every output.
-    assume_space
-        ``"MNI"``: take scans to be in MNI space without looking.
-    batch_size, engine, threads, device
-        See `glas3d.study.running.plan.make_plan`.
-    n_workers, scheduler
-        See `glas3d.study.workers.workers`.
-    on_error
-        What becomes of the others when one participant cannot be explained: the work ends (``"fail"``), or goes
-        on. Those that failed are listed in ``out/participants_failed.tsv`` either way.
-    tick
-        Called with scans done and in all.
+        A folder that `train_folds` wrote: each participant is explained by the fold that never saw them, participants
+        from elsewhere by all folds (the mean, with its spread for each region). Or one model; if it does not say on
+        whom it was trained, every output records that.
+    progress
+        Called with the scans done and in all.
     announce
         Called with the address of Dask's dashboard, where there is one.
+    **options
+        The options of `StudyOptions`, the settings of the method, and the options of `ExplainOptions`.
 
     Raises
     ------
     GlasError
-        Nobody to explain, a participant whose models have all seen them, what the plan refuses, or (with
-        ``on_error="fail"``) what is wrong with the first participant that failed.
+        No scan to explain, a participant on whom all models were trained, options that no participant can be explained
+        with, or (with ``on_error="fail"``) the error of the first participant that failed.
+    TypeError
+        A keyword that is none of the above.
 
     Warns
     -----
     GlasWarning
-        Nothing says whom the model was trained on; what `explain_img` warns of, once.
+        Nothing says on whom the model was trained; the warnings of `explain_img`, once each.
     """
-    if on_error not in ("fail", "skip"):
-        raise GlasError(f'on_error must be "fail" or "skip", got {on_error!r}')
+    request = StudyRequest.of(options, "explain_cohort")
     out = Path(out)
     check_study(out)
-    rows = scans_of(cohort, out, everyone)
-    with workers(n_workers, scheduler, threads) as pool:
-        plan = make_plan(
-            out,
-            models,
-            Path(rows[0]["path"]),
-            target=cohort.case if target is None else target,
-            search=search,
-            atlas_space=atlas_space,
-            settings=settings,
-            in_sample=in_sample,
-            assume_space=assume_space,
-            batch_size=batch_size,
-            engine=engine,
-            engine_there=pool.call,
-            scans=len(rows),
-            threads=threads,
-            device=device,
-            device_there=lambda: pool.call(device_here),
-        )
-        manifest = whom(plan)
-        todo, lacking = with_own(plan, cohort, rows)
-        if on_error == "fail":
+    rows = scan_rows(cohort, out, request.study.everyone)
+    with workers(request.study.n_workers, request.study.scheduler, request.study.threads) as pool:
+        target = cohort.case if request.study.target is None else request.study.target
+        plan = resolve_plan(out, models, Path(rows[0]["path"]), request, target, pool=pool, n_scans=len(rows))
+        manifest = training_manifest(plan)
+        tasks, lacking = scan_tasks(plan, cohort, rows)
+        if request.study.on_error == "fail":
             _refuse(lacking)
-            for one in todo:
-                bundles_for(plan, manifest, one.participant_id)
+            for task in tasks:
+                bundles_for(plan, manifest, task.participant_id)
         begin(out, f"GLAS explanations of {cohort.case} and {cohort.control}", plan.record())
         if pool.dashboard is not None:
             announce(pool.dashboard)
-        tick(0, len(todo))
-        done = {(one.participant_id, one.session): one for one in lacking}
-        for outcome in pool.run(explain_participant, plan, todo, _lost):
-            done[outcome.participant_id, outcome.session] = outcome
-            tick(len(done) - len(lacking), len(todo))
-            if outcome.status == "failed" and on_error == "fail":
-                break
-    ended = [done[key] for row in rows if (key := (row["participant_id"], row["session"])) in done]
-    ended += problems_of(cohort)
-    for note in dict.fromkeys(note for one in done.values() for note in one.notes):
-        warnings.warn(note, GlasWarning, stacklevel=2)
-    outcomes = pd.DataFrame([[one.participant_id, one.session, one.status, one.error] for one in ended])
-    outcomes.columns = pd.Index(["participant_id", "session", "status", "error"])
-    result = CohortResult(out, outcomes)
-    write_failed(out, result.failed, {(one.participant_id, one.session) for one in ended})
-    if on_error == "fail":
-        _refuse([one for one in done.values() if one.status == "failed"])
-    return result
+        outcomes = lacking + _explain_each(pool, plan, tasks, request.study.on_error == "fail", progress)
+    return _result(out, cohort, rows, outcomes, request.study.on_error == "fail")
 
 
-def scans_of(cohort: Cohort, out: Path, everyone: bool) -> list[dict[str, Any]]:
-    """Rows of the scans to explain.
+def scan_rows(cohort: Cohort, out: Path, everyone: bool) -> list[dict[str, Any]]:
+    """Return the rows of the scans to explain.
 
     Raises
     ------
     GlasError
-        There are none, or ids that lead out of the folder of results.
+        There are none, or an id leads out of the folder of results.
     """
     table = cohort.everyone if everyone else cohort.table
     rows = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
@@ -195,9 +141,9 @@ def scans_of(cohort: Cohort, out: Path, everyone: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def with_own(plan: Plan, cohort: Cohort, rows: Sequence[Mapping[str, Any]]) -> tuple[list[ToExplain], list[Outcome]]:
-    """The scans with each participant's own settings, and those that lack one."""
-    todo, lacking = [], []
+def scan_tasks(plan: StudyPlan, cohort: Cohort, rows: Sequence[dict[str, Any]]) -> tuple[list[ScanTask], list[Outcome]]:
+    """Return the scans with each participant's own settings, and the outcomes of those that lack a setting."""
+    tasks, lacking = [], []
     for row in rows:
         name, session = row["participant_id"], row["session"]
         try:
@@ -205,12 +151,12 @@ def with_own(plan: Plan, cohort: Cohort, rows: Sequence[Mapping[str, Any]]) -> t
         except GlasError as problem:
             lacking.append(Outcome(name, session, "failed", str(problem)))
         else:
-            todo.append(ToExplain(name, session, Path(row["path"]).resolve(), own))
-    return todo, lacking
+            tasks.append(ScanTask(name, session, Path(row["path"]).resolve(), own))
+    return tasks, lacking
 
 
-def whom(plan: Plan) -> Manifest | None:
-    """Whom the models were trained on; a warning where nothing says it."""
+def training_manifest(plan: StudyPlan) -> Manifest | None:
+    """Return on whom the models were trained, and warn where nothing says it."""
     manifest = manifest_of(plan.models)
     if manifest is None:
         message = (
@@ -220,17 +166,11 @@ def whom(plan: Plan) -> Manifest | None:
     return manifest
 
 
-def _refuse(failed: Sequence[Outcome]) -> None:
-    for one in failed:
-        raise GlasError(f'{one.name} cannot be explained: {one.error}; on_error="skip" goes on with the others')
-
-
-def problems_of(cohort: Cohort) -> list[Outcome]:
-    """Scans of the two groups, or of nobody known, that the cohort left out."""
-    found = cohort.problems[
+def left_out(cohort: Cohort) -> list[Outcome]:
+    """Return the outcomes of scans of the two groups, or of an unknown group, that the cohort left out."""
+    problems = cohort.problems[
         cohort.problems["group"].isin([cohort.case, cohort.control]) | cohort.problems["group"].isna()
     ]
-    rows = found.to_dict("records")
     return [
         Outcome(
             row["participant_id"],
@@ -238,9 +178,48 @@ def problems_of(cohort: Cohort) -> list[Outcome]:
             "failed",
             ": ".join(filter(None, [row["problem"], row["detail"]])),
         )
-        for row in rows
+        for row in problems.to_dict("records")
     ]
 
 
-def _lost(one: ToExplain, reason: str) -> Outcome:
-    return Outcome(one.participant_id, one.session, "failed", reason)
+def _explain_each(
+    pool: ThisProcess | WorkerProcesses, plan: StudyPlan, tasks: Sequence[ScanTask], ends: bool, progress: Progress
+) -> list[Outcome]:
+    """Explain the scans; ``ends``: until the first that fails."""
+    outcomes: list[Outcome] = []
+    progress(0, len(tasks))
+    for outcome in pool.run(explain_participant, plan, tasks, _lost):
+        outcomes.append(outcome)
+        progress(len(outcomes), len(tasks))
+        if outcome.status == "failed" and ends:
+            break
+    return outcomes
+
+
+def _result(
+    out: Path, cohort: Cohort, rows: Sequence[dict[str, Any]], outcomes: list[Outcome], ends: bool
+) -> CohortResult:
+    """Sort the outcomes as the cohort is, list those that failed, and pass the warnings on."""
+    by_scan = {(outcome.participant_id, outcome.session): outcome for outcome in outcomes}
+    ordered = [by_scan[key] for row in rows if (key := (row["participant_id"], row["session"])) in by_scan]
+    ordered += left_out(cohort)
+    for note in dict.fromkeys(note for outcome in by_scan.values() for note in outcome.notes):
+        warnings.warn(note, GlasWarning, stacklevel=3)
+    table = pd.DataFrame([[each.participant_id, each.session, each.status, each.error] for each in ordered])
+    table.columns = pd.Index(["participant_id", "session", "status", "error"])
+    result = CohortResult(out, table)
+    write_failed(out, result.failed, {(each.participant_id, each.session) for each in ordered})
+    if ends:
+        _refuse([outcome for outcome in by_scan.values() if outcome.status == "failed"])
+    return result
+
+
+def _refuse(failed: Sequence[Outcome]) -> None:
+    for outcome in failed:
+        raise GlasError(
+            f'{outcome.name} cannot be explained: {outcome.error}; on_error="skip" continues with the others'
+        )
+
+
+def _lost(task: ScanTask, reason: str) -> Outcome:
+    return Outcome(task.participant_id, task.session, "failed", reason)

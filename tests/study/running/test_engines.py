@@ -50,7 +50,7 @@ def test_what_auto_settles_on_is_kept_whatever_the_clock_says_later(people, mode
     result = explain_cohort(people, halted, models, **ASSUMED)
     assert (result.count("explained"), result.count("kept")) == (1, 1)
     assert content(halted) == content(whole)
-    with pytest.raises(GlasError, match="was begun with the engine channels_last, got eager"):
+    with pytest.raises(GlasError, match="was started with the engine channels_last, got eager"):
         explain_cohort(people, halted, models, **ASSUMED, engine="eager")
 
 

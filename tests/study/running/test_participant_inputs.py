@@ -47,7 +47,7 @@ def table(out, participant):
 
 def test_covariates_come_out_of_the_table_of_participants(source, tmp_path):
     cohort, out = studies.cohort(source), tmp_path / "out"
-    explain_cohort(cohort, out, MODEL, **ASSUMED, settings=COVARIATES)
+    explain_cohort(cohort, out, MODEL, **ASSUMED, **COVARIATES)
     found = table(out, "sub-03")
     alone = explain_img(
         folders.scan(source, "sub-03"),
@@ -61,7 +61,7 @@ def test_covariates_come_out_of_the_table_of_participants(source, tmp_path):
     np.testing.assert_allclose(found["score"], alone["score"], atol=1e-6)
     assert found.loc["mmse", "drop"] > 0
     folders.write_people(source, folders.people(4, mmse=[20, 29, 21, 28]))  # one score is another
-    again = explain_cohort(studies.cohort(source), out, MODEL, **ASSUMED, settings=COVARIATES).outcomes["status"]
+    again = explain_cohort(studies.cohort(source), out, MODEL, **ASSUMED, **COVARIATES).outcomes["status"]
     assert again.tolist() == ["kept", "kept", "explained", "kept"]
     with pytest.warns(GlasWarning, match="6 ways only"):
         result = summarise_groups(out, cohort.everyone, case="AD", control="NC", n_perm=19, n_boot=0)
@@ -75,7 +75,7 @@ def test_covariates_come_out_of_the_table_of_participants(source, tmp_path):
 def test_a_covariate_that_is_no_number_is_told(source, tmp_path, mmse, message):
     folders.write_people(source, folders.people(4, mmse=mmse))
     with pytest.raises(GlasError, match=f"must be numbers, {message}"):
-        explain_cohort(studies.cohort(source), tmp_path / "out", MODEL, **ASSUMED, settings=COVARIATES)
+        explain_cohort(studies.cohort(source), tmp_path / "out", MODEL, **ASSUMED, **COVARIATES)
     assert not (tmp_path / "out").exists()
 
 
@@ -90,7 +90,7 @@ def test_a_covariate_that_is_no_number_is_told(source, tmp_path, mmse, message):
 )
 def test_covariates_are_those_of_the_model(source, tmp_path, settings, message):
     with pytest.raises(GlasError, match=message):
-        explain_cohort(studies.cohort(source), tmp_path / "out", MODEL, **ASSUMED, settings=settings)
+        explain_cohort(studies.cohort(source), tmp_path / "out", MODEL, **ASSUMED, **settings)
     assert not (tmp_path / "out").exists()
 
 
@@ -143,7 +143,7 @@ def test_scans_that_find_their_way_themselves(source, models, tmp_path, monkeypa
 
     monkeypatch.setattr("glas3d.imaging.registration.register", found)
     cohort, out = studies.cohort(source), tmp_path / "out"
-    given = ASSUMED | {"settings": {"register": "affine"}}
+    given = ASSUMED | {"register": "affine"}
     explain_cohort(cohort, out, models, **given)
     assert [(Path(name).name[:6], kind) for name, kind in asked] == [(f"sub-0{i}", "affine") for i in range(1, 5)]
     assert "antspyx" in json.loads((out / "study.json").read_text())["Version"]
@@ -151,5 +151,5 @@ def test_scans_that_find_their_way_themselves(source, models, tmp_path, monkeypa
     assert nib.load(path).shape == studies.GRID.shape
     assert explain_cohort(cohort, out, models, **given).count("kept") == 4
     assert len(asked) == 4
-    again = explain_cohort(cohort, out, models, **ASSUMED | {"settings": {"register": "SyN"}})
+    again = explain_cohort(cohort, out, models, **ASSUMED | {"register": "SyN"})
     assert again.count("explained") == 4

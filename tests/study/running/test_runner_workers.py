@@ -99,7 +99,7 @@ def test_two_workers_give_the_same_bytes(people, models, undisturbed, tmp_path):
         models,
         **ASSUMED,
         n_workers=2,
-        tick=lambda done, total: ticks.append((done, total)),
+        progress=lambda done, total: ticks.append((done, total)),
         announce=links.append,
     )
     assert result.count("explained") == 6

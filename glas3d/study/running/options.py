@@ -1,0 +1,131 @@
+"""The options of the participant level, declared here and only here.
+
+The settings of the method and the options of `explain_img` belong to a study, too; they are declared where those are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from glas3d.checks import whole_number
+from glas3d.core.settings import SPEED
+from glas3d.errors import GlasError
+from glas3d.explain.options import SEARCH, ExplainOptions, UnsetSettings
+from glas3d.options import given, option, parse
+
+if TYPE_CHECKING:
+    from glas3d.core.search import Grid
+
+MODEL, PARTICIPANTS = "Model", "Participants"
+
+# Settings that are resolved once for everyone and recorded by themselves.
+RESOLVED = ("batch_size", "engine", "assume_space")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """The options of `explain_cohort`, beside the options of `explain_img`.
+
+    Parameters
+    ----------
+    target
+        Class to explain in every participant. Default: the case.
+    search
+        Name of a shipped atlas; path of a label image, or of 4D probabilities, with its .tsv table next to it; path of
+        a .tsv table of coordinates (see `Coordinates`); or a `Grid`.
+    atlas_space
+        ``MNI``: the space of an atlas that is a file, where scans are brought to the template. Default: the space of
+        the scans.
+    everyone
+        Explain the participants of other groups too. Default: case and control only.
+    in_sample
+        Explain participants by models that were trained on them, and record it in every output. Default: refuse.
+    n_workers
+        Processes that work side by side; 1: this process. With CUDA one for each GPU is best. A script that uses more
+        needs an ``if __name__ == "__main__"``.
+    scheduler
+        Address of a running Dask scheduler, in place of ``n_workers``, such as tcp://10.0.0.1:8786; its workers have
+        one thread each. Default: none.
+    threads
+        Threads of each process; another number rounds differently. Default: 1, or that of an earlier run.
+    device
+        Where the models run: ``auto`` (CUDA where it is available, or that of an earlier run) or one of torch's names,
+        such as cpu or cuda.
+    on_error
+        What happens when a participant cannot be explained: ``fail`` ends the work, ``skip`` continues with the
+        others. The failed ones are listed in ``participants_failed.tsv`` either way.
+
+    Raises
+    ------
+    GlasError
+        A value that is none of the choices, or outside its range.
+    """
+
+    target: int | str | None = option(None)
+    search: str | os.PathLike[str] | Grid | int | tuple[int, ...] = option("AAL")
+    atlas_space: Literal["MNI"] | None = option(None, group=SEARCH)
+    everyone: bool = option(False, group=PARTICIPANTS)
+    in_sample: bool = option(False, group=MODEL)
+    n_workers: int = option(1, group=SPEED)
+    scheduler: str | None = option(None, group=SPEED)
+    threads: int | None = option(None, group=SPEED)
+    device: str = option("auto", group=SPEED)
+    on_error: Literal["fail", "skip"] = option("fail")
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("fail", "skip"):
+            raise GlasError(f'on_error must be "fail" or "skip", got {self.on_error!r}')
+        if self.threads is not None:
+            object.__setattr__(self, "threads", whole_number("threads", self.threads, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRequest:
+    """The options of a study as they were given, checked and sorted.
+
+    Attributes
+    ----------
+    study
+        Those of the participant level.
+    explain
+        Those of `explain_img`.
+    settings
+        What was given of the options of `explain_img` and of the settings of the method, but for those resolved once
+        for everyone.
+    batch_size, engine
+        Those of the method, as far as they were given; engine is ``"auto"`` otherwise.
+    """
+
+    study: StudyOptions
+    explain: ExplainOptions
+    settings: Mapping[str, Any]
+    batch_size: int | None
+    engine: str
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any], caller: str) -> StudyRequest:
+        """Sort keywords; see `explain_cohort`.
+
+        Raises
+        ------
+        GlasError
+            A value that is none of the choices, outside its range, or that excludes another.
+        TypeError
+            A keyword that is no option of a study.
+        """
+        study, method, explain = parse(options, StudyOptions, UnsetSettings, ExplainOptions, caller=caller)
+        named = {name: value for name, value in options.items() if name not in study.__dataclass_fields__}
+        settings = {name: value for name, value in named.items() if value is not None and name not in RESOLVED}
+        batch_size = method.batch_size
+        if batch_size is not None:
+            batch_size = whole_number("batch_size", batch_size, 1)
+        return cls(
+            study=study,
+            explain=explain,
+            settings=settings,
+            batch_size=batch_size,
+            engine=given(method).get("engine", "auto"),
+        )
