@@ -10,14 +10,13 @@ from pathlib import Path
 import nibabel as nib
 
 from glas3d import explain_img, load_model
-from glas3d.simulate.dataset import scan_img
-from glas3d.simulate.participants import PLANTED, Simulation, participant
+from glas3d.simulate import PLANTED, Simulation, scan_img, simulate_participant
 
 OUT = Path("glas3d-examples")
 OUT.mkdir(exist_ok=True)
 
 simulation = Simulation(seed=77, resolution=2)
-someone = participant(simulation, 0)
+someone = simulate_participant(simulation, 0)
 scan = OUT / "scan.nii.gz"
 nib.save(scan_img(simulation, someone.volume), scan)
 print(f"{scan}: group {someone.group}, age {someone.age}")

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from glas3d import Atlas, explain_img, load_model
 from glas3d.report.figures import best_regions_figure
-from glas3d.simulate.dataset import scan_img
-from glas3d.simulate.participants import PLANTED, Simulation, participants
+from glas3d.simulate import PLANTED, Simulation, scan_img, simulate_participants
 from glas3d.study.group.group_map import GroupMap
 
 OUT = Path("glas3d-examples")
@@ -19,7 +18,7 @@ OUT.mkdir(exist_ok=True)
 predict, aal = load_model("adnc-simulated"), Atlas.load("AAL")
 simulation = Simulation(participants=12, seed=78)
 group = GroupMap("AD", aal)
-for someone in participants(simulation):
+for someone in simulate_participants(simulation):
     if someone.group == "AD":
         result = explain_img(scan_img(simulation, someone.volume), predict, "AD", aal)
         group.add(result)

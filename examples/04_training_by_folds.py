@@ -19,8 +19,7 @@ from glas3d.core.saliency import minmax
 from glas3d.errors import GlasWarning
 from glas3d.hashing import file_sha256
 from glas3d.predict import Recipe
-from glas3d.simulate.dataset import write_dataset
-from glas3d.simulate.participants import PLANTED, Simulation
+from glas3d.simulate import PLANTED, Simulation, write_dataset
 from glas3d.study.cohort.bids import Selection, read_cohort
 from glas3d.study.training.crossvalidation import train_folds
 from glas3d.study.training.manifest import Manifest

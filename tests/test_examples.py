@@ -144,11 +144,10 @@ def test_what_readme_shows_runs(tmp_path, monkeypatch):
     import torch
 
     from glas3d import load_model
-    from glas3d.simulate.dataset import scan_img
-    from glas3d.simulate.participants import Simulation, participant
+    from glas3d.simulate import Simulation, scan_img, simulate_participant
 
     simulation = Simulation(seed=3)
-    nib.save(scan_img(simulation, participant(simulation, 0).volume), tmp_path / "sub-01_T1w.nii.gz")
+    nib.save(scan_img(simulation, simulate_participant(simulation, 0).volume), tmp_path / "sub-01_T1w.nii.gz")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 2

@@ -14,7 +14,7 @@ from glas3d import load_model
 from glas3d.cli.demo import run_demo
 from glas3d.imaging.space import mni_grid
 from glas3d.resources import folder
-from glas3d.simulate.participants import GROUPS, PLANTED, Simulation, participants
+from glas3d.simulate import GROUPS, PLANTED, Simulation, simulate_participants
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_the_shipped_model_loads(bundle_folder):
     assert info.reference.shape == (1, 48, 56, 48)
     assert {"sigma_light", "sigma_shadow", "unit"} == set(info.preset)
     assert info.preset["sigma_light"] > 0 < info.preset["sigma_shadow"]
-    volume = torch.as_tensor(next(participants(Simulation(participants=1, seed=31))).volume)[None]
+    volume = torch.as_tensor(next(simulate_participants(Simulation(participants=1, seed=31))).volume)[None]
     p = predict.fit(volume)(volume[None])
     assert p.shape == (1, 2)
     assert p.sum() == pytest.approx(1)
@@ -68,7 +68,7 @@ def test_the_model_card_holds_the_accuracy_of_each_seed(bundle_folder):
 def test_the_accuracy_holds_on_new_participants():
     predict = load_model("adnc-simulated", device="cpu")
     correct = {group: [] for group in GROUPS}
-    for participant in participants(Simulation(participants=100, seed=987654)):
+    for participant in simulate_participants(Simulation(participants=100, seed=987654)):
         volume = torch.as_tensor(participant.volume)[None]
         predicted = GROUPS[int(predict.fit(volume)(volume[None])[0].argmax())]
         correct[participant.group].append(predicted == participant.group)

@@ -21,7 +21,7 @@ from glas3d import GLAS, Grid, load_model
 from glas3d.cli.demo import DEMO_SEED, MODEL
 from glas3d.core.refine import CoarseToFine, Kriging, farthest_points
 from glas3d.core.score import fuse
-from glas3d.simulate.participants import Simulation, participant
+from glas3d.simulate import Simulation, simulate_participant
 
 OUT = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("glas3d-examples/coarse_to_fine.md")
 PARTICIPANTS = int(sys.argv[2]) if len(sys.argv) > 2 else 1
@@ -40,7 +40,7 @@ simulation = Simulation(seed=DEMO_SEED + 17)
 def called_ad():
     """Volumes of the AD group whom the model calls AD."""
     for number in count(0, 2):
-        volume = participant(simulation, number).volume[None]
+        volume = simulate_participant(simulation, number).volume[None]
         tensor = torch.as_tensor(volume)
         if float(predict.fit(tensor)(tensor[None])[0, 1]) > 0.5:
             yield volume

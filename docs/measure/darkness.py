@@ -14,8 +14,7 @@ import torch
 from glas3d import Atlas, explain_img, load_model
 from glas3d.cli.demo import DEMO_PARTICIPANTS, DEMO_SEED, MODEL
 from glas3d.explain.preset import PAPER_PRESET
-from glas3d.simulate.dataset import scan_img
-from glas3d.simulate.participants import PLANTED, Simulation, participants
+from glas3d.simulate import PLANTED, Simulation, scan_img, simulate_participants
 from glas3d.study.group.group_map import GroupMap
 
 OUT = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("glas3d-examples/darkness.md")
@@ -23,7 +22,7 @@ PARTICIPANTS = int(sys.argv[2]) if len(sys.argv) > 2 else DEMO_PARTICIPANTS
 
 predict, aal = load_model(MODEL), Atlas.load("AAL")
 simulation = Simulation(participants=PARTICIPANTS, seed=DEMO_SEED)
-scans = [scan_img(simulation, p.volume) for p in participants(simulation) if p.group == "AD"]
+scans = [scan_img(simulation, p.volume) for p in simulate_participants(simulation) if p.group == "AD"]
 
 # %%
 preset = {name: predict.info.preset[name] for name in PAPER_PRESET}

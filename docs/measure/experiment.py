@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from glas3d import Atlas
-from glas3d.simulate.participants import PLANTED
+from glas3d.simulate import PLANTED
 
 OUT = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("glas3d-examples/experiment.md")
 PARTICIPANTS = int(sys.argv[2]) if len(sys.argv) > 2 else 43

@@ -21,7 +21,7 @@ from glas3d.core.reference import consensus, probability_of_background, referenc
 from glas3d.evaluate.metrics import deletion_curve
 from glas3d.predict import intensity_scale
 from glas3d.report.references import references_figure
-from glas3d.simulate.participants import PLANTED, Simulation, participant
+from glas3d.simulate import PLANTED, Simulation, simulate_participant
 
 OUT = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("glas3d-examples/references.md")
 PARTICIPANTS = int(sys.argv[2]) if len(sys.argv) > 2 else 2
@@ -41,14 +41,14 @@ glas = GLAS(predict, **predict.info.preset)
 
 # %%
 mild = Simulation(seed=DEMO_SEED, severity=(0.2, 0.4))
-controls = [participant(mild, number) for number in range(1, 60, 2)]
+controls = [simulate_participant(mild, number) for number in range(1, 60, 2)]
 
 
 def uncertain(count):
     """Participants of the AD group whom the model calls AD without being certain."""
     number = 0
     while count:
-        one = participant(mild, number)
+        one = simulate_participant(mild, number)
         volume = torch.as_tensor(one.volume)[None]
         if 0.5 < float(predict.fit(volume)(volume[None])[0, 1]) < 0.99:
             count -= 1

@@ -25,7 +25,7 @@ from glas3d.core.perturb import Perturbations
 from glas3d.core.refine import CoarseToFine
 from glas3d.core.score import bind, evaluate_all
 from glas3d.core.search import Segments
-from glas3d.simulate.participants import Simulation, participant
+from glas3d.simulate import Simulation, simulate_participant
 
 OUT = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("glas3d-examples/regions_together.md")
 PARTICIPANTS = int(sys.argv[2]) if len(sys.argv) > 2 else 1
@@ -44,7 +44,7 @@ glas = GLAS(predict, sigma_light=SIGMAS[0], sigma_shadow=SIGMAS[1], unit="mm", b
 def called_ad():
     """Volumes of the AD group whom the model calls AD."""
     for number in count(0, 2):
-        volume = participant(simulation, number).volume[None]
+        volume = simulate_participant(simulation, number).volume[None]
         tensor = torch.as_tensor(volume)
         if float(predict.fit(tensor)(tensor[None])[0, 1]) > 0.5:
             yield volume

@@ -29,8 +29,7 @@ from glas3d.cli.demo import DEMO_SEED, MODEL
 from glas3d.core.explanation import draw_scores
 from glas3d.core.saliency import minmax
 from glas3d.core.scale import fuse_scales, ladder
-from glas3d.simulate.dataset import scan_img
-from glas3d.simulate.participants import PLANTED, Simulation, participants
+from glas3d.simulate import PLANTED, Simulation, scan_img, simulate_participants
 from glas3d.study.group.group_map import GroupMap
 
 PAGE = Path(sys.argv[1] if len(sys.argv) > 1 else "glas3d-examples/scales.md")
@@ -298,7 +297,7 @@ by_kernel = markdown(["spot", *MODELS.values(), "mean"], rows)
 count = 6 if FULL else 1
 predict, aal = load_model(MODEL), Atlas.load("AAL")
 simulation = Simulation(participants=2 * count, seed=DEMO_SEED + 12)
-scans = [scan_img(simulation, p.volume) for p in participants(simulation) if p.group == "AD"]
+scans = [scan_img(simulation, p.volume) for p in simulate_participants(simulation) if p.group == "AD"]
 rows = []
 for kernel in KERNELS if FULL else ("gaussian",):
     groups = {}

@@ -22,7 +22,7 @@ from glas3d import GLAS, Atlas, Predictor
 from glas3d.core.saliency import minmax
 from glas3d.imaging.space import mni_grid
 from glas3d.predict import Recipe, intensity_scale, train, write_bundle
-from glas3d.simulate.participants import GROUPS, PLANTED, Simulation, participants
+from glas3d.simulate import GROUPS, PLANTED, Simulation, simulate_participants
 
 TRAINING_SEEDS = (0, 1, 2)
 TRAINING_SIZE, UNSEEN_SIZE, CHOICE_SIZE, TEST_SIZE = 400, 120, 24, 24
@@ -33,7 +33,7 @@ COHORTS = {"training": 1000, "unseen": 2000, "choice": 3000, "test": 4000}  # + 
 
 def cohort(kind: str, seed: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Recorded volumes ``(n, 1, *shape)`` and class indices."""
-    people = list(participants(Simulation(participants=size, seed=COHORTS[kind] + seed)))
+    people = list(simulate_participants(Simulation(participants=size, seed=COHORTS[kind] + seed)))
     volumes = torch.as_tensor(np.stack([p.volume for p in people]))[:, None]
     return volumes, torch.as_tensor([GROUPS.index(p.group) for p in people])
 

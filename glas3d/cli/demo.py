@@ -19,8 +19,7 @@ from glas3d.imaging.space import resample_scan
 from glas3d.output import generated_by, new_folder, write_json
 from glas3d.predict import Predictor, load_model
 from glas3d.report.figures import best_regions_figure
-from glas3d.simulate.dataset import scan_path, write_dataset
-from glas3d.simulate.participants import PLANTED, Simulation
+from glas3d.simulate import PLANTED, Simulation, scan_path, write_dataset
 from glas3d.study.group.group_map import GroupMap
 from glas3d.tables import read_table
 

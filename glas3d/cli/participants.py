@@ -42,8 +42,7 @@ def simulate(
     noise
         Relative to the brightest tissue.
     """
-    from glas3d.simulate.dataset import write_dataset
-    from glas3d.simulate.participants import Simulation
+    from glas3d.simulate import Simulation, write_dataset
 
     simulation = Simulation(
         participants=participants,

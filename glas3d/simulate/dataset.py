@@ -1,4 +1,4 @@
-"""Write a simulated cohort as a BIDS derivative data set, its truth beside it."""
+"""Write a simulated cohort as a BIDS derivative data set, with the truth in a folder of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -15,8 +14,11 @@ import pandas as pd
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import MNI
 from glas3d.output import generated_by, new_folder, write_json
-from glas3d.simulate.participants import PLANTED, Participant, Simulation, participant, truth
+from glas3d.simulate.participants import SimulatedParticipant, planted_labels, simulate_participants
+from glas3d.simulate.simulation import PLANTED, Simulation
 from glas3d.tables import write_table
+
+Progress = Callable[[int, int], None]
 
 _COLUMNS = {
     "participant_id": {"Description": "Identifier of the simulated participant"},
@@ -30,17 +32,17 @@ _COLUMNS = {
 }
 
 
-def write_dataset(
-    place: Path, simulation: Simulation, tick: Callable[[int, int], None] = lambda done, total: None
-) -> Path:
-    """Simulate a cohort and write it.
+def write_dataset(folder: Path, simulation: Simulation, progress: Progress = lambda done, total: None) -> Path:
+    """Simulate a cohort and write it as a BIDS derivative data set.
 
     Parameters
     ----------
-    place
-        Folder to make; it appears when everything is written.
-    tick
-        Called with participants done and in all.
+    folder
+        New or empty folder of the data set; it appears when everything is written.
+    simulation
+        The cohort to simulate.
+    progress
+        Called with the number of participants done and of all participants.
 
     Returns
     -------
@@ -49,21 +51,23 @@ def write_dataset(
     Raises
     ------
     GlasError
-        The folder has content already, or cannot be written.
+        The folder has content, or cannot be written.
     """
-    with new_folder(place) as scratch:
-        _write(scratch, simulation, tick)
-    return place
+    with new_folder(folder) as scratch:
+        participants = _write_scans(scratch, simulation, progress)
+        _write_description(scratch, simulation, participants)
+        _write_truth(scratch / "truth", simulation, participants)
+    return folder
 
 
 def scan_path(simulation: Simulation, participant_id: str) -> Path:
-    """Where a participant's volume lies in the data set."""
+    """Return the path of a participant's scan within the data set; the id is given without ``sub-``."""
     stem = f"sub-{participant_id}_space-{MNI}_res-{simulation.resolution:g}mm_desc-preproc_T1w"
     return Path(f"sub-{participant_id}") / "anat" / f"{stem.replace('.', 'p')}.nii.gz"
 
 
 def scan_img(simulation: Simulation, volume: np.ndarray) -> nib.Nifti1Image:
-    """A participant's volume as the file keeps it: whole scanner units, in MNI space."""
+    """Return a participant's volume as its file holds it: rounded to whole scanner units, in MNI space."""
     img = nib.Nifti1Image(np.rint(volume).astype(np.int16), simulation.grid.affine)
     img.set_sform(simulation.grid.affine, code=4)
     img.set_qform(simulation.grid.affine, code=4)
@@ -71,35 +75,33 @@ def scan_img(simulation: Simulation, volume: np.ndarray) -> nib.Nifti1Image:
     return img
 
 
-def _write(place: Path, simulation: Simulation, tick: Callable[[int, int], None]) -> None:
-    made: list[Participant] = []
-    for number in range(simulation.participants):
-        one = participant(simulation, number)
-        path = place / scan_path(simulation, one.participant_id)
+def _write_scans(folder: Path, simulation: Simulation, progress: Progress) -> list[SimulatedParticipant]:
+    participants: list[SimulatedParticipant] = []
+    sidecar = {
+        "SkullStripped": True,
+        "SpatialReference": MNI,
+        "Resolution": f"{simulation.resolution:g} mm",
+        "Description": "Simulated from the ICBM152 2009a symmetric template",
+    }
+    for participant in simulate_participants(simulation):
+        path = folder / scan_path(simulation, participant.participant_id)
         path.parent.mkdir(parents=True)
-        nib.save(scan_img(simulation, one.volume), path)
-        sidecar = {
-            "SkullStripped": True,
-            "SpatialReference": MNI,
-            "Resolution": f"{simulation.resolution:g} mm",
-        }
-        write_json(sidecar | {"Description": "Simulated from the ICBM152 2009a symmetric template"})(
-            path.with_name(path.name.replace(".nii.gz", ".json"))
-        )
-        made.append(one)
-        tick(number + 1, simulation.participants)
-    rows: list[dict[str, Any]] = [
-        {
-            "participant_id": f"sub-{p.participant_id}",
-            "group": p.group,
-            "age": p.age,
-            "sex": p.sex,
-            "site": p.site,
-        }
-        for p in made
-    ]
-    write_table(pd.DataFrame(rows))(place / "participants.tsv")
-    write_json(_COLUMNS)(place / "participants.json")
+        nib.save(scan_img(simulation, participant.volume), path)
+        write_json(sidecar)(path.with_name(path.name.replace(".nii.gz", ".json")))
+        participants.append(participant)
+        progress(len(participants), simulation.participants)
+    return participants
+
+
+def _write_description(folder: Path, simulation: Simulation, participants: list[SimulatedParticipant]) -> None:
+    table = pd.DataFrame(
+        [
+            {"participant_id": f"sub-{p.participant_id}", "group": p.group, "age": p.age, "sex": p.sex, "site": p.site}
+            for p in participants
+        ]
+    )
+    write_table(table)(folder / "participants.tsv")
+    write_json(_COLUMNS)(folder / "participants.json")
     write_json(
         {
             "Name": "Simulated Alzheimer's disease and normal controls",
@@ -108,33 +110,33 @@ def _write(place: Path, simulation: Simulation, tick: Callable[[int, int], None]
             "License": "CC0",
             "GeneratedBy": [generated_by()[0] | {"Description": json.dumps(asdict(simulation), sort_keys=True)}],
         }
-    )(place / "dataset_description.json")
-    (place / "README.md").write_text(_README, encoding="utf-8")
-    (place / ".bidsignore").write_text("truth\n", encoding="utf-8")
-    _write_truth(place / "truth", simulation, made)
+    )(folder / "dataset_description.json")
+    (folder / "README.md").write_text(_README, encoding="utf-8")
+    (folder / ".bidsignore").write_text("truth\n", encoding="utf-8")
 
 
-def _write_truth(place: Path, simulation: Simulation, made: list[Participant]) -> None:
-    place.mkdir()
-    nib.save(scan_img(simulation, truth(simulation.resolution)), place / f"space-{MNI}_desc-planted_dseg.nii.gz")
-    table = Atlas.load("AAL").table
-    table = table.assign(planted=table["name"].isin(PLANTED).astype(int))
-    write_table(table)(place / "desc-planted_regions.tsv")
-    severity = pd.DataFrame([p.severity for p in made], columns=list(PLANTED))
-    severity.insert(0, "participant_id", [f"sub-{p.participant_id}" for p in made])
-    write_table(severity)(place / "desc-severity_participants.tsv")
+def _write_truth(folder: Path, simulation: Simulation, participants: list[SimulatedParticipant]) -> None:
+    folder.mkdir()
+    labels = scan_img(simulation, planted_labels(simulation.resolution))
+    nib.save(labels, folder / f"space-{MNI}_desc-planted_dseg.nii.gz")
+    regions = Atlas.load("AAL").table
+    regions = regions.assign(planted=regions["name"].isin(PLANTED).astype(int))
+    write_table(regions)(folder / "desc-planted_regions.tsv")
+    severity = pd.DataFrame([p.severity for p in participants], columns=list(PLANTED))
+    severity.insert(0, "participant_id", [f"sub-{p.participant_id}" for p in participants])
+    write_table(severity)(folder / "desc-severity_participants.tsv")
 
 
 _README = """# Simulated Alzheimer's disease and normal controls
 
-Every volume is the ICBM152 2009a symmetric T1w template, aged, for group AD thinned in six AAL regions
+Every volume is the ICBM152 2009a symmetric T1w template, aged, thinned in six AAL regions if the group is AD
 (hippocampus, amygdala and, 0.6 times as much, inferior temporal gyrus, both sides), deformed smoothly, and recorded
-with a bias field,
-noise and a scale of the site's scanner. No person was scanned. What is to be found is known, and written in `truth/`:
+with a bias field, noise and the scale of the site's scanner. No person was scanned. Where disease was planted is known,
+and written in `truth/`:
 
 - `desc-planted_regions.tsv`: every AAL region, and whether disease was planted in it
-- `space-MNI152NLin2009aSym_desc-planted_dseg.nii.gz`: where, by AAL label
-- `desc-severity_participants.tsv`: the share of grey matter each participant lost there
+- `space-MNI152NLin2009aSym_desc-planted_dseg.nii.gz`: the planted regions, by AAL label
+- `desc-severity_participants.tsv`: the share of grey matter each participant lost in them
 
 Made to check methods and software; nothing in it is evidence about disease.
 """

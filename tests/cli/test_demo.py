@@ -11,7 +11,7 @@ import glas3d.cli.demo
 from glas3d import GlasError
 from glas3d.cli.demo import run_demo
 from glas3d.explain import COLUMNS
-from glas3d.simulate.participants import PLANTED
+from glas3d.simulate import PLANTED
 from tests.validator import validate
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::glas3d.errors.GlasWarning")]

@@ -11,7 +11,7 @@ import pytest
 import glas3d.explain
 from glas3d import GlasError, __version__, cli
 from glas3d.explain import COLUMNS
-from glas3d.simulate.participants import PLANTED
+from glas3d.simulate import PLANTED
 from tests import bundles
 
 MAPS = ("saliency", "light", "shadow")

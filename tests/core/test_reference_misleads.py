@@ -7,7 +7,7 @@ from glas3d import GLAS, Predictor, load_model
 from glas3d.core.reference import consensus, probability_of_background, references
 from glas3d.imaging.space import mni_grid
 from glas3d.predict import intensity_scale
-from glas3d.simulate.participants import PLANTED, Simulation, participant
+from glas3d.simulate import PLANTED, Simulation, simulate_participant
 from tests.core.atrophy import shrunk_participant
 from tests.core.cases import TinyNet, refused, volume
 from tests.core.test_reference import SIGMAS, backgrounds
@@ -40,7 +40,7 @@ def test_darkness_misleads_about_the_shipped_model_too(aal):
     """Mild simulated disease: black makes every planted region speak against it, and finds none of them."""
     predict, grid = load_model("adnc-simulated", device="cpu"), mni_grid(4)
     mild = Simulation(seed=2020, severity=(0.2, 0.4))
-    one, donor = participant(mild, 44), participant(mild, 19)
+    one, donor = simulate_participant(mild, 44), simulate_participant(mild, 19)
     scale = intensity_scale(one.volume)
     each = references(
         GLAS(predict, **predict.info.preset),

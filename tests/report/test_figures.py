@@ -11,7 +11,7 @@ from glas3d.explain import ranked
 from glas3d.imaging.space import mni_grid, template_on
 from glas3d.report import figures
 from glas3d.report.figures import COLOURS, best_regions_figure
-from glas3d.simulate.participants import PLANTED
+from glas3d.simulate import PLANTED
 
 
 def drawn(atlas, names, tmp_path, values=None, **settings):

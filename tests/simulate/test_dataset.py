@@ -9,67 +9,65 @@ import pytest
 
 from glas3d import GlasError
 from glas3d.imaging.space import MNI, mni_grid
-from glas3d.simulate import dataset
-from glas3d.simulate.dataset import scan_path, write_dataset
-from glas3d.simulate.participants import PLANTED, Simulation, participant, truth
+from glas3d.simulate import PLANTED, Simulation, planted_labels, scan_path, simulate_participant, write_dataset
 from tests.validator import validate
 
 SIMULATION = Simulation(participants=5, seed=3, resolution=8)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def folder(tmp_path_factory):
     return write_dataset(tmp_path_factory.mktemp("made") / "deep" / "cohort", SIMULATION)
 
 
-def table(place, name):
-    return pd.read_csv(place / name, sep="\t")
+def table(folder, name):
+    return pd.read_csv(folder / name, sep="\t")
 
 
-def listing(place):
-    return sorted(str(p.relative_to(place)) for p in place.rglob("*"))
+def listing(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
 
 
-def test_it_is_a_valid_bids_derivative(place):
-    errors, summary = validate(place)
+def test_it_is_a_valid_bids_derivative(folder):
+    errors, summary = validate(folder)
     assert errors == []
     assert len(summary["subjects"]) == 5
     assert summary["modalities"] == ["MRI"]
-    description = json.loads((place / "dataset_description.json").read_text())
+    description = json.loads((folder / "dataset_description.json").read_text())
     assert description["DatasetType"] == "derivative"
     assert description["GeneratedBy"][0]["Name"] == "glas3d"
 
 
-def test_the_validator_would_say(place, tmp_path):
+def test_an_invalid_name_is_found_by_the_validator(folder, tmp_path):
     """The test above can fail."""
-    copy = shutil.copytree(place, tmp_path / "copy")
+    copy = shutil.copytree(folder, tmp_path / "copy")
     path = copy / scan_path(SIMULATION, "0001")
     path.rename(path.with_name("sub-0001_space-nowhere_T1.nii.gz"))
     assert validate(copy)[0]
 
 
-def test_participants_are_listed(place):
-    people = table(place, "participants.tsv")
+def test_participants_are_listed(folder):
+    people = table(folder, "participants.tsv")
     assert people.columns.tolist() == ["participant_id", "group", "age", "sex", "site"]
     assert people["participant_id"].tolist() == [f"sub-{i:04d}" for i in range(1, 6)]
     assert people["group"].tolist() == ["AD", "NC", "AD", "NC", "AD"]
     for i, row in people.iterrows():
-        one = participant(SIMULATION, i)
-        assert (row["age"], row["sex"], row["site"]) == (one.age, one.sex, one.site)
-    described = json.loads((place / "participants.json").read_text())
+        participant = simulate_participant(SIMULATION, i)
+        assert (row["age"], row["sex"], row["site"]) == (participant.age, participant.sex, participant.site)
+    described = json.loads((folder / "participants.json").read_text())
     assert set(described) == set(people.columns)
     assert set(described["group"]["Levels"]) == {"AD", "NC"}
 
 
-def test_scans_are_where_they_are_said_to_be_and_nothing_else_is(place):
+def test_the_data_set_holds_these_files_and_no_others(folder):
     scans = [str(scan_path(SIMULATION, f"{i:04d}")) for i in range(1, 6)]
     assert scans[0] == f"sub-0001/anat/sub-0001_space-{MNI}_res-8mm_desc-preproc_T1w.nii.gz"
     sidecars = [s.replace(".nii.gz", ".json") for s in scans]
     top = [".bidsignore", "README.md", "dataset_description.json", "participants.json", "participants.tsv"]
     names = ["desc-planted_regions.tsv", "desc-severity_participants.tsv", f"space-{MNI}_desc-planted_dseg.nii.gz"]
-    files = [p for p in listing(place) if (place / p).is_file()]
+    files = [p for p in listing(folder) if (folder / p).is_file()]
     assert files == sorted([*scans, *sidecars, *top, *(f"truth/{name}" for name in names)])
-    assert json.loads((place / sidecars[0]).read_text())["SkullStripped"] is True
+    assert json.loads((folder / sidecars[0]).read_text())["SkullStripped"] is True
 
 
 def test_a_resolution_with_a_fraction_makes_a_valid_name():
@@ -78,10 +76,10 @@ def test_a_resolution_with_a_fraction_makes_a_valid_name():
 
 
 @pytest.mark.parametrize("number", [0, 3])
-def test_volumes_are_whole_scanner_units_in_mni_space(place, number):
-    one = participant(SIMULATION, number)
-    img = nib.load(place / scan_path(SIMULATION, one.participant_id))
-    np.testing.assert_array_equal(np.asarray(img.dataobj), np.rint(one.volume))
+def test_volumes_are_whole_scanner_units_in_mni_space(folder, number):
+    participant = simulate_participant(SIMULATION, number)
+    img = nib.load(folder / scan_path(SIMULATION, participant.participant_id))
+    np.testing.assert_array_equal(np.asarray(img.dataobj), np.rint(participant.volume))
     check_header(img, mni_grid(8))
 
 
@@ -96,28 +94,28 @@ def check_header(img, grid):
     np.testing.assert_allclose(img.header.get_zooms(), grid.spacing)
 
 
-def test_the_truth_is_written(place, aal):
-    img = nib.load(place / "truth" / f"space-{MNI}_desc-planted_dseg.nii.gz")
-    np.testing.assert_array_equal(np.asarray(img.dataobj), truth(8))
+def test_the_truth_is_written(folder, aal):
+    img = nib.load(folder / "truth" / f"space-{MNI}_desc-planted_dseg.nii.gz")
+    np.testing.assert_array_equal(np.asarray(img.dataobj), planted_labels(8))
     check_header(img, mni_grid(8))
-    regions = table(place, "truth/desc-planted_regions.tsv")
+    regions = table(folder, "truth/desc-planted_regions.tsv")
     assert regions["name"].tolist() == aal.table["name"].tolist()
     assert set(regions.loc[regions["planted"] == 1, "name"]) == set(PLANTED)
     assert set(regions["planted"]) == {0, 1}
-    severity = table(place, "truth/desc-severity_participants.tsv").set_index("participant_id")
+    severity = table(folder, "truth/desc-severity_participants.tsv").set_index("participant_id")
     assert severity.columns.tolist() == list(PLANTED)
     for i, name in enumerate(severity.index):
-        np.testing.assert_allclose(severity.loc[name], participant(SIMULATION, i).severity)
+        np.testing.assert_allclose(severity.loc[name], simulate_participant(SIMULATION, i).severity)
     assert (severity.loc["sub-0002"] == 0).all()
     assert (severity.loc["sub-0001"] > 0.1).all()
 
 
-def test_equal_settings_write_equal_bytes(place, tmp_path):
+def test_equal_settings_write_equal_bytes(folder, tmp_path):
     other = write_dataset(tmp_path / "cohort", SIMULATION)
-    assert listing(other) == listing(place)
-    for path in place.rglob("*"):
+    assert listing(other) == listing(folder)
+    for path in folder.rglob("*"):
         if path.is_file():
-            assert path.read_bytes() == (other / path.relative_to(place)).read_bytes(), path.name
+            assert path.read_bytes() == (other / path.relative_to(folder)).read_bytes(), path.name
 
 
 def test_progress_and_permissions(tmp_path):
@@ -136,17 +134,17 @@ def test_an_empty_folder_is_filled(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"), [("folder", "has content"), ("hidden", "has content"), ("file", "is a file")]
+    ("kind", "message"), [("visible", "has content"), ("hidden", "has content"), ("file", "is a file")]
 )
-def test_what_is_there_is_not_touched(tmp_path, kind, message):
-    place = tmp_path / "mine"
-    kept = place if kind == "file" else place / ("thesis.txt" if kind == "folder" else ".git")
+def test_existing_content_is_not_touched(tmp_path, kind, message):
+    folder = tmp_path / "mine"
+    kept = folder if kind == "file" else folder / ("thesis.txt" if kind == "visible" else ".git")
     kept.parent.mkdir(exist_ok=True)
     kept.write_text("years of work")
-    with pytest.raises(GlasError, match=f"must be new or empty, {place} {message}"):
-        write_dataset(place, SIMULATION)
+    with pytest.raises(GlasError, match=f"must be new or empty, {folder} {message}"):
+        write_dataset(folder, SIMULATION)
     assert kept.read_text() == "years of work"
-    assert listing(tmp_path) == sorted({str(p.relative_to(tmp_path)) for p in (place, kept)})
+    assert listing(tmp_path) == sorted({str(p.relative_to(tmp_path)) for p in (folder, kept)})
 
 
 @pytest.mark.parametrize("error", [RuntimeError("bug"), KeyboardInterrupt(), OSError(28, "No space left on device")])
@@ -155,9 +153,9 @@ def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch, error, existe
     def failing(simulation, number):
         if number == 2:
             raise error
-        return participant(simulation, number)
+        return simulate_participant(simulation, number)
 
-    monkeypatch.setattr(dataset, "participant", failing)
+    monkeypatch.setattr("glas3d.simulate.participants.simulate_participant", failing)
     if existed:
         (tmp_path / "cohort").mkdir()
     expected = (GlasError, r"cohort: No space left on device") if isinstance(error, OSError) else (type(error), None)
@@ -177,13 +175,13 @@ def test_a_folder_that_cannot_be_looked_up_is_refused(tmp_path):
         write_dataset(tmp_path / ("x" * 300), SIMULATION)
 
 
-def test_what_came_into_an_empty_folder_meanwhile_is_not_removed(tmp_path):
-    """It was empty when the work began; `rmdir` would have noticed."""
-    place = tmp_path / "cohort"
-    place.mkdir()
-    with pytest.raises(GlasError, match=f"{place}"):
-        write_dataset(place, SIMULATION, lambda done, total: (place / "thesis").write_text("years of work"))
-    assert (place / "thesis").read_text() == "years of work"
+def test_content_written_to_an_empty_folder_meanwhile_is_not_removed(tmp_path):
+    """The folder was empty when the work began."""
+    folder = tmp_path / "cohort"
+    folder.mkdir()
+    with pytest.raises(GlasError, match=f"{folder}"):
+        write_dataset(folder, SIMULATION, lambda done, total: (folder / "thesis").write_text("years of work"))
+    assert (folder / "thesis").read_text() == "years of work"
 
 
 @pytest.mark.parametrize("link", [False, True], ids=[".", "link"])

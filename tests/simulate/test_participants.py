@@ -8,7 +8,7 @@ import pytest
 from glas3d import GlasError
 from glas3d.imaging.space import mni_grid, resample, template_on, voxel_to_world
 from glas3d.predict import intensity_scale
-from glas3d.simulate.participants import GROUPS, PLANTED, Simulation, participant, participants, truth
+from glas3d.simulate import GROUPS, PLANTED, Simulation, planted_labels, simulate_participant, simulate_participants
 
 COARSE = Simulation(participants=8, seed=11, resolution=8)
 # Nothing but anatomy: no deformation, bias or noise.
@@ -17,60 +17,61 @@ STILL = replace(COARSE, resolution=4, participants=2, deformation=0, bias=0, noi
 
 @cache
 def cohort(simulation=COARSE):
-    return list(participants(simulation))
+    return list(simulate_participants(simulation))
 
 
-def scaled(one):
-    return one.volume / intensity_scale(one.volume)
+def scaled(participant):
+    return participant.volume / intensity_scale(participant.volume)
 
 
-def row(one):
-    return one.participant_id, one.group, one.age, one.sex, one.site, one.severity
+def row(participant):
+    names = ("participant_id", "group", "age", "sex", "site", "severity")
+    return tuple(getattr(participant, name) for name in names)
 
 
 def test_a_participant_is_the_same_whatever_the_size_of_the_cohort():
-    few = list(participants(replace(COARSE, participants=3)))
-    for one, other in zip(few, cohort(), strict=False):
-        assert row(one) == row(other)
-        np.testing.assert_array_equal(one.volume, other.volume)
-    last = participant(replace(COARSE, participants=1), 7)
+    few = list(simulate_participants(replace(COARSE, participants=3)))
+    for participant, other in zip(few, cohort(), strict=False):
+        assert row(participant) == row(other)
+        np.testing.assert_array_equal(participant.volume, other.volume)
+    last = simulate_participant(replace(COARSE, participants=1), 7)
     np.testing.assert_array_equal(last.volume, cohort()[7].volume)
 
 
-def test_one_seed_gives_one_cohort_and_another_another():
-    for one, other in zip(cohort(), participants(COARSE), strict=True):
-        assert row(one) == row(other)
-        np.testing.assert_array_equal(one.volume, other.volume)
-    other = participant(replace(COARSE, seed=12), 0)
+def test_a_seed_determines_the_cohort():
+    for participant, other in zip(cohort(), simulate_participants(COARSE), strict=True):
+        assert row(participant) == row(other)
+        np.testing.assert_array_equal(participant.volume, other.volume)
+    other = simulate_participant(replace(COARSE, seed=12), 0)
     assert other.age != cohort()[0].age
     assert not np.array_equal(other.volume, cohort()[0].volume)
-    assert len({one.volume.tobytes() for one in cohort()}) == len(cohort())
+    assert len({participant.volume.tobytes() for participant in cohort()}) == len(cohort())
 
 
-def test_neighbouring_seeds_share_nobody():
+def test_neighbouring_seeds_share_no_participant():
     """Participant 1 of seed 0 is not participant 0 of seed 1."""
-    made = [participant(replace(COARSE, seed=seed), i) for seed in range(3) for i in range(3)]
-    assert len({one.age + one.volume.sum() for one in made}) == 9
+    made = [simulate_participant(replace(COARSE, seed=seed), i) for seed in range(3) for i in range(3)]
+    assert len({participant.age + participant.volume.sum() for participant in made}) == 9
 
 
 def test_the_global_generator_is_neither_used_nor_disturbed():
     np.random.seed(0)
     before = np.random.get_state()[1].copy()
-    participant(COARSE, 0)
+    simulate_participant(COARSE, 0)
     np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
-def test_groups_alternate_and_only_ad_is_ill():
-    assert [one.group for one in cohort()] == ["AD", "NC"] * 4
+def test_groups_alternate_and_only_ad_has_disease():
+    assert [participant.group for participant in cohort()] == ["AD", "NC"] * 4
     assert set(GROUPS) == {"AD", "NC"}
-    for one in cohort():
-        assert len(one.severity) == len(PLANTED) == 6
-        if one.group == "NC":
-            assert one.severity == (0.0,) * 6
+    for participant in cohort():
+        assert len(participant.severity) == len(PLANTED) == 6
+        if participant.group == "NC":
+            assert participant.severity == (0.0,) * 6
         else:
-            assert all(0.1 < s <= 0.7 for s in one.severity)
-            assert max(one.severity) >= 0.3
-    assert len({one.severity for one in cohort() if one.group == "AD"}) == 4
+            assert all(0.1 < s <= 0.7 for s in participant.severity)
+            assert max(participant.severity) >= 0.3
+    assert len({participant.severity for participant in cohort() if participant.group == "AD"}) == 4
 
 
 @pytest.mark.parametrize(
@@ -79,45 +80,45 @@ def test_groups_alternate_and_only_ad_is_ill():
      (5, None, "AD NC AD NC AD")],
 )  # fmt: skip
 def test_groups_of_unequal_size(n, ad, expected):
-    """They alternate while there are some of both."""
+    """Groups alternate while there are participants of both."""
     simulation = replace(COARSE, participants=n, ad=ad)
     assert [simulation.group(i) for i in range(n)] == expected.split()
 
 
 def test_a_participant_of_the_same_number_and_group_is_the_same():
-    """The others of the seed may be of any groups."""
+    """The other participants of the seed may be of any group."""
     some = {2: 2, 5: 0, 6: 6, 7: 7}  # number, and how many of eight have AD
     for number, ad in some.items():
-        one = participant(replace(COARSE, ad=ad), number)
+        participant = simulate_participant(replace(COARSE, ad=ad), number)
         other = cohort()[number]
-        assert (one.age, one.sex, one.site) == (other.age, other.sex, other.site)
-        same = one.group == other.group
-        assert (row(one) == row(other)) == same
-        assert np.array_equal(one.volume, other.volume) == same
+        assert (participant.age, participant.sex, participant.site) == (other.age, other.sex, other.site)
+        same = participant.group == other.group
+        assert (row(participant) == row(other)) == same
+        assert np.array_equal(participant.volume, other.volume) == same
 
 
-def test_the_rows_of_the_participants():
-    people = [participant(replace(COARSE, participants=40), i) for i in range(40)]
-    assert [one.participant_id for one in people[:2]] == ["0001", "0002"]
-    ages = np.array([one.age for one in people])
+def test_ids_ages_sexes_and_sites():
+    people = [simulate_participant(replace(COARSE, participants=40), i) for i in range(40)]
+    assert [participant.participant_id for participant in people[:2]] == ["0001", "0002"]
+    ages = np.array([participant.age for participant in people])
     assert 70 < ages.mean() < 80
     assert ages.min() >= 55
-    assert {one.sex for one in people} == {"F", "M"}
-    assert {one.site for one in people} == {"site1", "site2", "site3"}
+    assert {participant.sex for participant in people} == {"F", "M"}
+    assert {participant.site for participant in people} == {"site1", "site2", "site3"}
 
 
 def test_volumes_are_brains_on_the_grid_in_a_scanner_s_units():
     brain = template_on(8) > 0.1
     levels = {}
-    for one in cohort():
-        assert one.volume.shape == COARSE.grid.shape == mni_grid(8).shape
-        assert one.volume.dtype == np.float32
-        assert np.isfinite(one.volume).all()
-        assert one.volume.min() == 0
-        assert (one.volume[~brain] > 0).mean() < 0.1
-        assert (one.volume[template_on(8) > 0.5] > 0).mean() > 0.97
-        levels.setdefault(one.site, []).append(intensity_scale(one.volume))
-        assert np.corrcoef(scaled(one)[brain], template_on(8)[brain])[0, 1] > 0.8
+    for participant in cohort():
+        assert participant.volume.shape == COARSE.grid.shape == mni_grid(8).shape
+        assert participant.volume.dtype == np.float32
+        assert np.isfinite(participant.volume).all()
+        assert participant.volume.min() == 0
+        assert (participant.volume[~brain] > 0).mean() < 0.1
+        assert (participant.volume[template_on(8) > 0.5] > 0).mean() > 0.97
+        levels.setdefault(participant.site, []).append(intensity_scale(participant.volume))
+        assert np.corrcoef(scaled(participant)[brain], template_on(8)[brain])[0, 1] > 0.8
     assert len(levels) == 3
     expected = {"site1": 700, "site2": 1000, "site3": 1500}
     for site, found in levels.items():
@@ -138,7 +139,7 @@ def lost(with_disease, without, mask, grey):
 
 def test_disease_is_planted_in_six_regions_and_nowhere_else(aal):
     """The same participant with and without disease: everything else about it is equal."""
-    ill, well = (participant(replace(STILL, severity=(s, s)), 0) for s in (0.9, 0.0))
+    ill, well = (simulate_participant(replace(STILL, severity=(s, s)), 0) for s in (0.9, 0.0))
     assert ill.group == well.group == "AD"
     assert well.severity == (0.0,) * 6
     assert max(ill.severity) == 0.9
@@ -154,7 +155,7 @@ def test_disease_is_planted_in_six_regions_and_nowhere_else(aal):
 
 
 def test_the_more_severe_the_more_is_lost(aal):
-    volumes = [participant(replace(STILL, severity=(s, s)), 0).volume for s in (0.0, 0.2, 0.4, 0.8)]
+    volumes = [simulate_participant(replace(STILL, severity=(s, s)), 0).volume for s in (0.0, 0.2, 0.4, 0.8)]
     grey = template_on(4, "gm")
     for name in PLANTED:
         shares = [lost(v, volumes[0], regions(aal)[name], grey) for v in volumes[1:]]
@@ -163,10 +164,10 @@ def test_the_more_severe_the_more_is_lost(aal):
 
 
 def test_every_region_loses_what_its_severity_says(aal):
-    """Share of tissue lost, over the severity told, is a region's own constant."""
+    """The share of tissue lost is proportional to the recorded severity, by a constant of each region."""
     ratios = []
     for number in (0, 2):
-        ill, well = (participant(replace(STILL, severity=s), number) for s in ((0.1, 0.9), (0.0, 0.0)))
+        ill, well = (simulate_participant(replace(STILL, severity=s), number) for s in ((0.1, 0.9), (0.0, 0.0)))
         shares = [lost(ill.volume, well.volume, regions(aal)[name], template_on(4, "gm")) for name in PLANTED]
         ratios.append(np.divide(shares, ill.severity))
         assert np.ptp(ill.severity) > 0.05
@@ -174,12 +175,12 @@ def test_every_region_loses_what_its_severity_says(aal):
 
 
 def test_controls_do_not_depend_on_severity():
-    one, other = (participant(replace(COARSE, severity=(s, s)), 1).volume for s in (0.1, 0.9))
-    np.testing.assert_array_equal(one, other)
+    participant, other = (simulate_participant(replace(COARSE, severity=(s, s)), 1).volume for s in (0.1, 0.9))
+    np.testing.assert_array_equal(participant, other)
 
 
 def test_groups_differ_in_the_planted_regions(aal):
-    """What a classifier can go by: means of a whole noisy cohort."""
+    """The means of a whole noisy cohort differ, which a classifier can learn."""
     people = cohort(Simulation(participants=40, seed=5, resolution=8))
     means = {g: np.mean([scaled(p) for p in people if p.group == g], axis=0) for g in GROUPS}
     grey, masks = template_on(8, "gm") * 2, regions(aal, 8)
@@ -202,19 +203,19 @@ def test_grey_matter_is_lost_with_age(aal):
 
 
 def test_a_participant_has_one_anatomy_at_every_resolution():
-    """Its deviation from the others at 4 mm is its deviation at 8 mm, and nobody else's."""
+    """A participant's deviation from the others at 4 mm resembles its own at 8 mm, and no other participant's."""
     quiet = replace(COARSE, participants=5, noise=0, deformation=3)
-    coarse = np.stack([scaled(p) for p in participants(quiet)])
+    coarse = np.stack([scaled(p) for p in simulate_participants(quiet)])
     fine = replace(quiet, resolution=4)
     affine = fine.grid.affine
-    fine = np.stack([resample(nib.Nifti1Image(scaled(p), affine), quiet.grid) for p in participants(fine)])
+    fine = np.stack([resample(nib.Nifti1Image(scaled(p), affine), quiet.grid) for p in simulate_participants(fine)])
     brain = template_on(8) > 0.3
     found = [(v - v.mean(axis=0))[:, brain] for v in (coarse, fine)]
     similar = np.corrcoef(*found)[:5, 5:]
     assert similar.diagonal().min() > 0.6
     assert (similar - np.eye(5)).max() < 0.3
     at = [replace(COARSE, participants=2, resolution=mm) for mm in (8, 4)]
-    assert [row(p) for p in participants(at[0])] == [row(p) for p in participants(at[1])]
+    assert [row(p) for p in simulate_participants(at[0])] == [row(p) for p in simulate_participants(at[1])]
 
 
 @pytest.mark.slow
@@ -229,17 +230,17 @@ def test_a_participant_has_one_anatomy_at_every_resolution():
     ],
 )
 def test_other_resolutions(resolution, shape):
-    one = participant(replace(COARSE, resolution=resolution), 0)
-    assert one.volume.shape == shape
+    participant = simulate_participant(replace(COARSE, resolution=resolution), 0)
+    assert participant.volume.shape == shape
     brain = template_on(resolution) > 0.1
-    assert np.corrcoef(scaled(one)[brain], template_on(resolution)[brain])[0, 1] > 0.6
+    assert np.corrcoef(scaled(participant)[brain], template_on(resolution)[brain])[0, 1] > 0.6
 
 
 @pytest.mark.parametrize(
     ("nuisance", "expected"), [("deformation", 3.0), ("bias", 0.2), ("noise", 0.2)], ids=lambda v: str(v)
 )
 def test_every_nuisance_moves_the_volume(nuisance, expected):
-    plain, moved = (participant(replace(STILL, **{nuisance: v}), 1) for v in (0.0, expected))
+    plain, moved = (simulate_participant(replace(STILL, **{nuisance: v}), 1) for v in (0.0, expected))
     brain = template_on(4) > 0.3
     change = np.abs(scaled(moved) - scaled(plain))[brain].mean()
     assert 0.02 < change < 0.3
@@ -249,7 +250,7 @@ def test_every_nuisance_moves_the_volume(nuisance, expected):
 def test_the_truth_map_holds_the_six_labels(aal):
     index = aal.table.set_index("name")["index"]
     for resolution in (8, 4):
-        found = truth(resolution)
+        found = planted_labels(resolution)
         assert found.shape == mni_grid(resolution).shape
         assert found.dtype == np.int32
         assert set(np.unique(found)) == {0, *index[list(PLANTED)]}
@@ -259,19 +260,19 @@ def test_the_truth_map_holds_the_six_labels(aal):
 @pytest.mark.parametrize("name", PLANTED)
 def test_left_is_left(aal, name):
     label = aal.table.set_index("name")["index"][name]
-    x = voxel_to_world(np.argwhere(truth(4) == label), mni_grid(4).affine)[:, 0]
+    x = voxel_to_world(np.argwhere(planted_labels(4) == label), mni_grid(4).affine)[:, 0]
     assert (x < 0).all() if name.endswith("_L") else (x > 0).all()
 
 
 def test_disease_on_one_side_is_on_that_side(monkeypatch):
     """Severity is planted by name: the left hippocampus alone darkens the left half only."""
-    ill, well = (participant(replace(STILL, severity=(s, s)), 0).volume for s in (0.6, 0.0))
+    ill, well = (simulate_participant(replace(STILL, severity=(s, s)), 0).volume for s in (0.6, 0.0))
     from glas3d.simulate import participants as simulate
 
-    shares, both = simulate._planted_on(4)
+    shares, both = simulate.planted_shares(4)
     alone = np.where(np.arange(6)[:, None, None, None] == PLANTED.index("Hippocampus_L"), shares, 0)
-    monkeypatch.setattr(simulate, "_planted_on", lambda resolution: (alone, both))
-    left = well - participant(replace(STILL, severity=(0.6, 0.6)), 0).volume
+    monkeypatch.setattr(simulate, "planted_shares", lambda resolution: (alone, both))
+    left = well - simulate_participant(replace(STILL, severity=(0.6, 0.6)), 0).volume
     x = voxel_to_world(np.argwhere(left > 0.2 * left.max()), STILL.grid.affine)[:, 0]
     assert len(x) > 20
     assert (x < 0).all()

@@ -1,0 +1,12 @@
+from .dataset import scan_img as scan_img
+from .dataset import scan_path as scan_path
+from .dataset import write_dataset as write_dataset
+from .participants import SimulatedParticipant as SimulatedParticipant
+from .participants import planted_labels as planted_labels
+from .participants import simulate_participant as simulate_participant
+from .participants import simulate_participants as simulate_participants
+from .simulation import GROUPS as GROUPS
+from .simulation import PLANTED as PLANTED
+from .simulation import Simulation as Simulation
+
+__all__: list[str]
