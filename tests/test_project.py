@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,7 @@ PRIVATE_WORDS = re.compile(
 )
 
 
+@cache
 def help_of(*command):
     """Return the text that a command shows on ``--help``, on lines that are wide enough for whole sentences."""
     environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
@@ -273,6 +275,20 @@ def test_the_pages_are_in_the_words_of_the_glossary():
             private[name] = [match[0] for match in PRIVATE_WORDS.finditer(prose)]
     assert len(private) > 15
     assert {page: words for page, words in private.items() if words} == {}
+
+
+# Options of pip, mypy and dask that the pages mention.
+OTHERS_OPTIONS = {"--index-url", "--strict", "--nthreads"}
+
+
+@pytest.mark.slow
+def test_the_pages_name_options_that_exist():
+    known = {option for command in commands() for option in re.findall(r"--[a-z][a-z-]+", help_of(*command))}
+    written = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    unknown = {
+        page.name: set(re.findall(r"(?<!\S)[`(]?(--[a-z][a-z-]+)", page.read_text())) - known for page in written
+    }
+    assert {page: options - OTHERS_OPTIONS for page, options in unknown.items() if options - OTHERS_OPTIONS} == {}
 
 
 def test_the_readme_says_what_it_is_not():
