@@ -1,4 +1,4 @@
-"""From a network and its transform to one graph whose steps change nothing in place."""
+"""One graph of a network and its transform, none of whose steps changes a tensor in place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import fx, nn
 from glas3d.core.model import CannotRecompute
 from glas3d.errors import reason
 
-# In place and otherwise the same; anything else with a trailing underscore is refused.
+# What replaces an operation in place; any other operation with a trailing underscore is refused.
 _IN_PLACE: dict[Any, Callable[..., Any]] = {
     operator.iadd: operator.add,
     operator.isub: operator.sub,
@@ -25,8 +25,8 @@ _IN_PLACE: dict[Any, Callable[..., Any]] = {
 }
 
 
-class _Whole(nn.Module):
-    """Transform and network as one; the transform may be any callable of tensors."""
+class _TransformAndNetwork(nn.Module):
+    """Transform and network as one module; the transform may be any callable of tensors."""
 
     def __init__(self, net: nn.Module, transform: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
         super().__init__()
@@ -38,22 +38,29 @@ class _Whole(nn.Module):
 
 
 def trace(net: object, transform: Callable[[torch.Tensor], torch.Tensor] | None) -> fx.GraphModule:
-    """The steps from a batch to the network's answer, none of which changes what another step gave.
+    """Return the steps from a batch to the network's output, none of which changes the output of another step.
 
-    The network must be in eval mode: what it does in this mode is what is traced.
+    The network must be in eval mode: the steps that it makes in this mode are traced.
+
+    Parameters
+    ----------
+    net
+        The network, a torch module.
+    transform
+        Applied to a batch before the network; None: nothing is.
 
     Raises
     ------
     CannotRecompute
-        No torch module, one whose steps depend on the values, one that is watched by hooks, or one that changes
-        activations in place in a way that is not known.
+        Not a torch module, one whose steps depend on the values, one with hooks, or one that changes activations in
+        place in a way that is not known.
     """
     if not isinstance(net, nn.Module):
         raise CannotRecompute("the model is no torch module")
     if any(m._forward_hooks or m._forward_pre_hooks for m in net.modules()):
-        raise CannotRecompute("hooks watch the network's activations")
+        raise CannotRecompute("hooks are registered on the network")
     try:
-        traced = fx.symbolic_trace(_Whole(net, transform))
+        traced = fx.symbolic_trace(_TransformAndNetwork(net, transform))
     except Exception as error:  # the code of a network and of a transform is run, and may fail in any way
         raise CannotRecompute(f"the steps of the model cannot be followed: {reason(error)}") from error
     _out_of_place(traced)
@@ -61,12 +68,12 @@ def trace(net: object, transform: Callable[[torch.Tensor], torch.Tensor] | None)
 
 
 def _out_of_place(traced: fx.GraphModule) -> None:
-    """Make every step give a new tensor; what came after a step in place reads what it gave."""
+    """Make every step return a new tensor, which the steps after it read."""
     graph = traced.graph
-    for place, node in enumerate(list(graph.nodes)):
+    for position, node in enumerate(list(graph.nodes)):
         if not _makes_out_of_place(traced, node):
             continue
-        later = set(list(graph.nodes)[place + 1 :])
+        later = set(list(graph.nodes)[position + 1 :])
         (changed,) = node.all_input_nodes[:1] or (None,)
         if changed is not None:
             changed.replace_all_uses_with(node, delete_user_cb=lambda user, later=later: user in later)
@@ -74,15 +81,15 @@ def _out_of_place(traced: fx.GraphModule) -> None:
 
 
 def _makes_out_of_place(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a step was in place; it is not any more."""
+    """Make one step return a new tensor; return whether it changed its input before."""
     if node.op == "call_module":
         module = traced.get_submodule(str(node.target))
         if not getattr(module, "inplace", False):
             return False
         name = f"{node.name}_out_of_place"
-        twin = copy.copy(module)  # the parameters stay shared
-        twin.inplace = False  # type: ignore[assignment]
-        traced.add_submodule(name, twin)
+        replacement = copy.copy(module)  # the parameters stay shared
+        replacement.inplace = False  # type: ignore[assignment]
+        traced.add_submodule(name, replacement)
         node.target = name
         return True
     if node.op == "call_function":
@@ -94,9 +101,9 @@ def _makes_out_of_place(traced: fx.GraphModule, node: fx.Node) -> bool:
             return True
     if node.op in ("call_function", "call_method"):
         if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
-            found = _mutating_nothing(node.target)
-            if found is not None:
-                node.target = found
+            operation = _without_mutation(node.target)
+            if operation is not None:
+                node.target = operation
                 return True
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
         name = name.removesuffix(".default")
@@ -108,8 +115,8 @@ def _makes_out_of_place(traced: fx.GraphModule, node: fx.Node) -> bool:
     return False
 
 
-def _mutating_nothing(operation: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
-    """The operation of ATen that gives what another writes into its first argument: ``relu`` for ``relu_``."""
+def _without_mutation(operation: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
+    """Return the ATen operation that returns what another writes into its first argument: ``relu`` for ``relu_``."""
     name, _, overload = str(operation).removeprefix("aten.").partition(".")
     packet = getattr(torch.ops.aten, name.removesuffix("_"), None) if name.endswith("_") else None
     return getattr(packet, overload, None)

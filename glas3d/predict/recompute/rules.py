@@ -1,9 +1,9 @@
-"""What a step of a network does to a window: how far it reaches, and how it is done on a part of its input.
+"""The rules by which a step of a network confines a change to a window, and how it is computed on a part of its input.
 
-Three kinds of steps keep a change in its place: those whose output at a voxel depends on a neighbourhood of it
-(`Neighbourhood`: convolution, pooling), on that voxel alone (`Pointwise`: activations, eval batch norm, sums,
-concatenation of channels), and the mean of everything (`GlobalMean`), to which a change adds its own. Every other step
-is done on the whole.
+Three kinds of steps confine a change: those whose output at a voxel depends on a neighbourhood of it (`Neighbourhood`:
+convolution, pooling), on that voxel alone (`Pointwise`: activations, batch normalisation in eval mode, sums,
+concatenation of channels), and the mean over space (`GlobalMean`), which a change shifts. Every other step is computed
+as a whole.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from glas3d.core.windows import Windows
 
 @dataclass(frozen=True, eq=False)
 class Neighbourhood:
-    """A step whose output at ``o`` depends on the input from ``o * stride - padding`` on, ``reach`` voxels.
+    """A step whose output at ``o`` depends on ``reach`` voxels of the input, from ``o * stride - padding`` on.
 
     Attributes
     ----------
     kernel, stride, dilation, padding
-        One an axis; padding is that before the first voxel.
+        One number for each axis; the padding is that before the first voxel.
     outside
-        What the input is said to be out there.
+        The value of the padding.
     apply
-        The step without padding.
-    counted
-        The whole's spatial shape to what ``apply``'s sums are divided by, voxel by voxel; None: they are no sums.
+        Computes the step without padding.
+    divisor
+        Computes, from ones of the input's shape ``(1, 1, *spatial)``, what the sums that ``apply`` returns are divided
+        by; None: ``apply`` returns the output itself.
     """
 
     kernel: tuple[int, ...]
@@ -44,16 +45,16 @@ class Neighbourhood:
     padding: tuple[int, ...]
     outside: float
     apply: Callable[[torch.Tensor], torch.Tensor]
-    counted: Callable[[torch.Tensor], torch.Tensor] | None = None
+    divisor: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     @property
     def reach(self) -> np.ndarray:
-        """Voxels an axis from the first that an output depends on to the last."""
-        found: np.ndarray = np.asarray(self.dilation) * (np.asarray(self.kernel) - 1) + 1
-        return found
+        """Number of voxels on each axis, from the first that an output depends on to the last."""
+        reach: np.ndarray = np.asarray(self.dilation) * (np.asarray(self.kernel) - 1) + 1
+        return reach
 
     def through(self, windows: Windows, shape: Sequence[int]) -> Windows:
-        """Where an output of this shape can differ."""
+        """Return where an output of this spatial shape can differ, if the input differs inside windows."""
         stride, padding = np.asarray(self.stride), np.asarray(self.padding)
         low = -((-(windows.low + padding - self.reach + 1)) // stride)
         high = (windows.high - 1 + padding) // stride + 1
@@ -61,7 +62,7 @@ class Neighbourhood:
         return Windows.of(low, np.where(empty, low, high), shape)
 
     def needed(self, windows: Windows) -> tuple[np.ndarray, tuple[int, ...]]:
-        """First corners ``(m, ndim)``, perhaps outside of the input, and the size of what the windows depend on."""
+        """Return the first corners ``(m, ndim)`` of what the windows depend on, which may lie outside, and its size."""
         size = (np.asarray(windows.size) - 1) * self.stride + self.reach
         return windows.corner * self.stride - np.asarray(self.padding), tuple(int(n) for n in size)
 
@@ -73,7 +74,7 @@ class Pointwise:
     Attributes
     ----------
     spatial
-        Which of its arguments have the space's axes last, by place; None: all of them.
+        The positions of those of its arguments that have spatial axes; None: all of them.
     """
 
     spatial: tuple[int, ...] | None = None
@@ -86,9 +87,9 @@ class GlobalMean:
     Attributes
     ----------
     ndim
-        How many axes it is over, the last ones.
+        Number of spatial axes, the last ones.
     keepdim
-        Whether they stay, of length 1.
+        Whether they stay, with length 1.
     """
 
     ndim: int
@@ -103,7 +104,7 @@ _AVG_POOL = ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_in
 _BATCH_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training")
 _ATEN_BATCH_NORM = ("input", "weight", "bias", "running_mean", "running_var", "training")
 
-# Functions and methods by the names they share in torch, its functional and aten.
+# Functions and methods by the names that they share in torch, torch.nn.functional and aten.
 _POINTWISE = (
     "add", "sub", "mul", "div", "true_divide", "truediv", "neg", "pos", "abs", "sqrt", "exp", "log", "pow",
     "square", "reciprocal", "clamp", "clamp_min", "clamp_max", "addcmul", "addcdiv", "lerp", "where", "maximum",
@@ -116,12 +117,12 @@ _NEIGHBOURHOODS = {
     for name, names in (("conv", _CONVOLUTION), ("max_pool", _MAX_POOL), ("avg_pool", _AVG_POOL))
     for n in ("2d", "3d")
 }
-_OTHERS = ["cat", "concat", "batch_norm", "mean", "adaptive_avg_pool2d", "adaptive_avg_pool3d"]
+_OTHER_FUNCTIONS = ["cat", "concat", "batch_norm", "mean", "adaptive_avg_pool2d", "adaptive_avg_pool3d"]
 _FUNCTIONS: dict[Any, str] = {
-    getattr(home, name): name
-    for home in (torch, F, torch._C._nn, operator)
-    for name in (*_POINTWISE, *_NEIGHBOURHOODS, *_OTHERS)
-    if hasattr(home, name)
+    getattr(module, name): name
+    for module in (torch, F, torch._C._nn, operator)
+    for name in (*_POINTWISE, *_NEIGHBOURHOODS, *_OTHER_FUNCTIONS)
+    if hasattr(module, name)
 }
 _POINTWISE_MODULES = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Sigmoid,
@@ -131,12 +132,14 @@ _POINTWISE_MODULES = (
 
 
 def rule_of(traced: fx.GraphModule, node: fx.Node, constants: Mapping[fx.Node, Any]) -> Rule | None:
-    """How a step keeps a change in its place; None where it does not, or it is not known to.
+    """Return the rule by which a step confines a change; None where it does not, or is not known to.
 
     Parameters
     ----------
+    traced, node
+        The network as a graph, and one of its steps.
     constants
-        The values of the steps that do not depend on the volume.
+        The outputs of the steps that do not depend on the volume.
     """
     if node.op == "call_module":
         return _of_module(traced.get_submodule(str(node.target)))
@@ -146,18 +149,7 @@ def rule_of(traced: fx.GraphModule, node: fx.Node, constants: Mapping[fx.Node, A
     if name in _POINTWISE:
         return Pointwise()
     if name in _NEIGHBOURHOODS or name == "batch_norm":
-        names = _NEIGHBOURHOODS.get(name, _ATEN_BATCH_NORM if _is_aten(node) else _BATCH_NORM)
-        given: dict[str, Any] = {}
-        for key, value in (*zip(names, node.args, strict=False), *node.kwargs.items()):
-            if isinstance(value, fx.Node) and key != "input":
-                if value not in constants:
-                    return None
-                value = constants[value]
-            given[key] = value
-        if name == "batch_norm":
-            held = given.get("running_mean") is not None and not given.get("training")
-            return Pointwise(spatial=(0,)) if held else None
-        return _neighbourhood(name, given)
+        return _of_function_with_settings(node, name, constants)
     if name in ("cat", "concat"):
         dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
         return Pointwise() if dim == 1 else None
@@ -165,6 +157,22 @@ def rule_of(traced: fx.GraphModule, node: fx.Node, constants: Mapping[fx.Node, A
         return _mean(node)
     size = node.args[1] if len(node.args) > 1 else node.kwargs.get("output_size")
     return GlobalMean(int(name[-2]), keepdim=True) if _all_ones(size) else None
+
+
+def _of_function_with_settings(node: fx.Node, name: str, constants: Mapping[fx.Node, Any]) -> Rule | None:
+    """Return the rule of a convolution, a pooling or a batch normalisation; None if a setting depends on the volume."""
+    names = _NEIGHBOURHOODS.get(name, _ATEN_BATCH_NORM if _is_aten(node) else _BATCH_NORM)
+    settings: dict[str, Any] = {}
+    for key, value in (*zip(names, node.args, strict=False), *node.kwargs.items()):
+        if isinstance(value, fx.Node) and key != "input":
+            if value not in constants:
+                return None
+            value = constants[value]
+        settings[key] = value
+    if name == "batch_norm":
+        by_running_statistics = settings.get("running_mean") is not None and not settings.get("training")
+        return Pointwise(spatial=(0,)) if by_running_statistics else None
+    return _neighbourhood(name, settings)
 
 
 def _name(node: fx.Node) -> str | None:
@@ -179,7 +187,7 @@ def _name(node: fx.Node) -> str | None:
 
 
 def _is_aten(node: fx.Node) -> bool:
-    """Whether a step is an operation as exported graphs name them."""
+    """Return whether a step is one of the operations of ATen, which exported graphs consist of."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "aten"
 
 
@@ -204,61 +212,72 @@ def _of_module(module: nn.Module) -> Rule | None:
     return None
 
 
-def _neighbourhood(name: str, given: dict[str, Any]) -> Neighbourhood | None:
+def _neighbourhood(name: str, settings: dict[str, Any]) -> Neighbourhood | None:
+    """Return the rule of a convolution or pooling, from its name (``conv3d``) and its settings as torch names them."""
     ndim = int(name[-2])
-    stride, dilation = _each(given.get("stride") or 1, ndim), _each(given.get("dilation", 1), ndim)
     if name.startswith("conv"):
-        weight, bias, groups = given["weight"], given.get("bias"), given.get("groups", 1)
-        kernel = tuple(weight.shape[2:])
-        padding = given.get("padding", 0)
-        if padding == "same":
-            padding = [d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True)]
-        convolve: Any = F.conv2d if ndim == 2 else F.conv3d
-
-        def convolved(part: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = convolve(part, weight, bias, stride, 0, dilation, groups)
-            return found
-
-        before = _each(0 if padding == "valid" else padding, ndim)
-        return Neighbourhood(kernel, stride, dilation, before, 0.0, convolved)
-    kernel = _each(given["kernel_size"], ndim)
-    stride = _each(given.get("stride") or given["kernel_size"], ndim)
-    padding = _each(given.get("padding", 0), ndim)
-    if name.startswith("max"):
-        if given.get("return_indices"):
-            return None
-        return Neighbourhood(
-            kernel, stride, dilation, padding, -math.inf, lambda part: _largest(part, kernel, stride, dilation)
-        )
-    mean: Any = F.avg_pool2d if ndim == 2 else F.avg_pool3d
-    ceil, all_count = bool(given.get("ceil_mode", False)), bool(given.get("count_include_pad", True))
-    divisor = given.get("divisor_override")
-
-    def counted(ones: torch.Tensor) -> torch.Tensor:
-        """What the sums are divided by: those of ones, over their means."""
-        sums, means = (mean(ones, kernel, stride, padding, ceil, all_count, by) for by in (1, divisor))
-        found: torch.Tensor = torch.round(sums / means)
-        return found
-
-    whole = not ceil and not any(padding)
-    by = (divisor or math.prod(kernel)) if whole else 1
+        return _convolution(ndim, settings)
+    kernel = _per_axis(settings["kernel_size"], ndim)
+    stride = _per_axis(settings.get("stride") or settings["kernel_size"], ndim)
+    padding = _per_axis(settings.get("padding", 0), ndim)
+    if name.startswith("avg"):
+        return _average_pooling(kernel, stride, padding, settings)
+    if settings.get("return_indices"):
+        return None
+    dilation = _per_axis(settings.get("dilation", 1), ndim)
     return Neighbourhood(
-        kernel,
-        stride,
-        (1,) * ndim,
-        padding,
-        0.0,
-        lambda part: mean(part, kernel, stride, 0, divisor_override=by),
-        None if whole else counted,
+        kernel, stride, dilation, padding, -math.inf, lambda part: _max_pool(part, kernel, stride, dilation)
     )
 
 
-def _largest(
+def _convolution(ndim: int, settings: dict[str, Any]) -> Neighbourhood:
+    stride, dilation = _per_axis(settings.get("stride") or 1, ndim), _per_axis(settings.get("dilation", 1), ndim)
+    weight, bias, groups = settings["weight"], settings.get("bias"), settings.get("groups", 1)
+    kernel = tuple(weight.shape[2:])
+    padding = settings.get("padding", 0)
+    if padding == "same":
+        padding = [d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True)]
+    convolve: Any = F.conv2d if ndim == 2 else F.conv3d
+
+    def apply(part: torch.Tensor) -> torch.Tensor:
+        convolved: torch.Tensor = convolve(part, weight, bias, stride, 0, dilation, groups)
+        return convolved
+
+    before = _per_axis(0 if padding == "valid" else padding, ndim)
+    return Neighbourhood(kernel, stride, dilation, before, 0.0, apply)
+
+
+def _average_pooling(
+    kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], settings: dict[str, Any]
+) -> Neighbourhood:
+    mean: Any = F.avg_pool2d if len(kernel) == 2 else F.avg_pool3d
+    ceil, count_padding = bool(settings.get("ceil_mode", False)), bool(settings.get("count_include_pad", True))
+    override = settings.get("divisor_override")
+
+    def divisor(ones: torch.Tensor) -> torch.Tensor:
+        sums, means = (mean(ones, kernel, stride, padding, ceil, count_padding, by) for by in (1, override))
+        rounded: torch.Tensor = torch.round(sums / means)
+        return rounded
+
+    same_everywhere = not ceil and not any(padding)
+    by = (override or math.prod(kernel)) if same_everywhere else 1
+    return Neighbourhood(
+        kernel,
+        stride,
+        (1,) * len(kernel),
+        padding,
+        0.0,
+        lambda part: mean(part, kernel, stride, 0, divisor_override=by),
+        None if same_everywhere else divisor,
+    )
+
+
+def _max_pool(
     part: torch.Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
 ) -> torch.Tensor:
-    """Max pooling without padding, an axis after the other.
+    """Return max pooling without padding, one axis after the other.
 
-    torch's own notes where each maximum was, which takes up to ten times as long unless channels are last.
+    torch's own also records where each maximum is, which takes up to ten times as long unless the channels are last.
     """
     for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True), 2):
         n = (part.shape[axis] - d * (k - 1) - 1) // s + 1
@@ -270,17 +289,17 @@ def _largest(
 
 
 def _mean(node: fx.Node) -> GlobalMean | None:
-    """A mean over the last two or three axes."""
+    """Return the rule of a mean, if it is over the last two or three axes."""
     dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
     keepdim = bool(node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False))
     if not isinstance(dims, list | tuple) or set(node.kwargs) - {"dim", "keepdim"}:
         return None
-    found = sorted(int(d) for d in dims)
-    return GlobalMean(len(found), keepdim) if found in ([-2, -1], [2, 3], [-3, -2, -1], [2, 3, 4]) else None
+    axes = sorted(int(d) for d in dims)
+    return GlobalMean(len(axes), keepdim) if axes in ([-2, -1], [2, 3], [-3, -2, -1], [2, 3, 4]) else None
 
 
-def _each(value: Any, ndim: int) -> tuple[int, ...]:
-    """One number an axis."""
+def _per_axis(value: Any, ndim: int) -> tuple[int, ...]:
+    """Return one number for each axis."""
     values = tuple(value) if isinstance(value, list | tuple) else (value,)
     values = values * ndim if len(values) == 1 else values
     return tuple(int(v) for v in values)

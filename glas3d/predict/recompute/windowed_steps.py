@@ -1,8 +1,8 @@
-"""How far a change inside windows comes, step by step, and what of the base has to be kept for it."""
+"""The steps of a network, and the windows in which the output of each step can differ from that of the base."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,82 +14,91 @@ from glas3d.core.model import CannotRecompute
 from glas3d.core.windows import Windows
 from glas3d.predict.recompute.rules import GlobalMean, Neighbourhood, Pointwise, Rule, rule_of
 
-# Windows that hold more than this of an activation cost more to cut and paste than they save.
+# Windows that hold more than this of an activation take more time to cut out and paste than they save.
 LARGEST_SHARE = 0.8
 
-Boxes = dict[fx.Node, Windows]
+StepWindows = dict[fx.Node, Windows]
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
-    """The steps of a network, and where each one's answer can differ from the base's.
+class WindowedSteps:
+    """The steps of a network, and where the output of each one can differ from that of the base.
 
     Attributes
     ----------
     traced
-        The steps.
+        The network as a graph.
     order
-        Those that depend on the volume, in order.
+        The steps that depend on the volume, in order.
     rules
-        How they keep a change in its place; steps that are missing are done on the whole.
+        How each step confines a change; a step without a rule is computed as a whole.
     windows
-        One mapping a kind of perturbation: where a step's answer differs; steps that are missing differ anywhere.
+        For each kind of perturbation, where the output of a step differs; of a step without windows, anywhere.
     constants
-        What the steps that do not depend on the volume give.
+        The outputs of the steps that do not depend on the volume.
     bases
-        ``(kinds, c, *spatial)`` of the steps whose base is needed again.
+        ``(kinds, c, *spatial)``, the base's outputs of the steps for which they are needed again.
     shapes
-        Of a step's base, for those that give a tensor.
+        The shapes of the base's outputs, of those that are tensors.
     divisors
-        What the sums of a pooling are divided by, ``(1, 1, *spatial)``.
-    last
-        Which steps' answers nobody needs after a step.
-    answer
-        The network's own, to the bases.
+        ``(1, 1, *spatial)``, what the sums of an average pooling are divided by.
+    unneeded_after
+        After each step, the steps whose outputs no later step reads.
+    output
+        The network's output for the bases.
     whole_from
-        The first step that was not known to keep changes in their place, in words; empty: there is none before
-        everything has changed.
+        The first step that has no rule, in words; empty if there is none before everything has changed.
     """
 
     traced: fx.GraphModule
     order: tuple[fx.Node, ...]
     rules: Mapping[fx.Node, Rule]
-    windows: tuple[Boxes, ...]
+    windows: tuple[StepWindows, ...]
     constants: Mapping[fx.Node, Any]
     bases: Mapping[fx.Node, torch.Tensor]
     shapes: Mapping[fx.Node, tuple[int, ...]]
     divisors: Mapping[fx.Node, torch.Tensor]
-    last: Mapping[fx.Node, tuple[fx.Node, ...]]
-    answer: Any
+    unneeded_after: Mapping[fx.Node, tuple[fx.Node, ...]]
+    output: Any
     whole_from: str
 
 
-def make_plan(traced: fx.GraphModule, bases: torch.Tensor, windows: Sequence[Windows]) -> Plan:
-    """Ask the network about the bases, and follow the windows through it.
+def follow_windows(
+    traced: fx.GraphModule, bases: torch.Tensor, windows: Sequence[Windows], largest_share: float = LARGEST_SHARE
+) -> WindowedSteps:
+    """Evaluate a network on the bases, and follow the windows through its steps.
 
     Parameters
     ----------
+    traced
+        The network as a graph; see `trace`.
     bases
-        ``(kinds, c, *spatial)``: what the perturbed volumes of each kind are made from.
+        ``(kinds, c, *spatial)``: what the perturbed volumes of each kind equal outside of their windows.
     windows
-        Where they can differ from it, one a kind.
+        Where the volumes can differ from their base, one for each kind.
+    largest_share
+        A step whose windows hold a larger share of its output is computed as a whole.
 
     Raises
     ------
     CannotRecompute
         The windows hold most of the volume.
     """
-    if all(one.share > LARGEST_SHARE for one in windows):
-        raise CannotRecompute(f"the spots reach {min(one.share for one in windows):.0%} of the volume or more")
-    return _Planner(traced, windows).plan(bases)
+    if all(of_kind.share > largest_share for of_kind in windows):
+        raise CannotRecompute(f"the masks reach {min(of_kind.share for of_kind in windows):.0%} of the volume or more")
+    return _Follower(traced, bases, windows, largest_share).follow()
 
 
-class _Planner:
-    def __init__(self, traced: fx.GraphModule, windows: Sequence[Windows]) -> None:
-        self.traced = traced
+class _Follower:
+    """Follows windows through a network, step by step, and collects what `WindowedSteps` holds."""
+
+    def __init__(
+        self, traced: fx.GraphModule, bases: torch.Tensor, windows: Sequence[Windows], largest_share: float
+    ) -> None:
+        self.traced, self.bases = traced, bases
         self.ndim = len(windows[0].shape)
-        self.given = windows
-        self.windows: tuple[Boxes, ...] = tuple({} for _ in windows)
+        self.input_windows, self.largest_share = windows, largest_share
+        self.windows: tuple[StepWindows, ...] = tuple({} for _ in windows)
         self.rules: dict[fx.Node, Rule] = {}
         self.values: dict[fx.Node, Any] = {}
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
@@ -99,30 +108,30 @@ class _Planner:
         self.pulling: set[fx.Node] = set()
         self.whole_from = ""
 
-    def plan(self, bases: torch.Tensor) -> Plan:
-        order: list[fx.Node] = []
-        answer: Any = None
+    def follow(self) -> WindowedSteps:
         nodes = list(self.traced.graph.nodes)
-        until = {source: node for node in nodes for source in node.all_input_nodes}
-        last = {node: tuple(source for source in node.all_input_nodes if until[source] is node) for node in nodes}
+        last_reader = {source: node for node in nodes for source in node.all_input_nodes}
+        unneeded_after = {
+            node: tuple(source for source in node.all_input_nodes if last_reader[source] is node) for node in nodes
+        }
+        order: list[fx.Node] = []
+        output: Any = None
         for node in nodes:
             if node.op == "output":
-                answer = fx.node.map_arg(node.args[0], self._value)
-                order.append(node)
+                output = fx.node.map_arg(node.args[0], self._value)
             elif node.op == "placeholder":
-                self.values[node] = bases
-                order.append(node)
+                self.values[node] = self.bases
             elif node.op == "get_attr" or all(source in self.constants for source in node.all_input_nodes):
                 self.constants[node] = execute(self.traced, node, self.constants.__getitem__)
                 continue
             else:
                 self.values[node] = execute(self.traced, node, self._value)
-                order.append(node)
-            self._follow(node, len(bases))
-            for source in last[node]:
+            order.append(node)
+            self._follow_step(node)
+            for source in unneeded_after[node]:
                 if source not in self.needed:
                     self.values.pop(source, None)
-        return Plan(
+        return WindowedSteps(
             traced=self.traced,
             order=tuple(order),
             rules=self.rules,
@@ -131,73 +140,74 @@ class _Planner:
             bases={node: self.values[node] for node in self.needed},
             shapes=self.shapes,
             divisors=self.divisors,
-            last=last,
-            answer=answer,
+            unneeded_after=unneeded_after,
+            output=output,
             whole_from=self.whole_from,
         )
 
     def _value(self, node: fx.Node) -> Any:
         return self.constants[node] if node in self.constants else self.values[node]
 
-    def _follow(self, node: fx.Node, kinds: int) -> None:
-        """Where the answer of one step differs, and whose base is needed to find it."""
+    def _follow_step(self, node: fx.Node) -> None:
+        """Note where the output of one step differs, and which base outputs are needed to compute it."""
         value = self.values.get(node)
-        is_map = isinstance(value, torch.Tensor) and value.ndim == self.ndim + 2 and len(value) == kinds
         if isinstance(value, torch.Tensor):
             self.shapes[node] = tuple(value.shape)
-        rule = None if node.op in ("placeholder", "output") else rule_of(self.traced, node, self.constants)
-        if isinstance(rule, GlobalMean) and rule.ndim != self.ndim:
-            rule = None
-        if isinstance(rule, Pointwise) and not (is_map and self._in_place(node, rule)):
-            rule = None
-        if isinstance(rule, Neighbourhood) and (not is_map or len(rule.kernel) != self.ndim):
-            rule = None
+        rule = self._rule(node)
         if rule is not None:
             self.rules[node] = rule
-        for kind, boxes in enumerate(self.windows):
-            found: Windows | None = None
-            if node.op == "placeholder":
-                found = self.given[kind]
-            elif rule is not None and is_map:
-                found = self._through(node, rule, boxes)
-            if found is not None and (node.op == "placeholder" or found.share <= LARGEST_SHARE):
-                boxes[node] = found
-        if isinstance(rule, Neighbourhood) and rule.counted is not None:
-            size = self.shapes[node.all_input_nodes[0]][2:]
-            self.divisors[node] = rule.counted(value.new_ones((1, 1, *size)))  # type: ignore[union-attr]
-        changed = [source for source in node.all_input_nodes if any(source in boxes for boxes in self.windows)]
-        if asks_shape(node) or not changed:
-            return
-        if rule is None and not self.whole_from and node.op != "output":
-            self.whole_from = _said(self.traced, node)
-        if isinstance(rule, Neighbourhood) and self._pulled(node, rule):
-            return
-        for source in changed:
+        if node.op == "placeholder":
+            for boxes, of_kind in zip(self.windows, self.input_windows, strict=True):
+                boxes[node] = of_kind
+        elif rule is not None and self._is_map(node):
             for boxes in self.windows:
-                if source in boxes and not (isinstance(rule, Pointwise) and boxes.get(node) is boxes[source]):
-                    self.needed.add(source)
-        if isinstance(rule, GlobalMean):
-            self.needed.add(node)
+                windows = self._windows_through(node, rule, boxes)
+                if windows is not None and windows.share <= self.largest_share:
+                    boxes[node] = windows
+        if isinstance(rule, Neighbourhood) and rule.divisor is not None:
+            size = self.shapes[node.all_input_nodes[0]][2:]
+            self.divisors[node] = rule.divisor(self.values[node].new_ones((1, 1, *size)))
+        self._note_needed(node, rule)
 
-    def _through(self, node: fx.Node, rule: Rule, boxes: Boxes) -> Windows | None:
-        """A step's own windows; None: it is done on the whole."""
+    def _is_map(self, node: fx.Node) -> bool:
+        """Return whether a step's output has the axes of the volume, for each kind."""
+        value = self.values.get(node)
+        return isinstance(value, torch.Tensor) and value.ndim == self.ndim + 2 and len(value) == len(self.bases)
+
+    def _rule(self, node: fx.Node) -> Rule | None:
+        if node.op in ("placeholder", "output"):
+            return None
+        rule = rule_of(self.traced, node, self.constants)
+        match rule:
+            case GlobalMean():
+                applies = rule.ndim == self.ndim
+            case Pointwise():
+                applies = self._is_map(node) and self._keeps_space(node, rule)
+            case Neighbourhood():
+                applies = self._is_map(node) and len(rule.kernel) == self.ndim
+            case None:
+                applies = False
+        return rule if applies else None
+
+    def _windows_through(self, node: fx.Node, rule: Rule, boxes: StepWindows) -> Windows | None:
+        """Return the windows of a step's output; None: it is computed as a whole."""
         sources = [source for source in node.all_input_nodes if source not in self.constants]
         if isinstance(rule, GlobalMean) or any(source not in boxes for source in sources):
             return None
         if isinstance(rule, Neighbourhood):
             return rule.through(boxes[sources[0]], self.shapes[node][2:])
-        found = boxes[sources[0]]
+        windows = boxes[sources[0]]
         for source in sources[1:]:
-            if boxes[source] is not found:
-                found = found.joined(boxes[source])
-        return found
+            if boxes[source] is not windows:
+                windows = windows.joined(boxes[source])
+        return windows
 
-    def _in_place(self, node: fx.Node, rule: Pointwise) -> bool:
-        """Whether every tensor that a pointwise step takes has the space of its answer, or none."""
+    def _keeps_space(self, node: fx.Node, rule: Pointwise) -> bool:
+        """Return whether every tensor that a pointwise step takes has the space of its output, or none."""
         space = self.shapes.get(node, ())[2:]
-        for place, source in enumerate(node.all_input_nodes):
+        for position, source in enumerate(node.all_input_nodes):
             value = self._value(source)
-            if not isinstance(value, torch.Tensor) or (rule.spatial is not None and place not in rule.spatial):
+            if not isinstance(value, torch.Tensor) or (rule.spatial is not None and position not in rule.spatial):
                 continue
             if source not in self.constants:
                 if tuple(value.shape[2:]) != space:
@@ -206,23 +216,36 @@ class _Planner:
                 return False
         return True
 
-    def _pulled(self, node: fx.Node, rule: Neighbourhood) -> bool:
-        """Whether a step without padding takes nothing of the base.
+    def _note_needed(self, node: fx.Node, rule: Rule | None) -> None:
+        """Note which base outputs a step needs, and the first step that is computed as a whole."""
+        changed = [source for source in node.all_input_nodes if any(source in boxes for boxes in self.windows)]
+        if reads_shape_alone(node) or not changed:
+            return
+        if rule is None and not self.whole_from and node.op != "output":
+            self.whole_from = _description(self.traced, node)
+        if isinstance(rule, Neighbourhood) and self._pull(node, rule):
+            return
+        for source in changed:
+            for boxes in self.windows:
+                if source in boxes and not (isinstance(rule, Pointwise) and boxes.get(node) is boxes[source]):
+                    self.needed.add(source)
+        if isinstance(rule, GlobalMean):
+            self.needed.add(node)
 
-        Pooling in cells that do not overlap would need a voxel more here and there of what a convolution before it
-        gave. The convolution is asked for it, so that nothing is cut or pasted between the two, nor kept.
+    def _pull(self, node: fx.Node, rule: Neighbourhood) -> bool:
+        """Enlarge the windows before a step without padding, if it then needs nothing of the base.
+
+        Pooling in cells that do not overlap would need a few more voxels of the output of the convolution before it.
+        The convolution computes them too, so that between the two nothing is cut out, pasted or kept.
+
+        Returns
+        -------
+        Whether the windows were enlarged.
         """
-        if any(rule.padding) or rule.counted is not None:
+        if any(rule.padding) or rule.divisor is not None:
             return False
-        chain = [node.all_input_nodes[0]]
-        while isinstance(self.rules.get(chain[-1]), Pointwise) and len(chain[-1].users) == 1:
-            before = [source for source in chain[-1].all_input_nodes if source not in self.constants]
-            if len(before) != 1:
-                return False
-            chain.append(before[0])
-        if len(chain[-1].users) != 1 or not isinstance(self.rules.get(chain[-1]), Neighbourhood):
-            return False
-        if chain[-1] in self.pulling:  # its input is as it asked for: it cannot ask again
+        chain = self._chain_to_neighbourhood(node)
+        if chain is None or chain[-1] in self.pulling:  # its windows are enlarged already for what it reads itself
             return False
         if any((node in boxes) != (chain[-1] in boxes) for boxes in self.windows):
             return False
@@ -231,29 +254,41 @@ class _Planner:
         if any((corner + size > np.asarray(shape)).any() for _, corner, size in taken):  # a last cell that sticks out
             return False
         for boxes, corner, size in taken:
-            pulled = Windows.of(corner, corner + np.asarray(size), shape)
-            boxes.update(dict.fromkeys(chain, pulled))
+            enlarged = Windows.of(corner, corner + np.asarray(size), shape)
+            boxes.update(dict.fromkeys(chain, enlarged))
         self.pulling.add(node)
         return True
 
+    def _chain_to_neighbourhood(self, node: fx.Node) -> list[fx.Node] | None:
+        """Return the pointwise steps before a step, back to a neighbourhood step; None if others read one of them."""
+        chain = [node.all_input_nodes[0]]
+        while isinstance(self.rules.get(chain[-1]), Pointwise) and len(chain[-1].users) == 1:
+            sources = [source for source in chain[-1].all_input_nodes if source not in self.constants]
+            if len(sources) != 1:
+                return None
+            chain.append(sources[0])
+        if len(chain[-1].users) != 1 or not isinstance(self.rules.get(chain[-1]), Neighbourhood):
+            return None
+        return chain
 
-def execute(traced: fx.GraphModule, node: fx.Node, value: Any) -> Any:
-    """One step as the network has it, its inputs by ``value``."""
+
+def execute(traced: fx.GraphModule, node: fx.Node, value: Callable[[fx.Node], Any]) -> Any:
+    """Return the output of one step of the network; ``value`` gives its inputs."""
     args, kwargs = fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)
     if node.op == "call_module":
         return traced.get_submodule(str(node.target))(*args, **kwargs)
     if node.op == "call_method":
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)
     if node.op == "get_attr":
-        found: Any = traced
+        attribute: Any = traced
         for name in str(node.target).split("."):
-            found = getattr(found, name)
-        return found
+            attribute = getattr(attribute, name)
+        return attribute
     return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
-def asks_shape(node: fx.Node) -> bool:
-    """Whether a step asks for nothing of a tensor but its shape."""
+def reads_shape_alone(node: fx.Node) -> bool:
+    """Return whether a step reads nothing of a tensor but its shape."""
     if node.op == "call_method":
         return node.target in ("size", "dim")
     if node.target is torch.ops.aten.sym_size.int:
@@ -261,7 +296,8 @@ def asks_shape(node: fx.Node) -> bool:
     return node.op == "call_function" and node.target is getattr and node.args[1] in ("shape", "ndim")
 
 
-def _said(traced: fx.GraphModule, node: fx.Node) -> str:
+def _description(traced: fx.GraphModule, node: fx.Node) -> str:
+    """Return a step in words, such as ``classifier.0 (Flatten)``."""
     if node.op == "call_module":
         return f"{node.target} ({type(traced.get_submodule(str(node.target))).__name__})".removeprefix("net.")
     return str(node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.target))

@@ -1,4 +1,4 @@
-"""Random small convolutional networks, for what is computed on parts of their activations."""
+"""Random small convolutional networks, to be computed on parts of their activations."""
 
 import torch
 from hypothesis import strategies as st
@@ -27,7 +27,7 @@ class Residual(nn.Module):
 
 
 class Dense(nn.Module):
-    """Keeps what it was given beside what it made of it."""
+    """Returns its input and its output, concatenated."""
 
     def __init__(self, body, back):
         super().__init__()

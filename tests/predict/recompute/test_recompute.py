@@ -1,6 +1,4 @@
-"""What is computed inside windows alone, against the whole forward."""
-
-from unittest import mock
+"""What is computed inside windows alone equals the evaluation of the whole volume."""
 
 import numpy as np
 import pytest
@@ -13,10 +11,9 @@ from torch import nn
 from glas3d.core.model import CannotRecompute
 from glas3d.core.windows import Windows, crop
 from glas3d.predict import PaperNet
-from glas3d.predict.recompute import windowed_steps as planning
 from glas3d.predict.recompute.graph import trace
-from glas3d.predict.recompute.recomputing_predictor import follow
-from glas3d.predict.recompute.windowed_steps import make_plan
+from glas3d.predict.recompute.window_evaluation import evaluate_windows
+from glas3d.predict.recompute.windowed_steps import LARGEST_SHARE, follow_windows
 from tests.predict.recompute.random_nets import networks
 
 SHAPES = {2: (13, 18), 3: (7, 10, 9)}
@@ -42,26 +39,25 @@ def perturbed(base, windows, rows):
 
 
 def assert_same(net, shape, windows, transform=None, *, channels=1, atol=1e-12, dtype=torch.float64, everywhere=True):
-    """Every answer of every kind is the whole forward's."""
+    """Every output of every kind is the same as that of the whole volume."""
     bases = bases_of(shape, channels, dtype)
-    largest = 1.0 if everywhere else planning.LARGEST_SHARE
-    with torch.inference_mode(), mock.patch.object(planning, "LARGEST_SHARE", largest):
-        made = make_plan(trace(net, transform), bases, windows)
+    with torch.inference_mode():
+        steps = follow_windows(trace(net, transform), bases, windows, 1.0 if everywhere else LARGEST_SHARE)
         run = net if transform is None else lambda x: net(transform(x))
         scale = float(run(bases).abs().max())
-        torch.testing.assert_close(made.answer, run(bases), rtol=0, atol=atol * scale)
-        for kind, one in enumerate(windows):
-            rows = np.arange(len(one))[::-1]
-            whole, parts = perturbed(bases[kind, None], one, rows)
-            found, expected = follow(made, kind, rows, parts), run(whole)
-            torch.testing.assert_close(found, expected, rtol=0, atol=atol * max(1.0, float(expected.abs().max())))
-    return made
+        torch.testing.assert_close(steps.output, run(bases), rtol=0, atol=atol * scale)
+        for kind, of_kind in enumerate(windows):
+            rows = np.arange(len(of_kind))[::-1]
+            whole, parts = perturbed(bases[kind, None], of_kind, rows)
+            output, expected = evaluate_windows(steps, kind, rows, parts), run(whole)
+            torch.testing.assert_close(output, expected, rtol=0, atol=atol * max(1.0, float(expected.abs().max())))
+    return steps
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_random_networks_answer_as_on_the_whole(ndim, data):
+def test_random_networks_give_the_output_of_the_whole_volume(ndim, data):
     shape = SHAPES[ndim]
     net = data.draw(networks(ndim, shape))
     windows = []
@@ -69,7 +65,7 @@ def test_random_networks_answer_as_on_the_whole(ndim, data):
         corner = st.tuples(*[st.integers(0, n - 1) for n in shape])
         size = st.tuples(*[st.integers(0, 5) for _ in shape])
         m = data.draw(st.integers(1, 3))
-        corners, sizes = (data.draw(st.lists(one, min_size=m, max_size=m)) for one in (corner, size))
+        corners, sizes = (data.draw(st.lists(axes, min_size=m, max_size=m)) for axes in (corner, size))
         windows.append(boxes(shape, corners, sizes))
     gain = torch.rand(shape, dtype=torch.float64) + 0.5
     assert_same(net, shape, windows, lambda x: torch.addcmul(-gain, x, gain))
@@ -86,19 +82,19 @@ def test_random_networks_answer_as_on_the_whole(ndim, data):
     ],
     ids=["paper", "resnet 3D", "resnet 2D", "densenet 3D", "densenet 2D"],
 )
-def test_networks_in_use(net, shape, from_step):
+def test_common_networks(net, shape, from_step):
     ndim = len(shape)
     corners = [[n // 3 for n in shape], [0] * ndim, [n - 4 for n in shape]]
     windows = [boxes(shape, corners, [5] * ndim), boxes(shape, corners[:2], range(3, 3 + ndim))]
-    made = assert_same(net.double().eval(), shape, windows, everywhere=False)
-    assert made.whole_from == from_step
-    # the first convolution was asked about little more than its windows and a neighbourhood of them
-    first = next(node for node in made.order if node in made.rules)
-    assert made.windows[0][first].share < 0.2
+    steps = assert_same(net.double().eval(), shape, windows, everywhere=False)
+    assert steps.whole_from == from_step
+    # the first convolution was computed on little more than its windows and a neighbourhood of them
+    first = next(node for node in steps.order if node in steps.rules)
+    assert steps.windows[0][first].share < 0.2
 
 
 @pytest.mark.parametrize(
-    ("layer", "said"),
+    ("layer", "description"),
     [
         (nn.InstanceNorm2d(4), "1 (InstanceNorm2d)"),
         (nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"), "1 (Conv2d)"),
@@ -107,10 +103,10 @@ def test_networks_in_use(net, shape, from_step):
         (nn.BatchNorm2d(4, track_running_stats=False), "1 (BatchNorm2d)"),
     ],
 )
-def test_from_an_unknown_step_on_everything_is_computed(layer, said):
+def test_from_an_unknown_step_on_everything_is_computed(layer, description):
     net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), layer, nn.ReLU()).double().eval()
-    made = assert_same(net, (13, 18), [boxes((13, 18), [[4, 5], [9, 0]], [3, 4])])
-    assert made.whole_from == said
+    steps = assert_same(net, (13, 18), [boxes((13, 18), [[4, 5], [9, 0]], [3, 4])])
+    assert steps.whole_from == description
 
 
 class Written(nn.Module):
@@ -135,8 +131,8 @@ class Written(nn.Module):
 
 
 def test_functions_and_methods():
-    made = assert_same(Written().double(), (13, 17), [boxes((13, 17), [[4, 5], [12, 0]], [3, 4])])
-    assert made.whole_from == "flatten"
+    steps = assert_same(Written().double(), (13, 17), [boxes((13, 17), [[4, 5], [12, 0]], [3, 4])])
+    assert steps.whole_from == "flatten"
 
 
 class Branches(nn.Module):
@@ -151,7 +147,7 @@ class Writes(nn.Module):
         return x
 
 
-def watched():
+def hooked():
     net = nn.Sequential(nn.Conv2d(1, 2, 3))
     net[0].register_forward_hook(lambda *_: None)
     return net
@@ -163,10 +159,10 @@ def watched():
         (lambda x: x, "is no torch module"),
         (Branches(), "cannot be followed: symbolically traced variables cannot be used as inputs to control flow"),
         (Writes(), "in place by setitem|cannot be followed: 'Proxy' object does not support item assignment"),
-        (watched(), "hooks watch"),
+        (hooked(), "hooks are registered"),
     ],
 )
-def test_what_cannot_be_followed_is_told(net, why):
+def test_the_reason_why_steps_cannot_be_followed(net, why):
     with pytest.raises(CannotRecompute, match=why):
         trace(net, None)
 
@@ -174,4 +170,4 @@ def test_what_cannot_be_followed_is_told(net, why):
 def test_windows_of_most_of_the_volume_save_nothing():
     windows = [boxes((13, 18), [[0, 0]], [12, 18])]
     with pytest.raises(CannotRecompute, match="reach 92% of the volume"):
-        make_plan(trace(nn.Conv2d(1, 1, 3), None), bases_of((13, 18), dtype=torch.float32), windows)
+        follow_windows(trace(nn.Conv2d(1, 1, 3), None), bases_of((13, 18), dtype=torch.float32), windows)
