@@ -5,7 +5,7 @@ import pandas as pd
 
 
 def people(n_case, n_control, *, sites=None, seed=0):
-    """Cases first; age and intracranial volume differ a little between the groups."""
+    """Return a table, cases first; age and intracranial volume differ a little between the groups."""
     rng = np.random.default_rng(seed)
     n = n_case + n_control
     table = pd.DataFrame(
@@ -23,7 +23,7 @@ def people(n_case, n_control, *, sites=None, seed=0):
 
 
 def saliency(table, p=4, *, seed=0, effect=0.0, age=0.0, site=0.0):
-    """Participants by regions, the regions correlated; ``effect`` of AD is in the first region only."""
+    """Return participants by regions, correlated; the ``effect`` of AD is in the first region only."""
     rng = np.random.default_rng([seed, 1])
     n = len(table)
     values = 3 + rng.normal(size=(n, p)) + rng.normal(size=(n, 1))
@@ -36,16 +36,16 @@ def saliency(table, p=4, *, seed=0, effect=0.0, age=0.0, site=0.0):
 
 
 def within(p, exact, n_perm, sigmas=4.5):
-    """Whether Monte Carlo p-values agree with others, to their sampling error."""
+    """Return whether Monte Carlo p-values agree with exact ones, to their sampling error."""
     error = sigmas * np.sqrt(np.maximum(exact * (1 - exact), 1 / n_perm) / n_perm)
     return (np.abs(p - exact) <= error + 1 / n_perm).all()
 
 
 def bootstrapped(statistic, *samples, paired=False, n=4000):
-    """95 % percentile bootstrap, the plain way."""
+    """Return the 95 % percentile bootstrap interval, by a plain loop."""
     rng = np.random.default_rng(12345)
-    found = []
+    resampled = []
     for _ in range(n):
-        rows = [rng.integers(len(one), size=len(one)) for one in samples]
-        found.append(statistic(*(np.asarray(one)[rows[0 if paired else i]] for i, one in enumerate(samples))))
-    return np.percentile(found, [2.5, 97.5])
+        rows = [rng.integers(len(each), size=len(each)) for each in samples]
+        resampled.append(statistic(*(np.asarray(each)[rows[0 if paired else i]] for i, each in enumerate(samples))))
+    return np.percentile(resampled, [2.5, 97.5])

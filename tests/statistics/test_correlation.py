@@ -16,7 +16,7 @@ METHODS = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}
 
 
 def changes(seed=0):
-    """Volume changes of the same participants and regions; that of the third follows its saliency."""
+    """Return volume changes of the same participants and regions; the third region's follows its saliency."""
     change = saliency(TABLE, p=5, seed=seed + 10) - 5
     change["region3"] = -2 * VALUES["region3"] + 0.5 * change["region3"]
     return change
@@ -24,51 +24,53 @@ def changes(seed=0):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("own", [False, True], ids=["one column", "a column a region"])
-def test_it_is_the_textbooks_correlation(method, own):
+def test_r_is_the_textbooks_correlation(method, own):
     other = changes() if own else TABLE["mmse"]
-    found = correlate(VALUES, other, method=method, n_perm=19, n_boot=0)
+    table = correlate(VALUES, other, method=method, n_perm=19, n_boot=0)
     for i, name in enumerate(VALUES):
         r = METHODS[method](VALUES[name], other[name] if own else other)[0]
-        np.testing.assert_allclose(found["r"][i], r, rtol=1e-10)
-    assert found.columns.tolist() == ["name", "n", "r", "p_uncorrected", "p_fwe", "neglog10p_fwe"]
-    assert found["name"].tolist() == VALUES.columns.tolist()
-    assert set(found["n"]) == {13}
+        np.testing.assert_allclose(table["r"][i], r, rtol=1e-10)
+    assert table.columns.tolist() == ["name", "n", "r", "p_uncorrected", "p_fwe", "neglog10p_fwe"]
+    assert table["name"].tolist() == VALUES.columns.tolist()
+    assert set(table["n"]) == {13}
     if own:
-        assert found["r"][2] < -0.8
+        assert table["r"][2] < -0.8
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_p_values_are_those_of_every_order(method):
+def test_p_values_agree_with_all_permutations(method):
     values, other = VALUES[:6].to_numpy()[:, :3], TABLE["mmse"][:6].to_numpy()
     every = np.array(
         [[METHODS[method](values[:, i], other[list(order)])[0] for i in range(3)] for order in permutations(range(6))]
     )
-    found = correlate(values, other, method=method, n_perm=3000, n_boot=0)
-    observed = np.abs(found["r"].to_numpy()) * (1 - 1e-9)
-    assert within(found["p_uncorrected"], (np.abs(every) >= observed).mean(axis=0), 3000)
+    table = correlate(values, other, method=method, n_perm=3000, n_boot=0)
+    observed = np.abs(table["r"].to_numpy()) * (1 - 1e-9)
+    assert within(table["p_uncorrected"], (np.abs(every) >= observed).mean(axis=0), 3000)
     largest = np.abs(every).max(axis=1)
-    assert within(found["p_fwe"], (largest[:, None] >= observed).mean(axis=0), 3000)
-    np.testing.assert_allclose(found["neglog10p_fwe"], -np.log10(found["p_fwe"]))
+    assert within(table["p_fwe"], (largest[:, None] >= observed).mean(axis=0), 3000)
+    np.testing.assert_allclose(table["neglog10p_fwe"], -np.log10(table["p_fwe"]))
 
 
-def test_what_goes_with_the_score_is_found():
-    found = correlate(VALUES, TABLE["mmse"], n_perm=999, n_boot=0)
-    assert found.loc[found["p_fwe"] <= 0.05, "name"].tolist() == ["region2"]
-    assert found["r"][1] < -0.8
+def test_planted_correlations_are_significant():
+    table = correlate(VALUES, TABLE["mmse"], n_perm=999, n_boot=0)
+    assert table.loc[table["p_fwe"] <= 0.05, "name"].tolist() == ["region2"]
+    assert table["r"][1] < -0.8
     own = correlate(VALUES, changes(), n_perm=999, n_boot=0)
     assert own.loc[own["p_fwe"] <= 0.05, "name"].tolist() == ["region3"]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_interval_is_the_percentile_bootstrap(method):
-    found = correlate(VALUES, TABLE["mmse"], method=method, n_perm=19, n_boot=1500)
-    theirs = bootstrapped(lambda a, b: METHODS[method](a, b)[0], VALUES["region2"], TABLE["mmse"], paired=True, n=1500)
-    np.testing.assert_allclose(found.loc[1, ["low", "high"]].astype(float), theirs, atol=0.08)
-    assert (found["low"] < found["r"]).all()
-    assert (found["r"] < found["high"]).all()
+    table = correlate(VALUES, TABLE["mmse"], method=method, n_perm=19, n_boot=1500)
+    expected = bootstrapped(
+        lambda a, b: METHODS[method](a, b)[0], VALUES["region2"], TABLE["mmse"], paired=True, n=1500
+    )
+    np.testing.assert_allclose(table.loc[1, ["low", "high"]].astype(float), expected, atol=0.08)
+    assert (table["low"] < table["r"]).all()
+    assert (table["r"] < table["high"]).all()
 
 
-def test_the_seed_decides_and_nothing_given_is_changed():
+def test_results_depend_on_the_seed_and_inputs_are_unchanged():
     before = VALUES.copy()
     one, again, other = (correlate(VALUES, TABLE["mmse"], n_perm=99, n_boot=50, seed=s) for s in (1, 1, 2))
     pd.testing.assert_frame_equal(one, again)
@@ -81,22 +83,22 @@ def test_regions_without_a_correlation_keep_their_row():
     values = VALUES.assign(region1=np.nan, region4=2.5)
     values.loc["sub-05", "region5"] = np.nan
     with pytest.warns(GlasWarning, match=r"left out: region5 \(1 of 13\)"):
-        found = correlate(values, TABLE["mmse"], n_perm=99, n_boot=50)
+        table = correlate(values, TABLE["mmse"], n_perm=99, n_boot=50)
     expected = correlate(VALUES[["region2", "region3"]], TABLE["mmse"], n_perm=99, n_boot=50)
-    pd.testing.assert_frame_equal(found.iloc[[1, 2]].reset_index(drop=True), expected)
-    assert found.loc[[0, 3, 4], ["r", "low", "p_fwe"]].isna().all(axis=None)
-    assert found["name"].tolist() == VALUES.columns.tolist()
+    pd.testing.assert_frame_equal(table.iloc[[1, 2]].reset_index(drop=True), expected)
+    assert table.loc[[0, 3, 4], ["r", "low", "p_fwe"]].isna().all(axis=None)
+    assert table["name"].tolist() == VALUES.columns.tolist()
 
 
-def test_a_score_of_chance_is_seldom_found():
+def test_random_scores_are_seldom_significant():
     """Of 100 scores, the corrected test finds 5 and sampling error."""
-    allowed, found, uncorrected = stats.binom.ppf(0.999, 100, 0.05), 0, 0
+    allowed, detected, uncorrected = stats.binom.ppf(0.999, 100, 0.05), 0, 0
     for seed in range(100):
         score = np.random.default_rng(seed).normal(size=13)
         table = correlate(saliency(TABLE, p=8, seed=seed), score, n_perm=199, n_boot=0, seed=seed)
-        found += table["p_fwe"].min() <= 0.05
+        detected += table["p_fwe"].min() <= 0.05
         uncorrected += table["p_uncorrected"].min() <= 0.05
-    assert found <= allowed < uncorrected
+    assert detected <= allowed < uncorrected
 
 
 def mmse(**rows):
@@ -146,39 +148,39 @@ def over_regions(p=8, n=4, seed=0, follow=1.0):
 
 def test_every_participant_has_a_correlation_over_the_regions():
     values, change = over_regions()
-    found = change_correlation(values, change, n_perm=19, n_boot=0)
+    result = change_correlation(values, change, n_perm=19, n_boot=0)
     expected = [stats.pearsonr(values.iloc[i], change.iloc[i])[0] for i in range(4)]
-    np.testing.assert_allclose(found.participants["r"], expected)
-    assert found.participants["participant_id"].tolist() == ["sub-0", "sub-1", "sub-2", "sub-3"]
-    assert set(found.participants["n_regions"]) == {8}
-    assert found.mean == pytest.approx(np.mean(expected))
-    assert np.isnan([found.low, found.high]).all()
-    assert "low" not in found.participants
+    np.testing.assert_allclose(result.participants["r"], expected)
+    assert result.participants["participant_id"].tolist() == ["sub-0", "sub-1", "sub-2", "sub-3"]
+    assert set(result.participants["n_regions"]) == {8}
+    assert result.mean == pytest.approx(np.mean(expected))
+    assert np.isnan([result.low, result.high]).all()
+    assert "low" not in result.participants
 
 
-def test_its_null_is_every_order_of_the_regions():
+def test_the_change_correlation_permutes_regions():
     values, change = over_regions(p=5, n=3, follow=0.2)
-    unit = [one - one.mean(axis=1, keepdims=True) for one in (values.to_numpy(), change.to_numpy())]
-    a, b = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in unit)
+    unit = [each - each.mean(axis=1, keepdims=True) for each in (values.to_numpy(), change.to_numpy())]
+    a, b = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in unit)
     every = np.array([(a * b[:, list(order)]).sum(axis=1) for order in permutations(range(5))])
-    found = change_correlation(values, change, n_perm=3000, n_boot=0)
-    r = found.participants["r"].to_numpy()
-    assert within(found.participants["p"], (np.abs(every) >= np.abs(r) * (1 - 1e-9)).mean(axis=0), 3000)
-    assert within(found.p, (np.abs(every.mean(axis=1)) >= abs(r.mean()) * (1 - 1e-9)).mean(), 3000)
-    assert 0.05 < found.p < 0.95
+    result = change_correlation(values, change, n_perm=3000, n_boot=0)
+    r = result.participants["r"].to_numpy()
+    assert within(result.participants["p"], (np.abs(every) >= np.abs(r) * (1 - 1e-9)).mean(axis=0), 3000)
+    assert within(result.p, (np.abs(every.mean(axis=1)) >= abs(r.mean()) * (1 - 1e-9)).mean(), 3000)
+    assert 0.05 < result.p < 0.95
 
 
-def test_its_intervals_hold_regions_and_participants():
+def test_intervals_resample_regions_and_participants():
     values, change = over_regions(p=30, n=12)
-    found = change_correlation(values, change, n_perm=99, n_boot=800)
-    table = found.participants
+    result = change_correlation(values, change, n_perm=99, n_boot=800)
+    table = result.participants
     assert ((table["low"] < table["r"]) & (table["r"] < table["high"])).all()
     first = bootstrapped(lambda x, y: stats.pearsonr(x, y)[0], values.iloc[0], change.iloc[0], paired=True, n=800)
     np.testing.assert_allclose(table.loc[0, ["low", "high"]].astype(float), first, atol=0.06)
     error = 1.96 * table["r"].std(ddof=0) / np.sqrt(12)
-    np.testing.assert_allclose([found.low, found.high], [found.mean - error, found.mean + error], atol=0.02)
-    assert found.p == 1 / 100
-    assert found.mean < -0.5
+    np.testing.assert_allclose([result.low, result.high], [result.mean - error, result.mean + error], atol=0.02)
+    assert result.p == 1 / 100
+    assert result.mean < -0.5
 
 
 def test_flat_participants_do_not_count_and_missing_regions_are_left_out():
@@ -186,11 +188,11 @@ def test_flat_participants_do_not_count_and_missing_regions_are_left_out():
     expected = change_correlation(values.drop(columns=2).drop("sub-1"), change.drop(columns=2).drop("sub-1"), n_boot=50)
     values.loc["sub-1"], values[2] = 0.5, np.nan
     with pytest.warns(GlasWarning, match="the same in all regions, and not counted: sub-1$"):
-        found = change_correlation(values, change, n_boot=50)
-    kept = found.participants.drop(1).reset_index(drop=True)
+        result = change_correlation(values, change, n_boot=50)
+    kept = result.participants.drop(1).reset_index(drop=True)
     pd.testing.assert_frame_equal(kept, expected.participants)
-    assert np.isnan(found.participants["r"][1])
-    assert (found.mean, found.p, found.low) == (expected.mean, expected.p, expected.low)
+    assert np.isnan(result.participants["r"][1])
+    assert (result.mean, result.p, result.low) == (expected.mean, expected.p, expected.low)
 
 
 @pytest.mark.parametrize(

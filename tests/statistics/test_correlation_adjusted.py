@@ -14,7 +14,7 @@ from tests.statistics.people import people, saliency, within
 TABLE = people(8, 7, sites="aabbcabcabcabca")
 MMSE = pd.Series(np.random.default_rng(5).normal(25, 3, 15), name="mmse")
 VALUES = saliency(TABLE, p=4, age=1, site=1)
-HOW = {
+ADJUSTMENTS = {
     "covariates": ({"covariates": ["age", "sex"]}, [TABLE["age"], TABLE["sex"] == "M"]),
     "site": ({"site": "site"}, [TABLE["site"] == "b", TABLE["site"] == "c"]),
     "both": (
@@ -25,7 +25,7 @@ HOW = {
 
 
 def rest(values, nuisance):
-    """Residuals of least squares, by the textbook."""
+    """Return residuals of least squares, by the textbook."""
     design = np.column_stack([np.ones(len(values)), *nuisance]).astype(float)
     return values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
 
@@ -34,34 +34,34 @@ def partial(values, other, nuisance):
     return stats.pearsonr(rest(values, nuisance), rest(other, nuisance))[0]
 
 
-@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("adjustment", ADJUSTMENTS)
 @pytest.mark.parametrize("method", ["pearson", "spearman"])
 @pytest.mark.parametrize("own", [False, True], ids=["one column", "a column a region"])
-def test_it_is_the_correlation_of_residuals(how, method, own):
-    options, nuisance = HOW[how]
+def test_r_is_the_correlation_of_residuals(adjustment, method, own):
+    options, nuisance = ADJUSTMENTS[adjustment]
     other = saliency(TABLE, p=4, seed=9) if own else MMSE
-    found = correlate(VALUES, other, participants=TABLE, method=method, n_perm=19, n_boot=0, **options)
+    table = correlate(VALUES, other, participants=TABLE, method=method, n_perm=19, n_boot=0, **options)
     ranks = stats.rankdata if method == "spearman" else np.asarray
     for i, name in enumerate(VALUES):
         r = partial(ranks(VALUES[name]), ranks(other[name] if own else other), nuisance)
-        np.testing.assert_allclose(found["r"][i], r, rtol=1e-9)
+        np.testing.assert_allclose(table["r"][i], r, rtol=1e-9)
 
 
-def test_its_null_permutes_what_covariates_leave():
+def test_residuals_on_covariates_are_permuted():
     """Freedman and Lane's, by a loop over all orders of six: permuted residuals, adjusted again."""
     values, other, age = VALUES[:6].to_numpy()[:, :3], MMSE[:6].to_numpy(), TABLE["age"][:6].to_numpy()
     left = rest(values, [age])
     every = np.array(
         [[partial(left[list(order), i], other, [age]) for i in range(3)] for order in permutations(range(6))]
     )
-    found = correlate(values, other, participants=TABLE[:6], covariates=["age"], n_perm=4000, n_boot=0)
-    observed = np.abs(found["r"].to_numpy()) * (1 - 1e-9)
-    assert within(found["p_uncorrected"], (np.abs(every) >= observed).mean(axis=0), 4000)
-    assert within(found["p_fwe"], (np.abs(every).max(axis=1)[:, None] >= observed).mean(axis=0), 4000)
+    table = correlate(values, other, participants=TABLE[:6], covariates=["age"], n_perm=4000, n_boot=0)
+    observed = np.abs(table["r"].to_numpy()) * (1 - 1e-9)
+    assert within(table["p_uncorrected"], (np.abs(every) >= observed).mean(axis=0), 4000)
+    assert within(table["p_fwe"], (np.abs(every).max(axis=1)[:, None] >= observed).mean(axis=0), 4000)
 
 
 def test_participants_are_exchanged_within_their_site():
-    """All orders within two sites of four and three, a column a region."""
+    """By a loop over all orders within two sites of four and three, with a column a region."""
     table = people(4, 3, sites="aaaabbb")
     values, other = saliency(table, p=2, site=2).to_numpy(), saliency(table, p=2, seed=3, site=2).to_numpy()
     site = [table["site"] == "b"]
@@ -72,14 +72,14 @@ def test_participants_are_exchanged_within_their_site():
             for a, b in product(permutations(range(4)), permutations(range(4, 7)))
         ]
     )
-    found = correlate(values, other, participants=table, site="site", n_perm=4000, n_boot=0)
-    observed = np.abs(found["r"].to_numpy()) * (1 - 1e-9)
+    result = correlate(values, other, participants=table, site="site", n_perm=4000, n_boot=0)
+    observed = np.abs(result["r"].to_numpy()) * (1 - 1e-9)
     exact = (np.abs(every).max(axis=1)[:, None] >= observed).mean(axis=0)
-    assert within(found["p_fwe"], exact, 4000)
+    assert within(result["p_fwe"], exact, 4000)
 
 
-def test_a_site_that_moves_both_sides_is_no_correlation():
-    """Of 40 data sets in which only sites go together."""
+def test_differences_between_sites_are_no_correlation():
+    """In 40 data sets, saliency and score differ between sites only."""
     plain, held = 0, 0
     for seed in range(40):
         table = people(9, 9, sites="ab" * 9, seed=seed)
@@ -92,20 +92,20 @@ def test_a_site_that_moves_both_sides_is_no_correlation():
     assert held <= stats.binom.ppf(0.999, 40, 0.05)
 
 
-@pytest.mark.parametrize("how", HOW)
-def test_what_is_planted_is_found_beside_covariates(how):
+@pytest.mark.parametrize("adjustment", ADJUSTMENTS)
+def test_a_planted_correlation_is_significant_with_covariates(adjustment):
     values = VALUES.copy()
     values["region3"] += 2 * MMSE.to_numpy()
-    found = correlate(values, MMSE, participants=TABLE, n_perm=499, n_boot=200, **HOW[how][0])
-    assert found.loc[found["p_fwe"] <= 0.05, "name"].tolist() == ["region3"]
-    assert 0 < found["low"][2] < found["r"][2] < found["high"][2] <= 1
+    table = correlate(values, MMSE, participants=TABLE, n_perm=499, n_boot=200, **ADJUSTMENTS[adjustment][0])
+    assert table.loc[table["p_fwe"] <= 0.05, "name"].tolist() == ["region3"]
+    assert 0 < table["low"][2] < table["r"][2] < table["high"][2] <= 1
 
 
-def test_the_interval_adjusts_every_resample_again():
-    found = correlate(VALUES, MMSE, participants=TABLE, covariates=["age"], n_perm=19, n_boot=1500)
+def test_covariates_are_held_fixed_in_every_resample():
+    table = correlate(VALUES, MMSE, participants=TABLE, covariates=["age"], n_perm=19, n_boot=1500)
     rng, age, y, x = np.random.default_rng(1), TABLE["age"].to_numpy(), VALUES["region2"].to_numpy(), MMSE.to_numpy()
     drawn = [partial(y[i], x[i], [age[i]]) for i in rng.integers(15, size=(1500, 15))]
-    np.testing.assert_allclose(found.loc[1, ["low", "high"]].astype(float), np.percentile(drawn, [2.5, 97.5]), atol=0.1)
+    np.testing.assert_allclose(table.loc[1, ["low", "high"]].astype(float), np.percentile(drawn, [2.5, 97.5]), atol=0.1)
 
 
 REFUSED = {
@@ -128,6 +128,6 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("options", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_held_fixed_is_refused(options, message):
+def test_covariates_that_cannot_be_held_fixed_are_refused(options, message):
     with pytest.raises(GlasError, match=message):
         correlate(VALUES, MMSE, **({"participants": TABLE, "n_perm": 19} | options))

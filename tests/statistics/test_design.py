@@ -21,32 +21,32 @@ def at(column, row, value):
     return table
 
 
-def test_what_covariates_say_of_the_group_is_taken_out():
-    found = two_group_design(TABLE, "AD", "NC", covariates=["age", "sex"], site="site")
+def test_the_group_is_adjusted_for_covariates_and_sites():
+    fitted = two_group_design(TABLE, "AD", "NC", covariates=["age", "sex"], site="site")
     design = np.column_stack([np.ones(11), TABLE["age"], TABLE["sex"] == "M", TABLE["site"] == "b"]).astype(float)
     case = (TABLE["group"] == "AD").to_numpy(float)
     rest = case - design @ np.linalg.lstsq(design, case, rcond=None)[0]
-    np.testing.assert_allclose(found.tested, rest, atol=1e-12)
-    nuisance = found.basis
+    np.testing.assert_allclose(fitted.tested, rest, atol=1e-12)
+    nuisance = fitted.basis
     np.testing.assert_allclose(nuisance.T @ nuisance, np.eye(4), atol=1e-12)
     projected = nuisance @ (nuisance.T @ design)
     np.testing.assert_allclose(projected, design, rtol=1e-10, atol=1e-10)
-    assert found.dof == 11 - 5
-    assert found.case.tolist() == [True] * 6 + [False] * 5
-    assert found.blocks.tolist() == [0, 0, 1, 1, 0, 1, 0, 1, 1, 0, 1]
-    np.testing.assert_allclose(found.covariates.sum(axis=0), 0, atol=1e-12)
+    assert fitted.dof == 11 - 5
+    assert fitted.case.tolist() == [True] * 6 + [False] * 5
+    assert fitted.blocks.tolist() == [0, 0, 1, 1, 0, 1, 0, 1, 1, 0, 1]
+    np.testing.assert_allclose(fitted.covariates.sum(axis=0), 0, atol=1e-12)
 
 
 def test_without_covariates_the_group_is_only_centred():
-    found = two_group_design(TABLE, "AD", "NC")
-    np.testing.assert_allclose(found.tested, [5 / 11] * 6 + [-6 / 11] * 5)
-    assert (found.dof, found.covariates.shape, set(found.blocks)) == (9, (11, 0), {0})
+    design = two_group_design(TABLE, "AD", "NC")
+    np.testing.assert_allclose(design.tested, [5 / 11] * 6 + [-6 / 11] * 5)
+    assert (design.dof, design.covariates.shape, set(design.blocks)) == (9, (11, 0), {0})
 
 
 def test_a_covariate_twice_counts_once():
     table = but(years=TABLE["age"] * 12 + 3)
-    found = two_group_design(table, "AD", "NC", covariates=["age", "years", "icv"])
-    assert found.dof == 11 - 4
+    design = two_group_design(table, "AD", "NC", covariates=["age", "years", "icv"])
+    assert design.dof == 11 - 4
 
 
 @pytest.mark.parametrize("form", [lambda age: age.astype(str), lambda age: age.round().astype(int)])
@@ -144,11 +144,11 @@ def test_only_those_compared_need_values():
 def test_sites_of_one_group_are_named():
     table = but(site=list("aacbababbab"))
     with pytest.warns(GlasWarning, match="one of the groups only and add nothing to the difference: c$"):
-        found = two_group_design(table, "AD", "NC", site="site")
-    assert found.dof == 11 - 4
+        design = two_group_design(table, "AD", "NC", site="site")
+    assert design.dof == 11 - 4
 
 
-def test_few_arrangements_are_warned_of():
+def test_few_arrangements_give_a_warning():
     with pytest.warns(
         GlasWarning, match=r"exchanged between the groups in 6 ways only: p-values below 0.17 mean nothing"
     ):
@@ -159,10 +159,10 @@ def test_few_arrangements_are_warned_of():
     two_group_design(people(3, 3), "AD", "NC")
 
 
-def test_strata_are_the_four_fields():
-    truth, called = list("AANNAN"), list("ANNAAN")
-    assert strata(truth, called, "A").tolist() == ["tp", "fn", "tn", "fp", "tp", "tn"]
-    assert strata(truth, called, "N").tolist() == ["tn", "fp", "tp", "fn", "tn", "tp"]
+def test_strata_are_true_and_false_positives_and_negatives():
+    truth, predictions = list("AANNAN"), list("ANNAAN")
+    assert strata(truth, predictions, "A").tolist() == ["tp", "fn", "tn", "fp", "tp", "tn"]
+    assert strata(truth, predictions, "N").tolist() == ["tn", "fp", "tp", "fn", "tn", "tp"]
     assert strata(np.array([1, 0]), pd.Series([0, 0]), 1).tolist() == ["fn", "tn"]
     assert strata(["A", "A"], ["A", "A"], "A").tolist() == ["tp", "tp"]
 

@@ -15,17 +15,17 @@ def maps(n, seed=0, offset=0.0):
 
 def summed(values, **how):
     sums = MapSums(values.shape[1:], **how)
-    for one in values:
-        sums.add(one)
+    for each in values:
+        sums.add(each)
     return sums
 
 
-def in_top(one, top, weights=None):
-    """By counting: fewer than ``top`` % of the voxels are higher."""
-    flat = one.ravel() if weights is None else np.repeat(one.ravel(), weights.ravel())
-    higher = (flat[None, :] > one.ravel()[:, None]).sum(axis=1).reshape(one.shape)
-    found = (higher < top / 100 * flat.size - 1e-6) & (one > flat.min())
-    return found if weights is None else found & (weights > 0)
+def in_top(volume, top, weights=None):
+    """Return the voxels than which fewer than ``top`` % are higher, by counting."""
+    flat = volume.ravel() if weights is None else np.repeat(volume.ravel(), weights.ravel())
+    higher = (flat[None, :] > volume.ravel()[:, None]).sum(axis=1).reshape(volume.shape)
+    inside = (higher < top / 100 * flat.size - 1e-6) & (volume > flat.min())
+    return inside if weights is None else inside & (weights > 0)
 
 
 @pytest.mark.parametrize("offset", [0, 1e6])
@@ -48,39 +48,39 @@ def test_float32_maps_are_summed_in_float64():
 def test_overlap_counts_the_maps_that_have_a_voxel_in_their_top(top):
     values = maps(5)
     np.testing.assert_allclose(summed(values, top=top).overlap, np.mean([in_top(v, top) for v in values], axis=0))
-    one = summed(values[:1], top=top).overlap
-    assert one.sum() == min(max(1, round(np.ceil(top / 100 * 120))), 119)  # the lowest never counts
+    first = summed(values[:1], top=top).overlap
+    assert first.sum() == min(max(1, round(np.ceil(top / 100 * 120))), 119)  # the lowest never counts
 
 
 def test_the_top_is_not_rounded_up():
-    """16.1 % of 1000 is 161, though not to a computer."""
-    one = np.random.default_rng(0).permutation(1000.0 + np.arange(1000)).reshape(20, 5, 10)
+    """16.1 % of 1000 is 161, though slightly more in floating point."""
+    volume = np.random.default_rng(0).permutation(1000.0 + np.arange(1000)).reshape(20, 5, 10)
     assert 16.1 * 1000 / 100 > 161
-    assert summed(one[None], top=16.1).overlap.sum() == 161
+    assert summed(volume[None], top=16.1).overlap.sum() == 161
 
 
-def test_ties_stand_together_and_a_flat_map_has_no_top():
+def test_ties_count_together_and_a_flat_map_has_no_top():
     values = np.zeros((3, *SHAPE))
     values[0, :2], values[1, 0, 0, 0] = 1, 1
     np.testing.assert_allclose(summed(values).overlap, (values > 0).mean(axis=0))
 
 
-def test_weights_are_voxels_behind_a_value():
+def test_weights_are_numbers_of_voxels():
     rng = np.random.default_rng(0)
     values, weights = rng.normal(size=(6, 9)), np.array([0, 3, 50, 7, 1, 20, 9, 4, 6])
     for top in (1, 10, 33, 60):
-        found = summed(values, top=top, weights=weights).overlap
-        np.testing.assert_allclose(found, np.mean([in_top(v, top, weights) for v in values], axis=0))
+        overlap = summed(values, top=top, weights=weights).overlap
+        np.testing.assert_allclose(overlap, np.mean([in_top(v, top, weights) for v in values], axis=0))
 
 
-def test_a_mask_keeps_the_outside_from_counting():
+def test_voxels_outside_a_mask_do_not_count():
     values, mask = maps(4), np.zeros(SHAPE, int)
     mask[1:3, 1:4] = 1
     values[:, mask == 0] += 100
-    found = summed(values, top=20, weights=mask)
-    assert (found.overlap[mask == 0] == 0).all()
+    sums = summed(values, top=20, weights=mask)
+    assert (sums.overlap[mask == 0] == 0).all()
     inside = np.stack([v[mask > 0] for v in values])
-    np.testing.assert_array_equal(found.overlap[mask > 0], summed(inside, top=20).overlap)
+    np.testing.assert_array_equal(sums.overlap[mask > 0], summed(inside, top=20).overlap)
 
 
 def test_the_order_of_maps_does_not_matter():
@@ -95,7 +95,7 @@ def test_memory_does_not_grow():
     assert len(pickle.dumps(summed(values))) - len(pickle.dumps(summed(values[:2]))) < 100
 
 
-def test_what_is_returned_is_a_copy():
+def test_returned_arrays_are_copies():
     sums = summed(maps(3))
     before = sums.mean
     sums.mean[:], sums.variance[:], sums.overlap[:] = 9, 9, 9
@@ -109,13 +109,13 @@ def test_the_linear_combination_is_normalised():
     np.testing.assert_allclose(summed(values).combined(), (total - total.min()) / np.ptp(total), atol=1e-14)
 
 
-def test_without_maps_there_is_nothing_and_with_one_no_variance():
+def test_without_maps_all_is_nan_and_one_map_has_no_variance():
     empty = MapSums(SHAPE)
     for values in (empty.mean, empty.variance, empty.overlap, empty.combined()):
         assert np.isnan(values).all()
-    one = summed(maps(1))
-    assert np.isnan(one.variance).all()
-    assert not np.isnan(one.mean).any()
+    single = summed(maps(1))
+    assert np.isnan(single.variance).all()
+    assert not np.isnan(single.mean).any()
 
 
 def test_a_gap_stays_a_gap():
@@ -124,8 +124,8 @@ def test_a_gap_stays_a_gap():
     sums = summed(values)
     gap = np.zeros(SHAPE, bool)
     gap[2, 3, 4] = True
-    for found in (sums.mean, sums.variance, sums.overlap, sums.combined()):
-        np.testing.assert_array_equal(np.isnan(found), gap)
+    for statistic in (sums.mean, sums.variance, sums.overlap, sums.combined()):
+        np.testing.assert_array_equal(np.isnan(statistic), gap)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +137,6 @@ def test_a_gap_stays_a_gap():
         (lambda: MapSums(SHAPE).add(np.zeros((4, 6, 5))), r"\(4, 6, 5\) came, those before are \(4, 5, 6\)"),
     ],
 )
-def test_what_cannot_be_summed_is_refused(refused, message):
+def test_maps_that_cannot_be_summed_are_refused(refused, message):
     with pytest.raises(GlasError, match=message):
         refused()

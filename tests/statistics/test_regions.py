@@ -9,7 +9,7 @@ ROWS = pd.DataFrame({"index": [300, 7, 41, 2, 99], "name": list("abcde"), "n_vox
 
 
 def participant(name, seed):
-    """One participant's table of five regions; the last has no values."""
+    """Return one participant's table of five regions; the last has no values."""
     values = np.random.default_rng(seed).uniform(0.1, 1, (2, 5))
     values[:, -1] = np.nan
     return ROWS.assign(participant_id=name, score=values[0], drop=values[1])
@@ -24,20 +24,20 @@ PLAIN = pd.concat([participant("sub-1", 0), participant("sub-2", 1)], ignore_ind
 
 def test_participants_by_regions():
     table = pd.concat([participant("sub-2", 0), participant("sub-1", 1)], ignore_index=True)
-    found = region_values(table)
-    assert found.index.tolist() == ["sub-2", "sub-1"]
-    assert found.index.name == "participant_id"
-    assert found.columns.tolist() == list("abcde")
-    np.testing.assert_array_equal(found.to_numpy().ravel(), table["score"])
+    result = region_values(table)
+    assert result.index.tolist() == ["sub-2", "sub-1"]
+    assert result.index.name == "participant_id"
+    assert result.columns.tolist() == list("abcde")
+    np.testing.assert_array_equal(result.to_numpy().ravel(), table["score"])
     np.testing.assert_array_equal(region_values(table, "drop").to_numpy().ravel(), table["drop"])
     scaled = region_values(table, normalise="minmax")
     for name in ("sub-2", "sub-1"):
-        np.testing.assert_allclose(scaled.loc[name], minmax(found.loc[name].to_numpy()))
+        np.testing.assert_allclose(scaled.loc[name], minmax(result.loc[name].to_numpy()))
     shares = region_values(table, normalise="share")
-    np.testing.assert_allclose(shares, found.div(found.sum(axis=1), axis=0))
+    np.testing.assert_allclose(shares, result.div(result.sum(axis=1), axis=0))
     np.testing.assert_allclose(region_values(table.assign(score=table["score"] * 7), normalise="share"), shares)
     shuffled = table.sample(frac=1, random_state=0)
-    pd.testing.assert_frame_equal(region_values(shuffled).loc[found.index, found.columns], found)
+    pd.testing.assert_frame_equal(region_values(shuffled).loc[result.index, result.columns], result)
 
 
 def test_names_follow_their_index():
@@ -73,16 +73,16 @@ SIDES = pd.DataFrame(
 )
 
 
-def test_laterality_is_of_pairs_by_name():
-    found = laterality(SIDES)
-    assert found["name"].tolist() == ["Hippocampus", "Amygdala"]
-    np.testing.assert_allclose(found["laterality"], [-1, 0.6])
-    assert found[["left", "right"]].to_numpy().tolist() == [[0, 0.2], [0.4, 0.1]]
+def test_laterality_pairs_regions_by_name():
+    table = laterality(SIDES)
+    assert table["name"].tolist() == ["Hippocampus", "Amygdala"]
+    np.testing.assert_allclose(table["laterality"], [-1, 0.6])
+    assert table[["left", "right"]].to_numpy().tolist() == [[0, 0.2], [0.4, 0.1]]
     dark = laterality(SIDES.assign(score=[0.0, 0, 0, 0, 1, 0, 0]))
     np.testing.assert_allclose(dark["laterality"], [-1, np.nan])
 
 
-def test_laterality_and_density_are_a_participant_at_a_time():
+def test_laterality_and_density_are_computed_within_participants():
     two = pd.concat([SIDES.assign(participant_id="sub-1"), SIDES.assign(participant_id="sub-2")[::-1]])
     two.loc[two["participant_id"] == "sub-2", "score"] **= 2
     both = laterality(two)
@@ -98,11 +98,11 @@ def test_laterality_and_density_are_a_participant_at_a_time():
 
 
 def test_density_is_a_share_over_a_share():
-    found = density(SIDES)
-    np.testing.assert_allclose(found["saliency_share"], np.array([0.1, 0, 5, 0.4, 0.2, 1, np.nan]) / 6.7)
-    np.testing.assert_allclose(found["volume_share"], np.array([10, 30, 40, 10, 30, 80, np.nan]) / 200)
-    np.testing.assert_allclose(found["density"], found["saliency_share"] / found["volume_share"])
-    assert found[["saliency_share", "volume_share"]].sum().tolist() == pytest.approx([1, 1])
+    table = density(SIDES)
+    np.testing.assert_allclose(table["saliency_share"], np.array([0.1, 0, 5, 0.4, 0.2, 1, np.nan]) / 6.7)
+    np.testing.assert_allclose(table["volume_share"], np.array([10, 30, 40, 10, 30, 80, np.nan]) / 200)
+    np.testing.assert_allclose(table["density"], table["saliency_share"] / table["volume_share"])
+    assert table[["saliency_share", "volume_share"]].sum().tolist() == pytest.approx([1, 1])
     assert (density(SIDES.assign(score=SIDES["n_voxels"] * 0.3))["density"].dropna().round(12) == 1).all()
     assert density(SIDES.assign(score=0.0))["density"].isna().all()
     valueless = density(SIDES.assign(score=[0.1, np.nan, 5, 0.4, 0.2, 1, np.nan]))
@@ -122,7 +122,7 @@ def test_a_matrix_has_names_and_its_participants():
             as_matrix(frame, pd.DataFrame({"participant_id": wrong}))
 
 
-def test_regions_that_some_lack_are_named():
+def test_incomplete_regions_are_named_in_a_warning():
     data = np.ones((4, 8))
     data[:, 0], data[1:3, 1:] = np.nan, np.nan
     with pytest.warns(GlasWarning, match=r"left out: b \(2 of 4\), c .*, f \(2 of 4\) and 2 more$"):
@@ -131,7 +131,7 @@ def test_regions_that_some_lack_are_named():
     assert complete_regions(np.ones((2, 2)), ["a", "b"]).all()
 
 
-def test_shares_of_signed_and_of_no_evidence():
+def test_shares_of_signed_and_of_zero_scores():
     signed = normalised(np.array([3.0, -1.0, np.nan, 0.0]), "share")
     np.testing.assert_allclose(signed, [0.75, -0.25, np.nan, 0.0])
     np.testing.assert_array_equal(normalised(np.array([0.0, np.nan]), "share"), [0.0, np.nan])

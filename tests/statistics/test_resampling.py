@@ -12,13 +12,13 @@ def test_shuffles_stay_in_their_block_and_reach_every_order():
     blocks = np.array([1, 0, 1, 0, 1])
     seen = {tuple(order) for order in shuffles(blocks, 400, np.random.default_rng(0))}
     expected = set()
-    for one in permutations([0, 2, 4]):
+    for each in permutations([0, 2, 4]):
         for two in permutations([1, 3]):
-            expected.add((one[0], two[0], one[1], two[1], one[2]))
+            expected.add((each[0], two[0], each[1], two[1], each[2]))
     assert seen == expected
 
 
-def test_all_orders_come_up_alike():
+def test_all_orders_are_equally_likely():
     counts: dict[tuple[int, ...], int] = {}
     for order in shuffles(np.zeros(4), 4800, np.random.default_rng(1)):
         counts[tuple(order)] = counts.get(tuple(order), 0) + 1
@@ -26,10 +26,10 @@ def test_all_orders_come_up_alike():
     assert sum((n - 200) ** 2 / 200 for n in counts.values()) < 50  # chi squared, 23 degrees: p = 0.001
 
 
-def test_p_values_count_what_reaches_the_observed():
+def test_p_values_count_permutations_as_extreme_as_the_observed():
     null = np.array([1.0, 2.0, 2.0, 3.0])
-    found = p_values(np.array([0.5, 1.0, -2.0, 2.5, 3.0, 4.0, np.inf, np.nan]), null)
-    np.testing.assert_allclose(found, [1, 1, 4 / 5, 2 / 5, 2 / 5, 1 / 5, 1 / 5, np.nan])
+    table = p_values(np.array([0.5, 1.0, -2.0, 2.5, 3.0, 4.0, np.inf, np.nan]), null)
+    np.testing.assert_allclose(table, [1, 1, 4 / 5, 2 / 5, 2 / 5, 1 / 5, 1 / 5, np.nan])
     rounded = null * (1 - 1e-13)
     np.testing.assert_allclose(p_values(np.array([3.0]), rounded), [2 / 5])
     assert as_extreme(np.array([3.0, -3.0, 3.0]), np.array([-3.0 * (1 - 1e-13), 3.1, 2.9])).tolist() == [
@@ -39,7 +39,7 @@ def test_p_values_count_what_reaches_the_observed():
     ]
 
 
-def test_an_interval_draws_groups_apart_and_a_groups_arrays_together():
+def test_groups_are_resampled_separately_and_a_groups_arrays_together():
     rng = np.random.default_rng(0)
     one, two = rng.normal(size=(50, 2)), rng.normal(size=(30, 2))
     pairs = []
@@ -66,7 +66,7 @@ def test_resamples_without_a_value_do_not_count():
     np.testing.assert_allclose(high, [1.975, np.nan])
 
 
-def test_counts_that_say_nothing_are_refused():
+def test_too_few_permutations_and_negative_resamples_are_refused():
     check_counts(19, 0)
     for counts in ((18, 0), (19, -1)):
         with pytest.raises(GlasError, match="must be"):

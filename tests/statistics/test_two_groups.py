@@ -32,7 +32,7 @@ SITES = list("aabbccaabbccaabb" + "abcabc")
 
 
 def ols(y, case, nuisance):
-    """Coefficient and t of ``case``, by the textbook."""
+    """Return coefficient, t and degrees of freedom of ``case``, by the textbook."""
     design = np.column_stack([case, np.ones(len(case)), *nuisance])
     beta, *_ = np.linalg.lstsq(design, y, rcond=None)
     rest = y - design @ beta
@@ -41,49 +41,49 @@ def ols(y, case, nuisance):
     return beta[0], beta[0] / np.sqrt(variance), dof
 
 
-def test_without_covariates_it_is_student_and_cohen():
+def test_without_covariates_t_is_students_and_d_is_cohens():
     table = people(9, 7)
     values = saliency(table, effect=1)
-    found = compare(values, table, "AD", "NC", n_perm=99, n_boot=20)
+    result = compare(values, table, "AD", "NC", n_perm=99, n_boot=20)
     case, control = values[:9].to_numpy(), values[9:].to_numpy()
     t, p = stats.ttest_ind(case, control)
-    np.testing.assert_allclose(found["t"], t, rtol=1e-10)
-    np.testing.assert_allclose(found["p_uncorrected"], p, rtol=1e-9)
-    np.testing.assert_allclose(found["mean_case"], case.mean(axis=0))
-    np.testing.assert_allclose(found["mean_control"], control.mean(axis=0))
-    np.testing.assert_allclose(found["difference"], case.mean(axis=0) - control.mean(axis=0))
-    np.testing.assert_allclose(found["adjusted_difference"], found["difference"], rtol=1e-9)
-    np.testing.assert_allclose(found["cohen_d"], t * np.sqrt(1 / 9 + 1 / 7), rtol=1e-10)
-    np.testing.assert_allclose(found["neglog10p_fwe"], -np.log10(found["p_fwe"]))
-    assert found.columns.tolist() == COLUMNS
-    assert found["name"].tolist() == values.columns.tolist()
-    assert found[["n_case", "n_control"]].drop_duplicates().to_numpy().tolist() == [[9, 7]]
+    np.testing.assert_allclose(result["t"], t, rtol=1e-10)
+    np.testing.assert_allclose(result["p_uncorrected"], p, rtol=1e-9)
+    np.testing.assert_allclose(result["mean_case"], case.mean(axis=0))
+    np.testing.assert_allclose(result["mean_control"], control.mean(axis=0))
+    np.testing.assert_allclose(result["difference"], case.mean(axis=0) - control.mean(axis=0))
+    np.testing.assert_allclose(result["adjusted_difference"], result["difference"], rtol=1e-9)
+    np.testing.assert_allclose(result["cohen_d"], t * np.sqrt(1 / 9 + 1 / 7), rtol=1e-10)
+    np.testing.assert_allclose(result["neglog10p_fwe"], -np.log10(result["p_fwe"]))
+    assert result.columns.tolist() == COLUMNS
+    assert result["name"].tolist() == values.columns.tolist()
+    assert result[["n_case", "n_control"]].drop_duplicates().to_numpy().tolist() == [[9, 7]]
 
 
 @pytest.mark.parametrize("site", [None, "site"])
-def test_covariates_are_adjusted_for_as_by_the_textbook(site):
+def test_covariates_are_adjusted_for_by_least_squares(site):
     table = people(12, 10, sites=SITES)
     values = saliency(table, effect=1, age=2, site=3)
-    found = compare(values, table, "AD", "NC", covariates=("age", "sex", "icv"), site=site, n_perm=20, n_boot=0)
+    result = compare(values, table, "AD", "NC", covariates=("age", "sex", "icv"), site=site, n_perm=20, n_boot=0)
     nuisance = [table["age"], table["sex"] == "M", table["icv"] / 1e6]
     nuisance += [table["site"] == name for name in "bc"] if site else []
     beta, t, dof = ols(values.to_numpy(), (table["group"] == "AD").to_numpy(float), nuisance)
-    np.testing.assert_allclose(found["t"], t, rtol=1e-8)
-    np.testing.assert_allclose(found["adjusted_difference"], beta, rtol=1e-8)
-    np.testing.assert_allclose(found["p_uncorrected"], 2 * stats.t.sf(np.abs(t), dof), rtol=1e-7)
-    assert "d_low" not in found
+    np.testing.assert_allclose(result["t"], t, rtol=1e-8)
+    np.testing.assert_allclose(result["adjusted_difference"], beta, rtol=1e-8)
+    np.testing.assert_allclose(result["p_uncorrected"], 2 * stats.t.sf(np.abs(t), dof), rtol=1e-7)
+    assert "d_low" not in result
 
 
 @pytest.mark.parametrize("covariates", [(), ("age", "sex")])
-def test_without_sites_it_is_permuted_ols(covariates):
+def test_without_sites_p_values_are_those_of_permuted_ols(covariates):
     table = people(8, 11)
     values = saliency(table, p=5, effect=1.2, age=1)
-    found = compare(values, table, "AD", "NC", covariates=covariates, n_perm=500, n_boot=0, seed=4)
+    result = compare(values, table, "AD", "NC", covariates=covariates, n_perm=500, n_boot=0, seed=4)
     fixed = np.column_stack([table["age"], (table["sex"] == "M")]).astype(float) if covariates else None
     case = (table["group"] == "AD").to_numpy(float)[:, None]
-    theirs = permuted_ols(case, values.to_numpy(), fixed, n_perm=500, random_state=4)
-    np.testing.assert_allclose(found["t"], theirs["t"][0], rtol=1e-8)
-    np.testing.assert_allclose(found["neglog10p_fwe"], theirs["logp_max_t"][0], rtol=1e-9)
+    expected = permuted_ols(case, values.to_numpy(), fixed, n_perm=500, random_state=4)
+    np.testing.assert_allclose(result["t"], expected["t"][0], rtol=1e-8)
+    np.testing.assert_allclose(result["neglog10p_fwe"], expected["logp_max_t"][0], rtol=1e-9)
 
 
 @pytest.mark.parametrize("covariates", [(), ("age", "sex")])
@@ -99,7 +99,7 @@ def test_one_site_agrees_with_permuted_ols(covariates):
     assert within(blocked["p_fwe"], free["p_fwe"], 2000)
 
 
-def test_within_sites_it_is_every_arrangement_within_sites():
+def test_within_sites_p_values_agree_with_all_arrangements():
     """The exact test, by enumeration: 3 of 5 in one site, 2 of 4 in the other."""
     table = people(5, 4, sites=["a", "a", "a", "b", "b", "a", "a", "b", "b"])
     values = saliency(table, p=3, effect=1.5, site=4)
@@ -113,8 +113,8 @@ def test_within_sites_it_is_every_arrangement_within_sites():
         largest.append(np.abs(ols(y, case, [site])[1]).max())
     assert len(largest) == 60
     exact = np.mean(np.array(largest)[:, None] >= observed * (1 - 1e-9), axis=0)
-    found = compare(values, table, "AD", "NC", site="site", n_perm=4000, n_boot=0)
-    assert within(found["p_fwe"], exact, 4000)
+    result = compare(values, table, "AD", "NC", site="site", n_perm=4000, n_boot=0)
+    assert within(result["p_fwe"], exact, 4000)
     free = compare(values, table, "AD", "NC", n_perm=4000, n_boot=0)
     assert not within(free["p_fwe"], exact, 4000)
 
@@ -125,11 +125,11 @@ def test_copies_of_the_observed_arrangement_count_whatever_their_rounding(site):
     for seed in range(8):
         table = people(4, 4, sites=["a"] * 8)
         values = saliency(table, p=3, seed=seed, effect=30)
-        found = compare(values, table, "AD", "NC", site=site, n_perm=1500, n_boot=0, seed=seed)
-        assert within(found["p_fwe"][0], 2 / 70, 1500)
+        result = compare(values, table, "AD", "NC", site=site, n_perm=1500, n_boot=0, seed=seed)
+        assert within(result["p_fwe"][0], 2 / 70, 1500)
 
 
-def test_the_test_has_two_sides():
+def test_the_test_is_two_sided():
     table = people(8, 8)
     values = saliency(table, effect=1)
     one, other = (compare(values * sign, table, "AD", "NC", n_perm=300, n_boot=0) for sign in (1, -1))
@@ -141,13 +141,13 @@ def test_the_test_has_two_sides():
 
 
 @pytest.mark.parametrize("site", [None, "site"])
-def test_what_was_planted_is_found_and_nothing_else(site):
+def test_only_the_planted_difference_is_significant(site):
     table = people(16, 16, sites=list("abcd") * 8)
     values = saliency(table, p=20, effect=3, age=1, site=1)
-    found = compare(values, table, "AD", "NC", covariates=["age"], site=site, n_perm=500, n_boot=0)
-    assert found.loc[found["p_fwe"] <= 0.05, "name"].tolist() == ["region1"]
-    assert found["p_fwe"].min() >= 1 / 501
-    assert (found["p_fwe"] >= found["p_uncorrected"] - 0.02).all()
+    result = compare(values, table, "AD", "NC", covariates=["age"], site=site, n_perm=500, n_boot=0)
+    assert result.loc[result["p_fwe"] <= 0.05, "name"].tolist() == ["region1"]
+    assert result["p_fwe"].min() >= 1 / 501
+    assert (result["p_fwe"] >= result["p_uncorrected"] - 0.02).all()
 
 
 def test_participants_of_other_groups_are_left_out():
@@ -157,13 +157,13 @@ def test_participants_of_other_groups_are_left_out():
     values = saliency(table)
     values.iloc[9:12] = 1e6
     kept = table["group"].isin(["AD", "NC"]).to_numpy()
-    found = compare(values, table, "AD", "NC", covariates=["age"], n_perm=50, n_boot=10)
+    result = compare(values, table, "AD", "NC", covariates=["age"], n_perm=50, n_boot=10)
     alone = compare(values[kept], table[kept], "AD", "NC", covariates=["age"], n_perm=50, n_boot=10)
-    pd.testing.assert_frame_equal(found, alone)
-    assert found["n_control"].tolist() == [6] * 4
+    pd.testing.assert_frame_equal(result, alone)
+    assert result["n_control"].tolist() == [6] * 4
 
 
-def test_the_seed_decides_and_nothing_given_is_changed():
+def test_results_depend_on_the_seed_and_inputs_are_unchanged():
     table = people(6, 7, sites=list("ab" * 6 + "a"))
     values = saliency(table, effect=1)
     before = values.copy(), table.copy()
@@ -181,8 +181,8 @@ def test_the_seed_decides_and_nothing_given_is_changed():
 def test_tiny_differences_of_large_values_are_not_rounded_away():
     table = people(7, 8)
     values = saliency(table, effect=1)
-    found, shifted = (compare(one, table, "AD", "NC", n_perm=50, n_boot=0) for one in (values, 1 + values * 1e-7))
-    np.testing.assert_allclose(shifted["t"], found["t"], rtol=1e-6)
+    result, shifted = (compare(each, table, "AD", "NC", n_perm=50, n_boot=0) for each in (values, 1 + values * 1e-7))
+    np.testing.assert_allclose(shifted["t"], result["t"], rtol=1e-6)
 
 
 def test_regions_without_a_test_keep_their_row():
@@ -192,45 +192,45 @@ def test_regions_without_a_test_keep_their_row():
     values["region2"], values["region3"] = np.nan, 0.25
     values.loc["sub-03", "region4"] = np.nan
     with pytest.warns(GlasWarning, match=r"left out: region4 \(1 of 12\)$"):
-        found = compare(values, table, "AD", "NC", n_perm=200)
-    pd.testing.assert_frame_equal(found.iloc[[0, 4]].reset_index(drop=True), expected)
-    assert found.loc[1:3, ["t", "p_fwe", "cohen_d", "d_low"]].isna().all(axis=None)
-    assert found.loc[2, ["mean_case", "mean_control", "difference"]].tolist() == [0.25, 0.25, 0]
-    assert found.loc[[1, 3], "mean_case"].isna().all()
+        result = compare(values, table, "AD", "NC", n_perm=200)
+    pd.testing.assert_frame_equal(result.iloc[[0, 4]].reset_index(drop=True), expected)
+    assert result.loc[1:3, ["t", "p_fwe", "cohen_d", "d_low"]].isna().all(axis=None)
+    assert result.loc[2, ["mean_case", "mean_control", "difference"]].tolist() == [0.25, 0.25, 0]
+    assert result.loc[[1, 3], "mean_case"].isna().all()
 
 
 @pytest.mark.parametrize("site", [None, "site"])
-def test_values_that_tell_the_groups_apart_without_noise(site):
+def test_values_that_separate_the_groups_without_noise(site):
     table = people(5, 5, sites=["a", "b"] * 5)
     values = saliency(table, p=3).assign(region2=(table["group"] == "AD").to_numpy(float))
-    found = compare(values, table, "AD", "NC", site=site, n_perm=2000, n_boot=10)
-    assert found["t"][1] == np.inf
-    assert found["p_uncorrected"][1] == 0
+    result = compare(values, table, "AD", "NC", site=site, n_perm=2000, n_boot=10)
+    assert result["t"][1] == np.inf
+    assert result["p_uncorrected"][1] == 0
     ways = 252 if site is None else 100
-    assert within(found["p_fwe"][1], 2 / ways, 2000)
-    assert np.isnan(found["cohen_d"][1])
+    assert within(result["p_fwe"][1], 2 / ways, 2000)
+    assert np.isnan(result["cohen_d"][1])
 
 
 def test_the_interval_of_d_is_the_percentile_bootstrap():
     table = people(14, 17)
     values = saliency(table, p=3, effect=1)
-    found = compare(values, table, "AD", "NC", n_perm=19, n_boot=4000)
+    result = compare(values, table, "AD", "NC", n_perm=19, n_boot=4000)
     case, control = values[:14].to_numpy(), values[14:].to_numpy()
     for i in range(3):
-        theirs = bootstrapped(
+        expected = bootstrapped(
             lambda a, b: (a.mean() - b.mean()) / np.sqrt((13 * a.var(ddof=1) + 16 * b.var(ddof=1)) / 29),
             case[:, i],
             control[:, i],
         )
-        np.testing.assert_allclose(found.loc[i, ["d_low", "d_high"]].astype(float), theirs, atol=0.12)
-    assert (found["d_low"] < found["cohen_d"]).all()
-    assert (found["cohen_d"] < found["d_high"]).all()
+        np.testing.assert_allclose(result.loc[i, ["d_low", "d_high"]].astype(float), expected, atol=0.12)
+    assert (result["d_low"] < result["cohen_d"]).all()
+    assert (result["cohen_d"] < result["d_high"]).all()
     flat = cohen_d(np.array([[1.0, 2], [1, 4]]), np.array([[1.0, 2], [1, 2]]))
     np.testing.assert_allclose(flat, [np.nan, 1 / np.sqrt(2 / 2)])
 
 
 def volumes():
-    """A blob of AD in a volume of unequal axes; the mask is not the whole of it, and some of it is constant."""
+    """Return maps with a blob in AD; the mask leaves out some voxels, and some inside are constant."""
     table = people(9, 8, sites=list("ab" * 8 + "a"))
     rng = np.random.default_rng(3)
     data = rng.normal(size=(17, 5, 6, 7))
@@ -241,27 +241,27 @@ def volumes():
     return table, data[:, mask > 0], mask > 0
 
 
-def test_voxels_are_enhanced_by_their_neighbours():
+def test_tfce_is_nilearns_on_the_voxels_that_vary():
     table, values, inside = volumes()
-    found = compare(values, table, "AD", "NC", n_perm=60, n_boot=0, tfce_mask=inside, seed=2)
+    result = compare(values, table, "AD", "NC", n_perm=60, n_boot=0, tfce_mask=inside, seed=2)
     varied = np.ptp(values, axis=0) > 0
     kept = np.zeros(inside.shape, np.uint8)
     kept[inside] = varied
     smaller = NiftiMasker(nib.Nifti1Image(kept, np.diag([2.0, 3.0, 4.0, 1.0]))).fit()
     case = (table["group"] == "AD").to_numpy(float)[:, None]
-    theirs = permuted_ols(case, values[:, varied], n_perm=60, random_state=2, masker=smaller, tfce=True)
-    np.testing.assert_allclose(found["tfce"][varied], theirs["tfce"][0], rtol=1e-4)
-    np.testing.assert_allclose(found["neglog10p_tfce_fwe"][varied], theirs["logp_max_tfce"][0], atol=0.02)
-    assert found.loc[~varied, ["t", "tfce", "p_tfce_fwe"]].isna().all(axis=None)
+    expected = permuted_ols(case, values[:, varied], n_perm=60, random_state=2, masker=smaller, tfce=True)
+    np.testing.assert_allclose(result["tfce"][varied], expected["tfce"][0], rtol=1e-4)
+    np.testing.assert_allclose(result["neglog10p_tfce_fwe"][varied], expected["logp_max_tfce"][0], atol=0.02)
+    assert result.loc[~varied, ["t", "tfce", "p_tfce_fwe"]].isna().all(axis=None)
     blob = np.zeros(inside.shape, bool)
     blob[1:4, 1:4, 2:5] = True
-    found["blob"] = blob[inside]
-    assert (found.loc[found["blob"], "p_tfce_fwe"] <= 0.05).mean() > 0.9
-    assert (found.loc[~found["blob"], "p_tfce_fwe"] <= 0.05).mean() < 0.1
+    result["blob"] = blob[inside]
+    assert (result.loc[result["blob"], "p_tfce_fwe"] <= 0.05).mean() > 0.9
+    assert (result.loc[~result["blob"], "p_tfce_fwe"] <= 0.05).mean() < 0.1
 
 
 @pytest.mark.slow
-def test_enhancement_within_sites_permutes_within_sites():
+def test_tfce_within_sites_permutes_within_sites():
     table, values, inside = volumes()
     one_site = table.assign(site="a")
     free, blocked = (
@@ -288,13 +288,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_compared_is_refused(change, message):
+def test_values_that_cannot_be_compared_are_refused(change, message):
     given = {"values": VALUES, "n_perm": 19} | change
     with pytest.raises(GlasError, match=message):
         compare(given.pop("values"), PEOPLE, "AD", "NC", **given)
 
 
-def test_enhancement_of_a_voxel_without_noise_is_refused():
+def test_tfce_of_a_voxel_without_noise_is_refused():
     table, values, inside = volumes()
     values[:, 3] = table["group"] == "AD"
     with pytest.raises(GlasError, match="TFCE needs finite t values"):
@@ -303,7 +303,7 @@ def test_enhancement_of_a_voxel_without_noise_is_refused():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["plain", "covariates", "sites"])
-def test_shuffled_labels_are_seldom_told_apart(how):
+def test_shuffled_labels_are_seldom_significant(how):
     """Of 100 data sets without effect, the corrected test rejects in 5 % and sampling error."""
     allowed = stats.binom.ppf(0.999, 100, 0.05)  # 13
     options = {
@@ -318,11 +318,11 @@ def test_shuffled_labels_are_seldom_told_apart(how):
         table = people(12, 12, sites="a" * 9 + "b" * 3 + "a" * 3 + "b" * 9, seed=seed)
         values = saliency(table, p=8, seed=seed, age=1, site=3 if how == "sites" else 0)
         for site in "ab" if how == "sites" else ("ab",):
-            where = np.flatnonzero(table["site"].isin(list(site)))
-            table.loc[where, "group"] = rng.permutation(table["group"].to_numpy()[where])
-        found = compare(values, table, "AD", "NC", n_perm=199, n_boot=0, seed=seed, **options)
-        rejected += found["p_fwe"].min() <= 0.05
-        uncorrected += found["p_uncorrected"].min() <= 0.05
+            rows = np.flatnonzero(table["site"].isin(list(site)))
+            table.loc[rows, "group"] = rng.permutation(table["group"].to_numpy()[rows])
+        result = compare(values, table, "AD", "NC", n_perm=199, n_boot=0, seed=seed, **options)
+        rejected += result["p_fwe"].min() <= 0.05
+        uncorrected += result["p_uncorrected"].min() <= 0.05
         if how == "sites":
             free = compare(values, table, "AD", "NC", covariates=["age"], n_perm=199, n_boot=0, seed=seed)
             unblocked += free["p_fwe"].min() <= 0.05

@@ -13,7 +13,7 @@ AFFINE[:3, 3] = -60, -90, -60
 
 
 class Study:
-    """A study's folder with made-up results of as many participants, sessions and regions as asked for."""
+    """A study's folder; `add` adds the made-up results of one participant's session."""
 
     def __init__(self, out, atlas_path, atlas, grid=False):
         self.out, self.atlas, self.grid = out, atlas, grid
@@ -74,7 +74,7 @@ class Study:
 
 
 def filled(study, people):
-    """One session each, in two folds; AD has a bright left amygdala."""
+    """Add one session of each participant, in two folds; AD has a bright left amygdala."""
     return {
         row["participant_id"]: study.add(
             row["participant_id"], seed=i, fold=i // 2 % 2 + 1, p=0.2 + 0.1 * i, boost=3.0 * (row["group"] == "AD")

@@ -19,7 +19,7 @@ ATLAS = Atlas("few", nib.Nifti1Image(LABELS, AFFINE), ROWS, "0" * 64)
 
 
 def explanation(seed, *, index=INDEX, affine=AFFINE, shape=LABELS.shape, score=None):
-    """One participant's explanation, made up; the last region has no values."""
+    """Return one participant's explanation; the last region has no values."""
     rng = np.random.default_rng(seed)
     values = rng.uniform(0.1, 1, (6, len(index))) * 10.0 ** rng.integers(-4, 1)
     values[:, -1] = np.nan

@@ -1,4 +1,4 @@
-"""Three groups by pairs, and what lies beside every file."""
+"""Comparison of three groups, two by two, and the sidecars of all files."""
 
 import json
 
@@ -44,26 +44,26 @@ def three(study):
 
 def test_every_two_groups_are_compared(three):
     result = summarise_groups(three.out, THREE, **FEW, all_pairs=True, covariates=["age"], seed=2)
-    members = list(read_participants(read_records(three.out), THREE, "AD", "NC"))
-    values = score_matrix(members, "share")
+    participants = list(read_participants(read_records(three.out), THREE, "AD", "NC"))
+    values = score_matrix(participants, "share")
     for case, control in PAIRS:
         expected = compare(values, THREE, case, control, covariates=["age"], n_perm=49, n_boot=20, seed=2)
-        found = read(result.folder, f"group-{case}vs{control}_seg-few_statistics.tsv")
-        np.testing.assert_allclose(found["p_fwe_pairs"], np.minimum(3 * found["p_fwe"], 1))
-        assert list(found).index("p_fwe_pairs") == list(found).index("p_fwe") + 1
-        same = found.drop(columns=["index", "p_fwe_pairs"])
+        table = read(result.folder, f"group-{case}vs{control}_seg-few_statistics.tsv")
+        np.testing.assert_allclose(table["p_fwe_pairs"], np.minimum(3 * table["p_fwe"], 1))
+        assert list(table).index("p_fwe_pairs") == list(table).index("p_fwe") + 1
+        same = table.drop(columns=["index", "p_fwe_pairs"])
         pd.testing.assert_frame_equal(same, expected, check_dtype=False)
-        assert found.loc[found["t"].idxmax(), "name"] == "Amygdala_L"
-        said = json.loads((result.folder / f"group-{case}vs{control}_seg-few_statistics.json").read_text())
-        assert (said["Case"], said["Control"], said["Pairs"]) == (case, control, 3)
-        assert "Bonferroni" in said["p_fwe_pairs"]["Description"]
+        assert table.loc[table["t"].idxmax(), "name"] == "Amygdala_L"
+        sidecar = json.loads((result.folder / f"group-{case}vs{control}_seg-few_statistics.json").read_text())
+        assert (sidecar["Case"], sidecar["Control"], sidecar["Pairs"]) == (case, control, 3)
+        assert "Bonferroni" in sidecar["p_fwe_pairs"]["Description"]
     assert list(result.tests) == [" against ".join(pair) for pair in PAIRS]
     pd.testing.assert_frame_equal(result.statistics, result.tests["AD against NC"])
     assert len(list(result.folder.glob("*strata*.tsv"))) == 2
     assert json.loads((result.folder / "provenance.json").read_text())["AllPairs"] is True
 
 
-def test_unasked_only_case_and_control_are(three):
+def test_by_default_only_case_and_control_are_compared(three):
     result = summarise_groups(three.out, THREE, **FEW)
     assert list(result.tests) == ["AD against NC"]
     assert "p_fwe_pairs" not in result.statistics
@@ -75,7 +75,7 @@ def test_a_group_of_one_is_left_out_of_the_pairs(three):
     few = THREE.drop([1, 4, 7])
     with pytest.warns(GlasWarning) as caught:
         result = summarise_groups(three.out, few, **FEW, all_pairs=True)
-    assert "at least 2 participants with results a group, got MCI 1" in " ".join(str(one.message) for one in caught)
+    assert "at least 2 participants with results a group, got MCI 1" in " ".join(str(each.message) for each in caught)
     assert list(result.tests) == ["AD against NC"]
     assert result.groups["MCI"] == 1
 
@@ -85,21 +85,21 @@ def test_the_case_comes_first_and_the_control_last():
     assert group_pairs(["NC", "AD"], "AD", "NC") == [("AD", "NC")]
 
 
-def test_groups_whose_files_would_be_one_are_refused(three):
+def test_groups_whose_files_would_have_the_same_names_are_refused(three):
     with pytest.raises(GlasError, match="tell their files apart, got A-D, AD, NC"):
         summarise_groups(three.out, THREE.replace("MCI", "A-D"), **FEW)
 
 
 @pytest.mark.parametrize("grid", [False, True], ids=["atlas", "grid"])
 def test_every_file_has_a_sidecar(tmp_path, atlas_path, atlas, grid):
-    """Whatever is asked; it says what the file is, how everyone was explained, and where to read on."""
+    """With all options: the sidecar describes the file, how everyone was explained, and its sources."""
     study, other = (fill(Study(tmp_path / name, atlas_path, atlas, grid=grid)) for name in ("one", "two"))
     names = [f"point-{i}" for i in range(1, 5)] if grid else atlas.table["name"].tolist()
     change = pd.DataFrame(np.random.default_rng(0).normal(size=(12, len(names))), columns=names)
     change.insert(0, "participant_id", THREE["participant_id"])
     change.to_csv(tmp_path / "change.tsv", sep="\t", index=False)
     more = {} if grid else {"volume_change": tmp_path / "change.tsv"}
-    place = summarise_groups(
+    folder = summarise_groups(
         study.out,
         THREE,
         **FEW | {"n_perm": 19},
@@ -110,18 +110,18 @@ def test_every_file_has_a_sidecar(tmp_path, atlas_path, atlas, grid):
         k=2,
         **more,
     ).folder
-    files = sorted(path.name for path in place.iterdir() if path.suffix != ".json")
+    files = sorted(path.name for path in folder.iterdir() if path.suffix != ".json")
     assert len(files) > 40
     for name in files:
-        said = json.loads((place / f"{name.removesuffix('.nii.gz').removesuffix('.tsv')}.json").read_text())
-        assert said["GeneratedBy"][0]["Name"] == "glas3d"
-        assert said.get("Description") or said["Statistic"]
-        assert said["Settings"] == {"sigma_light": 20.0}
-        assert said["Model"] == {"name": "2 folds"}
-        assert "Sources" in said or "Participants" in said
-    alone = {path.stem for path in place.glob("*.json")} - {name.split(".")[0] for name in files}
+        sidecar = json.loads((folder / f"{name.removesuffix('.nii.gz').removesuffix('.tsv')}.json").read_text())
+        assert sidecar["GeneratedBy"][0]["Name"] == "glas3d"
+        assert sidecar.get("Description") or sidecar["Statistic"]
+        assert sidecar["Settings"] == {"sigma_light": 20.0}
+        assert sidecar["Model"] == {"name": "2 folds"}
+        assert "Sources" in sidecar or "Participants" in sidecar
+    alone = {path.stem for path in folder.glob("*.json")} - {name.split(".")[0] for name in files}
     assert alone == {"provenance"}
-    assert str(tmp_path) not in "".join(path.read_text() for path in place.glob("*.json") if path.stem != "provenance")
+    assert str(tmp_path) not in "".join(path.read_text() for path in folder.glob("*.json") if path.stem != "provenance")
 
 
 def test_a_table_is_ranked_once(three, monkeypatch):
@@ -134,8 +134,8 @@ def test_a_table_is_ranked_once(three, monkeypatch):
 
 
 @pytest.mark.parametrize("grid", [False, True], ids=["atlas", "grid"])
-def test_a_table_is_of_those_who_are_there(tmp_path, atlas_path, atlas, grid):
-    """One asked for in between does not stay."""
+def test_a_table_is_of_the_participants_added_so_far(tmp_path, atlas_path, atlas, grid):
+    """A table that was read in between is not kept."""
     study = fill(Study(tmp_path / "study", atlas_path, atlas, grid=grid))
     participants = list(read_participants(read_records(study.out), THREE, "AD", "NC"))[:2]
 

@@ -1,4 +1,4 @@
-"""Saliency of groups correlated with columns and with the change of volumes, and alike or not in other runs."""
+"""Correlation of groups' saliency with columns and volume changes, and stability over runs."""
 
 import json
 import shutil
@@ -34,65 +34,67 @@ def sixteen(study):
 
 
 def values(study, group, normalise="minmax"):
-    members = [one for one in read_participants(read_records(study.out), SIXTEEN, "AD", "NC") if one.group == group]
-    return score_matrix(members, normalise)
+    participants = [
+        each for each in read_participants(read_records(study.out), SIXTEEN, "AD", "NC") if each.group == group
+    ]
+    return score_matrix(participants, normalise)
 
 
 def changes(study):
-    """Of both groups; the left putamen shrinks where it is salient."""
+    """Return volume changes of both groups; the left putamen shrinks where it is salient."""
     rng = np.random.default_rng(4)
     every = pd.concat([values(study, "AD"), values(study, "NC")])
-    found = pd.DataFrame(rng.normal(-1, 0.2, every.shape), every.index, every.columns)
-    found["Putamen_L"] = -every["Putamen_L"] + rng.normal(0, 0.01, len(every))
-    return found.sort_index()
+    table = pd.DataFrame(rng.normal(-1, 0.2, every.shape), every.index, every.columns)
+    table["Putamen_L"] = -every["Putamen_L"] + rng.normal(0, 0.01, len(every))
+    return table.sort_index()
 
 
 @pytest.mark.parametrize(
     ("method", "normalise"), [("pearson", "minmax"), ("spearman", "minmax"), ("pearson", "share"), ("pearson", "none")]
 )
 def test_a_column_is_correlated_group_by_group(sixteen, method, normalise):
-    asked = {"normalise": normalise} if normalise != "share" else {}
+    scale = {"normalise": normalise} if normalise != "share" else {}
     result = summarise_groups(
-        sixteen.out, SIXTEEN, **FEW, correlate=["MMSE"], correlation=method, covariates=["age"], site="site", **asked
+        sixteen.out, SIXTEEN, **FEW, correlate=["MMSE"], correlation=method, covariates=["age"], site="site", **scale
     )
     for group in ("AD", "NC"):
         rows = SIXTEEN[SIXTEEN["group"] == group].reset_index(drop=True)
         options = {"participants": rows, "covariates": ["age"], "site": "site", "method": method}
         expected = correlate(values(sixteen, group, normalise), rows["MMSE"], n_perm=49, n_boot=20, **options)
-        found = read(result.folder, f"group-{group}_seg-few_desc-MMSE_correlation.tsv")
-        pd.testing.assert_frame_equal(found.drop(columns="index"), expected, check_dtype=False)
-        assert found["index"].tolist() == sixteen.atlas.table["index"].tolist()
+        table = read(result.folder, f"group-{group}_seg-few_desc-MMSE_correlation.tsv")
+        pd.testing.assert_frame_equal(table.drop(columns="index"), expected, check_dtype=False)
+        assert table["index"].tolist() == sixteen.atlas.table["index"].tolist()
         pd.testing.assert_frame_equal(result.tests[f"MMSE in {group}"].drop(columns="index"), expected)
-    best = result.tests["MMSE in AD"].sort_values("r").iloc[0]
-    assert best["name"] == "Amygdala_L"
-    assert best["p_fwe"] == 0.02 or normalise == "share"
-    said = json.loads((result.folder / "group-AD_seg-few_desc-MMSE_correlation.json").read_text())
-    assert (said["N"], said["Method"], said["Covariates"], said["Site"]) == (8, method, ["age"], "site")
-    assert said["Normalise"] == normalise
-    assert "corrected for all regions" in said["p_fwe"]["Description"]
+    highest = result.tests["MMSE in AD"].sort_values("r").iloc[0]
+    assert highest["name"] == "Amygdala_L"
+    assert highest["p_fwe"] == 0.02 or normalise == "share"
+    sidecar = json.loads((result.folder / "group-AD_seg-few_desc-MMSE_correlation.json").read_text())
+    assert (sidecar["N"], sidecar["Method"], sidecar["Covariates"], sidecar["Site"]) == (8, method, ["age"], "site")
+    assert sidecar["Normalise"] == normalise
+    assert "corrected for all regions" in sidecar["p_fwe"]["Description"]
 
 
-def test_who_has_no_value_is_left_out_and_said(sixteen):
+def test_participants_without_a_value_are_left_out_with_a_warning(sixteen):
     table = SIXTEEN.copy()
     table.loc[[0, 3], "MMSE"] = np.nan
     with pytest.warns(GlasWarning, match="without MMSE, and left out of its correlation: sub-0[14]$"):
-        place = summarise_groups(sixteen.out, table, **FEW, correlate=["MMSE"]).folder
-    assert read(place, "group-AD_seg-few_desc-MMSE_correlation.tsv")["n"].tolist() == [7] * 8
+        folder = summarise_groups(sixteen.out, table, **FEW, correlate=["MMSE"]).folder
+    assert read(folder, "group-AD_seg-few_desc-MMSE_correlation.tsv")["n"].tolist() == [7] * 8
 
 
-def test_a_group_without_scores_does_not_keep_the_other_from_its_own(sixteen):
+def test_a_group_without_values_does_not_stop_the_other(sixteen):
     table = SIXTEEN.assign(stage=SIXTEEN["MMSE"].where(SIXTEEN["group"] == "AD", 0))
     with pytest.warns(GlasWarning, match="no correlation with stage in NC: .* stage is 0"):
-        place = summarise_groups(sixteen.out, table, **FEW, correlate=["stage"], covariates=["sex"]).folder
-    assert len(list(place.glob("*_desc-stage_correlation.tsv"))) == 1
+        folder = summarise_groups(sixteen.out, table, **FEW, correlate=["stage"], covariates=["sex"]).folder
+    assert len(list(folder.glob("*_desc-stage_correlation.tsv"))) == 1
     women = table.assign(sex=np.where(table["group"] == "AD", "F", table["sex"]))
     with pytest.warns(GlasWarning, match="no correlation with stage in NC"):
-        place = summarise_groups(sixteen.out, women, **FEW, correlate=["stage"], covariates=["sex"]).folder
-    assert json.loads((place / "group-AD_seg-few_desc-stage_correlation.json").read_text())["Covariates"] == []
+        folder = summarise_groups(sixteen.out, women, **FEW, correlate=["stage"], covariates=["sex"]).folder
+    assert json.loads((folder / "group-AD_seg-few_desc-stage_correlation.json").read_text())["Covariates"] == []
 
 
 @pytest.mark.parametrize("long", [False, True], ids=["wide", "long"])
-def test_saliency_goes_with_the_change_of_its_own_volume(sixteen, tmp_path, long):
+def test_saliency_is_correlated_with_each_regions_volume_change(sixteen, tmp_path, long):
     change = changes(sixteen)
     path = tmp_path / "change.tsv"
     table = change.rename(index=lambda name: name.removeprefix("sub-"))  # ids without sub-, as some tables have
@@ -103,32 +105,32 @@ def test_saliency_goes_with_the_change_of_its_own_volume(sixteen, tmp_path, long
         rows = SIXTEEN[SIXTEEN["group"] == group].reset_index(drop=True)
         own = change.loc[rows["participant_id"]]
         expected = correlate(values(sixteen, group), own, participants=rows, covariates=["age"], n_perm=49, n_boot=20)
-        found = read(result.folder, f"group-{group}_seg-few_desc-volumechange_correlation.tsv")
-        pd.testing.assert_frame_equal(found.drop(columns="index"), expected, check_dtype=False)
-        assert found.loc[found["p_fwe"] <= 0.05, "name"].tolist() == ["Putamen_L"]
+        tested = read(result.folder, f"group-{group}_seg-few_desc-volumechange_correlation.tsv")
+        pd.testing.assert_frame_equal(tested.drop(columns="index"), expected, check_dtype=False)
+        assert tested.loc[tested["p_fwe"] <= 0.05, "name"].tolist() == ["Putamen_L"]
         each = change_correlation(values(sixteen, group), own, n_perm=49, n_boot=20)
         by_participant = read(result.folder, f"group-{group}_seg-few_desc-volumechange_participants.tsv")
         np.testing.assert_allclose(by_participant["r"], each.participants["r"])
-        said = json.loads((result.folder / f"group-{group}_seg-few_desc-volumechange_participants.json").read_text())
-        assert (said["Mean"], said["P"]) == (each.mean, each.p)
+        sidecar = json.loads((result.folder / f"group-{group}_seg-few_desc-volumechange_participants.json").read_text())
+        assert (sidecar["Mean"], sidecar["P"]) == (each.mean, each.p)
 
 
-def test_regions_and_people_a_table_of_changes_lacks_are_said(sixteen, tmp_path):
+def test_missing_regions_and_participants_of_a_change_table_give_warnings(sixteen, tmp_path):
     change = changes(sixteen).drop(columns="Precuneus_R").drop("sub-05").assign(age=70.0)
     change.reset_index().to_csv(tmp_path / "change.tsv", sep="\t", index=False)
     with pytest.warns(GlasWarning) as caught:
-        place = summarise_groups(
+        folder = summarise_groups(
             sixteen.out, SIXTEEN, **FEW, volume_change=tmp_path / "change.tsv", normalise="minmax"
         ).folder
-    said = " ".join(str(one.message) for one in caught)
-    assert "has columns that are no region of the atlas, and are not used: age" in said
-    assert "without volume change, and left out of its correlation: sub-05" in said
-    found = read(place, "group-AD_seg-few_desc-volumechange_correlation.tsv").set_index("name")
-    assert found["n"].tolist() == [7] * 8
-    assert sorted(found.index[found["r"].isna()]) == ["Hippocampus_L", "Hippocampus_R", "Precuneus_R"]
+    messages = " ".join(str(each.message) for each in caught)
+    assert "has columns that are no region of the atlas, and are not used: age" in messages
+    assert "without volume change, and left out of its correlation: sub-05" in messages
+    table = read(folder, "group-AD_seg-few_desc-volumechange_correlation.tsv").set_index("name")
+    assert table["n"].tolist() == [7] * 8
+    assert sorted(table.index[table["r"].isna()]) == ["Hippocampus_L", "Hippocampus_R", "Precuneus_R"]
 
 
-def test_three_regions_are_too_few_for_a_participant_s_own(sixteen, tmp_path):
+def test_three_regions_are_too_few_for_a_correlation_over_regions(sixteen, tmp_path):
     change = changes(sixteen)[["Putamen_L", "Putamen_R", "Precuneus_L"]]
     change.reset_index().to_csv(tmp_path / "change.tsv", sep="\t", index=False)
     with pytest.warns(GlasWarning, match="over the regions of each of (AD|NC): .* needs at least 4, got 3"):
@@ -152,7 +154,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize(("text", "message"), TABLES.values(), ids=TABLES)
-def test_tables_of_changes_that_are_none_are_refused(tmp_path, text, message):
+def test_tables_that_hold_no_volume_changes_are_refused(tmp_path, text, message):
     path = tmp_path / "change.tsv"
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -160,7 +162,7 @@ def test_tables_of_changes_that_are_none_are_refused(tmp_path, text, message):
         read_volume_change(path, ["Hippocampus_L", "Putamen_L"])
 
 
-ASKED = {
+REFUSED = {
     "column": ({"correlate": ["iq"]}, "participants need a column iq"),
     "text": ({"correlate": ["sex"]}, "must hold numbers, sex of sub-01 is 'F'"),
     "labels": ({"correlate": ["MM-SE", "MMSE"]}, "tell their files apart, got MM-SE, MMSE"),
@@ -171,14 +173,14 @@ ASKED = {
 
 
 @pytest.mark.filterwarnings("ignore:no correlation:glas3d.errors.GlasWarning")
-@pytest.mark.parametrize(("asked", "message"), ASKED.values(), ids=ASKED)
-def test_what_cannot_be_correlated_is_refused(sixteen, asked, message):
+@pytest.mark.parametrize(("options", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_correlated_is_refused(sixteen, options, message):
     with pytest.raises(GlasError, match=message):
-        summarise_groups(sixteen.out, SIXTEEN.assign(one=1.0, none=np.nan), **FEW, **asked)
+        summarise_groups(sixteen.out, SIXTEEN.assign(one=1.0, none=np.nan), **FEW, **options)
     assert not (sixteen.out / "group").exists()
 
 
-def test_on_a_grid_no_region_changes(tmp_path, atlas_path, atlas, eight):
+def test_volume_changes_need_an_atlas(tmp_path, atlas_path, atlas, eight):
     study = Study(tmp_path / "study", atlas_path, atlas, grid=True)
     filled(study, eight)
     with pytest.raises(GlasError, match="must be explained with an atlas, not on a grid"):
@@ -191,7 +193,7 @@ def test_on_a_grid_no_region_changes(tmp_path, atlas_path, atlas, eight):
 
 @pytest.fixture
 def runs(tmp_path, atlas_path, atlas, eight):
-    """Three runs by other models, each in a folder called out."""
+    """Three runs with different models, each in a folder called out."""
     made = [Study(tmp_path / f"seed{i}" / "out", atlas_path, atlas) for i in (1, 2, 3)]
     for i, study in enumerate(made):
         for j, row in enumerate(eight.to_dict("records")):
@@ -199,42 +201,42 @@ def runs(tmp_path, atlas_path, atlas, eight):
     return made
 
 
-def test_runs_are_as_alike_as_their_mean_scores(runs, eight):
-    place = summarise_groups(runs[0].out, eight, **FEW, k=3, other_run=[one.out for one in runs[1:]]).folder
+def test_stability_over_runs_compares_mean_scores(runs, eight):
+    folder = summarise_groups(runs[0].out, eight, **FEW, k=3, other_run=[each.out for each in runs[1:]]).folder
     for group in ("AD", "NC"):
         names = eight.loc[eight["group"] == group, "participant_id"]
         means = []
         for study in runs:
-            members = read_participants(read_records(study.out), eight, "AD", "NC")
-            means.append(score_matrix(list(members)).loc[names].mean().to_numpy())
-        pairs = read(place, f"group-{group}_seg-few_desc-runpairs_stability.tsv")
+            participants = read_participants(read_records(study.out), eight, "AD", "NC")
+            means.append(score_matrix(list(participants)).loc[names].mean().to_numpy())
+        pairs = read(folder, f"group-{group}_seg-few_desc-runpairs_stability.tsv")
         assert pairs[["first", "second"]].to_numpy().tolist() == [
             [f"seed{i}/out", f"seed{j}/out"] for i, j in ((1, 2), (1, 3), (2, 3))
         ]
         for row, (i, j) in zip(pairs.to_dict("records"), ((0, 1), (0, 2), (1, 2)), strict=True):
-            tops = [set(np.argsort(-means[one])[:3]) for one in (i, j)]
+            tops = [set(np.argsort(-means[each])[:3]) for each in (i, j)]
             assert row["spearman"] == pytest.approx(stats.spearmanr(means[i], means[j])[0])
             assert row["jaccard"] == pytest.approx(len(tops[0] & tops[1]) / len(tops[0] | tops[1]))
-        summary = read(place, f"group-{group}_seg-few_desc-runs_stability.tsv")
+        summary = read(folder, f"group-{group}_seg-few_desc-runs_stability.tsv")
         assert summary["mean"].tolist() == pytest.approx([pairs["spearman"].mean(), pairs["jaccard"].mean()])
-    said = json.loads((place / "group-AD_seg-few_desc-runs_stability.json").read_text())
-    assert (said["N"], said["K"], said["Runs"]) == (4, 3, ["seed1/out", "seed2/out", "seed3/out"])
+    sidecar = json.loads((folder / "group-AD_seg-few_desc-runs_stability.json").read_text())
+    assert (sidecar["N"], sidecar["K"], sidecar["Runs"]) == (4, 3, ["seed1/out", "seed2/out", "seed3/out"])
 
 
-def test_only_who_is_in_every_run_counts(runs, eight):
+def test_stability_over_runs_uses_participants_of_all_runs(runs, eight):
     shutil.rmtree(runs[1].out / "sub-03")
     with pytest.warns(GlasWarning) as caught:
-        place = summarise_groups(runs[0].out, eight, **FEW, k=3, other_run=[runs[1].out]).folder
+        folder = summarise_groups(runs[0].out, eight, **FEW, k=3, other_run=[runs[1].out]).folder
     assert "left out of the stability over runs: sub-03" in str(caught[-1].message)
     kept = ["sub-01", "sub-05", "sub-07"]
     means = [
         score_matrix(
-            list(read_participants(read_records(one.out), eight[eight["participant_id"] != "sub-03"], "AD", "NC"))
+            list(read_participants(read_records(each.out), eight[eight["participant_id"] != "sub-03"], "AD", "NC"))
         )
-        for one in (runs[1],)
+        for each in (runs[1],)
     ] + [score_matrix(list(read_participants(read_records(runs[0].out), eight, "AD", "NC")))]
-    expected = stats.spearmanr(*(one.loc[kept].mean() for one in means))[0]
-    pairs = read(place, "group-AD_seg-few_desc-runpairs_stability.tsv")
+    expected = stats.spearmanr(*(each.loc[kept].mean() for each in means))[0]
+    pairs = read(folder, "group-AD_seg-few_desc-runpairs_stability.tsv")
     assert pairs["spearman"][0] == pytest.approx(expected)
 
 

@@ -13,13 +13,13 @@ from tests.study.group.explanations import AFFINE, ATLAS, INDEX, LABELS, explana
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
-def test_it_is_the_plain_formula(n):
+def test_the_table_is_the_plain_formula(n):
     people = [explanation(i) for i in range(n)]
     table = group_of(*people).table()
-    score = minmax(sum(minmax(one.table["score"].to_numpy()) for one in people))
+    score = minmax(sum(minmax(each.table["score"].to_numpy()) for each in people))
     np.testing.assert_allclose(table["score"], score, rtol=1e-12, equal_nan=True)
     for column in ("light", "shadow", "drop"):
-        np.testing.assert_allclose(table[column], np.mean([one.table[column] for one in people], axis=0), rtol=1e-12)
+        np.testing.assert_allclose(table[column], np.mean([each.table[column] for each in people], axis=0), rtol=1e-12)
     order = np.argsort(-score[:4]) + 0
     assert table["rank"].tolist()[:4] == [int(np.flatnonzero(order == i)[0]) + 1 for i in range(4)]
     assert table.columns.tolist() == COLUMNS
@@ -28,7 +28,7 @@ def test_it_is_the_plain_formula(n):
     assert (np.nanmin(table["score"]), np.nanmax(table["score"])) == (0, 1)
 
 
-def test_a_confident_answer_does_not_outvote_the_others():
+def test_a_confident_prediction_does_not_outvote_the_others():
     loud, quiet = explanation(0, score=[100.0, 1, 1, 1, np.nan]), explanation(1, score=[1e-6, 3e-6, 2e-6, 0, np.nan])
     table = group_of(loud, quiet, quiet).table()
     assert table.sort_values("rank")["name"].iloc[0] == "b"
@@ -56,7 +56,7 @@ def test_a_participant_whose_scores_are_all_equal_adds_nothing():
     )
 
 
-def test_the_map_is_the_table_painted():
+def test_the_map_holds_the_tables_scores():
     group = group_of(explanation(0), explanation(1))
     img, table = group.saliency_img(), group.table().set_index("index")
     values = np.asarray(img.dataobj)
@@ -69,16 +69,16 @@ def test_the_map_is_the_table_painted():
     assert (int(img.header["sform_code"]), int(img.header["qform_code"])) == (4, 2)
 
 
-def test_what_is_given_is_left_alone():
-    one = explanation(0)
-    before = one.table.copy(deep=True)
-    group = group_of(one, explanation(1))
+def test_inputs_and_results_do_not_share_memory():
+    each = explanation(0)
+    before = each.table.copy(deep=True)
+    group = group_of(each, explanation(1))
     table = group.table()
     table.loc[:, "score"] = 5.0
     group.saliency_img().get_fdata()[:] = 5
-    pd.testing.assert_frame_equal(one.table, before)
+    pd.testing.assert_frame_equal(each.table, before)
     assert group.table()["score"].max() == 1
-    assert np.asarray(one.saliency_img.dataobj).max() == 0
+    assert np.asarray(each.saliency_img.dataobj).max() == 0
 
 
 OTHERS = {
@@ -101,7 +101,7 @@ def test_another_grid_or_other_regions_are_refused_and_change_nothing(changed):
 
 
 @pytest.mark.parametrize("part", ["Target", "Settings", "Model"])
-def test_participants_explained_otherwise_are_refused_and_change_nothing(part):
+def test_participants_explained_differently_are_refused_and_change_nothing(part):
     group, other = group_of(explanation(0)), explanation(1)
     before = group.table()
     other.provenance[part] = dict.fromkeys(other.provenance[part], "another")
@@ -114,9 +114,9 @@ def test_participants_explained_otherwise_are_refused_and_change_nothing(part):
 def test_an_empty_group_is_refused(tmp_path):
     group = GroupMap("NC", ATLAS)
     assert len(group) == 0
-    for ask in (group.table, group.saliency_img, lambda: group.save(tmp_path / "group")):
+    for read in (group.table, group.saliency_img, lambda: group.save(tmp_path / "group")):
         with pytest.raises(GlasError, match="at least one participant, NC has none"):
-            ask()
+            read()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -150,10 +150,10 @@ def test_explanations_of_scans_make_a_group(few, tmp_path):
         noisy = nib.Nifti1Image(bundles.scan(seed)[0].numpy(), img.affine, img.header)
         people.append(explain_img(noisy, predict, 1, few))
     group = GroupMap("AD", few)
-    for one in people:
-        group.add(one)
-    expected = minmax(sum(minmax(one.table["score"].to_numpy()) for one in people))
+    for each in people:
+        group.add(each)
+    expected = minmax(sum(minmax(each.table["score"].to_numpy()) for each in people))
     np.testing.assert_allclose(group.table()["score"], expected, rtol=1e-9)
     values, labels = np.asarray(group.saliency_img().dataobj), few.on(bundles.GRID)
-    best = group.table().sort_values("rank").iloc[0]
-    np.testing.assert_array_equal(values == 1, labels == best["index"])
+    highest = group.table().sort_values("rank").iloc[0]
+    np.testing.assert_array_equal(values == 1, labels == highest["index"])

@@ -30,13 +30,13 @@ def test_maps_and_tables_of_groups(study, eight):
     for group in ("AD", "NC"):
         names = eight.loc[eight["group"] == group, "participant_id"]
         score = minmax(sum(minmax(made[name][0]["score"].to_numpy()) for name in names))
-        found = read(result.folder, f"group-{group}_seg-few_regions.tsv")
-        assert found.columns.tolist() == COLUMNS
-        np.testing.assert_allclose(found["score"], score)
-        np.testing.assert_allclose(found["light"], np.mean([made[name][0]["light"] for name in names], axis=0))
+        table = read(result.folder, f"group-{group}_seg-few_regions.tsv")
+        assert table.columns.tolist() == COLUMNS
+        np.testing.assert_allclose(table["score"], score)
+        np.testing.assert_allclose(table["light"], np.mean([made[name][0]["light"] for name in names], axis=0))
         img = nib.load(result.folder / f"group-{group}_seg-few_stat-saliency_statmap.nii.gz")
         labels = study.atlas.on(VoxelGrid(SHAPE, AFFINE))
-        for index, value in zip(found["index"], found["score"], strict=True):
+        for index, value in zip(table["index"], table["score"], strict=True):
             np.testing.assert_allclose(np.asarray(img.dataobj)[labels == index], value, rtol=1e-6)
         assert (np.asarray(img.dataobj)[labels == 0] == 0).all()
 
@@ -51,70 +51,70 @@ SCALES = {
 @pytest.mark.parametrize("normalise", SCALES)
 def test_the_comparison_is_that_of_normalised_scores(study, eight, normalise):
     made = filled(study, eight)
-    asked = {} if normalise == "share" else {"normalise": normalise}
-    result = summarise_groups(study.out, eight, **FEW, covariates=["age"], seed=4, **asked)
+    options = {} if normalise == "share" else {"normalise": normalise}
+    result = summarise_groups(study.out, eight, **FEW, covariates=["age"], seed=4, **options)
     tables = [made[name][0].assign(participant_id=name) for name in eight["participant_id"]]
     values = region_values(pd.concat(tables)).apply(SCALES[normalise], axis=1)
     sidecar = json.loads((result.folder / "group-ADvsNC_seg-few_statistics.json").read_text())
     assert sidecar["Normalise"] == normalise
     expected = compare(values, eight, "AD", "NC", covariates=["age"], n_perm=49, n_boot=20, seed=4)
-    found = read(result.folder, "group-ADvsNC_seg-few_statistics.tsv")
-    assert found["index"].tolist() == study.atlas.table["index"].tolist()
+    table = read(result.folder, "group-ADvsNC_seg-few_statistics.tsv")
+    assert table["index"].tolist() == study.atlas.table["index"].tolist()
     for column in ("t", "p_fwe", "cohen_d", "mean_case"):
-        np.testing.assert_allclose(found[column], expected[column], atol=1e-12)
-    best = found.loc[found["t"].idxmax()]
-    assert best["name"] == "Amygdala_L"
+        np.testing.assert_allclose(table[column], expected[column], atol=1e-12)
+    highest = table.loc[table["t"].idxmax()]
+    assert highest["name"] == "Amygdala_L"
     labels = study.atlas.on(VoxelGrid(SHAPE, AFFINE))
     for column, name in (("t", "t"), ("neglog10p_fwe", "neglog10pfwe")):
         volume = studies.data(result.folder / f"group-ADvsNC_seg-few_stat-{name}_statmap.nii.gz")
-        np.testing.assert_allclose(volume[labels == best["index"]], best[column], rtol=1e-5)
+        np.testing.assert_allclose(volume[labels == highest["index"]], highest[column], rtol=1e-5)
         assert (volume[labels == 0] == 0).all()
 
 
-def test_ranks_sides_density_strata_and_stability(study, eight):
+def test_ranks_laterality_density_strata_and_stability(study, eight):
     made = filled(study, eight)
-    place = summarise_groups(study.out, eight, **FEW, k=3, seed=4).folder
+    folder = summarise_groups(study.out, eight, **FEW, k=3, seed=4).folder
     cases = eight.loc[eight["group"] == "AD", "participant_id"].tolist()
     values = region_values(pd.concat([made[name][0].assign(participant_id=name) for name in cases]), normalise="minmax")
-    ranks = read(place, "group-AD_seg-few_desc-ranks_regions.tsv")
+    ranks = read(folder, "group-AD_seg-few_desc-ranks_regions.tsv")
     pd.testing.assert_frame_equal(ranks, bootstrap_ranks(values, 20, 4), check_dtype=False)
-    sides = read(place, "group-AD_seg-few_desc-laterality_regions.tsv")
+    sides = read(folder, "group-AD_seg-few_desc-laterality_regions.tsv")
     assert sides["name"].tolist() == ["Hippocampus", "Amygdala", "Precuneus", "Putamen"]
-    table = read(place, "group-AD_seg-few_regions.tsv").set_index("name")["score"]
+    table = read(folder, "group-AD_seg-few_regions.tsv").set_index("name")["score"]
     left, right = table["Amygdala_L"], table["Amygdala_R"]
     assert sides.set_index("name").loc["Amygdala", "laterality"] == pytest.approx((left - right) / (left + right))
-    assert {"density", "volume_share"} <= set(read(place, "group-AD_seg-few_desc-density_regions.tsv"))
-    vary = read(place, "group-AD_seg-few_desc-variation_regions.tsv")
-    np.testing.assert_allclose(vary["mean"], values.mean())
-    np.testing.assert_allclose(vary["variance"], values.var())
-    called = read(place, "group-ADvsNC_seg-few_desc-strata_predictions.tsv").set_index("participant_id")
-    assert called["p"].to_dict() == pytest.approx({f"sub-0{i + 1}": 0.2 + 0.1 * i for i in range(8)})
-    assert called["stratum"].tolist() == ["fn", "tn", "fn", "tn", "tp", "fp", "tp", "fp"]
-    strata = read(place, "group-ADvsNC_seg-few_desc-strata_regions.tsv")
+    assert {"density", "volume_share"} <= set(read(folder, "group-AD_seg-few_desc-density_regions.tsv"))
+    variation = read(folder, "group-AD_seg-few_desc-variation_regions.tsv")
+    np.testing.assert_allclose(variation["mean"], values.mean())
+    np.testing.assert_allclose(variation["variance"], values.var())
+    predictions = read(folder, "group-ADvsNC_seg-few_desc-strata_predictions.tsv").set_index("participant_id")
+    assert predictions["p"].to_dict() == pytest.approx({f"sub-0{i + 1}": 0.2 + 0.1 * i for i in range(8)})
+    assert predictions["stratum"].tolist() == ["fn", "tn", "fn", "tn", "tp", "fp", "tp", "fp"]
+    strata = read(folder, "group-ADvsNC_seg-few_desc-strata_regions.tsv")
     assert strata.groupby("stratum", sort=False)["n"].first().to_dict() == {"tp": 2, "fp": 2, "tn": 2, "fn": 2}
-    pairs = read(place, "group-AD_seg-few_desc-foldpairs_stability.tsv")
+    pairs = read(folder, "group-AD_seg-few_desc-foldpairs_stability.tsv")
     runs = pd.DataFrame({"fold-1": values.iloc[[0, 2]].mean(), "fold-2": values.iloc[[1, 3]].mean()}).T
     pd.testing.assert_frame_equal(pairs, run_stability(runs, 3).pairs)
-    assert read(place, "group-AD_seg-few_desc-folds_stability.tsv")["measure"].tolist() == ["spearman", "jaccard_top3"]
+    assert read(folder, "group-AD_seg-few_desc-folds_stability.tsv")["measure"].tolist() == ["spearman", "jaccard_top3"]
 
 
 def test_a_participant_counts_once(study, eight):
-    """One of four has two sessions; it must not weigh double."""
+    """One participant of four has two sessions, and must not count twice."""
     made = filled(study, eight)
     shutil.rmtree(study.out / "sub-01")
     both = [study.add("sub-01", f"ses-{s}", seed=50 + i, p=p) for i, (s, p) in enumerate([("a", 0.2), ("b", 0.9)])]
-    place = summarise_groups(study.out, eight, **FEW).folder
-    joined = pd.concat([one[0].assign(participant_id="sub-01", session_id=i) for i, one in enumerate(both)])
+    folder = summarise_groups(study.out, eight, **FEW).folder
+    joined = pd.concat([each[0].assign(participant_id="sub-01", session_id=i) for i, each in enumerate(both)])
     mean = average_sessions(joined)["score"].to_numpy()
     others = [minmax(made[name][0]["score"].to_numpy()) for name in ("sub-03", "sub-05", "sub-07")]
-    found = read(place, "group-AD_seg-few_regions.tsv")
-    np.testing.assert_allclose(found["score"], minmax(minmax(mean) + sum(others)))
-    called = read(place, "group-ADvsNC_seg-few_desc-strata_predictions.tsv").set_index("participant_id")
-    assert called.loc["sub-01", ["p", "predicted", "n_sessions"]].tolist() == [pytest.approx(0.55), "AD", 2]
-    assert read(place, "group-ADvsNC_seg-few_statistics.tsv")["n_case"].tolist() == [4] * 8
+    table = read(folder, "group-AD_seg-few_regions.tsv")
+    np.testing.assert_allclose(table["score"], minmax(minmax(mean) + sum(others)))
+    predictions = read(folder, "group-ADvsNC_seg-few_desc-strata_predictions.tsv").set_index("participant_id")
+    assert predictions.loc["sub-01", ["p", "predicted", "n_sessions"]].tolist() == [pytest.approx(0.55), "AD", 2]
+    assert read(folder, "group-ADvsNC_seg-few_statistics.tsv")["n_case"].tolist() == [4] * 8
 
 
-def test_one_of_two_groups_is_refused(study, eight):
+def test_a_participant_of_two_groups_is_refused(study, eight):
     filled(study, eight)
     shutil.rmtree(study.out / "sub-01")
     for session in ("ses-a", "ses-b"):
@@ -129,33 +129,34 @@ def test_sessions_have_groups_and_covariates_of_their_own(study, eight):
         for session in ("ses-a", "ses-b"):
             study.add(row["participant_id"], session, seed=i)
     both = pd.concat([eight.assign(session="ses-a"), eight.assign(session="ses-b", age=eight["age"] + 2)])
-    place = summarise_groups(study.out, both, **FEW, covariates=["age"]).folder
+    folder = summarise_groups(study.out, both, **FEW, covariates=["age"]).folder
     values = region_values(
-        pd.concat([one.table().assign(participant_id=one.participant_id) for one in read_records(study.out)[::2]]),
+        pd.concat([each.table().assign(participant_id=each.participant_id) for each in read_records(study.out)[::2]]),
         normalise="share",
     )
     expected = compare(values, eight.assign(age=eight["age"] + 1), "AD", "NC", covariates=["age"], n_perm=49, n_boot=0)
-    found = read(place, "group-ADvsNC_seg-few_statistics.tsv")
-    np.testing.assert_allclose(found["t"], expected["t"], atol=1e-9)
+    table = read(folder, "group-ADvsNC_seg-few_statistics.tsv")
+    np.testing.assert_allclose(table["t"], expected["t"], atol=1e-9)
 
 
 def test_a_grid_has_maps_summed_voxel_by_voxel(tmp_path, atlas_path, atlas, eight):
     study = Study(tmp_path / "study", atlas_path, atlas, grid=True)
     made = filled(study, eight)
-    place = summarise_groups(study.out, eight, **FEW).folder
+    folder = summarise_groups(study.out, eight, **FEW).folder
     cases = eight.loc[eight["group"] == "AD", "participant_id"]
     volumes = np.stack([minmax(made[name][1].astype(float)) for name in cases])
     maps = {
-        s: studies.data(place / f"group-AD_desc-grid_stat-{s}_statmap.nii.gz") for s in ("saliency", "mean", "variance")
+        s: studies.data(folder / f"group-AD_desc-grid_stat-{s}_statmap.nii.gz")
+        for s in ("saliency", "mean", "variance")
     }
     np.testing.assert_allclose(maps["saliency"], minmax(volumes.sum(axis=0)), atol=1e-6)
     np.testing.assert_allclose(maps["mean"], volumes.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(maps["variance"], volumes.var(axis=0, ddof=1), atol=1e-6)
-    found = read(place, "group-AD_desc-grid_regions.tsv")
-    assert found.columns.tolist() == COLUMNS
-    np.testing.assert_allclose(found["score"], minmax(sum(minmax(made[name][0]["score"].to_numpy()) for name in cases)))
-    assert read(place, "group-ADvsNC_desc-grid_statistics.tsv")["name"].tolist() == [f"point-{i}" for i in range(1, 5)]
-    assert not list(place.glob("*laterality*"))
+    table = read(folder, "group-AD_desc-grid_regions.tsv")
+    assert table.columns.tolist() == COLUMNS
+    np.testing.assert_allclose(table["score"], minmax(sum(minmax(made[name][0]["score"].to_numpy()) for name in cases)))
+    assert read(folder, "group-ADvsNC_desc-grid_statistics.tsv")["name"].tolist() == [f"point-{i}" for i in range(1, 5)]
+    assert not list(folder.glob("*laterality*"))
 
 
 # What does not fit.
@@ -183,14 +184,14 @@ def test_a_second_session_on_another_grid_is_refused(study, eight):
         summarise_groups(study.out, eight, **FEW)
 
 
-def test_groups_on_grids_of_their_own_are_refused(study, eight):
+def test_groups_on_different_grids_are_refused(study, eight):
     for i, row in enumerate(eight.to_dict("records")):
         study.add(row["participant_id"], seed=i, shape=(7, 8, 9) if row["group"] == "AD" else (8, 8, 9))
     with pytest.raises(GlasError, match=r"must share a grid, they are on \(7, 8, 9\) and \(8, 8, 9\)"):
         summarise_groups(study.out, eight, **FEW)
 
 
-def test_those_explained_otherwise_are_refused(study, eight):
+def test_results_explained_differently_are_refused(study, eight):
     filled(study, eight)
     shutil.rmtree(study.out / "sub-05")
     study.add("sub-05", sigma_light=30.0)
@@ -215,15 +216,15 @@ def test_damaged_results_are_refused(study, eight):
         summarise_groups(study.out, eight, **FEW)
 
 
-def test_who_is_absent_or_of_no_group_is_said(study, eight):
+def test_missing_results_and_missing_groups_give_warnings(study, eight):
     filled(study, eight)
     study.add("sub-77")
     shutil.rmtree(study.out / "sub-08")
     with pytest.warns(GlasWarning) as caught:
         assert summarise_groups(study.out, eight, **FEW).groups == {"AD": 4, "NC": 3}
-    said = " ".join(str(one.message) for one in caught)
-    assert "1 with no results, see participants_failed.tsv: sub-08" in said
-    assert "1 with results but no group: sub-77" in said
+    messages = " ".join(str(each.message) for each in caught)
+    assert "1 with no results, see participants_failed.tsv: sub-08" in messages
+    assert "1 with results but no group: sub-77" in messages
 
 
 def test_a_group_of_one_has_a_map_and_no_comparison(study, eight):
@@ -236,31 +237,31 @@ def test_a_group_of_one_has_a_map_and_no_comparison(study, eight):
     assert not list(result.folder.glob("*variance*AD*"))
 
 
-def test_in_sample_results_are_said(study, eight):
+def test_in_sample_results_give_a_warning(study, eight):
     filled(study, eight)
     path = study.out / "sub-01" / "anat" / "sub-01_record.json"
     path.write_text(path.read_text().replace('"InSample": false', '"InSample": true'))
     with pytest.warns(GlasWarning, match="explained by models trained on them: 1, such as that of sub-01"):
-        place = summarise_groups(study.out, eight, **FEW).folder
-    assert json.loads((place / "provenance.json").read_text())["InSample"] is True
+        folder = summarise_groups(study.out, eight, **FEW).folder
+    assert json.loads((folder / "provenance.json").read_text())["InSample"] is True
 
 
 def test_the_second_run_replaces_the_first_and_gives_the_same_bytes(study, eight):
     filled(study, eight)
-    place = summarise_groups(study.out, eight, **FEW).folder
-    before = content(place)
+    folder = summarise_groups(study.out, eight, **FEW).folder
+    before = content(folder)
     (study.out / ".group-killed").mkdir()
     summarise_groups(study.out, eight, **FEW)
-    assert content(place) == before
+    assert content(folder) == before
     assert not (study.out / ".group-killed").exists()
     shutil.rmtree(study.out / "sub-07")
     with pytest.warns(GlasWarning, match="sub-07"):
         summarise_groups(study.out, eight, **FEW)
-    assert content(place).keys() == before.keys()
-    assert content(place) != before
+    assert content(folder).keys() == before.keys()
+    assert content(folder) != before
 
 
-def test_somebody_s_own_group_folder_is_not_replaced(study, eight):
+def test_a_group_folder_of_other_content_is_not_replaced(study, eight):
     filled(study, eight)
     (study.out / "group").mkdir()
     (study.out / "group" / "thesis").write_text("years of work")
@@ -268,24 +269,24 @@ def test_somebody_s_own_group_folder_is_not_replaced(study, eight):
         summarise_groups(study.out, eight, **FEW)
 
 
-def test_nothing_to_read_is_refused(tmp_path, eight):
+def test_a_folder_without_results_is_refused(tmp_path, eight):
     with pytest.raises(GlasError, match="run the participant level first"):
         summarise_groups(tmp_path, eight, **FEW)
 
 
-def test_everything_from_scans_to_groups(tmp_path, atlas_path):
-    place = studies.bids(tmp_path / "data", 8)
-    eight = studies.cohort(place)
+def test_a_study_from_scans_to_groups(tmp_path, atlas_path):
+    folder = studies.bids(tmp_path / "data", 8)
+    eight = studies.cohort(folder)
     models = studies.folds(tmp_path / "models", eight)
     with pytest.warns(GlasWarning, match="own no voxel"):
         explain_cohort(eight, tmp_path / "out", models, search=atlas_path, assume_space="MNI")
-    ticks = []
-    result = summarise_groups(tmp_path / "out", eight.everyone, **FEW, progress=lambda *t: ticks.append(t))
-    assert ticks[-1][0] == ticks[-1][1]
+    steps = []
+    result = summarise_groups(tmp_path / "out", eight.everyone, **FEW, progress=lambda *t: steps.append(t))
+    assert steps[-1][0] == steps[-1][1]
     assert len(result.tables["AD"]) == 8
-    said = json.loads((result.folder / "group-AD_seg-few_stat-saliency_statmap.json").read_text())
-    assert len(said["Participants"]) == 4
-    assert said["Model"]["name"] == "2 folds"
+    sidecar = json.loads((result.folder / "group-AD_seg-few_stat-saliency_statmap.json").read_text())
+    assert len(sidecar["Participants"]) == 4
+    assert sidecar["Model"]["name"] == "2 folds"
     provenance = json.loads((result.folder / "provenance.json").read_text())
     assert provenance["Groups"]["AD"] == ["sub-01", "sub-03", "sub-05", "sub-07"]
     assert validate(tmp_path / "out")[0] == []

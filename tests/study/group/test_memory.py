@@ -20,9 +20,9 @@ MANY, FEW = 120, 20
 
 @pytest.fixture(scope="module", params=[False, True], ids=["regions", "points"])
 def study(request, tmp_path_factory, aal):
-    """Real files of `MANY` participants."""
-    place = tmp_path_factory.mktemp("out")
-    made = Study(place / "study", "AAL", aal, grid=request.param)
+    """A study with real files of `MANY` participants."""
+    folder = tmp_path_factory.mktemp("out")
+    made = Study(folder / "study", "AAL", aal, grid=request.param)
     volume = np.zeros((30, 32, 34), np.float32)
     for number in range(MANY):
         volume[number % 30, number % 32] = number
@@ -31,7 +31,7 @@ def study(request, tmp_path_factory, aal):
 
 
 def peak(study, n):
-    """Bytes of the group level of the first so many."""
+    """Return the peak memory, in bytes, of the group level of the first ``n`` participants."""
     ids = [f"sub-{number:04d}" for number in range(n)]
     people = pd.DataFrame({"participant_id": ids, "group": ["AD", "NC"] * (n // 2)})
     for number in range(n, MANY):
@@ -39,14 +39,14 @@ def peak(study, n):
     gc.collect()
     tracemalloc.start()
     summarise_groups(study.out, people, case="AD", control="NC", n_perm=19, n_boot=10)
-    found = tracemalloc.get_traced_memory()[1]
+    table = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return found
+    return table
 
 
 @pytest.mark.slow
 def test_memory_of_the_group_level_hardly_grows(study):
-    """A map of each would be 130 kB a participant, a table of regions with its texts 47 kB."""
+    """Keeping a map would take 130 kB a participant, and a table of regions with its texts 47 kB."""
     peak(study, MANY)  # what is imported and kept by the first run is not counted
     many, few = peak(study, MANY), peak(study, FEW)
     assert many - few < 10_000 * (MANY - FEW)
@@ -56,7 +56,7 @@ def test_a_comparison_takes_no_more_than_the_needed_memory():
     rng, shape = np.random.default_rng(0), (12, 13, 14)
     table = pd.DataFrame({"group": ["AD", "NC"] * 30, "site": list("aabb") * 15, "age": rng.normal(size=60)})
     small = rng.normal(size=(60, 4))
-    compare(small, table, "AD", "NC", n_perm=19, n_boot=0)  # imports
+    compare(small, table, "AD", "NC", n_perm=19, n_boot=0, tfce_mask=np.ones((2, 2, 1), bool))  # imports
     for options in ({}, {"site": "site", "covariates": ["age"]}, {"tfce_mask": np.ones(shape, bool)}):
         tracemalloc.start()
         try:

@@ -15,20 +15,20 @@ def test_variation_is_that_of_the_normalised_scores():
     assert set(table["n"]) == {6}
     np.testing.assert_allclose(table["mean"], SCORES.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(table["variance"], SCORES.var(axis=0, ddof=1), rtol=1e-12)
-    # 66 voxels of 28, 16, 6 and 16: the top 5 %, 4 voxels, is the best region
-    best = np.eye(4)[np.nanargmax(SCORES, axis=1)].mean(axis=0)
-    np.testing.assert_allclose(table["overlap"], [*best, np.nan])
+    # 66 voxels of 28, 16, 6 and 16: the top 5 %, 4 voxels, is the highest region
+    highest = np.eye(4)[np.nanargmax(SCORES, axis=1)].mean(axis=0)
+    np.testing.assert_allclose(table["overlap"], [*highest, np.nan])
 
 
 def test_overlap_counts_voxels():
-    """The top 30 % of 66 voxels, 20: the best region, and the next when the best has fewer."""
+    """The top 30 % of 66 voxels, 20: the highest region, and the next where the highest has fewer."""
     group = GroupMap("AD", ATLAS, top=30)
     for score in ([0.5, 0.9, 1.0, 0.1, np.nan], [1.0, 0.9, 0.8, 0.7, np.nan]):
         group.add(explanation(0, score=score))
     np.testing.assert_allclose(group.variation()["overlap"], [0.5, 0.5, 0.5, 0, np.nan])
 
 
-def test_variation_is_painted():
+def test_variation_maps_hold_the_tables_values():
     group = group_of(explanation(0), explanation(1), explanation(2))
     for statistic in ("mean", "variance", "overlap"):
         img = group.statistic_img(statistic)

@@ -1,4 +1,4 @@
-"""Groups compared voxel by voxel."""
+"""Comparison of groups voxel by voxel."""
 
 import json
 from itertools import combinations, product
@@ -29,17 +29,17 @@ def grid(tmp_path, atlas_path, atlas):
 
 
 def volumes(n, effect=0.0, seed=0):
-    """Smooth noise; AD, the first and every other, has a brighter blob."""
+    """Return smooth noise; AD, the first and every other, has a brighter blob."""
     rng = np.random.default_rng(seed)
-    found = ndimage.gaussian_filter(rng.normal(size=(n, *SHAPE)), (0, 0.7, 0.7, 0.7)) + 2
-    found[(slice(0, None, 2), *BLOB)] += effect
-    return found.astype(np.float32)
+    noise = ndimage.gaussian_filter(rng.normal(size=(n, *SHAPE)), (0, 0.7, 0.7, 0.7)) + 2
+    noise[(slice(0, None, 2), *BLOB)] += effect
+    return noise.astype(np.float32)
 
 
 def fill(study, made):
     table = everyone(len(made), sites=2)
-    for i, (name, one) in enumerate(zip(table["participant_id"], made, strict=True)):
-        study.add(name, seed=i, volume=one)
+    for i, (name, each) in enumerate(zip(table["participant_id"], made, strict=True)):
+        study.add(name, seed=i, volume=each)
     return table
 
 
@@ -61,7 +61,7 @@ def share(volume):
 
 
 def student(y, case, nuisance=()):
-    """The textbook's t of ``case``, for columns of ``y``."""
+    """Return the textbook's t of ``case``, for columns of ``y``."""
     design = np.column_stack([case, np.ones(len(case)), *nuisance]).astype(float)
     beta, *_ = np.linalg.lstsq(design, y, rcond=None)
     left = y - design @ beta
@@ -70,8 +70,8 @@ def student(y, case, nuisance=()):
 
 
 @pytest.mark.parametrize("site", [None, "site"])
-def test_it_is_the_textbooks_t_and_the_largest_of_every_arrangement(grid, tmp_path, site):
-    """Four against four, alone and within two sites, by a loop over all the ways to deal them out."""
+def test_t_is_the_textbooks_and_p_that_of_all_arrangements(grid, tmp_path, site):
+    """Four against four, with and without two sites, by a loop over all arrangements."""
     made = volumes(8, effect=0.6)
     table = fill(grid, made)
     path = mask(tmp_path / "mask.nii.gz", (slice(1, 6), slice(1, 7), slice(1, 8)))
@@ -79,35 +79,35 @@ def test_it_is_the_textbooks_t_and_the_largest_of_every_arrangement(grid, tmp_pa
         grid.out, table, **FEW | {"n_perm": 2000}, voxelwise=True, voxel_mask=path, site=site, covariates=[]
     )
     inside = data(path) > 0
-    y = np.stack([share(one)[inside] for one in made])
-    where = (table["site"] == "s1").to_numpy()
-    nuisance = [where] if site else []
+    y = np.stack([share(each)[inside] for each in made])
+    selected = (table["site"] == "s1").to_numpy()
+    nuisance = [selected] if site else []
     t = student(y, (table["group"] == "AD").to_numpy(), nuisance)
-    sites = [np.flatnonzero(~where), np.flatnonzero(where)] if site else [np.arange(8)]
+    sites = [np.flatnonzero(~selected), np.flatnonzero(selected)] if site else [np.arange(8)]
     largest = []
     for chosen in product(*(combinations(rows, len(rows) // 2) for rows in sites)):
         case = np.isin(np.arange(8), np.concatenate(chosen))
         largest.append(np.abs(student(y, case, nuisance)).max())
     assert len(largest) == (36 if site else 70)
     exact = (np.array(largest)[:, None] >= np.abs(t) * (1 - 1e-9)).mean(axis=0)
-    found = maps(result.folder)
-    assert found.keys() == {"t", "neglog10pfwe"}
-    np.testing.assert_allclose(found["t"][inside], t, rtol=1e-5)
+    images = maps(result.folder)
+    assert images.keys() == {"t", "neglog10pfwe"}
+    np.testing.assert_allclose(images["t"][inside], t, rtol=1e-5)
     error = 4.5 * np.sqrt(exact * (1 - exact) / 2000) + 1 / 2000
-    assert (np.abs(10.0 ** -found["neglog10pfwe"][inside] - exact) <= error).all()
-    assert (found["t"][~inside] == 0).all()
+    assert (np.abs(10.0 ** -images["neglog10pfwe"][inside] - exact) <= error).all()
+    assert (images["t"][~inside] == 0).all()
     voxels = result.voxels["AD against NC"]
     assert voxels.n_voxels == inside.sum()
-    at = np.argmax(np.where(inside, np.abs(found["t"]), 0))
-    np.testing.assert_allclose(voxels.peak, nib.affines.apply_affine(AFFINE, np.unravel_index(at, SHAPE)))
+    peak = np.argmax(np.where(inside, np.abs(images["t"]), 0))
+    np.testing.assert_allclose(voxels.peak, nib.affines.apply_affine(AFFINE, np.unravel_index(peak, SHAPE)))
 
 
 def test_covariates_are_held_fixed_and_the_brain_is_the_mask(grid):
     made = volumes(12, seed=3)
     table = fill(grid, made).assign(age=np.random.default_rng(2).normal(size=12))
-    place = summarise_groups(grid.out, table, **FEW, voxelwise=True, covariates=["age"]).folder
-    t = maps(place)["t"]
-    y = np.stack([share(one).ravel() for one in made])
+    folder = summarise_groups(grid.out, table, **FEW, voxelwise=True, covariates=["age"]).folder
+    t = maps(folder)["t"]
+    y = np.stack([share(each).ravel() for each in made])
     expected = student(y, (table["group"] == "AD").to_numpy(), [table["age"]]).reshape(SHAPE)
     inside = t != 0
     np.testing.assert_allclose(t[inside], expected[inside], rtol=1e-5)
@@ -115,15 +115,20 @@ def test_covariates_are_held_fixed_and_the_brain_is_the_mask(grid):
     centre = np.round(np.linalg.inv(AFFINE) @ [0, -20, 10, 1]).astype(int)[:3]
     assert inside[tuple(centre)]
     assert not inside[0, 0, 0]
-    said = json.loads((place / "group-ADvsNC_desc-gridvoxels_stat-t_statmap.json").read_text())
-    assert said["Mask"] == "the template's brain"
-    assert said["Voxels"] == inside.sum()
-    assert (said["Normalise"], said["NormalisedOver"]) == ("share", "the map")
-    assert (said["Case"], said["Control"], said["Covariates"], said["Permutations"]) == ("AD", "NC", ["age"], 49)
+    sidecar = json.loads((folder / "group-ADvsNC_desc-gridvoxels_stat-t_statmap.json").read_text())
+    assert sidecar["Mask"] == "the template's brain"
+    assert sidecar["Voxels"] == inside.sum()
+    assert (sidecar["Normalise"], sidecar["NormalisedOver"]) == ("share", "the map")
+    assert (sidecar["Case"], sidecar["Control"], sidecar["Covariates"], sidecar["Permutations"]) == (
+        "AD",
+        "NC",
+        ["age"],
+        49,
+    )
 
 
 def enhanced(t):
-    """Smith and Nichols' integral of extent^0.5 height^2 over fine steps, faces touching."""
+    """Return Smith and Nichols' integral of extent^0.5 height^2 over fine steps, faces touching."""
     total = np.zeros_like(t)
     heights, step = np.linspace(0, np.abs(t).max(), 2001, retstep=True)
     for sign in (1, -1):
@@ -134,28 +139,28 @@ def enhanced(t):
     return total
 
 
-def test_a_planted_blob_is_enhanced_and_found(grid, tmp_path):
+def test_a_planted_blob_is_significant_by_tfce(grid, tmp_path):
     table = fill(grid, volumes(30, effect=0.8))
     path = mask(tmp_path / "mask.nii.gz", (slice(None),) * 3)
     result = summarise_groups(grid.out, table, **FEW, voxelwise=True, tfce=True, voxel_mask=path)
-    found = maps(result.folder)
-    assert found.keys() == {"t", "neglog10pfwe", "tfce", "neglog10ptfcefwe"}
+    images = maps(result.folder)
+    assert images.keys() == {"t", "neglog10pfwe", "tfce", "neglog10ptfcefwe"}
     # nilearn's is a sum of a hundred steps up to the largest t, not times the step
-    steps = enhanced(found["t"]) * 100 / np.abs(found["t"]).max()
-    np.testing.assert_allclose(found["tfce"], steps, atol=0.03 * np.abs(steps).max())
-    below = found["neglog10ptfcefwe"] >= -np.log10(0.05)
+    steps = enhanced(images["t"]) * 100 / np.abs(images["t"]).max()
+    np.testing.assert_allclose(images["tfce"], steps, atol=0.03 * np.abs(steps).max())
+    below = images["neglog10ptfcefwe"] >= -np.log10(0.05)
     blob = np.zeros(SHAPE, bool)
     blob[BLOB] = True
     assert below[blob].mean() > 0.8
-    assert (found["tfce"][blob] > 0).all()
+    assert (images["tfce"][blob] > 0).all()
     assert below[~ndimage.binary_dilation(blob, iterations=2)].mean() < 0.05
     assert result.voxels["AD against NC"].n_below == below.sum()
-    at = np.round(np.linalg.inv(AFFINE) @ [*result.voxels["AD against NC"].peak, 1]).astype(int)[:3]
-    assert blob[tuple(at)]
+    peak = np.round(np.linalg.inv(AFFINE) @ [*result.voxels["AD against NC"].peak, 1]).astype(int)[:3]
+    assert blob[tuple(peak)]
 
 
 def test_sessions_are_averaged_first(tmp_path, atlas_path, atlas):
-    """Two sessions of each participant, against one session that is their mean."""
+    """Two sessions of each participant give the same as one session that is their mean."""
     one, two = (Study(tmp_path / name, atlas_path, atlas, grid=True) for name in ("one", "two"))
     made = volumes(16).reshape(8, 2, *SHAPE)
     table = fill(one, made.mean(axis=1))
@@ -173,18 +178,20 @@ def test_an_atlas_s_voxels_are_its_regions(study, eight, tmp_path):
         study.add(row["participant_id"], seed=i, boost=0.3 * (row["group"] == "AD"))
     result = summarise_groups(study.out, eight, **FEW, voxelwise=True)
     labels = study.atlas.on(VoxelGrid(SHAPE, AFFINE))
-    there = [
+    present = [
         name
         for i, name in zip(study.atlas.table["index"], study.atlas.table["name"], strict=True)
         if (labels == i).any()
     ]
-    members = list(read_participants(read_records(study.out), eight, "AD", "NC"))
-    expected = compare(score_matrix(members, "share")[there], eight, "AD", "NC", n_perm=49, n_boot=0).set_index("name")
-    found = maps(result.folder, "seg-few_desc-voxels")
-    for row in study.atlas.table[study.atlas.table["name"].isin(there)].to_dict("records"):
+    participants = list(read_participants(read_records(study.out), eight, "AD", "NC"))
+    expected = compare(score_matrix(participants, "share")[present], eight, "AD", "NC", n_perm=49, n_boot=0).set_index(
+        "name"
+    )
+    images = maps(result.folder, "seg-few_desc-voxels")
+    for row in study.atlas.table[study.atlas.table["name"].isin(present)].to_dict("records"):
         for statistic, column in (("t", "t"), ("neglog10pfwe", "neglog10p_fwe")):
             np.testing.assert_allclose(
-                found[statistic][labels == row["index"]], expected.loc[row["name"], column], rtol=1e-5, atol=1e-6
+                images[statistic][labels == row["index"]], expected.loc[row["name"], column], rtol=1e-5, atol=1e-6
             )
     assert result.voxels["AD against NC"].n_voxels == (labels > 0).sum()
     half = mask(tmp_path / "half.nii.gz", (slice(0, 3),))
@@ -192,12 +199,12 @@ def test_an_atlas_s_voxels_are_its_regions(study, eight, tmp_path):
     t = maps(kept.folder, "seg-few_desc-voxels")["t"]
     assert kept.voxels["AD against NC"].n_voxels == (labels[:3] > 0).sum() > 0
     assert (t[3:] == 0).all()
-    said = json.loads((kept.folder / "group-ADvsNC_seg-few_desc-voxels_stat-t_statmap.json").read_text())
-    assert said["Mask"] == "the atlas's regions within half.nii.gz"
-    assert (said["Normalise"], said["NormalisedOver"]) == ("share", "the regions")
+    sidecar = json.loads((kept.folder / "group-ADvsNC_seg-few_desc-voxels_stat-t_statmap.json").read_text())
+    assert sidecar["Mask"] == "the atlas's regions within half.nii.gz"
+    assert (sidecar["Normalise"], sidecar["NormalisedOver"]) == ("share", "the regions")
 
 
-def test_what_would_not_fit_is_refused_before_it_is_read(study, eight, monkeypatch):
+def test_comparisons_larger_than_memory_are_refused(study, eight, monkeypatch):
     for i, name in enumerate(eight["participant_id"]):
         study.add(name, seed=i)
     n = (study.atlas.on(VoxelGrid(SHAPE, AFFINE)) > 0).sum()
@@ -227,20 +234,20 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("asked", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_compared_by_voxels_is_refused(study, eight, tmp_path, asked, message):
+@pytest.mark.parametrize(("options", "message"), REFUSED.values(), ids=REFUSED)
+def test_options_that_do_not_fit_a_voxelwise_comparison_are_refused(study, eight, tmp_path, options, message):
     for i, name in enumerate(eight["participant_id"]):
         study.add(name, seed=i)
-    if asked.get("voxel_mask") == "CORNER":
-        asked = asked | {"voxel_mask": mask(tmp_path / "corner.nii.gz", (0, 0, 0))}
+    if options.get("voxel_mask") == "CORNER":
+        options = options | {"voxel_mask": mask(tmp_path / "corner.nii.gz", (0, 0, 0))}
     with pytest.raises(GlasError, match=message):
-        summarise_groups(study.out, eight, **FEW, **asked)
+        summarise_groups(study.out, eight, **FEW, **options)
     assert not (study.out / "group").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("site", [None, "site"])
-def test_shuffled_labels_are_seldom_told_apart(site):
+def test_shuffled_labels_are_seldom_significant(site):
     """Of 100 data sets without effect, the largest t and TFCE reject in 5 % and sampling error."""
     allowed = stats.binom.ppf(0.999, 100, 0.05)  # 13
     rejected = pd.Series({"p_fwe": 0, "p_tfce_fwe": 0, "p_uncorrected": 0})
@@ -249,12 +256,12 @@ def test_shuffled_labels_are_seldom_told_apart(site):
         rng = np.random.default_rng(seed)
         made = ndimage.gaussian_filter(rng.normal(size=(20, *inside.shape)), (0, 1, 1, 1))
         table = pd.DataFrame({"group": ["AD", "NC"] * 10, "site": ["a"] * 12 + ["b"] * 8})
-        for where in ("a", "b") if site else ("ab",):
-            rows = np.flatnonzero(table["site"].isin(list(where)))
+        for selected in ("a", "b") if site else ("ab",):
+            rows = np.flatnonzero(table["site"].isin(list(selected)))
             table.loc[rows, "group"] = rng.permutation(table["group"].to_numpy()[rows])
         values = made.reshape(20, -1) + (3 * (table["site"] == "b").to_numpy()[:, None] if site else 0)
         options = {"tfce_mask": inside, "n_perm": 19, "n_boot": 0, "seed": seed, "site": site}
-        found = compare(values, table, "AD", "NC", **options)
-        rejected += found[rejected.index].min() <= 0.05
+        result = compare(values, table, "AD", "NC", **options)
+        rejected += result[rejected.index].min() <= 0.05
     assert (rejected[["p_fwe", "p_tfce_fwe"]] <= allowed).all()
     assert rejected["p_uncorrected"] > allowed
