@@ -54,7 +54,7 @@ class Study:
             rows[COLUMNS].to_csv(folder / f"{stem}_regions.tsv", sep="\t", index=False, na_rep="n/a")
             nib.Nifti1Image(volume, affine).to_filename(folder / f"{stem}_stat-saliency_statmap.nii.gz")
 
-        where = {"grid": [2, 1, 2]} if self.grid else {"atlas": self.atlas.name, "sha256": self.atlas.sha256}
+        search = {"grid": [2, 1, 2]} if self.grid else {"atlas": self.atlas.name, "sha256": self.atlas.sha256}
         record = {
             "Key": "k",
             "Stem": stem,
@@ -66,7 +66,7 @@ class Study:
                 "Target": {"index": 1, "class": "AD"},
                 "Settings": {"sigma_light": 20.0} | method,
                 "Model": {"name": model},
-                "Search": where,
+                "Search": search,
             },
         }
         write_participant(participant_folder(self.out, name, session), record_name(name, session), save, record)
