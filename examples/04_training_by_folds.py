@@ -20,7 +20,7 @@ from glas3d.errors import GlasWarning
 from glas3d.hashing import file_sha256
 from glas3d.predict import Recipe
 from glas3d.simulate import PLANTED, Simulation, write_dataset
-from glas3d.study.cohort.bids import Selection, read_cohort
+from glas3d.study import read_cohort
 from glas3d.study.training.crossvalidation import train_folds
 from glas3d.study.training.manifest import Manifest
 
@@ -33,7 +33,7 @@ SIGMAS = {"sigma_light": 14.0, "sigma_shadow": 21.0, "unit": "mm"}
 
 scratch = TemporaryDirectory()
 data = write_dataset(Path(scratch.name) / "data", Simulation(participants=PARTICIPANTS, seed=15, resolution=RESOLUTION))
-cohort = read_cohort(data, Selection(suffix="T1w", desc="preproc", case="AD", control="NC"))
+cohort = read_cohort(data, suffix="T1w", desc="preproc", case="AD", control="NC")
 print(f"{len(cohort)} scans, {cohort.groups}, sites {cohort.table['site'].value_counts().to_dict()}", flush=True)
 
 # %% [markdown]

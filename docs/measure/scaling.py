@@ -43,7 +43,7 @@ COARSE, MIDDLE, FINE = (16, 4, 2) if FULL else (16, 16, 12)  # mm: against parti
 DRIVER = """
 import json, resource, sys, time, warnings
 from pathlib import Path
-from glas3d.study.cohort.bids import read_cohort
+from glas3d.study import read_cohort
 from glas3d.study.group.level import summarise_groups
 from glas3d.study.running.runner import explain_cohort
 

@@ -70,12 +70,12 @@ class Who:
 
     def read(self, bids_dir: Path, covariates: tuple[str, ...] = (), *, native: bool = False) -> Cohort:
         """Find them; scans of ``native`` spaces need not share a grid."""
-        from glas3d.study.cohort.bids import Selection, read_cohort
+        from glas3d.study import read_cohort
 
         same = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("any_grid", "entity")}
         entities = pairs(self.entity, "--entity")
         same_grid = not (self.any_grid or native)
-        return read_cohort(bids_dir, Selection(**same, entities=entities, covariates=covariates, same_grid=same_grid))
+        return read_cohort(bids_dir, **same, entities=entities, covariates=covariates, same_grid=same_grid)
 
 
 def from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

@@ -5,7 +5,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from glas3d.study.cohort.bids import read_cohort
+from glas3d.study import read_cohort
 from glas3d.study.running.plan import load_search
 from tests.study import folders, studies
 from tests.study.made_up import Study

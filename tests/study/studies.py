@@ -10,7 +10,7 @@ import torch
 from glas3d.hashing import file_sha256
 from glas3d.imaging.space import mni_grid
 from glas3d.predict import Standardisation, write_bundle
-from glas3d.study.cohort.bids import Selection, read_cohort
+from glas3d.study import read_cohort
 from glas3d.study.training.manifest import FoldManifest, FoldScan
 from tests.study import folders
 
@@ -24,7 +24,7 @@ def bids(place, n=6, sessions=("",), **columns):
 
 
 def cohort(place, **changed):
-    return read_cohort(place, Selection(**changed))
+    return read_cohort(place, **changed)
 
 
 def bundle(place, seed):

@@ -1,41 +1,39 @@
-"""Scans of participants of known groups, and what is wrong with the others."""
+"""Hold the scans of participants of known groups, and the problems of those that are left out."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
 from glas3d.errors import GlasError, GlasWarning
+from glas3d.study.cohort.options import OnError
 
-OnError = Literal["fail", "skip"]
-
-_PROBLEMS = ("participant_id", "session", "group", "problem", "detail")
+_PROBLEM_COLUMNS = ("participant_id", "session", "group", "problem", "detail")
 
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """Scans of participants of known groups.
+    """The scans of participants of known groups.
 
     Attributes
     ----------
     root
-        The folder they come from.
+        The folder that holds them.
     everyone
-        A row a scan: ``participant_id session path group`` and the other columns of the participants' table;
-        ``session`` is empty where a file names none. Sorted, and of every group.
+        One row for each scan of any group, sorted: ``participant_id session path group`` and the other columns of the
+        participants' table. ``session`` is empty if the file's name has none.
     problems
-        A row for each that is not among them: ``participant_id session group problem detail``, the problem
-        one of ``missing``, ``duplicated``, ``unreadable``, ``no group`` and ``grid``.
+        One row for each scan that cannot be used: ``participant_id session group problem detail``. The problem is one
+        of ``missing``, ``duplicated``, ``unreadable``, ``no group`` and ``grid``.
     case, control
         The two groups compared.
     on_error
-        See `Selection`.
+        What happens if a participant cannot be used, see `CohortOptions`.
     """
 
     root: Path
@@ -47,108 +45,94 @@ class Cohort:
 
     @property
     def table(self) -> pd.DataFrame:
-        """The rows of `everyone` of the two groups."""
+        """The rows of `everyone` that belong to the two groups."""
         return self.everyone[self.everyone["group"].isin([self.case, self.control])].reset_index(drop=True)
 
     @property
     def groups(self) -> dict[str, int]:
-        """Participants with a scan, by group."""
+        """Number of participants with a scan, by group."""
         return count_participants(self.everyone)
 
     def __len__(self) -> int:
         return len(self.table)
 
-    def listed(self, problem: str) -> list[str]:
-        """Participants of the two groups, or of none, that have a problem."""
-        found = self._concerned()
-        return list(dict.fromkeys(found.loc[found["problem"] == problem, "participant_id"]))
+    def concerned(self) -> pd.DataFrame:
+        """Return the rows of `problems` that belong to the two groups, or to no known group."""
+        group = self.problems["group"]
+        return self.problems[group.isin([self.case, self.control]) | group.isna()]
 
-    def pair(self, case: str, control: str) -> Cohort:
-        """The same folder with two other groups compared.
+    def checked(self) -> Cohort:
+        """Return the cohort if its two groups have no problems, or if `on_error` is ``"skip"``.
 
         Raises
         ------
         GlasError
-            A group nobody is in, or a problem with its participants where problems end the work.
-        """
-        if case == control:
-            raise GlasError(f"case and control must be two groups, both are {case}")
-        for group in (case, control):
-            if group not in self.groups:
-                there = ", ".join(f"{name} {n}" for name, n in self.groups.items())
-                raise GlasError(f"no participant with a scan is of group {group}, {self.root} has {there or 'none'}")
-        return settled(replace(self, case=case, control=control))
+            They have problems, and `on_error` is ``"fail"``.
 
-    def pairs(self) -> list[tuple[str, str]]:
-        """Every two groups as case and control; `control` stands last wherever it is one of them."""
-        names = sorted(self.groups, key=lambda name: (name == self.control, name))
-        return list(combinations(names, 2))
+        Warns
+        -----
+        GlasWarning
+            Scans are left out.
+        """
+        problems = self.concerned()
+        if problems.empty:
+            return self
+        message = f"{_summary(problems)} in {self.root}"
+        if self.on_error == "fail":
+            raise GlasError(f'a cohort must be whole, got {message}: on_error="skip" leaves them out')
+        warnings.warn(f"left out: {message}", GlasWarning, stacklevel=3)
+        return self
 
     def without(self, problems: Sequence[Mapping[str, Any]]) -> Cohort:
-        """Leave out scans in which a problem was found later.
+        """Return the cohort without scans that turned out to be unusable.
 
         Parameters
         ----------
         problems
-            ``participant_id session problem detail`` each.
+            ``participant_id session problem detail`` of each.
 
         Raises
         ------
         GlasError
-            Where problems end the work.
+            There are any, and `on_error` is ``"fail"``.
+
+        Warns
+        -----
+        GlasWarning
+            They are left out.
         """
         if not problems:
             return self
-        bad = {(one["participant_id"], one["session"]) for one in problems}
+        unusable = {(problem["participant_id"], problem["session"]) for problem in problems}
         scans = list(zip(self.everyone["participant_id"], self.everyone["session"], strict=True))
-        groups = dict(zip(scans, self.everyone["group"], strict=True))
-        rows = frame([dict(one) | {"group": groups[one["participant_id"], one["session"]]} for one in problems])
-        kept = self.everyone[[scan not in bad for scan in scans]].reset_index(drop=True)
-        settled(replace(self, problems=rows))  # the others have been told of
-        return replace(self, everyone=kept, problems=pd.concat([self.problems, rows], ignore_index=True))
-
-    def _concerned(self) -> pd.DataFrame:
-        group = self.problems["group"]
-        return self.problems[group.isin([self.case, self.control]) | group.isna()]
+        group_of = dict(zip(scans, self.everyone["group"], strict=True))
+        rows = problem_table(
+            [dict(problem) | {"group": group_of[problem["participant_id"], problem["session"]]} for problem in problems]
+        )
+        usable = self.everyone[[scan not in unusable for scan in scans]].reset_index(drop=True)
+        replace(self, problems=rows).checked()  # the earlier problems were reported before
+        return replace(self, everyone=usable, problems=pd.concat([self.problems, rows], ignore_index=True))
 
 
-def settled(cohort: Cohort) -> Cohort:
-    """The cohort, if its problems are none or may be skipped.
-
-    Raises
-    ------
-    GlasError
-        They may not.
-
-    Warns
-    -----
-    GlasWarning
-        They are skipped.
-    """
-    found = cohort._concerned()
-    if found.empty:
-        return cohort
+def _summary(problems: pd.DataFrame) -> str:
+    """Return how many scans have each kind of problem, with the first participants and the first detail of each."""
     parts = []
-    for kind, rows in found.groupby("problem", sort=False):
-        named = [f"{p}{' ' + s if s else ''}" for p, s in zip(rows["participant_id"], rows["session"], strict=True)]
-        named = list(dict.fromkeys(named))
-        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+    for kind, rows in problems.groupby("problem", sort=False):
+        names = [f"{p}{' ' + s if s else ''}" for p, s in zip(rows["participant_id"], rows["session"], strict=True)]
+        names = list(dict.fromkeys(names))
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         detail = f": {rows['detail'].iloc[0]}" if rows["detail"].iloc[0] else ""
-        parts.append(f"{len(named)} {kind} ({', '.join(named[:3])}{more}{detail})")
-    told = f"{', '.join(parts)} in {cohort.root}"
-    if cohort.on_error == "fail":
-        raise GlasError(f'a cohort must be whole, got {told}: on_error="skip" leaves them out')
-    warnings.warn(f"left out: {told}", GlasWarning, stacklevel=3)
-    return cohort
+        parts.append(f"{len(names)} {kind} ({', '.join(names[:3])}{more}{detail})")
+    return ", ".join(parts)
 
 
 def count_participants(table: pd.DataFrame) -> dict[str, int]:
-    """Participants by group."""
+    """Return the number of participants in each group of a table ``participant_id group``."""
     counts = table.groupby("group")["participant_id"].nunique().sort_index()
     return {str(name): int(n) for name, n in counts.items()}
 
 
-def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Problems as a table; what a row lacks is None."""
-    columns = list(_PROBLEMS)
-    return pd.DataFrame([[row.get(key) for key in columns] for row in rows], columns=columns, dtype=object)
+def problem_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return problems as a table with the columns of `Cohort.problems`; a value that a row lacks is None."""
+    columns = list(_PROBLEM_COLUMNS)
+    return pd.DataFrame([[row.get(column) for column in columns] for row in rows], columns=columns, dtype=object)

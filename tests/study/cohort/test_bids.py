@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from glas3d import GlasError
-from glas3d.study.cohort.bids import Selection, read_cohort
+from glas3d.study import CohortOptions, read_cohort
 from tests.study.folders import brain, folder, ids, image, people, scan, write_people
 
 
@@ -14,11 +14,11 @@ def names(cohort):
     return [path.name for path in cohort.table["path"]]
 
 
-# the folders there are
+# folders of data sets
 
 
 def test_a_derivative_folder(tmp_path):
-    cohort = read_cohort(folder(tmp_path), Selection(space="MNI", desc="preproc"))
+    cohort = read_cohort(folder(tmp_path), space="MNI", desc="preproc")
     assert list(cohort.everyone)[:4] == ["participant_id", "session", "path", "group"]
     assert ids(cohort) == ["sub-01", "sub-02", "sub-03", "sub-04"]
     assert cohort.table["group"].tolist() == ["AD", "NC", "AD", "NC"]
@@ -36,7 +36,7 @@ def test_a_raw_folder_is_searched_without_its_derivatives(tmp_path):
         image(tmp_path / name / "anat" / f"{name}_T2w.nii.gz")
         image(tmp_path / "derivatives" / "other" / name / "anat" / f"{name}_T1w.nii.gz")
     assert names(read_cohort(tmp_path)) == ["sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz"]
-    assert names(read_cohort(tmp_path, Selection(suffix="T2w"))) == ["sub-01_T2w.nii.gz", "sub-02_T2w.nii.gz"]
+    assert names(read_cohort(tmp_path, suffix="T2w")) == ["sub-01_T2w.nii.gz", "sub-02_T2w.nii.gz"]
 
 
 def fmriprep(place, space="MNI152NLin2009cAsym"):
@@ -67,18 +67,18 @@ def fmriprep(place, space="MNI152NLin2009cAsym"):
 )
 def test_fmriprep_below_its_raw_folder(tmp_path, chosen, end):
     """The participants' table is the raw folder's."""
-    cohort = read_cohort(fmriprep(tmp_path), Selection(**chosen))
+    cohort = read_cohort(fmriprep(tmp_path), **chosen)
     assert len(cohort) == 2
     assert all(name.endswith(end) for name in names(cohort))
 
 
-def test_cat12_puts_something_before_the_name(tmp_path):
+def test_a_prefix_of_cat12(tmp_path):
     write_people(tmp_path, people(2))
     for name in ("sub-01", "sub-02"):
         for kind in ("mwp1", "mwp2"):
             image(tmp_path / name / "ses-1" / "anat" / f"{kind}{name}_ses-1_T1w.nii")
         image(tmp_path / name / "ses-1" / "anat" / f"{name}_ses-1_T1w.nii")
-    cohort = read_cohort(tmp_path, Selection(prefix="mwp1"))
+    cohort = read_cohort(tmp_path, prefix="mwp1")
     assert names(cohort) == ["mwp1sub-01_ses-1_T1w.nii", "mwp1sub-02_ses-1_T1w.nii"]
     assert ids(cohort) == ["sub-01", "sub-02"]
 
@@ -95,26 +95,26 @@ def test_caps_of_clinicadl_with_a_table_of_sessions(tmp_path):
         (place / f"{name}_{session}_space-MNI152NLin2009cSym_res-1x1x1_affine.mat").write_text("1")
         image(place.parent / "t1" / "spm" / f"{name}_{session}_T1w_segm-graymatter_probability.nii.gz", (9, 5, 6))
     chosen = {"participants_tsv": table, "group_column": "diagnosis"}
-    cohort = read_cohort(tmp_path / "caps", Selection(**chosen))
+    cohort = read_cohort(tmp_path / "caps", **chosen)
     found = list(zip(*(cohort.table[key] for key in ("participant_id", "session", "group")), strict=True))
     assert found == rows
-    one = read_cohort(tmp_path / "caps", Selection(session="M000", **chosen))
+    one = read_cohort(tmp_path / "caps", session="M000", **chosen)
     assert one.table["group"].tolist() == ["AD", "NC"]
     assert one.problems.empty
 
 
 @pytest.mark.parametrize(("session", "count"), [((), 4), ("M00", 2), (("ses-M00", "M12"), 4)], ids=str)
 def test_sessions(tmp_path, session, count):
-    cohort = read_cohort(folder(tmp_path, 2, ("M00", "M12")), Selection(session=session))
+    cohort = read_cohort(folder(tmp_path, 2, ("M00", "M12")), session=session)
     assert len(cohort) == count
     assert set(cohort.table["session"]) <= {"ses-M00", "ses-M12"}
 
 
 def test_chosen_participants(tmp_path):
     place = folder(tmp_path)
-    assert ids(read_cohort(place, Selection(participant_label=("03", "sub-01")))) == ["sub-01", "sub-03"]
+    assert ids(read_cohort(place, participant_label=("03", "sub-01"))) == ["sub-01", "sub-03"]
     with pytest.raises(GlasError, match=f"no such participant in {tmp_path}: sub-09, sub-10"):
-        read_cohort(place, Selection(participant_label=("01", "09", "10")))
+        read_cohort(place, participant_label=("01", "09", "10"))
 
 
 # the table of participants
@@ -124,7 +124,7 @@ def test_other_columns_and_names(tmp_path):
     table = people(2).rename(columns={"group": "dx"}).assign(group=["x", "y"], session=["one", "n/a"], empty=None)
     place = folder(tmp_path, 2)
     write_people(place, table)
-    cohort = read_cohort(place, Selection(group_column="dx", covariates=("age", "empty")))
+    cohort = read_cohort(place, group_column="dx", covariates=("age", "empty"))
     assert cohort.table["group"].tolist() == ["AD", "NC"]
     assert cohort.table["group_"].tolist() == ["x", "y"]
     assert cohort.table["session_"].isna().tolist() == [False, True]
@@ -144,19 +144,19 @@ def test_a_folder_without_a_table(tmp_path):
         read_cohort(place)
 
 
-# folders that are none
+# folders that are refused
 
 
-def test_nothing_matches(tmp_path):
+def test_no_scan_matches(tmp_path):
     place = folder(tmp_path)
     with pytest.raises(
         GlasError, match=r"no scan in .* has suffix T1w space Talairach session M00, it has 4 images .* sub-01_"
     ):
-        read_cohort(place, Selection(space="Talairach", session="M00"))
+        read_cohort(place, space="Talairach", session="M00")
 
 
-@pytest.mark.parametrize(("kind", "message"), [("file", "is a file"), ("nothing", "is not there")])
-def test_no_folder(tmp_path, kind, message):
+@pytest.mark.parametrize(("kind", "message"), [("file", "is a file"), ("nothing", "does not exist")])
+def test_the_data_set_must_be_a_folder(tmp_path, kind, message):
     place = tmp_path / "x"
     if kind == "file":
         place.write_text("")
@@ -164,7 +164,7 @@ def test_no_folder(tmp_path, kind, message):
         read_cohort(place)
 
 
-def test_a_damaged_description_is_told(tmp_path):
+def test_a_damaged_description_is_refused(tmp_path):
     place = folder(tmp_path, 2)
     (place / "dataset_description.json").write_text("{")
     with pytest.raises(GlasError, match=f"{place} cannot be read: "):
@@ -176,14 +176,14 @@ class Trap:
         return (pytest.fail, ("the pickle was loaded",))
 
 
-def test_parts_of_a_large_folder_make_the_whole(tmp_path, monkeypatch):
-    """Files are read some at a time, and not those of the data set's own derivatives."""
+def test_a_large_folder_is_read_in_parts(tmp_path, monkeypatch):
+    """Files are read some at a time; those of the data set's own derivatives are not read."""
     place = folder(tmp_path / "in", 6, sessions=("M00", "M12"))
     folder(place / "derivatives" / "other", 2)
     whole = read_cohort(place)
     assert len(whole) == 12
     for at_once in (1, 5):
-        monkeypatch.setattr("glas3d.study.cohort.bids._AT_ONCE", at_once)
+        monkeypatch.setattr("glas3d.study.cohort.scan_files.FILES_AT_ONCE", at_once)
         pd.testing.assert_frame_equal(read_cohort(place).everyone, whole.everyone)
 
 
@@ -200,15 +200,22 @@ def test_a_pickle_in_the_folder_is_not_opened(tmp_path):
         ({"participant_label": ("01", "a b")}, "participant_label must be letters and digits, got 'a b'"),
         ({"case": "NC"}, "two groups, both are NC"),
         ({"on_error": "ignore"}, "on_error must be"),
+        ({"entities": ("run",)}, "entities must be name=value, each name once, got 'run'"),
     ],
     ids=str,
 )
-def test_selections_that_are_none(bad, message):
+def test_impossible_options_are_refused(bad, message):
     with pytest.raises(GlasError, match=message):
-        Selection(**bad)
+        CohortOptions(**bad)
 
 
-def test_without_the_library(tmp_path, monkeypatch):
+def test_entities_may_be_texts():
+    assert CohortOptions(entities=("label=GM", "run=1")).labels == {"label": "GM", "run": "1"}
+    with pytest.raises(TypeError, match="unexpected keyword argument 'sufix'; did you mean 'suffix'"):
+        read_cohort("anywhere", sufix="pet")
+
+
+def test_ancpbids_is_needed(tmp_path, monkeypatch):
     import sys
 
     place = folder(tmp_path, 2)
@@ -217,6 +224,6 @@ def test_without_the_library(tmp_path, monkeypatch):
         read_cohort(place)
 
 
-def test_the_made_brains_differ():
+def test_simulated_brains_differ():
     assert np.ptp(brain("AD", 1)) > 100
     assert not np.array_equal(brain("AD", 1), brain("NC", 1))

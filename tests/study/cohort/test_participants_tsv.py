@@ -27,14 +27,14 @@ def table(path, text):
         ("", "tab-separated text"),
     ],
 )  # fmt: skip
-def test_tables_that_cannot_be_used(tmp_path, text, message):
+def test_unusable_tables_are_refused(tmp_path, text, message):
     path = table(tmp_path / "participants.tsv", text)
     with pytest.raises(GlasError, match=message) as caught:
         read_participants(path)
     assert str(path) in str(caught.value)
 
 
-def test_tables_that_are_not_there(tmp_path):
+def test_files_that_are_no_table_are_refused(tmp_path):
     with pytest.raises(GlasError, match="no such file"):
         read_participants(tmp_path / "no.tsv")
     (tmp_path / "participants.tsv").write_bytes(b"participant_id\tgroup\n\xff\xfe\tAD\n")
@@ -47,13 +47,13 @@ QUIRKS = {
     "blanks around": " participant_id\tgroup \tage\nsub-1 \t AD\t70 \nsub-2\tNC  \t71.5\n",
     "numbers for ids": "participant_id\tgroup\tage\n1\tAD\t70\n2\tNC\t71.5\n",
     "Windows lines": "participant_id\tgroup\tage\r\nsub-1\tAD\t70\r\nsub-2\tNC\t71.5\r\n",
-    "nobody's group": "participant_id\tgroup\tage\nsub-1\tAD\t70\nsub-2\tNC\t71.5\nsub-3\tn/a \t\n",
+    "a missing group": "participant_id\tgroup\tage\nsub-1\tAD\t70\nsub-2\tNC\t71.5\nsub-3\tn/a \t\n",
     "an empty line": "participant_id\tgroup\tage\nsub-1\tAD\t70\n\nsub-2\tNC\t71.5\n",
 }
 
 
 @pytest.mark.parametrize("text", QUIRKS.values(), ids=QUIRKS)
-def test_what_tables_are_like(tmp_path, text):
+def test_tables_are_read_in_any_of_their_forms(tmp_path, text):
     path = tmp_path / "participants.tsv"
     path.write_bytes(text.encode())
     found = read_participants(path, covariates=["age"])
@@ -63,14 +63,14 @@ def test_what_tables_are_like(tmp_path, text):
     assert found["session"].tolist() == [""] * len(found)
 
 
-def test_sessions_beside_the_table(tmp_path):
-    """Their values come before the participant's own; who has no such table is the same in every session."""
+def test_sessions_tsv_next_to_the_table(tmp_path):
+    """Their values replace the participant's; without such a table a participant's row belongs to all sessions."""
     path = table(tmp_path / "participants.tsv", "participant_id\tsex\tage\tgroup\nsub-1\tF\t70\tNC\nsub-2\tM\t60\tNC\n")
     (tmp_path / "sub-1").mkdir()
     text = "session_id\tage\tgroup\tmmse\nses-M00\tn/a\tNC\t29\nM12\t71\tAD\t24\n"
     own = table(tmp_path / "sub-1" / "sub-1_sessions.tsv", text)
     found = read_participants(path, covariates=["mmse"])
-    rows = found[["participant_id", "session", "group", "sex", "age", "described"]].values.tolist()
+    rows = found[["participant_id", "session", "group", "sex", "age", "in_sessions_tsv"]].values.tolist()
     assert sorted(rows) == [
         ["sub-1", "ses-M00", "NC", "F", 70, True],
         ["sub-1", "ses-M12", "AD", "F", 71, True],
@@ -91,7 +91,7 @@ def test_sessions_beside_the_table(tmp_path):
         read_participants(path)
 
 
-def test_numbers_stay_text_where_one_is_none(tmp_path):
+def test_a_column_stays_text_if_one_value_is_no_number(tmp_path):
     path = table(tmp_path / "p.tsv", "participant_id\tgroup\tage\tcode\n1\tAD\t70\t07\n2\tNC\tn/a\tx7\n")
     found = read_participants(path)
     assert found["age"].iloc[0] == 70

@@ -15,7 +15,7 @@ from glas3d.errors import GlasWarning
 from glas3d.hashing import file_sha256
 from glas3d.imaging.scan import load_scan
 from glas3d.predict import Recipe, Standardisation, intensity_scale, load_model
-from glas3d.study.cohort.bids import Selection, read_cohort
+from glas3d.study import read_cohort
 from glas3d.study.training.manifest import FoldManifest, Manifest
 from glas3d.study.training.performance import METRICS, measure
 from tests.study.folders import AFFINE, SHAPE, brain, derivative, people, save, scan
@@ -265,7 +265,7 @@ def test_it_learns(tmp_path):
     place = derivative(tmp_path / "in", people(60, sites=2))
     shutil.rmtree(place / "sub-60")
     with pytest.warns(GlasWarning, match="left out: 1 missing"):
-        found = read_cohort(place, Selection(on_error="skip"))
+        found = read_cohort(place, on_error="skip")
     recipe = Recipe(epochs=15, learning_rate=3e-3, sigma=(1.5, 3.0), spots=1, patience=10)
     result = trained(found, tmp_path / "out", folds=2, recipe=recipe, validation=0.2)
     row = result.summary.set_index("metric")["mean"]

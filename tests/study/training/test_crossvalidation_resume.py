@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from glas3d import GlasError
-from glas3d.study.cohort.bids import read_cohort
+from glas3d.study import read_cohort
 from glas3d.study.training import one_fold
 from glas3d.study.training.manifest import FoldManifest, Manifest
 from tests.study.folders import brain, people, save, scan, write_people

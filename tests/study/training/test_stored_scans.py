@@ -9,14 +9,14 @@ from glas3d.errors import GlasWarning
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import mni_grid, resample_scan
 from glas3d.predict import intensity_scale
-from glas3d.study.cohort.bids import Selection, read_cohort
+from glas3d.study import read_cohort
 from glas3d.study.training import stored_scans as cache
 from glas3d.study.training.stored_scans import StoredScans, store_scans
 from tests.study.folders import SHAPE, brain, derivative, people, save, scan
 
 
 def cohort(place, n=4, **settings):
-    return read_cohort(derivative(place, people(n)), Selection(**settings))
+    return read_cohort(derivative(place, people(n)), **settings)
 
 
 def stored(found, place, grid=None, **settings):
@@ -95,10 +95,10 @@ def test_scans_that_cannot_be_used(tmp_path, spoil, message):
     with pytest.raises(GlasError, match=f"1 unreadable \\(sub-02: .*{message}"):
         stored(whole, tmp_path / "cache")
     with pytest.warns(GlasWarning, match=message):
-        left, scans = stored(read_cohort(tmp_path / "in", Selection(on_error="skip")), tmp_path / "cache")
+        left, scans = stored(read_cohort(tmp_path / "in", on_error="skip"), tmp_path / "cache")
     assert left.table["participant_id"].tolist() == ["sub-01", "sub-03", "sub-04"]
     assert len(scans) == 3
-    assert left.listed("unreadable") == ["sub-02"]
+    assert left.problems["participant_id"].tolist() == ["sub-02"]
 
 
 def test_one_file_for_two_participants_is_refused(tmp_path):

@@ -1,0 +1,18 @@
+from .cohort.bids import read_cohort as read_cohort
+from .cohort.cohort import Cohort as Cohort
+from .cohort.options import CohortOptions as CohortOptions
+from .derivatives import read_records as read_records
+from .group.group_map import GroupMap as GroupMap
+from .group.level import GroupResult as GroupResult
+from .group.level import summarise_groups as summarise_groups
+from .group.options import GroupOptions as GroupOptions
+from .running.options import StudyOptions as StudyOptions
+from .running.runner import CohortResult as CohortResult
+from .running.runner import explain_cohort as explain_cohort
+from .training.crossvalidation import CrossValidation as CrossValidation
+from .training.crossvalidation import train_folds as train_folds
+from .training.manifest import FoldManifest as FoldManifest
+from .training.manifest import Manifest as Manifest
+from .training.options import TrainingOptions as TrainingOptions
+
+__all__: list[str]
