@@ -123,7 +123,7 @@ def _evaluations(result: Explanation | tuple[Explanation, ...]) -> int:
     """Return how many inputs an explanation evaluates, the padding of its last batch included."""
     settings = (result[0] if isinstance(result, tuple) else result).settings
     batch = settings["batch_size"]
-    return math.ceil(settings["forwards"] / batch) * batch
+    return math.ceil(settings["evaluations"] / batch) * batch
 
 
 def _flat(

@@ -8,7 +8,7 @@
 from pathlib import Path
 
 from glas3d import Atlas, explain_img, load_model
-from glas3d.report.figures import best_regions_figure
+from glas3d.report import regions_figure
 from glas3d.simulate import PLANTED, Simulation, scan_img, simulate_participants
 from glas3d.study.group.group_map import GroupMap
 
@@ -31,6 +31,6 @@ print(best.assign(planted=best["name"].isin(PLANTED)).to_string(index=False, flo
 
 # %%
 title = f"AD group, {len(group)} simulated participants"
-best_regions_figure(group.saliency_img(), table, aal, title=title)(OUT / "03_a_group.png")
+regions_figure(group.saliency_img(), table, aal, title=title)(OUT / "03_a_group.png")
 for path in group.save(OUT / "group"):
     print("written:", path)

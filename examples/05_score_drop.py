@@ -22,7 +22,7 @@ from skimage import data
 
 from glas3d import Grid, Predictor, explain_image
 from glas3d.core.saliency import minmax
-from glas3d.report.overlay import overlay_figure
+from glas3d.report import overlay_figure
 
 OUT = Path("glas3d-examples")
 OUT.mkdir(exist_ok=True)

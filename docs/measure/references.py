@@ -20,7 +20,7 @@ from glas3d.cli.demo import DEMO_SEED, MODEL
 from glas3d.core.reference import consensus, probability_of_background, references
 from glas3d.evaluate.metrics import deletion_curve
 from glas3d.predict import intensity_scale
-from glas3d.report.references import references_figure
+from glas3d.report import references_figure
 from glas3d.simulate import PLANTED, Simulation, simulate_participant
 
 OUT = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("glas3d-examples/references.md")

@@ -18,7 +18,7 @@ from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import resample_scan
 from glas3d.output import generated_by, new_folder, write_json
 from glas3d.predict import Predictor, load_model
-from glas3d.report.figures import best_regions_figure
+from glas3d.report.regions import regions_figure
 from glas3d.simulate import PLANTED, Simulation, scan_path, write_dataset
 from glas3d.study.group.group_map import GroupMap
 from glas3d.tables import read_table
@@ -105,7 +105,7 @@ def run_demo(
         table = group.table()
         title = f"AD group, {len(group)} simulated participants: saliency of {MODEL}"
         figure = Path("group") / "group-AD_seg-AAL_regions.png"
-        best_regions_figure(group.saliency_img(), table, atlas, title=title)(scratch / figure)
+        regions_figure(group.saliency_img(), table, atlas, title=title)(scratch / figure)
         write_json(
             {
                 "Name": _NAME,

@@ -1,11 +1,14 @@
+"""Maps over pictures: colours, bars, marks and titles, and no two of them on one another."""
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from glas3d import Grid, explain_image
-from glas3d.report.overlay import overlay_figure, result_figure
+from glas3d.report import overlay_figure, result_figure
 from tests.core.cases import refused
 
 SHAPE = (20, 30)
@@ -48,7 +51,7 @@ def test_a_map_without_contrast_leaves_the_picture_in_grey():
     assert (np.diff(under[0, order, 0]) >= -1e-9).all()  # as light and dark as the picture
 
 
-def test_the_colour_says_the_value_and_the_bar_says_which():
+def test_the_colour_shows_the_value_and_the_bar_shows_which():
     """The bar is drawn over mid grey: on black and white the colours are darker and lighter by as much."""
     flat = np.zeros(SHAPE)
     flat[:, 15:] = 255
@@ -57,12 +60,12 @@ def test_the_colour_says_the_value_and_the_bar_says_which():
     (bar,) = bars(figure)
     cmap, norm = bar._colorbar.cmap, bar._colorbar.norm
     assert (norm.vmin, norm.vmax) == (0.0, 1.0)
-    for axes, one in zip(panels(figure), maps, strict=True):
+    for axes, values in zip(panels(figure), maps, strict=True):
         drawn = image(axes)
         for value in (0.2, 0.5):
-            where = np.unravel_index(np.abs(one - value).argmin(), SHAPE)
-            shade = (1 - 0.68) * (0.5 if where[1] >= 15 else -0.5)  # white or black instead of mid grey
-            np.testing.assert_allclose(drawn[where], np.array(cmap(norm(one[where])))[:3] + shade, atol=0.01)
+            pixel = np.unravel_index(np.abs(values - value).argmin(), SHAPE)
+            shade = (1 - 0.68) * (0.5 if pixel[1] >= 15 else -0.5)  # white or black instead of mid grey
+            np.testing.assert_allclose(drawn[pixel], np.array(cmap(norm(values[pixel])))[:3] + shade, atol=0.01)
     lightness = np.array(cmap(np.linspace(0, 1, 256)))[:, :3] @ [0.299, 0.587, 0.114]
     assert (np.diff(lightness) > -1e-3).all()
 
@@ -97,12 +100,12 @@ def test_marks_and_titles():
     figure = overlay_figure(
         picture(), [None, peak(5, 8)], ["cat, P = 0.50", "why"], marks=[None, [(1, 2), (3, 4)]], title="above all"
     )
-    one, two = panels(figure)
-    assert marks(one) == []
-    assert marks(two) == [("+", [1.0, 3.0], [2.0, 4.0])]
-    assert [axes.get_title() for axes in (one, two)] == ["cat, P = 0.50", "why"]
+    first, second = panels(figure)
+    assert marks(first) == []
+    assert marks(second) == [("+", [1.0, 3.0], [2.0, 4.0])]
+    assert [axes.get_title() for axes in (first, second)] == ["cat, P = 0.50", "why"]
     assert figure.get_suptitle() == "above all"
-    assert (one.get_ylabel(), one.get_xlabel()) == ("row, px", "column, px")
+    assert (first.get_ylabel(), first.get_xlabel()) == ("row, px", "column, px")
 
 
 @pytest.mark.parametrize(("highest", "power"), [(3e-4, "$10^{-4}$"), (0.5, None), (20.0, None), (4e5, "$10^{5}$")])
@@ -119,7 +122,7 @@ def test_the_bars_numbers_are_short_and_its_label_says_their_power(highest, powe
 
 
 def assert_apart(figure):
-    """Panels and bars, with their words, are on the page and not upon each other."""
+    """Check that panels and bars, with their texts, are on the page and do not overlap."""
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
     page = figure.bbox
@@ -144,7 +147,7 @@ def test_bars_of_two_scales_are_apart():
 @pytest.mark.parametrize(
     ("n", "columns", "title"), [(1, None, None), (3, None, "two\nlines"), (5, 2, "above"), (4, 4, None)]
 )
-def test_everything_is_on_the_page_and_nothing_on_another(tmp_path, n, columns, title):
+def test_everything_is_on_the_page_and_nothing_overlaps(tmp_path, n, columns, title):
     figure = overlay_figure(
         picture(), [peak(5, 8)] * n, [f"a title\nof {i}" for i in range(n)], columns=columns, title=title
     )
@@ -156,43 +159,38 @@ def test_everything_is_on_the_page_and_nothing_on_another(tmp_path, n, columns, 
     assert plt.get_fignums() == []
 
 
-def test_one_picture_a_map():
+def test_one_picture_for_each_map():
     small = picture()[:10]
     figure = overlay_figure([picture(), small, small[..., 0]], [peak(5, 8), None, peak(5, 8)[:10]])
     assert [image(axes).shape for axes in panels(figure)] == [(20, 30, 3), (10, 30, 3), (10, 30, 3)]
 
 
 def test_what_is_refused():
-    one = peak(5, 8)
-    for given, said in (
+    values = peak(5, 8)
+    for given, match in (
         ({"maps": []}, "at least one map"),
-        ({"titles": ["a", "b"]}, "titles must be one a map: 2 for 1 maps"),
-        ({"signed": [True, False]}, "signed must be one a map"),
-        ({"marks": []}, "marks must be one a map"),
-        ({"picture": [picture()] * 2}, "pictures must be one a map"),
-        ({"maps": [one[:10]]}, r"on its picture's pixels: map \(10, 30\), picture \(20, 30\)"),
-        ({"maps": [one * np.nan]}, "a map must be finite"),
+        ({"titles": ["a", "b"]}, "titles must be one for each map: got 2 for 1 maps"),
+        ({"signed": [True, False]}, "signed must be one for each map"),
+        ({"marks": []}, "marks must be one for each map"),
+        ({"picture": [picture()] * 2}, "pictures must be one for each map"),
+        ({"maps": [values[:10]]}, r"on its picture's pixels: map \(10, 30\), picture \(20, 30\)"),
+        ({"maps": [values * np.nan]}, "a map must be finite"),
         ({"picture": np.zeros((20, 30, 2))}, r"a picture must be \(rows, cols\)"),
     ):
-        with refused(said):
-            overlay_figure(**{"picture": picture(), "maps": [one]} | given)
+        with refused(match):
+            overlay_figure(**{"picture": picture(), "maps": [values]} | given)
 
 
-# What explain_image gives back
+# Results of explain_image
 
 
-def seen(batch):
+def predict(batch):
     """Class 1: red on the right; class 0: green on the left."""
-    return torch_stack(batch[:, 1, :, :10], batch[:, 0, :, 20:])
-
-
-def torch_stack(*parts):
-    import torch
-
+    parts = batch[:, 1, :, :10], batch[:, 0, :, 20:]
     return torch.stack([part.mean(dim=(1, 2)) / 255 for part in parts], dim=1)
 
 
-SPOTS = {"kernel": "gaussian", "sigma_light": 4, "sigma_shadow": 4, "sigma_spatial": 2}
+SETTINGS = {"kernel": "gaussian", "sigma_light": 4, "sigma_shadow": 4, "sigma_spatial": 2}
 
 
 def titles(figure):
@@ -200,33 +198,33 @@ def titles(figure):
 
 
 def test_results_are_drawn_with_their_probabilities():
-    found = explain_image(picture(), seen, [1, 0], Grid((4, 5)), **SPOTS)
-    figure = result_figure(*found, names=["red", "green"])
-    p = [one.explanation.probability for one in found]
+    results = explain_image(picture(), predict, [1, 0], Grid((4, 5)), **SETTINGS)
+    figure = result_figure(*results, names=["red", "green"])
+    p = [result.explanation.probability for result in results]
     assert titles(figure) == ["picture", f"red, P = {p[0]:.3f}", f"green, P = {p[1]:.3f}"]
     right, left = (marks(axes)[0][2][0] for axes in panels(figure)[1:])
     assert left < 15 < right
 
 
-def test_a_contrast_is_drawn_beside_both_classes():
-    figure = result_figure(explain_image(picture(), seen, 1, Grid((4, 5)), versus=0, **SPOTS))
+def test_a_contrast_is_drawn_after_both_classes():
+    figure = result_figure(explain_image(picture(), predict, 1, Grid((4, 5)), versus=0, **SETTINGS))
     assert titles(figure)[-1] == "for 1 (red), for 0 (blue)"
     assert [title[:5] for title in titles(figure)[1:3]] == ["1, P ", "0, P "]
     assert len(bars(figure)) == 2
 
 
 def test_rounds_are_drawn_in_order():
-    found = explain_image(picture(), seen, 1, Grid((4, 5)), recursive={"max_iterations": 2}, **SPOTS)
-    drawn = titles(result_figure(found))
-    assert drawn[1].startswith(f"round 1: P {found.rounds[0].probability_before:.3f} to ")
+    result = explain_image(picture(), predict, 1, Grid((4, 5)), recursive={"max_iterations": 2}, **SETTINGS)
+    drawn = titles(result_figure(result))
+    assert drawn[1].startswith(f"round 1: P {result.rounds[0].probability_before:.3f} to ")
     assert drawn[-1] == "all rounds"
-    assert len(drawn) == 2 + len(found.rounds)
+    assert len(drawn) == 2 + len(result.rounds)
 
 
 def test_results_of_two_pictures_are_refused():
-    one = explain_image(picture(), seen, 1, Grid(2), **SPOTS)
-    other = explain_image(picture() / 2, seen, 1, Grid(2), **SPOTS)
+    result = explain_image(picture(), predict, 1, Grid(2), **SETTINGS)
+    other = explain_image(picture() / 2, predict, 1, Grid(2), **SETTINGS)
     with refused("results of one picture"):
-        result_figure(one, other)
+        result_figure(result, other)
     with refused("results of one picture"):
         result_figure()

@@ -1,8 +1,11 @@
+"""The figure of references: rows, colours, signs and texts say what the consensus holds."""
+
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
@@ -20,9 +23,8 @@ def agreed():
     """Twelve points; the first speaks for the class under two references of three, the last against it."""
     image = np.random.default_rng(0).uniform(0.5, 1.5, (1, 8, 12)).astype(np.float32)
     glas = GLAS(lambda batch: batch.mean(dim=(1, 2, 3))[:, None], sigma_light=2, sigma_shadow=2)
-    each = references(glas, {"zero": 0.0, "control mean": 1.0, "donor": 2.0})
-    found = {name: one.explain(image, 0, Grid((3, 4))) for name, one in each.items()}
-    first = found["zero"]
+    explainers = references(glas, {"zero": 0.0, "control mean": 1.0, "donor": 2.0})
+    first = explainers["zero"].explain(image, 0, Grid((3, 4)))
     drop = np.linspace(0.5, -0.1, 12)
     rows = {"zero": -0.2 * drop, "control mean": drop, "donor": drop[np.r_[1, 0, 2:12]]}
     return consensus({name: replace(first, drop=row, score=np.abs(row)) for name, row in rows.items()})
@@ -30,13 +32,13 @@ def agreed():
 
 @pytest.fixture
 def figure_of():
-    """The figure before it is closed."""
+    """Draw the figure and return it before it is closed."""
 
-    def made(*args, **settings):
+    def draw(*args, **settings):
         references_figure(*args, **(SETTINGS | settings))
         return plt.figure(plt.get_fignums()[-1])
 
-    yield made
+    yield draw
     plt.close("all")
 
 
@@ -55,7 +57,7 @@ def test_it_is_a_png_of_a_size_to_print(agreed, tmp_path):
     assert plt.get_fignums() == []
 
 
-def test_rows_stand_in_the_order_of_the_consensus(agreed, figure_of):
+def test_rows_are_in_the_order_of_the_consensus(agreed, figure_of):
     figure = figure_of(agreed, NAMES, marked=["Region_b"])
     heat = figure.axes[0]
     order = np.argsort(-agreed.explanation.score, kind="stable")
@@ -64,7 +66,7 @@ def test_rows_stand_in_the_order_of_the_consensus(agreed, figure_of):
     weights = {label.get_text().split()[-2]: label.get_fontweight() for label in heat.get_yticklabels()}
     assert weights["Region_b"] == "bold"
     assert weights["Region_a"] == "normal"
-    assert heat.get_ylim()[0] > heat.get_ylim()[1], "the best stands on top"
+    assert heat.get_ylim()[0] > heat.get_ylim()[1], "the highest score must be on top"
 
 
 def test_a_cell_has_the_colour_of_its_drop_and_the_rank_of_its_region(agreed, figure_of):
@@ -89,10 +91,10 @@ def test_how_many_agree_is_written_and_drawn(agreed, figure_of):
     figure = figure_of(agreed, NAMES)
     signs = figure.axes[1]
     order = np.argsort(-agreed.explanation.score, kind="stable")
-    said = [t.get_text() for t in signs.texts]
+    written = [t.get_text() for t in signs.texts]
     words = {1: "+", -1: "−", 0: "0"}
-    assert said == [f"{words[agreed.sign[i]]} {round(agreed.agreement[i] * 3)}/3" for i in order]
-    assert {"+ 2/3", "− 2/3"} <= set(said)
+    assert written == [f"{words[agreed.sign[i]]} {round(agreed.agreement[i] * 3)}/3" for i in order]
+    assert {"+ 2/3", "− 2/3"} <= set(written)
     bars = signs.patches[1::2]
     np.testing.assert_allclose([b.get_width() for b in bars], agreed.agreement[order])
     for bar, i in zip(bars, order, strict=True):
@@ -113,7 +115,7 @@ def test_white_is_no_change(agreed, figure_of):
     assert [t.lstrip("+-") for t in shown] == [t.lstrip("+-") for t in reversed(shown)]
 
 
-def test_all_is_said(agreed, figure_of):
+def test_all_texts_are_written(agreed, figure_of):
     alone = {"zero": 1.0, "control mean": 0.484, "donor": 0.02}
     figure = figure_of(agreed, NAMES, alone=alone, marked=["Region_c"], marked_as="disease was planted here")
     texts = " ".join(texts_of(figure)).replace("\n", " ")
@@ -123,7 +125,7 @@ def test_all_is_said(agreed, figure_of):
         "red: speaks for the class, blue: against it",
         "◆ disease was planted here",
         "control mean alone: 0.48",
-        "alone: the answer to the reference itself",
+        "alone: the probability of the reference itself",
         "references that agree on the sign",
     ):
         assert part in texts
@@ -150,7 +152,7 @@ def test_marked_regions_beyond_the_first_stand_below_a_line(agreed, figure_of):
 
 @pytest.mark.parametrize("k", [2, 5, 8])
 def test_no_text_is_cut_off_or_on_another(agreed, figure_of, k):
-    """Names as long as the atlas's, everything said that can be."""
+    """Names as long as the atlas's, every text that there can be."""
     many = consensus({f"reference {i}": e for i, e in enumerate(([*agreed.explanations.values()] * 3)[:k])})
     many = replace(many, sign=np.r_[0, many.sign[1:]], drop=0.45 * many.drop)
     names = [f"Temporal_Pole_Mid_{letter}" for letter in "abcdefghijkl"]
@@ -190,7 +192,7 @@ def test_nothing_moves_and_it_is_white(agreed, figure_of):
 
 def test_equal_input_gives_equal_bytes(agreed, tmp_path):
     made = []
-    for name in ("one.png", "two.png"):
+    for name in ("first.png", "second.png"):
         references_figure(agreed, NAMES, **SETTINGS)(tmp_path / name)
         made.append((tmp_path / name).read_bytes())
     assert made[0] == made[1]
@@ -200,15 +202,15 @@ def test_no_figure_stays_open(agreed, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError):
         references_figure(agreed, NAMES, **SETTINGS)(tmp_path / "nowhere" / "figure.png")
     assert plt.get_fignums() == []
-    monkeypatch.setattr("glas3d.report.references._draw_signs", lambda *args: 1 / 0)
+    monkeypatch.setattr(Axes, "barh", lambda *args, **settings: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         references_figure(agreed, NAMES, **SETTINGS)
     assert plt.get_fignums() == []
 
 
-def test_refused(agreed):
-    with pytest.raises(GlasError, match="the figure needs a name a point, 12, got 3"):
+def test_names_and_probabilities_that_are_refused(agreed):
+    with pytest.raises(GlasError, match="the figure needs a name for each of 12 points, got 3"):
         references_figure(agreed, NAMES[:3], **SETTINGS)
-    with pytest.raises(GlasError, match="alone must hold every reference's answer, 'donor' has none"):
+    with pytest.raises(GlasError, match="alone must hold a probability for every reference, 'donor' has none"):
         references_figure(agreed, NAMES, alone={"zero": 1.0, "control mean": 0.5}, **SETTINGS)
     assert plt.get_fignums() == []

@@ -7,3 +7,5 @@ from .mask import Mask as Mask
 from .mask import blurred as blurred
 from .rise import Rise as Rise
 from .rival import Rival as Rival
+
+__all__: list[str]

@@ -1,4 +1,4 @@
-"""Figures: the best regions on the template above axial slices of the map (after the paper's figure 12)."""
+"""A figure of the highest-scoring regions on the template, above axial slices of the map (as the paper's figure 12)."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from nilearn.plotting import plot_roi, plot_stat_map
 
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import template
+from glas3d.report.png import png_writer
 
-COLOURS = ("red", "green", "blue", "yellow", "purple")  # of ranks 1 to 5, as in the paper
+COLOURS = ("red", "green", "blue", "yellow", "purple")  # the colours of ranks 1 to 5, as in the paper
 
 
-def best_regions_figure(
+def regions_figure(
     saliency_img: nib.Nifti1Image, table: pd.DataFrame, atlas: Atlas, *, title: str, cuts: int = 7
 ) -> Callable[[Path], None]:
-    """Draw the figure; the writer it returns saves it as PNG and closes it.
+    """Draw the figure and return a function that saves it as PNG to a path and closes it.
 
     Parameters
     ----------
     saliency_img
-        Atlas-wise map in MNI space.
+        A map of regions in MNI space.
     table
-        Its regions, with ``index``, ``name`` and ``rank``.
+        The regions of the map, with ``index``, ``name``, ``rank`` and ``x``, ``y``, ``z`` in mm.
     atlas
-        Where the regions are.
+        The atlas of these regions.
     title
-        Above everything.
+        The figure's title.
     cuts
-        Axial slices of the second row.
+        How many axial slices the second row shows.
     """
-    best = table.dropna(subset=["rank"]).sort_values("rank").head(len(COLOURS))
+    highest = table.dropna(subset=["rank"]).sort_values("rank").head(len(COLOURS))
     labels = np.asarray(atlas.labels_img.dataobj)
     ranks = np.zeros(labels.shape, dtype=np.int16)
-    for rank, index in enumerate(best["index"], start=1):
+    for rank, index in enumerate(highest["index"], start=1):
         ranks[labels == index] = rank
     ranks_img = nib.Nifti1Image(ranks, atlas.labels_img.affine)
     brain = template()
@@ -53,15 +53,15 @@ def best_regions_figure(
     try:
         top = figure.add_axes((0.02, 0.50, 0.78, 0.40))
         bottom = figure.add_axes((0.02, 0.03, 0.95, 0.40))
-        first = best.iloc[0]
+        first = highest.iloc[0]
         plot_roi(
             ranks_img,
             bg_img=brain,
             axes=top,
-            cut_coords=(float(first["x"]), float(best["y"].mean()), float(best["z"].mean())),
-            cmap=ListedColormap(COLOURS[: len(best)]),
+            cut_coords=(float(first["x"]), float(highest["y"].mean()), float(highest["z"].mean())),
+            cmap=ListedColormap(COLOURS[: len(highest)]),
             vmin=1,
-            vmax=max(len(best), 2),
+            vmax=max(len(highest), 2),
             colorbar=False,
             black_bg=False,
             draw_cross=False,
@@ -69,11 +69,11 @@ def best_regions_figure(
         )
         handles = [
             Patch(facecolor=colour, edgecolor="black", label=f"{rank}  {name}")
-            for rank, (colour, name) in enumerate(zip(COLOURS, best["name"], strict=False), start=1)
+            for rank, (colour, name) in enumerate(zip(COLOURS, highest["name"], strict=False), start=1)
         ]
         figure.legend(
             handles=handles,
-            title="Five best regions",
+            title="Five highest-scoring regions",
             loc="upper left",
             bbox_to_anchor=(0.80, 0.88),
             frameon=False,
@@ -83,7 +83,7 @@ def best_regions_figure(
             bg_img=brain,
             axes=bottom,
             display_mode="z",
-            cut_coords=list(_slices(best, cuts)),
+            cut_coords=list(_slices(highest, cuts)),
             cmap="inferno",
             vmin=0,
             vmax=float(np.nanmax(np.asarray(saliency_img.dataobj))) or 1.0,
@@ -99,22 +99,10 @@ def best_regions_figure(
         plt.close(figure)
         raise
 
-    return png(figure, 110)
+    return png_writer(figure, 110)
 
 
-def png(figure: Figure, dpi: int) -> Callable[[Path], None]:
-    """A writer for `write_together`: saves a figure without a date or a version, and closes it."""
-
-    def save(path: Path) -> None:
-        try:
-            figure.savefig(path, dpi=dpi, format="png", metadata={"Software": None})
-        finally:
-            plt.close(figure)
-
-    return save
-
-
-def _slices(best: pd.DataFrame, cuts: int) -> np.ndarray:
-    """Axial slices 8 mm apart, downwards, around the best regions' mean height."""
-    middle = 4 * np.round(float(best["z"].mean()) / 4)
+def _slices(highest: pd.DataFrame, cuts: int) -> np.ndarray:
+    """Return the heights of axial slices in mm: 8 mm apart, downwards, around the mean height of the regions."""
+    middle = 4 * np.round(float(highest["z"].mean()) / 4)
     return np.asarray(middle + 8.0 * np.arange(cuts // 2, cuts // 2 - cuts, -1))

@@ -1,3 +1,5 @@
+"""The figure of the highest-scoring regions: what is drawn, and in which colours and order."""
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,23 +11,23 @@ from glas3d import Atlas
 from glas3d.core.search import paint
 from glas3d.explain import ranked
 from glas3d.imaging.space import mni_grid, template_on
-from glas3d.report import figures
-from glas3d.report.figures import COLOURS, best_regions_figure
+from glas3d.report import regions, regions_figure
+from glas3d.report.regions import COLOURS
 from glas3d.simulate import PLANTED
 
 
 def drawn(atlas, names, tmp_path, values=None, **settings):
-    """The figure of a map in which ``names`` are best, in this order, as RGB in [0, 1]."""
+    """Return the path and the RGB pixels of a figure in which ``names`` have the highest scores, in this order."""
     table = atlas.centroids()
     score = {name: 1 - 0.1 * i for i, name in enumerate(names)}
     table["score"] = table["name"].map(score)
     if values is None:
         table["score"] = table["score"].fillna(0.01)
     table = ranked(table.assign(light=0.5, shadow=0.5, drop=0.1))
-    kept = table.dropna(subset=["score"])
+    scored = table.dropna(subset=["score"])
     grid = mni_grid(4)
-    painted = paint(atlas.on(grid), kept["index"].to_numpy(), kept["score"].to_numpy())
-    save = best_regions_figure(Nifti1Image(painted, grid.affine), table, atlas, title="made up", **settings)
+    painted = paint(atlas.on(grid), scored["index"].to_numpy(), scored["score"].to_numpy())
+    save = regions_figure(Nifti1Image(painted, grid.affine), table, atlas, title="made up", **settings)
     path = tmp_path / "figure.png"
     save(path)
     return path, plt.imread(path)[..., :3]
@@ -33,9 +35,9 @@ def drawn(atlas, names, tmp_path, values=None, **settings):
 
 @pytest.fixture
 def coarse(aal, monkeypatch):
-    """Atlas and template at 4 mm: drawn ten times faster."""
+    """Atlas and template at 4 mm, which are drawn ten times faster."""
     grid = mni_grid(4)
-    monkeypatch.setattr(figures, "template", lambda: Nifti1Image(template_on(4), grid.affine))
+    monkeypatch.setattr(regions, "template", lambda: Nifti1Image(template_on(4), grid.affine))
     return Atlas("AAL", Nifti1Image(aal.on(grid), grid.affine), aal.table, aal.sha256, "MNI")
 
 
@@ -45,12 +47,12 @@ def five(aal, tmp_path_factory):
 
 
 def pure(image, colour):
-    """Pixels of a colour."""
+    """Return which pixels have a colour."""
     return (np.abs(image - to_rgb(colour)) < 0.02).all(axis=-1)
 
 
 def legend(image):
-    """Where the names stand: right of the template."""
+    """Return the part of the figure with the names, right of the template."""
     return image[: image.shape[0] // 2, int(0.8 * image.shape[1]) :]
 
 
@@ -63,7 +65,7 @@ def test_it_is_a_png_of_a_size_to_print(five):
     assert 0.2 < (image.mean(axis=-1) > 0.99).mean() < 0.9
 
 
-def test_the_five_colours_stand_in_the_order_of_the_ranks(five):
+def test_the_five_colours_are_in_the_order_of_the_ranks(five):
     assert COLOURS == ("red", "green", "blue", "yellow", "purple")
     heights = []
     for colour in COLOURS:
@@ -73,12 +75,12 @@ def test_the_five_colours_stand_in_the_order_of_the_ranks(five):
     assert heights == sorted(heights)
 
 
-def test_all_text_is_there(coarse, tmp_path, monkeypatch):
+def test_all_text_is_written(coarse, tmp_path, monkeypatch):
     """Legend by rank, title, slices' heights, left and right marks, colour bar."""
-    kept = []
-    monkeypatch.setattr(plt, "close", kept.append)
+    closed = []
+    monkeypatch.setattr(plt, "close", closed.append)
     drawn(coarse, PLANTED[:5], tmp_path, cuts=5)
-    figure = kept[-1]
+    figure = closed[-1]
     monkeypatch.undo()
     texts = [t.get_text() for t in figure.findobj(mpl.text.Text) if t.get_text()]
     plt.close(figure)
@@ -90,7 +92,7 @@ def test_all_text_is_there(coarse, tmp_path, monkeypatch):
 
 
 def test_a_region_is_drawn_where_it_is(coarse, tmp_path):
-    """Left is on the left, as its mark says: the best region is cut through its centroid."""
+    """Left is on the left, as its mark says: the first region is cut through its centroid."""
     centres = {}
     for name in ("Hippocampus_L", "Hippocampus_R"):
         _, image = drawn(coarse, [name], tmp_path, values="only this")
@@ -102,19 +104,19 @@ def test_a_region_is_drawn_where_it_is(coarse, tmp_path):
     assert centres["Hippocampus_L"] + 0.1 < centres["Hippocampus_R"]
 
 
-def test_the_best_are_chosen_by_rank_whatever_their_order(coarse, tmp_path):
+def test_the_highest_are_chosen_by_rank_whatever_their_order(coarse, tmp_path):
     rows = coarse.table.sample(frac=1, random_state=0)
     shuffled = Atlas("AAL", coarse.labels_img, rows, coarse.sha256, "MNI")
-    one, other = (drawn(atlas, PLANTED[:5], tmp_path)[1] for atlas in (coarse, shuffled))
-    np.testing.assert_array_equal(one, other)
-    assert (drawn(coarse, PLANTED[4::-1], tmp_path)[1] != one).any()
+    image, other = (drawn(atlas, PLANTED[:5], tmp_path)[1] for atlas in (coarse, shuffled))
+    np.testing.assert_array_equal(image, other)
+    assert (drawn(coarse, PLANTED[4::-1], tmp_path)[1] != image).any()
 
 
 @pytest.mark.parametrize("names", [PLANTED[:1], PLANTED[:2], PLANTED[:3]], ids=len)
 def test_fewer_regions_than_colours(coarse, tmp_path, names):
     _, image = drawn(coarse, names, tmp_path, values="only these")
-    found = [pure(legend(image), colour).sum() > 20 for colour in COLOURS]
-    assert found == [i < len(names) for i in range(5)]
+    present = [pure(legend(image), colour).sum() > 20 for colour in COLOURS]
+    assert present == [i < len(names) for i in range(5)]
 
 
 def test_no_figure_stays_open(coarse, tmp_path, monkeypatch):
@@ -125,7 +127,7 @@ def test_no_figure_stays_open(coarse, tmp_path, monkeypatch):
     def failing(*args, **kwargs):
         raise RuntimeError("no slices")
 
-    monkeypatch.setattr(figures, "plot_stat_map", failing)
+    monkeypatch.setattr(regions, "plot_stat_map", failing)
     with pytest.raises(RuntimeError, match="no slices"):
         drawn(coarse, PLANTED[:5], tmp_path)
     assert plt.get_fignums() == []
