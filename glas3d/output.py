@@ -1,4 +1,4 @@
-"""Results onto disk: sidecars, tables, and several files at once or none."""
+"""Writing results: JSON sidecars, several files at once or none, and folders that appear when they are complete."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ _UNFINISHED = ".unfinished-"
 
 
 def generated_by() -> list[dict[str, Any]]:
-    """Software and versions, as BIDS wants them."""
+    """Return the software and its versions in the form of BIDS's ``GeneratedBy``."""
     versions = {"torch": torch.__version__, "numpy": np.__version__, "nibabel": nib.__version__}
     return [{"Name": "glas3d", "Version": __version__, "Python": platform.python_version(), **versions}]
 
 
 def write_json(content: dict[str, Any]) -> Callable[[Path], object]:
-    """A writer for `write_together`; what JSON cannot say (infinity, NumPy's numbers) becomes text or a number."""
+    """Return a writer for `write_together`: JSON with sorted keys.
+
+    Numbers of NumPy become plain numbers; infinity and NaN, which JSON does not know, become text.
+    """
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -49,18 +52,22 @@ def write_together(folder: Path, files: dict[str, Callable[[Path], object]]) -> 
     Parameters
     ----------
     folder
-        Made when it is missing.
+        Where to write; created if it does not exist.
     files
-        Name, and what writes it to the path it is given.
+        For each name a function that writes the file to the path it is given.
+
+    Returns
+    -------
+    The paths of the files.
 
     Raises
     ------
     GlasError
         The folder cannot be written to.
     """
-    made: list[Path] = []
+    created: list[Path] = []
     try:
-        made = [place for place in (folder, *folder.parents) if not place.exists()]
+        created = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         for name in files:
             if (folder / name).is_dir():
@@ -71,7 +78,7 @@ def write_together(folder: Path, files: dict[str, Callable[[Path], object]]) -> 
             for name in files:
                 os.replace(Path(scratch) / name, folder / name)
     except BaseException as error:
-        _remove_empty(made)
+        _remove_empty(created)
         if isinstance(error, OSError):
             raise GlasError(f"cannot write to {folder}: {error.strerror or error}") from None
         raise
@@ -79,29 +86,22 @@ def write_together(folder: Path, files: dict[str, Callable[[Path], object]]) -> 
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed runs of `write_together` left in a folder."""
-    _remove(folder, _UNFINISHED)
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    """Undo the making of folders, the deepest first; those that hold something by now stay."""
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+    """Remove what `write_together` left in a folder when its process was killed."""
+    _remove_subfolders(folder, _UNFINISHED)
 
 
 @contextlib.contextmanager
-def new_folder(place: Path, replaces: Callable[[Path], bool] = lambda place: False) -> Iterator[Path]:
-    """A folder that appears at ``place`` when the block ends well, and not at all otherwise.
+def new_folder(folder: Path, replaces: Callable[[Path], bool] = lambda folder: False) -> Iterator[Path]:
+    """Yield a scratch folder that becomes ``folder`` when the block ends without an error, and else disappears.
 
-    What a process leaves that is killed meanwhile lies beside ``place``, for `remove_leftovers`.
+    When the process is killed, the scratch folder stays next to ``folder``, for `remove_leftovers`.
 
     Parameters
     ----------
-    place
-        New or empty.
+    folder
+        A folder that is new or empty.
     replaces
-        Whether a folder with content may be replaced.
+        Whether a folder with content may be replaced. Default: none may.
 
     Yields
     ------
@@ -110,65 +110,83 @@ def new_folder(place: Path, replaces: Callable[[Path], bool] = lambda place: Fal
     Raises
     ------
     GlasError
-        ``place`` has content, is a file, or cannot be written.
+        ``folder`` has content, is a file, or cannot be written.
     """
-    made: list[Path] = []
+    created: list[Path] = []
     scratch: Path | None = None
-    aside: Path | None = None
     try:
-        place = place.resolve()
-        if place.exists() and not place.is_dir():
-            raise GlasError(f"the folder must be new or empty, {place} is a file")
-        old = place.is_dir() and any(place.iterdir())
-        if old and not replaces(place):
-            raise GlasError(f"the folder must be new or empty, {place} has content")
-        made = [parent for parent in place.parents if not parent.exists()]
-        place.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=_beside(place)))
+        folder = folder.resolve()
+        if folder.exists() and not folder.is_dir():
+            raise GlasError(f"the folder must be new or empty, {folder} is a file")
+        has_content = folder.is_dir() and any(folder.iterdir())
+        if has_content and not replaces(folder):
+            raise GlasError(f"the folder must be new or empty, {folder} has content")
+        created = [parent for parent in folder.parents if not parent.exists()]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_scratch_prefix(folder)))
         yield scratch
         scratch.chmod(0o755)
-        if old:  # in one step: a kill leaves the old folder, the new one, or for a moment none, but never half of one
-            aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=_beside(place)))
-            os.replace(place, aside / place.name)
-        if place.exists():  # and empty when the work began: kept, someone may stand in it
-            if any(place.iterdir()):
-                raise GlasError(f"the folder must be new or empty, {place} has got content meanwhile")
-            for child in scratch.iterdir():
-                os.replace(child, place / child.name)
-            scratch.rmdir()
-        else:
-            os.replace(scratch, place)
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
+        _put_in_place(scratch, folder, replace=has_content)
     except BaseException as error:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
-        if aside is not None:
-            with contextlib.suppress(OSError):  # the new one is there already
-                os.replace(aside / place.name, place)
-            shutil.rmtree(aside, ignore_errors=True)
-        _remove_empty(made)
+        _remove_empty(created)
         if isinstance(error, OSError):
-            raise GlasError(f"cannot write {place}: {error.strerror or error}") from None
+            raise GlasError(f"cannot write {folder}: {error.strerror or error}") from None
         raise
 
 
-def remove_leftovers(place: Path) -> None:
-    """Remove what killed runs of `new_folder` left beside a folder."""
-    _remove(place.parent, _beside(place))
+def _put_in_place(scratch: Path, folder: Path, *, replace: bool) -> None:
+    """Rename a finished folder to its final name; the content of the old folder comes back if that fails.
+
+    Each step is one rename: a kill leaves the old folder, the new one, or for a moment none, but never half of one.
+    """
+    old: Path | None = None
+    try:
+        if replace:
+            old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_scratch_prefix(folder)))
+            os.replace(folder, old / folder.name)
+        if folder.exists():  # it was empty at first; it is kept, since it may be a shell's current folder
+            if any(folder.iterdir()):
+                raise GlasError(f"the folder must be new or empty, {folder} was filled meanwhile")
+            for child in scratch.iterdir():
+                os.replace(child, folder / child.name)
+            scratch.rmdir()
+        else:
+            os.replace(scratch, folder)
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        if old is not None:
+            with contextlib.suppress(OSError):  # fails if the new folder has its name already
+                os.replace(old / folder.name, folder)
+            shutil.rmtree(old, ignore_errors=True)
+        raise
 
 
-def _remove(folder: Path, prefix: str) -> None:
-    """Remove folders in a folder whose names begin so.
+def remove_leftovers(folder: Path) -> None:
+    """Remove what `new_folder` left next to a folder when its process was killed."""
+    _remove_subfolders(folder.parent, _scratch_prefix(folder))
 
-    Each is moved away in one step first: who still writes there fails, and does not see it emptied, perhaps under its
-    final name.
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders that were created, the deepest first, unless they have content by now."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _remove_subfolders(folder: Path, prefix: str) -> None:
+    """Remove the folders in a folder whose names begin with a prefix.
+
+    Each is renamed first, in one step: a process that still writes into it fails, instead of completing a folder that
+    was half emptied.
     """
     for path in list(folder.glob(f"{prefix}*")):
-        with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as gone:
-            os.replace(path, Path(gone) / path.name)
+        with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as removed:
+            os.replace(path, Path(removed) / path.name)
 
 
-def _beside(place: Path) -> str:
-    """How the names of folders begin that are on their way to a place, or from it."""
-    return f".{place.name[:40]}-"
+def _scratch_prefix(folder: Path) -> str:
+    """Return how the names of the scratch folders of a folder begin."""
+    return f".{folder.name[:40]}-"

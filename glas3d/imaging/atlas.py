@@ -17,7 +17,7 @@ import pandas as pd
 from glas3d.bids_names import bids_label
 from glas3d.core.search import Segments
 from glas3d.core.settings import Point as Point
-from glas3d.errors import GlasError, GlasWarning
+from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.hashing import arrays_sha256
 from glas3d.imaging.lookup_table import TableLike, hemispheres, read_lookup_table, unique_names
 from glas3d.imaging.nilearn_atlases import file_stem, parse_fetched
@@ -258,8 +258,8 @@ class Atlas:
         table = table[table["index"] != 0].reset_index(drop=True)
         unnamed = sorted(set(np.unique(labels).tolist()) - {0} - set(table["index"]))
         if unnamed:
-            some = ", ".join(map(str, unnamed[:5])) + (" ..." if len(unnamed) > 5 else "")
-            raise GlasError(f"every label of {sources[0]} must have a row in {sources[1]}, these have none: {some}")
+            which = listed(unnamed)
+            raise GlasError(f"every label of {sources[0]} must have a row in {sources[1]}, these have none: {which}")
         sides = hemispheres(table, labels, labels_img.affine, warn=space == "MNI")
         regions = unique_names(table["name"].tolist(), table["index"].tolist())
         table = pd.DataFrame({"index": table["index"], "name": regions, "hemisphere": sides})

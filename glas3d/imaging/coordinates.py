@@ -1,4 +1,4 @@
-"""Where to look as places in the head: named world coordinates, brought to any grid."""
+"""Search points as named positions in the head: world coordinates, brought to any grid."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ import numpy as np
 import pandas as pd
 
 from glas3d.errors import GlasError
-from glas3d.imaging.lookup_table import text, unique_names
+from glas3d.imaging.lookup_table import as_text, unique_names
 from glas3d.imaging.space import VoxelGrid, world_to_voxel
 from glas3d.tables import read_table
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
 class Coordinates:
-    """Named places in world coordinates.
+    """Named positions in world coordinates.
 
     Attributes
     ----------
     points
         ``(m, 3)`` float64, x y z in mm (RAS+), in the space of the scans.
     names
-        One a place, each there once; None: ``point-1`` and so on.
+        One unique name per position; None (default): ``point-1`` and so on.
     space
-        The space they are in, such as ``"MNI"``; None: unknown.
+        The space they are in, such as ``"MNI"``; None (default): unknown.
 
     Raises
     ------
     GlasError
-        Other shapes, numbers that are not finite, or another number of names than of places.
+        The points have another shape or are not finite, or there are not as many names as points.
 
     Examples
     --------
-    >>> places = Coordinates([[-26, -21, -10], [26, -20, -10]], ["Hippocampus_L", "Hippocampus_R"])
-    >>> places
-    Coordinates(2 places: Hippocampus_L, Hippocampus_R)
+    >>> coordinates = Coordinates([[-26, -21, -10], [26, -20, -10]], ["Hippocampus_L", "Hippocampus_R"])
+    >>> coordinates
+    Coordinates(2 points: Hippocampus_L, Hippocampus_R)
     >>> from glas3d.imaging.space import mni_grid
-    >>> places.on(mni_grid(2))
+    >>> coordinates.on(mni_grid(2))
     array([[32. , 52.5, 31. ],
            [58. , 53. , 31. ]])
     """
@@ -66,39 +66,39 @@ class Coordinates:
         if not np.isfinite(array).all():
             row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
             raise GlasError(
-                f"coordinates must be finite numbers in mm, those of row {row + 1} are {_place(array[row])}"
+                f"coordinates must be finite numbers in mm, those of row {row + 1} are {_in_mm(array[row])}"
             )
         width = len(str(len(array)))
         counted = range(1, len(array) + 1)
-        called = [f"point-{i:0{width}d}" for i in counted] if names is None else [text(name) for name in names]
-        if len(called) != len(array):
-            raise GlasError(f"{len(array)} coordinates must have as many names, got {len(called)}")
-        called = [name or f"point-{i:0{width}d}" for name, i in zip(called, counted, strict=True)]
+        given = [""] * len(array) if names is None else [as_text(name) for name in names]
+        if len(given) != len(array):
+            raise GlasError(f"{len(array)} coordinates must have as many names, got {len(given)}")
+        filled = [name or f"point-{i:0{width}d}" for name, i in zip(given, counted, strict=True)]
         array.setflags(write=False)
         object.__setattr__(self, "points", array)
-        object.__setattr__(self, "names", tuple(unique_names(called, counted)))
+        object.__setattr__(self, "names", tuple(unique_names(filled, counted)))
         object.__setattr__(self, "space", space)
 
     @classmethod
     def from_file(cls, tsv: str | os.PathLike[str], *, space: str | None = None) -> Coordinates:
-        """Of a tab-separated table with the columns ``x y z``, in mm, and perhaps ``name``.
+        """Read a tab-separated table with the columns ``x y z``, in mm, and optionally ``name``.
 
         Raises
         ------
         GlasError
-            No such file, no table, without these columns, or cells that are no numbers.
+            The file does not exist, is no table, lacks a column, or has cells that are no numbers.
         """
         path = Path(tsv)
-        return cls._of(read_table(path, "coordinates", missing=()), None, str(path), space)
+        return cls._from_table(read_table(path, "coordinates", missing=()), None, str(path), space)
 
     @classmethod
     def from_nilearn(cls, fetched: Any) -> Coordinates:
-        """What a ``nilearn.datasets.fetch_coords_*`` function returned, in MNI space.
+        """Take what a ``nilearn.datasets.fetch_coords_*`` function returned, in MNI space.
 
         Raises
         ------
         GlasError
-            Not such a bunch.
+            The argument is not such a bunch.
         """
         if not isinstance(fetched, Mapping) or "rois" not in fetched:
             came = ", ".join(map(str, fetched)) if isinstance(fetched, Mapping) else type(fetched).__name__
@@ -106,10 +106,12 @@ class Coordinates:
         rois = fetched["rois"]
         rois = rois if isinstance(rois, pd.DataFrame) else pd.DataFrame.from_records(rois)
         names = fetched.get("labels", fetched.get("regions"))
-        return cls._of(rois, names, "the bunch fetched", "MNI")
+        return cls._from_table(rois, names, "the bunch fetched", "MNI")
 
     @classmethod
-    def _of(cls, table: pd.DataFrame, names: Sequence[str] | None, source: str, space: str | None) -> Coordinates:
+    def _from_table(
+        cls, table: pd.DataFrame, names: Sequence[str] | None, source: str, space: str | None
+    ) -> Coordinates:
         if not {"x", "y", "z"} <= set(table.columns):
             has = ", ".join(map(str, table.columns))
             raise GlasError(f"coordinates must have the columns x, y and z, {source} has {has}")
@@ -125,25 +127,25 @@ class Coordinates:
 
     def __repr__(self) -> str:
         some = ", ".join(self.names[:3]) + (", ..." if len(self.names) > 3 else "")
-        return f"Coordinates({len(self)} places: {some})"
+        return f"Coordinates({len(self)} points: {some})"
 
     def on(self, grid: VoxelGrid) -> np.ndarray:
-        """The places in voxels of a grid, ``(m, 3)`` float64.
+        """Return the points in voxel coordinates of a grid, ``(m, 3)`` float64.
 
         Raises
         ------
         GlasError
-            Places outside of the grid, by name.
+            Points lie outside the grid; the message names them.
         """
         voxels = world_to_voxel(self.points, grid.affine)
         outside = ~((voxels >= -0.5) & (voxels <= np.asarray(grid.shape) - 0.5)).all(axis=1)
         if outside.any():
             which = np.flatnonzero(outside)
-            some = ", ".join(f"{self.names[i]} at {_place(self.points[i])}" for i in which[:3])
+            some = ", ".join(f"{self.names[i]} at {_in_mm(self.points[i])}" for i in which[:3])
             more = ", ..." if len(which) > 3 else ""
             raise GlasError(f"coordinates must lie in the grid of {grid.shape}, {len(which)} do not: {some}{more}")
         return voxels
 
 
-def _place(point: np.ndarray) -> str:
+def _in_mm(point: np.ndarray) -> str:
     return "(" + ", ".join(f"{v:g}" for v in point) + ") mm"

@@ -1,4 +1,4 @@
-"""Look-up tables: which label of an atlas is which region, and on which side of the brain it lies."""
+"""Look-up tables of atlases: the name of each label, and the side of the brain that its region lies on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from glas3d.errors import GlasError, GlasWarning, reason
+from glas3d.errors import GlasError, GlasWarning, listed, reason
 from glas3d.imaging.space import voxel_to_world
 from glas3d.tables import read_table
 
@@ -24,16 +24,16 @@ _MIDDLE = ("m", "b", "mid", "midline", "bilateral", "both")
 
 
 def read_lookup_table(table: TableLike, present: Iterable[int] = ()) -> pd.DataFrame:
-    """A look-up table, row by row as it was given.
+    """Read a look-up table, with its rows in their order.
 
     Parameters
     ----------
     table
         A BIDS ``*_dseg.tsv`` or the same as ``.csv`` or DataFrame (columns ``index`` and ``name``), or a
         colour table (``.txt``, ``.lut``, ``.label``, ``.ctbl``) of FreeSurfer, ITK-SNAP or MRIcron: a label
-        and its name a line, no header.
+        and its name on each line, without a header.
     present
-        The labels of the atlas. A colour table names all labels there can be, and only these are kept.
+        The labels of the atlas. A colour table names all possible labels, of which these are kept.
 
     Returns
     -------
@@ -42,8 +42,8 @@ def read_lookup_table(table: TableLike, present: Iterable[int] = ()) -> pd.DataF
     Raises
     ------
     GlasError
-        No such file, not a table, without these columns, an index that is no whole number or there twice, or
-        a region without a name.
+        The file does not exist or is no table, a column is missing, an index is no whole number or occurs twice,
+        or a region has no name.
     """
     if isinstance(table, pd.DataFrame):
         return _checked(table.reset_index() if table.index.name == "index" else table, "the table")
@@ -88,18 +88,18 @@ def _checked(rows: pd.DataFrame, source: str) -> pd.DataFrame:
         rows["index"] = numbers.astype("int64")
     except (ValueError, TypeError):
         raise GlasError(f"the column index of an atlas table must hold whole numbers, {source} does not") from None
-    rows["name"] = [text(name) for name in rows["name"]]
+    rows["name"] = [as_text(name) for name in rows["name"]]
     twice = rows.loc[rows["index"].duplicated(), "index"]
     if len(twice):
-        raise GlasError(f"every index of an atlas table must be there once, {source} has {twice.iloc[0]} twice")
+        raise GlasError(f"every index of an atlas table must occur once, {source} has {twice.iloc[0]} twice")
     nameless = rows.loc[(rows["name"] == "") & (rows["index"] != 0), "index"]
     if len(nameless):
         raise GlasError(f"every region of an atlas must have a name, index {nameless.iloc[0]} of {source} has none")
     return rows[[column for column in ("index", "name", "hemisphere") if column in rows]]
 
 
-def text(name: object) -> str:
-    """A name as text, whatever a fetcher made of it; what is missing is empty."""
+def as_text(name: object) -> str:
+    """Return a name as text, from the types that nilearn's fetchers use; empty for a missing value."""
     if isinstance(name, bytes):
         name = name.decode("utf-8", "replace")
     missing = name is None or name is pd.NA or (isinstance(name, float) and np.isnan(name))
@@ -107,22 +107,22 @@ def text(name: object) -> str:
 
 
 def unique_names(names: Sequence[str], index: Sequence[int]) -> list[str]:
-    """Names that are there once: a name that is there again carries its label.
+    """Return unique names: each of several equal names gets its label appended.
 
     Examples
     --------
     >>> unique_names(["insula", "pole", "insula"], [3, 5, 40])
     ['insula 3', 'pole', 'insula 40']
     """
-    found = list(names)
-    while len(set(found)) < len(found):
-        times = Counter(found)
-        found = [f"{name} {i}" if times[name] > 1 else name for name, i in zip(found, index, strict=True)]
-    return found
+    unique = list(names)
+    while len(set(unique)) < len(unique):
+        times = Counter(unique)
+        unique = [f"{name} {i}" if times[name] > 1 else name for name, i in zip(unique, index, strict=True)]
+    return unique
 
 
 def side_in_name(name: str) -> str | None:
-    """``L`` or ``R`` where a name says so, else None.
+    """Return the side that a name states, ``L`` or ``R``, else None.
 
     Examples
     --------
@@ -131,50 +131,51 @@ def side_in_name(name: str) -> str | None:
     """
     words = [word for word in re.split(r"[^A-Za-z0-9]+", name) if word]
     sides = {_SIDES[word.lower()] for word in words if len(word) > 1 and word.lower() in _SIDES}
-    if not sides:  # a single letter says it at either end only
+    if not sides:  # a single letter counts only at either end
         sides = {word for word in (words[:1] + words[-1:]) if word in ("L", "R")}
     return sides.pop() if len(sides) == 1 else None
 
 
 def hemispheres(table: pd.DataFrame, labels: np.ndarray, affine: np.ndarray, *, warn: bool) -> list[str]:
-    """The side of each region: as given, else as its name says, else where at least three quarters of it lie.
+    """Return the side of each region: as given, else as in its name, else where at least three quarters of it lie.
 
     Parameters
     ----------
     table
-        As of `read_lookup_table`.
+        The rows of `read_lookup_table`.
     labels, affine
-        The atlas: ``(x, y, z)`` integers, and where they are.
+        The label image: ``(x, y, z)`` integers, and its affine.
     warn
         Whether x = 0 is known to be the middle of the brain, so that a name on the wrong side is a mistake.
 
     Returns
     -------
-    ``L``, ``R`` or ``midline``, one a row.
+    ``L``, ``R`` or ``midline`` for each row.
 
     Warns
     -----
     GlasWarning
-        Regions that lie on the side their name does not say.
+        Regions do not lie on the side that their names state.
     """
-    given = [text(said).lower() for said in table.get("hemisphere", [""] * len(table))]
+    given = [as_text(word).lower() for word in table.get("hemisphere", [""] * len(table))]
     sides = [_SIDES.get(word) or ("midline" if word in _MIDDLE else None) for word in given]
     if None not in sides:
         return [side for side in sides if side]
-    placed = _places(labels, affine, table["index"].to_numpy())
+    located = _sides_of_voxels(labels, affine, table["index"].to_numpy())
     named = [None if side else side_in_name(name) for side, name in zip(sides, table["name"], strict=True)]
-    astray = [n for n, said, place in zip(table["name"], named, placed, strict=True) if {said, place} == {"L", "R"}]
-    if warn and astray:
-        some = ", ".join(astray[:5]) + (" ..." if len(astray) > 5 else "")
-        message = f"{len(astray)} regions do not lie on the side their name says (flipped, or names mixed up?): {some}"
+    wrong = [n for n, *both in zip(table["name"], named, located, strict=True) if set(both) == {"L", "R"}]
+    if warn and wrong:
+        which = listed(wrong)
+        message = f"{len(wrong)} regions do not lie on the side their name says (flipped, or names mixed up?): {which}"
         warnings.warn(message, GlasWarning, stacklevel=4)
-    return [side or said or place for side, said, place in zip(sides, named, placed, strict=True)]
+    return [side or name or voxels for side, name, voxels in zip(sides, named, located, strict=True)]
 
 
-def _places(labels: np.ndarray, affine: np.ndarray, index: np.ndarray) -> list[str]:
+def _sides_of_voxels(labels: np.ndarray, affine: np.ndarray, index: np.ndarray) -> list[str]:
+    """Return the side that at least three quarters of each label's voxels lie on, else ``midline``."""
     where = np.nonzero(labels)
     values, member = np.unique(labels[where], return_inverse=True)
     left = voxel_to_world(np.stack(where, axis=1), affine)[:, 0] < 0
     share = dict(zip(values.tolist(), np.bincount(member, weights=left) / np.bincount(member), strict=True))
-    found = [share.get(int(i), 0.5) for i in index]
-    return ["L" if s >= 0.75 else "R" if s <= 0.25 else "midline" for s in found]
+    shares = [share.get(int(i), 0.5) for i in index]
+    return ["L" if s >= 0.75 else "R" if s <= 0.25 else "midline" for s in shares]

@@ -1,4 +1,4 @@
-"""What nilearn's fetchers return, taken apart: every version's bunches, each with its own idea of labels."""
+"""Atlases from what nilearn's fetchers return: bunches differ between versions in how they state labels."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ import pandas as pd
 from nibabel.spatialimages import SpatialImage
 
 from glas3d.errors import GlasError
-from glas3d.imaging.lookup_table import TableLike, read_lookup_table, text
+from glas3d.imaging.lookup_table import TableLike, as_text, read_lookup_table
 from glas3d.imaging.scan import ImageLike
 
-# Of the columns a fetcher may name its regions in, the first there is.
+# Columns that a fetcher may name its regions in; the first that exists is used.
 _NAMES = ("name", "difumo_names", "label", "region")
 _BACKGROUND = ("background", "*", "???", "clear label")
 
 
 @dataclass(frozen=True, eq=False)
 class FetchedAtlas:
-    """An atlas as it was fetched.
+    """The parts of a fetched atlas.
 
     Attributes
     ----------
     maps
-        Path or image: labels, or maps one a volume.
+        Path or image: labels, or one map per volume.
     names
-        One a region or volume, in their order; None when it has none.
+        The names of regions or volumes in order; None when the bunch has none.
     table
-        Which label has which name, where the bunch says so.
+        The name of each label, where the bunch states it.
     space
-        ``"MNI"``, ``"Talairach"``, or what else the bunch says.
+        ``"MNI"``, ``"Talairach"``, or another space that the bunch states.
     stem
-        A name for the atlas, from its file; empty when it has none.
+        A name for the atlas, from its file; empty without a file.
     """
 
     maps: ImageLike
@@ -46,12 +46,12 @@ class FetchedAtlas:
     stem: str
 
     def volume_names(self, n: int) -> list[str]:
-        """The names of ``n`` maps, without background.
+        """Return the names of ``n`` maps, without background.
 
         Raises
         ------
         GlasError
-            As many names as neither ``n`` nor, with a background first, one more.
+            There are neither ``n`` names nor, with a background first, one more.
         """
         if self.names is None:
             return [f"component-{i:0{len(str(n))}d}" for i in range(1, n + 1)]
@@ -61,17 +61,17 @@ class FetchedAtlas:
         return names
 
     def label_table(self, present: Sequence[int]) -> pd.DataFrame:
-        """The look-up table of an atlas of labels.
+        """Return the look-up table of an atlas of labels.
 
         Parameters
         ----------
         present
-            The labels that occur, ascending, without 0.
+            The labels of the image, ascending, without 0.
 
         Raises
         ------
         GlasError
-            Names without a word on which label is whose, where counting does not tell.
+            The bunch does not state which label has which name, and counting does not tell.
         """
         if self.table is not None:
             return read_lookup_table(self.table, present)
@@ -81,7 +81,7 @@ class FetchedAtlas:
             return pd.DataFrame({"index": present, "name": [f"region-{i:0{width}d}" for i in present]})
         if self.names and _is_background(self.names[0]):
             return read_lookup_table(pd.DataFrame({"index": range(len(self.names)), "name": self.names}))
-        if len(self.names) != highest:  # a first name could be that of 0, or of 1: one region off would be a lie
+        if len(self.names) != highest:  # the first could be that of 0 or of 1: all could be one off
             raise GlasError(
                 f"which of the labels (up to {highest}) has which of the {len(self.names)} names is unknown: "
                 "the atlas must come with a lut, or with Background as its first name"
@@ -90,19 +90,19 @@ class FetchedAtlas:
 
 
 def parse_fetched(fetched: Any, key: str) -> FetchedAtlas:
-    """One atlas of what a ``fetch_atlas_*`` function of nilearn returned.
+    """Return the parts of the atlas that a ``fetch_atlas_*`` function of nilearn returned.
 
     Parameters
     ----------
     fetched
-        A bunch, or a dict with the same fields.
+        A bunch, or a dictionary with the same fields.
     key
         The field of the image.
 
     Raises
     ------
     GlasError
-        Coordinates, a surface, no or several images where one was asked for, or not a bunch at all.
+        It is not a bunch, holds coordinates or a surface, or has not exactly one image in that field.
     """
     if not isinstance(fetched, Mapping):
         raise GlasError(f"an atlas must be what a fetch_atlas_* function returned, got {type(fetched).__name__}")
@@ -115,7 +115,9 @@ def parse_fetched(fetched: Any, key: str) -> FetchedAtlas:
         images = [name for name, value in fetched.items() if _is_image(value)]
         if not images:
             raise GlasError(f"an atlas must have an image in {key!r}, the one fetched has {', '.join(fetched)}")
-        raise GlasError(f"which image must be said, as in maps={images[0]!r}: there are {', '.join(images)}")
+        raise GlasError(
+            f"one of several images must be chosen, as in maps={images[0]!r}: there are {', '.join(images)}"
+        )
     if not isinstance(maps, str | os.PathLike | SpatialImage):
         kind = "is on a surface" if hasattr(maps, "mesh") else f"is a {type(maps).__name__}"
         raise GlasError(f"an atlas must be one volume, {key!r} of the one fetched {kind}")
@@ -124,34 +126,34 @@ def parse_fetched(fetched: Any, key: str) -> FetchedAtlas:
 
 
 def _labels(fetched: Mapping[str, Any], key: str) -> tuple[list[str] | None, TableLike | None]:
-    if key != "maps":  # older bunches of several images: none has labels, some a colour table or networks
+    if key != "maps":  # older bunches of several images have no labels, but some have a colour table or networks
         table = fetched.get("colors_" + key.rsplit("_", 1)[-1])
-        parts = fetched.get("rsn_indices") if key == "rsn28" else None
-        return ([f"{network} {i}" for network, those in parts for i in those] if parts else None), table
+        networks = fetched.get("rsn_indices") if key == "rsn28" else None
+        return ([f"{network} {i}" for network, numbers in networks for i in numbers] if networks else None), table
     labels, indices = fetched.get("labels"), fetched.get("indices")
     if labels is None or len(labels) == 0:
         return None, fetched.get("lut")
     names, numbers = _names(labels)
     if indices is not None and len(indices) == len(names):
-        # before a lut: nilearn sorts the labels of AAL's, not the names
-        return names, pd.DataFrame({"index": [text(i) for i in indices], "name": names})
+        # preferred to a lut: for AAL nilearn sorts the labels of the lut but not its names
+        return names, pd.DataFrame({"index": [as_text(i) for i in indices], "name": names})
     if fetched.get("lut") is not None:
         return names, fetched["lut"]
     return names, None if numbers is None else pd.DataFrame({"index": numbers, "name": names})
 
 
 def _names(labels: Any) -> tuple[list[str], list[Any] | None]:
-    """Names and, where the labels are a table that has them, their numbers."""
+    """Return names and, if the labels are a table with an index, their numbers."""
     if isinstance(labels, np.ndarray) and labels.dtype.names:
         labels = pd.DataFrame.from_records(labels)
     if not isinstance(labels, pd.DataFrame):
-        return [text(label) for label in labels], None
+        return [as_text(label) for label in labels], None
     if labels.index.name == "index":
         labels = labels.reset_index()
     column = next((c for c in _NAMES if c in labels), None)
     if column is None:
         raise GlasError(f"the labels fetched must have a column {_NAMES[0]}, they have {', '.join(map(str, labels))}")
-    return [text(label) for label in labels[column]], list(labels["index"]) if "index" in labels else None
+    return [as_text(label) for label in labels[column]], list(labels["index"]) if "index" in labels else None
 
 
 def _is_background(name: str) -> bool:
@@ -165,14 +167,14 @@ def _is_image(value: Any) -> bool:
 
 
 def _space(fetched: Mapping[str, Any]) -> str:
-    """All of nilearn's volumes are in MNI space (fsaverage's is MNI305), but for Talairach's."""
-    said = text(fetched.get("template"))
-    if not said:
-        said = "Talairach" if "talairach" in text(fetched.get("description"))[:300].lower() else "MNI"
-    return "MNI" if "MNI" in said or said == "fsaverage" else said
+    """Return the space of a bunch: MNI for all volumes of nilearn (MNI305 for fsaverage), except Talairach's."""
+    space = as_text(fetched.get("template"))
+    if not space:
+        space = "Talairach" if "talairach" in as_text(fetched.get("description"))[:300].lower() else "MNI"
+    return "MNI" if "MNI" in space or space == "fsaverage" else space
 
 
-def file_stem(img: ImageLike, otherwise: Any = None) -> str:
-    """The name of an image's file without its ending, or of another file; empty for one without."""
-    path = (img.get_filename() if isinstance(img, SpatialImage) else img) or otherwise
+def file_stem(img: ImageLike, default: Any = None) -> str:
+    """Return the name of an image's file without its ending, else that of the path ``default``, else nothing."""
+    path = (img.get_filename() if isinstance(img, SpatialImage) else img) or default
     return Path(path).name.split(".nii")[0] if path else ""

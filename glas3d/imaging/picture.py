@@ -1,4 +1,7 @@
-"""Pictures in: every image of rows and columns is read and checked once, here, and brought to a model's size."""
+"""Pictures: every 2D image is read and checked here, once, and resized to the model's size.
+
+They are called pictures so that they are not mistaken for nibabel's images.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ PictureLike = str | os.PathLike[str] | Image.Image | np.ndarray | torch.Tensor
 Colour = Literal["RGB", "grey"]
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601, Pillow's
-# Modes of 8 bits a channel, and what they are read as; an alpha channel must be opaque.
+# Pillow's modes with 8 bits per channel, and the modes they are read as; an alpha channel must be opaque.
 _MODES = {
     "1": "L",
     "L": "L",
@@ -37,16 +40,16 @@ _MODES = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Picture:
-    """One picture, channels first.
+    """A 2D image with its channels first, and its source.
 
     Attributes
     ----------
     data
-        ``(c, rows, cols)`` float32: 0 to 255 of a file or a Pillow image, an array's own values.
+        ``(c, rows, cols)`` float32: 0 to 255 from a file or a Pillow image, else the array's own values.
     name
-        What messages call it: the path, or "the picture".
+        What messages call the picture: its path, or ``the picture``.
     sha256
-        Of the file's bytes, or of the values.
+        The hash of the file's bytes, or of the shape and values of one in memory.
     """
 
     data: np.ndarray
@@ -61,19 +64,22 @@ class Picture:
 
     @property
     def stem(self) -> str:
-        """The file's name without ending."""
+        """The file's name without its ending; ``picture`` without a file."""
         return Path(self.name).stem if self.name != "the picture" else "picture"
 
     @property
     def rgb(self) -> np.ndarray:
-        """``(rows, cols, 3)`` uint8 to look at: black is 0 and white 1 or 255, or the lowest and highest value."""
+        """The picture for display, ``(rows, cols, 3)`` uint8.
+
+        Black is 0 and white is 1 or 255; if there are other values, they are the lowest and the highest.
+        """
         data = self.data if len(self.data) == 3 else self.data.mean(axis=0, keepdims=True).repeat(3, axis=0)
         low, high = float(data.min()), float(data.max())
         if low >= 0 and high <= 255:
             low, high = 0.0, 1.0 if high <= 1 else 255.0
         scaled = (data - low) * (255.0 / (high - low))
-        shown: np.ndarray = np.moveaxis(np.rint(scaled), 0, -1).astype(np.uint8)
-        return shown
+        rgb: np.ndarray = np.moveaxis(np.rint(scaled), 0, -1).astype(np.uint8)
+        return rgb
 
     def __repr__(self) -> str:
         rows, columns = self.shape
@@ -81,7 +87,7 @@ class Picture:
 
 
 def load_picture(image: PictureLike, colour: Colour | None = None) -> Picture:
-    """Read one picture.
+    """Read one picture from a path, a Pillow image, an array or a tensor.
 
     Parameters
     ----------
@@ -89,15 +95,16 @@ def load_picture(image: PictureLike, colour: Colour | None = None) -> Picture:
         A path to what Pillow reads (PNG, JPEG, TIFF, ...), turned as its EXIF orientation says; a Pillow image; an
         array ``(rows, cols)`` or ``(rows, cols, 1 | 3 | 4)``, channels last as images are; or a torch tensor
         ``(rows, cols)`` or ``(c, rows, cols)``, channels first as torch's are. The values of arrays and tensors
-        are taken as they are.
+        stay as they are.
     colour
-        ``"RGB"``: three channels, a grey picture three times. ``"grey"``: one, its luma. None: as it is.
+        ``"RGB"``: three channels, which repeat a grey picture. ``"grey"``: one channel, the luma of a coloured picture.
+        None (default): the channels stay as they are.
 
     Raises
     ------
     GlasError
-        No such file, not a picture, damaged, several frames, transparent pixels, more than 8 bits a channel in a
-        file, another shape, or values that are not finite.
+        The file does not exist, is no picture or is damaged; the picture has several frames, transparent pixels or, in
+        a file, more than 8 bits per channel; or an array has another shape or values that are not finite.
     """
     if colour not in (None, "RGB", "grey"):
         raise GlasError(f'colour must be "RGB", "grey" or None, got {colour!r}')
@@ -106,11 +113,11 @@ def load_picture(image: PictureLike, colour: Colour | None = None) -> Picture:
         name = str(image)
         data, digest = _read(Path(image)), file_sha256(Path(image))
     elif isinstance(image, Image.Image):
-        data = _channels(_plain(image, name), name)
+        data = _from_channels_last(np.asarray(_plain(image, name)), name)
     elif isinstance(image, torch.Tensor):
-        data = _first(image.detach().cpu().numpy(), name)
+        data = _from_channels_first(image.detach().cpu().numpy(), name)
     elif isinstance(image, np.ndarray):
-        data = _last(image, name)
+        data = _from_channels_last(image, name)
     else:
         raise GlasError(f"a picture must be a path, a Pillow image, an array or a tensor, got {type(image).__name__}")
     if not np.isfinite(data).all():
@@ -121,16 +128,16 @@ def load_picture(image: PictureLike, colour: Colour | None = None) -> Picture:
 
 
 def resize(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """``(k, rows, cols)`` to ``(k, *size)``: bilinear between pixel centres, over the pixel's width when it shrinks."""
+    """Resize ``(k, rows, cols)`` to ``(k, *size)``, bilinearly; where pixels become larger, they average."""
     if values.shape[1:] == size:
         return values
-    given = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None]
-    resized: np.ndarray = interpolate(given, size, mode="bilinear", align_corners=False, antialias=True)[0].numpy()
+    tensor = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None]
+    resized: np.ndarray = interpolate(tensor, size, mode="bilinear", align_corners=False, antialias=True)[0].numpy()
     return resized
 
 
 def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """``(rows, cols)`` to ``size``: the label at the nearest pixel."""
+    """Resize labels ``(rows, cols)`` to ``size``, with the label of the nearest pixel."""
     rows, columns = (
         np.floor((np.arange(n) + 0.5) * old / n).astype(int) for n, old in zip(size, labels.shape, strict=True)
     )
@@ -138,7 +145,10 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resize_points(points: np.ndarray, shape: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """``(m, 2)`` row and column on a picture of ``shape`` to those on it resized; pixel centres are at integers."""
+    """Map points ``(m, 2)``, row and column, of a picture of ``shape`` to the same picture resized to ``size``.
+
+    The centres of pixels have integer coordinates.
+    """
     if shape == size:
         return points
     moved: np.ndarray = (points + 0.5) * (np.array(size) / np.array(shape)) - 0.5
@@ -152,17 +162,17 @@ def _read(path: Path) -> np.ndarray:
         raise GlasError(f"a picture must be a file, {path} is a folder")
     try:
         with Image.open(path) as image:
-            return _channels(_plain(image, str(path)), str(path))
+            return _from_channels_last(np.asarray(_plain(image, str(path))), str(path))
     except GlasError:
         raise
     except UnidentifiedImageError:
         raise GlasError(f"a picture must be an image Pillow can read, {path} is not") from None
-    except Exception as error:  # whatever a reader trips over
+    except Exception as error:  # a damaged file can raise anything
         raise GlasError(f"a picture must be complete, {path} is truncated or damaged: {reason(error)}") from None
 
 
 def _plain(image: Image.Image, name: str) -> Image.Image:
-    """Upright, of 8 bits a channel, in one of the modes L, RGB, LA and RGBA."""
+    """Return a Pillow image upright, with 8 bits per channel, in one of the modes L, RGB, LA and RGBA."""
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise GlasError(f"a picture must be one frame, {name} has {frames}")
@@ -175,12 +185,8 @@ def _plain(image: Image.Image, name: str) -> Image.Image:
     return upright.convert("RGBA" if "transparency" in upright.info else _MODES[image.mode])
 
 
-def _channels(image: Image.Image, name: str) -> np.ndarray:
-    return _last(np.asarray(image), name)
-
-
-def _last(array: np.ndarray, name: str) -> np.ndarray:
-    """Channels last to channels first."""
+def _from_channels_last(array: np.ndarray, name: str) -> np.ndarray:
+    """Return an array ``(rows, cols[, c])`` as ``(c, rows, cols)``, without an opaque alpha channel."""
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):
@@ -193,10 +199,11 @@ def _last(array: np.ndarray, name: str) -> np.ndarray:
         if not (alpha == alpha.flat[0]).all() or alpha.flat[0] not in (1, 255):
             raise GlasError(f"a picture must be opaque, {name} has transparent pixels: put it on a background first")
         array = array[..., :-1]
-    return _first(np.moveaxis(array, -1, 0), name)
+    return _from_channels_first(np.moveaxis(array, -1, 0), name)
 
 
-def _first(array: np.ndarray, name: str) -> np.ndarray:
+def _from_channels_first(array: np.ndarray, name: str) -> np.ndarray:
+    """Return an array ``([c,] rows, cols)`` as ``(c, rows, cols)`` float32."""
     if array.ndim == 2:
         array = array[None]
     if array.ndim != 3 or 0 in array.shape:
@@ -209,11 +216,12 @@ def _first(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _coloured(data: np.ndarray, colour: Any, name: str) -> np.ndarray:
+    """Return channels ``(c, rows, cols)`` with the number of channels that ``colour`` means."""
     if colour == "RGB" and len(data) == 1:
         return data.repeat(3, axis=0)
     if colour == "grey" and len(data) == 3:
         grey: np.ndarray = np.tensordot(_LUMA, data, axes=1)[None]
         return grey
     if colour is not None and len(data) not in (1, 3):
-        raise GlasError(f'colour="{colour}" is of grey and colour pictures, {name} has {len(data)} channels')
+        raise GlasError(f'colour="{colour}" needs a grey or coloured picture, {name} has {len(data)} channels')
     return data

@@ -1,4 +1,4 @@
-"""Probabilistic atlases, one map a volume: each voxel goes to the map that is highest there."""
+"""Probabilistic atlases, which have one map per volume: each voxel belongs to the map that is highest there."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import SpatialImage
 
+from glas3d.checks import is_number
 from glas3d.errors import GlasError, reason
 from glas3d.imaging.scan import ImageLike
 
 SHARE = 0.25
+"""The share of a map's own maximum that its voxels reach, where no threshold is given."""
 
 
 class ProbabilityMaps:
-    """The volumes of a 3D or 4D image, read one after the other (DiFuMo's 1024 would fill 5 GB).
+    """The volumes of a 3D or 4D image, read one after another: the 1024 of DiFuMo would fill 5 GB.
 
     Parameters
     ----------
     maps_img
-        Path or image; a trailing axis of one volume is none.
+        Path or image.
 
     Attributes
     ----------
     n
-        How many volumes there are.
+        Number of volumes.
     name
-        What messages call it.
+        What messages call the image.
 
     Raises
     ------
     GlasError
-        No such file, not an image, or neither 3D nor 4D.
+        The file does not exist or is no image, or the image is neither 3D nor 4D.
     """
 
     def __init__(self, maps_img: ImageLike) -> None:
@@ -50,17 +52,17 @@ class ProbabilityMaps:
         self.affine = np.asarray(self.img.affine, dtype=np.float64)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """The volumes in turn, ``(x, y, z)`` float32; what is not finite is 0."""
+        """Yield each volume, ``(x, y, z)`` float32; values that are not finite become 0."""
         data = self.img.dataobj
         with contextlib.ExitStack() as stack:
             if isinstance(data, ArrayProxy):
-                # One handle for all volumes: else each read of a gzipped file would start at its beginning.
+                # one handle for all volumes: each read of a gzipped file would else start at its beginning
                 stream = stack.enter_context(ImageOpener(data.file_like))
                 data = ArrayProxy(stream, (data.shape, data.dtype, data.offset, data.slope, data.inter), mmap=False)
             for i in range(self.n):
                 try:
                     volume = np.asarray(data if len(self.img.shape) == 3 else data[..., i])
-                except Exception as error:  # whatever a reader trips over
+                except Exception as error:  # a damaged file can raise anything
                     raise GlasError(
                         f"an atlas must be complete, {self.name} is truncated or damaged: {reason(error)}"
                     ) from None
@@ -68,15 +70,15 @@ class ProbabilityMaps:
 
 
 def highest_map(maps: ProbabilityMaps, threshold: float | None) -> np.ndarray:
-    """The number of the highest map at each voxel, from 1, where it is above 0 and reaches the threshold.
+    """Return the number of the highest map at each voxel, from 1, where it is above 0 and reaches the threshold.
 
     Parameters
     ----------
     maps
-        Probabilities, percentages, loadings or statistics: compared as they are.
+        Probabilities, percentages, loadings or statistics, compared without scaling.
     threshold
-        In the maps' own unit (0.25, or 25 for percentages); None: a quarter of the winning map's own
-        maximum, whatever its unit. Voxels below belong to nothing.
+        The least value, in the maps' own unit (0.25, or 25 for percentages); None: a quarter of the highest map's
+        own maximum. Voxels below it are 0.
 
     Returns
     -------
@@ -85,24 +87,22 @@ def highest_map(maps: ProbabilityMaps, threshold: float | None) -> np.ndarray:
     Raises
     ------
     GlasError
-        A threshold that is negative, or that no voxel reaches.
+        The threshold is negative, or no voxel reaches it.
     """
-    if threshold is not None:
-        number = isinstance(threshold, int | float | np.number) and not isinstance(threshold, bool)
-        if not (number and np.isfinite(threshold) and threshold >= 0):
-            raise GlasError(f"threshold must be None or a number of at least 0, got {threshold!r}")
-    winner, best = np.zeros(maps.shape, dtype=np.int32), np.zeros(maps.shape, dtype=np.float32)
+    if threshold is not None and not (is_number(threshold) and threshold >= 0):
+        raise GlasError(f"threshold must be None or a number of at least 0, got {threshold!r}")
+    highest, value = np.zeros(maps.shape, dtype=np.int32), np.zeros(maps.shape, dtype=np.float32)
     floors = np.zeros(maps.n + 1, dtype=np.float32)
     for i, volume in enumerate(maps, start=1):
-        higher = volume > best
-        winner[higher] = i
-        best[higher] = volume[higher]
+        higher = volume > value
+        highest[higher] = i
+        value[higher] = volume[higher]
         floors[i] = SHARE * volume.max() if threshold is None else threshold
-    winner[best < floors[winner]] = 0
-    if not winner.any():
+    highest[value < floors[highest]] = 0
+    if not highest.any():
         reached = "is above 0" if threshold is None else f"reaches the threshold {threshold:g}"
-        raise GlasError(f"no voxel of the {maps.n} maps of {maps.name} {reached}, the highest is {best.max():.4g}")
-    return winner
+        raise GlasError(f"no voxel of the {maps.n} maps of {maps.name} {reached}, the highest is {value.max():.4g}")
+    return highest
 
 
 def _open(path: Path) -> SpatialImage:
@@ -110,7 +110,7 @@ def _open(path: Path) -> SpatialImage:
         raise GlasError(f"no such file: {path}")
     try:
         image: Any = nib.load(path)
-    except Exception as error:  # nibabel has many of its own
+    except Exception as error:  # nibabel raises many kinds
         raise GlasError(f"an atlas must be an image nibabel can read, {path} is not: {reason(error)}") from None
     if not isinstance(image, SpatialImage):
         raise GlasError(f"an atlas must be a volume, {path} is a {type(image).__name__}")

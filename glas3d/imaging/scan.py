@@ -1,4 +1,4 @@
-"""Scans in and maps out: every image is read and checked once, here."""
+"""Scans: every 3D image is read and checked here, once, and every map is given its scan's grid."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".img.gz", ".img", ".hdr")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Scan:
-    """One volume with its place in the world.
+    """A volume with its affine and its source.
 
     Attributes
     ----------
@@ -33,11 +33,11 @@ class Scan:
     affine
         4x4, voxel to world (RAS+) in mm.
     img
-        The image as it was read; its header is the pattern for maps.
+        The image as it was read; maps take sform and qform from its header.
     name
-        What messages call it: the path, or "the image".
+        What messages call the scan: its path, or ``the image``.
     sha256
-        Of the file's bytes, or of data and affine for an image in memory.
+        The hash of the file's bytes, or of data and affine for an image in memory.
     """
 
     data: np.ndarray
@@ -48,18 +48,18 @@ class Scan:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Voxels an axis."""
+        """Number of voxels along each axis."""
         x, y, z = self.data.shape
         return (x, y, z)
 
     @property
     def spacing(self) -> tuple[float, ...]:
-        """Size of a voxel in mm, one an axis."""
+        """Size of a voxel in mm along each axis."""
         return tuple(float(v) for v in nib.affines.voxel_sizes(self.affine))
 
     @property
     def stem(self) -> str:
-        """The file's name without ending, and without the BIDS suffix of a BIDS name."""
+        """The file's name without its ending and, if it is a BIDS name, without its suffix; ``scan`` without a file."""
         path = self.img.get_filename()
         name = Path(path).name if path else "scan"
         for suffix in _SUFFIXES:
@@ -74,12 +74,12 @@ class Scan:
         return f"Scan({self.name}: {self.shape}, {size} mm, {axes})"
 
     def like(self, data: np.ndarray) -> nib.Nifti1Image:
-        """A float32 map on this scan's own grid: its affine, and its sform and qform with their codes.
+        """Return a float32 map on this scan's own grid: its affine, and its sform and qform with their codes.
 
         Parameters
         ----------
         data
-            Of this scan's shape.
+            The values, of this scan's shape.
         """
         img = nib.Nifti1Image(np.asarray(data, dtype=np.float32), self.affine)
         header = self.img.header
@@ -96,24 +96,26 @@ class Scan:
 def load_scan(img: ImageLike, *, constant: bool = False) -> Scan:
     """Read one 3D scan, from a path or a nibabel image.
 
-    NIfTI-1 and -2, ``.mgz`` and whatever else nibabel reads; any data type, scaling and byte order; a
-    4D image is taken when it holds one volume.
+    The image may be NIfTI-1 or -2, ``.mgz`` or of another format that nibabel reads, of any data type, scaling and
+    byte order. A 4D image is accepted if it holds one volume.
 
     Parameters
     ----------
+    img
+        Path or nibabel image.
     constant
-        Whether the same intensity everywhere will do.
+        Whether an image with the same intensity everywhere is accepted, as a mask or an atlas may have. Default: no.
 
     Raises
     ------
     GlasError
-        No such file, not an image, truncated, not three-dimensional, a singular affine, or no finite or
-        no varying intensities.
+        The file does not exist, is no image, or is truncated; the image is not three-dimensional, its affine is
+        singular, or its intensities are not finite or do not vary.
 
     Warns
     -----
     GlasWarning
-        Neither sform nor qform says where the voxels are.
+        The header has neither sform nor qform, so that left and right are unknown.
     """
     if isinstance(img, SpatialImage):
         image, name = img, img.get_filename() or "the image"
@@ -138,7 +140,7 @@ def _read(path: Path) -> SpatialImage:
         raise GlasError(f"a scan must be a file, {path} is a folder")
     try:
         image: Any = nib.load(path)
-    except Exception as error:  # nibabel has many of its own
+    except Exception as error:  # nibabel raises many kinds
         raise GlasError(f"a scan must be an image nibabel can read, {path} is not: {reason(error)}") from None
     if not isinstance(image, SpatialImage):
         raise GlasError(f"a scan must be a volume, {path} is a {type(image).__name__}")
@@ -149,7 +151,7 @@ def _read(path: Path) -> SpatialImage:
 
 
 def _check_gzip(path: Path) -> None:
-    """Read to the end, where the checksum is: nibabel stops before it and would take a flipped bit for an intensity."""
+    """Read a file to its end, where the checksum is; nibabel stops before, and would read damaged intensities."""
     with path.open("rb") as file:
         if file.read(2) != b"\x1f\x8b":
             return
@@ -173,12 +175,12 @@ def _intensities(image: SpatialImage, name: str, constant: bool) -> np.ndarray:
     if image.get_data_dtype().kind not in "biuf":
         raise GlasError(f"a scan must hold real numbers, {name} holds {image.get_data_dtype()}")
     try:
-        # Straight from the proxy: get_fdata would leave a second copy in the caller's image.
+        # from the proxy: get_fdata would leave a second copy in the caller's image
         with np.errstate(all="ignore"):
             data = np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
     except FileNotFoundError as error:
         raise GlasError(f"a scan must be complete, {name} lacks {error.filename}") from None
-    except Exception as error:  # whatever a reader trips over
+    except Exception as error:  # a damaged file can raise anything
         raise GlasError(f"a scan must be complete, {name} is truncated or damaged: {reason(error)}") from None
     finite = np.isfinite(data)
     if not finite.any():

@@ -1,6 +1,6 @@
-"""Where to look without an atlas: supervoxels of a scan and superpixels of an image, by SLIC.
+"""Segments without an atlas: supervoxels of a scan and superpixels of an image, by SLIC.
 
-SLIC is Achanta et al., IEEE TPAMI 2012, and with a mask Irving, arXiv 1606.09518; both as scikit-image has them.
+SLIC is by Achanta et al., IEEE TPAMI 2012, and with a mask by Irving, arXiv 1606.09518; scikit-image implements both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from glas3d.imaging.mask import bright_voxels, mask_on
 from glas3d.imaging.scan import ImageLike, load_scan
 from glas3d.imaging.space import grid_of
 
-# Lightness runs from 0 to 100 where grey values run from 0 to 1.
+# The lightness of CIELAB is 0 to 100 where grey values are 0 to 1.
 _LAB = 100.0
 
 
@@ -31,31 +31,33 @@ def supervoxels(
     mask_img: ImageLike | None = None,
     sigma: float = 0.0,
 ) -> Atlas:
-    """Cut a scan into pieces of one brightness, an atlas of its own (``pip install "glas3d[images]"``).
+    """Divide a scan into segments of similar brightness, as an atlas (needs ``pip install "glas3d[images]"``).
 
     Parameters
     ----------
     img
         Path or nibabel image, one 3D volume.
     n_segments
-        About how many. Small ones are joined to their neighbours, specks of the mask to the nearest.
+        The approximate number of segments. Small ones are joined to their neighbours, small parts of the mask to the
+        nearest segment. Default: 100.
     compactness
-        Against brightness: at 0.1 a tenth of the scan's range (1st to 99th percentile in the mask) weighs as
-        much as the width of a piece. More is rounder, less follows the contrast.
+        The weight of shape against brightness: at 0.1 (default) a tenth of the scan's range (1st to 99th percentile in
+        the mask) weighs as much as the width of a segment. Larger values give rounder segments, smaller ones follow
+        the contrast.
     mask_img
-        Where to cut; None: the scan's bright voxels.
+        The voxels to divide; None (default): the scan's bright voxels.
     sigma
-        Of a Gaussian that smooths first, in mm.
+        The sigma, in mm, of a Gaussian that smooths the scan first. Default: 0, no smoothing.
 
     Returns
     -------
-    Regions ``supervoxel-001`` and so on, on the scan's grid, in no space: nothing is compared with MNI. Equal
-    input gives equal pieces.
+    An atlas with the regions ``supervoxel-001`` and so on, on the scan's grid and in its own space, so that the scan is
+    not compared with MNI. Equal input gives equal segments.
 
     Raises
     ------
     GlasError
-        No scikit-image, a mask without voxels, or more pieces than voxels.
+        scikit-image is not installed, the mask is empty, or there are more segments than voxels.
     """
     scan = load_scan(img)
     mask = bright_voxels(scan) if mask_img is None else mask_on(mask_img, grid_of(scan))
@@ -73,16 +75,16 @@ def superpixels(
     mask: np.ndarray | None = None,
     sigma: float = 0.0,
 ) -> Segments:
-    """Cut an image into pieces of one colour (``pip install "glas3d[images]"``).
+    """Divide an image into segments of similar colour (needs ``pip install "glas3d[images]"``).
 
     Parameters
     ----------
     image
         Grey ``(rows, cols)``, or with 1 or 3 (RGB) channels first, as the core takes it, or last.
     n_segments, compactness, sigma
-        As of `supervoxels`, in pixels; colours are compared in CIELAB.
+        As in `supervoxels`, in pixels; colours are compared in CIELAB.
     mask
-        ``(rows, cols)``, True where to cut; None: everywhere.
+        ``(rows, cols)``, True for the pixels to divide; None (default): all.
 
     Returns
     -------
@@ -91,7 +93,8 @@ def superpixels(
     Raises
     ------
     GlasError
-        No such image, no scikit-image, a mask without pixels, or more pieces than pixels.
+        The image has another shape or type, scikit-image is not installed, the mask is empty, or there are more
+        segments than pixels.
     """
     values = np.asarray(image)
     if values.ndim == 3 and values.shape[0] in (1, 3):
@@ -120,14 +123,14 @@ def _slic(
     sigma: float,
     spacing: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Labels from 1 without gaps, 0 outside of the mask; ``values`` are grey, or RGB in a last axis."""
+    """Return labels from 1 without gaps, 0 outside the mask; ``values`` are grey, or RGB in the last axis."""
     try:
         from skimage.segmentation import slic
     except ImportError as error:
         raise GlasError(f'supervoxels need scikit-image ({error}): pip install "glas3d[images]"') from None
     n_voxels = np.count_nonzero(mask)
     if not n_voxels:
-        raise GlasError("a mask must hold voxels to cut, it is empty")
+        raise GlasError("a mask must hold voxels, it is empty")
     n_segments = whole_number("n_segments", n_segments, least=1)
     if n_segments > n_voxels:
         raise GlasError(f"n_segments must be at most the {n_voxels} voxels of the mask, got {n_segments}")
@@ -144,25 +147,25 @@ def _slic(
     low, high = np.percentile(values[solid], [1, 99])
     clipped = np.clip(values, low, high) if high > low else values
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # centres that end up without a voxel
+        warnings.simplefilter("ignore", UserWarning)  # about centres that end up without a voxel
         labels = slic(
-            clipped.astype(np.float64),  # SLIC divides by the range: a few bright voxels must not make it
+            clipped.astype(np.float64),  # clipped: SLIC divides by the range, which a few bright voxels would extend
             n_segments=n,
             compactness=compactness * (_LAB if colour else 1.0),
             sigma=sigma / size,
-            # In cubes of a voxel's volume: SLIC counts a piece's width in voxels, and compactness is per width.
+            # scaled to a voxel volume of 1: SLIC counts the width of a segment in voxels, and compactness is per width
             spacing=size / np.prod(size) ** (1 / size.size),
             mask=solid,
             channel_axis=-1 if colour else None,
         )
     nearest = distance_transform_edt(labels == 0, sampling=size, return_distances=False, return_indices=True)
-    cut = np.zeros(mask.shape, dtype=np.int32)
-    cut[mask] = np.unique(labels[tuple(nearest)][mask], return_inverse=True)[1] + 1
-    return cut
+    filled = np.zeros(mask.shape, dtype=np.int32)
+    filled[mask] = np.unique(labels[tuple(nearest)][mask], return_inverse=True)[1] + 1
+    return filled
 
 
 def _without_specks(mask: np.ndarray, least: float) -> np.ndarray:
-    """The mask without parts of fewer voxels than ``least``: SLIC would give them to just any piece."""
+    """Return the mask without parts of fewer voxels than ``least``, which SLIC would give to an arbitrary segment."""
     parts, _ = label(mask)
     counts = np.bincount(parts.ravel())
     counts[0] = 0

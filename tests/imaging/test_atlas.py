@@ -298,7 +298,7 @@ def test_an_image_in_memory_and_a_name_of_ones_own_will_do(tmp_path):
         ("name\nright\n", "must have the columns index and name"),
         ("3,right\n700,left\n", "must have the columns index and name"),
         ("", "must be tab-separated text"),
-        (ROWS + "3\tagain\n", "every index .* must be there once, .* has 3 twice"),
+        (ROWS + "3\tagain\n", "every index .* must occur once, .* has 3 twice"),
         ("index\tname\n3.5\ta\n", "index .* must hold whole numbers"),
         ("index\tname\nthree\ta\n", "index .* must hold whole numbers"),
         ("index\tname\n3\ta\n", "must have a row in .*, these have none: 700, 2001"),

@@ -315,7 +315,7 @@ def test_one_of_several_images_is_chosen(tmp_path):
         colors_7=str(place / "Yeo2011_7Networks_ColorLUT.txt"),
         colors_17=str(place / "Yeo2011_17Networks_ColorLUT.txt"),
     )
-    with refused("which image must be said, as in maps='thin_7': there are thin_7, thick_17"):
+    with refused("one of several images must be chosen, as in maps='thin_7': there are thin_7, thick_17"):
         Atlas.from_nilearn(old)
     assert named(Atlas.from_nilearn(old, maps="thick_17")) == [f"17Networks_{i}" for i in range(1, 18)]
     assert named(Atlas.from_nilearn(old, maps="thin_7")) == [f"7Networks_{i}" for i in range(1, 8)]

@@ -48,7 +48,7 @@ def test_they_are_a_value_of_their_own():
     given[0] = 99
     assert np.array_equal(places.points, PLACES)
     assert places.space == "MNI"
-    assert repr(places) == "Coordinates(3 places: Hippocampus_L, Hippocampus_R, SMA)"
+    assert repr(places) == "Coordinates(3 points: Hippocampus_L, Hippocampus_R, SMA)"
     assert repr(Coordinates(PLACES * 2)).endswith("point-3, ...)")
     with pytest.raises(ValueError, match="read-only"):
         places.points[0] = 1

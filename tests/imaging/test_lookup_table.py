@@ -113,7 +113,7 @@ def test_names_are_there_once():
         ("a.txt", "3\n", "line 1 of .* must be a label and its name, it is '3'"),
         ("a.txt", "# a comment\n\nthree red\n", "line 3 of .* must be a label and its name, it is 'three red'"),
         ("a.txt", '3 0 0 0 1 1 1 ""\n', "must have a name, index 3"),
-        ("a.txt", "3 a\n3 b\n", "must be there once, .* has 3 twice"),
+        ("a.txt", "3 a\n3 b\n", "must occur once, .* has 3 twice"),
         ("a.txt", "", "these have none: 3"),
     ],
 )

@@ -101,7 +101,7 @@ def test_colour_and_grey(colours):
     assert np.abs(grey[0] - np.asarray(Image.fromarray(colours).convert("L"))).max() <= 1
     thrice = load_picture(colours[..., 0], "RGB").data
     np.testing.assert_array_equal(thrice, np.repeat(colours[None, ..., 0], 3, axis=0))
-    with refused("is of grey and colour pictures, the picture has 5 channels"):
+    with refused("needs a grey or coloured picture, the picture has 5 channels"):
         load_picture(torch.zeros(5, *SHAPE), "grey")
     with refused('colour must be "RGB", "grey" or None'):
         load_picture(colours, "blue")

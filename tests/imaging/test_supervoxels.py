@@ -280,7 +280,7 @@ def test_superpixels_are_searched():
         (np.zeros((0, 9)), {}, r"of \(0, 9\)"),
         (np.full((8, 9), np.nan), {}, "must hold finite values"),
         (np.ones((8, 9)), {"mask": np.ones((9, 8))}, r"on the image's grid: mask \(9, 8\), image \(8, 9\)"),
-        (np.ones((8, 9)), {"mask": np.zeros((8, 9))}, "a mask must hold voxels to cut, it is empty"),
+        (np.ones((8, 9)), {"mask": np.zeros((8, 9))}, "a mask must hold voxels, it is empty"),
         (np.ones((8, 9)), {"n_segments": 73}, "at most the 72 voxels of the mask, got 73"),
     ],
 )
