@@ -8,7 +8,7 @@ from .errors import GlasWarning as GlasWarning
 from .explain import explain_image as explain_image
 from .explain import explain_img as explain_img
 from .imaging.atlas import Atlas as Atlas
-from .predict.bundle import load_model as load_model
+from .predict.loading import load_model as load_model
 from .predict.predictor import Predictor as Predictor
 
 __version__: str

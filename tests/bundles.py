@@ -7,7 +7,7 @@ from torch import nn
 
 from glas3d import Predictor
 from glas3d.imaging.space import mni_grid, template_on
-from glas3d.predict import PaperNet, Standardisation, write_bundle
+from glas3d.predict import BundleDescription, PaperNet, Standardisation, write_bundle
 
 GRID = mni_grid(8)
 CLASSES = ("NC", "AD")
@@ -61,7 +61,7 @@ def write(place, net=None, **changed):
         "preset": PRESET,
         "card": "# tiny\n",
     }
-    write_bundle(place, net or network(), NETWORK, **given | changed)
+    write_bundle(place, net or network(), NETWORK, BundleDescription(**given | changed))
     return place
 
 

@@ -26,7 +26,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from glas3d.imaging.space import mni_grid
-from glas3d.predict import PaperNet, Standardisation, write_bundle
+from glas3d.predict import BundleDescription, PaperNet, Standardisation, write_bundle
 
 PAGE = Path(sys.argv[1] if len(sys.argv) > 1 else "glas3d-examples/scaling.md")
 SIZE = int(sys.argv[2]) if len(sys.argv) > 2 else 6
@@ -117,15 +117,17 @@ def model_of(mm):
         PLACE / f"model-{mm}",
         PaperNet(grid.shape).eval(),
         definition,
-        name="untrained",
-        description="Random weights",
-        version="0.0.1",
-        classes=("NC", "AD"),
-        grid=grid,
-        standardisation=Standardisation(blank, blank + 0.1),
-        reference=blank.numpy(),
-        preset={"sigma_light": 20.0, "sigma_shadow": 30.0, "unit": "mm"},
-        card="# untrained\n",
+        BundleDescription(
+            name="untrained",
+            description="Random weights",
+            version="0.0.1",
+            classes=("NC", "AD"),
+            grid=grid,
+            standardisation=Standardisation(blank, blank + 0.1),
+            reference=blank.numpy(),
+            preset={"sigma_light": 20.0, "sigma_shadow": 30.0, "unit": "mm"},
+            card="# untrained\n",
+        ),
     )
     return PLACE / f"model-{mm}"
 

@@ -21,7 +21,7 @@ import torch
 from glas3d import GLAS, Atlas, Predictor
 from glas3d.core.saliency import minmax
 from glas3d.imaging.space import mni_grid
-from glas3d.predict import Recipe, intensity_scale, train, write_bundle
+from glas3d.predict import BundleDescription, Recipe, intensity_scale, train, write_bundle
 from glas3d.simulate import GROUPS, PLANTED, Simulation, simulate_participants
 
 TRAINING_SEEDS = (0, 1, 2)
@@ -161,17 +161,19 @@ def main(place: Path) -> None:
             "batch_norm": True,
             "dropout": RECIPE.dropout,
         },
-        name="adnc-simulated",
-        description="The paper's network, trained on simulated Alzheimer's disease; says nothing about real scans",
-        version="0.1.0",
-        classes=GROUPS,
-        grid=grid,
-        standardisation=first["standardisation"],
-        reference=first["reference"],
-        preset={"sigma_light": LADDER[chosen][0], "sigma_shadow": LADDER[chosen][1], "unit": "mm"},
-        card=card(trained, chosen),
-        authors="the glas3d authors",
-        copyright="BSD-3-Clause",
+        BundleDescription(
+            name="adnc-simulated",
+            description="The paper's network, trained on simulated Alzheimer's disease; says nothing about real scans",
+            version="0.1.0",
+            classes=GROUPS,
+            grid=grid,
+            standardisation=first["standardisation"],
+            reference=first["reference"],
+            preset={"sigma_light": LADDER[chosen][0], "sigma_shadow": LADDER[chosen][1], "unit": "mm"},
+            card=card(trained, chosen),
+            authors="the glas3d authors",
+            copyright="BSD-3-Clause",
+        ),
     )
     print(json.dumps({t["seed"]: t["accuracy"][0] for t in trained}), f"written: {place}")
 

@@ -4,7 +4,7 @@ from .adapters.estimators import from_decoder as from_decoder
 from .adapters.estimators import from_estimator as from_estimator
 from .adapters.onnx_file import from_onnx as from_onnx
 from .adapters.pt2 import from_pt2 as from_pt2
-from .bundle import load_model as load_model
+from .bundle import BundleDescription as BundleDescription
 from .bundle import write_bundle as write_bundle
 from .captioner import Captioner as Captioner
 from .engine.clock import use_clock as use_clock
@@ -12,6 +12,7 @@ from .engine.memory import keep_memory as keep_memory
 from .intensity import Standardisation as Standardisation
 from .intensity import intensity_scale as intensity_scale
 from .interface import ModelInfo as ModelInfo
+from .loading import load_model as load_model
 from .network_training import Recipe as Recipe
 from .network_training import train as train
 from .networks import Autoencoder as Autoencoder

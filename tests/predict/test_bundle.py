@@ -219,7 +219,10 @@ REFUSED = {
         edit(lambda c: c.update(network_def={"_target_": "builtins.dict", "a": 1}), "inference"),
         "must be a torch module, it is a dict",
     ),
-    "no weights": (remove("models/model.safetensors"), "weights in models/model.safetensors, .*: there is none"),
+    "no weights": (
+        remove("models/model.safetensors"),
+        "models/model.safetensors, .*: the file does not exist",
+    ),
     "pickled weights": (pickled, "weights in models/model.safetensors, .*: it has model.pt, a pickle"),
     "weights noise": (content("models/model.safetensors", b"noise" * 100), "model.safetensors is no safetensors file"),
     "weights empty": (content("models/model.safetensors", b""), "model.safetensors is no safetensors file"),

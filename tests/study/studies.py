@@ -9,7 +9,7 @@ import torch
 
 from glas3d.hashing import file_sha256
 from glas3d.imaging.space import mni_grid
-from glas3d.predict import Standardisation, write_bundle
+from glas3d.predict import BundleDescription, Standardisation, write_bundle
 from glas3d.study import read_cohort
 from glas3d.study.training.manifest import FoldManifest, FoldScan
 from tests.study import folders
@@ -43,15 +43,17 @@ def bundle(place, seed):
             "channels": 1,
             "classes": 2,
         },
-        name=f"AD-NC-{place.name}",
-        description="Random weights, for tests",
-        version="0.0.1",
-        classes=("NC", "AD"),
-        grid=GRID,
-        standardisation=Standardisation(blank, blank + 0.1),
-        reference=blank.numpy(),
-        preset=PRESET,
-        card="# tiny\n",
+        BundleDescription(
+            name=f"AD-NC-{place.name}",
+            description="Random weights, for tests",
+            version="0.0.1",
+            classes=("NC", "AD"),
+            grid=GRID,
+            standardisation=Standardisation(blank, blank + 0.1),
+            reference=blank.numpy(),
+            preset=PRESET,
+            card="# tiny\n",
+        ),
     )
     return place
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from glas3d.core.threads import torch_threads
 from glas3d.output import new_folder
-from glas3d.predict import Predictor, Recipe, train, write_bundle
+from glas3d.predict import BundleDescription, Predictor, Recipe, train, write_bundle
 from glas3d.predict.network_training import Change, Report, mean_of
 from glas3d.study.training.importable import import_callable
 from glas3d.study.training.manifest import PARTS, FoldManifest
@@ -137,15 +137,17 @@ def train_fold(task: FoldTask, report: Report = lambda stage, epoch, loss: None)
             scratch,
             net,
             definition,
-            name=f"{task.groups[1]}-{task.groups[0]}-fold-{task.manifest.fold}",
-            description=task.title,
-            version="0.1.0",
-            classes=task.groups,
-            grid=task.scans.grid,
-            standardisation=standardisation,
-            reference=reference.numpy(),
-            preset=task.preset,
-            card=_model_card(task, tested),
+            BundleDescription(
+                name=f"{task.groups[1]}-{task.groups[0]}-fold-{task.manifest.fold}",
+                description=task.title,
+                version="0.1.0",
+                classes=task.groups,
+                grid=task.scans.grid,
+                standardisation=standardisation,
+                reference=reference.numpy(),
+                preset=task.preset,
+                card=_model_card(task, tested),
+            ),
         )
         task.manifest.write(scratch)
         (scratch / "results").mkdir()

@@ -1,0 +1,81 @@
+"""Load a model by its name, its file or folder, or the function that makes it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+
+import torch
+
+from glas3d.errors import GlasError
+from glas3d.predict.adapters.onnx_file import from_onnx
+from glas3d.predict.adapters.pt2 import from_pt2
+from glas3d.predict.bundle import PICKLE_SUFFIXES, read_bundle
+from glas3d.predict.interface import Activation
+from glas3d.predict.predictor import Predictor
+from glas3d.resources import folder, has_resource, names
+
+_EXPORTED = {".pt2": from_pt2, ".onnx": from_onnx}
+
+
+def load_model(
+    model: str | os.PathLike[str],
+    *,
+    activation: Activation | None = None,
+    device: str | torch.device = "auto",
+) -> Predictor:
+    """Return the predictor of a model that is shipped, or stored in a file or folder, or made by a function.
+
+    Parameters
+    ----------
+    model
+        The name of a shipped model, the path of a MONAI bundle folder, of a ``.pt2`` file of torch.export or of
+        an ``.onnx`` file, or ``package.module:factory``, a function without arguments that returns a
+        `Predictor`. Loading a bundle or a factory runs the code that it names: load only what you trust.
+    activation
+        The activation of bundles that do not state one, and of exported files, which never do; see `Predictor`.
+    device
+        See `Predictor`.
+
+    Raises
+    ------
+    GlasError
+        The model does not exist, a bundle lacks something, its weights are pickled or do not fit its network, or an
+        exported file cannot be used or is given no activation.
+    """
+    text = os.fspath(model)
+    path = Path(text)
+    if has_resource("models", text):
+        return read_bundle(folder("models", text), activation, device)
+    if path.is_dir():
+        return read_bundle(path, activation, device)
+    if path.suffix in _EXPORTED:
+        if not path.is_file():
+            raise GlasError(f"no such file: {path}")
+        if activation is None:
+            raise GlasError(f"the file {path} states no activation: give softmax, sigmoid or none")
+        return _EXPORTED[path.suffix](path, activation, device=device)
+    if path.suffix in PICKLE_SUFFIXES and path.exists():
+        raise GlasError(
+            f"a model must be a MONAI bundle folder with safetensors weights, {path} is a pickle: it can run any code"
+        )
+    if ":" in text and not path.exists():
+        return _from_factory(text)
+    shipped = ", ".join(names("models")) or "none"
+    raise GlasError(
+        f"a model must be a shipped name ({shipped}), a MONAI bundle folder or a .pt2 or .onnx file "
+        f"or package.module:factory, got {text}"
+    )
+
+
+def _from_factory(spec: str) -> Predictor:
+    module_name, _, attribute = spec.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise GlasError(f"no model factory {spec}: {error}") from None
+    predict = factory() if callable(factory) else None
+    if not isinstance(predict, Predictor):
+        raise GlasError(f"a model factory must return a Predictor, {spec} returned {type(predict).__name__}")
+    return predict
