@@ -24,7 +24,7 @@ Statistic = Literal["mean", "variance", "overlap"]
 # Columns whose group value is the plain mean over participants.
 _MEASURES = ["light", "shadow", "drop"]
 # Parts of the provenance that must be the same for all participants of a group.
-_METHOD = ("Target", "Settings", "Model", "Search", "Asked")
+_METHOD = ("Target", "Settings", "Model", "Search", "Options")
 
 
 class GroupInput(Protocol):

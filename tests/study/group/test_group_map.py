@@ -111,6 +111,16 @@ def test_participants_explained_differently_are_refused_and_change_nothing(part)
     assert len(group) == 1
 
 
+def test_options_of_a_study_are_recorded_and_must_be_the_same(tmp_path):
+    first, second = explanation(0), explanation(1)
+    first.provenance["Options"] = {"recursive": True}
+    group = group_of(first)
+    sidecar = json.loads(group.save(tmp_path)[1].read_text())
+    assert sidecar["Options"] == {"recursive": True}
+    with pytest.raises(GlasError, match="must be explained alike"):
+        group.add(second)
+
+
 def test_an_empty_group_is_refused(tmp_path):
     group = GroupMap("NC", ATLAS)
     assert len(group) == 0
