@@ -1,4 +1,4 @@
-"""A folder that is replaced, and what is there when the work ends at any step of it."""
+"""A folder that is replaced, and its content when the process is killed at any step."""
 
 import os
 import shutil
@@ -10,31 +10,31 @@ from glas3d.output import new_folder
 
 
 class KilledError(BaseException):
-    """After it nothing is cleaned up."""
+    """The error that stands for a kill, after which nothing is cleaned up."""
 
 
-def state(place):
-    return sorted(path.read_text() for path in place.iterdir()) if place.exists() else None
+def content_of(folder):
+    return sorted(path.read_text() for path in folder.iterdir()) if folder.exists() else None
 
 
-def replace_it(place):
-    with new_folder(place, lambda there: True) as scratch:
+def replace(folder):
+    with new_folder(folder, lambda existing: True) as scratch:
         (scratch / "a").write_text("new a")
         (scratch / "b").write_text("new b")
 
 
 @pytest.fixture
-def place(tmp_path):
-    place = tmp_path / "place"
-    place.mkdir()
+def folder(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
     for name in "ab":
-        (place / name).write_text(f"old {name}")
-    return place
+        (folder / name).write_text(f"old {name}")
+    return folder
 
 
 @pytest.mark.parametrize("step", range(1, 5))
-def test_a_kill_leaves_the_old_or_the_new_or_none_never_half(place, monkeypatch, step):
-    """Every call that changes the disk is one where the kill may come; removing is then half done."""
+def test_a_kill_leaves_the_old_folder_the_new_one_or_none_never_half(folder, monkeypatch, step):
+    """The kill may come at every call that changes the disk; a removal is then half done."""
     calls = []
 
     def dying(name, real):
@@ -54,18 +54,18 @@ def test_a_kill_leaves_the_old_or_the_new_or_none_never_half(place, monkeypatch,
         patched.setattr(output.os, "replace", dying("replace", os.replace))
         patched.setattr(output.shutil, "rmtree", dying("rmtree", shutil.rmtree))
         try:
-            replace_it(place)
+            replace(folder)
         except KilledError:
             assert len(calls) >= step
         else:
             assert calls == ["replace", "replace", "rmtree"]
             assert step == 4
-    assert state(place) in (["old a", "old b"], None, ["new a", "new b"])
-    replace_it(place)
-    assert state(place) == ["new a", "new b"]
+    assert content_of(folder) in (["old a", "old b"], None, ["new a", "new b"])
+    replace(folder)
+    assert content_of(folder) == ["new a", "new b"]
 
 
-def test_what_was_there_comes_back_when_the_new_cannot_be_put(place, monkeypatch):
+def test_the_old_folder_comes_back_when_the_new_cannot_be_renamed(folder, monkeypatch):
     real, calls = os.replace, []
 
     def full(*given):
@@ -76,6 +76,6 @@ def test_what_was_there_comes_back_when_the_new_cannot_be_put(place, monkeypatch
 
     monkeypatch.setattr(output.os, "replace", full)
     with pytest.raises(GlasError, match="No space left"):
-        replace_it(place)
-    assert state(place) == ["old a", "old b"]
-    assert [path.name for path in place.parent.iterdir()] == ["place"]
+        replace(folder)
+    assert content_of(folder) == ["old a", "old b"]
+    assert [path.name for path in folder.parent.iterdir()] == ["folder"]

@@ -8,8 +8,8 @@ from glas3d.errors import GlasError
 
 
 @pytest.fixture
-def shelf(tmp_path, monkeypatch):
-    """A place with two models and a stray file instead of what is shipped."""
+def root(tmp_path, monkeypatch):
+    """Replace the root by a folder with two models and another file."""
     for name in ("beta", "alpha"):
         (tmp_path / "models" / name).mkdir(parents=True)
     (tmp_path / "models" / "README.md").write_text("no model")
@@ -17,38 +17,38 @@ def shelf(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_shipped_atlases_are_found():
+def test_the_folder_of_the_shipped_atlas():
     assert resources.names("atlases") == ["AAL"]
-    place = resources.folder("atlases", "AAL")
-    assert (place / "atlas-AAL_dseg.nii.gz").is_file()
-    assert place.parent.parent == resources.ROOT
+    folder = resources.folder("atlases", "AAL")
+    assert (folder / "atlas-AAL_dseg.nii.gz").is_file()
+    assert folder.parent.parent == resources.ROOT
 
 
-def test_a_checkout_finds_them_beside_the_package_and_a_wheel_inside_it():
+def test_the_root_is_next_to_the_package_in_a_checkout_and_inside_it_in_a_wheel():
     package = Path(str(importlib.resources.files("glas3d")))
     assert resources.ROOT in (package.parent, package / "_shipped")
 
 
-def test_names_are_the_folders_sorted(shelf):
+def test_names_are_the_folders_sorted(root):
     assert resources.names("models") == ["alpha", "beta"]
-    assert resources.folder("models", "beta") == shelf / "models" / "beta"
+    assert resources.folder("models", "beta") == root / "models" / "beta"
 
 
-def test_a_kind_without_a_folder_has_no_names(shelf):
+def test_a_kind_without_a_folder_has_no_names(root):
     assert resources.names("atlases") == []
     with pytest.raises(GlasError, match=r"'AAL' is none of the shipped atlases; there are: none"):
         resources.folder("atlases", "AAL")
 
 
 @pytest.mark.parametrize("name", ["gamma", "", ".", "../models/alpha", "alpha/", "README.md"])
-def test_another_name_is_refused_with_those_there_are(shelf, name):
+def test_an_unknown_name_is_refused_with_the_shipped_ones(root, name):
     with pytest.raises(GlasError) as caught:
         resources.folder("models", name)
     hint = "did you mean alpha? " if name == "alpha/" else ""
     assert str(caught.value) == f"{name!r} is none of the shipped models; {hint}there are: alpha, beta"
 
 
-def test_names_are_accepted_in_any_case(shelf):
-    assert resources.folder("models", "ALPHA") == shelf / "models" / "alpha"
+def test_names_are_accepted_in_any_case(root):
+    assert resources.folder("models", "ALPHA") == root / "models" / "alpha"
     assert resources.has_resource("models", "Beta")
     assert not resources.has_resource("models", "gamma")

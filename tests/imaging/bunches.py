@@ -1,4 +1,4 @@
-"""Files as nilearn's fetchers leave them on disk, small: its own fetchers then run without a network."""
+"""Small files as nilearn's fetchers store them, so that its own fetchers run without a network."""
 
 import json
 import warnings
@@ -13,25 +13,25 @@ from tests.imaging.cases import SHAPE, affine
 AFFINE = affine(spacing=(2, 3, 4), origin=(-6.0, -10.0, -20.0))
 
 
-def place(i):
-    """Where region ``i`` of a small atlas is: a block of 2 x 1 x 2 on the left (even) or right (odd)."""
+def block(i):
+    """Return the voxels of region ``i`` of a small atlas: a block of 2 x 1 x 2 on the left (even) or right (odd)."""
     row, layer = divmod(i // 2, 4)
     return slice(0, 2) if i % 2 == 0 else slice(5, 7), slice(row, row + 1), slice(2 * layer, 2 * layer + 2)
 
 
 def label_img(values, dtype=np.int16):
-    """A small atlas: the ``i``-th value in the ``i``-th place."""
+    """Return a small atlas: the ``i``-th value in the ``i``-th region."""
     labels = np.zeros(SHAPE, dtype)
     for i, value in enumerate(values):
-        labels[place(i)] = value
+        labels[block(i)] = value
     return nib.Nifti1Image(labels, AFFINE, dtype=dtype)
 
 
 def map_img(n, peaks=(1.0,), dtype=np.float32, faint=0.1):
-    """``n`` maps: each at its peak in its own place, and faintly (a share of the peak) one voxel wider in y."""
+    """Return ``n`` maps, each with its peak in its own block and a share of the peak one voxel further in y."""
     maps = np.zeros((*SHAPE, n), dtype)
     for i in range(n):
-        x, y, z = place(i)
+        x, y, z = block(i)
         peak = peaks[i % len(peaks)]
         maps[x, y.start : y.stop + 1, z, i] = peak * faint
         maps[x, y, z, i] = peak
@@ -49,7 +49,7 @@ def write(text, path):
 
 
 def fetch(name, folder, *args, **settings):
-    """``nilearn.datasets.fetch_atlas_<name>``, from what lies in a folder."""
+    """Run ``nilearn.datasets.fetch_atlas_<name>`` on the files in a folder."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about rows without voxels, and its future
         return getattr(datasets, f"fetch_atlas_{name}")(*args, data_dir=folder, verbose=0, **settings)
@@ -71,7 +71,7 @@ def destrieux(folder, rows, values):
 
 
 def fsl(folder, source, kind, names, img, **settings):
-    """Harvard-Oxford or Juelich."""
+    """Write the files of Harvard-Oxford or Juelich."""
     rows = "".join(f'<label index="{i}" x="0" y="0" z="0">{n}</label>' for i, n in enumerate(names))
     xml = {"sub": "HarvardOxford-Subcortical", "cort": "HarvardOxford-Cortical"}.get(kind.split("-")[0], "Juelich")
     write(f"<atlas><data>{rows}</data></atlas>", folder / f"fsl/data/atlases/{xml}.xml")
@@ -93,15 +93,15 @@ def schaefer(folder, names, values):
 
 
 def yeo(folder, n_networks=7):
-    place = folder / "yeo_2011/Yeo_JNeurophysiol11_MNI152"
+    yeo = folder / "yeo_2011/Yeo_JNeurophysiol11_MNI152"
     for n in (7, 17):
         rows = "  0 NONE 0 0 0 0\n" + "".join(f"  {i} {n}Networks_{i} {i} 2 3 0\n" for i in range(1, n + 1))
-        write(rows, place / f"Yeo2011_{n}Networks_ColorLUT.txt")
+        write(rows, yeo / f"Yeo2011_{n}Networks_ColorLUT.txt")
         for mask in ("", "_LiberalMask"):
             labels = np.asarray(label_img(range(1, n + 1)).dataobj)[..., None]
             img = nib.Nifti1Image(labels, AFFINE)
-            save(img, place / f"Yeo2011_{n}Networks_MNI152_FreeSurferConformed1mm{mask}.nii.gz")
-    save(label_img([1]), place / "FSL_MNI152_FreeSurferConformed_1mm.nii.gz")
+            save(img, yeo / f"Yeo2011_{n}Networks_MNI152_FreeSurferConformed1mm{mask}.nii.gz")
+    save(label_img([1]), yeo / "FSL_MNI152_FreeSurferConformed_1mm.nii.gz")
     return fetch("yeo_2011", folder, n_networks=n_networks)
 
 

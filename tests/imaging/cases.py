@@ -1,4 +1,4 @@
-"""What the tests of imaging and explain look at: small images in every pose, heads, a known model."""
+"""Inputs of the tests of imaging and explain: small images in every pose, heads, and a known model."""
 
 from contextlib import contextmanager
 from functools import cache
@@ -18,12 +18,12 @@ SHAPE = (7, 8, 9)
 
 
 def data(shape=SHAPE, seed=0):
-    """No two voxels alike, and no symmetry."""
+    """Return values that all differ, without symmetry."""
     return np.random.default_rng(seed).uniform(1, 100, shape).astype(np.float32)
 
 
 def affine(axes="RAS", spacing=(2.0, 3.0, 4.0), angles=(0.0, 0.0, 0.0), origin=(-7.0, -12.0, 18.0)):
-    """Voxel to world: array axes that point to ``axes``, then turned about x, y and z."""
+    """Return an affine whose array axes point to ``axes``, then turned about x, y and z."""
     ornt = nib.orientations.axcodes2ornt(axes)
     directions = np.zeros((3, 3))
     for array_axis, (world_axis, sign) in enumerate(ornt):
@@ -42,7 +42,7 @@ POSES = {
 
 
 def around(pose, shape, grid):
-    """A pose moved so that a volume of ``shape`` has its middle in the middle of ``grid``."""
+    """Return a pose moved so that a volume of ``shape`` has its middle in the middle of ``grid``."""
     placed, middle = POSES[pose].copy(), [(np.array(n) - 1) / 2 for n in (grid.shape, shape)]
     placed[:3, 3] += nib.affines.apply_affine(grid.affine, middle[0])
     placed[:3, 3] -= nib.affines.apply_affine(POSES[pose], middle[1])
@@ -62,7 +62,7 @@ def patched(path, **fields):
 
 @contextmanager
 def refused(match, name=""):
-    """A `GlasError` in one readable line that says ``match`` and names the culprit."""
+    """Expect a `GlasError` in one readable line that matches ``match`` and contains ``name``."""
     with pytest.raises(GlasError, match=match) as caught:
         yield
     message = str(caught.value)
@@ -75,7 +75,7 @@ def refused(match, name=""):
 
 
 def head_grid(axes="RAS", mm=6.0, angles=(0.0, 0.0, 0.0)):
-    """A grid over the whole MNI head, no two axes of one length."""
+    """Return a grid over the whole MNI head, with three unequal axes."""
     low, high = np.array([-90.0, -126.0, -72.0]), np.array([90.0, 90.0, 96.0])
     if any(angles):  # the turned box must hold the head too
         low, high = low - 6, high + 6
@@ -94,7 +94,7 @@ def _head(grid, tissue):
 
 
 def head(grid, scale=700.0, tissue="t1"):
-    """The template on a grid, in raw units like a scanner's."""
+    """Return the template on a grid, in raw units like a scanner's."""
     return nib.Nifti1Image(_head(grid, tissue) * np.float32(scale), grid.affine)
 
 
@@ -124,7 +124,7 @@ def mask_of(atlas, grid, name="Hippocampus_L"):
 
 
 def seen(img, atlas, name="Hippocampus_L"):
-    """A model of this scan that looks at one region only."""
+    """Return a model of this scan that depends on one region only."""
     return planted(img, mask_of(atlas, VoxelGrid(img.shape, img.affine), name))
 
 

@@ -1,4 +1,4 @@
-"""ITK's files as ANTs would have written them, of a bend and a move that are known."""
+"""ITK's files as ANTs would write them, of a known deformation and motion."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def ants():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, ants):
-    """What ``antsRegistration`` would have written of the known bend and move, under its names."""
+    """Return the files that ``antsRegistration`` would write for the known deformation and motion, with its names."""
     folder = tmp_path_factory.mktemp("ants")
     write_field(folder / "sub_1Warp.nii.gz", bend)
     write_field(folder / "sub_1InverseWarp.nii.gz", unbend)

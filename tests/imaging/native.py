@@ -1,4 +1,4 @@
-"""Heads in native space: the template moved and bent by a known law, and a real scan where there is one."""
+"""Heads in native space: the template moved and deformed by a known formula, and a real scan if available."""
 
 import os
 from functools import cache
@@ -21,26 +21,26 @@ NO_COLIN = f"no scan of Colin27: set {_COLIN[0]} to ch2.nii.gz of Debian's mricr
 
 
 def colin():
-    """Path of Colin27, a real head with its skull, or None."""
-    found = Path(os.environ.get(_COLIN[0], _COLIN[1]))
-    return found if found.is_file() else None
+    """Return the path of Colin27, a real head with its skull, or None."""
+    path = Path(os.environ.get(_COLIN[0], _COLIN[1]))
+    return path if path.is_file() else None
 
 
 def bend(points):
-    """Up to 4 mm, smooth, and no matrix comes near it: template world to template world."""
+    """Return points deformed smoothly by up to 4 mm, in the template's world, as no matrix could."""
     x, y, z = np.moveaxis(points / 22, -1, 0)
     return points + np.stack([2.5 * np.sin(y) * np.cos(z), 2.5 * np.cos(x + z), 2 * np.sin(x) + np.cos(y)], axis=-1)
 
 
 def unbend(points):
-    found = points.copy()
+    result = points.copy()
     for _ in range(15):
-        found -= bend(found) - points
-    return found
+        result -= bend(result) - points
+    return result
 
 
 def to_native(points, bent=False):
-    """Points of the template's world to where they are in the native one: the truth."""
+    """Map points of the template's world to the native one: the truth."""
     return apply_affine(np.linalg.inv(MOVED), bend(points) if bent else points)
 
 
@@ -50,7 +50,7 @@ def to_template(points, bent=False):
 
 
 def voxels(grid):
-    """World coordinates of a grid's voxel centres, ``(*shape, 3)``."""
+    """Return the world coordinates of a grid's voxel centres, ``(*shape, 3)``."""
     return apply_affine(grid.affine, np.moveaxis(np.indices(grid.shape), 0, -1))
 
 
@@ -66,7 +66,7 @@ def native_grid(axes=(1, 1, 1), spacing=(2.4, 2.0, 3.0), angles=(6.0, -4.0, 8.0)
 
 
 def seen_from(grid, img, bent=False, order=1):
-    """An image of the template's space on a native grid, by sampling it where each voxel belongs."""
+    """Return an image of the template's space on a native grid, sampled at each voxel's true position."""
     index = apply_affine(np.linalg.inv(img.affine), to_template(voxels(grid), bent))
     data = np.asarray(img.dataobj)
     return map_coordinates(data, np.moveaxis(index, -1, 0), order=order)
@@ -74,7 +74,7 @@ def seen_from(grid, img, bent=False, order=1):
 
 @cache
 def head(grid, bent=False):
-    """The template in native space, in raw units with some noise."""
+    """Return the template in native space, in raw units with some noise."""
     data = 700 * seen_from(grid, template(), bent)
     data += np.random.default_rng(0).normal(0, 10, grid.shape)
     return load_scan(nib.Nifti1Image(data.astype(np.float32), grid.affine))
@@ -82,7 +82,7 @@ def head(grid, bent=False):
 
 @cache
 def labels(grid, bent=False):
-    """The truth about AAL in native space."""
+    """Return the true labels of AAL in native space."""
     return seen_from(grid, Atlas.load("AAL").labels_img, bent, order=0)
 
 
@@ -90,11 +90,11 @@ def centre(labels, label, affine):
     return apply_affine(affine, np.argwhere(labels == label).mean(axis=0))
 
 
-def write_field(path, law, grid=None):
-    """A law of points as ITK's displacement field: ``(x, y, z, 1, 3)`` in LPS mm."""
+def write_field(path, mapping, grid=None):
+    """Write a mapping of points as ITK's displacement field: ``(x, y, z, 1, 3)`` in LPS mm."""
     grid = grid or mni_grid(4)
     at = voxels(grid)
-    shift = (law(at) - at) * np.array([-1.0, -1.0, 1.0])
+    shift = (mapping(at) - at) * np.array([-1.0, -1.0, 1.0])
     img = nib.Nifti1Image(shift[:, :, :, None].astype(np.float32), grid.affine)
     img.header.set_intent("vector")
     img.to_filename(path)

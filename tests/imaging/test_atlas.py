@@ -22,7 +22,7 @@ HOLLOW = {"Frontal_Sup_R", "Olfactory_L", "Olfactory_R", "Cerebelum_7b_L", "Cere
 
 
 @pytest.fixture(scope="module")
-def places(aal):
+def centroids(aal):
     return aal.centroids()
 
 
@@ -58,7 +58,7 @@ def test_aal_comes_with_both_licences_and_its_citation():
         assert words in notice
 
 
-def test_another_name_is_refused_with_those_there_are():
+def test_an_unknown_name_is_refused_with_the_shipped_ones():
     with refused("none of the shipped atlases; there are: AAL", "Harvard"):
         Atlas.load("Harvard")
 
@@ -76,16 +76,16 @@ def test_a_name_that_is_nearly_one_gets_a_suggestion():
 # Where the regions are
 
 
-def test_left_is_left(aal, places):
-    assert list(places.columns) == ["index", "name", "hemisphere", "x", "y", "z", "n_voxels"]
-    assert (places["hemisphere"] == aal.table["hemisphere"]).all()
-    side = np.where(places["x"] < -2, "L", np.where(places["x"] > 2, "R", "midline"))
-    assert (side == places["hemisphere"]).all()
-    suffix = places["name"].str[-2:].map({"_L": "L", "_R": "R"}).fillna("midline")
-    assert (suffix == places["hemisphere"]).all()
-    hippocampus = places.set_index("name").loc["Hippocampus_L"]
+def test_left_is_left(aal, centroids):
+    assert list(centroids.columns) == ["index", "name", "hemisphere", "x", "y", "z", "n_voxels"]
+    assert (centroids["hemisphere"] == aal.table["hemisphere"]).all()
+    side = np.where(centroids["x"] < -2, "L", np.where(centroids["x"] > 2, "R", "midline"))
+    assert (side == centroids["hemisphere"]).all()
+    suffix = centroids["name"].str[-2:].map({"_L": "L", "_R": "R"}).fillna("midline")
+    assert (suffix == centroids["hemisphere"]).all()
+    hippocampus = centroids.set_index("name").loc["Hippocampus_L"]
     np.testing.assert_allclose(hippocampus[["x", "y", "z"]].astype(float), (-26, -21, -10), atol=2)
-    assert places["n_voxels"].sum() == np.count_nonzero(aal.labels_img.dataobj)
+    assert centroids["n_voxels"].sum() == np.count_nonzero(aal.labels_img.dataobj)
 
 
 def label_at(aal, xyz):
@@ -93,14 +93,14 @@ def label_at(aal, xyz):
     return np.asarray(aal.labels_img.dataobj)[tuple(index.T)]
 
 
-def test_five_centroids_lie_outside_their_region_and_no_medoid_does(aal, places):
-    outside = label_at(aal, places[["x", "y", "z"]].to_numpy()) != places["index"]
-    assert set(places["name"][outside]) == HOLLOW
+def test_five_centroids_lie_outside_their_region_and_no_medoid_does(aal, centroids):
+    outside = label_at(aal, centroids[["x", "y", "z"]].to_numpy()) != centroids["index"]
+    assert set(centroids["name"][outside]) == HOLLOW
     grid = VoxelGrid(aal.labels_img.shape, aal.labels_img.affine)
     medoids = aal.segments(grid, "medoid")
     at = label_at(aal, voxel_to_world(medoids.points, grid.affine))
-    assert np.array_equal(at, places["index"])
-    far = np.linalg.norm(voxel_to_world(medoids.points, grid.affine) - places[["x", "y", "z"]], axis=1)
+    assert np.array_equal(at, centroids["index"])
+    far = np.linalg.norm(voxel_to_world(medoids.points, grid.affine) - centroids[["x", "y", "z"]], axis=1)
     assert (far[~outside] < 1).all()  # within the centroid's own voxel
     assert far.max() < 10
 
@@ -111,7 +111,7 @@ def test_an_unknown_point_is_refused(aal):
 
 
 @pytest.mark.parametrize("pose", HEADS)
-def test_segments_land_on_the_same_places_in_every_pose(aal, places, pose):
+def test_segments_lie_in_the_same_positions_in_every_pose(aal, centroids, pose):
     grid = HEADS[pose]
     segments = aal.segments(grid)
     assert segments.labels.shape == grid.shape
@@ -119,12 +119,12 @@ def test_segments_land_on_the_same_places_in_every_pose(aal, places, pose):
     assert np.array_equal(segments.n_voxels, [np.count_nonzero(segments.labels == i) for i in segments.index])
     centres = center_of_mass(np.ones(grid.shape), segments.labels, segments.index)
     np.testing.assert_allclose(segments.points, centres)
-    far = np.linalg.norm(voxel_to_world(segments.points, grid.affine) - places[["x", "y", "z"]], axis=1)
+    far = np.linalg.norm(voxel_to_world(segments.points, grid.affine) - centroids[["x", "y", "z"]], axis=1)
     assert np.median(far) < 1.5
     assert far.max() < 5  # a voxel, for the smallest regions
     volume = segments.n_voxels * np.prod(grid.spacing)
-    assert np.median(np.abs(volume / places["n_voxels"] - 1)) < 0.15
-    np.testing.assert_allclose(volume.sum(), places["n_voxels"].sum(), rtol=0.02)
+    assert np.median(np.abs(volume / centroids["n_voxels"] - 1)) < 0.15
+    np.testing.assert_allclose(volume.sum(), centroids["n_voxels"].sum(), rtol=0.02)
 
 
 def test_pure_flips_give_the_same_segments(aal):
@@ -159,7 +159,7 @@ def test_an_atlas_that_misses_the_scan_is_refused(aal, mm):
 # What it remembers
 
 
-def test_segments_are_found_once_for_a_grid_and_cannot_be_changed(few, monkeypatch):
+def test_segments_are_computed_once_per_grid_and_cannot_be_changed(few, monkeypatch):
     asked = []
     on = Atlas.on
     monkeypatch.setattr(Atlas, "on", lambda self, grid: asked.append(grid.shape) or on(self, grid))
@@ -174,7 +174,7 @@ def test_segments_are_found_once_for_a_grid_and_cannot_be_changed(few, monkeypat
     assert np.asarray(atlas.labels_img.dataobj).any()
 
 
-def test_another_grid_point_or_table_is_another_answer(few):
+def test_another_grid_point_or_table_gives_other_segments(few):
     atlas = replace(few, table=few.table.copy())
     grid = HEADS["RAS"]
     moved = grid.affine.copy()
@@ -190,7 +190,7 @@ def test_another_grid_point_or_table_is_another_answer(few):
         assert atlas.segments(grid).index.tolist() == centroids.index.tolist()[1:]
 
 
-def test_only_a_few_grids_are_remembered_the_last_asked_for(few, monkeypatch):
+def test_only_the_grids_used_last_are_kept(few, monkeypatch):
     atlas = replace(few)
     grids = [head_grid(mm=mm) for mm in (6.0, 7.0, 7.5, 8.0, 9.0)]
     first = atlas.segments(grids[0])
@@ -214,19 +214,19 @@ def test_threads_and_processes_share_an_atlas(few):
     atlas = replace(few)
     grids = [head_grid(mm=mm) for mm in (6.0, 7.0, 7.5, 8.0, 9.0, 10.0)] * 3
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(atlas.segments, grids))
-    for grid, segments in zip(grids, found, strict=True):
+        results = list(pool.map(atlas.segments, grids))
+    for grid, segments in zip(grids, results, strict=True):
         assert segments.labels.shape == grid.shape
     sent = pickle.dumps(atlas)
     assert len(sent) < len(pickle.dumps(few.labels_img)) + 100_000  # without what it remembers
-    assert np.array_equal(pickle.loads(sent).segments(grids[0]).points, found[0].points)
+    assert np.array_equal(pickle.loads(sent).segments(grids[0]).points, results[0].points)
 
 
-# An atlas of one's own
+# Atlases from files
 
 
 def labels(pose="RAS"):
-    """Three blocks of sparse labels: 700 left, 3 right, 2001 across the middle; unequal sizes."""
+    """Return three blocks of sparse labels: 700 left, 3 right, 2001 across the middle; unequal sizes."""
     out = np.zeros(SHAPE, dtype=np.int32)
     out[:2, 1:4, 2:5], out[5:, 2:7, 3:8], out[2:5, 5:, 1:3] = 700, 3, 2001
     placed = affine(spacing=(2, 3, 4), origin=(-6.0, -10.0, -20.0))
@@ -248,7 +248,7 @@ def own(tmp_path, table=ROWS, dtype=np.int32, pose="RAS", name="atlas-My.own_dse
 
 @pytest.mark.parametrize("dtype", ["int16", "uint16", "int32", "float32", "float64"])
 @pytest.mark.parametrize("pose", ["RAS", "LAS"])
-def test_sparse_labels_keep_their_names_and_places(tmp_path, dtype, pose):
+def test_sparse_labels_keep_their_names_and_positions(tmp_path, dtype, pose):
     atlas = own(tmp_path, dtype=dtype, pose=pose)
     assert atlas.table.to_dict("list") == {
         "index": [2001, 3, 700],
@@ -259,8 +259,8 @@ def test_sparse_labels_keep_their_names_and_places(tmp_path, dtype, pose):
     assert atlas.space is None
     assert atlas.segments(VoxelGrid(SHAPE, atlas.labels_img.affine)).index.tolist() == [2001, 3, 700]
     values, placed = labels()
-    found = atlas.centroids()
-    for index, *xyz, n_voxels in found[["index", "x", "y", "z", "n_voxels"]].itertuples(index=False):
+    table = atlas.centroids()
+    for index, *xyz, n_voxels in table[["index", "x", "y", "z", "n_voxels"]].itertuples(index=False):
         where = np.argwhere(values == index)
         np.testing.assert_allclose(xyz, voxel_to_world(where, placed).mean(axis=0), atol=1e-5)
         assert n_voxels == len(where) > 0
@@ -277,12 +277,12 @@ def test_a_hemisphere_that_is_given_is_kept(tmp_path):
 def test_a_row_without_a_voxel_is_kept_and_named(tmp_path):
     atlas = own(tmp_path, ROWS + "9\tnowhere\n")
     with pytest.warns(GlasWarning, match="1 regions of Myown own no voxel .*: nowhere"):
-        found = atlas.centroids()
-    assert found["name"].tolist() == ["bridge", "right block", "left block", "nowhere"]
-    assert found.iloc[3][["x", "y", "z", "n_voxels"]].isna().all()
+        table = atlas.centroids()
+    assert table["name"].tolist() == ["bridge", "right block", "left block", "nowhere"]
+    assert table.iloc[3][["x", "y", "z", "n_voxels"]].isna().all()
 
 
-def test_an_image_in_memory_and_a_name_of_ones_own_will_do(tmp_path):
+def test_an_image_in_memory_and_a_given_name_are_accepted(tmp_path):
     values, placed = labels()
     (tmp_path / "t.tsv").write_text(ROWS)
     atlas = Atlas.from_files(nib.Nifti1Image(values, placed), tmp_path / "t.tsv", name="my atlas 2", space="MNI")

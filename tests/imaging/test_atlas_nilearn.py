@@ -16,23 +16,23 @@ from glas3d.errors import GlasWarning
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import VoxelGrid
 from tests.imaging import bunches
-from tests.imaging.bunches import AFFINE, label_img, map_img, place
+from tests.imaging.bunches import AFFINE, block, label_img, map_img
 from tests.imaging.cases import SHAPE, affine, refused
 
 THREE = ["Frontal Pole", "Insular Cortex", "Planum Polare"]
 
 
 def at(atlas, i):
-    """The row of the region in the ``i``-th place, which it fills."""
-    labels = np.asarray(atlas.labels_img.dataobj)[place(i)]
+    """Return the row of the region that fills the ``i``-th block."""
+    labels = np.asarray(atlas.labels_img.dataobj)[block(i)]
     assert labels.min() == labels.max() > 0
     return atlas.table.set_index("index").loc[labels.flat[0]]
 
 
 def named(atlas):
-    """Names by place."""
+    """Return the names of the blocks."""
     labels = np.asarray(atlas.labels_img.dataobj)
-    return [at(atlas, i)["name"] for i in range(32) if labels[place(i)].any()]
+    return [at(atlas, i)["name"] for i in range(32) if labels[block(i)].any()]
 
 
 FETCHED = {
@@ -120,7 +120,7 @@ def test_every_fetchers_regions_keep_their_names(tmp_path, fetcher):
     assert atlas.name != "scan"
 
 
-def test_an_atlas_is_named_by_its_file_or_as_told(tmp_path):
+def test_an_atlas_has_the_name_of_its_file_or_the_name_given(tmp_path):
     fetched = FETCHED["harvard-oxford"][0](tmp_path)  # an image in memory
     assert Atlas.from_nilearn(fetched).name == "HarvardOxfordcortmaxprobthr252mm"
     assert Atlas.from_nilearn(fetched, name="HO cort").name == "HOcort"
@@ -128,7 +128,7 @@ def test_an_atlas_is_named_by_its_file_or_as_told(tmp_path):
     assert Atlas.from_nilearn(fetched).name == "atlas"
 
 
-def test_talairachs_space_is_not_taken_for_mni(tmp_path):
+def test_talairach_space_is_not_mistaken_for_mni(tmp_path):
     fetched = bunches.talairach(tmp_path, ["Left Cerebrum", "Right Cerebrum", "*"], [1, 2, 3])
     old = Bunch(maps=fetched.maps, labels=fetched.labels, description=fetched.description)
     for bunch in (fetched, old):
@@ -216,7 +216,7 @@ def test_a_look_up_table_comes_before_counting(tmp_path, as_path):
         Atlas.from_nilearn(bunch | {"maps": label_img([3, 7, 9])})
 
 
-def test_names_that_are_there_twice_carry_their_label():
+def test_names_that_occur_twice_get_their_label_appended():
     bunch = {"maps": label_img([1, 2, 3]), "labels": ["Background", "pole", "insula", "pole"]}
     assert Atlas.from_nilearn(bunch).table["name"].tolist() == ["pole 1", "insula", "pole 3"]
 
@@ -257,7 +257,7 @@ def test_large_labels_keep_their_names(dtype, value):
         ("Rectus", "midline"),
     ],
 )
-def test_a_name_tells_the_side(name, side):
+def test_a_name_states_the_side(name, side):
     labels = np.zeros(SHAPE, np.int16)
     labels[:, 2, 2:4] = 1  # on both sides
     labels[0, 5, 5] = 2
@@ -265,7 +265,7 @@ def test_a_name_tells_the_side(name, side):
     assert Atlas.from_nilearn(bunch).table["hemisphere"].tolist() == [side, "L"]
 
 
-def test_names_on_the_wrong_side_are_told():
+def test_names_on_the_wrong_side_are_reported():
     bunch = {"maps": label_img([1, 2, 3]), "labels": ["Background", "Right a", "Left a", "b"]}
     with pytest.warns(
         GlasWarning, match="2 regions do not lie on the side their name says .*: Right a, Left a"
@@ -278,7 +278,7 @@ def test_names_on_the_wrong_side_are_told():
 # Probabilistic atlases; their thresholds are in test_atlas_probabilistic.py
 
 
-def test_the_threshold_of_maps_is_handed_on(tmp_path):
+def test_the_threshold_of_maps_is_passed_on(tmp_path):
     fetched = FETCHED["harvard-oxford probabilistic"][0](tmp_path)  # peaks of 100, 60 and 30 %
     assert named(Atlas.from_nilearn(fetched, threshold=50)) == THREE[:2]
     with refused("no voxel of the 3 maps .* reaches the threshold 101, the highest is 100"):
@@ -292,7 +292,7 @@ def test_another_number_of_names_than_of_maps_is_refused():
         Atlas.from_nilearn({"maps": map_img(3), "labels": ["Unknown", *THREE]})
 
 
-def test_a_stack_of_parcellations_is_not_taken_for_probabilities(tmp_path):
+def test_a_stack_of_parcellations_is_not_mistaken_for_probabilities(tmp_path):
     stack = np.stack([np.asarray(label_img([1, 2]).dataobj), np.asarray(label_img([3, 1, 2]).dataobj)], axis=-1)
     fetched = bunches.craddock(tmp_path, nib.Nifti1Image(stack, AFFINE))
     with refused("each of the 2 volumes of .* is an atlas of its own: choose one", fetched.maps):
@@ -306,20 +306,20 @@ def test_a_stack_of_parcellations_is_not_taken_for_probabilities(tmp_path):
 
 def test_one_of_several_images_is_chosen(tmp_path):
     bunches.yeo(tmp_path)
-    place = tmp_path / "yeo_2011/Yeo_JNeurophysiol11_MNI152"
+    yeo = tmp_path / "yeo_2011/Yeo_JNeurophysiol11_MNI152"
     stem = "Networks_MNI152_FreeSurferConformed1mm"
     old = Bunch(
         description="",
-        thin_7=str(place / f"Yeo2011_7{stem}.nii.gz"),
-        thick_17=str(place / f"Yeo2011_17{stem}_LiberalMask.nii.gz"),
-        colors_7=str(place / "Yeo2011_7Networks_ColorLUT.txt"),
-        colors_17=str(place / "Yeo2011_17Networks_ColorLUT.txt"),
+        thin_7=str(yeo / f"Yeo2011_7{stem}.nii.gz"),
+        thick_17=str(yeo / f"Yeo2011_17{stem}_LiberalMask.nii.gz"),
+        colors_7=str(yeo / "Yeo2011_7Networks_ColorLUT.txt"),
+        colors_17=str(yeo / "Yeo2011_17Networks_ColorLUT.txt"),
     )
     with refused("one of several images must be chosen, as in maps='thin_7': there are thin_7, thick_17"):
         Atlas.from_nilearn(old)
     assert named(Atlas.from_nilearn(old, maps="thick_17")) == [f"17Networks_{i}" for i in range(1, 18)]
     assert named(Atlas.from_nilearn(old, maps="thin_7")) == [f"7Networks_{i}" for i in range(1, 8)]
-    basc = Bunch(description="", scale007=str(place / f"Yeo2011_7{stem}.nii.gz"))
+    basc = Bunch(description="", scale007=str(yeo / f"Yeo2011_7{stem}.nii.gz"))
     assert named(Atlas.from_nilearn(basc, maps="scale007")) == [f"region-{i}" for i in range(1, 8)]
 
 
@@ -349,7 +349,7 @@ def test_allens_networks_name_their_28_maps(tmp_path):
         (Bunch(maps=label_img([]), labels=["a"]), "must hold labels above 0"),
     ],
 )
-def test_what_is_no_atlas_of_volumes_is_refused(fetched, match):
+def test_a_fetched_result_without_a_volume_is_refused(fetched, match):
     with refused(match):
         Atlas.from_nilearn(fetched)
 
@@ -359,8 +359,8 @@ def test_a_missing_file_is_refused(tmp_path):
         Atlas.from_nilearn({"maps": str(tmp_path / "gone.nii.gz"), "labels": ["a"]})
 
 
-def test_a_fetched_atlas_explains(tmp_path):
-    """The way on: segments of any grid, as of a shipped atlas."""
+def test_a_fetched_atlas_has_segments_on_any_grid(tmp_path):
+    """Its segments are those of any atlas."""
     atlas = Atlas.from_nilearn(FETCHED["aal"][0](tmp_path))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -21,7 +21,7 @@ def random_maps(n=5, seed=0):
 
 
 def by_hand(maps, threshold):
-    """Voxel by voxel: the highest map, where it is high enough."""
+    """Return the highest map of each voxel in a loop, where it is high enough."""
     peaks = maps.reshape(-1, maps.shape[-1]).max(axis=0)
     labels = np.zeros(maps.shape[:3], int)
     for x in np.ndindex(*maps.shape[:3]):
@@ -49,7 +49,7 @@ def test_a_voxel_belongs_to_the_map_that_is_highest_there(tmp_path, threshold, i
 
 
 def test_the_default_threshold_is_a_quarter_of_the_winners_own_maximum():
-    """So that maps of no unit keep their core, and probabilities that reach 1 are cut at 25 %."""
+    """Maps without a unit keep their core, and probabilities that reach 1 are cut at 25 %."""
     maps = np.zeros((*SHAPE, 2), np.float32)
     maps[1, 2, 3:6, 0] = 1.0, 0.26, 0.24
     maps[5, 2, 3:6, 1] = 0.01, 0.0026, 0.0024
@@ -75,7 +75,7 @@ def test_a_voxel_at_the_threshold_reaches_it_and_a_draw_goes_to_the_first():
     assert labels[1, 2, 3:6].tolist() == [1, 0, 1]
 
 
-def test_nan_and_infinity_win_nothing():
+def test_nan_and_infinity_are_never_the_highest():
     maps = random_maps()
     spoilt = maps.copy()
     spoilt[0, 0, 0], spoilt[1, 1, 1, 2] = np.nan, np.inf
@@ -86,11 +86,11 @@ def test_nan_and_infinity_win_nothing():
 @pytest.mark.parametrize("n", [130, 300])
 def test_more_maps_than_a_byte_counts(n):
     maps = np.zeros((*SHAPE, n), np.float32)
-    places = np.argwhere(np.ones(SHAPE))[:n]
-    maps[(*places.T, np.arange(n))] = 1
+    voxels = np.argwhere(np.ones(SHAPE))[:n]
+    maps[(*voxels.T, np.arange(n))] = 1
     atlas = Atlas.from_probabilistic(nib.Nifti1Image(maps, AFFINE), [f"map {i}" for i in range(n)])
     segments = atlas.segments(VoxelGrid(SHAPE, AFFINE))
-    assert np.array_equal(segments.points, places)
+    assert np.array_equal(segments.points, voxels)
     assert atlas.table["name"].tolist()[-1] == f"map {n - 1}"
 
 
@@ -119,12 +119,12 @@ def test_the_rows_of_a_table_are_the_volumes(tmp_path, table):
     assert atlas.name == "atlas"
 
 
-def test_a_single_map_will_do():
-    one = np.asarray(map_img(1).dataobj)
-    for each in (one, one[..., 0]):
+def test_a_single_map_is_enough():
+    single = np.asarray(map_img(1).dataobj)
+    for each in (single, single[..., 0]):
         atlas = Atlas.from_probabilistic(nib.Nifti1Image(each, AFFINE), ["whole"], threshold=0.5)
         assert atlas.table["name"].tolist() == ["whole"]
-        assert np.array_equal(np.asarray(atlas.labels_img.dataobj), one[..., 0] >= 0.5)
+        assert np.array_equal(np.asarray(atlas.labels_img.dataobj), single[..., 0] >= 0.5)
 
 
 def test_a_file_is_read_volume_by_volume_from_front_to_back(tmp_path, monkeypatch):
@@ -161,7 +161,7 @@ def test_a_file_is_read_volume_by_volume_from_front_to_back(tmp_path, monkeypatc
         (NAMES, 2, "no voxel of the 3 maps of the image reaches the threshold 2, the highest is 1"),
     ],
 )
-def test_what_does_not_fit_is_refused(names, threshold, match):
+def test_names_and_thresholds_that_do_not_fit_are_refused(names, threshold, match):
     with refused(match):
         Atlas.from_probabilistic(map_img(3), names, threshold=threshold)
 

@@ -16,25 +16,25 @@ NAMES = ["Hippocampus_L", "Hippocampus_R", "SMA"]
 
 
 @pytest.mark.parametrize("pose", POSES)
-def test_places_are_found_on_any_grid(pose):
+def test_points_have_voxel_coordinates_on_any_grid(pose):
     voxels = np.array([[0.0, 7.0, 8.0], [3.25, 4.0, 1.5], [6.4, -0.4, 0.1]])
     there = nib.affines.apply_affine(POSES[pose], voxels)
-    found = Coordinates(there).on(VoxelGrid(SHAPE, POSES[pose]))
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, voxels, atol=1e-9)
-    points, segments = resolve_search(found, SHAPE)
+    result = Coordinates(there).on(VoxelGrid(SHAPE, POSES[pose]))
+    assert result.dtype == np.float64
+    np.testing.assert_allclose(result, voxels, atol=1e-9)
+    points, segments = resolve_search(result, SHAPE)
     assert segments is None
-    assert np.array_equal(points, found)
+    assert np.array_equal(points, result)
 
 
 @pytest.mark.parametrize("pose", HEADS)
-def test_a_place_is_in_its_region_in_every_pose(aal, pose):
+def test_a_point_is_in_its_region_in_every_pose(aal, pose):
     x, y, z = np.rint(Coordinates(PLACES, NAMES).on(HEADS[pose])[0]).astype(int)
     index = int(aal.table.set_index("name").loc["Hippocampus_L", "index"])
     assert aal.on(HEADS[pose])[x, y, z] == index
 
 
-def test_names_are_given_or_count_and_are_there_once():
+def test_names_are_given_or_numbers_and_are_unique():
     assert Coordinates(PLACES).names == ("point-1", "point-2", "point-3")
     assert Coordinates(PLACES * 4).names[8:] == ("point-09", "point-10", "point-11", "point-12")
     assert Coordinates(PLACES, np.array(["a", "b", "a"])).names == ("a 1", "b", "a 3")
@@ -42,18 +42,18 @@ def test_names_are_given_or_count_and_are_there_once():
     assert len(Coordinates(PLACES)) == 3
 
 
-def test_they_are_a_value_of_their_own():
+def test_coordinates_do_not_share_memory_with_their_input():
     given = np.array(PLACES)
-    places = Coordinates(given, NAMES, space="MNI")
+    coordinates = Coordinates(given, NAMES, space="MNI")
     given[0] = 99
-    assert np.array_equal(places.points, PLACES)
-    assert places.space == "MNI"
-    assert repr(places) == "Coordinates(3 points: Hippocampus_L, Hippocampus_R, SMA)"
+    assert np.array_equal(coordinates.points, PLACES)
+    assert coordinates.space == "MNI"
+    assert repr(coordinates) == "Coordinates(3 points: Hippocampus_L, Hippocampus_R, SMA)"
     assert repr(Coordinates(PLACES * 2)).endswith("point-3, ...)")
     with pytest.raises(ValueError, match="read-only"):
-        places.points[0] = 1
+        coordinates.points[0] = 1
     with pytest.raises(AttributeError):
-        places.names = ()
+        coordinates.names = ()
 
 
 @pytest.mark.parametrize(
@@ -68,17 +68,17 @@ def test_they_are_a_value_of_their_own():
         (PLACES, NAMES[:2], "3 coordinates must have as many names, got 2"),
     ],
 )
-def test_what_is_no_place_is_refused(points, names, match):
+def test_points_that_are_no_coordinates_are_refused(points, names, match):
     with refused(match):
         Coordinates(points, names)
 
 
-def test_places_outside_of_a_grid_are_named():
-    places = Coordinates([*PLACES, [300, 0, 0], [0, 0, -300.5]], [*NAMES, "far right", "deep"])
+def test_points_outside_of_a_grid_are_named():
+    coordinates = Coordinates([*PLACES, [300, 0, 0], [0, 0, -300.5]], [*NAMES, "far right", "deep"])
     with refused(
         r"lie in the grid of \(24, 32, 24\), 2 do not: far right at \(300, 0, 0\) mm, deep at \(0, 0, -300.5\) mm"
     ):
-        places.on(mni_grid(8))
+        coordinates.on(mni_grid(8))
     many = Coordinates([[500, 0, 0]] * 9)
     with refused("9 do not: point-1 at .* point-3 at .*, ..."):
         many.on(mni_grid(8))
@@ -91,20 +91,20 @@ def test_places_outside_of_a_grid_are_named():
 
 
 def saved(tmp_path, text):
-    (tmp_path / "places.tsv").write_text(text, encoding="utf-8")
-    return tmp_path / "places.tsv"
+    (tmp_path / "coordinates.tsv").write_text(text, encoding="utf-8")
+    return tmp_path / "coordinates.tsv"
 
 
-def test_a_table_of_places(tmp_path):
+def test_a_table_of_coordinates(tmp_path):
     table = pd.DataFrame(PLACES, columns=["x", "y", "z"]).assign(size=5, name=["NA", "b", "c"])[
         ["name", "size", "z", "x", "y"]
     ]
-    places = Coordinates.from_file(saved(tmp_path, table.to_csv(sep="\t", index=False)), space="MNI")
-    assert np.array_equal(places.points, PLACES)
-    assert places.names == ("NA", "b", "c")
-    assert places.space == "MNI"
-    places = Coordinates.from_file(saved(tmp_path, "\ufeffx\ty\tz\n1\t2\t3e1\n"))
-    assert (places.points.tolist(), places.names, places.space) == ([[1, 2, 30]], ("point-1",), None)
+    coordinates = Coordinates.from_file(saved(tmp_path, table.to_csv(sep="\t", index=False)), space="MNI")
+    assert np.array_equal(coordinates.points, PLACES)
+    assert coordinates.names == ("NA", "b", "c")
+    assert coordinates.space == "MNI"
+    coordinates = Coordinates.from_file(saved(tmp_path, "\ufeffx\ty\tz\n1\t2\t3e1\n"))
+    assert (coordinates.points.tolist(), coordinates.names, coordinates.space) == ([[1, 2, 30]], ("point-1",), None)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_table_of_places(tmp_path):
     ],
 )
 def test_a_bad_table_is_refused(tmp_path, text, match):
-    with refused(match, "places.tsv"):
+    with refused(match, "coordinates.tsv"):
         Coordinates.from_file(saved(tmp_path, text))
 
 
@@ -142,14 +142,14 @@ def test_a_missing_table_is_refused(tmp_path):
 )
 def test_fetched_coordinates(fetch, n, first):
     fetched = fetch()
-    places = Coordinates.from_nilearn(fetched)
-    assert np.array_equal(places.points, fetched.rois[["x", "y", "z"]])
-    assert len(places) == n == len(set(places.names))
-    assert places.names[0] == first
-    assert places.space == "MNI"
-    assert places.on(mni_grid(4)).shape == (n, 3)
+    coordinates = Coordinates.from_nilearn(fetched)
+    assert np.array_equal(coordinates.points, fetched.rois[["x", "y", "z"]])
+    assert len(coordinates) == n == len(set(coordinates.names))
+    assert coordinates.names[0] == first
+    assert coordinates.space == "MNI"
+    assert coordinates.on(mni_grid(4)).shape == (n, 3)
     old = Bunch(**fetched | {"rois": fetched.rois.to_records(index=False)})
-    assert np.array_equal(Coordinates.from_nilearn(old).points, places.points)
+    assert np.array_equal(Coordinates.from_nilearn(old).points, coordinates.points)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +160,6 @@ def test_fetched_coordinates(fetch, n, first):
         (Bunch(rois=pd.DataFrame({"a": [1]})), "columns x, y and z, the bunch fetched has a"),
     ],
 )
-def test_what_holds_no_coordinates_is_refused(fetched, match):
+def test_a_bunch_without_coordinates_is_refused(fetched, match):
     with refused(match):
         Coordinates.from_nilearn(fetched)

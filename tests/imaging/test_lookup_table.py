@@ -67,7 +67,7 @@ def test_a_dataframe_is_a_table():
     assert list(table.columns) == ["index", "name"]  # as it was
 
 
-def test_a_colour_table_names_more_than_there_is_and_a_dseg_table_does_not(tmp_path):
+def test_a_colour_table_may_name_more_labels_than_the_image_has(tmp_path):
     atlas = own(tmp_path, "lut.txt", FREESURFER, LABELS[:2])
     assert atlas.table["index"].tolist() == LABELS[:2]
     atlas = own(tmp_path, "lut.tsv", BIDS, LABELS[:2])
@@ -81,21 +81,21 @@ def test_quoted_names_keep_their_spaces(tmp_path):
     assert atlas.table["name"].tolist() == ["left hippocampus, head"]
 
 
-def test_sides_are_given_or_told_from_the_name_or_the_place(tmp_path):
+def test_sides_are_given_or_taken_from_the_name_or_the_voxels(tmp_path):
     rows = [("a", "R"), ("b", "left"), ("c", "bilateral"), ("d_L", "n/a"), ("e", ""), ("f", "lateral"), ("g_L", "RH")]
     table = "index\tname\themisphere\n" + "".join(f"{i}\t{n}\t{h}\n" for i, (n, h) in enumerate(rows, 1))
     atlas = own(tmp_path, "a.tsv", table, range(1, 8))  # odd labels lie on the left, even on the right
     assert atlas.table["hemisphere"].tolist() == ["R", "L", "midline", "L", "L", "R", "R"]
 
 
-def test_a_scans_own_space_does_not_say_where_its_middle_is(tmp_path):
+def test_sides_are_not_checked_in_a_scans_own_space(tmp_path):
     """A name on the other side of x = 0 is a mistake in MNI space only."""
     assert own(tmp_path, "lut.txt", FREESURFER, [53, 17]).table["hemisphere"].tolist() == ["L", "R"]
     with pytest.warns(GlasWarning, match="2 regions do not lie on the side .*: Left-Hippocampus, Right-Hippocampus"):
         own(tmp_path, "lut.txt", FREESURFER, [53, 17], space="MNI")
 
 
-def test_names_are_there_once():
+def test_names_are_unique():
     assert unique_names(["a", "b", "a", "a"], [1, 2, 30, 4]) == ["a 1", "b", "a 30", "a 4"]
     # a name made so may be there already
     assert unique_names(["a", "a", "a 2"], [1, 2, 3]) == ["a 1", "a 2 2", "a 2 3"]
@@ -138,13 +138,13 @@ def test_a_bad_dataframe_is_refused(table, match):
         read_lookup_table(table)
 
 
-def test_labels_that_no_table_names_are_told_with_the_image(tmp_path):
+def test_labels_without_a_name_are_reported_with_the_image(tmp_path):
     nib.save(label_img([1, 2, 3, 4, 5, 6, 7]), tmp_path / "seg.nii.gz")
     with refused("every label of .* must have a row in the table, these have none: 2, 3, 4, 5, 6 ...", "seg.nii.gz"):
         Atlas.from_files(tmp_path / "seg.nii.gz", pd.DataFrame({"index": [1], "name": ["a"]}))
 
 
-def test_an_empty_atlas_is_refused_and_one_that_is_everywhere_is_not(tmp_path):
+def test_an_empty_atlas_is_refused_and_a_constant_one_is_not(tmp_path):
     table = pd.DataFrame({"index": [1], "name": ["all"]})
     with refused("must hold labels above 0, the image holds none"):
         Atlas.from_files(nib.Nifti1Image(np.zeros(SHAPE, np.int16), AFFINE), table)

@@ -13,7 +13,7 @@ from tests.imaging.cases import HEADS, POSES, SHAPE, affine, head, refused
 
 
 def ball(grid, centre, radius):
-    """1 within a radius (mm) of a place, on any grid."""
+    """Return a ball of 1 with a radius in mm around a point, on any grid."""
     xyz = nib.affines.apply_affine(grid.affine, np.stack(np.indices(grid.shape), axis=-1))
     return nib.Nifti1Image((np.linalg.norm(xyz - centre, axis=-1) <= radius).astype(np.uint8), grid.affine)
 
@@ -24,19 +24,19 @@ def test_a_mask_on_its_own_grid_is_itself(tmp_path, pose):
     img = nib.Nifti1Image(values, POSES[pose])
     nib.save(img, tmp_path / "mask.nii.gz")
     for each in (img, tmp_path / "mask.nii.gz"):
-        found = mask_on(each, VoxelGrid(SHAPE, POSES[pose]))
-        assert found.dtype == bool
-        assert np.array_equal(found, values > 0.5)
+        mask = mask_on(each, VoxelGrid(SHAPE, POSES[pose]))
+        assert mask.dtype == bool
+        assert np.array_equal(mask, values > 0.5)
 
 
 @pytest.mark.parametrize("pose", HEADS)
-def test_a_mask_lands_on_the_same_place_in_every_pose(pose):
+def test_a_mask_lies_in_the_same_position_in_every_pose(pose):
     fine, centre, radius = mni_grid(2), np.array([-20.0, -30.0, 10.0]), 40.0
     grid = HEADS[pose]
-    found = mask_on(ball(fine, centre, radius), grid)
+    mask = mask_on(ball(fine, centre, radius), grid)
     expected = np.asarray(ball(grid, centre, radius).dataobj) == 1
-    assert np.count_nonzero(found != expected) < 0.03 * np.count_nonzero(expected)
-    xyz = nib.affines.apply_affine(grid.affine, np.argwhere(found))
+    assert np.count_nonzero(mask != expected) < 0.03 * np.count_nonzero(expected)
+    xyz = nib.affines.apply_affine(grid.affine, np.argwhere(mask))
     np.testing.assert_allclose(xyz.mean(axis=0), centre, atol=0.5)
 
 
@@ -46,10 +46,10 @@ def test_a_voxel_is_inside_when_the_mask_fills_more_than_half_of_it(dtype):
     fine[:2] = fine[2, :8] = 200  # of the second coarse voxel along x, half of it where y < 8
     img = nib.Nifti1Image(fine, affine(spacing=(2, 2, 2), origin=(0, 0, 0)))
     coarse = VoxelGrid((4, 6, 8), affine(spacing=(4, 4, 4), origin=(1, 1, 1)))
-    found = mask_on(img, coarse)
-    assert found[0].all()
-    assert not found[2:].any()
-    assert not found[1, 5:].any()
+    mask = mask_on(img, coarse)
+    assert mask[0].all()
+    assert not mask[2:].any()
+    assert not mask[1, 5:].any()
 
 
 def test_a_mask_that_is_everywhere_is_so_up_to_its_edge():
@@ -62,7 +62,7 @@ def test_a_mask_that_is_everywhere_is_so_up_to_its_edge():
         assert np.array_equal(mask_on(img, grid), within)
 
 
-def test_a_mask_cuts_a_search_on_the_models_grid():
+def test_a_mask_limits_a_search_on_the_models_grid():
     grid = mni_grid(8)
     mask = mask_on(ball(mni_grid(4), np.array([30.0, 0.0, 0.0]), 30.0), grid)
     points, _ = resolve_search(Grid(8), grid.shape, mask)
@@ -80,7 +80,7 @@ def test_a_mask_cuts_a_search_on_the_models_grid():
         (np.eye(7, 8)[..., None] * (np.arange(9) == 4), (0, 0, 0), "fills no voxel"),
     ],
 )
-def test_a_mask_of_nothing_is_refused(tmp_path, values, origin, match):
+def test_an_empty_mask_is_refused(tmp_path, values, origin, match):
     nib.save(nib.Nifti1Image(values.astype(np.float32), affine(spacing=(1, 1, 1), origin=origin)), tmp_path / "m.nii")
     with refused(match, tmp_path / "m.nii"):
         mask_on(tmp_path / "m.nii", VoxelGrid((9, 10, 11), affine(spacing=(4, 4, 4), origin=(-4, -4, -4))))
@@ -101,9 +101,9 @@ def brain(pose):
 def test_the_bright_voxels_are_the_head(pose, scale, air):
     grid = HEADS[pose]
     img = head(grid, scale)
-    found = bright_voxels(load_scan(nib.Nifti1Image(np.asarray(img.dataobj) + np.float32(air), grid.affine)))
-    assert np.count_nonzero(found & brain(pose)) > 0.97 * np.count_nonzero(brain(pose))
-    assert np.count_nonzero(found & ~brain(pose)) < 0.15 * np.count_nonzero(brain(pose))
+    mask = bright_voxels(load_scan(nib.Nifti1Image(np.asarray(img.dataobj) + np.float32(air), grid.affine)))
+    assert np.count_nonzero(mask & brain(pose)) > 0.97 * np.count_nonzero(brain(pose))
+    assert np.count_nonzero(mask & ~brain(pose)) < 0.15 * np.count_nonzero(brain(pose))
 
 
 def test_ventricles_are_filled():
@@ -111,6 +111,6 @@ def test_ventricles_are_filled():
     middle = tuple(n // 2 for n in values.shape)
     dark = np.linalg.norm(np.stack(np.indices(values.shape), -1) - middle, axis=-1) < 4
     values[dark] = 0
-    found = bright_voxels(load_scan(nib.Nifti1Image(values, mni_grid(4).affine)))
-    assert found[dark].all()
-    assert not found[0].any()
+    mask = bright_voxels(load_scan(nib.Nifti1Image(values, mni_grid(4).affine)))
+    assert mask[dark].all()
+    assert not mask[0].any()

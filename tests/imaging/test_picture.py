@@ -13,25 +13,25 @@ SHAPE = (6, 9)
 
 @pytest.fixture
 def colours():
-    """Every pixel and channel its own value."""
+    """Return a picture in which every pixel and channel has its own value."""
     return np.random.default_rng(0).permutation(162).astype(np.uint8).reshape(*SHAPE, 3)
 
 
-def test_it_says_what_it_is(colours, tmp_path):
+def test_a_picture_has_a_name_shape_and_hash(colours, tmp_path):
     path = tmp_path / "a cat.png"
     Image.fromarray(colours).save(path)
-    one = load_picture(path)
-    assert one.data.dtype == np.float32
-    np.testing.assert_array_equal(one.data, np.moveaxis(colours, -1, 0))
-    assert (one.shape, one.stem, one.name) == (SHAPE, "a cat", str(path))
-    assert one.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert repr(one) == f"Picture({path}: 6 rows, 9 columns, 3 channels)"
+    picture = load_picture(path)
+    assert picture.data.dtype == np.float32
+    np.testing.assert_array_equal(picture.data, np.moveaxis(colours, -1, 0))
+    assert (picture.shape, picture.stem, picture.name) == (SHAPE, "a cat", str(path))
+    assert picture.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert repr(picture) == f"Picture({path}: 6 rows, 9 columns, 3 channels)"
     assert load_picture(colours).sha256 != load_picture(colours[::-1]).sha256
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_it_is_upright(colours, tmp_path, orientation):
-    """Stored as a camera holds it, with the orientation that turns it back."""
+def test_a_picture_is_turned_upright(colours, tmp_path, orientation):
+    """It is stored turned, with the EXIF orientation that turns it back."""
     undo = {
         1: lambda a: a,
         2: lambda a: a[:, ::-1],
@@ -54,10 +54,10 @@ def test_modes_of_eight_bits(colours, mode):
     converted = image.convert(mode) if mode != "LA" else image.convert("L").convert("LA")
     grey = mode in ("1", "L", "LA")
     expected = np.asarray(converted.convert("L" if grey else "RGB"), dtype=np.float32)
-    found = load_picture(converted).data
-    np.testing.assert_array_equal(found, expected[None] if grey else np.moveaxis(expected, -1, 0))
+    values = load_picture(converted).data
+    np.testing.assert_array_equal(values, expected[None] if grey else np.moveaxis(expected, -1, 0))
     if mode not in ("P", "1"):
-        assert np.abs(found.mean() - colours.mean()) < 6
+        assert np.abs(values.mean() - colours.mean()) < 6
 
 
 def test_transparency_is_refused_and_opacity_is_not(colours, tmp_path):
@@ -68,9 +68,9 @@ def test_transparency_is_refused_and_opacity_is_not(colours, tmp_path):
     palette = Image.fromarray(colours).quantize(8)
     palette.save(tmp_path / "palette.png", transparency=int(np.asarray(palette)[0, 0]))
     Image.fromarray(clear).save(tmp_path / "clear.png")
-    for one in (clear, tmp_path / "clear.png", tmp_path / "palette.png", np.where(opaque == 255, 0, opaque)):
+    for picture in (clear, tmp_path / "clear.png", tmp_path / "palette.png", np.where(opaque == 255, 0, opaque)):
         with refused("a picture must be opaque, .* has transparent pixels"):
-            load_picture(one)
+            load_picture(picture)
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
@@ -107,7 +107,7 @@ def test_colour_and_grey(colours):
         load_picture(colours, "blue")
 
 
-def test_what_is_no_picture(colours, tmp_path):
+def test_what_is_no_picture_is_refused(colours, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     Image.fromarray(np.tile(colours, (20, 20, 1))).save(tmp_path / "whole.png")
     whole = (tmp_path / "whole.png").read_bytes()
@@ -129,7 +129,7 @@ def test_what_is_no_picture(colours, tmp_path):
             load_picture(given)
 
 
-def test_it_is_shown_as_it_looks(colours):
+def test_the_rgb_values_look_like_the_picture(colours):
     np.testing.assert_array_equal(load_picture(colours).rgb, colours)
     np.testing.assert_array_equal(load_picture(colours / 255.0).rgb, colours)
     np.testing.assert_array_equal(load_picture(colours[..., 1]).rgb, np.repeat(colours[..., 1:2], 3, axis=2))
@@ -144,12 +144,12 @@ def test_resizing_is_pillows_bilinear(colours):
     tall = np.tile(colours, (5, 4, 1))
     for size in ((13, 11), (60, 50), (30, 36)):
         expected = np.asarray(Image.fromarray(tall).resize(size[::-1], Image.Resampling.BILINEAR), dtype=float)
-        found = resize(load_picture(tall).data, size)
-        assert np.abs(np.moveaxis(found, 0, -1) - expected).max() < 1.01  # it rounds twice
+        values = resize(load_picture(tall).data, size)
+        assert np.abs(np.moveaxis(values, 0, -1) - expected).max() < 1.01  # it rounds twice
     np.testing.assert_array_equal(resize(load_picture(tall).data, (30, 36)), load_picture(tall).data)
 
 
-def test_points_move_with_the_pixels():
+def test_points_are_resized_with_the_pixels():
     ramp = np.stack(np.meshgrid(np.arange(24.0), np.arange(30.0), indexing="ij"))
     points = np.array([[3.5, 4.5], [11.0, 20.25]])
     for size in ((12, 10), (48, 60), (24, 30)):

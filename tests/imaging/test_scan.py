@@ -88,7 +88,7 @@ def test_intensities_are_scaled(tmp_path, slope, inter):
 
 
 @pytest.mark.parametrize("pose", POSES)
-def test_a_scan_keeps_its_own_axis_order_and_place(tmp_path, pose):
+def test_a_scan_keeps_its_own_axis_order_and_position(tmp_path, pose):
     scan = load_scan(saved(nifti(pose=POSES[pose]), tmp_path / "a.nii.gz"))
     assert np.array_equal(scan.data, data())
     np.testing.assert_allclose(scan.affine, POSES[pose], atol=1e-5)
@@ -113,7 +113,7 @@ def test_nan_and_infinity_are_outside_the_brain():
     np.testing.assert_array_equal(values, before)  # the caller's array is left alone
 
 
-def test_the_callers_image_is_left_alone(tmp_path):
+def test_the_callers_image_is_not_changed(tmp_path):
     img = nib.load(saved(nifti(), tmp_path / "a.nii.gz"))
     load_scan(img)
     assert not img.in_memory  # a cache would hold every scan of a cohort
@@ -208,7 +208,7 @@ def test_a_bad_image_is_refused_in_one_line(img, match):
         load_scan(img)
 
 
-def test_the_same_intensity_everywhere_will_do_where_it_is_allowed():
+def test_the_same_intensity_everywhere_is_accepted_where_allowed():
     assert (load_scan(nifti(np.full(SHAPE, 7, "i2")), constant=True).data == 7).all()
     with refused("must hold finite intensities, the image holds none"):
         load_scan(nifti(np.full(SHAPE, np.nan, "f4")), constant=True)
@@ -251,8 +251,8 @@ def test_a_gzipped_pair_named_by_its_header_is_read_to_the_end(tmp_path):
 def test_a_damaged_gzip_file_is_never_read_as_other_intensities(tmp_path, ending):
     path = gzipped((data() * 300).astype(np.int16), tmp_path / f"a{ending}")
     content, silent = path.read_bytes(), 0
-    for place in range(400, len(content), 97):
-        path.write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
+    for byte in range(400, len(content), 97):
+        path.write_bytes(content[:byte] + bytes([content[byte] ^ 0x10]) + content[byte + 1 :])
         try:
             load_scan(path)
         except GlasError:
@@ -261,7 +261,7 @@ def test_a_damaged_gzip_file_is_never_read_as_other_intensities(tmp_path, ending
     assert silent == 0
 
 
-def test_a_scan_without_sform_and_qform_is_taken_with_a_warning(tmp_path):
+def test_a_scan_without_sform_and_qform_is_accepted_with_a_warning(tmp_path):
     path = patched(saved(nifti(), tmp_path / "a.nii"), sform_code=0, qform_code=0)
     with pytest.warns(GlasWarning, match="neither sform nor qform.*left") as caught:
         scan = load_scan(path)
@@ -277,14 +277,14 @@ def forms(header):
     return [header.get_sform(coded=True), header.get_qform(coded=True)]
 
 
-def assert_same_place(image, other):
+def assert_same_position(image, other):
     assert image.shape[:3] == other.shape[:3]
     np.testing.assert_allclose(image.affine, other.affine, atol=2e-4)
-    for (one, code), (two, other_code) in zip(forms(image.header), forms(other.header), strict=True):
+    for (form, code), (other_form, other_code) in zip(forms(image.header), forms(other.header), strict=True):
         assert code == other_code
-        assert (one is None) == (two is None)
-        if one is not None:
-            np.testing.assert_allclose(one, two, atol=2e-4)
+        assert (form is None) == (other_form is None)
+        if form is not None:
+            np.testing.assert_allclose(form, other_form, atol=2e-4)
 
 
 def poses():
@@ -309,16 +309,16 @@ def test_a_map_has_the_scans_sform_and_qform(tmp_path_factory, sform, qform, sco
     values = data(seed=2)
     out = scan.like(values)
     assert isinstance(out, nib.Nifti1Image)
-    for one in (out, nib.load(saved(out, folder / "map.nii.gz"))):
-        assert_same_place(one, img)
-        assert one.get_data_dtype() == np.float32
-        assert np.array_equal(np.asarray(one.dataobj), values)
-        assert one.header.get_xyzt_units()[0] == "mm"
+    for written in (out, nib.load(saved(out, folder / "map.nii.gz"))):
+        assert_same_position(written, img)
+        assert written.get_data_dtype() == np.float32
+        assert np.array_equal(np.asarray(written.dataobj), values)
+        assert written.header.get_xyzt_units()[0] == "mm"
 
 
 @pytest.mark.parametrize(("make", "ending"), [(nib.Nifti2Image, ".nii.gz"), (nib.MGHImage, ".mgz")])
 @pytest.mark.parametrize("pose", POSES)
-def test_a_map_of_another_format_is_nifti_in_the_same_place(tmp_path, make, ending, pose):
+def test_a_map_of_another_format_is_nifti_in_the_same_position(tmp_path, make, ending, pose):
     path = saved(make(data(), POSES[pose].astype(np.float32)), tmp_path / f"a{ending}")
     out = nib.load(saved(load_scan(path).like(data(seed=2)), tmp_path / "map.nii.gz"))
     assert type(out) is nib.Nifti1Image

@@ -97,12 +97,12 @@ def test_linear_resampling_keeps_a_linear_field(pose, target):
 
 
 def sampled(labels, source, grid):
-    """Nearest neighbour by hand; 0 outside the outer voxels' faces."""
+    """Return the nearest neighbour in a loop; 0 outside the outer voxels' faces."""
     where = voxel_to_world(np.argwhere(np.ones(grid.shape)), np.linalg.inv(source) @ grid.affine)
     inside = ((where >= -0.5) & (where <= np.array(labels.shape) - 0.5)).all(axis=1)
-    found = np.zeros(len(where), dtype=labels.dtype)
-    found[inside] = labels[tuple(np.rint(where[inside]).clip(0, np.array(labels.shape) - 1).astype(int).T)]
-    return found.reshape(grid.shape)
+    nearest = np.zeros(len(where), dtype=labels.dtype)
+    nearest[inside] = labels[tuple(np.rint(where[inside]).clip(0, np.array(labels.shape) - 1).astype(int).T)]
+    return nearest.reshape(grid.shape)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_grid_off_the_image_is_all_zero(interpolation, mm):
     assert not resample(nib.Nifti1Image(data(), POSES["RAS"]), grid, interpolation).any()
 
 
-def test_the_image_given_is_left_alone():
+def test_the_image_given_is_not_changed():
     values = data()
     img = nib.Nifti1Image(values, POSES["RAS"])
     for grid in TARGETS.values():
@@ -208,8 +208,8 @@ def test_a_head_of_thick_slices_or_another_contrast_passes():
     values = np.asarray(thick.dataobj)
     noisy = values + np.random.default_rng(0).normal(0, 30, values.shape).astype(np.float32)
     inverted = 700 - values  # in bright air
-    for one in (values, noisy, inverted):
-        assert check_space(load_scan(nib.Nifti1Image(one, thick.affine))).problem is None
+    for contrast in (values, noisy, inverted):
+        assert check_space(load_scan(nib.Nifti1Image(contrast, thick.affine))).problem is None
 
 
 @pytest.mark.parametrize("angle", [0.1, 0.0])
@@ -266,7 +266,7 @@ def test_what_is_not_in_mni_space_has_a_problem_in_one_phrase(name):
         ("correlation", 0.1, "correlates 0.10 with the template"),
     ],
 )
-def test_each_measure_has_its_own_words(field, value, words):
+def test_each_measure_has_its_own_message(field, value, words):
     good = {"coverage": 1.0, "distance": 3.0, "overlap": 0.95, "correlation": 0.9}
     assert SpaceCheck(**good).problem is None
     assert words in SpaceCheck(**good | {field: value}).problem

@@ -1,4 +1,4 @@
-"""There and back again, by matrices and warps whose law is known."""
+"""Matrices and warps in both directions, against a known formula."""
 
 import nibabel as nib
 import numpy as np
@@ -50,7 +50,7 @@ def test_a_matrix_moves_the_affine_and_nothing_else(pose):
     assert there.sha256 == scan.sha256
 
 
-def test_a_matrix_brings_back_what_it_took():
+def test_a_matrix_maps_back_what_it_mapped():
     """On a template grid that lies on the native voxels nothing is interpolated, either way."""
     img = nib.Nifti1Image(data(), POSES["oblique-LPS"])
     scan, transform = load_scan(img), load_transform(MOVED)
@@ -58,23 +58,23 @@ def test_a_matrix_brings_back_what_it_took():
     there = transform.to_template(scan, grid)
     np.testing.assert_array_equal(there.data, scan.data)
     for interpolation in ("linear", "nearest"):
-        home = transform.to_native(nib.Nifti1Image(there.data, grid.affine), scan, interpolation)
-        np.testing.assert_array_equal(home, scan.data)
+        mapped = transform.to_native(nib.Nifti1Image(there.data, grid.affine), scan, interpolation)
+        np.testing.assert_array_equal(mapped, scan.data)
 
 
 @pytest.mark.parametrize("pose", GRIDS)
-def test_labels_come_home_by_a_matrix(pose):
-    """Against the labels sampled at every native voxel's place, with left on the left in any order of the axes."""
+def test_labels_are_mapped_to_native_space_by_a_matrix(pose):
+    """They equal the labels sampled at every native voxel, with left on the left in any order of the axes."""
     scan = native.head(GRIDS[pose])
-    home = load_transform(MOVED).to_native(Atlas.load("AAL").labels_img, scan, "nearest")
+    mapped = load_transform(MOVED).to_native(Atlas.load("AAL").labels_img, scan, "nearest")
     truth = native.labels(GRIDS[pose])
-    assert home.dtype == np.int32
-    assert (home == truth)[truth > 0].mean() > 0.999
-    left, right = (native.centre(home, label, scan.affine) for label in (37, 38))
+    assert mapped.dtype == np.int32
+    assert (mapped == truth)[truth > 0].mean() > 0.999
+    left, right = (native.centre(mapped, label, scan.affine) for label in (37, 38))
     assert left[0] < right[0] - 40
 
 
-def test_points_go_there_and_back(points):
+def test_points_map_in_both_directions(points):
     transform = load_transform(MOVED)
     np.testing.assert_allclose(transform.points_to_native(points), to_native(points), atol=1e-9)
     np.testing.assert_allclose(transform.points_to_template(points), to_template(points), atol=1e-9)
@@ -118,7 +118,7 @@ def test_an_itk_rotation_is_a_matrix(tmp_path, points, ants):
 
 
 @pytest.mark.parametrize("kind", ["matrix", "warp"])
-def test_what_was_saved_is_what_comes_back(tmp_path, points, ants, warp, kind):
+def test_a_saved_transform_is_read_again(tmp_path, points, ants, warp, kind):
     made = {"kind": "affine", "seed": 3}
     transform: SpatialTransform = Affine(MOVED, "mine", made) if kind == "matrix" else warp
     written = transform.save(tmp_path / "new")
@@ -144,7 +144,7 @@ def _inverses(folder):
 # Warps
 
 
-def test_a_warp_s_points_follow_the_law(warp, points):
+def test_points_of_a_warp_follow_its_formula(warp, points):
     assert isinstance(warp, Warp)
     native_points = to_native(points, bent=True)
     np.testing.assert_allclose(warp.points_to_native(points), native_points, atol=0.05)
@@ -152,7 +152,7 @@ def test_a_warp_s_points_follow_the_law(warp, points):
 
 
 @pytest.mark.parametrize("pose", GRIDS)
-def test_a_warp_unbends_the_scan_and_brings_labels_home(warp, pose):
+def test_a_warp_maps_the_scan_to_the_template_and_labels_back(warp, pose):
     grid, t1 = GRIDS[pose], template_on(4)
     scan = native.head(grid, bent=True)
     there = warp.to_template(scan, mni_grid(4))
@@ -160,30 +160,30 @@ def test_a_warp_unbends_the_scan_and_brings_labels_home(warp, pose):
     assert np.corrcoef(there.data[brain], t1[brain])[0, 1] > 0.98
     straight = load_transform(MOVED).to_template(scan, mni_grid(4))
     assert np.corrcoef(straight.data[brain], t1[brain])[0, 1] < 0.95
-    home = warp.to_native(Atlas.load("AAL").labels_img, scan, "nearest")
+    mapped = warp.to_native(Atlas.load("AAL").labels_img, scan, "nearest")
     truth = native.labels(grid, bent=True)
-    assert home.dtype == np.int32
-    assert (home == truth)[truth > 0].mean() > 0.97
+    assert mapped.dtype == np.int32
+    assert (mapped == truth)[truth > 0].mean() > 0.97
     for label in (37, 38):
-        gap = native.centre(home, label, scan.affine) - native.centre(truth, label, scan.affine)
+        gap = native.centre(mapped, label, scan.affine) - native.centre(truth, label, scan.affine)
         assert np.linalg.norm(gap) < 0.3
 
 
-def test_a_map_comes_home_by_a_warp(warp):
-    """A blob at the left hippocampus shines where the law puts it."""
-    grid, spot = GRIDS["LAS"], np.array([-26.0, -20.0, -14.0])
-    distance = np.linalg.norm(native.voxels(mni_grid(4)) - spot, axis=-1)
-    home = warp.to_native(
+def test_a_map_is_mapped_to_native_space_by_a_warp(warp):
+    """The maximum of a blob at the left hippocampus is where the formula maps it."""
+    grid, point = GRIDS["LAS"], np.array([-26.0, -20.0, -14.0])
+    distance = np.linalg.norm(native.voxels(mni_grid(4)) - point, axis=-1)
+    mapped = warp.to_native(
         nib.Nifti1Image(np.exp(-(distance**2) / 128), mni_grid(4).affine), native.head(grid, bent=True)
     )
-    assert home.shape == grid.shape
-    assert home.dtype == np.float32
-    centre = apply_affine(grid.affine, (np.argwhere(home > 0).T * home[home > 0]).sum(axis=1) / home.sum())
-    assert np.linalg.norm(centre - to_native(spot, bent=True)) < 1
+    assert mapped.shape == grid.shape
+    assert mapped.dtype == np.float32
+    centre = apply_affine(grid.affine, (np.argwhere(mapped > 0).T * mapped[mapped > 0]).sum(axis=1) / mapped.sum())
+    assert np.linalg.norm(centre - to_native(point, bent=True)) < 1
 
 
-def test_a_warp_that_bends_nothing_is_its_matrix(tmp_path, ants):
-    """The same values as resampling, with its smoothing, its field of view and its types; shears included."""
+def test_a_warp_without_deformation_is_its_matrix(tmp_path, ants):
+    """It gives the values of `resample`, with its smoothing, field of view and types; shears included."""
     for name in ("1Warp.nii.gz", "1InverseWarp.nii.gz"):
         write_field(tmp_path / name, lambda points: points)
     write_matrix(HOME, tmp_path / "0GenericAffine.txt")
@@ -196,24 +196,24 @@ def test_a_warp_that_bends_nothing_is_its_matrix(tmp_path, ants):
     scan = load_scan(nib.Nifti1Image(native.seen_from(grid, template()) * 500 + 30, grid.affine))
     ones = load_scan(nib.Nifti1Image(np.ones(grid.shape, np.float32), grid.affine), constant=True)
     for mm, tolerance in ((8.0, 12), (2.0, 10)):
-        one, other = (transform.to_template(scan, mni_grid(mm)).data for transform in (still, plain))
+        warped, moved = (transform.to_template(scan, mni_grid(mm)).data for transform in (still, plain))
         # at the border of the field of view the dark outside is smoothed in, by each in its own way
         inner = binary_erosion(plain.to_template(ones, mni_grid(mm)).data > 0.99)
         assert inner.mean() > 0.15
-        np.testing.assert_allclose(one[inner], other[inner], atol=tolerance)
+        np.testing.assert_allclose(warped[inner], moved[inner], atol=tolerance)
     labels = nib.Nifti1Image(np.asarray(Atlas.load("AAL").labels_img.dataobj), Atlas.load("AAL").labels_img.affine)
-    one, other = (transform.to_native(labels, scan, "nearest") for transform in (still, plain))
-    assert one.dtype == other.dtype
-    assert (one == other).mean() > 0.9999
+    warped, moved = (transform.to_native(labels, scan, "nearest") for transform in (still, plain))
+    assert warped.dtype == moved.dtype
+    assert (warped == moved).mean() > 0.9999
     big = nib.Nifti1Image(np.where(np.asarray(labels.dataobj) == 37, 2**30 + 1, 0).astype(np.int32), labels.affine)
     assert set(np.unique(still.to_native(big, scan, "nearest"))) == {0, 2**30 + 1}
-    found, expected = still.check(scan), plain.check(scan)
-    assert abs(found.coverage - expected.coverage) < 0.01
-    assert abs(found.correlation - expected.correlation) < 0.02
+    check, expected = still.check(scan), plain.check(scan)
+    assert abs(check.coverage - expected.coverage) < 0.01
+    assert abs(check.correlation - expected.correlation) < 0.02
 
 
 def composed(files, folder, names, ants):
-    """Both ways as one file each, of a field that moves too, for want of a way to write composites."""
+    """Return one file for each direction, of a field that also moves, since composites cannot be written."""
     write_matrix(MOVED, folder / "back.txt")
     ways = (
         [files / "sub_1Warp.nii.gz", files / "sub_0GenericAffine.mat"],
@@ -235,7 +235,7 @@ def composed(files, folder, names, ants):
     ids=["fMRIPrep", "ANTs"],
 )
 def test_a_composite_and_its_inverse_lie_side_by_side(tmp_path, files, warp, points, ants, names):
-    """The inverse is found by its name, or given."""
+    """The inverse has a known name, or is given."""
     path, inverse = composed(files, tmp_path, names, ants)
     composite = load_transform(path)
     assert isinstance(composite, Warp)
@@ -251,7 +251,7 @@ def test_a_composite_and_its_inverse_lie_side_by_side(tmp_path, files, warp, poi
 
 
 def test_composites_of_ants_registration(tmp_path, points, ants):
-    """Affine and field in one file: it is told where the field is, and matrices alone are a matrix."""
+    """A file with affine and field is a warp with the field's grid; a file with matrices alone is a matrix."""
     fixed, grid = ants_image(template_on(4), mni_grid(4).affine).clone("float"), mni_grid(4)
     settings = {"outprefix": f"{tmp_path}/c_", "write_composite_transform": True, "initial_transform": "Identity"}
     coarse = {"aff_iterations": (1,), "aff_shrink_factors": (4,), "aff_smoothing_sigmas": (1,)}
@@ -260,14 +260,14 @@ def test_composites_of_ants_registration(tmp_path, points, ants):
     both = load_transform(tmp_path / "c_Composite.h5")
     assert isinstance(both, Warp)
     for name in ("c_Composite.h5", "c_InverseComposite.h5"):
-        (found,) = field_grids(tmp_path / name)
-        assert found.same_as(grid)
+        (field_grid,) = field_grids(tmp_path / name)
+        assert field_grid.same_as(grid)
     np.testing.assert_allclose(both.points_to_native(both.points_to_template(points)), points, atol=1)
     ants.registration(fixed, bent, "Affine", **settings, **coarse)
     assert isinstance(load_transform(tmp_path / "c_Composite.h5"), Affine)
 
 
-def test_the_transform_of_another_scan_shows(warp):
+def test_the_transform_of_another_scan_fails_the_check(warp):
     scan = native.head(GRIDS["oblique"], bent=True)
     assert warp.check(scan).problem is None
     assert load_transform(MOVED).check(scan).problem is None
@@ -283,7 +283,7 @@ def test_the_transform_of_another_scan_shows(warp):
 
 
 @pytest.mark.parametrize("kind", ["matrix", "warp"])
-def test_drawings_come_home(request, kind):
+def test_segments_and_volumes_are_mapped_to_native_space(request, kind):
     bent = kind == "warp"
     transform = request.getfixturevalue("warp") if bent else load_transform(MOVED)
     grid, scan = mni_grid(6), native.head(GRIDS["oblique"], bent)

@@ -1,4 +1,4 @@
-"""What is no transform, or not this scan's, is refused in one sentence."""
+"""Files and matrices that are no transform, or not of this scan, are refused in one sentence."""
 
 import sys
 
@@ -32,7 +32,7 @@ HOME = np.linalg.inv(MOVED)
     ],
     ids=str,
 )
-def test_a_matrix_that_will_not_do(matrix, match):
+def test_a_matrix_that_is_no_transform_is_refused(matrix, match):
     with refused(match):
         load_transform(matrix)
 
@@ -48,7 +48,7 @@ def test_a_matrix_that_will_not_do(matrix, match):
     ],
     ids=["missing", "lta", "3x3", "singular", "itk"],
 )
-def test_a_file_that_will_not_do(tmp_path, ants, content, match):
+def test_a_file_that_is_no_transform_is_refused(tmp_path, ants, content, match):
     path = tmp_path / "transform.txt"
     if content is not None:
         path.write_text(content)
@@ -56,7 +56,7 @@ def test_a_file_that_will_not_do(tmp_path, ants, content, match):
         load_transform(path)
 
 
-def test_a_folder_that_save_did_not_write(tmp_path):
+def test_a_folder_that_save_did_not_write_is_refused(tmp_path):
     with refused("transform.json", tmp_path):
         load_transform(tmp_path)
     (tmp_path / "transform.json").write_text("[]")
@@ -64,7 +64,7 @@ def test_a_folder_that_save_did_not_write(tmp_path):
         load_transform(tmp_path)
 
 
-def test_a_warp_needs_its_way_home(tmp_path, files):
+def test_a_warp_needs_its_inverse(tmp_path, files):
     alone = write_field(tmp_path / "sub_1Warp.nii.gz", bend)
     affine = files / "sub_0GenericAffine.mat"
     with refused("give the inverse of .* as inverse=, such as sub_1InverseWarp.nii.gz", alone):
@@ -74,8 +74,8 @@ def test_a_warp_needs_its_way_home(tmp_path, files):
         load_transform([odd, affine])
     with refused("one file a warp, got 1 for 0 warps"):
         load_transform(affine, files / "sub_1InverseWarp.nii.gz")
-    found = load_transform([odd, affine], inverse=str(files / "sub_1InverseWarp.nii.gz"))
-    assert isinstance(found, Warp)
+    transform = load_transform([odd, affine], inverse=str(files / "sub_1InverseWarp.nii.gz"))
+    assert isinstance(transform, Warp)
 
 
 def test_an_inverse_of_something_else_is_refused(tmp_path, files):

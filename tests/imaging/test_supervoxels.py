@@ -19,7 +19,7 @@ SHAPE = (14, 16, 18)
 
 
 def octants(shape=SHAPE, noise=0.02):
-    """Eight boxes, bright and dark in turn, and which is bright."""
+    """Return eight boxes, alternately bright and dark, and which are bright."""
     bright = sum((np.indices(shape)[axis] >= n // 2) for axis, n in enumerate(shape)) % 2
     return (bright + 5 + np.random.default_rng(0).normal(0, noise, shape)).astype(np.float32), bright
 
@@ -39,11 +39,11 @@ def test_supervoxels_follow_the_scan_on_its_own_grid(pose):
     assert labels.min() == 1
     for value in np.unique(labels):
         inside = np.bincount(which[labels == value])
-        assert inside.max() > 0.9 * inside.sum()  # a piece is of one box
+        assert inside.max() > 0.9 * inside.sum()  # a segment lies in one box
     assert 30 <= labels.max() <= 60
 
 
-def test_their_names_count_and_nothing_is_said_about_space():
+def test_supervoxels_are_numbered_and_have_no_space():
     values, _ = octants()
     atlas = supervoxels(nib.Nifti1Image(values, affine()), n_segments=30)
     n = len(atlas.table)
@@ -55,14 +55,14 @@ def test_their_names_count_and_nothing_is_said_about_space():
 
 
 @pytest.mark.parametrize("pose", ["RAS", "oblique-LIP"])
-def test_without_a_mask_the_bright_voxels_are_cut_and_all_of_them(pose):
+def test_without_a_mask_all_bright_voxels_are_divided(pose):
     img = head(HEADS[pose])
     labels = labels_of(supervoxels(img, 80))
     assert np.array_equal(labels > 0, bright_voxels(load_scan(img)))
     assert 50 <= labels.max() <= 80
 
 
-def test_a_mask_of_another_grid_is_cut(tmp_path):
+def test_a_mask_on_another_grid_is_divided(tmp_path):
     img = nib.Nifti1Image(template_on(4), mni_grid(4).affine)
     half = np.zeros(mni_grid(8).shape, np.uint8)
     half[: half.shape[0] // 2] = 1
@@ -72,7 +72,7 @@ def test_a_mask_of_another_grid_is_cut(tmp_path):
     assert x.max() < 4 < 60 < -x.min()
 
 
-def test_equal_scans_give_equal_pieces():
+def test_equal_scans_give_equal_segments():
     img = nib.Nifti1Image(template_on(4), mni_grid(4).affine)
     first, second = supervoxels(img, 50), supervoxels(img, 50)
     assert np.array_equal(labels_of(first), labels_of(second))
@@ -80,18 +80,18 @@ def test_equal_scans_give_equal_pieces():
 
 
 def spread(labels, spacing):
-    """Standard deviation along each axis within a piece, in mm."""
+    """Return the standard deviation along each axis within a segment, in mm."""
     where, values = np.argwhere(labels), labels[labels > 0]
-    found = []
+    widths = []
     for axis, size in enumerate(spacing):
         x, n = where[:, axis] * size, np.bincount(values)[1:]
         mean = np.bincount(values, weights=x)[1:] / n
-        found.append(np.sqrt((np.bincount(values, weights=x**2)[1:] / n - mean**2).mean()))
-    return np.array(found)
+        widths.append(np.sqrt((np.bincount(values, weights=x**2)[1:] / n - mean**2).mean()))
+    return np.array(widths)
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.1, 5.0), (4.0, 1.0, 1.2)])
-def test_pieces_are_round_in_the_head_not_in_voxels(spacing):
+def test_segments_are_round_in_mm_not_in_voxels(spacing):
     shape = tuple(int(66 / s) + i for i, s in enumerate(spacing))
     flat = np.random.default_rng(0).normal(0, 0.01, shape).astype(np.float32)
     flat[0, 0, 0] = 1
@@ -101,16 +101,16 @@ def test_pieces_are_round_in_the_head_not_in_voxels(spacing):
     assert wide.max() < 1.2 * wide.min()
 
 
-def test_pieces_are_the_same_whatever_the_unit_of_intensity_and_space():
+def test_segments_do_not_depend_on_the_units_of_intensity_and_space():
     values, _ = octants()
     everywhere = np.ones(SHAPE, np.uint8)
-    found = []
+    labels = []
     for scale, shift, mm in ((1, 0, 1.0), (1000, 0, 1.0), (-3, 50, 1.0), (1, 0, 4.0)):
         placed = affine(spacing=(mm, mm, mm))
         img = nib.Nifti1Image(values.astype(np.float64) * scale + shift, placed)
-        found.append(labels_of(supervoxels(img, 60, mask_img=nib.Nifti1Image(everywhere, placed))))
-    for other in found[1:]:
-        assert np.mean(found[0] != other) < 0.01  # rounding may move a voxel
+        labels.append(labels_of(supervoxels(img, 60, mask_img=nib.Nifti1Image(everywhere, placed))))
+    for other in labels[1:]:
+        assert np.mean(labels[0] != other) < 0.01  # rounding may move a voxel
 
 
 def test_one_bright_voxel_does_not_hide_the_rest():
@@ -122,7 +122,7 @@ def test_one_bright_voxel_does_not_hide_the_rest():
     assert np.mean(pure) > 0.95
 
 
-def test_compactness_is_against_brightness_and_sigma_against_noise():
+def test_compactness_weighs_against_brightness_and_sigma_removes_noise():
     values, which = octants(noise=0.7)
     everywhere = nib.Nifti1Image(np.ones(SHAPE, np.uint8), affine())
 
@@ -137,7 +137,7 @@ def test_compactness_is_against_brightness_and_sigma_against_noise():
 
 
 @given(st.integers(0, 1000), st.integers(1, 40))
-def test_every_voxel_of_a_mask_is_in_one_piece_and_no_other_voxel(seed, n):
+def test_every_voxel_of_a_mask_is_in_a_segment_and_no_other_voxel(seed, n):
     rng = np.random.default_rng(seed)
     mask = rng.random((5, 6, 7)) < rng.uniform(0.2, 0.9)
     img = nib.Nifti1Image(rng.random(mask.shape).astype(np.float32), affine())
@@ -146,7 +146,7 @@ def test_every_voxel_of_a_mask_is_in_one_piece_and_no_other_voxel(seed, n):
     assert set(np.unique(labels[mask])) == set(range(1, labels.max() + 1))
 
 
-def test_specks_of_a_mask_go_to_the_nearest_piece():
+def test_small_parts_of_a_mask_belong_to_the_nearest_segment():
     values, _ = octants()
     mask = np.zeros(SHAPE, np.uint8)
     mask[:8], mask[12, 3, 4], mask[13, 15, 16] = 1, 1, 1
@@ -156,16 +156,16 @@ def test_specks_of_a_mask_go_to_the_nearest_piece():
     assert labels[13, 15, 16] == labels[7, 15, 16]
 
 
-def test_the_nearest_piece_is_the_nearest_in_mm():
+def test_the_nearest_segment_is_the_nearest_in_mm():
     values, _ = octants()
     mask = np.zeros(SHAPE, np.uint8)
-    # a speck 3 voxels of 2 mm from one slab, 2 of 4 mm from the other
+    # a small part, 3 voxels of 2 mm from one slab, 2 of 4 mm from the other
     mask[:6] = mask[8:, :, 14:] = mask[8, 8, 12] = 1
     labels = labels_of(supervoxels(nib.Nifti1Image(values, affine()), 20, mask_img=nib.Nifti1Image(mask, affine())))
     assert labels[8, 8, 12] == labels[5, 8, 12] > 0
 
 
-def test_they_are_searched_like_an_atlas():
+def test_supervoxels_are_searched_like_an_atlas():
     img = head(HEADS["RAS"])
     result = explain_img(img, constant(0.3, 0.7), search=supervoxels(img, 12), sigma_light=4.0, sigma_shadow=6.0)
     assert result.stem == "scan_seg-supervoxels"
@@ -210,7 +210,7 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch):
 
 
 def quarters(shape=(24, 30)):
-    """Four colours of one lightness, as (3, rows, cols) in 0 to 255."""
+    """Return four colours of equal lightness, as (3, rows, cols) in 0 to 255."""
     which = sum((np.indices(shape)[axis] >= n // 2) * 2**axis for axis, n in enumerate(shape))
     colours = np.array([[200, 60, 60], [60, 130, 60], [90, 90, 220], [120, 115, 0]])
     return np.moveaxis(colours[which], -1, 0), which
@@ -237,14 +237,14 @@ def test_superpixels_follow_colours(kind):
 
 
 def test_compactness_means_for_colours_what_it_means_for_grey():
-    """Of a weak noise, pieces are not ragged."""
+    """Weak noise does not make the borders of segments ragged."""
     rgb, _ = quarters()
     segments = superpixels(rgb + np.random.default_rng(0).normal(0, 15, rgb.shape), 12)
     assert len(segments.index) >= 6
     assert spread(segments.labels, (1, 1)).max() < 4
 
 
-def test_grey_images_of_any_form_give_the_same_pieces():
+def test_grey_images_of_any_form_give_the_same_segments():
     grey = np.random.default_rng(0).random((12, 17))
     expected = superpixels(grey, 20).labels
     for each in (grey[None], grey[..., None], grey * 255):
@@ -252,13 +252,13 @@ def test_grey_images_of_any_form_give_the_same_pieces():
     assert np.array_equal(superpixels(grey, 20).labels, expected)
 
 
-def test_a_constant_image_is_cut_by_place():
+def test_a_constant_image_is_divided_by_position():
     segments = superpixels(np.full((12, 18), 3), 6)
     assert segments.n_voxels.sum() == 12 * 18
     assert len(segments.index) >= 4
 
 
-def test_a_mask_leaves_pixels_to_nobody():
+def test_pixels_outside_a_mask_belong_to_no_segment():
     rgb, which = quarters()
     segments = superpixels(rgb, 12, mask=which == 2)
     assert np.array_equal(segments.labels > 0, which == 2)
