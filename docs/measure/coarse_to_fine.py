@@ -19,7 +19,8 @@ from scipy.special import expit, logit
 
 from glas3d import GLAS, Grid, load_model
 from glas3d.cli.demo import DEMO_SEED, MODEL
-from glas3d.core.refine import CoarseToFine, Kriging, farthest_points
+from glas3d.core.accelerate.kriging import Kriging, farthest_points
+from glas3d.core.accelerate.refine import CoarseToFine
 from glas3d.core.score import fuse
 from glas3d.simulate import Simulation, simulate_participant
 
@@ -138,7 +139,7 @@ OUT.write_text(
 `python docs/measure/coarse_to_fine.py docs/coarse_to_fine.md {PARTICIPANTS}` wrote this page. `refine=0.25` (`--refine 0.25`) asks a
 quarter of a grid's forwards, where light times shadow is high or might be, and estimates the other points by kriging: the
 answers to light and to shadow each, as log odds, with the likeliest of six correlation lengths; the table says who was
-asked, and each estimate's standard deviation (`glas3d.core.refine`).
+asked, and each estimate's standard deviation (`glas3d.core.accelerate.refine`).
 
 Simulated participants of the AD group whom the shipped model calls AD; a grid of {" x ".join(map(str, CELLS))} cells, {spacing[0] * predict.info.grid.shape[0] / CELLS[0]:g} mm apart,
 all of it asked for comparison. Agreement of raw scores: their correlation over the points, and how many of the highest 1 % are

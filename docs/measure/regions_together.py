@@ -20,9 +20,9 @@ from scipy.stats import spearmanr
 
 from glas3d import GLAS, Atlas, load_model
 from glas3d.cli.demo import DEMO_SEED, MODEL
+from glas3d.core.accelerate.refine import CoarseToFine
 from glas3d.core.gaussian import gaussian_masks
-from glas3d.core.perturb import Perturbations
-from glas3d.core.refine import CoarseToFine
+from glas3d.core.perturb import LightAndShadow, Perturbations
 from glas3d.core.score import bind, evaluate_all
 from glas3d.core.search import Segments
 from glas3d.simulate import Simulation, simulate_participant
@@ -102,7 +102,7 @@ def together(volume, size, times):
         dark = float(asked(background[None])[0, 1])
         masks = [Together(groups, sigma) for sigma in SIGMAS]
         intact, light, shaded = (
-            one[..., 1] for one in evaluate_all(asked, Perturbations(array, background, *masks, 4))
+            one[..., 1] for one in evaluate_all(asked, Perturbations(LightAndShadow(array, background, *masks), 4))
         )
     member = np.zeros((len(groups), m))
     for row, group in enumerate(groups):

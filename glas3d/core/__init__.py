@@ -1,6 +1,7 @@
 """The method on tensors of two or three spatial axes; imports torch and numpy, nothing else.
 
-In the order a volume meets them: `gaussian` (masks), `search` (where to look), `perturb` (light and
-shade a batch), `score` (ask the model), `saliency` (scores to a map), `glas` (these in
-order), `rglas` (again and again).
+In the order in which a volume meets them: `search` (the points), `gaussian` and `shapes` (their masks), `perturb`
+(light and shadow, a batch at a time), `score` (evaluate the model, make scores), `saliency` (scores to a map), and
+`glas` (all of these in order). `model` lists what a model may offer, `settings` has every setting. `rglas` explains in
+rounds, `scale` and `reference` join several explanations, and `accelerate` gives the same scores faster.
 """

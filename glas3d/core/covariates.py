@@ -1,8 +1,8 @@
-"""A second input of numbers beside the volume, such as age or a test score, ranked beside the regions.
+"""Covariates: numbers that a model takes next to the volume, such as age or a test score, ranked next to the regions.
 
-A covariate is a player like a spot. Shadow replaces it alone by its reference value; light keeps it alone: the volume
-is background and the other covariates have their reference values. So in the light of a spot, too, every covariate has
-its reference value.
+A covariate is lit and shaded as a point is. Its shadow replaces it alone by its reference value; its light keeps it
+alone: the volume is background and the other covariates have their reference values. In the light of a point, too,
+every covariate has its reference value.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from glas3d.errors import GlasError
 
 @dataclass(frozen=True, eq=False)
 class Covariates:
-    """One participant's covariates, and the values that stand for "unknown".
+    """One participant's covariates, and the reference values that replace them.
 
     Attributes
     ----------
     names
-        ``q`` of them, in the order the model takes them.
+        Names of the ``q`` covariates, in the order in which the model takes them.
     values, reference
         ``(q,)`` float64.
     """
@@ -37,19 +37,20 @@ class Covariates:
     def of(
         cls, values: Mapping[str, float], reference: Mapping[str, float], order: Sequence[str] | None = None
     ) -> Covariates:
-        """From one number a name.
+        """Return covariates from one number for each name.
 
         Parameters
         ----------
         values, reference
-            The participant's, and what replaces them: a control group's mean, for instance.
+            The participant's values, and those that replace them: a control group's mean, for instance.
         order
-            The names a model states; None: as ``values`` has them.
+            The model's names, in its order; None: the order of ``values``.
 
         Raises
         ------
         GlasError
-            A name without a value, without a reference, or that the model does not know; a value that is no number.
+            A name without a value or without a reference, or that the model does not have; a value that is not a
+            finite number.
 
         Examples
         --------
@@ -71,22 +72,24 @@ class Covariates:
             missing = [name for name in names if name not in given]
             if missing:
                 raise GlasError(f"every covariate needs a {kind}, {missing[0]!r} has none")
-        made = []
+        arrays = []
         for kind, given in (("value", values), ("reference value", reference)):
             row = np.array([_number(given[name]) for name in names])
             if not np.isfinite(row).all():
                 wrong = names[int(np.flatnonzero(~np.isfinite(row))[0])]
                 raise GlasError(f"a covariate's {kind} must be a finite number, {wrong!r} has {given[wrong]!r}")
-            made.append(row)
-        return cls(names, *made)
+            arrays.append(row)
+        return cls(names, *arrays)
 
     def rows(self, numbers: list[int], size: int, points: int) -> np.ndarray:
-        """The covariates of a batch of `Perturbations`, ``(size, q)``; spare rows hold the reference.
+        """Return the covariates of one batch of `Perturbations`, ``(size, q)``; spare rows hold the reference.
 
         Parameters
         ----------
         numbers
-            Of the inputs: 0 is intact, then light and shadow of the points, then of the covariates.
+            The numbers of the inputs: 0 is intact, then light and shadow of the points, then of the covariates.
+        size
+            Inputs in the batch.
         points
             How many points come before the covariates.
         """
@@ -103,7 +106,7 @@ class Covariates:
 
 @dataclass(frozen=True, eq=False)
 class CovariateScores:
-    """What the covariates say about one class: light, shadow, drop and score of each, as of a point."""
+    """Light, shadow, drop and score of each covariate for one class, ``(q,)`` each, as a point has them."""
 
     names: tuple[str, ...]
     light: np.ndarray
@@ -113,8 +116,8 @@ class CovariateScores:
 
 
 @dataclass(frozen=True)
-class WithCovariates:
-    """Masks with ``more`` empty ones behind: a covariate has no place in the volume."""
+class WithEmptyMasks:
+    """The masks of points, followed by ``more`` empty ones for covariates, which have no place in the volume."""
 
     first: Masks
     more: int
@@ -123,16 +126,16 @@ class WithCovariates:
         return len(self.first) + self.more
 
     def masks(self, start: int, out: torch.Tensor) -> torch.Tensor:
-        """See `glas3d.core.gaussian.Masks`."""
-        placed = max(0, min(len(out), len(self.first) - start))
-        if placed:
-            self.first.masks(start, out[:placed])
-        out[placed:] = 0.0
+        """Write masks into ``out`` as `glas3d.core.gaussian.Masks` says."""
+        of_points = max(0, min(len(out), len(self.first) - start))
+        if of_points:
+            self.first.masks(start, out[:of_points])
+        out[of_points:] = 0.0
         return out
 
 
 def _number(value: object) -> float:
-    """NaN for what is no single number; text is none, even where it could be read as one."""
+    """Return a float; NaN for anything but a single number. Text is not a number, even where it reads as one."""
     if isinstance(value, str) or np.ndim(value):  # type: ignore[arg-type]
         return float("nan")
     try:

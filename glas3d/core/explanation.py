@@ -1,4 +1,4 @@
-"""The settings of an explanation, and what it found."""
+"""The explanation of one volume for one class, and the difference of two."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from glas3d.core.covariates import CovariateScores
 from glas3d.core.search import Segments
 from glas3d.errors import GlasError
 
-# Of an explanation's settings, those that say how the answers were computed and not what was asked.
+# Of an explanation's settings, those that say how its probabilities were computed, and not which they are: two
+# explanations may differ in these and still be compared.
 COMPUTATION_SETTINGS = ("batch_size", "device", "engine", "engine_version", "engine_notes", "evaluations", "recomputed")
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What one volume's spots say about one class.
+    """Light, shadow and score of every point of one volume for one class, and the map made of the scores.
 
     Attributes
     ----------
@@ -36,15 +37,15 @@ class Explanation:
     drop
         ``(m,)`` float64, the signed ``P(y|I) - P(y|shadowed)``: negative where shading raised ``P``.
     score
-        ``(m,)`` float64, ``f_l * f_s`` or the ablation asked for.
+        ``(m,)`` float64, ``f_l * f_s``, or the one of them that ``fusion`` chose.
     saliency
         ``(*spatial)`` float32, unnormalised.
     segments
         The segments of an atlas search, else None.
     settings
-        How it was made, ready for JSON.
+        The settings it was made with and how it was computed, ready for JSON.
     covariates
-        The same scores for the covariates beside the volume, when there are any.
+        The same scores for the covariates, when the model takes some.
     """
 
     target: int
@@ -67,47 +68,60 @@ class Explanation:
         )
 
 
-def draw_scores(like: Explanation, score: np.ndarray) -> np.ndarray:
-    """The map of other scores ``(m,)`` of an explanation's points, made as its own was."""
-    if like.segments is not None:
-        return like.segments.paint(score)
-    shape, settings = like.saliency.shape, like.settings
+def draw_scores(explanation: Explanation, score: np.ndarray) -> np.ndarray:
+    """Return the map of other scores ``(m,)`` of an explanation's points, made as its own map was.
+
+    Returns
+    -------
+    ``(*spatial)`` float32, unnormalised.
+    """
+    if explanation.segments is not None:
+        return explanation.segments.paint(score)
+    shape, settings = explanation.saliency.shape, explanation.settings
     sigma = per_axis(settings["sigma_spatial"], len(shape), "sigma_spatial")
-    made: np.ndarray = saliency.spread(
-        like.points, score[None], shape, sigma, settings["distance"], spacing=settings["spacing"]
-    )[0]
-    return made
+    maps = saliency.spread(
+        explanation.points, score[None], shape, sigma, settings["distance"], spacing=settings["spacing"]
+    )
+    drawn: np.ndarray = maps[0]
+    return drawn
 
 
-def class_difference(one: Explanation, other: Explanation) -> Explanation:
-    """What speaks for one class over another: the difference of two explanations from the same forwards.
+def class_difference(explanation: Explanation, other: Explanation) -> Explanation:
+    """Return the evidence for one class over another: the difference of two explanations of the same evaluations.
 
-    Light, drop and probability are those of ``P(a) - P(b)``, shadow is the drop's size; score and saliency are the
-    differences of the two classes', positive where the evidence is for ``one``.
+    Light, drop and probability are those of ``P(a) - P(b)``, shadow is the size of the drop; score and saliency are the
+    differences of the two classes' own, positive where the evidence is for the first.
+
+    Parameters
+    ----------
+    explanation, other
+        Explanations of the two classes, from one call of `GLAS.explain`.
 
     Raises
     ------
     GlasError
-        The two are not of the same points.
+        The two have different points, or only one has covariates.
     """
-    if not np.array_equal(one.points, other.points):
-        raise GlasError(f"a contrast is of two classes at the same points, got {one!r} and {other!r}")
-    drop = one.drop - other.drop
+    if not np.array_equal(explanation.points, other.points):
+        raise GlasError(
+            f"a difference of two classes needs the same points for both, got {explanation!r} and {other!r}"
+        )
+    if (explanation.covariates is None) != (other.covariates is None):
+        raise GlasError("a difference of two classes needs covariates for both or none, got them for one")
+    drop = explanation.drop - other.drop
     covariates = None
-    if (one.covariates is None) != (other.covariates is None):
-        raise GlasError("a contrast is of two classes from the same forwards, one of the two has no covariates")
-    if one.covariates is not None and other.covariates is not None:
-        a, b = one.covariates, other.covariates
-        own = a.drop - b.drop
-        covariates = CovariateScores(a.names, a.light - b.light, np.abs(own), own, a.score - b.score)
+    if explanation.covariates is not None and other.covariates is not None:
+        a, b = explanation.covariates, other.covariates
+        own_drop = a.drop - b.drop
+        covariates = CovariateScores(a.names, a.light - b.light, np.abs(own_drop), own_drop, a.score - b.score)
     return replace(
-        one,
-        probability=one.probability - other.probability,
-        light=one.light - other.light,
+        explanation,
+        probability=explanation.probability - other.probability,
+        light=explanation.light - other.light,
         shadow=np.abs(drop),
         drop=drop,
-        score=one.score - other.score,
-        saliency=one.saliency - other.saliency,
-        settings=one.settings | {"against": other.target},
+        score=explanation.score - other.score,
+        saliency=explanation.saliency - other.saliency,
+        settings=explanation.settings | {"against": other.target},
         covariates=covariates,
     )

@@ -1,8 +1,8 @@
-"""Masks: the spots that light or shade a volume (docs/method.md: the mask ``G(x; mu, sigma)``).
+"""Gaussian masks, which light or shade a volume (docs/method.md: the mask ``G(x; mu, sigma)``).
 
-A mask is made from one term per axis, so that two and three axes are one code and a batch of masks
-costs one broadcast: the Gaussian multiplies its terms (it is separable), the exponential adds them up
-to a squared distance first.
+A mask is made from one term for each axis, so that two and three axes are one code and a batch of masks costs one
+broadcast: the Gaussian multiplies its terms (it is separable), the exponential adds them up to a squared distance
+first.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import torch
 
 from glas3d.errors import GlasError
 
-# Factors below this are zero: a small sigma would otherwise fill the volume with denormal numbers,
+# Factors below this become zero: a small sigma would otherwise fill the volume with denormal numbers,
 # which slow every forward pass two- to threefold and change no result.
 NEGLIGIBLE_FACTOR = 1e-10
-# The exponential has no factors to cut; only what would be denormal in float32 becomes zero.
+# The exponential has no factors; only what would be denormal in float32 becomes zero.
 _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 
 
@@ -27,7 +27,7 @@ class Masks(Protocol):
     """The masks of many points, made a few at a time."""
 
     def __len__(self) -> int:
-        """How many points."""
+        """Return the number of points."""
         ...
 
     def masks(self, start: int, out: torch.Tensor) -> torch.Tensor:
@@ -37,14 +37,14 @@ class Masks(Protocol):
 
 @dataclass(frozen=True)
 class GaussianMasks:
-    """The masks of many points, kept as one term per axis.
+    """The masks of ``m`` points, kept as one term for each axis.
 
     Attributes
     ----------
     terms
-        One tensor of shape ``(m, n_axis)`` an axis, float32.
+        For each axis one tensor ``(m, n_axis)``, float32.
     kernel
-        Which of the two the terms belong to.
+        The kernel that the terms belong to.
     """
 
     terms: tuple[torch.Tensor, ...]
@@ -80,29 +80,44 @@ class GaussianMasks:
         return out
 
     def slab(self, along: slice) -> GaussianMasks:
-        """What of the spots lies in this part of the first axis."""
+        """Return the masks on a part of the first axis."""
         first, *others = self.terms
         return GaussianMasks((first[:, along], *others), self.kernel)
 
     def within(self, rows: np.ndarray, corner: np.ndarray, size: Sequence[int]) -> torch.Tensor:
-        """The masks of some points, ``(b, *size)``, each in the box from its ``corner`` ``(b, ndim)`` on."""
+        """Return the masks of some points inside boxes.
+
+        Parameters
+        ----------
+        rows
+            ``(b,)`` indices of the points.
+        corner
+            ``(b, ndim)`` first corner of each point's box.
+        size
+            Voxels of every box on each axis.
+
+        Returns
+        -------
+        ``(b, *size)`` float32.
+        """
         terms = []
         for axis, (term, n) in enumerate(zip(self.terms, size, strict=True)):
-            place = torch.as_tensor(corner[:, axis, None] + np.arange(n), device=term.device)
-            terms.append(term[torch.as_tensor(rows, device=term.device)].gather(1, place))
+            voxel = torch.as_tensor(corner[:, axis, None] + np.arange(n), device=term.device)
+            terms.append(term[torch.as_tensor(rows, device=term.device)].gather(1, voxel))
         out = torch.empty((len(rows), *size), dtype=terms[0].dtype, device=terms[0].device)
         return GaussianMasks(tuple(terms), self.kernel).masks(0, out)
 
     def reach(self, least: float) -> tuple[np.ndarray, np.ndarray, float]:
-        """Boxes outside of which no mask is above ``least``, and the largest value of any mask outside of its own.
+        """Return the box outside of which each mask is at most ``least``.
 
         Returns
         -------
-        First corners ``(m, ndim)``, those behind the last, and the value.
+        First corners ``(m, ndim)``, one voxel beyond the last corners, and the largest value that any mask has outside
+        of its box.
         """
         low, high, beyond = [], [], 0.0
         for axis in range(len(self.terms)):
-            # the mask along this axis, at the best place of the others
+            # the mask along this axis, where it is largest on the other axes
             others = [term for a, term in enumerate(self.terms) if a != axis]
             if self.kernel == "gaussian":
                 along = self.terms[axis] * torch.stack([t.amax(dim=1) for t in others]).prod(dim=0)[:, None]
@@ -111,9 +126,9 @@ class GaussianMasks:
                 along = (self.terms[axis] + nearest).sqrt().neg().exp()
                 along = along.masked_fill(along < _SMALLEST_NORMAL, 0.0)
             inside = along > least
-            found = inside.any(dim=1)
-            low.append(torch.where(found, inside.int().argmax(dim=1), 0))
-            high.append(torch.where(found, inside.shape[1] - inside.flip(1).int().argmax(dim=1), 0))
+            some = inside.any(dim=1)
+            low.append(torch.where(some, inside.int().argmax(dim=1), 0))
+            high.append(torch.where(some, inside.shape[1] - inside.flip(1).int().argmax(dim=1), 0))
             beyond = max(beyond, float(along.masked_fill(inside, 0.0).max()))
         corners = (torch.stack(ends, dim=1).cpu().numpy() for ends in (low, high))
         first, last = corners
@@ -129,9 +144,9 @@ def gaussian_masks(
     spacing: Sequence[float] | None = None,
     device: torch.device | str = "cpu",
 ) -> GaussianMasks:
-    """Masks with peak 1 at each point.
+    """Return masks with peak 1 at each point.
 
-    Gaussian: ``exp(-|x - mu|^2 / (2 sigma^2))``, ``sigma`` may differ by axis.
+    Gaussian: ``exp(-|x - mu|^2 / (2 sigma^2))``, ``sigma`` may differ between axes.
     Exponential: ``exp(-|x - mu| / sigma^2)``, one ``sigma`` for all axes (the kernel of Eq. 3).
 
     Parameters
@@ -139,16 +154,20 @@ def gaussian_masks(
     points
         ``(m, ndim)`` voxel coordinates, float64.
     shape
-        Voxels an axis.
+        Voxels on each axis.
     sigma
-        One value an axis, in units of ``spacing`` (voxels when ``spacing`` is None).
+        One value for each axis, in units of ``spacing`` (voxels when ``spacing`` is None).
+    kernel
+        ``"gaussian"`` or ``"exponential"``.
     spacing
-        Size of a voxel an axis; None means 1.
+        Size of a voxel on each axis; None means 1.
+    device
+        Where the masks are made.
 
     Raises
     ------
     GlasError
-        The exponential kernel was given sigmas that differ.
+        Sigmas that differ, for the exponential kernel.
     """
     scale = [1.0] * len(shape) if spacing is None else [float(s) for s in spacing]
     if kernel == "exponential" and len(set(sigma)) > 1:
@@ -156,8 +175,7 @@ def gaussian_masks(
             f"the exponential kernel takes one sigma for all axes, got {tuple(sigma)}; "
             'use kernel="gaussian" for a sigma an axis'
         )
-    # Coordinates stay float64 until the term is made: in half precision a 300-voxel axis has voxels
-    # that no longer differ.
+    # Coordinates are float64 until the term is made: in half precision not all voxels of a 300-voxel axis differ.
     points = np.asarray(points, dtype=np.float64)
     terms = []
     for axis, n in enumerate(shape):

@@ -1,4 +1,8 @@
-"""GLAS: light and shade a volume, ask the model, draw the map (docs/method.md)."""
+"""GLAS: light and shade a volume, evaluate the model, and draw the map (docs/method.md).
+
+`GLAS.explain` reads in this order: inputs are checked (`_check`), masks are made (`_light_and_shadow`), the model is
+evaluated (`_evaluate`), and its probabilities become scores and maps (`_score`).
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,21 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from glas3d.core import saliency, score
+from glas3d.core.accelerate.recompute import evaluate_changed_windows
 from glas3d.core.axes import per_axis
-from glas3d.core.covariates import Covariates, CovariateScores, WithCovariates
+from glas3d.core.covariates import Covariates, CovariateScores, WithEmptyMasks
 from glas3d.core.explanation import Explanation
 from glas3d.core.gaussian import Masks, gaussian_masks
 from glas3d.core.model import Predict, classes_of
-from glas3d.core.perturb import Perturbations
-from glas3d.core.recompute import WindowedPerturbations, evaluate_changed_windows
+from glas3d.core.perturb import LightAndShadow, Perturbations
 from glas3d.core.score import Target
 from glas3d.core.search import Grid, Search, Segments, resolve_search
 from glas3d.core.settings import Settings
@@ -30,18 +35,19 @@ from glas3d.options import accepts, parse
 
 Progress = bool | Callable[[int, int], None]
 
-# Values a batch by default. On a CPU small batches keep a network's activations in cache and in memory that the
-# allocator does not give back between forwards (measured: 2 to 4 scans of 48 x 56 x 48 are twice as fast as 32).
+# Values in a batch by default. On a CPU small batches keep a network's activations in cache, and in memory that the
+# allocator does not return between forward passes (measured: 2 to 4 scans of 48 x 56 x 48 are twice as fast as 32).
 _BATCH_VALUES = {"cpu": 2**19, "cuda": 2**24}
 _SMALLEST_BATCH, _LARGEST_BATCH = 2, 64
-# Bytes that a value of an input may come to in a network's activations: a batch that is too large after all is halved.
+# Bytes that a network's activations may take for one value of an input. An estimate: a batch that is still too large
+# is halved.
 _MEMORY_A_VALUE = 256
 
 
 def default_batch_size(values: int, device: torch.device) -> int:
-    """Inputs a forward for volumes of so many values (channels times voxels)."""
+    """Return how many inputs of so many values (channels times voxels) one forward pass takes by default."""
     fitting = _BATCH_VALUES.get(device.type, _BATCH_VALUES["cuda"]) // values
-    if device.type == "cuda" and torch.cuda.is_available():  # a study may be planned where its workers are not
+    if device.type == "cuda" and torch.cuda.is_available():  # a study may be planned on another machine than it runs
         fitting = min(fitting, torch.cuda.mem_get_info(device)[0] // (_MEMORY_A_VALUE * values))
     return max(_SMALLEST_BATCH, min(_LARGEST_BATCH, fitting))
 
@@ -53,11 +59,11 @@ class GLAS:
     Parameters
     ----------
     predict
-        Answers a batch ``(n, c, *spatial)`` float32 with probabilities ``(n, k)``: a `Predictor`, or any
-        callable. The intensities given are the volume's own: normalisation belongs to ``predict``.
+        The model, a `Predictor` or any callable: returns probabilities ``(n, k)`` for a batch ``(n, c, *spatial)``
+        float32. The batch holds the volume's own intensities: normalisation belongs to the model.
     background
-        What a mask leaves or puts in place: 0 (darkness, the paper), a number, or a reference of shape
-        ``(*spatial)`` or ``(c, *spatial)`` in the volume's own intensities.
+        What replaces the volume outside of light and inside of shadow: 0 (darkness, the paper), a number, or a
+        reference of shape ``(*spatial)`` or ``(c, *spatial)`` in the volume's own intensities.
     progress
         True draws a plain bar on standard error; a callable is called with the model evaluations done and in all.
     **options
@@ -66,7 +72,7 @@ class GLAS:
     Raises
     ------
     GlasError
-        A setting that is none of its choices.
+        A model that is not callable or is a bare torch module, or a setting outside its choices or range.
 
     Examples
     --------
@@ -90,7 +96,7 @@ class GLAS:
     ) -> None:
         if isinstance(predict, torch.nn.Module):
             raise GlasError(
-                "a torch module does not say whether it answers with logits or probabilities: "
+                "a torch module does not say whether it returns logits or probabilities: "
                 'give Predictor(net, activation="softmax"), "sigmoid" or "none"'
             )
         if not callable(predict):
@@ -102,7 +108,7 @@ class GLAS:
         self.progress = progress
 
     def replace(self, **changes: Any) -> GLAS:
-        """The same explainer with some of its settings changed."""
+        """Return the same explainer with some of its settings, or its model, changed."""
         kept = asdict(self.settings) | {"background": self.background, "progress": self.progress}
         return GLAS(changes.pop("predict", self.predict), **(kept | changes))
 
@@ -123,17 +129,17 @@ class GLAS:
         volume
             ``(c, *spatial)`` of two or three spatial axes, intensities before normalisation.
         target
-            Class index or name; a sequence of them is answered from the same ``2m + 1`` forwards.
+            Class index or name, or a sequence of them: all are explained from the same ``2m + 1`` model evaluations.
         search
-            Where to look: a `Grid`, ``(m, ndim)`` voxel coordinates, or `Segments` (an integer label
-            volume of the spatial shape is taken as such).
+            Where to look: a `Grid`, ``(m, ndim)`` voxel coordinates, or `Segments` (an integer array of the spatial
+            shape is read as the labels of segments).
         spacing
-            Size of a voxel in mm, one an axis; needed for ``unit="mm"``.
+            Size of a voxel in mm, one number for each axis; needed for ``unit="mm"``.
         mask
-            Booleans of the spatial shape: look only where it is true.
+            ``(*spatial)`` booleans: search only where it is true.
         covariates
-            Numbers beside the volume: ``predict`` is then asked with ``(batch, covariates (n, q))``, and they are
-            ranked beside the points.
+            Covariates of the participant, ranked next to the points: the model is then called with
+            ``(batch, covariates (n, q))``.
 
         Returns
         -------
@@ -142,133 +148,15 @@ class GLAS:
         Raises
         ------
         GlasError
-            Input that does not fit; the message says what was required and what came.
+            An input that does not fit; the message says what was required and what came.
         """
         targets, single = score.targets_of(target)
-        if not targets:
-            raise GlasError("target must be a class index or name or some of them, got an empty sequence")
-        settings = self.settings
-        array = as_volume(volume)
-        shape = tuple(array.shape[1:])
-        if settings.unit == "mm" and spacing is None:
-            raise GlasError('unit="mm" needs the spacing: the size of a voxel in mm, one an axis')
-        voxel = None
-        if settings.unit == "mm" and spacing is not None:
-            voxel = per_axis(spacing, len(shape), "spacing")
-            if not np.isfinite(voxel).all():
-                raise GlasError(f"spacing must be finite, got {spacing!r}")
-        light_sigma = per_axis(settings.sigma_light, len(shape), "sigma_light")
-        shadow_sigma = per_axis(settings.sigma_shadow, len(shape), "sigma_shadow")
-        per_axis(settings.sigma_spatial, len(shape), "sigma_spatial")
-        points, segments = resolve_search(search, shape, mask)
-        predict, device = score.bind(self.predict, array)
-        classes = classes_of(self.predict)
-
-        if settings.channel is not None and settings.channel >= len(array):
-            raise GlasError(f"channel must be one of the volume's {len(array)}, counted from 0, got {settings.channel}")
-        beside = None
-        if covariates is not None:
-            if not isinstance(covariates, Covariates):
-                raise GlasError(f"covariates must be Covariates.of(values, reference), got {type(covariates).__name__}")
-            given = covariates
-
-            def beside(numbers: list[int], size: int) -> torch.Tensor:
-                rows = given.rows(numbers, size, len(points))
-                return torch.as_tensor(rows, dtype=torch.float32, device=device)
-
+        task = self._check(volume, targets, search, spacing, mask, covariates)
         with torch.inference_mode():
-            moved = array.to(device)
-            light_masks, shadow_masks = (
-                self._masks(points, segments, shape, sigma, voxel, device, covariates)
-                for sigma in (light_sigma, shadow_sigma)
-            )
-            background = as_reference(self.background, array).to(device)
-
-            def fitting(values: int) -> int:
-                return settings.batch_size or default_batch_size(values, device)
-
-            perturbations = Perturbations(
-                moved, background, light_masks, shadow_masks, fitting(array.numel()), settings.channel
-            )
-            columns: list[int] = [score.class_index(t, classes, None) for t in targets]
-
-            def check(n_classes: int) -> None:
-                columns[:] = [score.class_index(t, classes, n_classes) for t in targets]
-
-            batches = math.ceil(len(perturbations) / perturbations.batch_size)
-            predict = score.with_engine(predict, settings.engine, batches)
-            with _ticker(self.progress) as tick:
-                if settings.cut is None:
-                    answers, how = score.evaluate_all(predict, perturbations, check, tick, beside), None
-                else:
-                    changes = WindowedPerturbations(
-                        moved, background, light_masks, shadow_masks, settings.cut, fitting, settings.channel
-                    )
-                    answers, how = evaluate_changed_windows(
-                        predict, perturbations, changes, check, tick, beside, always=settings.cut_always
-                    )
-            intact, light, shaded = answers
-        record = asdict(settings) | {
-            "batch_size": perturbations.batch_size,
-            "spacing": None if voxel is None else list(voxel),
-            "evaluations": len(perturbations),
-            "device": device.type,
-            **score.engine_record(predict),
-        }
-        if how is not None:
-            record["recomputed"] = asdict(how)
-
-        # Eq. 1 and 2 for all classes at once, (m, targets), and one pass over the weights of Eq. 3
-        drop = intact[columns] - shaded[:, columns]
-        lit, shadow = light[:, columns], np.abs(drop) + settings.gamma
-        scores = score.fuse(lit, shadow, settings.fusion)
-        m = len(points)
-        if segments is None:
-            drawn = self.spread(points, scores[:m].T, shape, voxel)
-        else:
-            drawn = segments.paint(scores[:m].T)
-        explanations = tuple(
-            Explanation(
-                target=column,
-                probability=float(intact[column]),
-                points=points,
-                light=lit[:m, i].copy(),
-                shadow=shadow[:m, i].copy(),
-                drop=drop[:m, i].copy(),
-                score=scores[:m, i].copy(),
-                saliency=drawn[i],
-                segments=segments,
-                settings=record,
-                covariates=None
-                if covariates is None
-                else CovariateScores(covariates.names, *(v[m:, i].copy() for v in (lit, shadow, drop, scores))),
-            )
-            for i, column in enumerate(columns)
-        )
+            inputs = self._light_and_shadow(task)
+            probabilities, record = self._evaluate(task, inputs)
+        explanations = self._score(task, probabilities, record)
         return explanations[0] if single else explanations
-
-    def _masks(
-        self,
-        points: np.ndarray,
-        segments: Segments | None,
-        shape: Sequence[int],
-        sigma: Sequence[float],
-        spacing: Sequence[float] | None,
-        device: torch.device,
-        covariates: Covariates | None,
-    ) -> Masks:
-        """The spots of the chosen shape, and an empty one for each covariate."""
-        kernel = self.settings.kernel
-        made: Masks
-        if kernel == "gaussian" or kernel == "exponential":
-            made = gaussian_masks(points, shape, sigma, kernel, spacing=spacing, device=device)
-        elif segments is None:
-            raise GlasError(f'kernel="{kernel}" takes its shape from segments: search an atlas, not points')
-        elif kernel == "ellipsoid":
-            made = Ellipsoids.of(segments, sigma, spacing=spacing, device=device)
-        else:
-            made = SoftSegments(segments, sigma, spacing=spacing, device=device)
-        return made if covariates is None else WithCovariates(made, len(covariates.names))
 
     def spread(
         self,
@@ -277,16 +165,219 @@ class GLAS:
         shape: Sequence[int],
         spacing: Sequence[float] | None = None,
     ) -> np.ndarray:
-        """Eq. 3 with this explainer's settings: values ``(k, m)`` of points to ``k`` maps ``(k, *shape)``."""
+        """Spread the values of points over maps with this explainer's settings (Eq. 3).
+
+        Parameters
+        ----------
+        points
+            ``(m, ndim)`` voxel coordinates.
+        values
+            ``(k, m)``, one row for each map.
+        shape
+            Voxels on each axis.
+        spacing
+            Size of a voxel in mm, one number for each axis; used with ``unit="mm"`` only.
+
+        Returns
+        -------
+        ``(k, *shape)`` float32.
+        """
         settings = self.settings
         sigma = per_axis(settings.sigma_spatial, len(shape), "sigma_spatial")
         voxel = spacing if settings.unit == "mm" else None
         return saliency.spread(points, values, shape, sigma, settings.distance, spacing=voxel)
 
+    def _check(
+        self,
+        volume: np.ndarray | torch.Tensor,
+        targets: Sequence[Target],
+        search: Search | Sequence[Sequence[float]],
+        spacing: Sequence[float] | None,
+        mask: np.ndarray | None,
+        covariates: Covariates | None,
+    ) -> _Task:
+        """Check the inputs of an explanation and resolve them; the model is not evaluated."""
+        settings = self.settings
+        if not targets:
+            raise GlasError("target must be a class index or name or some of them, got an empty sequence")
+        array = as_volume(volume)
+        ndim = array.ndim - 1
+        for name in ("sigma_light", "sigma_shadow", "sigma_spatial"):
+            per_axis(getattr(settings, name), ndim, name)
+        if settings.channel is not None and settings.channel >= len(array):
+            raise GlasError(f"channel must be one of the volume's {len(array)}, counted from 0, got {settings.channel}")
+        if covariates is not None and not isinstance(covariates, Covariates):
+            raise GlasError(f"covariates must be Covariates.of(values, reference), got {type(covariates).__name__}")
+        voxel = self._spacing(spacing, ndim)
+        points, segments = resolve_search(search, array.shape[1:], mask)
+        predict, device = score.bind(self.predict, array)
+        task = _Task(array, targets, points, segments, voxel, covariates, predict, device, classes_of(self.predict))
+        task.columns(None)  # names that the model does not have
+        return task
+
+    def _spacing(self, spacing: Sequence[float] | None, ndim: int) -> tuple[float, ...] | None:
+        """Return the unit of distances, in mm on each axis; None for voxels."""
+        if self.settings.unit != "mm":
+            return None
+        if spacing is None:
+            raise GlasError('unit="mm" needs the spacing: the size of a voxel in mm, one an axis')
+        voxel = per_axis(spacing, ndim, "spacing")
+        if not np.isfinite(voxel).all():
+            raise GlasError(f"spacing must be finite, got {spacing!r}")
+        return voxel
+
+    def _light_and_shadow(self, task: _Task) -> LightAndShadow:
+        """Make the masks, on the model's device next to the volume and its background."""
+        settings = self.settings
+        return LightAndShadow(
+            task.volume.to(task.device),
+            as_reference(self.background, task.volume).to(task.device),
+            light=self._masks(task, settings.sigma_light),
+            shadow=self._masks(task, settings.sigma_shadow),
+            channel=settings.channel,
+        )
+
+    def _masks(self, task: _Task, sigma: float | tuple[float, ...]) -> Masks:
+        """Return the points' masks of the chosen shape, and an empty one for each covariate."""
+        kernel, shape, segments = self.settings.kernel, task.shape, task.segments
+        each = per_axis(sigma, len(shape), "sigma")
+        masks: Masks
+        if kernel == "gaussian" or kernel == "exponential":
+            masks = gaussian_masks(task.points, shape, each, kernel, spacing=task.spacing, device=task.device)
+        elif segments is None:
+            raise GlasError(f'kernel="{kernel}" takes its shape from segments: search an atlas, not points')
+        elif kernel == "ellipsoid":
+            masks = Ellipsoids.of(segments, each, spacing=task.spacing, device=task.device)
+        else:
+            masks = SoftSegments(segments, each, spacing=task.spacing, device=task.device)
+        return masks if task.covariates is None else WithEmptyMasks(masks, len(task.covariates.names))
+
+    def _evaluate(self, task: _Task, inputs: LightAndShadow) -> tuple[score.Probabilities, dict[str, Any]]:
+        """Evaluate the model on all inputs; also return the record of how that was done."""
+        settings = self.settings
+        perturbations = Perturbations(inputs, self._batch_size(task.volume.numel(), task.device))
+        n_batches = math.ceil(len(perturbations) / perturbations.batch_size)
+        predict = score.with_engine(task.predict, settings.engine, n_batches)
+        recomputation: dict[str, Any] = {}
+        with _reported(self.progress) as progress:
+            if settings.cut is None:
+                probabilities = score.evaluate_all(
+                    predict, perturbations, task.check_classes, progress, task.covariates_of
+                )
+            else:
+                probabilities, how = evaluate_changed_windows(
+                    predict,
+                    perturbations,
+                    task.check_classes,
+                    progress,
+                    task.covariates_of,
+                    cut=settings.cut,
+                    always=settings.cut_always,
+                    batch_size=partial(self._batch_size, device=task.device),
+                )
+                recomputation = {"recomputed": asdict(how)}
+        record = {
+            "batch_size": perturbations.batch_size,
+            "spacing": None if task.spacing is None else list(task.spacing),
+            "evaluations": len(perturbations),
+            "device": task.device.type,
+            **score.engine_record(predict),
+            **recomputation,
+        }
+        return probabilities, asdict(settings) | record
+
+    def _batch_size(self, values: int, device: torch.device) -> int:
+        return self.settings.batch_size or default_batch_size(values, device)
+
+    def _score(
+        self, task: _Task, probabilities: score.Probabilities, record: dict[str, Any]
+    ) -> tuple[Explanation, ...]:
+        """Make scores of the probabilities (Eq. 1 and 2) and maps of the scores (Eq. 3), for all targets at once."""
+        intact, lit, shaded = probabilities
+        columns = task.columns(len(intact))
+        light = lit[:, columns]  # (points and covariates, targets), as the others are
+        drop = intact[columns] - shaded[:, columns]
+        shadow = np.abs(drop) + self.settings.gamma
+        scores = score.fuse(light, shadow, self.settings.fusion)
+        m = len(task.points)
+        if task.segments is None:
+            maps = self.spread(task.points, scores[:m].T, task.shape, task.spacing)
+        else:
+            maps = task.segments.paint(scores[:m].T)
+        return tuple(
+            Explanation(
+                target=column,
+                probability=float(intact[column]),
+                points=task.points,
+                light=light[:m, i].copy(),
+                shadow=shadow[:m, i].copy(),
+                drop=drop[:m, i].copy(),
+                score=scores[:m, i].copy(),
+                saliency=maps[i],
+                segments=task.segments,
+                settings=record,
+                covariates=None
+                if task.covariates is None
+                else CovariateScores(
+                    task.covariates.names, *(values[m:, i].copy() for values in (light, shadow, drop, scores))
+                ),
+            )
+            for i, column in enumerate(columns)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """One volume and all that is needed to explain it, checked and resolved.
+
+    Attributes
+    ----------
+    volume
+        ``(c, *spatial)`` float32 on the CPU.
+    targets
+        Classes to explain, as they were given.
+    points, segments
+        The ``m`` points of the search, and its segments when it has some.
+    spacing
+        Size of a voxel in mm on each axis, when distances are in mm.
+    covariates
+        Ranked next to the points, when there are any.
+    predict, device, classes
+        The model bound to the volume, its device, and its class names when it has some.
+    """
+
+    volume: torch.Tensor
+    targets: Sequence[Target]
+    points: np.ndarray
+    segments: Segments | None
+    spacing: tuple[float, ...] | None
+    covariates: Covariates | None
+    predict: Predict
+    device: torch.device
+    classes: Sequence[str] | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels on each axis."""
+        return tuple(self.volume.shape[1:])
+
+    @property
+    def covariates_of(self) -> score.CovariatesOf | None:
+        """What gives the covariates of a batch."""
+        return None if self.covariates is None else partial(self.covariates.rows, points=len(self.points))
+
+    def columns(self, n_classes: int | None) -> list[int]:
+        """Return the output column of each target; ``n_classes`` is None until the model was evaluated."""
+        return [score.class_index(target, self.classes, n_classes) for target in self.targets]
+
+    def check_classes(self, n_classes: int) -> None:
+        """Refuse targets beyond the model's outputs."""
+        self.columns(n_classes)
+
 
 @contextmanager
-def _ticker(progress: Progress) -> Iterator[Callable[[int, int], None]]:
-    """What is called after every batch; True draws a bar without any library."""
+def _reported(progress: Progress) -> Iterator[score.ReportProgress]:
+    """Give what is called after every batch; True draws a bar, without any library."""
     if callable(progress):
         yield progress
         return
@@ -296,7 +387,7 @@ def _ticker(progress: Progress) -> Iterator[Callable[[int, int], None]]:
 
     def draw(done: int, total: int) -> None:
         filled = 30 * done // total
-        sys.stderr.write(f"\r[{'=' * filled}{' ' * (30 - filled)}] {done}/{total} forwards")
+        sys.stderr.write(f"\r[{'=' * filled}{' ' * (30 - filled)}] {done}/{total} model evaluations")
         sys.stderr.flush()
 
     try:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from glas3d.core.windows import Windows
+from glas3d.core.accelerate.windows import Windows
 
 
 class Predict(Protocol):

@@ -1,8 +1,9 @@
-"""Light and shade one volume at many points, a batch at a time."""
+"""Perturb one volume by the light and shadow of many points, a batch at a time (Eq. 1 and 2)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
@@ -23,10 +24,37 @@ def blend(background: torch.Tensor, volume: torch.Tensor, masks: torch.Tensor, o
     masks
         ``(b, *spatial)``.
     out
-        ``(b, c, *spatial)``; overwritten.
+        ``(b, c, *spatial)``; overwritten and returned.
     """
     # lerp is exact where the mask is 0 or 1
     return torch.lerp(background, volume, masks.unsqueeze(1), out=out)
+
+
+@dataclass(frozen=True, eq=False)
+class LightAndShadow:
+    """One volume, the background that replaces it, and the masks of the points that are lit and shaded.
+
+    Attributes
+    ----------
+    volume, background
+        ``(c, *spatial)``, float32 on the model's device.
+    light, shadow
+        The masks of the same ``m`` points for the two kinds of perturbation.
+    channel
+        The only channel that is lit and shaded: light keeps nothing of the other channels, shadow leaves them as they
+        are. None: all channels together.
+    """
+
+    volume: torch.Tensor
+    background: torch.Tensor
+    light: Masks
+    shadow: Masks
+    channel: int | None = None
+
+    @property
+    def channels(self) -> slice:
+        """The channels that are lit and shaded."""
+        return slice(None) if self.channel is None else slice(self.channel, self.channel + 1)
 
 
 class Perturbations:
@@ -37,47 +65,35 @@ class Perturbations:
 
     Parameters
     ----------
-    volume, background
-        ``(c, *spatial)``, float32 on the model's device.
-    light, shadow
-        The spots of the same points for the two kinds.
+    inputs
+        The volume, its background and the masks.
     batch_size
-        Inputs a batch.
-    channel
-        Light and shade this channel alone: light leaves nothing of the others, shadow leaves them whole.
-        None: all channels together.
+        Inputs in a batch.
     """
 
-    def __init__(
-        self,
-        volume: torch.Tensor,
-        background: torch.Tensor,
-        light: Masks,
-        shadow: Masks,
-        batch_size: int,
-        channel: int | None = None,
-    ) -> None:
+    def __init__(self, inputs: LightAndShadow, batch_size: int) -> None:
+        volume, background = inputs.volume, inputs.background
         level = background.flatten()[:1]
         if bool((background == level).all()):  # one number is read faster than a volume of it
             background = level.view([1] * background.ndim).expand_as(background)
-        self._volume, self._background = volume, background
-        self._light, self._shadow = light, shadow
-        self._channel = channel
+        self.inputs = inputs
+        self._background = background
         self.batch_size = min(batch_size, len(self))
         self._batch = volume.unsqueeze(0).repeat(self.batch_size, *([1] * volume.ndim))
         rows = (self.batch_size + 1) // 2
         self._masks = torch.empty((rows, *volume.shape[1:]), dtype=volume.dtype, device=volume.device)
 
     def __len__(self) -> int:
-        return 2 * len(self._light) + 1
+        return 2 * len(self.inputs.light) + 1
 
     def batches(self) -> Iterator[tuple[torch.Tensor, list[int]]]:
-        """Yield each batch ``(batch_size, c, *spatial)`` with the numbers its first rows hold.
+        """Yield each batch ``(batch_size, c, *spatial)`` with the numbers of the inputs in its first rows.
 
-        The last batch is as large as the others, so that a model sees one shape only and equal settings
-        give equal bits; its spare rows hold what was there before and have no number. A batch is valid
-        until the next one is asked for. When it was too large and `halve` was called, what it held comes again.
+        The last batch is as large as the others, so that a model sees one shape only and equal settings give equal
+        bits; its spare rows hold earlier inputs and have no number. A batch is valid until the next one is taken.
+        When a batch was too large and `halve` was called, its inputs come again.
         """
+        volume, background = self.inputs.volume, self._background
         start = 0
         while start < len(self):
             size = self.batch_size
@@ -86,14 +102,14 @@ class Perturbations:
             shadows = [n for n in numbers if n % 2 == 0 and n > 0]
             row = 0
             if start == 0:
-                self._batch[0].copy_(self._volume)
+                self._batch[0].copy_(volume)
                 row = 1
-            for kind, spots, below, above in (
-                (lights, self._light, self._background, self._volume),
-                (shadows, self._shadow, self._volume, self._background),
+            for kind, masks_of_kind, below, above in (
+                (lights, self.inputs.light, background, volume),
+                (shadows, self.inputs.shadow, volume, background),
             ):
                 if kind:
-                    masks = spots.masks((kind[0] - 1) // 2, self._masks[: len(kind)])
+                    masks = masks_of_kind.masks((kind[0] - 1) // 2, self._masks[: len(kind)])
                     self._blend(below, above, masks, self._batch[row : row + len(kind)])
                     row += len(kind)
             yield self._batch, [0] * (start == 0) + lights + shadows
@@ -101,25 +117,26 @@ class Perturbations:
                 start += size
 
     def halve(self) -> None:
-        """Go on in batches of half the size.
+        """Halve the size of the batches to come.
 
         Raises
         ------
         GlasError
-            They are single inputs already.
+            The batches are single inputs already.
         """
+        volume = self.inputs.volume
         if self.batch_size == 1:
-            raise GlasError(f"one input of {tuple(self._volume.shape)} at a time does not fit into memory")
+            raise GlasError(f"one input of {tuple(volume.shape)} at a time does not fit into memory")
         self.batch_size //= 2
         self._batch = self._batch[: self.batch_size].clone()
         self._masks = self._masks[: (self.batch_size + 1) // 2].clone()
-        if self._volume.is_cuda:
+        if volume.is_cuda:
             torch.cuda.empty_cache()
 
     def _blend(self, below: torch.Tensor, above: torch.Tensor, masks: torch.Tensor, rows: torch.Tensor) -> None:
-        if self._channel is None:
+        if self.inputs.channel is None:
             blend(below, above, masks, out=rows)
         else:
-            only = slice(self._channel, self._channel + 1)
+            channels = self.inputs.channels
             rows.copy_(below.expand_as(rows))
-            blend(below[only], above[only], masks, out=rows[:, only])
+            blend(below[channels], above[channels], masks, out=rows[:, channels])

@@ -1,14 +1,15 @@
-"""References: the same question with several things put in place of tissue, and what they agree on.
+"""References: explanations with several things in place of the tissue that a mask removes, and their consensus.
 
-A shadow asks what the answer loses when a place is replaced, so it depends on what replaces it: for a linear model
-the drop is ``w.(G (x - B))``, and ``B`` alone can turn its sign (docs/theory.md). No reference is right for every
-model. Here each keeps its own answer, and beside them stand what most of them say and how many say it.
+The drop of a point depends on what replaces it: for a linear model it is ``w.(G (x - B))``, and ``B`` alone can turn
+its sign (docs/theory.md). No reference is right for every model. Here each reference keeps its own explanation, and a
+consensus says what most of them agree on, and how many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,14 @@ _SAME_PROBABILITY = 1e-4  # of one intact volume, whatever the batches
 
 
 def references(glas: GLAS, backgrounds: Mapping[str, Background]) -> dict[str, GLAS]:
-    """One explainer a reference, by its name.
+    """Return one explainer for each reference, by its name.
+
+    Parameters
+    ----------
+    glas
+        The explainer, whose own background is not used.
+    backgrounds
+        References by their names.
 
     Raises
     ------
@@ -39,8 +47,7 @@ def references(glas: GLAS, backgrounds: Mapping[str, Background]) -> dict[str, G
     >>> image = torch.ones(1, 6, 8)
     >>> glas = GLAS(lambda batch: batch.mean(dim=(1, 2, 3))[:, None], sigma_light=2, sigma_shadow=2)
     >>> each = references(glas, {"zero": 0.0, "bright": 2.0, "half": torch.full((6, 8), 0.5)})
-    >>> found = {name: one.explain(image, 0, [[2, 3], [4, 6]]) for name, one in each.items()}
-    >>> agreed = consensus(found)
+    >>> agreed = consensus({name: own.explain(image, 0, [[2, 3], [4, 6]]) for name, own in each.items()})
     >>> agreed.drop.round(2)
     array([[ 0.43,  0.31],
            [-0.43, -0.31],
@@ -58,21 +65,21 @@ def references(glas: GLAS, backgrounds: Mapping[str, Background]) -> dict[str, G
 
 @dataclass(frozen=True, eq=False)
 class Consensus:
-    """What ``k`` references say about the same ``m`` points.
+    """The explanations of the same ``m`` points under ``k`` references, and what they agree on.
 
     Attributes
     ----------
     explanations
-        Of each reference, whole.
+        The whole explanation under each reference, by its name.
     drop
-        ``(k, m)`` float64, the signed drops, one row a reference.
+        ``(k, m)`` float64, the signed drops, one row for each reference.
     share
-        ``(k, m)`` float64, each reference's scores divided by the sum of their sizes.
+        ``(k, m)`` float64, each reference's scores divided by the sum of their absolute values.
     sign
-        ``(m,)`` what most references say: 1 the place speaks for the class, -1 against it, 0 neither, or as many say
-        one thing as another. A drop in the dead zone says neither.
+        ``(m,)`` the direction under most references: 1 evidence for the class, -1 against it, 0 neither, or as many
+        references for one direction as for another. A drop in the dead zone counts as neither.
     agreement
-        ``(m,)`` in [1/k, 1]: the share of references that say it.
+        ``(m,)`` in [1/k, 1]: the share of references with that direction.
     explanation
         The consensus itself: ``score`` is the median of the references' shares, the map is made of it, and light,
         shadow and drop are medians too.
@@ -87,17 +94,25 @@ class Consensus:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the references, in the order of the rows."""
+        """Names of the references, in the order of the rows."""
         return tuple(self.explanations)
 
     def flips(self, top: int = 20) -> np.ndarray:
-        """How much of one reference's best is lost under another: ``(k, k)`` in [0, 1], 0 on the diagonal.
+        """Return how many of one reference's highest-scoring points are not among those of another.
 
-        Row ``a``, column ``b``: the share of the ``top`` points of ``a`` that are not among the ``top`` of ``b``.
+        Parameters
+        ----------
+        top
+            How many of the highest-scoring points are compared.
+
+        Returns
+        -------
+        ``(k, k)`` in [0, 1], 0 on the diagonal. Row ``a``, column ``b``: the share of the ``top`` points of ``a`` that
+        are not among the ``top`` points of ``b``.
         """
         top = whole_number("top", top, least=1)
-        best = [set(np.argsort(-row, kind="stable")[:top].tolist()) for row in self.share]
-        return np.array([[len(a - b) / len(a) for b in best] for a in best])
+        highest = [set(np.argsort(-row, kind="stable")[:top].tolist()) for row in self.share]
+        return np.array([[len(a - b) / len(a) for b in highest] for a in highest])
 
     def __repr__(self) -> str:
         return (
@@ -107,18 +122,19 @@ class Consensus:
 
 
 def consensus(explanations: Mapping[str, Explanation], *, dead_zone: float = 0.01) -> Consensus:
-    """What several references agree on.
+    """Return what several references agree on.
 
-    Each reference's scores are divided by the sum of their sizes (so that a reference under which the answer moves
-    more has no more say), and the consensus score of a point is their median. It lies between what any majority of
-    the references give that point: one misleading reference of three cannot carry it away.
+    Each reference's scores are divided by the sum of their absolute values, so that a reference under which the
+    probability moves more does not count more, and the consensus score of a point is their median. It lies between the
+    shares that any majority of the references give the point: one misleading reference of three cannot change it
+    beyond what the other two say.
 
     Parameters
     ----------
     explanations
-        One a reference, of the same volume, class and points.
+        One for each reference, of the same volume, class and points.
     dead_zone
-        A drop says nothing about the sign when its size is at most this share of the largest drop of all.
+        A drop has no sign when its absolute value is at most this share of the largest drop of all.
 
     Raises
     ------
@@ -127,36 +143,21 @@ def consensus(explanations: Mapping[str, Explanation], *, dead_zone: float = 0.0
     """
     if not (isinstance(dead_zone, int | float) and 0 <= dead_zone < 1):
         raise GlasError(f"dead_zone must be from 0 to below 1, got {dead_zone!r}")
-    first = _alike(explanations)
-    found = tuple(explanations.values())
-    drop = np.stack([one.drop for one in found])
-    largest = np.abs(drop).max()
-    votes = np.where(np.abs(drop) <= dead_zone * largest, 0, np.sign(drop)).astype(int)
-    counts = np.stack([(votes == sign).sum(axis=0) for sign in (-1, 0, 1)])
-    most = counts.max(axis=0)
-    sign = np.where((counts == most).sum(axis=0) == 1, counts.argmax(axis=0) - 1, 0)
+    first = _require_same(explanations)
+    parts = tuple(explanations.values())
+    drop = np.stack([part.drop for part in parts])
+    sign, agreement = _majority(drop, dead_zone)
 
-    beside = [one.covariates for one in found if one.covariates is not None]
-    sizes = np.stack([np.abs(one.score).sum() for one in found])
-    if beside:
-        sizes += np.stack([np.abs(one.score).sum() for one in beside])
+    of_covariates = [part.covariates for part in parts if part.covariates is not None]
+    sizes = np.stack([np.abs(part.score).sum() for part in parts])
+    if of_covariates:
+        sizes += np.stack([np.abs(scores.score).sum() for scores in of_covariates])
     sizes = np.where(sizes > 0, sizes, 1.0)[:, None]
-    share = np.stack([one.score for one in found]) / sizes
+    share = np.stack([part.score for part in parts]) / sizes
     score = np.median(share, axis=0)
-    covariates = None
-    if beside:
-        covariates = CovariateScores(
-            beside[0].names,
-            light=np.median([one.light for one in beside], axis=0),
-            shadow=np.median([one.shadow for one in beside], axis=0),
-            drop=np.median([one.drop for one in beside], axis=0),
-            score=np.median(np.stack([one.score for one in beside]) / sizes, axis=0),
-        )
     explanation = replace(
         first,
-        light=np.median([one.light for one in found], axis=0),
-        shadow=np.median([one.shadow for one in found], axis=0),
-        drop=np.median(drop, axis=0),
+        **_medians(parts),
         score=score,
         saliency=draw_scores(first, score),
         settings=first.settings
@@ -164,51 +165,80 @@ def consensus(explanations: Mapping[str, Explanation], *, dead_zone: float = 0.0
             "references": list(explanations),
             "consensus": "median of scores divided by the sum of their sizes",
             "dead_zone": float(dead_zone),
-            "evaluations": sum(one.settings["evaluations"] for one in found),
+            "evaluations": sum(part.settings["evaluations"] for part in parts),
         },
-        covariates=covariates,
+        covariates=None
+        if not of_covariates
+        else CovariateScores(
+            of_covariates[0].names,
+            **_medians(of_covariates),
+            score=np.median(np.stack([scores.score for scores in of_covariates]) / sizes, axis=0),
+        ),
     )
-    return Consensus(dict(explanations), drop, share, sign, most / len(found), explanation)
+    return Consensus(dict(explanations), drop, share, sign, agreement, explanation)
 
 
 def probability_of_background(glas: GLAS, volume: np.ndarray | torch.Tensor, target: Target) -> float:
-    """``P(y|B)``: what the model says when nothing of the volume is left.
+    """Return ``P(y|B)``, the probability of a class when nothing of the volume is left.
 
-    A reference that the model itself takes for the class cannot show evidence for it: shading raises the answer.
+    A reference that the model itself assigns to the class cannot show evidence for it: shading raises the probability.
+
+    Parameters
+    ----------
+    glas
+        Has the model and the background.
+    volume
+        ``(c, *spatial)``, the volume that the model is fitted to.
+    target
+        Class index or name.
     """
     array = as_volume(volume)
     predict, device = bind(glas.predict, array)
     with torch.inference_mode():
-        answer = evaluate(predict, as_reference(glas.background, array).unsqueeze(0).contiguous().to(device))[0]
-    return float(answer[class_index(target, classes_of(glas.predict), len(answer))])
+        (row,) = evaluate(predict, as_reference(glas.background, array).unsqueeze(0).contiguous().to(device))
+    return float(row[class_index(target, classes_of(glas.predict), len(row))])
 
 
-def _alike(explanations: Mapping[str, Explanation]) -> Explanation:
-    """The first of them, when all are of one volume, class and points."""
+def _majority(drop: np.ndarray, dead_zone: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sign that most references give each point, ``(m,)``, and the share of references that give it."""
+    largest = np.abs(drop).max()
+    votes = np.where(np.abs(drop) <= dead_zone * largest, 0, np.sign(drop)).astype(int)
+    counts = np.stack([(votes == sign).sum(axis=0) for sign in (-1, 0, 1)])
+    most = counts.max(axis=0)
+    return np.where((counts == most).sum(axis=0) == 1, counts.argmax(axis=0) - 1, 0), most / len(drop)
+
+
+def _medians(parts: Sequence[Explanation] | Sequence[CovariateScores]) -> dict[str, Any]:
+    """Return the medians of light, shadow and drop over references."""
+    return {name: np.median([getattr(part, name) for part in parts], axis=0) for name in ("light", "shadow", "drop")}
+
+
+def _require_same(explanations: Mapping[str, Explanation]) -> Explanation:
+    """Return the first explanation, when all are of one volume, class and search."""
     if not isinstance(explanations, Mapping) or len(explanations) < 2:
         raise GlasError(f"a consensus needs explanations of two references or more, by name, got {explanations!r}")
-    for name, one in explanations.items():
-        if not isinstance(one, Explanation):
-            raise GlasError(f"a consensus is of one explanation a reference, {name!r} has {type(one).__name__}")
-    name, first = next(iter(explanations.items()))
-    for other, one in explanations.items():
-        differs = (
-            "classes"
-            if one.target != first.target
-            else "points"
-            if not np.array_equal(one.points, first.points) or one.saliency.shape != first.saliency.shape
-            else "volumes"
-            if abs(one.probability - first.probability) > _SAME_PROBABILITY * max(1.0, abs(first.probability))
-            else "covariates"
-            if _names(one) != _names(first)
-            else None
-        )
-        if differs:
+    for name, explanation in explanations.items():
+        if not isinstance(explanation, Explanation):
             raise GlasError(
-                f"a consensus is of one volume, class and search: {name!r} and {other!r} differ in {differs}"
+                f"a consensus needs one explanation for each reference, {name!r} has {type(explanation).__name__}"
+            )
+    (name, first), *others = explanations.items()
+    for other_name, other in others:
+        difference = _difference(first, other)
+        if difference:
+            raise GlasError(
+                f"a consensus is of one volume, class and search: {name!r} and {other_name!r} differ in {difference}"
             )
     return first
 
 
-def _names(one: Explanation) -> tuple[str, ...] | None:
-    return None if one.covariates is None else one.covariates.names
+def _difference(first: Explanation, other: Explanation) -> str:
+    """Return what two explanations differ in that have to be of one volume, class and search; empty: nothing."""
+    if other.target != first.target:
+        return "classes"
+    if not np.array_equal(other.points, first.points) or other.saliency.shape != first.saliency.shape:
+        return "points"
+    if abs(other.probability - first.probability) > _SAME_PROBABILITY * max(1.0, abs(first.probability)):
+        return "volumes"
+    names, own_names = (None if part.covariates is None else part.covariates.names for part in (first, other))
+    return "" if names == own_names else "covariates"

@@ -1,8 +1,7 @@
-"""RGLAS: explain, put out what was found, and look again (Algorithm 1, as docs/method.md reads it)."""
+"""RGLAS: explain, mask out the evidence, and explain again (Algorithm 1, as docs/method.md reads it)."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,11 +13,12 @@ from glas3d.core.explanation import Explanation
 from glas3d.core.glas import GLAS
 from glas3d.core.model import device_of
 from glas3d.core.perturb import blend
+from glas3d.core.rounds import Prepared, prepare_rounds
 from glas3d.core.saliency import minmax
-from glas3d.core.score import FrozenModel, Target, check_single, evaluate
-from glas3d.core.search import Grid, Search, Segments, resolve_search
+from glas3d.core.score import Target, evaluate
+from glas3d.core.search import Grid, Search, Segments
 from glas3d.core.settings import RecursionSettings
-from glas3d.core.volume import as_reference, as_volume
+from glas3d.core.volume import as_reference
 from glas3d.errors import GlasError
 
 
@@ -29,19 +29,19 @@ class Round:
     Attributes
     ----------
     explanation
-        Of the image as the rounds before left it, over the points they left.
+        The explanation of the image that the earlier rounds left, at the points that they left.
     points
-        ``(m,)`` which of the search's points those are.
+        ``(m,)`` indices of these points among the points of the search.
     saliency
         ``S``, ``(*spatial)`` float32 in [0, 1]: the round's map, min-max normalised.
     removed
-        Which of the search's points this round removed.
+        Indices, among the points of the search, of the points that this round removed.
     probability
-        ``P(y|I)`` after the round's map was put out.
+        ``P(y|I)`` after the round's map was masked out.
     measure
-        ``sqrt(mean(S) / P(y|I))``, which stops the recursion above ``stop``.
+        ``sqrt(mean(S) / P(y|I))``, which ends the recursion when it is above ``stop``.
     kept
-        Whether the map counts in the fused one.
+        Whether the round's map is part of the fused map.
     """
 
     explanation: Explanation
@@ -55,18 +55,18 @@ class Round:
 
 @dataclass(frozen=True, eq=False)
 class RecursiveExplanation:
-    """All rounds, and their maps fused.
+    """All rounds of a recursion, and their maps fused.
 
     Attributes
     ----------
     saliency
         ``S_fuse``, ``(*spatial)`` float32 in [0, 1].
     values
-        ``(m,)`` the fused map at each of the search's points, or each segment's value.
+        ``(m,)`` the fused map at each point of the search, or each segment's value.
     rounds
-        In order; the first is always kept.
+        All rounds in order; the first is always kept.
     reason
-        Why it ended.
+        Why the recursion ended.
     """
 
     saliency: np.ndarray
@@ -91,7 +91,7 @@ class RGLAS:
     Raises
     ------
     GlasError
-        Numbers outside their range.
+        A number outside its range, or a GLAS that masks one channel alone.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class RGLAS:
         if not isinstance(glas, GLAS):
             raise GlasError(f"RGLAS recurses on a GLAS, got {type(glas).__name__}")
         if glas.settings.channel is not None:
-            raise GlasError(f"a recursion puts out all channels, got channel={glas.settings.channel}")
+            raise GlasError(f"a recursion masks out all channels, got channel={glas.settings.channel}")
         self.glas = glas
         self.settings = RecursionSettings(threshold=threshold, stop=stop, max_iterations=max_iterations, floor=floor)
 
@@ -123,74 +123,82 @@ class RGLAS:
 
         Returns
         -------
-        The fused map with every round. The recursion ends when the measure says so, when no point is left,
+        The fused map with every round. The recursion ends when the measure is above ``stop``, when no point is left,
         when a round removes none, or after ``max_iterations``; the first round's map is always kept.
+
+        Raises
+        ------
+        GlasError
+            Several targets; what `GLAS.explain` refuses.
         """
-        check_single(target, "a recursion")
-        image = as_volume(volume)
+        prepared = prepare_rounds(self.glas, volume, target, search, mask, name="a recursion")
+        image, left = prepared.volume, np.arange(len(prepared.points))
         background = as_reference(self.glas.background, image)
-        points, segments = resolve_search(search, image.shape[1:], mask)
-        glas = copy.copy(self.glas)
-        glas.predict = FrozenModel(glas.predict, image)
-        left = np.arange(len(points))
-        fused = np.zeros(image.shape[1:])
-        values = np.zeros(len(points))
+        fused, values = np.zeros(image.shape[1:]), np.zeros(len(left))
         rounds: list[Round] = []
-        reason = "as many rounds as allowed were made"
-        for number in range(self.settings.max_iterations):
-            remaining: Search = points[left] if segments is None else _only(segments, left)
-            explanation = glas.explain(image, target, remaining, spacing)
-            assert isinstance(explanation, Explanation)
-            if segments is None:
-                drawn = minmax(explanation.saliency)
-                found = drawn[_nearest(points[left], drawn.shape)]
-            else:
-                found = minmax(explanation.score)
-                drawn = _only(segments, left).paint(found)
-            removed = left[found > self.settings.threshold]
-            image = blend(image, background, torch.as_tensor(drawn)[None], out=torch.empty((1, *image.shape)))[0]
-            probability = self._probability(glas, image, explanation.target)
-            measure = math.sqrt(float(drawn.mean()) / probability) if probability > 0 else math.inf
-            over = measure > self.settings.stop
-            gone = self.settings.floor is not None and probability <= self.settings.floor
-            # a round that put out what was left is the last one, and not one of residues
-            kept = not over or gone or number == 0
-            rounds.append(Round(explanation, left, drawn, removed, probability, measure, kept))
+        reason = ""
+        while not reason:
+            explanation, saliency, own_values = _explain_round(prepared, image, target, left, spacing)
+            image = blend(image, background, torch.as_tensor(saliency)[None], out=torch.empty((1, *image.shape)))[0]
+            probability = _probability(prepared.glas, image, explanation.target)
+            measure = math.sqrt(float(saliency.mean()) / probability) if probability > 0 else math.inf
+            removed = left[own_values > self.settings.threshold]
+            # a round that masked out the last evidence counts; one that is over the measure shows residues alone
+            kept = measure <= self.settings.stop or self._at_floor(probability) or not rounds
+            rounds.append(Round(explanation, left, saliency, removed, probability, measure, kept))
             if kept:
-                fused += drawn
-                values[left] += found
+                fused += saliency
+                values[left] += own_values
             left = np.setdiff1d(left, removed)
-            if gone or over or len(left) == 0 or len(removed) == 0:
-                reason = (
-                    f"P fell to {probability:.3g}, not above {self.settings.floor:g}"
-                    if gone
-                    else f"the measure {measure:.3g} is above {self.settings.stop:g}"
-                    if over
-                    else "no point is left"
-                    if len(left) == 0
-                    else "a round removed no point"
-                )
-                break
-        if segments is None:
+            reason = self._end(rounds, len(left))
+        if prepared.segments is None:
             saliency = minmax(fused).astype(np.float32)
-            values = saliency[_nearest(points, saliency.shape)].astype(np.float64)
+            values = saliency[_nearest(prepared.points, saliency.shape)].astype(np.float64)
         else:
-            # a segment alone is flat, and yet its own maximum
+            # one segment alone is flat, and yet its own maximum
             values = minmax(values) if len(values) > 1 else np.sign(rounds[0].explanation.score)
-            saliency = segments.paint(values)
+            saliency = prepared.segments.paint(values)
         return RecursiveExplanation(saliency, values, tuple(rounds), reason)
 
-    @staticmethod
-    def _probability(glas: GLAS, image: torch.Tensor, column: int) -> float:
-        device = device_of(glas.predict)
-        return float(evaluate(glas.predict, image.unsqueeze(0).to(device))[0, column])
+    def _at_floor(self, probability: float) -> bool:
+        return self.settings.floor is not None and probability <= self.settings.floor
+
+    def _end(self, rounds: Sequence[Round], n_left: int) -> str:
+        """Return why the recursion ends after its last round; empty: it continues."""
+        last = rounds[-1]
+        if self._at_floor(last.probability):
+            return f"P fell to {last.probability:.3g}, not above {self.settings.floor:g}"
+        if last.measure > self.settings.stop:
+            return f"the measure {last.measure:.3g} is above {self.settings.stop:g}"
+        if n_left == 0:
+            return "no point is left"
+        if len(last.removed) == 0:
+            return "a round removed no point"
+        return "as many rounds as allowed were made" if len(rounds) == self.settings.max_iterations else ""
 
 
-def _only(segments: Segments, which: np.ndarray) -> Segments:
-    return replace(segments, index=segments.index[which], points=segments.points[which])
+def _explain_round(
+    prepared: Prepared, image: torch.Tensor, target: Target, left: np.ndarray, spacing: Sequence[float] | None
+) -> tuple[Explanation, np.ndarray, np.ndarray]:
+    """Explain the image at the points that are left; return also the normalised map and its value at each of them."""
+    points, segments = prepared.points[left], prepared.segments
+    if segments is None:
+        explanation = prepared.glas.explain(image, target, points, spacing)
+        assert isinstance(explanation, Explanation)
+        saliency = minmax(explanation.saliency)
+        return explanation, saliency, saliency[_nearest(points, saliency.shape)]
+    remaining: Segments = replace(segments, index=segments.index[left], points=points)
+    explanation = prepared.glas.explain(image, target, remaining, spacing)
+    assert isinstance(explanation, Explanation)
+    values = minmax(explanation.score)
+    return explanation, remaining.paint(values), values
+
+
+def _probability(glas: GLAS, image: torch.Tensor, column: int) -> float:
+    return float(evaluate(glas.predict, image.unsqueeze(0).to(device_of(glas.predict)))[0, column])
 
 
 def _nearest(points: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, ...]:
-    """Index of the voxel nearest to each point, within the image."""
+    """Return the index of the voxel nearest to each point, within the image."""
     voxels = np.clip(np.rint(points).astype(int), 0, np.asarray(shape) - 1)
     return tuple(voxels.T)

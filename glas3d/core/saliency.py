@@ -1,4 +1,4 @@
-"""Scores to a map: Eq. 3 for points, painting for segments."""
+"""Spread the scores of points over a map (Eq. 3), and normalise maps."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from glas3d.core.gaussian import gaussian_masks
 from glas3d.core.settings import Distance
 
-# Weights and values that are held at a time, each (4 MiB of float32).
+# Weights, and values, that are held at a time (4 MiB of float32 each).
 _AT_A_TIME = 2**20
-# Of so many points at least, where there are as many: a matrix product of few is slow.
+# Least number of points at a time, where there are as many: a matrix product of few is slow.
 _POINTS = 64
 
 
@@ -26,7 +26,7 @@ def spread(
     *,
     spacing: Sequence[float] | None = None,
 ) -> np.ndarray:
-    """The saliency map of scored points (Eq. 3).
+    """Return the saliency maps of scored points (Eq. 3).
 
     ``S(x) = 1/m * sum_i exp(-D(x, mu_i) / sigma^2) * values_i``, with ``D`` the Euclidean distance or,
     for ``distance="squared"``, its square. Both weights are kernels of `glas3d.core.gaussian`: the
@@ -38,8 +38,14 @@ def spread(
         ``(m, ndim)`` voxel coordinates.
     values
         ``(k, m)``: ``k`` maps are made from one pass over the weights.
+    shape
+        Voxels on each axis.
     sigma
-        One value an axis; they may differ for ``distance="squared"`` only.
+        One value for each axis, in units of ``spacing``; they may differ for ``distance="squared"`` only.
+    distance
+        ``"euclidean"`` or ``"squared"``.
+    spacing
+        Size of a voxel on each axis; None means 1.
 
     Returns
     -------
@@ -51,11 +57,11 @@ def spread(
     else:
         weights = gaussian_masks(points, shape, sigma, "exponential", spacing=spacing)
     scores = torch.as_tensor(np.ascontiguousarray(values), dtype=torch.float64)
-    # Scores span many orders of magnitude (gamma alone is 1e-5): scaled to 1 before float32 meets them.
+    # Scores span many orders of magnitude (gamma alone is 1e-5): they are scaled to 1 before they become float32.
     scale = scores.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
     scaled = (scores / scale).to(torch.float32)
     (k, m), plane = scores.shape, math.prod(shape[1:])
-    # a slab of all maps at a time, from some points at a time: nothing but the maps grows with either
+    # a slab of all maps at a time, from some points at a time: only the maps themselves grow with their number
     deep = max(1, _AT_A_TIME // (plane * max(k, min(m, _POINTS))))
     some = max(1, min(m, _AT_A_TIME // (plane * deep)))
     maps = torch.empty((k, *shape))
@@ -73,7 +79,7 @@ def spread(
 
 
 def minmax(saliency: np.ndarray) -> np.ndarray:
-    """Scale a map to [0, 1]; a flat map becomes all zero.
+    """Scale a map to [0, 1]; a map of one value becomes all zero.
 
     Examples
     --------

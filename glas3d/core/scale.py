@@ -1,4 +1,4 @@
-"""Scales: the same question with smaller and larger spots, and for each point the scale that answers it best."""
+"""Scales: explanations with smaller and larger masks, joined, and for each point the scale at which it stands out."""
 
 from __future__ import annotations
 
@@ -12,21 +12,32 @@ from glas3d.core.explanation import Explanation, draw_scores
 from glas3d.core.glas import GLAS
 from glas3d.errors import GlasError
 
-_ROUNDING = 1e-7  # of float32: relative differences below this say nothing
-_SHARPNESS = 4  # anything from 3 to 12 measures about the same
+_ROUNDING = 1e-7  # of float32: smaller relative differences carry no information
+_SHARPNESS = 4  # powers from 3 to 12 measure about the same
 
 
 def ladder(glas: GLAS, scales: Sequence[float]) -> dict[float, GLAS]:
-    """One explainer a scale, both sigmas of the light and the shadow multiplied by it.
+    """Return one explainer for each scale: the sigmas of light and shadow multiplied by it.
+
+    Parameters
+    ----------
+    glas
+        Explains at scale 1.
+    scales
+        Factors on the sigmas.
+
+    Returns
+    -------
+    Explainers by their scales.
 
     Raises
     ------
     GlasError
-        Scales that are not positive, or one twice.
+        Scales that are not positive, or the same scale twice.
     """
     factors = per_axis(scales, None, "scales")
     if len(set(factors)) != len(factors):
-        raise GlasError(f"every scale must be there once, got {tuple(factors)}")
+        raise GlasError(f"every scale must be given once, got {tuple(factors)}")
     settings = glas.settings
 
     def times(sigma: float | tuple[float, ...], factor: float) -> tuple[float, ...]:
@@ -42,16 +53,16 @@ def ladder(glas: GLAS, scales: Sequence[float]) -> dict[float, GLAS]:
 
 @dataclass(frozen=True, eq=False)
 class Scales:
-    """What several scales say about the same ``m`` points.
+    """The explanations of the same ``m`` points at several scales, and one explanation made of them.
 
     Attributes
     ----------
     explanations
-        Of each scale, whole, the smallest first.
+        The whole explanation at each scale, the smallest scale first.
     weight
-        How much each of them counts in the fused score, in that order; they sum to 1.
+        How much each scale counts in the fused score, in that order; the weights sum to 1.
     scale
-        ``(m,)`` each point's own: where its score stands out most among the points of that scale.
+        ``(m,)`` each point's own scale: that at which its score stands out most among the points.
     best
         The scale that counts most: the scan's own.
     explanation
@@ -67,69 +78,74 @@ class Scales:
 
 
 def fuse_scales(explanations: Mapping[float, Explanation]) -> Scales:
-    """One explanation from a ladder of scales, and a scale for every point.
+    """Fuse the explanations of a ladder of scales into one, and choose a scale for every point.
 
-    Raw scores cannot be compared over scales, since a larger spot always lets more through; standard scores, ``(v -
-    mean) / standard deviation`` over the points of one scale, can.
+    Raw scores cannot be compared between scales, since a larger mask always lets more through; standard scores,
+    ``(v - mean) / standard deviation`` over the points of one scale, can.
 
-    - The fused score is the mean over scales of the standard scores of ``log f``, each weighted by the fourth power of
-      its highest one: scales at which some place stands out clearly count, those that are too small to change an answer
-      or too large to tell places apart do not. One scale alone gives its own standard scores, in the order of ``f``.
-    - A point's own scale is that of the largest standard score of ``f`` itself, which follows the size of what is
-      there; of equal ones the smallest.
+    - The fused score is the mean over scales of the standard scores of ``log f``, each scale weighted by the fourth
+      power of its highest one: scales at which some point stands out clearly count; scales that are too small to change
+      the probability, or too large to tell points apart, do not. One scale alone gives its own standard scores, in the
+      order of ``f``.
+    - A point's own scale is that of the largest standard score of ``f`` itself, which follows the size of the evidence;
+      of equal ones the smallest.
 
-    Scores of no more than a ten-millionth of the highest count as that: they are rounding. docs/scale.md has the
+    Scores below a ten-millionth of the highest score are rounding and count as that share of it. docs/scale.md has the
     measurements.
+
+    Parameters
+    ----------
+    explanations
+        Explanations by their scales.
 
     Raises
     ------
     GlasError
-        No explanation, or explanations of different classes or points.
+        No explanation, explanations of different classes or points, or of a model that takes covariates.
     """
     if not explanations:
         raise GlasError("there must be at least one scale, got none")
     ordered = dict(sorted(explanations.items()))
-    found = list(ordered.values())
-    first = found[0]
-    for one in found:
-        if one.target != first.target or not np.array_equal(one.points, first.points):
-            raise GlasError(f"scales must be of the same class and points, got {first!r} and {one!r}")
-        if one.covariates is not None:
-            raise GlasError("scales are of spots, and covariates have none: explain them without a ladder")
-    scores = np.stack([one.score for one in found])
+    factors, parts = np.array(list(ordered)), list(ordered.values())
+    first = parts[0]
+    for part in parts:
+        if part.target != first.target or not np.array_equal(part.points, first.points):
+            raise GlasError(f"scales must be of the same class and points, got {first!r} and {part!r}")
+        if part.covariates is not None:
+            raise GlasError("scales are of masks, and covariates have none: explain them without a ladder")
+    scores = np.stack([part.score for part in parts])
     rounding = max(_ROUNDING * float(scores.max()), float(np.finfo(np.float64).tiny))
     standard = _standard(np.log(np.maximum(scores, rounding)), _ROUNDING)
     clarity = standard.max(axis=1)
-    weight = (clarity / clarity.max()) ** _SHARPNESS if clarity.max() > 0 else np.ones(len(found))
+    weight = (clarity / clarity.max()) ** _SHARPNESS if clarity.max() > 0 else np.ones(len(parts))
     weight /= weight.sum()
     score = weight @ standard
-    own = _standard(scores, rounding).argmax(axis=0)
+    own_scale = _standard(scores, rounding).argmax(axis=0)
     points = np.arange(scores.shape[1])
 
-    def chosen(name: str) -> np.ndarray:
-        return np.asarray(np.stack([getattr(one, name) for one in found])[own, points])
+    def at_own_scale(name: str) -> np.ndarray:
+        return np.asarray(np.stack([getattr(part, name) for part in parts])[own_scale, points])
 
     explanation = replace(
         first,
-        light=chosen("light"),
-        shadow=chosen("shadow"),
-        drop=chosen("drop"),
+        light=at_own_scale("light"),
+        shadow=at_own_scale("shadow"),
+        drop=at_own_scale("drop"),
         score=score,
         saliency=draw_scores(first, score),
         settings=first.settings
         | {
             "scales": list(ordered),
-            "sigma_light": [one.settings["sigma_light"] for one in found],
-            "sigma_shadow": [one.settings["sigma_shadow"] for one in found],
-            "evaluations": sum(one.settings["evaluations"] for one in found),
+            "sigma_light": [part.settings["sigma_light"] for part in parts],
+            "sigma_shadow": [part.settings["sigma_shadow"] for part in parts],
+            "evaluations": sum(part.settings["evaluations"] for part in parts),
         },
     )
-    factors = np.array(list(ordered))
-    return Scales(ordered, weight, factors[own], float(factors[weight.argmax()]), explanation)
+    return Scales(ordered, weight, factors[own_scale], float(factors[weight.argmax()]), explanation)
 
 
 def _standard(values: np.ndarray, least: float) -> np.ndarray:
-    """Standard scores of each row; zeros where its deviation is not above ``least``."""
+    """Return the standard scores of each row; zeros where its deviation is not above ``least``."""
     deviation = values.std(axis=1, keepdims=True)
     centred = values - values.mean(axis=1, keepdims=True)
     return np.where(deviation > least, centred / np.maximum(deviation, least), 0.0)

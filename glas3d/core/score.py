@@ -1,4 +1,4 @@
-"""Ask the model, and turn its answers into a score a point."""
+"""Evaluate the model on an explanation's inputs, and make scores of its probabilities (Eq. 1 and 2)."""
 
 from __future__ import annotations
 
@@ -8,58 +8,53 @@ from typing import Any
 import numpy as np
 import torch
 
-from glas3d.core.model import EngineModel, Fittable, Predict, Recomputable, RunsOnEngine, classes_of, device_of
+from glas3d.core.model import EngineModel, Fittable, Predict, RunsOnEngine, device_of
 from glas3d.core.perturb import Perturbations
 from glas3d.core.settings import Fusion
 from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError
 
 Target = int | str
+# of the intact volume (k,), and under light and shadow of each point (m, k); float64
 Probabilities = tuple[np.ndarray, np.ndarray, np.ndarray]
+# called after a batch: with the number of classes; with the model evaluations done and in all
+CheckClasses = Callable[[int], None]
+ReportProgress = Callable[[int, int], None]
+# gives a batch's covariates (size, q), from the numbers of its inputs and its size
+CovariatesOf = Callable[[list[int], int], np.ndarray]
 
 
 def bind(predict: Predict, volume: torch.Tensor) -> tuple[Predict, torch.device]:
-    """A model as it answers about one volume, its normalisation fitted to it, and where it is."""
+    """Return the model with its preprocessing fitted to one volume, and the model's device."""
     return predict.fit(volume) if isinstance(predict, Fittable) else predict, device_of(predict)
 
 
-class FrozenModel:
-    """A predictor whose normalisation stays that of the intact volume: it offers no ``fit``."""
-
-    def __init__(self, predict: Predict, intact: torch.Tensor) -> None:
-        self._predict, self.device = bind(predict, intact)
-        self.classes = classes_of(predict)
-        # None where the predictor does not offer it
-        self.recompute = self._predict.recompute if isinstance(self._predict, Recomputable) else None
-        self.with_engine = self._predict.with_engine if isinstance(self._predict, RunsOnEngine) else None
-
-    def __call__(self, batch: torch.Tensor) -> Any:
-        """As the predictor it was made of."""
-        return self._predict(batch)
-
-
-def with_engine(predict: Predict, engine: str, batches: int) -> Predict:
-    """A model asked by an engine, where it knows of any; a plain callable is asked as it is.
+def with_engine(predict: Predict, engine: str, n_batches: int) -> Predict:
+    """Return the model as it runs on an engine; a plain callable runs as it is.
 
     Parameters
     ----------
-    batches
-        How many it will be asked, which decides what pays.
+    predict
+        The model, bound to a volume.
+    engine
+        The engine's name, ``"auto"`` or ``"eager"``.
+    n_batches
+        How many batches will be evaluated, by which ``"auto"`` decides what pays.
 
     Raises
     ------
     GlasError
-        An engine for what knows of none.
+        An engine is named for a model that runs on none.
     """
     if not isinstance(predict, RunsOnEngine):
         if engine not in ("auto", "eager"):
             raise GlasError(f"engine={engine!r} needs a Predictor of a torch module, got {type(predict).__name__}")
         return predict
-    return predict.with_engine(engine, batches)
+    return predict.with_engine(engine, n_batches)
 
 
 def engine_record(predict: Predict) -> dict[str, Any]:
-    """Which engine answered, for the record."""
+    """Return which engine ran the model, its version and threads, for the record of an explanation."""
     if not isinstance(predict, EngineModel):
         return {"engine": "eager", "engine_version": None, "engine_threads": torch.get_num_threads()}
     record = {
@@ -71,136 +66,174 @@ def engine_record(predict: Predict) -> dict[str, Any]:
     return record | ({"engine_notes": notes} if notes else {})
 
 
-def evaluate(predict: Predict, batch: torch.Tensor, *beside: torch.Tensor) -> np.ndarray:
-    """One forward: ``(n, c, *spatial)``, and covariates ``(n, q)`` beside it, to ``(n, k)`` float64, checked.
+def evaluate(predict: Predict, batch: torch.Tensor, *covariates: torch.Tensor) -> np.ndarray:
+    """Evaluate the model on one batch and check its output.
+
+    Parameters
+    ----------
+    predict
+        The model.
+    batch
+        ``(n, c, *spatial)``.
+    *covariates
+        ``(n, q)``, where the model takes covariates.
+
+    Returns
+    -------
+    ``(n, k)`` float64.
 
     Raises
     ------
     GlasError
-        The answer is no array of one row an input, or holds NaN or infinity.
+        The output is not an array of one row for each input, or holds NaN or infinity.
     """
-    return read(_answered(predict, batch, *beside))
+    return finite(evaluate_on_device(predict, batch, *covariates))
 
 
-def _answered(predict: Predict, batch: torch.Tensor, *beside: torch.Tensor) -> torch.Tensor:
-    """As `evaluate`, in memory of its own; a GPU's stays there, perhaps still to be computed: its shape is checked."""
-    answer = predict(batch, *beside)
+def evaluate_on_device(predict: Predict, batch: torch.Tensor, *covariates: torch.Tensor) -> torch.Tensor:
+    """Evaluate the model as `evaluate` does, but leave the result on a GPU, where it may not be computed yet.
+
+    The result has memory of its own, and only its shape is checked.
+    """
+    output = predict(batch, *covariates)
     try:
-        probabilities = answer.detach() if isinstance(answer, torch.Tensor) else torch.as_tensor(np.asarray(answer))
+        probabilities = output.detach() if isinstance(output, torch.Tensor) else torch.as_tensor(np.asarray(output))
         device = probabilities.device if probabilities.is_cuda else "cpu"
         probabilities = probabilities.to(device=device, dtype=torch.float64, copy=True)
     except (TypeError, ValueError, RuntimeError):
         raise GlasError(
-            f"a model must answer with one array of probabilities, (n, classes), got {type(answer).__name__}"
+            f"a model must return one array of probabilities, (n, classes), got {type(output).__name__}"
         ) from None
     if probabilities.ndim == 1:
         probabilities = probabilities.unsqueeze(1)
     if probabilities.ndim != 2 or len(probabilities) != len(batch) or probabilities.shape[1] == 0:
         raise GlasError(
-            f"a model must answer with one row of probabilities an input, ({len(batch)}, classes) "
+            f"a model must return one row of probabilities an input, ({len(batch)}, classes) "
             f"for a batch of {tuple(batch.shape)}, got {tuple(probabilities.shape)}"
         )
     return probabilities
 
 
-def read(probabilities: torch.Tensor) -> np.ndarray:
-    """Answers as an array, waiting for the device that has them.
+def finite(probabilities: torch.Tensor) -> np.ndarray:
+    """Return probabilities as an array, waiting for the device that computes them.
 
     Raises
     ------
     GlasError
         NaN or infinity among them.
     """
-    found = probabilities.cpu()
-    if not torch.isfinite(found).all():
-        raise GlasError(f"a model must answer with finite probabilities, got {found.flatten().tolist()[:4]} ...")
-    return found.numpy()
+    array = probabilities.cpu()
+    if not torch.isfinite(array).all():
+        raise GlasError(f"a model must return finite probabilities, got {array.flatten().tolist()[:4]} ...")
+    return array.numpy()
 
 
 def evaluate_all(
     predict: Predict,
     perturbations: Perturbations,
-    check: Callable[[int], None] = lambda classes: None,
-    tick: Callable[[int, int], None] = lambda done, total: None,
-    beside: Callable[[list[int], int], torch.Tensor] | None = None,
+    check: CheckClasses = lambda n_classes: None,
+    progress: ReportProgress = lambda done, total: None,
+    covariates: CovariatesOf | None = None,
 ) -> Probabilities:
-    """Every answer to one explanation's inputs.
+    """Evaluate the model on all inputs of one explanation.
 
     Parameters
     ----------
+    predict
+        The model, bound to the volume and on its engine.
+    perturbations
+        The inputs.
     check
-        Called with the number of classes after the first batch, before the rest is asked.
-    tick
-        Called with the forwards done and their total after every batch.
-    beside
-        Gives the covariates of a batch, from its numbers and its size; None: the model takes none.
+        Called with the number of classes after the first batch, before the others are evaluated; it may raise.
+    progress
+        Called after every batch with the model evaluations done and in all.
+    covariates
+        Gives the covariates of a batch; None: the model takes none.
 
     Returns
     -------
-    The intact volume's ``(k,)``, light's ``(m, k)`` and shadow's ``(m, k)`` probabilities, float64.
+    Probabilities of the intact volume ``(k,)``, and under light and shadow of each point, ``(m, k)`` each; float64.
+
+    Raises
+    ------
+    GlasError
+        The output of a batch is not one row of finite numbers for each input, or has another number of classes than
+        the first.
     """
-    answers = torch.empty(0)
-    asked: list[int] = []
-    with torch_threads(torch.get_num_threads()):  # given back at the end
+    probabilities = torch.empty(0)
+    evaluated: list[int] = []
+    with torch_threads(torch.get_num_threads()):  # restored at the end
         for batch, numbers in perturbations.batches():
             try:
-                part = _answered(predict, batch, *(() if beside is None else (beside(numbers, len(batch)),)))
+                part = evaluate_on_device(predict, batch, *_covariate_tensors(covariates, numbers, batch))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 perturbations.halve()
                 continue
-            first = not asked
+            first = not evaluated
             if first:
                 check(part.shape[1])
-                # one piece: small ones, kept between large ones that come and go, leave holes that no input fits into
-                answers = part.new_empty((len(perturbations), part.shape[1]))
+                # one block of memory: small ones, kept between large ones that come and go, leave holes too small
+                # for any input
+                probabilities = part.new_empty((len(perturbations), part.shape[1]))
                 if isinstance(predict, EngineModel):
                     torch.set_num_threads(predict.torch_threads)
-            if part.shape[1] != answers.shape[1]:
-                raise GlasError(f"a model must answer with {answers.shape[1]} classes each time, got {part.shape[1]}")
-            # a GPU is given the next batch before it has done this one; what it says first is looked at in time
+            if part.shape[1] != probabilities.shape[1]:
+                raise GlasError(f"a model must return {probabilities.shape[1]} classes each time, got {part.shape[1]}")
+            # a GPU gets the next batch before it has finished this one; its first output is checked at once
             if first or not part.is_cuda:
-                read(part)
-            answers[len(asked) : len(asked) + len(numbers)] = part[: len(numbers)]
-            asked += numbers
-            tick(len(asked), len(perturbations))
-    found = read(answers)[np.argsort(asked)]
-    return found[0], found[1::2], found[2::2]
+                finite(part)
+            probabilities[len(evaluated) : len(evaluated) + len(numbers)] = part[: len(numbers)]
+            evaluated += numbers
+            progress(len(evaluated), len(perturbations))
+    in_order = finite(probabilities)[np.argsort(evaluated)]
+    return in_order[0], in_order[1::2], in_order[2::2]
+
+
+def _covariate_tensors(
+    covariates: CovariatesOf | None, numbers: list[int], batch: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    if covariates is None:
+        return ()
+    return (torch.as_tensor(covariates(numbers, len(batch)), dtype=torch.float32, device=batch.device),)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a smaller batch may do."""
-    said = str(error)
-    return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
+    """Return whether an error says that memory is exhausted, so that a smaller batch may succeed."""
+    message = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in message or "allocate memory" in message
 
 
 def fuse(light: np.ndarray, shadow: np.ndarray, fusion: Fusion) -> np.ndarray:
-    """The score of each point from ``f_l`` and ``f_s``: their product (the paper), or one of them (its ablations)."""
+    """Return the score of each point from ``f_l`` and ``f_s``: their product (the paper), or one of them alone."""
     if fusion == "light":
         return light.copy()
     return shadow.copy() if fusion == "shadow" else np.asarray(light * shadow)
 
 
 def targets_of(target: Target | Sequence[Target]) -> tuple[list[Any], bool]:
-    """One target or several as a list, and whether it was one."""
+    """Return one target or several as a list, and whether a single one was given."""
     single = isinstance(target, str | int | float | np.generic) or target is None
     return [target] if single else list(target), single  # type: ignore[arg-type]
 
 
-def check_single(target: object, what: str) -> None:
-    """Refuse several targets where one is followed, such as by ``what="a recursion"``."""
-    if not isinstance(target, str | int | np.integer):
-        raise GlasError(f"{what} follows one target, a class index or name, got {target!r}")
-
-
 def class_index(target: Target, classes: Sequence[str] | None, n_classes: int | None) -> int:
-    """The column a target means.
+    """Return the output column of a target.
+
+    Parameters
+    ----------
+    target
+        Index or name of a class.
+    classes
+        The model's class names, where it has some.
+    n_classes
+        How many columns the model's output has; None: not known yet.
 
     Raises
     ------
     GlasError
-        A name the model does not have, or an index beyond its outputs.
+        A name that the model does not have, or an index beyond its outputs.
     """
     if isinstance(target, str):
         if classes is None:

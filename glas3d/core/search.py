@@ -1,4 +1,4 @@
-"""Where to look: the centres of a grid, given points, or the centroids of segments."""
+"""The points of a search: the centres of a grid, given points, or the points of segments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from glas3d.errors import GlasError
 
 @dataclass(frozen=True)
 class Grid:
-    """``k`` cells an axis, looked at in their centres.
+    """A search at the centres of ``k`` cells on each axis.
 
     On an axis of ``n`` voxels the centres are ``(i + 0.5) * n / k - 0.5`` for ``i = 0 .. k - 1``
     (docs/method.md).
@@ -22,7 +22,7 @@ class Grid:
     Parameters
     ----------
     k
-        Cells an axis: one number for all axes, or one an axis.
+        Cells on each axis: one number for all axes, or one for each.
 
     Examples
     --------
@@ -52,12 +52,12 @@ class Grid:
             raise GlasError(f"a grid needs at least 1 cell an axis, got k={self.k}")
 
     def points(self, shape: Sequence[int]) -> np.ndarray:
-        """The cell centres in C order, ``(k_1 * ... * k_ndim, ndim)`` float64 voxel coordinates.
+        """Return the cell centres in C order, ``(k_1 * ... * k_ndim, ndim)`` float64 voxel coordinates.
 
         Raises
         ------
         GlasError
-            As many ``k`` as neither 1 nor the number of axes, or more cells than voxels on an axis.
+            Neither one ``k`` nor one for each axis, or more cells than voxels on an axis.
         """
         cells = self.k if isinstance(self.k, tuple) else (self.k,) * len(shape)
         if len(cells) != len(shape):
@@ -77,11 +77,12 @@ class Segments:
     labels
         Integers of shape ``(*spatial)``; voxels whose value is not in ``index`` belong to no segment.
     index
-        ``(m,)`` label values, one a segment, unique.
+        ``(m,)`` label values, one for each segment, all different.
     points
         ``(m, ndim)`` float64 voxel coordinates.
     point
-        What the points are; a segment that loses voxels to a mask gets a new one of that kind.
+        What the points are: ``"centroid"`` or ``"medoid"``. A segment that loses voxels to a mask gets a new point
+        of that kind.
     """
 
     labels: np.ndarray
@@ -97,14 +98,14 @@ class Segments:
         *,
         point: Point = "centroid",
     ) -> Segments:
-        """Segments of a label volume, leaving out those of ``index`` that own no voxel.
+        """Return the segments of a label volume, without those of ``index`` that have no voxel.
 
         Parameters
         ----------
         labels
             Integers of shape ``(*spatial)``; 0 is background.
         index
-            Label values to use, in this order; None: all that occur, ascending, without 0.
+            Label values to use, in this order; None: all that occur, in ascending order, without 0.
         point
             ``"centroid"``: the mean voxel coordinate, which may lie outside its segment (the paper's);
             ``"medoid"``: the segment's voxel nearest to that mean.
@@ -112,7 +113,7 @@ class Segments:
         Raises
         ------
         GlasError
-            Labels that are not whole numbers, or no segment at all.
+            Labels that are not whole numbers, a label value given twice, or no segment at all.
         """
         labels = np.asarray(labels)
         if labels.dtype.kind not in "iub" and not np.array_equal(labels, np.rint(labels)):
@@ -126,12 +127,12 @@ class Segments:
         else:
             wanted = np.asarray(index, dtype=np.int64)
         if len(np.unique(wanted)) != len(wanted):
-            raise GlasError("every segment needs a label value of its own, got one twice")
+            raise GlasError("every segment needs a label value of its own, got the same value twice")
         owned, owner = _owners(labels, wanted)
         counts = np.bincount(owner, minlength=len(wanted))
         kept = counts > 0
         if not kept.any():
-            raise GlasError(f"no segment lies in the volume of {labels.shape}: none of its labels was asked for")
+            raise GlasError(f"no segment lies in the volume of {labels.shape}: it has none of the labels given")
         coordinates = np.nonzero(owned)
         sums = [np.bincount(owner, weights=c, minlength=len(wanted))[kept] for c in coordinates]
         points = np.stack(sums, axis=1) / counts[kept, None]
@@ -143,31 +144,31 @@ class Segments:
 
     @property
     def n_voxels(self) -> np.ndarray:
-        """``(m,)`` voxels a segment."""
-        counts = dict(zip(*np.unique(self.labels, return_counts=True), strict=True))  # one pass, not one a segment
+        """``(m,)`` number of voxels of each segment."""
+        counts = dict(zip(*np.unique(self.labels, return_counts=True), strict=True))  # one pass for all segments
         return np.array([counts.get(value, 0) for value in self.index])
 
     def within(self, mask: np.ndarray) -> Segments:
-        """The segments cut by a mask: what is left of each, with a point of its own; those without a voxel left out.
+        """Return the part of each segment that lies in a mask, with a point of its own; empty segments are left out.
 
-        A segment the mask leaves whole keeps its point.
+        A segment that lies in the mask as a whole keeps its point.
 
         Parameters
         ----------
         mask
-            ``(*spatial)``, True or 1 where to look.
+            ``(*spatial)``, True or 1 where to search.
 
         Raises
         ------
         GlasError
             A mask of another shape, or no segment in it.
         """
-        look = _as_mask(mask, self.labels.shape)
-        nowhere = 0 if 0 not in self.index else int(self.index.min()) - 1
-        cut = np.where(look, self.labels, nowhere)
-        if not np.isin(cut, self.index).any():
-            raise GlasError(f"no segment lies in the mask of {np.count_nonzero(look)} voxels")
-        left = Segments.from_labels(cut, self.index, point=self.point)
+        searched = _as_mask(mask, self.labels.shape)
+        no_segment = 0 if 0 not in self.index else int(self.index.min()) - 1
+        labels = np.where(searched, self.labels, no_segment)
+        if not np.isin(labels, self.index).any():
+            raise GlasError(f"no segment lies in the mask of {np.count_nonzero(searched)} voxels")
+        left = Segments.from_labels(labels, self.index, point=self.point)
         before = np.isin(self.index, left.index)
         whole = self.n_voxels[before] == left.n_voxels
         return replace(left, points=np.where(whole[:, None], self.points[before], left.points))
@@ -178,7 +179,7 @@ class Segments:
         Parameters
         ----------
         values
-            ``(..., m)``, one a segment.
+            ``(..., m)``, one value for each segment.
 
         Returns
         -------
@@ -188,7 +189,21 @@ class Segments:
 
 
 def paint(labels: np.ndarray, index: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """`Segments.paint` for a label volume on any grid: ``(..., m)`` to ``(..., *labels.shape)`` float32."""
+    """Give every voxel of a label volume on any grid the value of its segment, as `Segments.paint` does.
+
+    Parameters
+    ----------
+    labels
+        Integers of any shape.
+    index
+        ``(m,)`` label values of the segments.
+    values
+        ``(..., m)``, one value for each segment.
+
+    Returns
+    -------
+    ``(..., *labels.shape)`` float32; voxels of no segment get 0.
+    """
     owned, owner = _owners(labels, index)
     values = np.asarray(values)
     painted = np.zeros((*values.shape[:-1], *labels.shape), dtype=np.float32)
@@ -199,7 +214,7 @@ def paint(labels: np.ndarray, index: np.ndarray, values: np.ndarray) -> np.ndarr
 
 
 def _owners(labels: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which voxels belong to a segment, ``labels.shape`` bool, and the position in ``index`` of each of those."""
+    """Return which voxels belong to a segment, ``labels.shape`` bool, and each one's position in ``index``."""
     if len(index) == 0:
         return np.zeros(labels.shape, dtype=bool), np.empty(0, dtype=np.intp)
     order = np.argsort(index)
@@ -212,31 +227,37 @@ Search = Grid | Segments | np.ndarray
 
 
 def inside(points: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Which of ``(m, ndim)`` points lie in a mask, read at the nearest voxel: ``(m,)`` bool."""
+    """Return which of ``(m, ndim)`` points lie in a mask, read at the nearest voxel: ``(m,)`` bool."""
     voxels = np.clip(np.rint(points).astype(int), 0, np.asarray(mask.shape) - 1)
-    found: np.ndarray = np.asarray(mask, dtype=bool)[tuple(voxels.T)]
-    return found
+    in_mask: np.ndarray = np.asarray(mask, dtype=bool)[tuple(voxels.T)]
+    return in_mask
 
 
 def resolve_search(
     search: Search | Sequence[Sequence[float]], shape: Sequence[int], mask: np.ndarray | None = None
 ) -> tuple[np.ndarray, Segments | None]:
-    """The points of a search on a volume, and its segments when it has any.
+    """Return the points of a search on a volume, and its segments when it has some.
 
     Parameters
     ----------
     search
         A `Grid`, `Segments`, an integer label volume of exactly ``shape``, or ``(m, ndim)`` voxel
         coordinates.
+    shape
+        Voxels of the volume on each axis.
     mask
-        ``(*spatial)``, True or 1 where to look: points outside of it (see `inside`) are left out, segments
-        are cut by it (see `Segments.within`).
+        ``(*spatial)``, True or 1 where to search: points outside of it (see `inside`) are left out, and of segments
+        the part in it is used (see `Segments.within`).
+
+    Returns
+    -------
+    Points ``(m, ndim)`` float64, and segments or None.
 
     Raises
     ------
     GlasError
-        Something else, points outside the volume, a label volume or mask of another shape, or nothing in
-        the mask.
+        A search of another kind, points outside the volume, a label volume or mask of another shape, or no point or
+        segment in the mask.
     """
     points, segments = _resolve(search, tuple(shape))
     if mask is None:
@@ -244,10 +265,10 @@ def resolve_search(
     if segments is not None:
         segments = segments.within(mask)
         return segments.points, segments
-    where = _as_mask(mask, tuple(shape))
-    kept = points[inside(points, where)]
+    searched = _as_mask(mask, tuple(shape))
+    kept = points[inside(points, searched)]
     if len(kept) == 0:
-        raise GlasError(f"none of {len(points)} search points lies in the mask of {np.count_nonzero(where)} voxels")
+        raise GlasError(f"none of {len(points)} search points lies in the mask of {np.count_nonzero(searched)} voxels")
     return kept, None
 
 
@@ -256,9 +277,11 @@ def _as_mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if array.shape != shape:
         raise GlasError(f"a mask must be on the volume's grid: mask {array.shape}, volume {shape}")
     if array.dtype.kind not in "biuf" or not ((array == 0) | (array == 1)).all():
-        raise GlasError(f"a mask must be True or 1 where to look, else False or 0; it holds other {array.dtype} values")
+        raise GlasError(
+            f"a mask must be True or 1 where to search, else False or 0; it holds other {array.dtype} values"
+        )
     if not array.any():
-        raise GlasError(f"a mask must hold a voxel to look at, the one of {shape} is empty")
+        raise GlasError(f"a mask must hold a voxel to search, the mask of {shape} is empty")
     return array.astype(bool)
 
 

@@ -1,8 +1,8 @@
-"""Spots that take a segment's own shape: its ellipsoid, or the segment itself, softened.
+"""Masks in the shape of a segment: its ellipsoid, or the segment itself, smoothed.
 
-Both are what a Gaussian of ``sigma`` makes of a segment. Blurring the segment's indicator gives the softened segment;
+Both are what a Gaussian of ``sigma`` makes of a segment. Blurring the segment's indicator gives the smoothed segment;
 its first two moments, the centroid and ``C + sigma^2``, give the ellipsoid. With ``sigma`` large against the segment
-both become the round spot of `glas3d.core.gaussian`.
+both become the round mask of `glas3d.core.gaussian`.
 """
 
 from __future__ import annotations
@@ -21,61 +21,61 @@ from glas3d.core.search import Segments
 from glas3d.errors import GlasError
 
 _NEGLIGIBLE_EXPONENT = 30.0  # exp(-30) is below NEGLIGIBLE_FACTOR
-# Where a Gaussian falls below NEGLIGIBLE_FACTOR, in sigma: no mask is made beyond.
+# Distance, in sigmas, at which a Gaussian falls below NEGLIGIBLE_FACTOR: masks are 0 beyond it.
 _REACH = math.sqrt(-2 * math.log(NEGLIGIBLE_FACTOR))
-# In voxels. A segment that is flat or a single voxel has no extent of its own, and float32 has to hold its precision.
+# In voxels. A segment that is flat or a single voxel has no extent of its own, and float32 must hold the inverse.
 _SMALLEST_SIGMA = 1e-3
-_LARGEST_VARIANCE = 1e30  # an infinite sigma is a spot that is everywhere
+_LARGEST_VARIANCE = 1e30  # the mask of an infinite sigma is 1 everywhere
 
 Box = tuple[slice, ...]
 
 
-def _members(segments: Segments) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates ``(v, ndim)`` of the voxels that belong to a segment, and which one each belongs to.
+def _voxels(segments: Segments) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coordinates ``(v, ndim)`` of all voxels of segments, and the segment ``(v,)`` of each.
 
     Raises
     ------
     GlasError
-        A segment that owns no voxel has no shape.
+        A segment without a voxel, which has no shape.
     """
     order = np.argsort(segments.index)
-    where = np.argwhere(np.isin(segments.labels, segments.index))
-    which = order[np.searchsorted(segments.index[order], segments.labels[tuple(where.T)])]
-    missing = np.flatnonzero(np.bincount(which, minlength=len(segments.index)) == 0)
+    voxels = np.argwhere(np.isin(segments.labels, segments.index))
+    owner = order[np.searchsorted(segments.index[order], segments.labels[tuple(voxels.T)])]
+    missing = np.flatnonzero(np.bincount(owner, minlength=len(segments.index)) == 0)
     if missing.size:
         raise GlasError(
-            f"a spot of its segment's shape needs a voxel of it, segment {segments.index[missing[0]]} has none "
+            f"a mask of its segment's shape needs a voxel of it, segment {segments.index[missing[0]]} has none "
             f"on the grid of {segments.labels.shape}"
         )
-    return where, which
+    return voxels, owner
 
 
 def covariances(segments: Segments) -> np.ndarray:
-    """``(m, ndim, ndim)`` covariance of each segment's voxel coordinates, in voxels squared."""
-    where, which = _members(segments)
+    """Return the covariance of each segment's voxel coordinates, ``(m, ndim, ndim)`` in voxels squared."""
+    voxels, owner = _voxels(segments)
     m, ndim = len(segments.index), segments.labels.ndim
-    count = np.bincount(which, minlength=m)
-    mean = np.stack([np.bincount(which, weights=c, minlength=m) / count for c in where.T], axis=1)
-    centred = where - mean[which]
-    found = np.empty((m, ndim, ndim))
+    count = np.bincount(owner, minlength=m)
+    mean = np.stack([np.bincount(owner, weights=c, minlength=m) / count for c in voxels.T], axis=1)
+    centred = voxels - mean[owner]
+    covariance = np.empty((m, ndim, ndim))
     for i, j in combinations_with_replacement(range(ndim), 2):
-        product = np.bincount(which, weights=centred[:, i] * centred[:, j], minlength=m) / count
-        found[:, i, j] = found[:, j, i] = product
-    return found
+        product = np.bincount(owner, weights=centred[:, i] * centred[:, j], minlength=m) / count
+        covariance[:, i, j] = covariance[:, j, i] = product
+    return covariance
 
 
 def boxes(segments: Segments) -> list[Box]:
-    """The smallest box that holds each segment."""
-    where, which = _members(segments)
-    order = np.argsort(which, kind="stable")
-    starts = np.searchsorted(which[order], np.arange(len(segments.index)))
-    low = np.minimum.reduceat(where[order], starts)
-    high = np.maximum.reduceat(where[order], starts) + 1
+    """Return the smallest box that holds each segment."""
+    voxels, owner = _voxels(segments)
+    order = np.argsort(owner, kind="stable")
+    starts = np.searchsorted(owner[order], np.arange(len(segments.index)))
+    low = np.minimum.reduceat(voxels[order], starts)
+    high = np.maximum.reduceat(voxels[order], starts) + 1
     return _boxes(low, high)
 
 
 def _boxes(low: np.ndarray, high: np.ndarray) -> list[Box]:
-    """From first corners ``(m, ndim)`` and those behind the last."""
+    """Return boxes from their first corners ``(m, ndim)``, and one voxel beyond their last."""
     return [
         tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
         for first, last in zip(low, high, strict=True)
@@ -84,17 +84,17 @@ def _boxes(low: np.ndarray, high: np.ndarray) -> list[Box]:
 
 @dataclass(frozen=True)
 class Ellipsoids:
-    """Gaussians with a full covariance each: ``exp(-(x - mu)' V^-1 (x - mu) / 2)``, 0 where below 1e-10.
+    """Gaussians that each have a full covariance: ``exp(-(x - mu)' V^-1 (x - mu) / 2)``, 0 where below 1e-10.
 
     Attributes
     ----------
     offsets
-        ``x - mu`` an axis, one tensor of shape ``(m, n_axis)`` each, float32.
+        For each axis ``x - mu``, a tensor ``(m, n_axis)`` float32.
     whitening
         ``(m, ndim, ndim)`` float32, lower triangular ``W`` with ``W' W = V^-1 / 2``: the exponent is the sum of the
         squares of ``W (x - mu)``, which no rounding makes positive, and all but one of them lie in a plane.
     boxes
-        Where each is not 0.
+        The box of each outside of which it is 0.
     """
 
     offsets: tuple[torch.Tensor, ...]
@@ -110,13 +110,13 @@ class Ellipsoids:
         spacing: Sequence[float] | None = None,
         device: torch.device | str = "cpu",
     ) -> Ellipsoids:
-        """The ellipsoid of each segment around its point: covariance ``C + sigma^2``, in units of ``spacing``."""
+        """Return the ellipsoid of each segment around its point: covariance ``C + sigma^2``."""
         shape = segments.labels.shape
         scale = np.ones(len(shape)) if spacing is None else np.asarray(spacing, dtype=np.float64)
-        # in voxels, so that the smallest sigma is one whatever the unit
-        softening = np.maximum(np.asarray(sigma, dtype=np.float64) / scale, _SMALLEST_SIGMA)
+        # in voxels, so that the smallest sigma is the same for every unit
+        smoothing = np.maximum(np.asarray(sigma, dtype=np.float64) / scale, _SMALLEST_SIGMA)
         with np.errstate(over="ignore"):
-            variance = np.minimum(softening**2, _LARGEST_VARIANCE)
+            variance = np.minimum(smoothing**2, _LARGEST_VARIANCE)
         covariance = covariances(segments) + np.diag(variance)
         whitening = np.linalg.inv(np.linalg.cholesky(covariance)) * math.sqrt(0.5)
         offsets = [np.arange(n)[None, :] - segments.points[:, axis, None] for axis, n in enumerate(shape)]
@@ -133,7 +133,7 @@ class Ellipsoids:
         return len(self.whitening)
 
     def masks(self, start: int, out: torch.Tensor) -> torch.Tensor:
-        """See `glas3d.core.gaussian.Masks`."""
+        """Write masks into ``out`` as `glas3d.core.gaussian.Masks` says."""
         out.zero_()
         last = len(self.offsets) - 1
         for number, row in enumerate(out, start):
@@ -153,9 +153,10 @@ class Ellipsoids:
 
 
 class SoftSegments:
-    """Each segment's indicator blurred by a Gaussian of ``sigma``, peak 1; factors and values below 1e-10 are 0.
+    """Masks that are each segment's indicator, blurred by a Gaussian of ``sigma`` and scaled to peak 1.
 
-    A blur is one small matrix an axis, applied to the segment's own box. What leaves the volume is lost.
+    Factors and values below 1e-10 are 0. A blur is one small matrix for each axis, applied to the segment's own box;
+    the part of it that leaves the volume is lost.
     """
 
     def __init__(
@@ -170,9 +171,9 @@ class SoftSegments:
         scale = [1.0] * len(shape) if spacing is None else [float(s) for s in spacing]
         self._blur = []
         for n, s, voxel in zip(shape, sigma, scale, strict=True):
-            place = np.arange(n, dtype=np.float64) * voxel
+            position = np.arange(n, dtype=np.float64) * voxel
             with np.errstate(over="ignore", under="ignore"):
-                weight = np.exp(-0.5 * ((place[:, None] - place[None, :]) / s) ** 2)
+                weight = np.exp(-0.5 * ((position[:, None] - position[None, :]) / s) ** 2)
             weight[weight < NEGLIGIBLE_FACTOR] = 0.0
             self._blur.append(torch.as_tensor(weight, dtype=torch.float32, device=device))
         reach = [min(_REACH * s / voxel, 2.0 * n) for n, s, voxel in zip(shape, sigma, scale, strict=True)]
@@ -189,11 +190,11 @@ class SoftSegments:
         return len(self._segments)
 
     def masks(self, start: int, out: torch.Tensor) -> torch.Tensor:
-        """See `glas3d.core.gaussian.Masks`."""
+        """Write masks into ``out`` as `glas3d.core.gaussian.Masks` says."""
         out.zero_()
         for row, (spread, box, wide) in zip(out, self._segments[start : start + len(out)], strict=True):
             for matrix, own, reached in zip(self._blur, box, wide, strict=True):
-                # each contracts the first axis and puts its blur last: after all of them every axis is in its place
+                # each contracts the first axis and puts its blur last: after all of them the axes are in order again
                 spread = torch.tensordot(spread, matrix[own, reached], dims=([0], [0]))
             torch.div(spread, spread.max(), out=row[wide])
             threshold(row[wide], NEGLIGIBLE_FACTOR, 0.0, inplace=True)

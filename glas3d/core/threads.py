@@ -1,4 +1,4 @@
-"""How many threads torch has, for a while."""
+"""The number of torch's threads, for the time of one piece of work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Torch's threads, and what they were before."""
+    """Let torch use ``count`` threads, and as many as before afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

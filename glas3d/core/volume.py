@@ -1,4 +1,4 @@
-"""Volumes, backgrounds and numbers an axis, checked where they come in."""
+"""Volumes and backgrounds, checked where they enter the core."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ Background = float | np.ndarray | torch.Tensor
 
 
 def as_volume(volume: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """The volume as float32 on the CPU."""
+    """Return a volume as a contiguous float32 tensor on the CPU.
+
+    Raises
+    ------
+    GlasError
+        Not finite numbers of shape ``(c, *spatial)`` with two or three spatial axes.
+    """
     array = _float32(volume)
     if array is None:
         raise GlasError(f"a volume must be an array of numbers (c, *spatial), got {type(volume).__name__}")
@@ -23,12 +29,14 @@ def as_volume(volume: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 
 def as_reference(background: Background, volume: torch.Tensor) -> torch.Tensor:
-    """The background as a float32 volume of the given one's shape; a number takes no memory of its own.
+    """Return a background as a float32 tensor of the volume's shape, ``(c, *spatial)``.
+
+    A number, and an image that stands for all channels, are expanded without memory of their own.
 
     Raises
     ------
     GlasError
-        Not finite, or a shape that is neither ``(*spatial)`` nor ``(c, *spatial)``.
+        Not finite numbers, or a shape that is neither ``()``, ``(*spatial)`` nor ``(c, *spatial)``.
     """
     reference = _float32(background)
     if reference is None:
@@ -41,7 +49,7 @@ def as_reference(background: Background, volume: torch.Tensor) -> torch.Tensor:
 
 
 def _float32(values: object) -> torch.Tensor | None:
-    """A number or array as a float32 tensor on the CPU; None when it holds no real numbers.
+    """Return a number or array as a float32 tensor on the CPU, or None when it holds no real numbers.
 
     NumPy converts first: torch takes neither foreign byte order, nor negative strides, nor wide unsigned integers.
     """

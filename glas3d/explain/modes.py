@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from glas3d.core.accelerate.refine import CoarseToFine
 from glas3d.core.explanation import Explanation, class_difference
 from glas3d.core.glas import GLAS, Progress
 from glas3d.core.reference import consensus, references
-from glas3d.core.refine import CoarseToFine
 from glas3d.core.rglas import RGLAS, RecursiveExplanation
 from glas3d.core.scale import fuse_scales, ladder
 from glas3d.core.score import Target

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from glas3d.core.accelerate.windows import Windows
 from glas3d.core.model import Recomputation
-from glas3d.core.windows import Windows
 from glas3d.imaging.space import VoxelGrid
 
 Activation = Literal["softmax", "sigmoid", "none"]

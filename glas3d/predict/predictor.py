@@ -11,9 +11,9 @@ from typing import Any, ParamSpec, get_args
 import torch
 from torch import nn
 
+from glas3d.core.accelerate.windows import Windows
 from glas3d.core.model import Recomputation
 from glas3d.core.score import is_out_of_memory
-from glas3d.core.windows import Windows
 from glas3d.errors import GlasError, reason
 from glas3d.predict.device import choose_device, tensors_of
 from glas3d.predict.engine.engine_predictor import EnginePredictor

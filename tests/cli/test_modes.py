@@ -47,7 +47,7 @@ def test_coarse_to_fine(explain, tmp_path):
     assert 4 <= table["evaluated"].sum() <= 16
     status, said, _ = explain("--refine", 2)
     assert status == 2
-    assert said.strip() == "error: budget must be a share of the forwards, above 0 and at most 1, got 2.0"
+    assert said.strip() == "error: budget must be a share of the model evaluations, above 0 and at most 1, got 2.0"
 
 
 def test_a_cut(explain, tmp_path):

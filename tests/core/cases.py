@@ -1,4 +1,4 @@
-"""What the tests of the core explain: small volumes of unequal axes, tiny networks, a small atlas."""
+"""Cases for the tests of the core: small volumes of unequal axes, tiny networks, a small atlas."""
 
 import copy
 import re
@@ -20,11 +20,11 @@ POINTS = {
     3: np.array([[3.0, 4.0, 2.0], [0.0, 7.0, 8.0], [5.25, 1.5, 6.75], [6.4, -0.3, 0.1]]),
 }
 
-# Larger volumes, their cells, and three objects (of three voxels an axis) within cells of their own.
+# Larger volumes, their cells, and three objects (of 3 voxels on each axis), each in a cell of its own.
 WIDE = {2: (20, 24), 3: (10, 12, 15)}
 CELLS = {2: (4, 4), 3: (2, 2, 3)}
 PLACES = {2: ((2, 3), (17, 20), (17, 3)), 3: ((2, 3, 2), (7, 8, 12), (2, 8, 7))}
-# The four ends of the recursion, and what they say.
+# The four ends of the recursion, and the reasons they give.
 ENDS = {
     "measure": "^the measure .* is above",
     "no point left": "^no point is left$",
@@ -48,7 +48,7 @@ def atlas(shape):
 
 
 def blocks(shape, cells):
-    """An atlas of boxes; the outermost voxels belong to none."""
+    """An atlas of boxes; the outermost voxels belong to no box."""
     which = np.meshgrid(*[np.arange(n) * k // n for n, k in zip(shape, cells, strict=True)], indexing="ij")
     return np.pad((np.ravel_multi_index(which, cells) + 130)[(slice(1, -1),) * len(shape)], 1)
 
@@ -59,7 +59,7 @@ def searches(ndim):
 
 
 class TinyNet(nn.Module):
-    """Random weights, one convolution (where asked), answers that move with every voxel."""
+    """A network of random weights, with one convolution if wanted, whose output depends on every voxel."""
 
     def __init__(self, shape, channels=1, classes=3, seed=0, convolve=True):
         super().__init__()
@@ -77,7 +77,7 @@ class TinyNet(nn.Module):
 
 
 def in_float64(net):
-    """The oracle's view of a network: one float64 volume to softmax probabilities, by its own copy."""
+    """Return a network's float64 copy for the oracle: from one volume to softmax probabilities."""
     twin = copy.deepcopy(net).to("cpu").double().eval()
 
     def probabilities(one):
@@ -101,7 +101,7 @@ class Linear:
 
 
 class Recorder:
-    """Wraps a ``predict`` and keeps what it was asked: a copy, the address and the shape of every batch."""
+    """Wraps a model and keeps its batches: a copy, the address and the shape of each."""
 
     def __init__(self, predict):
         self.predict = predict
@@ -125,33 +125,33 @@ class NoisyOr:
 
     def __call__(self, batch):
         absent = torch.ones(len(batch), dtype=torch.float64)
-        for place, strength in self.evidence.items():
-            mean = batch[(..., *(slice(a - 1, a + 2) for a in place))].double().flatten(1).mean(dim=1)
+        for centre, strength in self.evidence.items():
+            mean = batch[(..., *(slice(a - 1, a + 2) for a in centre))].double().flatten(1).mean(dim=1)
             absent *= 1 - strength * ((mean - self.dark) / (1 - self.dark)).clamp(0, 1)
         p = self.floor + (1 - self.floor) * (1 - absent)
         return torch.stack([1 - p, p], dim=1)
 
 
 def constant(*probabilities):
-    """A ``predict`` that does not look."""
+    """Return a model whose output does not depend on its input."""
     return lambda batch: torch.tensor(probabilities).expand(len(batch), -1)
 
 
 def assert_close(actual, expected, tolerance=2e-5):
-    """Within ``tolerance`` of the largest expected value: tiny scores must agree too."""
+    """Compare within ``tolerance`` of the largest expected value: tiny scores must agree too."""
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.shape == expected.shape
     assert np.abs(actual - expected).max() <= tolerance * min(1.0, np.abs(expected).max())
 
 
 def assert_ended(found, end):
-    """It tells this end and no other."""
-    assert [name for name, said in ENDS.items() if re.search(said, found.reason)] == [end]
+    """Check that the recursion gives the reason of this end and of no other."""
+    assert [name for name, pattern in ENDS.items() if re.search(pattern, found.reason)] == [end]
 
 
 @contextmanager
 def refused(match):
-    """A `GlasError` in one clear sentence that says ``match``."""
+    """Expect a `GlasError` whose message is one sentence that matches."""
     with pytest.raises(GlasError, match=match) as caught:
         yield
     message = str(caught.value)

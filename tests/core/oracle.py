@@ -106,9 +106,9 @@ def explain(
     values=None,
     reference=None,
 ):
-    """One explanation. ``probabilities`` answers one float64 volume ``(c, *spatial)`` with ``(k,)``.
+    """One explanation. ``probabilities`` returns ``(k,)`` for one float64 volume ``(c, *spatial)``.
 
-    With covariates, ``values`` and their ``reference``, it is asked with the volume and a list of numbers, and they
+    With covariates, ``values`` and their ``reference``, it is called with the volume and a list of numbers, and they
     are players behind the points.
     """
     volume = np.asarray(volume, dtype=np.float64)
@@ -117,24 +117,24 @@ def explain(
     index = None
     if labels is not None:
         index, points = centroids(labels)
-    whole, bare = volume, background  # what is asked where nothing of the volume is shaded, or lit
-    asked = []  # of every player: its light's input and its shadow's, each a volume and the numbers beside it
+    whole, bare = volume, background  # the inputs in which nothing of the volume is shaded, or lit
+    inputs = []  # light and shadow of every point and covariate, each a volume and the covariates
     for mu in points:
         lit = light(volume, mask(mu, shape, sigma_light, kernel, spacing), background, channel)
         dark = shade(volume, mask(mu, shape, sigma_shadow, kernel, spacing), background, channel)
-        asked.append(((lit, reference), (dark, values)))
+        inputs.append(((lit, reference), (dark, values)))
     for j in range(0 if values is None else len(values)):
         alone = [v if i == j else r for i, (v, r) in enumerate(zip(values, reference, strict=True))]
         without = [r if i == j else v for i, (v, r) in enumerate(zip(values, reference, strict=True))]
-        asked.append(((bare, alone), (whole, without)))
+        inputs.append(((bare, alone), (whole, without)))
 
-    def answer(one, numbers):
+    def evaluated(one, numbers):
         return (probabilities(one) if numbers is None else probabilities(one, numbers))[target]
 
-    intact = answer(whole, values)
+    intact = evaluated(whole, values)
     found = {"light": [], "shadow": [], "drop": [], "score": []}
-    for lit, dark in asked:
-        f_l, drop = answer(*lit), intact - answer(*dark)
+    for lit, dark in inputs:
+        f_l, drop = evaluated(*lit), intact - evaluated(*dark)
         f_s = abs(drop) + gamma
         score = {"product": f_l * f_s, "light": f_l, "shadow": f_s}[fusion]
         for name, value in zip(found, (f_l, f_s, drop, score), strict=True):
@@ -144,8 +144,8 @@ def explain(
         result["saliency"] = spread(points, result["score"], shape, sigma_spatial, distance, spacing)
     else:
         result["saliency"] = paint(labels, index, result["score"])
-    beside = {name: np.asarray(value[len(points) :]) for name, value in found.items()}
-    return {name: np.asarray(value) for name, value in result.items()} | {"covariates": beside}
+    covariates = {name: np.asarray(value[len(points) :]) for name, value in found.items()}
+    return {name: np.asarray(value) for name, value in result.items()} | {"covariates": covariates}
 
 
 def minmax(values):

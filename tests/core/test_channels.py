@@ -59,9 +59,11 @@ def test_the_other_channels_are_background_in_light_and_whole_in_shadow(ndim, ch
     shape = SHAPES[ndim]
     image, reference = volume(shape, 3), background_of(background, shape, 3)
     bare = np.broadcast_to(np.asarray(reference, dtype=np.float32), image.shape)
-    asked = Recorder(constant(0.4, 0.6))
-    GLAS(asked, background=reference, channel=channel, batch_size=batch_size, **SIGMAS).explain(image, 1, POINTS[ndim])
-    inputs = by_number(asked, 2 * len(POINTS[ndim]) + 1, batch_size)
+    recorder = Recorder(constant(0.4, 0.6))
+    GLAS(recorder, background=reference, channel=channel, batch_size=batch_size, **SIGMAS).explain(
+        image, 1, POINTS[ndim]
+    )
+    inputs = by_number(recorder, 2 * len(POINTS[ndim]) + 1, batch_size)
     others = [c for c in range(3) if c != channel]
     assert np.array_equal(inputs[0], image)
     for i, mu in enumerate(POINTS[ndim]):
@@ -74,10 +76,10 @@ def test_the_other_channels_are_background_in_light_and_whole_in_shadow(ndim, ch
         assert np.abs(lit[channel] - bare[channel]).max() > 0.1
 
 
-def by_number(asked, total, batch_size):
+def by_number(recorder, total, batch_size):
     """A batch holds intact first, then its lights, then its shadows."""
     inputs = {}
-    for start, batch in zip(range(0, total, batch_size), asked.batches, strict=True):
+    for start, batch in zip(range(0, total, batch_size), recorder.batches, strict=True):
         numbers = range(start, min(start + batch_size, total))
         ordered = sorted(numbers, key=lambda n: (n > 0, n % 2 == 0, n))
         inputs.update(zip(ordered, batch, strict=False))
@@ -182,8 +184,8 @@ def test_what_is_no_channel(channel, match):
 
 
 def test_a_channel_beyond():
-    asked = Recorder(constant(0.4, 0.6))
+    recorder = Recorder(constant(0.4, 0.6))
     for channels in (1, 2):
         with refused(f"channel must be one of the volume's {channels}, counted from 0, got 2"):
-            GLAS(asked, channel=2).explain(volume((7, 9), channels), 1, Grid(2))
-    assert not asked.batches
+            GLAS(recorder, channel=2).explain(volume((7, 9), channels), 1, Grid(2))
+    assert not recorder.batches

@@ -1,4 +1,4 @@
-"""What speaks for one class over another: the difference of two explanations of the same forwards."""
+"""Evidence for one class over another: the difference of two explanations from the same evaluations."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ SIGNED = ("probability", "light", "drop", "score", "saliency")
 
 
 def explained(ndim=3, search="grid", classes=3, **settings):
-    """One explanation a class, from the same forwards."""
+    """Return one explanation for each class, from the same evaluations."""
     shape = SHAPES[ndim]
     net = Predictor(TinyNet(shape, classes=classes), activation="softmax", device="cpu")
     where = Grid(2) if search == "grid" else atlas(shape)
@@ -121,5 +121,7 @@ def test_other_points_are_refused():
     net = Predictor(TinyNet((7, 9)), "softmax", device="cpu")
     one = GLAS(net).explain(volume((7, 9)), 0, Grid(2))
     for other in (Grid(3), [[1, 1], [1, 7], [5, 1], [5, 7]]):
-        with refused(r"two classes at the same points, got Explanation\(target=0, .* and Explanation\(target=1"):
+        with refused(
+            r"two classes needs the same points for both, got Explanation\(target=0, .* and Explanation\(target=1"
+        ):
             class_difference(one, GLAS(net).explain(volume((7, 9)), 1, other))

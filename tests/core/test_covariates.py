@@ -1,4 +1,4 @@
-"""Covariates are players beside the spots: one at its reference is shade, one alone is light."""
+"""Covariates are ranked next to the points: a covariate at its reference is shadow, one alone is light."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from glas3d import GLAS, Grid, Predictor
-from glas3d.core.covariates import Covariates, WithCovariates
+from glas3d.core.covariates import Covariates, WithEmptyMasks
 from glas3d.core.explanation import class_difference
 from glas3d.core.gaussian import gaussian_masks
 from glas3d.errors import GlasError
@@ -21,7 +21,7 @@ VALUES, REFERENCE = (0.9, -0.4, 1.5), (0.2, 0.3, -0.1)
 OURS = ("light", "shadow", "drop", "score")
 
 
-def beside(values=VALUES, reference=REFERENCE):
+def covariates(values=VALUES, reference=REFERENCE):
     return Covariates.of(dict(zip(NAMES, values, strict=True)), dict(zip(NAMES, reference, strict=True)))
 
 
@@ -69,12 +69,12 @@ class LinearInBoth:
     def __init__(self, weights, slopes):
         self.weights = torch.as_tensor(weights, dtype=torch.float64)
         self.slopes = torch.as_tensor(slopes, dtype=torch.float64)
-        self.asked = []
+        self.inputs = []
 
     def __call__(self, batch, numbers):
         assert numbers.dtype == torch.float32
         assert len(numbers) == len(batch)
-        self.asked.append((batch.clone().numpy(), numbers.clone().numpy()))
+        self.inputs.append((batch.clone().numpy(), numbers.clone().numpy()))
         rows = [
             (self.weights * x.double()).flatten(1).sum(dim=1) + self.slopes @ c.double()
             for x, c in zip(batch, numbers, strict=True)
@@ -93,7 +93,7 @@ def test_agrees_with_the_oracle(ndim, search, background, channel):
     settings = SIGMAS | {"background": background, "channel": channel}
     expected = oracle.explain(in_float64(net), image, 1, values=VALUES, reference=REFERENCE, **where, **settings)
     found = GLAS(softmax(net), batch_size=4, **settings).explain(
-        image, 1, Grid(cells) if search == "grid" else atlas(shape), covariates=beside()
+        image, 1, Grid(cells) if search == "grid" else atlas(shape), covariates=covariates()
     )
     for name in ("probability", *OURS, "saliency"):
         assert_close(getattr(found, name), expected[name])
@@ -110,14 +110,14 @@ def test_a_linear_model_has_a_closed_form(background, batch_size, sigma):
     w, a = random.normal(size=(2, 2, 7, 8, 9)), random.normal(size=(2, 3))
     found = GLAS(
         LinearInBoth(w, a), sigma_light=sigma, sigma_shadow=sigma, background=background, batch_size=batch_size
-    ).explain(image, 1, POINTS[3], covariates=beside())
+    ).explain(image, 1, POINTS[3], covariates=covariates())
     bare = background * w[1].sum() + a[1] @ np.array(REFERENCE)
     above = w[1] * (image.astype(np.float64) - background)
-    spot = np.array([(above * oracle.mask(mu, (7, 8, 9), sigma)).sum() for mu in POINTS[3]])
+    own_mask = np.array([(above * oracle.mask(mu, (7, 8, 9), sigma)).sum() for mu in POINTS[3]])
     own = a[1] * (np.array(VALUES) - np.array(REFERENCE))
     tolerance = 1e-7 * np.abs(w[1] * image).sum()
-    np.testing.assert_allclose(found.drop, spot, atol=tolerance)
-    np.testing.assert_allclose(found.light, bare + spot, atol=tolerance)
+    np.testing.assert_allclose(found.drop, own_mask, atol=tolerance)
+    np.testing.assert_allclose(found.light, bare + own_mask, atol=tolerance)
     np.testing.assert_allclose(found.covariates.drop, own, atol=tolerance)
     np.testing.assert_allclose(found.covariates.light, bare + own, atol=tolerance)
     assert np.array_equal(found.covariates.shadow, np.abs(found.covariates.drop) + 1e-5)
@@ -127,26 +127,28 @@ def test_a_linear_model_has_a_closed_form(background, batch_size, sigma):
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 50])
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_what_is_asked(ndim, batch_size):
-    """Every input, to the bit: which numbers stand beside which volume."""
+    """Every input, to the bit: which covariates come with which volume."""
     shape, image = SHAPES[ndim], volume(SHAPES[ndim], 2)
     model = LinearInBoth(np.ones((1, 2, *shape)), np.ones((1, 3)))
-    GLAS(model, background=0.7, batch_size=batch_size, **SIGMAS).explain(image, 0, POINTS[ndim], covariates=beside())
+    GLAS(model, background=0.7, batch_size=batch_size, **SIGMAS).explain(
+        image, 0, POINTS[ndim], covariates=covariates()
+    )
     total, m = 2 * (len(POINTS[ndim]) + 3) + 1, len(POINTS[ndim])
-    asked = {}
-    for start, (batch, numbers) in zip(range(0, total, batch_size), model.asked, strict=True):
+    inputs = {}
+    for start, (batch, numbers) in zip(range(0, total, batch_size), model.inputs, strict=True):
         here = range(start, min(start + batch_size, total))
         for row, number in enumerate(sorted(here, key=lambda n: (n > 0, n % 2 == 0, n))):
-            asked[number] = batch[row], numbers[row]
+            inputs[number] = batch[row], numbers[row]
     values, reference = np.float32(VALUES), np.float32(REFERENCE)
     dark = np.full_like(image, 0.7)
-    assert sorted(asked) == list(range(total))
-    assert np.array_equal(asked[0][0], image)
-    assert np.array_equal(asked[0][1], values)
+    assert sorted(inputs) == list(range(total))
+    assert np.array_equal(inputs[0][0], image)
+    assert np.array_equal(inputs[0][1], values)
     for i in range(m):
-        assert np.array_equal(asked[2 * i + 1][1], reference)  # in the light of a spot nothing else is known
-        assert np.array_equal(asked[2 * i + 2][1], values)
+        assert np.array_equal(inputs[2 * i + 1][1], reference)  # in the light of a point covariates are replaced
+        assert np.array_equal(inputs[2 * i + 2][1], values)
     for j in range(3):
-        (lit, alone), (shaded, without) = asked[2 * (m + j) + 1], asked[2 * (m + j) + 2]
+        (lit, alone), (shaded, without) = inputs[2 * (m + j) + 1], inputs[2 * (m + j) + 2]
         assert np.array_equal(lit, dark)
         assert np.array_equal(shaded, image)
         assert alone.tolist() == [values[i] if i == j else reference[i] for i in range(3)]
@@ -177,7 +179,7 @@ def test_a_predictor_takes_them_in_the_order_it_names():
         dict(zip(NAMES[::-1], VALUES[::-1], strict=True)), dict(zip(NAMES, REFERENCE, strict=True)), predict.covariates
     )
     one = GLAS(predict, **SIGMAS).explain(volume((7, 9)), 1, Grid(2), covariates=turned)
-    other = GLAS(softmax(net), **SIGMAS).explain(volume((7, 9)), 1, Grid(2), covariates=beside())
+    other = GLAS(softmax(net), **SIGMAS).explain(volume((7, 9)), 1, Grid(2), covariates=covariates())
     for name in OURS:
         assert_close(getattr(one.covariates, name), getattr(other.covariates, name))
         assert_close(getattr(one, name), getattr(other, name))
@@ -186,7 +188,7 @@ def test_a_predictor_takes_them_in_the_order_it_names():
 def test_one_at_its_reference_does_nothing():
     net = both_net((7, 9))
     found = GLAS(softmax(net), batch_size=4, **SIGMAS).explain(
-        volume((7, 9)), 1, Grid(2), covariates=beside(VALUES, (VALUES[0], *REFERENCE[1:]))
+        volume((7, 9)), 1, Grid(2), covariates=covariates(VALUES, (VALUES[0], *REFERENCE[1:]))
     )
     assert found.covariates.drop[0] == pytest.approx(0, abs=1e-7)
     assert np.abs(found.covariates.drop[1:]).min() > 1e-3
@@ -197,7 +199,7 @@ def test_a_model_that_does_not_read_the_numbers_is_explained_as_without_them():
     without = GLAS(lambda batch: net(batch).softmax(1).detach(), batch_size=4, **SIGMAS)
     with_them = without.replace(predict=lambda batch, numbers: net(batch).softmax(1).detach())
     one = without.explain(volume((7, 9)), 1, Grid(3))
-    other = with_them.explain(volume((7, 9)), 1, Grid(3), covariates=beside())
+    other = with_them.explain(volume((7, 9)), 1, Grid(3), covariates=covariates())
     for name in (*OURS, "saliency"):
         assert_close(getattr(other, name), getattr(one, name), 1e-6)
     assert np.abs(other.covariates.drop).max() < 1e-7
@@ -212,8 +214,8 @@ def test_batches_do_not_matter_and_runs_repeat(search):
     results = {}
     for batch_size in (1, 2, 7, 1000, None):
         glas = GLAS(softmax(net), batch_size=batch_size, **SIGMAS)
-        results[batch_size] = glas.explain(volume((7, 8, 9)), 1, search, covariates=beside())
-        again = glas.explain(volume((7, 8, 9)), 1, search, covariates=beside())
+        results[batch_size] = glas.explain(volume((7, 8, 9)), 1, search, covariates=covariates())
+        again = glas.explain(volume((7, 8, 9)), 1, search, covariates=covariates())
         for name in OURS:
             for found in (lambda e: e, lambda e: e.covariates):
                 own = getattr(found(results[batch_size]), name)
@@ -221,15 +223,15 @@ def test_batches_do_not_matter_and_runs_repeat(search):
                 assert_close(own, getattr(found(results[1]), name), 1e-5)
 
 
-def test_all_classes_come_from_the_same_forwards():
-    net, asked = both_net((7, 9)), []
+def test_all_classes_come_from_the_same_evaluations():
+    net, inputs = both_net((7, 9)), []
 
     def predict(batch, numbers):
-        asked.append(len(batch))
+        inputs.append(len(batch))
         return softmax(net)(batch, numbers)
 
-    classes = GLAS(predict, batch_size=1, **SIGMAS).explain(volume((7, 9)), (0, 1, 2), Grid(2), covariates=beside())
-    assert len(asked) == 2 * (4 + 3) + 1
+    classes = GLAS(predict, batch_size=1, **SIGMAS).explain(volume((7, 9)), (0, 1, 2), Grid(2), covariates=covariates())
+    assert len(inputs) == 2 * (4 + 3) + 1
     assert np.abs(sum(e.covariates.drop for e in classes)).max() < 1e-6
     a, b, _ = classes
     found = class_difference(a, b).covariates
@@ -241,9 +243,9 @@ def test_all_classes_come_from_the_same_forwards():
 
 
 def test_a_covariate_has_no_place_in_the_map():
-    """Nor does it change what the spots' map is."""
+    """Nor does it change the map of the points."""
     model = LinearInBoth(np.full((1, 1, 7, 9), 0.01), [[50.0, 0.0, 0.0]])
-    found = GLAS(model, **SIGMAS).explain(volume((7, 9)), 0, Grid(2), covariates=beside())
+    found = GLAS(model, **SIGMAS).explain(volume((7, 9)), 0, Grid(2), covariates=covariates())
     assert found.points.shape == (4, 2)
     assert found.covariates.score.shape == (3,)
     assert_close(found.saliency, oracle.spread(found.points, found.score, (7, 9), 2.0))
@@ -254,7 +256,7 @@ def test_a_covariate_has_no_place_in_the_map():
 def test_empty_masks_come_behind(start, size):
     size = min(size, 6 - start)
     placed = gaussian_masks(POINTS[2], (7, 9), (1.5, 1.5))
-    made = WithCovariates(placed, 2)
+    made = WithEmptyMasks(placed, 2)
     assert len(made) == 6
     out = made.masks(start, torch.full((size, 7, 9), 9.0))
     every = torch.cat([placed.masks(0, torch.empty(4, 7, 9)), torch.zeros(2, 7, 9)])
@@ -300,14 +302,14 @@ def test_a_number_beyond_all_floats_is_refused():
         Covariates.of({"age": 10**400}, {"age": 65})
 
 
-def test_a_model_that_answers_badly_is_told_so():
+def test_a_wrong_output_is_refused():
     with refused(r"one row of probabilities an input"):
         GLAS(lambda batch, numbers: constant(0.4, 0.6)(batch[1:])).explain(
-            volume((7, 9)), 1, Grid(2), covariates=beside()
+            volume((7, 9)), 1, Grid(2), covariates=covariates()
         )
 
 
-def test_a_mapping_is_no_covariates():
+def test_a_mapping_is_not_taken_as_covariates():
     glas = GLAS(lambda batch, table: batch.mean(dim=(1, 2, 3))[:, None])
     with refused(r"covariates must be Covariates.of\(values, reference\), got dict"):
         glas.explain(torch.ones(1, 7, 9), 0, Grid(2), covariates={"age": 7.0})

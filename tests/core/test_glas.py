@@ -161,13 +161,13 @@ def test_the_drop_keeps_its_sign():
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_infinite_spots_show_the_volume_and_leave_the_background(ndim, kernel, background):
     image = volume(SHAPES[ndim], 2)
-    asked = Recorder(Linear(np.ones((2, 2, *SHAPES[ndim]))))
+    recorder = Recorder(Linear(np.ones((2, 2, *SHAPES[ndim]))))
     everywhere = {"sigma_light": np.inf, "sigma_shadow": np.inf, "batch_size": 1}
-    glas = GLAS(asked, kernel=kernel, background=background, **everywhere)
+    glas = GLAS(recorder, kernel=kernel, background=background, **everywhere)
     e = glas.explain(image, 0, POINTS[ndim])
     dark = np.full_like(image, background)
-    assert np.array_equal(asked.batches[0][0], image)
-    for lit, shaded in zip(asked.batches[1::2], asked.batches[2::2], strict=True):
+    assert np.array_equal(recorder.batches[0][0], image)
+    for lit, shaded in zip(recorder.batches[1::2], recorder.batches[2::2], strict=True):
         assert np.array_equal(lit[0], image)
         assert np.array_equal(shaded[0], dark)
     assert (e.light == e.probability).all()
@@ -180,16 +180,16 @@ def test_infinite_spots_show_the_volume_and_leave_the_background(ndim, kernel, b
 def test_vanishing_spots_show_and_hide_one_voxel(ndim, kernel, background):
     image = volume(SHAPES[ndim], 2)
     points = [[3, 4, 2][:ndim], [0, 7, 8][:ndim]]
-    asked = Recorder(Linear(np.ones((1, 2, *SHAPES[ndim]))))
-    GLAS(asked, sigma_light=1e-3, sigma_shadow=1e-3, kernel=kernel, background=background, batch_size=1).explain(
+    recorder = Recorder(Linear(np.ones((1, 2, *SHAPES[ndim]))))
+    GLAS(recorder, sigma_light=1e-3, sigma_shadow=1e-3, kernel=kernel, background=background, batch_size=1).explain(
         image, 0, points
     )
     for i, mu in enumerate(points):
         at = (slice(None), *mu)
         lit, dark = np.full_like(image, background), image.copy()
         lit[at], dark[at] = image[at], background
-        np.testing.assert_allclose(asked.batches[2 * i + 1][0], lit, atol=2e-7)
-        np.testing.assert_allclose(asked.batches[2 * i + 2][0], dark, atol=2e-7)
+        np.testing.assert_allclose(recorder.batches[2 * i + 1][0], lit, atol=2e-7)
+        np.testing.assert_allclose(recorder.batches[2 * i + 2][0], dark, atol=2e-7)
 
 
 @given(st.floats(0.0, 1.0, width=32), st.floats(0.0, 1.0), st.sampled_from(KERNELS))

@@ -66,12 +66,12 @@ def test_something_that_cannot_be_asked():
 
 @pytest.mark.parametrize("name", ["sigma_light", "sigma_shadow"])
 def test_as_many_sigmas_as_axes(name):
-    asked = Recorder(PREDICT)
+    recorder = Recorder(PREDICT)
     with refused(f"{name} must be one number or 2 .*got 3"):
-        GLAS(asked, **{name: (1, 2, 3)}).explain(volume((7, 9)), 1, Grid(2))
+        GLAS(recorder, **{name: (1, 2, 3)}).explain(volume((7, 9)), 1, Grid(2))
     with refused(f"{name} must be one number or 3 .*got 2"):
-        GLAS(asked, **{name: (1, 2)}).explain(volume((7, 8, 9)), 1, Grid(2))
-    assert not asked.batches
+        GLAS(recorder, **{name: (1, 2)}).explain(volume((7, 8, 9)), 1, Grid(2))
+    assert not recorder.batches
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_as_many_sigmas_as_axes(name):
     ids=["euclidean", "squared"],
 )
 def test_as_many_spatial_sigmas_as_axes(settings):
-    asked = Recorder(PREDICT)
+    recorder = Recorder(PREDICT)
     with refused(r"sigma_spatial must be one number or 2 \(one an axis\), got 3"):
-        GLAS(asked, batch_size=2, **settings).explain(volume((7, 9)), 1, Grid(2))
-    assert not asked.batches
+        GLAS(recorder, batch_size=2, **settings).explain(volume((7, 9)), 1, Grid(2))
+    assert not recorder.batches
 
 
 @pytest.mark.parametrize("sigma", [(1.0, 2.0), (1.0, 2.0, 3.0)])
@@ -93,20 +93,20 @@ def test_the_euclidean_distance_takes_one_spatial_sigma(sigma):
     )
     with refused(f"^{re.escape(said)}$"):
         GLAS(PREDICT, sigma_spatial=sigma)
-    asked = Recorder(PREDICT)
+    recorder = Recorder(PREDICT)
     image = volume((7, 8, 9)[-len(sigma) :])
     for fitting in ({"sigma_spatial": sigma, "distance": "squared"}, {"sigma_spatial": (2,) * len(sigma)}):
-        GLAS(asked, batch_size=99, **fitting).explain(image, 1, Grid(2))
-    assert len(asked.batches) == 2
+        GLAS(recorder, batch_size=99, **fitting).explain(image, 1, Grid(2))
+    assert len(recorder.batches) == 2
 
 
 @pytest.mark.parametrize("name", ["sigma_light", "sigma_shadow"])
 def test_the_exponential_kernel_takes_one_sigma(name):
-    asked = Recorder(PREDICT)
+    recorder = Recorder(PREDICT)
     with refused(r"exponential kernel takes one sigma for all axes, got \(1.0, 2.0\)"):
-        GLAS(asked, kernel="exponential", **{name: (1, 2)}).explain(volume((7, 9)), 1, Grid(2))
-    GLAS(asked, kernel="exponential", **{name: (2, 2)}, batch_size=9).explain(volume((7, 9)), 1, Grid(2))
-    assert len(asked.batches) == 1
+        GLAS(recorder, kernel="exponential", **{name: (1, 2)}).explain(volume((7, 9)), 1, Grid(2))
+    GLAS(recorder, kernel="exponential", **{name: (2, 2)}, batch_size=9).explain(volume((7, 9)), 1, Grid(2))
+    assert len(recorder.batches) == 1
 
 
 @pytest.mark.parametrize(
@@ -174,10 +174,10 @@ def test_backgrounds(background, match):
     ],
 )
 def test_searches(search, match):
-    asked = Recorder(PREDICT)
+    recorder = Recorder(PREDICT)
     with refused(match):
-        GLAS(asked).explain(volume((7, 9)), 1, search)
-    assert not asked.batches
+        GLAS(recorder).explain(volume((7, 9)), 1, search)
+    assert not recorder.batches
 
 
 def test_a_grid_of_nothing():

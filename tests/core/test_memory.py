@@ -1,4 +1,4 @@
-"""Batches that do not fit are asked again in halves, and no point is lost."""
+"""Batches that do not fit are evaluated again in halves, and no point is lost."""
 
 import numpy as np
 import pytest
@@ -10,16 +10,16 @@ from tests.core.cases import POINTS, TinyNet, refused, volume
 
 
 class Small(torch.nn.Module):
-    """A network on a device that holds so many inputs; it fails from its second batch on."""
+    """A network on a device that holds ``most`` inputs; it fails from its second batch on."""
 
-    def __init__(self, most, says="CUDA out of memory. Tried to allocate 2 GiB"):
+    def __init__(self, most, message="CUDA out of memory. Tried to allocate 2 GiB"):
         super().__init__()
-        self.net, self.most, self.says, self.asked = TinyNet((7, 8, 9)), most, says, []
+        self.net, self.most, self.message, self.batches = TinyNet((7, 8, 9)), most, message, []
 
     def forward(self, x):
-        self.asked.append(len(x))
-        if len(x) > self.most and len(self.asked) > 1:
-            raise RuntimeError(self.says)
+        self.batches.append(len(x))
+        if len(x) > self.most and len(self.batches) > 1:
+            raise RuntimeError(self.message)
         return self.net(x)
 
 
@@ -28,9 +28,9 @@ def explained(net, batch_size):
     return glas.explain(volume((7, 8, 9)), 1, POINTS[3])
 
 
-@pytest.mark.parametrize("says", ["CUDA out of memory.", "[enforce fail] DefaultCPUAllocator: can't allocate memory"])
-def test_a_batch_that_does_not_fit_is_asked_in_halves(says):
-    net, ticks = Small(1, says), []
+@pytest.mark.parametrize("message", ["CUDA out of memory.", "DefaultCPUAllocator: can't allocate memory"])
+def test_a_batch_that_does_not_fit_is_halved(message):
+    net, ticks = Small(1, message), []
     glas = GLAS(
         Predictor(net, "softmax", device="cpu"),
         batch_size=4,
@@ -39,7 +39,7 @@ def test_a_batch_that_does_not_fit_is_asked_in_halves(says):
         progress=lambda *n: ticks.append(n),
     )
     found = glas.explain(volume((7, 8, 9)), 1, POINTS[3])
-    assert net.asked == [4, 4, 2, *[1] * 5], "one batch fits, the next is halved twice"
+    assert net.batches == [4, 4, 2, *[1] * 5], "one batch fits, the next is halved twice"
     assert ticks == [(n, 9) for n in (4, 5, 6, 7, 8, 9)]
     assert found.settings["batch_size"] == 1
     expected = explained(TinyNet((7, 8, 9)), 4)
@@ -62,8 +62,8 @@ def test_an_input_that_does_not_fit_alone_is_refused():
         explained(Small(0), 4)
 
 
-def test_what_is_no_lack_of_memory_is_not_tried_again():
+def test_another_error_is_not_tried_again():
     net = Small(1, "mat1 and mat2 shapes cannot be multiplied")
     with refused("the model does not take a batch of .*: mat1 and mat2 shapes cannot be multiplied"):
         explained(net, 4)
-    assert net.asked == [4, 4]
+    assert net.batches == [4, 4]

@@ -6,7 +6,7 @@ from torch import nn
 
 from glas3d import Predictor
 from glas3d.core import model
-from glas3d.core.score import FrozenModel
+from glas3d.core.rounds import FrozenModel
 
 PROTOCOLS = (
     model.HasDevice,

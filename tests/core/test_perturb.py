@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glas3d.core.gaussian import gaussian_masks
-from glas3d.core.perturb import Perturbations, blend
+from glas3d.core.perturb import LightAndShadow, Perturbations, blend
 from tests.core import oracle
 from tests.core.cases import POINTS, SHAPES, volume
 
@@ -13,13 +13,9 @@ from tests.core.cases import POINTS, SHAPES, volume
 def perturbations(batch_size, ndim=3, channels=2, background=0.25):
     shape = SHAPES[ndim]
     intact = torch.from_numpy(volume(shape, channels))
-    return Perturbations(
-        intact,
-        torch.full_like(intact, background),
-        gaussian_masks(POINTS[ndim], shape, (1.5,) * ndim),
-        gaussian_masks(POINTS[ndim], shape, (2.5,) * ndim),
-        batch_size,
-    )
+    light, shadow = (gaussian_masks(POINTS[ndim], shape, (sigma,) * ndim) for sigma in (1.5, 2.5))
+    inputs = LightAndShadow(intact, torch.full_like(intact, background), light, shadow)
+    return Perturbations(inputs, batch_size)
 
 
 def by_number(made):
@@ -103,6 +99,7 @@ def test_the_volume_given_is_left_alone():
     intact = torch.from_numpy(volume((7, 9)))
     before = intact.clone()
     made = gaussian_masks(POINTS[2], (7, 9), (1.0, 1.0))
-    for batch, _ in Perturbations(intact, torch.zeros_like(intact), made, made, 5).batches():
+    inputs = LightAndShadow(intact, torch.zeros_like(intact), made, made)
+    for batch, _ in Perturbations(inputs, 5).batches():
         batch.fill_(7.0)
     assert torch.equal(intact, before)

@@ -1,4 +1,4 @@
-"""Several references: each keeps its answer, and what they agree on stands a misleading one."""
+"""Several references: each keeps its explanation, and their consensus is robust to a misleading one."""
 
 from dataclasses import replace
 
@@ -90,13 +90,13 @@ def test_agrees_with_plain_loops(ndim, search):
     agreed = consensus(found, dead_zone=0.2)
     largest = max(abs(d) for one in found.values() for d in one.drop)
     for i in range(len(found["zero"].points)):
-        shares, says = [], []
+        shares, votes_of_point = [], []
         for row, one in enumerate(found.values()):
             shares.append(one.score[i] / sum(abs(s) for s in one.score))
-            says.append(0 if abs(one.drop[i]) <= 0.2 * largest else 1 if one.drop[i] > 0 else -1)
+            votes_of_point.append(0 if abs(one.drop[i]) <= 0.2 * largest else 1 if one.drop[i] > 0 else -1)
             assert agreed.drop[row, i] == one.drop[i]
             assert agreed.share[row, i] == pytest.approx(shares[-1], rel=1e-12)
-        votes = {sign: says.count(sign) for sign in (-1, 0, 1)}
+        votes = {sign: votes_of_point.count(sign) for sign in (-1, 0, 1)}
         winners = [sign for sign, n in votes.items() if n == max(votes.values())]
         assert agreed.sign[i] == (winners[0] if len(winners) == 1 else 0)
         assert agreed.agreement[i] == max(votes.values()) / 3
@@ -190,7 +190,7 @@ def test_the_sign_is_what_most_say_and_a_tie_says_nothing():
 
 
 def test_the_dead_zone_is_a_share_of_the_largest_drop_of_all():
-    """One yardstick: a reference under which nothing moves says nothing."""
+    """A reference under which nothing changes gives no sign."""
     loud, quiet = made([0.5, -0.25]), made([-0.005, -0.0051])
     assert consensus({"loud": loud, "quiet": quiet, "as quiet": quiet}).sign.tolist() == [0, -1]
     without = consensus({"loud": loud, "quiet": quiet, "as quiet": quiet}, dead_zone=0)
@@ -240,7 +240,7 @@ def test_what_cannot_agree():
     for given_ones, match in (
         ({"zero": one}, "needs explanations of two references or more"),
         ([one, one], "needs explanations of two references or more"),
-        ({"zero": one, "pair": (one, one)}, "one explanation a reference, 'pair' has tuple"),
+        ({"zero": one, "pair": (one, one)}, "one explanation for each reference, 'pair' has tuple"),
         ({"zero": one, "other": replace(one, target=2)}, "'zero' and 'other' differ in classes"),
         ({"zero": one, "other": shifted}, "'zero' and 'other' differ in points"),
         ({"zero": one, "other": replace(one, saliency=one.saliency[:-1])}, "'zero' and 'other' differ in points"),

@@ -24,7 +24,7 @@ def test_darkness_misleads_and_the_consensus_finds_it_again(shrunk):
     agreed = consensus(found)
     assert found["zero"].probability > 0.7
     dark, mean, donor = agreed.drop[:, planted]
-    assert dark < -0.1, "a black patch is more atrophy still: the place seems to speak against disease"
+    assert dark < -0.1, "a black patch is more atrophy still: the region seems to be evidence against disease"
     assert mean > 0.3 < donor
     assert found["zero"].score.argmax() != planted
     assert agreed.explanation.score.argmax() == planted

@@ -29,14 +29,14 @@ SIGMAS = {"sigma_light": 2.5, "sigma_shadow": 1.8, "sigma_spatial": 1.5}
 GRID = {2: (3, 2), 3: (3, 1, 2)}
 
 
-def nearest(points, place):
-    return int(((points - np.asarray(place)) ** 2).sum(axis=1).argmin())
+def nearest(points, centre):
+    return int(((points - np.asarray(centre)) ** 2).sum(axis=1).argmin())
 
 
 def compare(
     ndim=3, search="grid", background=0.0, seed=0, channels=1, device="cpu", in_mm=False, recursion=None, **settings
 ):
-    """Every round and the fused map, beside the oracle's; returns the oracle's end."""
+    """Compare every round and the fused map with the oracle's; return the oracle's end."""
     shape, settings, recursion = SHAPES[ndim], SIGMAS | settings, {"max_iterations": 5} | (recursion or {})
     image, spacing = volume(shape, channels, seed), SPACINGS[ndim] if in_mm else None
     if isinstance(background, str):
@@ -119,15 +119,15 @@ def test_planted_evidence_is_found_in_order_of_strength(ndim, search, dark, stre
     glas = GLAS(NoisyOr(evidence, dark=dark), **SIGMAS, background=dark)
     image = np.ones((1, *WIDE[ndim]))
     rounds = RGLAS(glas).explain(image, 1, searches(ndim)[search]).rounds
-    own = {place: nearest(rounds[0].explanation.points, place) for place in evidence}
+    own = {centre: nearest(rounds[0].explanation.points, centre) for centre in evidence}
     order = sorted(evidence, key=evidence.get, reverse=True)
-    for one, place in zip(rounds, order, strict=False):
+    for one, centre in zip(rounds, order, strict=False):
         assert one.kept
-        assert one.removed.tolist() == [own[place]]
-        assert one.saliency[place] > 0.9
-        assert one.explanation.probability - one.probability > 0.1, "what was found was not put out"
+        assert one.removed.tolist() == [own[centre]]
+        assert one.saliency[centre] > 0.9
+        assert one.explanation.probability - one.probability > 0.1, "the evidence was not masked out"
     found = RGLAS(glas, max_iterations=len(order)).explain(image, 1, searches(ndim)[search])
-    assert min(found.saliency[place] for place in order) > 0.7
+    assert min(found.saliency[centre] for centre in order) > 0.7
     assert sorted(found.values.argsort()[-len(order) :]) == sorted(own.values())
 
 
@@ -178,9 +178,9 @@ def test_chosen_segments_are_the_only_ones_looked_at():
 
 
 def test_a_round_costs_its_points_and_one_forward_more():
-    asked = Recorder(NoisyOr({(3, 4): 0.9}))
-    found = RGLAS(GLAS(asked, batch_size=1, **SIGMAS)).explain(volume((7, 9)), 1, Grid((3, 2)))
-    assert len(asked.batches) == sum(2 * len(one.points) + 2 for one in found.rounds)
+    recorder = Recorder(NoisyOr({(3, 4): 0.9}))
+    found = RGLAS(GLAS(recorder, batch_size=1, **SIGMAS)).explain(volume((7, 9)), 1, Grid((3, 2)))
+    assert len(recorder.batches) == sum(2 * len(one.points) + 2 for one in found.rounds)
 
 
 def test_targets_by_name():

@@ -1,4 +1,4 @@
-"""It always ends and says why, no point comes back, and one decisive object is never an empty map."""
+"""A recursion ends and gives a reason, no point comes back, and one decisive object never has an empty map."""
 
 import re
 
@@ -37,7 +37,7 @@ def tiny(seed, gain):
 MODELS = st.one_of(
     st.builds(tiny, st.integers(0, 10**6), st.sampled_from([0.1, 1.0, 30.0, 1000.0])),
     st.builds(
-        lambda place, floor: NoisyOr({place: 1.0}, floor),
+        lambda centre, floor: NoisyOr({centre: 1.0}, floor),
         st.tuples(st.integers(1, 5), st.integers(1, 7)),
         st.sampled_from([0.0, 0.1]),
     ),
@@ -93,21 +93,21 @@ def test_it_always_ends_and_no_point_comes_back(
 
 
 @given(
-    place=st.tuples(*[st.integers(1, n - 2) for n in WIDE[2]]),
+    centre=st.tuples(*[st.integers(1, n - 2) for n in WIDE[2]]),
     search=st.sampled_from([Grid(CELLS[2]), Grid(7), blocks(WIDE[2], CELLS[2])]),
     floor=st.sampled_from([0.0, 1e-9, 0.02]),
     stop=st.floats(1e-6, 10, exclude_min=True),
     threshold=st.floats(0, 0.9),
 )
-def test_one_decisive_object_is_never_an_empty_map(place, search, floor, stop, threshold):
+def test_one_decisive_object_is_never_an_empty_map(centre, search, floor, stop, threshold):
     """Put out, it leaves no probability: the measure ends the recursion, but the first round counts."""
-    glas = GLAS(NoisyOr({place: 1.0}, floor), sigma_light=2.5, sigma_shadow=2.5, sigma_spatial=1.5)
+    glas = GLAS(NoisyOr({centre: 1.0}, floor), sigma_light=2.5, sigma_shadow=2.5, sigma_spatial=1.5)
     found = RGLAS(glas, threshold, stop).explain(np.ones((1, *WIDE[2])), 1, search)
     assert found.rounds[0].kept
     assert found.rounds[0].removed.size
     assert found.saliency.max() == 1
     first = found.rounds[0]
-    distance = np.sqrt(((first.explanation.points - place) ** 2).sum(axis=1))
+    distance = np.sqrt(((first.explanation.points - centre) ** 2).sum(axis=1))
     assert distance[first.explanation.score.argmax()] <= distance.min() + 1
     assert distance[first.removed].min() <= distance.min() + 1
     if len(found.rounds) == 1:
@@ -195,10 +195,10 @@ def test_a_flat_map_ends_after_one_round(search, gamma):
 @pytest.mark.parametrize("kind", ["grid", "segments"])
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_a_floor_ends_it_when_the_evidence_is_gone(ndim, kind):
-    """Two redundant objects: the round that puts out the second one is the last, and counts."""
+    """Two redundant objects: the round that masks out the second one is the last, and counts."""
     shape = WIDE[ndim]
     data = np.zeros((1, *shape), dtype=np.float32)
-    boxes = [tuple(slice(c - 1, c + 2) for c in place) for place in PLACES[ndim][:2]]
+    boxes = [tuple(slice(c - 1, c + 2) for c in centre) for centre in PLACES[ndim][:2]]
     for box, level in zip(boxes, (2.0, 1.8), strict=True):
         data[(0, *box)] = level
 

@@ -84,7 +84,7 @@ def test_nothing_given_is_changed(as_tensor):
     first = [recursive.explain(given_volume, 1, search) for search in (points, labels)]
     again = [recursive.explain(given_volume, 1, search) for search in (points, labels)]
     for one, two in zip(first, again, strict=True):
-        assert np.array_equal(one.saliency, two.saliency), "the same question, another answer"
+        assert np.array_equal(one.saliency, two.saliency), "the same inputs, another map"
     assert (dict(vars(glas)), dict(vars(predict)), dict(vars(recursive))) == before[:3]
     assert all(torch.equal(net.state_dict()[name], value) for name, value in before[3].items())
     assert net.training
@@ -133,9 +133,9 @@ def test_settings(settings, match):
     ],
 )
 def test_what_glas_refuses_is_refused(changed, match):
-    asked = {"volume": volume((7, 9)), "target": 1, "search": Grid(2)} | changed
+    arguments = {"volume": volume((7, 9)), "target": 1, "search": Grid(2)} | changed
     with refused(match):
-        RGLAS(GLAS_OF_TWO).explain(**asked)
+        RGLAS(GLAS_OF_TWO).explain(**arguments)
 
 
 def test_a_background_of_another_shape():
@@ -145,10 +145,10 @@ def test_a_background_of_another_shape():
 
 @pytest.mark.parametrize("target", [[0, 1], [1], (0,), []], ids=str)
 def test_several_targets_are_refused_before_anything_is_asked(target):
-    asked = Recorder(constant(0.4, 0.6))
+    recorder = Recorder(constant(0.4, 0.6))
     with refused(f"a recursion follows one target, a class index or name, got {re.escape(str(target))}"):
-        RGLAS(GLAS(asked)).explain(volume((7, 9)), target, Grid(2))
-    assert asked.batches == []
+        RGLAS(GLAS(recorder)).explain(volume((7, 9)), target, Grid(2))
+    assert recorder.batches == []
 
 
 @pytest.mark.parametrize(

@@ -137,11 +137,11 @@ def test_a_scale_at_which_nothing_stands_out_hardly_counts():
 
 
 def test_a_scale_that_says_nothing_does_not_count():
-    says, silent = [0.1, 0.2, 0.9], [0.3, 0.3, 0.3]
-    fused = fuse_scales(scored(silent, says, silent))
+    clear, silent = [0.1, 0.2, 0.9], [0.3, 0.3, 0.3]
+    fused = fuse_scales(scored(silent, clear, silent))
     assert fused.weight.tolist() == [0.0, 1.0, 0.0]
-    np.testing.assert_allclose(fused.explanation.score, standard(np.log(says)))
-    assert fused.scale.tolist() == [1.0, 1.0, 2.0], "below the average no scale says more than the smallest"
+    np.testing.assert_allclose(fused.explanation.score, standard(np.log(clear)))
+    assert fused.scale.tolist() == [1.0, 1.0, 2.0], "below the average no scale stands out"
 
 
 def test_rounding_is_no_evidence():
@@ -185,30 +185,30 @@ def test_one_point_stands_out_from_nothing():
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_a_small_and_a_large_object_get_scales_of_their_own(ndim):
-    """Each is answered only when all of it is seen, so a spot must be as large as the object, not larger."""
+    """The model responds to an object only when all of it is lit, so a mask must be as large as it, not larger."""
     shape = WIDE[ndim]
     points = np.array([[3.0] * ndim, [float(n) - 4.0 for n in shape]])
     near = [np.sqrt(((np.indices(shape).reshape(ndim, -1).T - p) ** 2).sum(axis=1)).reshape(shape) for p in points]
     regions = [torch.as_tensor(near[0] <= 0.5), torch.as_tensor(near[1] <= 3.0)]
     rest = torch.as_tensor((near[0] > 0.5) & (near[0] <= 2.5))
 
-    def answer(batch):
+    def predict(batch):
         one, other = (batch[:, 0, r].mean(dim=1) for r in regions)
         # what lies around the small object speaks against it
         return (one - batch[:, 0, rest].mean(dim=1)).clamp(0, 1)[:, None] * 0.5 + other[:, None] ** 4 * 0.5
 
     image = torch.ones(1, *shape)
     image[0, rest] = 0.6
-    glas = GLAS(answer, sigma_light=1.0, sigma_shadow=1.0)
-    places = np.concatenate([points, [[float(n) / 2 for n in shape]], [[1.0] + [float(n) - 2 for n in shape[1:]]]])
-    found = {k: g.explain(image, 0, places) for k, g in ladder(glas, (0.7, 1.5, 4)).items()}
+    glas = GLAS(predict, sigma_light=1.0, sigma_shadow=1.0)
+    searched = np.concatenate([points, [[float(n) / 2 for n in shape]], [[1.0] + [float(n) - 2 for n in shape[1:]]]])
+    found = {k: g.explain(image, 0, searched) for k, g in ladder(glas, (0.7, 1.5, 4)).items()}
     scale = fuse_scales(found).scale
     assert scale[0] < scale[1]
 
 
 def test_what_is_no_ladder_is_refused():
     glas = GLAS(lambda batch: batch.mean(dim=(1, 2, 3, 4))[:, None])
-    for scales, match in (((1, 1), "every scale must be there once"), ((1, -1), "scales must be greater than 0")):
+    for scales, match in (((1, 1), "every scale must be given once"), ((1, -1), "scales must be greater than 0")):
         with refused(match):
             ladder(glas, scales)
     with refused("at least one scale"):

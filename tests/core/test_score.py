@@ -6,7 +6,7 @@ import torch
 
 from glas3d.core import score
 from glas3d.core.gaussian import gaussian_masks
-from glas3d.core.perturb import Perturbations
+from glas3d.core.perturb import LightAndShadow, Perturbations
 from glas3d.core.score import class_index, evaluate, evaluate_all, fuse
 from glas3d.core.threads import torch_threads
 from tests.core.cases import POINTS, Linear, Recorder, refused, volume
@@ -17,26 +17,26 @@ BATCH = torch.ones(3, 1, 4, 5)
 def perturbations(batch_size):
     intact = torch.from_numpy(volume((7, 9)))
     made = gaussian_masks(POINTS[2], (7, 9), (1.5, 1.5))
-    return Perturbations(intact, torch.zeros_like(intact), made, made, batch_size)
+    return Perturbations(LightAndShadow(intact, torch.zeros_like(intact), made, made), batch_size)
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "output",
     [torch.full((3, 2), 0.5), np.full((3, 2), 0.5, dtype=np.float32), [[0.5, 0.5]] * 3],
 )
-def test_ask_takes_tensors_arrays_and_lists(answer):
-    probabilities = evaluate(lambda batch: answer, BATCH)
+def test_evaluate_takes_tensors_arrays_and_lists(output):
+    probabilities = evaluate(lambda batch: output, BATCH)
     assert probabilities.dtype == np.float64
     assert np.array_equal(probabilities, np.full((3, 2), 0.5))
 
 
-def test_ask_reads_one_number_an_input_as_one_column_and_needs_no_gradient():
-    answer = torch.tensor([0.1, 0.2, 0.3], requires_grad=True)
-    assert evaluate(lambda batch: answer, BATCH).shape == (3, 1)
+def test_evaluate_reads_one_number_an_input_as_one_column_and_needs_no_gradient():
+    output = torch.tensor([0.1, 0.2, 0.3], requires_grad=True)
+    assert evaluate(lambda batch: output, BATCH).shape == (3, 1)
 
 
 @pytest.mark.parametrize(
-    ("answer", "match"),
+    ("output", "match"),
     [
         (torch.ones(2, 2), r"one row of probabilities an input, \(3, classes\) .*got \(2, 2\)"),
         (torch.ones(3, 2, 1), r"got \(3, 2, 1\)"),
@@ -49,13 +49,13 @@ def test_ask_reads_one_number_an_input_as_one_column_and_needs_no_gradient():
         ("AD", "got str"),
     ],
 )
-def test_ask_refuses(answer, match):
+def test_evaluate_refuses(output, match):
     with refused(match):
-        evaluate(lambda batch: answer, BATCH)
+        evaluate(lambda batch: output, BATCH)
 
 
-def test_collect_keeps_what_a_model_writes_over():
-    """Some answer in one buffer again and again."""
+def test_evaluate_all_keeps_what_a_model_writes_over():
+    """Some models return one buffer again and again."""
     buffer = torch.zeros(2, 1, dtype=torch.float64)
 
     def count(batch):
@@ -93,7 +93,7 @@ def test_torch_has_the_threads_that_an_engine_wants_it_to_have(wanted):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 9])
-def test_collect_puts_every_answer_in_its_place(batch_size):
+def test_evaluate_all_keeps_probabilities_in_the_order_of_the_inputs(batch_size):
     weights = np.random.default_rng(1).normal(size=(2, 1, 7, 9))
     intact, light, shadow = evaluate_all(Linear(weights), perturbations(batch_size))
     expected = {}
@@ -104,39 +104,39 @@ def test_collect_puts_every_answer_in_its_place(batch_size):
     np.testing.assert_allclose(shadow, [expected[n] for n in (2, 4, 6, 8)], rtol=1e-12)
 
 
-def test_collect_keeps_no_batchs_answers_by_themselves(monkeypatch):
-    # small ones kept between a network's large ones made the heap grow to gigabytes over thousands of forwards
+def test_evaluate_all_keeps_no_batch_by_itself(monkeypatch):
+    # small ones kept between a network's large ones made the heap grow to gigabytes over thousands of forward passes
     made, alive = [], []
-    answered = score._answered
+    original = score.evaluate_on_device
 
     def watched(*given):
-        alive.append(sum(answer() is not None for answer in made))
-        answer = answered(*given)
-        made.append(weakref.ref(answer))
-        return answer
+        alive.append(sum(output() is not None for output in made))
+        output = original(*given)
+        made.append(weakref.ref(output))
+        return output
 
-    monkeypatch.setattr(score, "_answered", watched)
+    monkeypatch.setattr(score, "evaluate_on_device", watched)
     evaluate_all(Linear(np.ones((7, 9))), perturbations(1))
     assert len(alive) == 9
     assert max(alive) <= 1
 
 
-def test_collect_checks_once_before_the_second_batch_and_ticks_after_each():
+def test_evaluate_all_checks_once_before_the_second_batch_and_reports_after_each():
     events = []
     predict = Recorder(Linear(np.ones((3, 1, 7, 9))))
 
-    def asked(batch):
-        events.append("asked")
+    def recorded(batch):
+        events.append("evaluated")
         return predict(batch)
 
-    evaluate_all(asked, perturbations(4), lambda k: events.append(f"{k} classes"), lambda *n: events.append(n))
-    assert events == ["asked", "3 classes", (4, 9), "asked", (8, 9), "asked", (9, 9)]
+    evaluate_all(recorded, perturbations(4), lambda k: events.append(f"{k} classes"), lambda *n: events.append(n))
+    assert events == ["evaluated", "3 classes", (4, 9), "evaluated", (8, 9), "evaluated", (9, 9)]
 
 
-def test_collect_refuses_a_model_that_changes_its_mind():
-    answers = iter([torch.ones(4, 2), torch.ones(4, 3)])
-    with refused("answer with 2 classes each time, got 3"):
-        evaluate_all(lambda batch: next(answers), perturbations(4))
+def test_evaluate_all_refuses_another_number_of_classes():
+    outputs = iter([torch.ones(4, 2), torch.ones(4, 3)])
+    with refused("return 2 classes each time, got 3"):
+        evaluate_all(lambda batch: next(outputs), perturbations(4))
 
 
 def test_fuse():

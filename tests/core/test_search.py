@@ -94,7 +94,7 @@ def test_segments_refuse():
         Segments.from_labels(np.zeros((7, 9), dtype=int))
     with refused("no segment lies in the volume"):
         Segments.from_labels(labels, index=[5])
-    with refused("label value of its own, got one twice"):
+    with refused("label value of its own, got the same value twice"):
         Segments.from_labels(labels, index=[7, 7])
     with refused('"centroid" or "medoid", got \'middle\''):
         Segments.from_labels(labels, point="middle")
@@ -158,7 +158,7 @@ def test_resolve_refuses(search, match):
         resolve_search(search, (7, 9))
 
 
-# A mask: where to look at all.
+# A mask: where to search at all.
 
 
 def look(shape, seed=0):
@@ -238,8 +238,8 @@ def test_a_label_volume_meets_a_mask_too():
     [
         (np.ones((9, 7), dtype=bool), r"on the volume's grid: mask \(9, 7\), volume \(7, 9\)"),
         (np.ones((1, 7, 9), dtype=bool), r"mask \(1, 7, 9\), volume \(7, 9\)"),
-        (np.zeros((7, 9), dtype=bool), r"must hold a voxel to look at, the one of \(7, 9\) is empty"),
-        (np.full((7, 9), 0.5), "True or 1 where to look, else False or 0; it holds other float64 values"),
+        (np.zeros((7, 9), dtype=bool), r"must hold a voxel to search, the mask of \(7, 9\) is empty"),
+        (np.full((7, 9), 0.5), "True or 1 where to search, else False or 0; it holds other float64 values"),
         (np.full((7, 9), np.nan), "it holds other float64 values"),
         (atlas((7, 9)), "it holds other int16 values"),
         (np.full((7, 9), "yes"), "it holds other <U3 values"),

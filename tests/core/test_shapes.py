@@ -151,7 +151,7 @@ def test_the_ellipsoid_is_long_where_its_segment_is():
 
 
 def test_the_segment_keeps_its_hollow():
-    """A ring's centre, where its centroid lies, is dark: the round spot and the ellipsoid light just that."""
+    """A ring's centre, where its centroid lies, is dark: the round mask and the ellipsoid light only that."""
     x, y = np.indices((19, 22)) - np.array([9, 10])[:, None, None]
     found = Segments.from_labels(((np.hypot(x, y) > 6) & (np.hypot(x, y) < 8.5)).astype(int))
     np.testing.assert_allclose(found.points[0], (9, 10))

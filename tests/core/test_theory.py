@@ -1,4 +1,4 @@
-"""docs/theory.md: what it states about light and shadow, with `GLAS` asking games of players."""
+"""docs/theory.md: what the page states about light and shadow, with cooperative games as models."""
 
 import re
 import subprocess
@@ -26,7 +26,7 @@ def players(n):
     return np.ones((1, n, *SHAPE[1:]), dtype=np.float32), np.arange(1, n + 1).repeat(6).reshape(n, *SHAPE[1:])
 
 
-def asked(v, n, **settings):
+def explained_game(v, n, **settings):
     """`GLAS`'s light and drop of a game ``v`` of a frozen set of players."""
 
     def predict(batch):
@@ -38,7 +38,7 @@ def asked(v, n, **settings):
 
 
 def light_and_drop(v, n):
-    glas, volume, labels = asked(v, n)
+    glas, volume, labels = explained_game(v, n)
     found = glas.explain(volume, 0, labels)
     return found.light, found.drop
 
@@ -48,8 +48,8 @@ def shapley(v, n):
     found = np.zeros(n)
     orders = list(permutations(range(n)))
     for order in orders:
-        for place, i in enumerate(order):
-            found[i] += v(frozenset(order[: place + 1])) - v(frozenset(order[:place]))
+        for position, i in enumerate(order):
+            found[i] += v(frozenset(order[: position + 1])) - v(frozenset(order[:position]))
     return found / len(orders)
 
 
@@ -85,7 +85,7 @@ def test_of_a_linear_model_the_score_is_a_quadratic(bare, a, seed):
     weights = np.random.default_rng(seed).uniform(0.1, 1, (1, 1, 3, *SHAPE[1:]))
     volume, labels = players(3)
     volume = volume * 2
-    weights[0, 0, 0] *= a / weights[0, 0, 0].sum()  # the first block moves the answer by a
+    weights[0, 0, 0] *= a / weights[0, 0, 0].sum()  # the first block changes the output by a
     shift = bare - weights.sum()  # the reference is all 1
     linear = Linear(weights)
     glas = GLAS(lambda batch: linear(batch) + shift, background=1.0, **HARD)
@@ -107,7 +107,7 @@ def test_of_a_linear_model_the_score_is_a_quadratic(bare, a, seed):
     ids=["AND", "OR", "XOR"],
 )
 def test_what_one_sees_and_the_other_does_not(v, light, drop, score):
-    glas, volume, labels = asked(v, 2)
+    glas, volume, labels = explained_game(v, 2)
     found = glas.explain(volume, 0, labels)
     assert found.light.tolist() == [light] * 2
     assert found.drop.tolist() == [drop] * 2
@@ -131,14 +131,14 @@ def test_recursion_makes_what_was_redundant_necessary():
     def noisy(kept):
         return 1 - (1 - 0.9 * (0 in kept)) * (1 - 0.8 * (1 in kept))
 
-    glas, volume, labels = asked(noisy, 2)
+    glas, volume, labels = explained_game(noisy, 2)
     first, second = RGLAS(glas).explain(volume, 0, labels).rounds
     assert first.explanation.drop == pytest.approx([0.18, 0.08])
     assert first.removed.tolist() == [0]
     assert second.points.tolist() == [1]
     assert second.explanation.drop == pytest.approx([0.8])
-    for n, removed in ((2, []), (3, [0, 1])):  # on their own, and beside a player that counts for nothing
-        alike, volume, labels = asked(lambda kept: float(bool(kept & {0, 1})), n)
+    for n, removed in ((2, []), (3, [0, 1])):  # on their own, and with a player that counts for nothing
+        alike, volume, labels = explained_game(lambda kept: float(bool(kept & {0, 1})), n)
         assert RGLAS(alike).explain(volume, 0, labels).rounds[0].removed.tolist() == removed
 
 

@@ -57,7 +57,7 @@ def test_half_of_an_atlas_asked_and_the_rest_estimated(scan, sided, aal, tmp_pat
     assert len(best[0] & best[1]) >= 4
     r.save(tmp_path)
     assert (tmp_path / "scan_seg-AAL_desc-refined_stat-saliency_statmap.nii.gz").exists()
-    with refused('with kernel="segment" every one has its own shape'):
+    with refused('with kernel="segment" every mask has its own shape'):
         explain_img(scan, sided, "AD", aal, refine=0.5, **(wide | {"kernel": "segment"}))
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from glas3d.core.accelerate.windows import Windows
 from glas3d.core.model import Recomputation
 from glas3d.core.threads import torch_threads
-from glas3d.core.windows import Windows
 from glas3d.errors import GlasError
 from glas3d.predict.engine.auto import AutomaticChoice
 from glas3d.predict.engine.builders import Inputs

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from glas3d.core.accelerate.windows import Windows
 from glas3d.core.model import CannotRecompute
-from glas3d.core.windows import Windows
 from glas3d.predict.interface import BatchIndependent, FittedTransform, NetworkPredictor
 from glas3d.predict.recompute.graph import trace
 from glas3d.predict.recompute.window_evaluation import evaluate_windows

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from glas3d.core.windows import Windows
+from glas3d.core.accelerate.windows import Windows
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from glas3d.core.windows import Windows, crop
+from glas3d.core.accelerate.windows import Windows, crop
 from glas3d.predict.recompute.rules import GlobalMean, Neighbourhood, Pointwise
 from glas3d.predict.recompute.windowed_steps import WindowedSteps, execute, reads_shape_alone
 

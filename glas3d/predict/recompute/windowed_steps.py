@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import fx
 
+from glas3d.core.accelerate.windows import Windows
 from glas3d.core.model import CannotRecompute
-from glas3d.core.windows import Windows
 from glas3d.predict.recompute.rules import GlobalMean, Neighbourhood, Pointwise, Rule, rule_of
 
 # Windows that hold more than this of an activation take more time to cut out and paste than they save.

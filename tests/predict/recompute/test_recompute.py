@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from monai.networks.nets import DenseNet, resnet10
 from torch import nn
 
+from glas3d.core.accelerate.windows import Windows, crop
 from glas3d.core.model import CannotRecompute
-from glas3d.core.windows import Windows, crop
 from glas3d.predict import PaperNet
 from glas3d.predict.recompute.graph import trace
 from glas3d.predict.recompute.window_evaluation import evaluate_windows

@@ -1,4 +1,4 @@
-"""What a model is asked, how often, and that it is left as it was; what an explanation holds."""
+"""Which inputs a model gets, how often, and that it stays as it was; what an explanation holds."""
 
 import json
 import math
@@ -17,27 +17,27 @@ SMALL = {"sigma_light": 2, "sigma_shadow": 2}
 
 
 @given(st.integers(1, 4), st.integers(1, 12), st.sampled_from([1, [1], [2, 0, 1], [0, 0, 0, 0]]))
-def test_all_targets_share_the_2m_plus_1_forwards(m, batch_size, target):
-    asked, ticks = Recorder(Linear(np.ones((3, 1, 7, 9)))), []
-    glas = GLAS(asked, batch_size=batch_size, progress=lambda *n: ticks.append(n), **SMALL)
+def test_all_targets_share_the_2m_plus_1_evaluations(m, batch_size, target):
+    recorder, ticks = Recorder(Linear(np.ones((3, 1, 7, 9)))), []
+    glas = GLAS(recorder, batch_size=batch_size, progress=lambda *n: ticks.append(n), **SMALL)
     glas.explain(volume((7, 9)), target, POINTS[2][:m])
     inputs = 2 * m + 1
     rows = min(batch_size, inputs)
-    assert len(asked.batches) == math.ceil(inputs / rows)
-    assert set(asked.shapes) == {(rows, 1, 7, 9)}, "the last batch is padded"
-    assert len(set(asked.addresses)) == 1, "the buffer is used again"
+    assert len(recorder.batches) == math.ceil(inputs / rows)
+    assert set(recorder.shapes) == {(rows, 1, 7, 9)}, "the last batch is padded"
+    assert len(set(recorder.addresses)) == 1, "the buffer is used again"
     assert ticks == [(min(done, inputs), inputs) for done in range(rows, inputs + rows, rows)]
 
 
 def test_the_predictor_sees_the_same_buffer_each_time():
-    asked = Recorder(TinyNet((7, 9)))
-    GLAS(Predictor(asked, "softmax", device="cpu"), batch_size=2, **SMALL).explain(volume((7, 9)), 1, Grid(3))
-    assert len(asked.batches) == 10
-    assert len(set(asked.addresses)) == len(set(asked.shapes)) == 1
+    recorder = Recorder(TinyNet((7, 9)))
+    GLAS(Predictor(recorder, "softmax", device="cpu"), batch_size=2, **SMALL).explain(volume((7, 9)), 1, Grid(3))
+    assert len(recorder.batches) == 10
+    assert len(set(recorder.addresses)) == len(set(recorder.shapes)) == 1
 
 
 def test_padding_rows_do_not_count():
-    """A model that answers by its rows: only the useful ones may arrive."""
+    """The output of this model numbers its rows: only those of inputs may be used."""
     order = iter(range(100))
 
     def numbered(batch):
@@ -67,7 +67,7 @@ def test_a_sequence_of_targets_is_a_tuple_in_its_order():
 
 
 @pytest.mark.parametrize(
-    ("target", "match", "forwards"),
+    ("target", "match", "evaluations"),
     [
         ("MCI", "one of 'NC', 'AD', got 'MCI'", 0),
         (["NC", "nobody"], "got 'nobody'", 0),
@@ -81,12 +81,12 @@ def test_a_sequence_of_targets_is_a_tuple_in_its_order():
         (None, "class index or name, got None", 0),
     ],
 )
-def test_a_target_the_model_does_not_have_is_refused_early(target, match, forwards):
-    asked = Recorder(constant(0.4, 0.6))
-    asked.classes = ("NC", "AD")
+def test_a_target_the_model_does_not_have_is_refused_early(target, match, evaluations):
+    recorder = Recorder(constant(0.4, 0.6))
+    recorder.classes = ("NC", "AD")
     with refused(match):
-        GLAS(asked, batch_size=2, **SMALL).explain(volume((7, 9)), target, Grid(3))
-    assert len(asked.batches) == forwards
+        GLAS(recorder, batch_size=2, **SMALL).explain(volume((7, 9)), target, Grid(3))
+    assert len(recorder.batches) == evaluations
 
 
 def test_a_name_needs_a_model_with_names():
@@ -153,7 +153,7 @@ def test_the_model_is_left_as_it_was_when_it_fails():
     assert state(net) == before
 
 
-def test_an_explanation_holds_what_it_says():
+def test_what_an_explanation_holds():
     net = Predictor(TinyNet((7, 8, 9)), "softmax", device="cpu")
     e = GLAS(net, batch_size=4, sigma_light=(1, 2, 3), sigma_shadow=2).explain(volume((7, 8, 9)), 1, Grid((2, 3, 1)))
     assert e.points.dtype == np.float64
@@ -173,7 +173,7 @@ def test_an_explanation_holds_what_it_says():
     assert (record["unit"], record["spacing"], record["device"]) == ("voxel", None, "cpu")
 
 
-def test_an_explanation_of_an_atlas_says_so():
+def test_an_explanation_of_an_atlas_has_segments():
     e = GLAS(constant(0.4, 0.6), **SMALL).explain(volume((7, 9)), 1, atlas((7, 9)))
     assert "3 segments on (7, 9)" in repr(e)
     assert e.segments.index.tolist() == [7, 41, 300]
@@ -215,4 +215,4 @@ def test_progress_draws_a_bar_and_silence_is_silent(capsys):
     GLAS(constant(0.4, 0.6), batch_size=4, progress=True, **SMALL).explain(volume((7, 9)), 1, POINTS[2])
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.endswith("9/9 forwards\n")
+    assert shown.err.endswith("9/9 model evaluations\n")

@@ -1,91 +1,28 @@
-"""Coarse to fine: the estimate against a textbook oracle, the search against all points asked."""
+"""Coarse to fine: the search against the explanation of all points."""
 
 import numpy as np
 import pytest
 import torch
 
 from glas3d import GLAS, GlasError, Grid
-from glas3d.core.refine import CoarseToFine, Kriging, farthest_points
+from glas3d.core.accelerate.refine import CoarseToFine
 from glas3d.core.search import Segments
 
 SHAPE = (24, 30, 20)
 
 
-def matern(a, b, length):
-    r = np.sqrt(5) * np.linalg.norm(a[:, None] - b[None], axis=-1) / length
-    return (1 + r + r**2 / 3) * np.exp(-r)
-
-
-def kriging(points, known, length):
-    """Weights of the known values at all points, and what variance is left, from the inverse covariance."""
-    inverse = np.linalg.inv(matern(points[known], points[known], length) + 1e-6 * np.eye(len(known)))
-    across = matern(points, points[known], length)
-    return across @ inverse, (1 - np.einsum("ij,jk,ik->i", across, inverse, across)).clip(0), inverse
-
-
-def field_of(ndim=3):
-    points = np.random.default_rng(ndim).uniform(0, 4, (60, ndim))
-    known = np.array([3, 50, 7, 21, 34, 35, 59, 12])
-    values = np.sin(points[known]).sum(axis=1)
-    return Kriging(points, known, values), points, known, values
-
-
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_a_field_is_kriging(ndim):
-    field, points, known, values = field_of(ndim)
-    weights, left, inverse = kriging(points, known, field.length)
-    rest = values - values.mean()
-    np.testing.assert_allclose(field.estimate, values.mean() + weights @ rest, atol=1e-7)
-    np.testing.assert_allclose(field.deviation, np.sqrt(rest @ inverse @ rest / 8 * left), atol=1e-6)
-    np.testing.assert_allclose(field.estimate[known], values, atol=1e-4)
-
-
-def test_the_likeliest_length_is_taken():
-    """Values drawn of a covariance are best explained by its own length."""
-    points = np.random.default_rng(1).uniform(0, 8, (300, 2))
-    for length in (0.7, 2.0, 4.5):
-        factor = np.linalg.cholesky(matern(points, points, length) + 1e-9 * np.eye(300))
-        values = factor @ np.random.default_rng(2).standard_normal(300)
-        assert Kriging(points, np.arange(300), values).length == length
-
-
-def test_a_point_that_is_added_makes_its_neighbours_surer():
-    whole, points, known, _ = field_of()
-    _, before, _ = kriging(points, known, whole.length)
-    scale = whole.deviation.max() / np.sqrt(before.max())
-    some = np.array([40, 1, 11, 17, 58])
-    field = whole.at(some, 2)
-    np.testing.assert_array_equal(field.estimate, whole.estimate[some])
-    np.testing.assert_array_equal(field.deviation, whole.deviation[some])
-    for place in (2, 0):  # points 11 and 40
-        field.add(place)
-    _, after, _ = kriging(points, np.r_[known, 11, 40], field.length)
-    np.testing.assert_allclose(field.deviation, scale * np.sqrt(after[some]), atol=1e-5)
-    assert (after <= before + 1e-12).all()
-    assert after.sum() < before.sum()
-
-
-def test_points_are_chosen_evenly():
-    points = Grid((6, 9)).points((12, 18))
-    chosen = farthest_points(points, 14)
-    assert len(set(chosen)) == 14
-    nearest = np.linalg.norm(points[:, None] - points[chosen][None], axis=-1).min(axis=1)
-    assert nearest.max() <= 2 * np.sqrt(12 * 18 / 14 / np.pi) + 2  # no hole larger than twice a fair share and a cell
-    assert sorted(farthest_points(points, 54)) == list(range(54))
-
-
 class Lesions:
-    """Decisive where any of some places are left bright; counts what it is asked."""
+    """A model that responds to any of some bright lesions, and counts its inputs."""
 
     def __init__(self, *centres, shape=SHAPE, width=3.0):
         axes = np.stack(np.indices(shape)).astype(np.float32)
         ones = [np.exp(-((axes - np.reshape(c, (-1, *[1] * len(shape)))) ** 2).sum(0) / 2 / width**2) for c in centres]
         self.where = torch.as_tensor(np.stack([one / one.sum() for one in ones]), dtype=torch.float32)
         self.strength = torch.linspace(0.9, 0.6, len(centres))
-        self.asked = 0
+        self.n_inputs = 0
 
     def __call__(self, batch):
-        self.asked += len(batch)
+        self.n_inputs += len(batch)
         seen = torch.sigmoid(10 * (batch[:, 0].flatten(1) @ self.where.flatten(1).T - 0.5)) * self.strength
         p = 1 - (1 - seen).prod(dim=1)
         return torch.stack([1 - p, p], dim=1)
@@ -111,24 +48,24 @@ def test_a_quarter_of_the_forwards_finds_what_all_find(centres):
     model = Lesions(*centres)
     glas = GLAS(model, sigma_light=4, sigma_shadow=6, batch_size=1)
     dense = glas.explain(volume(), 1, Grid(9))
-    every, model.asked = model.asked, 0
+    every, model.n_inputs = model.n_inputs, 0
     found = CoarseToFine(glas, 0.25).explain(volume(), 1, Grid(9))
-    assert 0.2 * every < model.asked <= 0.25 * every
-    assert found.explanation.settings["evaluations"] == model.asked
+    assert 0.2 * every < model.n_inputs <= 0.25 * every
+    assert found.explanation.settings["evaluations"] == model.n_inputs
     np.testing.assert_array_equal(found.explanation.points, dense.points)
     assert np.corrcoef(dense.score, found.explanation.score)[0, 1] >= 0.98
     assert np.corrcoef(dense.saliency.ravel(), found.explanation.saliency.ravel())[0, 1] >= 0.99
     assert top(dense.score) == top(found.explanation.score)
-    asked = found.evaluated
+    known = found.evaluated
     for name in ("light", "shadow", "drop", "score"):
         np.testing.assert_allclose(
-            getattr(found.explanation, name)[asked], getattr(dense, name)[asked], rtol=1e-5, atol=1e-7
+            getattr(found.explanation, name)[known], getattr(dense, name)[known], rtol=1e-5, atol=1e-7
         )
-    assert (found.deviation[asked] == 0).all()
-    assert (found.deviation[~asked] > 0).all()
-    # most of what is not asked lies within two of its deviations
-    off = np.abs(found.explanation.score - dense.score)[~asked]
-    assert (off <= 2 * found.deviation[~asked] + 1e-6).mean() > 0.9
+    assert (found.deviation[known] == 0).all()
+    assert (found.deviation[~known] > 0).all()
+    # most estimates lie within two of their deviations
+    off = np.abs(found.explanation.score - dense.score)[~known]
+    assert (off <= 2 * found.deviation[~known] + 1e-6).mean() > 0.9
 
 
 def test_the_highest_of_a_sure_model_are_found():
@@ -225,7 +162,7 @@ def test_only_points_of_the_mask():
 
 
 def test_mm_and_spacing():
-    """The same brain on a finer axis: the same points are asked."""
+    """The same brain on a finer axis: the model is evaluated at the same points."""
     model, spacing = Lesions((8, 20, 6)), (2.0, 1.5, 3.0)
     glas = GLAS(model, sigma_light=8, sigma_shadow=12, sigma_spatial=8, unit="mm")
     dense = glas.explain(volume(), 1, Grid(8), spacing)
@@ -272,7 +209,10 @@ def test_a_model_that_sees_nothing():
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (lambda glas: CoarseToFine(glas, 0), "budget must be a share of the forwards, above 0 and at most 1, got 0"),
+        (
+            lambda glas: CoarseToFine(glas, 0),
+            "budget must be a share of the model evaluations, above 0 and at most 1, got 0",
+        ),
         (lambda glas: CoarseToFine(glas, 1.5), "at most 1, got 1.5"),
         (lambda glas: CoarseToFine(glas, "half"), "got 'half'"),
         (lambda glas: CoarseToFine(glas, tolerance=-1), "tolerance must be a share of the highest score"),
@@ -280,7 +220,7 @@ def test_a_model_that_sees_nothing():
         (lambda glas: CoarseToFine(glas).explain(volume(), [0, 1]), r"follows one target, .* got \[0, 1\]"),
         (
             lambda glas: CoarseToFine(glas.replace(kernel="ellipsoid")).explain(volume(), 1, boxes()),
-            'with kernel="ellipsoid" every one has its own shape',
+            'with kernel="ellipsoid" every mask has its own shape',
         ),
     ],
     ids=["nothing", "too much", "text", "tolerance", "no glas", "targets", "shapes"],

@@ -1,4 +1,4 @@
-"""Explanations with a cut: the same scores from less, and what is told when there is nothing to save."""
+"""Explanations with a cut: the same scores from fewer computations, and what is recorded when nothing can be saved."""
 
 import itertools
 
@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from glas3d import GLAS, RGLAS, GlasError, GlasWarning, Grid, Predictor
-from glas3d.core import recompute as changed
+from glas3d.core.accelerate import recompute
+from glas3d.core.accelerate.recompute import WindowedPerturbations
 from glas3d.core.covariates import Covariates
 from glas3d.core.gaussian import gaussian_masks
-from glas3d.core.recompute import WindowedPerturbations
+from glas3d.core.perturb import LightAndShadow
 from glas3d.core.search import Segments
 from tests.core import oracle
 
@@ -32,15 +33,15 @@ def network(ndim, channels=1):
 
 
 def scan(ndim, channels=1):
-    """Air all around, more on one side."""
+    """Return a scan with air all around, more on one side."""
     volume = np.zeros((channels, *SHAPES[ndim]), dtype=np.float32)
     inside = (slice(None), *[slice(3, n - 1) for n in SHAPES[ndim]])
     volume[inside] = np.random.default_rng(1).uniform(0.5, 2.0, volume[inside].shape)
     return volume
 
 
-def explained(glas, ndim, search, channels=1, **asked):
-    return glas.explain(scan(ndim, channels), [0, 2], search, **asked)
+def explained(glas, ndim, search, channels=1, **options):
+    return glas.explain(scan(ndim, channels), [0, 2], search, **options)
 
 
 def assert_same(ours, theirs, atol):
@@ -65,7 +66,7 @@ def assert_same(ours, theirs, atol):
         (EXACT, 1e-6, {"kernel": "segment"}),
     ],
 )
-def test_scores_are_those_of_whole_forwards(ndim, cut, atol, settings):
+def test_scores_are_those_of_full_forward_passes(ndim, cut, atol, settings):
     settings = {"sigma_light": 1.0, "sigma_shadow": 1.5} | settings
     if isinstance(settings["sigma_light"], tuple):
         settings["sigma_light"] = settings["sigma_light"][:ndim]
@@ -75,34 +76,31 @@ def test_scores_are_those_of_whole_forwards(ndim, cut, atol, settings):
     search = Grid(3)
     if settings.get("kernel") in ("ellipsoid", "segment"):
         labels = np.zeros(SHAPES[ndim], dtype=np.int16)
-        for label, place in enumerate(itertools.product((5, 14), repeat=ndim), start=300):
-            labels[tuple(slice(p, p + 2 + label % 3) for p in place)] = label
+        for label, corner in enumerate(itertools.product((5, 14), repeat=ndim), start=300):
+            labels[tuple(slice(p, p + 2 + label % 3) for p in corner)] = label
         search = Segments.from_labels(labels)
     glas = GLAS(Predictor(network(ndim, channels), "softmax", lambda x: x * 0.5 + 1, device="cpu"), **settings)
     theirs = explained(glas, ndim, search, channels)
     ours = explained(glas.replace(cut=cut, cut_always=True), ndim, search, channels)
     assert_same(ours, theirs, atol)
-    told = ours[0].settings["recomputed"]
-    assert told["recomputed"], told["reason"]
-    assert told["checked"] >= 2
-    assert told["measured_change"] <= atol
-    assert (told["mask_cut_off"] == 0) == (cut >= EXACT)
+    record = ours[0].settings["recomputed"]
+    assert record["recomputed"], record["reason"]
+    assert record["checked"] >= 2
+    assert record["measured_change"] <= atol
+    assert (record["mask_cut_off"] == 0) == (cut >= EXACT)
     assert "recomputed" not in theirs[0].settings
 
 
 @pytest.mark.parametrize("kernel", ["gaussian", "exponential"])
 @pytest.mark.parametrize("cut", [1.5, 3.0, EXACT])
 def test_the_bound_holds_and_is_reached(cut, kernel):
-    """Against the perturbed volumes as the equations have them, taken as the base outside of the boxes."""
+    """Compare with the perturbed volumes of the equations, taken as the base outside of the boxes."""
     shape, sigma = SHAPES[3], 2.0 if kernel == "gaussian" else 1.1
     points = np.array([[3.0, 4.5, 20.0], [11.2, 13.0, 9.0], [-0.4, 26.0, 1.0]])
     volume, background = scan(3), scan(3)[:, :, ::-1].copy()
-    made = WindowedPerturbations(
-        *map(torch.from_numpy, (volume, background)),
-        *[gaussian_masks(points, shape, (sigma,) * 3, kernel)] * 2,
-        cut,
-        lambda _: 2,
-    )
+    masks = gaussian_masks(points, shape, (sigma,) * 3, kernel)
+    inputs = LightAndShadow(torch.from_numpy(volume), torch.from_numpy(background), masks, masks)
+    made = WindowedPerturbations(inputs, cut, lambda _: 2)
     largest_mask = largest = 0.0
     for row, point in enumerate(points):
         mask = oracle.mask(point, shape, sigma, kernel)
@@ -127,12 +125,11 @@ def parts_of(made, kind):
 def test_there_are_batches_enough_to_decide_early(m, fits, size):
     points = np.random.default_rng(0).uniform(0, 20, (m, 3))
     volume, masks = torch.from_numpy(scan(3, 1)), gaussian_masks(points, SHAPES[3], (1.2, 1.0, 0.9))
-    asked = []
-    made = WindowedPerturbations(
-        volume, torch.zeros_like(volume), masks, masks, EXACT, lambda n: asked.append(n) or fits
-    )
+    values = []
+    inputs = LightAndShadow(volume, torch.zeros_like(volume), masks, masks)
+    made = WindowedPerturbations(inputs, EXACT, lambda n: values.append(n) or fits)
     assert made.batch_size == (size, size)
-    assert asked == [2 * np.prod(one.size) for one in made.windows]
+    assert values == [2 * np.prod(one.size) for one in made.windows]
 
 
 @pytest.mark.parametrize("channel", [None, 1])
@@ -141,7 +138,7 @@ def test_every_point_is_in_a_batch_and_its_window_holds_its_volume(channel):
     points = np.random.default_rng(0).uniform(0, 20, (23, 3))
     volume, background = torch.from_numpy(scan(3, 2)), torch.full((2, *shape), 0.25)
     masks = gaussian_masks(points, shape, (1.2, 1.0, 0.9)), gaussian_masks(points, shape, (2.0,) * 3)
-    made = WindowedPerturbations(volume, background, *masks, EXACT, lambda _: 3, channel)
+    made = WindowedPerturbations(LightAndShadow(volume, background, *masks, channel), EXACT, lambda _: 3)
     for kind in (0, 1):
         assert [len(rows) for rows in made.batches(kind)] == [3] * 8
         rows, parts = parts_of(made, kind)
@@ -155,25 +152,25 @@ def test_every_point_is_in_a_batch_and_its_window_holds_its_volume(channel):
             assert torch.equal(pasted, made.whole(kind, int(row))[0])
 
 
-def test_a_callable_is_asked_in_full_and_told():
+def test_a_callable_is_evaluated_in_full_with_a_warning():
     predict = Predictor(network(3), "softmax", device="cpu")
     glas = GLAS(lambda batch: predict(batch), sigma_light=1, sigma_shadow=1.5)
     theirs = explained(glas, 3, Grid(2))
-    with pytest.warns(GlasWarning, match="cut=5 saves nothing, every input is asked in full: the model is a callable"):
+    with pytest.warns(GlasWarning, match="saves nothing, every input is evaluated in full: the model is a callable"):
         ours = explained(glas.replace(cut=5), 3, Grid(2))
     assert_same(ours, theirs, 0)
     assert ours[0].settings["recomputed"]["reason"] == "the model is a callable that does not say what it computes"
 
 
-def test_covariates_are_asked_in_full():
-    class Beside(nn.Module):
+def test_covariates_are_evaluated_in_full():
+    class Both(nn.Module):
         def forward(self, volume, table):
             return volume.mean(dim=(1, 2, 3, 4))[:, None] * table
 
-    glas = GLAS(Predictor(Beside(), "sigmoid", covariates=("age", "sex"), device="cpu"), sigma_light=1, cut=EXACT)
-    beside = Covariates.of({"age": 2.0, "sex": 1.0}, {"age": 0.0, "sex": 0.0})
-    with pytest.warns(GlasWarning, match="covariates stand beside the volume"):
-        glas.explain(scan(3), 0, Grid(2), covariates=beside)
+    glas = GLAS(Predictor(Both(), "sigmoid", covariates=("age", "sex"), device="cpu"), sigma_light=1, cut=EXACT)
+    covariates = Covariates.of({"age": 2.0, "sex": 1.0}, {"age": 0.0, "sex": 0.0})
+    with pytest.warns(GlasWarning, match="the model takes covariates next to the volume"):
+        glas.explain(scan(3), 0, Grid(2), covariates=covariates)
 
 
 def test_a_cut_that_changes_the_answer_is_not_taken():
@@ -181,19 +178,19 @@ def test_a_cut_that_changes_the_answer_is_not_taken():
     theirs = explained(glas, 3, Grid(2))
     ours = explained(glas.replace(cut=0.5, cut_always=True), 3, Grid(2))
     assert_same(ours, theirs, 0)
-    told = ours[0].settings["recomputed"]
-    assert not told["recomputed"]
-    assert told["measured_change"] > changed.TOLERANCE
-    assert told["reason"].startswith("it changes P by 0.")
-    assert told["reason"].endswith("more than 0.0001")
+    record = ours[0].settings["recomputed"]
+    assert not record["recomputed"]
+    assert record["measured_change"] > recompute.TOLERANCE
+    assert record["reason"].startswith("it changes P by 0.")
+    assert record["reason"].endswith("more than 0.0001")
 
 
 @pytest.mark.parametrize("always", [False, True])
 @pytest.mark.parametrize("slow", ["whole", "windows"])
-def test_what_is_slower_steps_aside(monkeypatch, slow, always):
-    """The clock is ours: it runs only while one of the two is asked."""
+def test_the_slower_of_the_two_is_not_used(monkeypatch, slow, always):
+    """The clock runs only while one of the two is evaluated."""
     now = 0.0
-    monkeypatch.setattr(changed.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(recompute.time, "perf_counter", lambda: now)
     whole = WindowedPerturbations.whole, 2.0 if slow == "whole" else 0.1
     parts = WindowedPerturbations.parts, 1.0
 
@@ -210,10 +207,10 @@ def test_what_is_slower_steps_aside(monkeypatch, slow, always):
     glas = GLAS(Predictor(network(3), "softmax", device="cpu"), sigma_light=1, sigma_shadow=1.5, batch_size=2)
     ticks = []
     glas = glas.replace(cut=EXACT, cut_always=always, progress=lambda done, total: ticks.append((done, total)))
-    told = explained(glas, 3, Grid(2))[0].settings["recomputed"]
-    aside = slow == "windows" and not always
-    assert told["recomputed"] is not aside
-    assert told["reason"] == ("the full forward is not slower" if aside else "")
+    record = explained(glas, 3, Grid(2))[0].settings["recomputed"]
+    in_full = slow == "windows" and not always
+    assert record["recomputed"] is not in_full
+    assert record["reason"] == ("the full forward pass is not slower" if in_full else "")
     assert ticks[-1] == (17, 17)
     assert sorted(ticks) == ticks
 

@@ -1,0 +1,258 @@
+"""Coarse to fine: evaluate the model at a share of the points and estimate the others (docs/coarse_to_fine.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import torch
+
+from glas3d.core.accelerate.kriging import Kriging, farthest_points
+from glas3d.core.axes import per_axis
+from glas3d.core.explanation import Explanation, draw_scores
+from glas3d.core.glas import GLAS, Progress
+from glas3d.core.rounds import prepare_rounds
+from glas3d.core.score import Target, fuse
+from glas3d.core.search import Grid, Search
+from glas3d.core.settings import Settings
+from glas3d.errors import GlasError
+
+_COARSE = 0.4  # share of the budget that is spread evenly over the volume first
+_ROUNDS = 4  # in which the rest of the budget is spent, each where the rounds before it point
+_CANDIDATES = 4  # times as many points are considered as are chosen in a round
+_FEWEST = 4  # least number of evaluated points
+_DEVIATIONS = 2.0  # by which a score may lie above its estimate
+_ROUNDING = 1e-7  # probabilities nearer to 0 or 1 than this are rounding of float32
+
+
+@dataclass(frozen=True, eq=False)
+class Refinement:
+    """A map of all points, from model evaluations at some.
+
+    Attributes
+    ----------
+    explanation
+        All ``m`` points: light, shadow, drop and score, computed where the model was evaluated and estimated
+        elsewhere; the map is made of these scores (Eq. 3).
+    evaluated
+        ``(m,)`` bool, the points at which the model was evaluated.
+    deviation
+        ``(m,)`` standard deviation of each point's estimated score; 0 where the model was evaluated.
+    """
+
+    explanation: Explanation
+    evaluated: np.ndarray
+    deviation: np.ndarray
+
+
+class CoarseToFine:
+    """The explanation of a grid, or of an atlas by its centroids, from a share of its model evaluations.
+
+    Two fifths of the budget are spread evenly over the volume. The rest is spent in rounds where light times shadow is
+    high or may be: where the estimate plus two of its standard deviations is highest. The probabilities under light and
+    under shadow are each estimated by `Kriging` as log odds, and the score is made of the two. The masks must be about
+    as wide as the points are apart, or wider: evidence that falls between the first points is not noticed.
+
+    Parameters
+    ----------
+    glas
+        Explains each round.
+    budget
+        Share of the ``2m + 1`` model evaluations of all points, above 0 and at most 1; at least four points are
+        evaluated.
+    tolerance
+        End sooner: once no point's score is expected to be off by more than this share of the highest score. 0: use
+        the whole budget.
+
+    Raises
+    ------
+    GlasError
+        A number outside its range.
+    """
+
+    def __init__(self, glas: GLAS, budget: float = 0.25, *, tolerance: float = 0.0) -> None:
+        if not isinstance(glas, GLAS):
+            raise GlasError(f"a coarse-to-fine search is one of a GLAS, got {type(glas).__name__}")
+        if not (isinstance(budget, int | float | np.number) and 0 < budget <= 1):
+            raise GlasError(f"budget must be a share of the model evaluations, above 0 and at most 1, got {budget!r}")
+        if not (isinstance(tolerance, int | float | np.number) and 0 <= tolerance < 1):
+            raise GlasError(f"tolerance must be a share of the highest score, from 0 to below 1, got {tolerance!r}")
+        self.glas, self.budget, self.tolerance = glas, float(budget), float(tolerance)
+
+    def explain(
+        self,
+        volume: np.ndarray | torch.Tensor,
+        target: Target = 1,
+        search: Search | Sequence[Sequence[float]] = Grid(15),  # noqa: B008 (frozen)
+        spacing: Sequence[float] | None = None,
+        *,
+        mask: np.ndarray | None = None,
+    ) -> Refinement:
+        """Explain one volume for one class; see `GLAS.explain`.
+
+        Returns
+        -------
+        The map of all points of the search, and which of them were evaluated.
+
+        Raises
+        ------
+        GlasError
+            Masks that take their shape from segments; several targets; what `GLAS.explain` refuses.
+        """
+        prepared = prepare_rounds(self.glas, volume, target, search, mask, name="a coarse-to-fine search")
+        kernel = self.glas.settings.kernel
+        if kernel not in ("gaussian", "exponential"):
+            raise GlasError(
+                "a coarse-to-fine search estimates scores from those of the points around, and with "
+                f'kernel="{kernel}" every mask has its own shape'
+            )
+        points, ndim = prepared.points, prepared.volume.ndim - 1
+        positions = _in_steps(points, per_axis(1.0 if spacing is None else spacing, ndim, "spacing"))
+        light, drop = np.empty(len(points)), np.empty(len(points))
+        evaluated = np.empty(0, dtype=np.intp)
+        evaluations, schedule = 0, self._schedule(len(points))
+        new = farthest_points(positions, schedule[0])
+        for next_count in [*schedule[1:], None]:
+            prepared.glas.progress = _continued(self.glas.progress, evaluations, 2 * schedule[-1] + len(schedule))
+            (part,) = cast(tuple[Explanation], prepared.glas.explain(prepared.volume, [target], points[new], spacing))
+            evaluations += part.settings["evaluations"]
+            light[new], drop[new] = part.light, part.drop
+            evaluated = np.concatenate([evaluated, new])
+            estimate = _Estimate(positions, evaluated, light, drop, part.probability, self.glas.settings)
+            certain = estimate.deviation.max() <= self.tolerance * np.abs(estimate.score).max()
+            if next_count is None or certain:
+                break
+            new = estimate.promising(next_count - len(evaluated))
+        whole = replace(
+            part,
+            points=points,
+            segments=prepared.segments,
+            light=estimate.light,
+            shadow=estimate.shadow,
+            drop=estimate.drop,
+            score=estimate.score,
+            settings=part.settings
+            | {
+                "evaluations": evaluations,
+                "coarse_to_fine": {"budget": self.budget, "tolerance": self.tolerance},
+            },
+        )
+        is_evaluated = np.zeros(len(points), dtype=bool)
+        is_evaluated[evaluated] = True
+        return Refinement(replace(whole, saliency=draw_scores(whole, whole.score)), is_evaluated, estimate.deviation)
+
+    def _schedule(self, m: int) -> list[int]:
+        """Return how many of ``m`` points are evaluated by the end of each round."""
+        # every round evaluates the intact volume again
+        within = int(self.budget * (2 * m + 1) - _ROUNDS - 1) // 2
+        budget = m if self.budget == 1 else min(m, max(_FEWEST, within))
+        first = m if budget == m else min(budget, max(_FEWEST, round(_COARSE * budget)))
+        rounds = min(_ROUNDS, budget - first)
+        return [first] + [first + (budget - first) * number // rounds for number in range(1, rounds + 1)]
+
+
+class _Estimate:
+    """Light, drop and score of all points, from those at which the model was evaluated.
+
+    Probabilities are estimated as log odds, where they are smooth: a network's output is a sigmoid of something that
+    follows the masks gently, and only the sigmoid is flat or steep. Outputs that are not probabilities (regression)
+    are estimated as they are.
+
+    Parameters
+    ----------
+    positions
+        ``(m, ndim)`` of all points, in mean distances of neighbouring points.
+    evaluated
+        ``(q,)`` which of them were evaluated.
+    light, drop
+        ``(m,)``, of which the evaluated ones are read.
+    intact
+        ``P(y|I)``.
+    settings
+        Those that make the score.
+    """
+
+    def __init__(
+        self,
+        positions: np.ndarray,
+        evaluated: np.ndarray,
+        light: np.ndarray,
+        drop: np.ndarray,
+        intact: float,
+        settings: Settings,
+    ) -> None:
+        self._evaluated, self._settings, self._intact = evaluated, settings, intact
+        outputs = [light[evaluated], intact - drop[evaluated]]
+        self._odds = all(values.min() >= -_ROUNDING and values.max() <= 1 + _ROUNDING for values in outputs)
+        self._estimates = [
+            Kriging(positions, evaluated, _log_odds(values) if self._odds else values) for values in outputs
+        ]
+        self.light, shaded = (self._output(kriging.estimate) for kriging in self._estimates)
+        self.drop = intact - shaded
+        self.light[evaluated], self.drop[evaluated] = light[evaluated], drop[evaluated]
+        self.shadow = np.abs(self.drop) + settings.gamma
+        self.score = fuse(self.light, self.shadow, settings.fusion)
+
+    def _output(self, estimate: np.ndarray) -> np.ndarray:
+        """Return the model's expected output, from an estimate of its log odds."""
+        return np.asarray(1 / (1 + np.exp(-estimate))) if self._odds else estimate.copy()
+
+    def _highest(self, light: Kriging, shaded: Kriging) -> np.ndarray:
+        """Return what each score may be, with light and shadow two deviations from their estimates."""
+        most = self._output(light.estimate + _DEVIATIONS * light.deviation)
+        ends = (self._output(shaded.estimate + sign * _DEVIATIONS * shaded.deviation) for sign in (-1, 1))
+        below, above = (np.abs(self._intact - end) for end in ends)
+        return fuse(most, np.maximum(below, above) + self._settings.gamma, self._settings.fusion)
+
+    @property
+    def deviation(self) -> np.ndarray:
+        """``(m,)`` standard deviation of the score: half of how much higher it may be, 0 where it was evaluated."""
+        deviation = np.asarray(self._highest(*self._estimates) - self.score) / _DEVIATIONS
+        deviation[self._evaluated] = 0
+        return deviation
+
+    def promising(self, count: int) -> np.ndarray:
+        """Choose the points to evaluate next: one after another where the score may be highest.
+
+        Each chosen point makes the estimates around it more certain before the next one is chosen. The candidates are
+        the points whose scores may be highest now, as the others hardly come to be the highest.
+        """
+        highest = self._highest(*self._estimates)
+        highest[self._evaluated] = -np.inf
+        remaining = len(highest) - len(self._evaluated)
+        candidates = np.argsort(-highest, kind="stable")[: min(_CANDIDATES * count, remaining)]
+        light, shaded = (kriging.at(candidates, count) for kriging in self._estimates)
+        chosen: list[int] = []
+        for _ in range(count):
+            highest = self._highest(light, shaded)
+            highest[chosen] = -np.inf
+            chosen.append(int(highest.argmax()))
+            for kriging in (light, shaded):
+                kriging.add(chosen[-1])
+        return np.asarray(candidates[chosen])
+
+
+def _log_odds(probability: np.ndarray) -> np.ndarray:
+    inside = probability.clip(_ROUNDING, 1 - _ROUNDING)
+    return np.asarray(np.log(inside / (1 - inside)))
+
+
+def _in_steps(points: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """Return coordinates in mean distances of neighbouring points."""
+    positions: np.ndarray = points * np.asarray(spacing)
+    size = np.ptp(positions, axis=0)
+    axes = size > 0
+    if not axes.any():
+        return positions
+    step = (float(np.prod(size[axes])) / len(points)) ** (1 / np.count_nonzero(axes))
+    scaled: np.ndarray = positions / step
+    return scaled
+
+
+def _continued(progress: Progress, done: int, total: int) -> Progress:
+    """Return progress that reports one round as a part of all rounds."""
+    if not callable(progress):
+        return progress
+    return lambda part, _: progress(done + part, total)
