@@ -13,12 +13,12 @@ from .intensity import Standardisation as Standardisation
 from .intensity import intensity_scale as intensity_scale
 from .interface import ModelInfo as ModelInfo
 from .loading import load_model as load_model
-from .network_training import Recipe as Recipe
 from .network_training import train as train
 from .networks import Autoencoder as Autoencoder
 from .networks import PaperNet as PaperNet
 from .predictor import Predictor as Predictor
 from .readout import FirstOutput as FirstOutput
 from .readout import RegionMean as RegionMean
+from .recipe import Recipe as Recipe
 
 __all__: list[str]

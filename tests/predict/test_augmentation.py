@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from glas3d.predict import Recipe
-from glas3d.predict.network_training import light_or_shade
+from glas3d.predict.augmentation import light_or_shade
 from tests.predict.lessons import SHAPE, lesson, reference
 
 
@@ -15,7 +15,7 @@ def shade(recipe, batch, towards=None, seed=0):
 
 def test_light_and_shade_go_towards_the_reference():
     batch = lesson()[0] * 1.7
-    out = shade(Recipe(augmented=1.0, sigma=(2.0, 4.0), spots=1), batch)
+    out = shade(Recipe(augmented=1.0, sigma=(2.0, 4.0), max_gaussians=1), batch)
     assert out.shape == batch.shape
     assert out.dtype == batch.dtype
     control = reference().expand_as(batch)
@@ -48,14 +48,14 @@ def masks(recipe, *places, rows=32):
 @pytest.mark.parametrize(("lit", "expected"), [(1.0, lambda m: 1 - m), (0.0, lambda m: m)], ids=["light", "shadow"])
 def test_a_spot_has_the_size_asked_for(lit, expected):
     place = (8, 9, 10)
-    recipe = Recipe(augmented=1.0, sigma=(2.0, 2.0), lit=lit, spots=1)
+    recipe = Recipe(augmented=1.0, sigma=(2.0, 2.0), lit=lit, max_gaussians=1)
     for mask in masks(recipe, place):
         torch.testing.assert_close(mask, expected(spot(*place)), rtol=0, atol=1e-5)
 
 
 def test_sizes_are_spread_between_the_smallest_and_the_largest():
     place = (8, 9, 10)
-    found = masks(Recipe(augmented=1.0, sigma=(1.0, 4.0), lit=0.0, spots=1), place, rows=64)[:, 9, 9, 10]
+    found = masks(Recipe(augmented=1.0, sigma=(1.0, 4.0), lit=0.0, max_gaussians=1), place, rows=64)[:, 9, 9, 10]
     sigma = (-1 / (2 * found.log())).sqrt()  # one voxel off its middle
     assert sigma.min() >= 1 - 1e-3
     assert sigma.max() <= 4 + 1e-3
@@ -68,7 +68,7 @@ def test_spots_are_joined():
     kinds = {"first": one, "second": other, "both": 1 - (1 - one) * (1 - other)}
     kinds |= {"twice the first": 1 - (1 - one) ** 2, "twice the second": 1 - (1 - other) ** 2}
     seen = set()
-    for mask in masks(Recipe(augmented=1.0, sigma=(2.0, 2.0), lit=0.0, spots=2), *places):
+    for mask in masks(Recipe(augmented=1.0, sigma=(2.0, 2.0), lit=0.0, max_gaussians=2), *places):
         (kind,) = [name for name, expected in kinds.items() if torch.allclose(mask, expected, atol=1e-5)]
         seen.add(kind)
     assert {"first", "second", "both"} <= seen
@@ -76,7 +76,7 @@ def test_spots_are_joined():
 
 @pytest.mark.parametrize("lit", [0.2, 0.7])
 def test_the_share_that_is_lit(lit):
-    found = masks(Recipe(augmented=1.0, sigma=(2.0, 2.0), lit=lit, spots=1), (8, 9, 10), rows=100)[:, 0, 0, 0]
+    found = masks(Recipe(augmented=1.0, sigma=(2.0, 2.0), lit=lit, max_gaussians=1), (8, 9, 10), rows=100)[:, 0, 0, 0]
     assert float((found > 0.5).float().mean()) == pytest.approx(lit, abs=0.12)
 
 
@@ -102,7 +102,7 @@ def test_augmentation_repeats_by_generator_and_leaves_the_global_one():
 
 def test_spots_lie_where_the_reference_is_bright():
     places = [(x, y, z) for x in (12, 14) for y in (3, 4) for z in (15, 16)]
-    found = masks(Recipe(augmented=1.0, sigma=(1.0, 1.0), lit=0.0, spots=1), *places, rows=40)
+    found = masks(Recipe(augmented=1.0, sigma=(1.0, 1.0), lit=0.0, max_gaussians=1), *places, rows=40)
     assert {tuple(np.unravel_index(int(mask.argmax()), SHAPE)) for mask in found} == set(places)
 
 

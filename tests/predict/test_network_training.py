@@ -8,10 +8,10 @@ import torch
 from glas3d import GlasError, Predictor
 from glas3d.errors import GlasWarning
 from glas3d.predict import Recipe, Standardisation, train
-from glas3d.predict.network_training import mean_of
+from glas3d.predict.scaled_scans import mean_scan
 from tests.predict.lessons import SHAPE, lesson, reference
 
-QUICK = Recipe(epochs=8, pretraining=1, batch_size=8, learning_rate=3e-3, dropout=0.0, sigma=(1.5, 3.0), spots=1)
+QUICK = Recipe(epochs=8, pretraining=1, batch_size=8, learning_rate=3e-3, sigma=(1.5, 3.0), max_gaussians=1)
 
 
 @cache
@@ -127,9 +127,9 @@ class Stored:
 def test_scans_need_not_be_in_memory():
     volumes, labels = lesson()
     stored = Stored(volumes)
-    assert torch.equal(mean_of(stored), volumes.double().mean(dim=0).float())
+    assert torch.equal(mean_scan(stored), volumes.double().mean(dim=0).float())
     some = torch.tensor([3, 5, 40])
-    torch.testing.assert_close(mean_of(stored, some), volumes[some].mean(dim=0))
+    torch.testing.assert_close(mean_scan(stored, some), volumes[some].mean(dim=0))
     expected = Standardisation.of(volumes)
     net, found = train(stored, labels, reference(), short())
     torch.testing.assert_close(found.mean, expected.mean)
@@ -210,7 +210,7 @@ def test_another_network():
     ("network", "message"),
     [
         (lambda: 3, "a network to train must be a torch module, got int"),
-        (lambda: torch.nn.Flatten(), r"a batch of 2 with \(2, 2\) logits, got \(2, 5760\)"),
+        (lambda: torch.nn.Flatten(), r"\(2, 2\) logits for a batch of 2, got \(2, 5760\)"),
         (lambda: torch.nn.Linear(3, 2), r"does not take a batch of \(2, 1, 16, 18, 20\): "),
     ],
 )
@@ -228,7 +228,7 @@ def test_training_scans_alone_are_changed():
 
     recipe = short(pretraining=1, augmented=0.0)
     validation = lesson(16, seed=5)
-    net, _ = train(*lesson(), reference(), recipe, validation=validation, change=change)
+    net, _ = train(*lesson(), reference(), recipe, validation=validation, transform=change)
     assert seen == [(1, *SHAPE)] * 48  # an epoch of the classifier
     plain, _ = train(*lesson(), reference(), recipe, validation=validation)
     assert not same(net.state_dict(), plain.state_dict())
@@ -243,9 +243,9 @@ def test_a_random_change_is_seeded():
             return volume + torch.as_tensor(self.rng.normal(0, 0.1, volume.shape), dtype=torch.float32)
 
     noise = Noise()
-    one, two = (train(*lesson(), reference(), short(), change=noise)[0] for _ in range(2))
+    one, two = (train(*lesson(), reference(), short(), transform=noise)[0] for _ in range(2))
     assert same(one.state_dict(), two.state_dict())
-    torchs = [train(*lesson(), reference(), short(), change=lambda v: v + torch.randn(v.shape))[0] for _ in range(2)]
+    torchs = [train(*lesson(), reference(), short(), transform=lambda v: v + torch.randn(v.shape))[0] for _ in range(2)]
     assert same(torchs[0].state_dict(), torchs[1].state_dict())
 
 

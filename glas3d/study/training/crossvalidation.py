@@ -19,7 +19,7 @@ from glas3d.imaging.space import mni_grid
 from glas3d.options import accepts, parse
 from glas3d.output import generated_by, remove_leftovers, remove_unfinished, write_json, write_together
 from glas3d.predict import Recipe
-from glas3d.predict.network_training import Change
+from glas3d.predict.interface import Transform
 from glas3d.study.cohort.cohort import Cohort
 from glas3d.study.training.folds import Split, derived_seed, split_participants
 from glas3d.study.training.importable import import_callable, importable_name, name_of
@@ -151,10 +151,10 @@ def train_folds(
     return _collect(out, tasks, [task.manifest.fold for task in unfinished])
 
 
-def _transform(options: TrainingOptions) -> Change | None:
+def _transform(options: TrainingOptions) -> Transform | None:
     """Return what is applied to training scans, and refuse what cannot be sent to worker processes."""
     transform = options.transform
-    change: Change | None = import_callable(transform, "transform") if isinstance(transform, str) else transform
+    change: Transform | None = import_callable(transform, "transform") if isinstance(transform, str) else transform
     if options.n_workers > 1:
         require_dask()
         try:

@@ -14,7 +14,9 @@ from torch import nn
 from glas3d.core.threads import torch_threads
 from glas3d.output import new_folder
 from glas3d.predict import BundleDescription, Predictor, Recipe, train, write_bundle
-from glas3d.predict.network_training import Change, Report, mean_of
+from glas3d.predict.interface import Transform
+from glas3d.predict.network_training import Report
+from glas3d.predict.scaled_scans import mean_scan
 from glas3d.study.training.importable import import_callable
 from glas3d.study.training.manifest import PARTS, FoldManifest
 from glas3d.study.training.performance import measure
@@ -66,7 +68,7 @@ class FoldTask:
     recipe: Recipe
     groups: tuple[str, str]
     network: str
-    transform: Change | None
+    transform: Transform | None
     preset: Mapping[str, Any]
     threads: int
     device: str
@@ -116,7 +118,7 @@ def train_fold(task: FoldTask, report: Report = lambda stage, epoch, loss: None)
         report(stage, epoch, loss)
 
     with torch_threads(task.threads), new_folder(task.folder, lambda folder: task.overwrite) as scratch:
-        reference = mean_of(scans["train"], torch.nonzero(labels_of["train"] == 0)[:, 0])
+        reference = mean_scan(scans["train"], torch.nonzero(labels_of["train"] == 0)[:, 0])
         net, standardisation = train(
             scans["train"],
             labels_of["train"],
@@ -125,7 +127,7 @@ def train_fold(task: FoldTask, report: Report = lambda stage, epoch, loss: None)
             record,
             validation=(scans["validation"], labels_of["validation"]) if len(scans["validation"]) else None,
             network=None if task.network == PAPER_NETWORK else lambda: _make_network(definition),
-            change=task.transform,
+            transform=task.transform,
             device=task.device,
         )
         predict = Predictor(net, "softmax", standardisation, "cpu", classes=task.groups)

@@ -227,7 +227,7 @@ def test_threads_are_chosen_and_given_back(cohort, tmp_path):
         ({"factory": "x"}, "a factory must be importable"),
         ({"factory": lambda **_: None}, "a factory must be importable as package.module:name, .*lambda"),
         ({"factory": "tests.study.folders:SHAPE"}, "a factory must be callable, .* is a tuple"),
-        ({"factory": "tests.study.folders:one_logit"}, r"must answer a batch of 2 with \(2, 2\) logits, got \(2, 1\)"),
+        ({"factory": "tests.study.folders:one_logit"}, r"must return \(2, 2\) logits for a batch of 2, got \(2, 1\)"),
         ({"factory": "tests.study.folders:flat_net"}, r"does not take a batch of \(2, 1, 16, 18, 20\): "),
         ({"factory": "tests.study.folders:no_net"}, "must be a torch module, got str"),
         ({"transform": "tests.study.folders:nothing"}, "a transform must be importable"),
@@ -266,7 +266,7 @@ def test_it_learns(tmp_path):
     shutil.rmtree(place / "sub-60")
     with pytest.warns(GlasWarning, match="left out: 1 missing"):
         found = read_cohort(place, on_error="skip")
-    recipe = Recipe(epochs=15, learning_rate=3e-3, sigma=(1.5, 3.0), spots=1, patience=10)
+    recipe = Recipe(epochs=15, learning_rate=3e-3, sigma=(1.5, 3.0), max_gaussians=1, patience=10)
     result = trained(found, tmp_path / "out", folds=2, recipe=recipe, validation=0.2)
     row = result.summary.set_index("metric")["mean"]
     assert row["balanced_accuracy"] > 0.9

@@ -7,7 +7,7 @@ import pytest
 from glas3d.predict import Recipe
 from glas3d.study.training.crossvalidation import train_folds
 
-QUICK = Recipe(epochs=2, pretraining=1, batch_size=3, sigma=(1.5, 3.0), spots=2)
+QUICK = Recipe(epochs=2, pretraining=1, batch_size=3, sigma=(1.5, 3.0), max_gaussians=2)
 ONE = replace(QUICK, epochs=1, pretraining=0)
 MODELS = ("model.safetensors", "mean.nii.gz", "std.nii.gz", "reference.nii.gz")
 
