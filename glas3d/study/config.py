@@ -1,4 +1,4 @@
-"""Options of a study from a TOML file."""
+"""Read the options of a study from a TOML file."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ from glas3d.errors import GlasError
 
 
 def read_config(path: Path, known: Collection[str]) -> dict[str, Any]:
-    """Read options, as they are named in Python or with dashes as on the command line.
+    """Read options, named as in Python, or with dashes as on the command line.
 
-    Tables such as ``[train]`` only put them in order: their keys are options like the others.
+    Tables such as ``[train]`` only group them: their keys are options like the others.
 
     Parameters
     ----------
+    path
+        The file.
     known
-        The options there are. One whose value is itself a table, such as ``entities``, is given whole.
+        Names of all options. The value of an option that is itself a table, such as ``entities``, is returned whole.
+
+    Returns
+    -------
+    The values by the options' names, with underscores.
 
     Raises
     ------
     GlasError
-        No such file, not TOML, an option given twice, or one that is not known; each is named.
+        The file does not exist, is not TOML, gives an option twice, or has options that are not known; it names them.
     """
     try:
         with Path(path).open("rb") as file:
@@ -33,22 +39,21 @@ def read_config(path: Path, known: Collection[str]) -> dict[str, Any]:
         raise GlasError(f"no such file: {path}") from None
     except (OSError, ValueError) as error:
         raise GlasError(f"a configuration must be TOML, {path} is not: {error}") from None
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     unknown: list[str] = []
     pending = list(content.items())
     while pending:
         key, value = pending.pop(0)
         name = key.replace("-", "_")
-        if name not in known:
-            if isinstance(value, dict):
-                pending = [*value.items(), *pending]
-            else:
-                near = difflib.get_close_matches(name, known, 1)
-                unknown.append(key + (f" (did you mean {near[0]}?)" if near else ""))
-        elif name in found:
+        if name in options:
             raise GlasError(f"{path} gives {name} twice")
+        if name in known:
+            options[name] = value
+        elif isinstance(value, dict):
+            pending = [*value.items(), *pending]
         else:
-            found[name] = value
+            similar = difflib.get_close_matches(name, known, 1, 0.75)
+            unknown.append(key + (f" (did you mean {similar[0]}?)" if similar else ""))
     if unknown:
-        raise GlasError(f"{path} has options there are none of: {', '.join(unknown)}")
-    return found
+        raise GlasError(f"{path} has unknown options: {', '.join(unknown)}")
+    return options

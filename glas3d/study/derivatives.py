@@ -1,4 +1,4 @@
-"""A study's folder: where a participant's results lie, what makes them final, and what a killed run left behind."""
+"""Write and read the folder of a study: each participant's results with their record, whole or not at all."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _IGNORED = (STUDY, FAILED, GROUP, "*_statmap.*", "*_regions.tsv", "*_record.json
 
 @dataclass(frozen=True)
 class Record:
-    """What a participant's folder says about itself.
+    """The record of the results of a participant, or of one session.
 
     Attributes
     ----------
     participant_id, session
-        ``session`` is empty where there is none.
+        ``session`` is empty if there are none.
     folder
-        Where the files are.
+        The folder of the files.
     content
-        ``Key Input Probability InSample Folds Method Files`` (see `write_participant`); ``Map`` where the map that
-        groups share a grid in is not the scan's own, which is in its native space.
+        ``Key Input Probability InSample Folds Method Files`` (see `write_participant`), and ``Map``, the name of the
+        map on the template's grid, if the scan's own maps are in its native space.
     """
 
     participant_id: str
@@ -47,39 +47,45 @@ class Record:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """The participant and the session, for messages."""
         return f"{self.participant_id} {self.session}".strip()
 
     def table(self) -> pd.DataFrame:
-        """The ranked table of regions or points, without those it was fused from, and without covariates.
+        """Read the ranked table of regions or points, without rows that have no index, such as those of covariates.
 
         Raises
         ------
         GlasError
-            It is not there, or not what was written.
+            The file does not exist, or is not the one that was written.
         """
-        path = self._whole(f"{self.content['Stem']}_regions.tsv")
+        path = self._undamaged(f"{self.content['Stem']}_regions.tsv")
         table = read_table(path, text=(), missing=("n/a",))
         return table[table["index"].notna()].astype({"index": "int64"}).reset_index(drop=True)
 
     def map_path(self) -> Path:
-        """The path of the saliency map that groups share a grid in; see `table`."""
-        return self._whole(self.content.get("Map", f"{self.content['Stem']}_stat-saliency_statmap.nii.gz"))
+        """Return the path of the saliency map on the grid that all participants of a group share.
 
-    def _whole(self, name: str) -> Path:
+        Raises
+        ------
+        GlasError
+            The file does not exist, or is not the one that was written.
+        """
+        return self._undamaged(self.content.get("Map", f"{self.content['Stem']}_stat-saliency_statmap.nii.gz"))
+
+    def _undamaged(self, name: str) -> Path:
         path = self.folder / name
-        if self.content["Files"].get(path.name) != _digest(path):
-            raise GlasError(f"{path} is damaged or not there: explain {self.name} again")
+        if self.content["Files"].get(path.name) != _hash_of(path):
+            raise GlasError(f"{path} is damaged or does not exist: explain {self.name} again")
         return path
 
 
 def participant_folder(out: Path, participant_id: str, session: str = "") -> Path:
-    """``out/sub-01/[ses-M00/]anat``.
+    """Return the folder of a participant's results, ``out/sub-01/[ses-M00/]anat``.
 
     Raises
     ------
     GlasError
-        Ids that are none, such as one that leads out of the folder.
+        An impossible id, such as one that leads out of the folder.
     """
     if not PARTICIPANT_ID.fullmatch(participant_id):
         raise GlasError(f"a participant must be sub- with letters and digits after it, got {participant_id!r}")
@@ -89,12 +95,12 @@ def participant_folder(out: Path, participant_id: str, session: str = "") -> Pat
 
 
 def record_name(participant_id: str, session: str) -> str:
-    """Name of the file beside a participant's maps that says that they are whole."""
+    """Return the name of the record, which lies next to a participant's maps and lists them."""
     return "_".join(filter(None, [participant_id, session, "record.json"]))
 
 
 def key_of(**parts: Any) -> str:
-    """One hash over everything that decides a result.
+    """Return one hash of everything that decides a result.
 
     Examples
     --------
@@ -105,64 +111,89 @@ def key_of(**parts: Any) -> str:
     return text_sha256(text)
 
 
-def is_finished(place: Path, name: str, key: str) -> bool:
-    """Whether a folder holds whole results of a key: every file is what was written."""
-    content = _read(place / name)
-    return bool(content) and content["Key"] == key and not damaged_files(place, content)
-
-
-def damaged_files(place: Path, content: Mapping[str, Any]) -> list[str]:
-    """Files of a record that are not there, or not what was written."""
-    return [name for name, digest in content["Files"].items() if _digest(place / name) != digest]
-
-
-def write_participant(place: Path, name: str, save: Callable[[Path], object], record: Mapping[str, Any]) -> None:
-    """Write a participant's folder: it appears whole, or not at all.
+def is_finished(folder: Path, name: str, key: str) -> bool:
+    """Return whether a folder holds the results of a key, and every file is as it was written.
 
     Parameters
     ----------
+    folder
+        A participant's folder.
     name
-        Of the record (see `record_name`), whose ``Files`` will hold the hash of every file.
+        Name of the record, see `record_name`.
+    key
+        See `key_of`.
+    """
+    content = _read_record(folder / name)
+    return bool(content) and content["Key"] == key and not damaged_files(folder, content)
+
+
+def damaged_files(folder: Path, content: Mapping[str, Any]) -> list[str]:
+    """Return the names of the files of a record that do not exist, or are not as they were written."""
+    return [name for name, digest in content["Files"].items() if _hash_of(folder / name) != digest]
+
+
+def write_participant(folder: Path, name: str, save: Callable[[Path], object], record: Mapping[str, Any]) -> None:
+    """Write a participant's folder, which appears whole or not at all.
+
+    Parameters
+    ----------
+    folder
+        The participant's folder; earlier results in it are replaced.
+    name
+        Name of the record, see `record_name`.
     save
-        Writes the others into the folder it is given.
+        Called with a folder, into which it writes all other files.
+    record
+        Content of the record; the hash of every file is added as ``Files``.
 
     Raises
     ------
     GlasError
-        The folder has content that is not a participant's results, or cannot be written.
+        The folder has other content than a participant's results, or cannot be written.
     """
-    if place.is_dir():
-        if any(place.iterdir()) and not _read(place / name):
-            raise GlasError(f"{place} has content that is no participant's results: give another folder, or move it")
-        with suppress(OSError):  # an empty one would be filled file by file
-            place.rmdir()
+    if folder.is_dir():
+        if any(folder.iterdir()) and not _read_record(folder / name):
+            raise GlasError(f"{folder} has content that is no participant's results: give another folder, or move it")
+        with suppress(OSError):  # an empty folder would be filled file by file
+            folder.rmdir()
 
     def write() -> None:
-        with new_folder(place, lambda there: True) as scratch:
+        with new_folder(folder, lambda existing: True) as scratch:
             save(scratch)
             files = {path.name: file_sha256(path) for path in sorted(scratch.iterdir())}
             write_json({**record, "Files": files})(scratch / name)
 
-    _tried_again(write)
-    remove_leftovers(place)
+    _write_repeatedly(write)
+    remove_leftovers(folder)
 
 
-def begin(out: Path, name: str, study: Mapping[str, Any]) -> None:
-    """Make a study's folder, or go on with it: description, what validators skip, and the study's settings.
+def start_study(out: Path, name: str, study: Mapping[str, Any]) -> None:
+    """Make the folder of a study, or resume one.
+
+    It writes the settings of the study, the description of the data set, and the list of files that validators skip.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    name
+        Title of the data set.
+    study
+        Content of ``study.json``.
 
     Raises
     ------
     GlasError
-        It is not a study's and has content, or cannot be written.
+        The folder has other content than a study, or cannot be written.
     """
-    check_study(out)
+    check_study_folder(out)
     description = {
         "Name": name,
         "BIDSVersion": "1.10.0",
         "DatasetType": "derivative",
         "GeneratedBy": generated_by(),
     }
-    files: dict[str, Callable[[Path], object]] = {  # in this order: by the first a killed run knows its own
+    files: dict[str, Callable[[Path], object]] = {  # in this order: a killed run recognises its folder by the first
         STUDY: write_json(dict(study)),
         "dataset_description.json": write_json(description),
         ".bidsignore": lambda path: path.write_text("\n".join(_IGNORED) + "\n", encoding="utf-8"),
@@ -172,40 +203,40 @@ def begin(out: Path, name: str, study: Mapping[str, Any]) -> None:
         remove_unfinished(out)
         write_together(out, files)
 
-    _tried_again(write)
+    _write_repeatedly(write)
 
 
-def _tried_again(write: Callable[[], None]) -> None:
-    """Write; up to three times, for others that write the same at this moment take our scratch for a leftover."""
+def _write_repeatedly(write: Callable[[], None]) -> None:
+    """Write, up to three times: another process that writes the same may remove our unfinished files as leftovers."""
     for _ in range(2):
         with suppress(GlasError):
             return write()
     write()
 
 
-def check_study(out: Path) -> None:
-    """Refuse a place that is neither new, nor empty, nor a study's.
+def check_study_folder(out: Path) -> None:
+    """Refuse a folder that is neither new, nor empty, nor that of a study.
 
     Raises
     ------
     GlasError
-        It holds something else.
+        It has other content, or is a file.
     """
     if out.exists() and not out.is_dir():
         raise GlasError(f"a study's results need a folder, {out} is a file")
     if out.is_dir():
-        there = sorted(path.name for path in out.iterdir() if not path.name.startswith(".unfinished-"))
-        if there and not (out / STUDY).is_file():  # in this order: others may begin it at this moment
-            raise GlasError(f"the folder must be new, empty or an earlier study's, {out} holds {there[0]}")
+        content = sorted(path.name for path in out.iterdir() if not path.name.startswith(".unfinished-"))
+        if content and not (out / STUDY).is_file():  # in this order: another process may start it at this moment
+            raise GlasError(f"the folder must be new, empty or an earlier study's, {out} holds {content[0]}")
 
 
 def read_study(out: Path) -> dict[str, Any]:
-    """What `begin` wrote; empty when nothing was.
+    """Read the settings that `start_study` wrote; empty if there are none.
 
     Raises
     ------
     GlasError
-        It is damaged.
+        The file is damaged.
     """
     path = out / STUDY
     if not path.is_file():
@@ -220,19 +251,19 @@ def read_study(out: Path) -> dict[str, Any]:
 
 
 def read_records(out: Path) -> list[Record]:
-    """Every participant's (session's) record in a study's folder, sorted.
+    """Return the records of all participants and sessions in the folder of a study, sorted.
 
     Raises
     ------
     GlasError
-        No such folder, or nobody's results in it.
+        The folder is not that of a study, has no results, or has a record that is damaged.
     """
     if not (out / STUDY).is_file():
         raise GlasError(f"no results of participants in {out}: it has no {STUDY}; run the participant level first")
-    found = list(_records(out))
-    if not found:
+    records = list(_records(out))
+    if not records:
         raise GlasError(f"no results of participants in {out}: run the participant level first")
-    return found
+    return records
 
 
 def _records(out: Path) -> Iterator[Record]:
@@ -240,30 +271,32 @@ def _records(out: Path) -> Iterator[Record]:
     for path in sorted([*out.glob(f"sub-*/{_PART}/*_record.json"), *out.glob(f"sub-*/ses-*/{_PART}/*_record.json")]):
         folders = path.relative_to(out).parts
         session = folders[1] if len(folders) == 4 else ""
-        content = _read(path)
+        content = _read_record(path)
         if not content or path.name != record_name(folders[0], session):
             raise GlasError(f"{path} is damaged: remove {path.parent} and explain {folders[0]} again")
-        method = content.get("Method")  # nearly always that of the others: kept once
+        method = content.get("Method")  # nearly always the same for all, and then held in memory once
         content["Method"] = methods.setdefault(json.dumps(method, sort_keys=True), method)
         yield Record(folders[0], session, path.parent, content)
 
 
-def write_failed(out: Path, failed: pd.DataFrame, asked: set[tuple[str, str]]) -> None:
-    """Bring ``participants_failed.tsv`` up to date; it is gone when nobody failed.
+def write_failed(out: Path, failed: pd.DataFrame, attempted: set[tuple[str, str]]) -> None:
+    """Update ``participants_failed.tsv``, which is removed if nobody failed.
 
     Parameters
     ----------
+    out
+        The folder of the study.
     failed
-        ``participant_id session error``.
-    asked
-        ``(participant_id, session)`` of this run; of others, what was there is kept.
+        The scans that failed in this run: ``participant_id session error``.
+    attempted
+        ``(participant_id, session)`` of all scans of this run; earlier rows of other scans are kept.
     """
     path = out / FAILED
     rows = failed[["participant_id", "session", "error"]]
     if path.is_file():
-        before = read_table(path).fillna("")
-        kept = [key not in asked for key in zip(before["participant_id"], before["session"], strict=True)]
-        rows = pd.concat([before[kept], rows], ignore_index=True)
+        earlier = read_table(path).fillna("")
+        kept = [key not in attempted for key in zip(earlier["participant_id"], earlier["session"], strict=True)]
+        rows = pd.concat([earlier[kept], rows], ignore_index=True)
     if rows.empty:
         path.unlink(missing_ok=True)
         return
@@ -271,17 +304,17 @@ def write_failed(out: Path, failed: pd.DataFrame, asked: set[tuple[str, str]]) -
     write_together(out, {FAILED: write_table(rows.assign(session=rows["session"].where(rows["session"] != "")))})
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A record; empty when there is none, or it is no record."""
+def _read_record(path: Path) -> dict[str, Any]:
+    """Return the content of a record; empty if the file does not exist or is no record."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    whole = isinstance(content, dict) and isinstance(content.get("Files"), dict) and "Key" in content
-    return content if whole else {}
+    is_record = isinstance(content, dict) and isinstance(content.get("Files"), dict) and "Key" in content
+    return content if is_record else {}
 
 
-def _digest(path: Path) -> str | None:
+def _hash_of(path: Path) -> str | None:
     try:
         return file_sha256(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""What a study's forwards run on: a device, an engine, and the versions of both."""
+"""Resolve what a study's models run on: a device, an engine, and the versions of both."""
 
 from __future__ import annotations
 
@@ -13,38 +13,71 @@ from glas3d.predict.engine.engines import ENGINES
 from glas3d.version import __version__
 
 
-def version(engine: str, registers: bool = False) -> str:
-    """Of what decides the numbers: the engine's library and, where scans are registered, antspyx among it."""
-    found = f"glas3d {__version__}, torch {torch.__version__.partition('+')[0]}"
+def software_versions(engine: str, registers: bool = False) -> str:
+    """Return the versions that decide the numbers: of glas3d, of torch and of the engine's library.
+
+    Parameters
+    ----------
+    engine
+        Name of the engine.
+    registers
+        Whether scans are registered, so that the version of antspyx is added.
+
+    Raises
+    ------
+    GlasError
+        Scans are registered, and antspyx is not installed.
+    """
+    versions = f"glas3d {__version__}, torch {torch.__version__.partition('+')[0]}"
     if ENGINES[engine].library != "torch":
-        found += f", {ENGINES[engine].library} {ENGINES[engine].version}"
+        versions += f", {ENGINES[engine].library} {ENGINES[engine].version}"
     if not registers:
-        return found
+        return versions
     try:
-        return f"{found}, antspyx {importlib.metadata.version('antspyx')}"
+        return f"{versions}, antspyx {importlib.metadata.version('antspyx')}"
     except importlib.metadata.PackageNotFoundError:
         raise GlasError('registration needs antspyx: pip install "glas3d[register]"') from None
 
 
-def fastest(model: str, device: str, threads: int, shape: tuple[int, ...], batches: int) -> str:
-    """The engine that ``"auto"`` settles on for batches ``(n, *spatial)`` of noise."""
+def fastest_engine(model: str, device: str, threads: int, shape: tuple[int, ...], batches: int) -> str:
+    """Return the engine that ``"auto"`` chooses on this machine.
+
+    Parameters
+    ----------
+    model
+        A model as `glas3d.load_model` takes it.
+    device
+        Device of torch.
+    threads
+        Number of threads of torch.
+    shape
+        Shape ``(n, *spatial)`` of a batch, without channels.
+    batches
+        How many batches the model will evaluate, which decides if building an engine is worth its time.
+    """
     with torch_threads(threads):
         predict = load_model(model, device=device)
         size, *spatial = shape
         noise = torch.rand((size, predict.info.channels or 1, *spatial), generator=torch.Generator().manual_seed(0))
-        asked = predict.fit(noise[0]).with_engine("auto", batches)
+        candidate = predict.fit(noise[0]).with_engine("auto", batches)
         names = predict.covariates
-        asked(noise.to(predict.device), *(() if names is None else (torch.zeros(size, len(names)),)))
-        return asked.engine
+        candidate(noise.to(predict.device), *(() if names is None else (torch.zeros(size, len(names)),)))
+        return candidate.engine
 
 
-def device_here() -> str:
-    """CUDA where there is one."""
+def default_device() -> str:
+    """Return ``"cuda"`` if CUDA is available on this machine, or ``"cpu"``."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def device_kind(name: str) -> str:
-    """The kind of a device, which the workers have, or refuse."""
+    """Return the kind of a device, such as ``cuda`` for ``cuda:1``; if a worker has it is known only there.
+
+    Raises
+    ------
+    GlasError
+        The name is not one of torch's devices.
+    """
     try:
         return torch.device(name).type
     except RuntimeError:

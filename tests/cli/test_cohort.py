@@ -76,7 +76,7 @@ def test_a_configuration_and_what_is_given_beside_it(go, explain, source, tmp_pa
         ("n_perm = ", "must be TOML"),
         ('on_error = "hope"', "hope"),
         ("n_perm = 20\nn-perm = 30", "gives n_perm twice"),
-        ('config = "other.toml"', "options there are none of: config"),
+        ('config = "other.toml"', "unknown options: config"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(go, source, tmp_path, text, message):

@@ -1,6 +1,6 @@
-"""Writing killed before each of its steps on the disk, one after another: ``python -m tests.study.each_step``.
+"""Kill writing before each of its steps on the disk, one after another: ``python -m tests.study.each_step``.
 
-A process of its own, for one without other threads may fork.
+It is a process of its own, because only one without other threads may fork.
 """
 
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 import pandas as pd
 
 from glas3d.study.derivatives import (
-    begin,
     damaged_files,
     participant_folder,
     read_records,
     record_name,
+    start_study,
     write_failed,
     write_participant,
 )
@@ -26,20 +26,20 @@ CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod"}
 
 
 def write(out, key="new"):
-    """A study is begun, or gone on with; a participant's folder takes the place of an older one."""
+    """Start or resume a study, and replace the folder of a participant."""
 
     def save(scratch):
         for name in ("a.json", "b.tsv"):
             (scratch / name).write_text(key * 1000)
 
-    begin(out, "a study", {"Key": key})
+    start_study(out, "a study", {"Key": key})
     write_participant(participant_folder(out, "sub-01"), record_name("sub-01", ""), save, {"Key": key})
     failed = [] if key == "new" else [("sub-02", "", "odd")]
     write_failed(out, pd.DataFrame(failed, columns=["participant_id", "session", "error"]), {("sub-02", "")})
 
 
 def write_until(out, step):
-    """Write in another process, killed before so many changes of the disk; whether it came to its end."""
+    """Write in another process that is killed before change ``step`` of the disk; return whether it ended by itself."""
     child = os.fork()
     if not child:
         left = [step]
@@ -59,17 +59,17 @@ def write_until(out, step):
 
 
 def whole(out):
-    """Whether a participant who is there is there with every file."""
-    there = read_records(out) if list(out.glob("sub-*/anat")) else []
-    return all(not damaged_files(one.folder, one.content) for one in there)
+    """Return whether every existing record has all its files."""
+    records = read_records(out) if list(out.glob("sub-*/anat")) else []
+    return all(not damaged_files(record.folder, record.content) for record in records)
 
 
 def main():
-    with tempfile.TemporaryDirectory() as place:
-        write(expected := Path(place) / "undisturbed")
+    with tempfile.TemporaryDirectory() as folder:
+        write(expected := Path(folder) / "undisturbed")
         ended, step = False, 0
         while not ended:
-            write(out := Path(place) / f"killed-{step}", "old")
+            write(out := Path(folder) / f"killed-{step}", "old")
             ended = write_until(out, step)
             assert whole(out), step
             write(out)

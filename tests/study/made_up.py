@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from glas3d.explain import COLUMNS
-from glas3d.study.derivatives import begin, participant_folder, record_name, write_participant
+from glas3d.study.derivatives import participant_folder, record_name, start_study, write_participant
 
 FEW = {"case": "AD", "control": "NC", "n_perm": 49, "n_boot": 20}
 SHAPE, AFFINE = (7, 8, 9), np.diag([20.0, 22.0, 18.0, 1.0])
@@ -17,7 +17,7 @@ class Study:
 
     def __init__(self, out, atlas_path, atlas, grid=False):
         self.out, self.atlas, self.grid = out, atlas, grid
-        begin(out, "made up", {"Search": [2, 1, 2] if grid else str(atlas_path)})
+        start_study(out, "made up", {"Search": [2, 1, 2] if grid else str(atlas_path)})
 
     def add(
         self,

@@ -11,7 +11,7 @@ def config(path, text):
     return path
 
 
-def test_options_in_any_order_and_tables(tmp_path):
+def test_options_may_be_grouped_in_tables(tmp_path):
     path = config(
         tmp_path / "study.toml",
         'space = "MNI"\n[input]\ngroup-column = "dx"\n[input.entities]\nlabel = "GM"\n'
@@ -31,19 +31,19 @@ def test_options_in_any_order_and_tables(tmp_path):
     [
         (
             "fold = 3\nspce = 1\nqwertz = 1\n",
-            r"none of: fold \(did you mean folds\?\), spce \(did you .* space\?\), qwertz",
+            r"unknown options: fold \(did you mean folds\?\), spce \(did you .* space\?\), qwertz",
         ),
-        ("[train]\nqwertz = 3\n", "none of: qwertz"),
+        ("[train]\nqwertz = 3\n", "unknown options: qwertz"),
         ("folds = 3\n[train]\nfolds = 4\n", "gives folds twice"),
         ("folds = \n", "must be TOML, .*study.toml is not"),
     ],
 )
-def test_what_cannot_be_used_is_named(tmp_path, text, message):
+def test_unusable_options_are_named(tmp_path, text, message):
     with pytest.raises(GlasError, match=message):
         read_config(config(tmp_path / "study.toml", text), KNOWN)
 
 
-def test_files_that_are_none(tmp_path):
+def test_files_that_are_no_toml_are_refused(tmp_path):
     with pytest.raises(GlasError, match="no such file"):
         read_config(tmp_path / "no.toml", KNOWN)
     with pytest.raises(GlasError, match="must be TOML"):

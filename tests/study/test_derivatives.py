@@ -14,14 +14,14 @@ from glas3d import GlasError
 from glas3d.output import remove_leftovers
 from glas3d.study import derivatives
 from glas3d.study.derivatives import (
-    begin,
-    check_study,
+    check_study_folder,
     is_finished,
     key_of,
     participant_folder,
     read_records,
     read_study,
     record_name,
+    start_study,
     write_failed,
     write_participant,
 )
@@ -29,24 +29,24 @@ from glas3d.study.derivatives import (
 RECORD = "sub-01_record.json"
 
 
-def fill(place, text="1"):
-    (place / "sub-01_regions.tsv").write_text(text)
-    nib.Nifti1Image(np.full((3, 4, 5), float(text), np.float32), np.eye(4)).to_filename(place / "map.nii.gz")
+def fill(folder, text="1"):
+    (folder / "sub-01_regions.tsv").write_text(text)
+    nib.Nifti1Image(np.full((3, 4, 5), float(text), np.float32), np.eye(4)).to_filename(folder / "map.nii.gz")
 
 
-def write(place, key="k", text="1"):
-    write_participant(place, RECORD, lambda scratch: fill(scratch, text), {"Key": key})
+def write(folder, key="k", text="1"):
+    write_participant(folder, RECORD, lambda scratch: fill(scratch, text), {"Key": key})
 
 
-def listing(place):
-    return sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
+def listing(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize(
     ("participant", "session", "expected"),
     [("sub-01", "", "sub-01/anat"), ("sub-A1b", "ses-M00", "sub-A1b/ses-M00/anat")],
 )
-def test_a_participant_has_a_folder(tmp_path, participant, session, expected):
+def test_the_folder_of_a_participant(tmp_path, participant, session, expected):
     assert participant_folder(tmp_path, participant, session) == tmp_path / expected
     assert record_name(participant, session).startswith(participant)
 
@@ -69,109 +69,109 @@ def test_an_id_cannot_lead_out_of_the_folder(tmp_path, participant, session):
         participant_folder(tmp_path, participant, session)
 
 
-def test_a_key_is_of_everything_it_is_given():
+def test_a_key_depends_on_everything_it_is_given():
     base = {"models": ["a"], "input": "b", "settings": {"sigma_light": 20.0}}
     assert key_of(**base) == key_of(**dict(reversed(base.items())))
     for change in ({"models": ["c"]}, {"input": "c"}, {"settings": {"sigma_light": 21.0}}, {"more": 1}):
         assert key_of(**base | change) != key_of(**base)
 
 
-def test_a_folder_appears_whole_and_says_so(tmp_path):
-    place = tmp_path / "sub-01" / "anat"
-    assert not is_finished(place, RECORD, "k")
-    write(place)
+def test_a_folder_appears_whole_with_its_record(tmp_path):
+    folder = tmp_path / "sub-01" / "anat"
+    assert not is_finished(folder, RECORD, "k")
+    write(folder)
     assert listing(tmp_path) == [f"sub-01/anat/{name}" for name in ("map.nii.gz", RECORD, "sub-01_regions.tsv")]
-    assert is_finished(place, RECORD, "k")
-    assert not is_finished(place, RECORD, "other")
+    assert is_finished(folder, RECORD, "k")
+    assert not is_finished(folder, RECORD, "other")
 
 
 @pytest.mark.parametrize("what", ["changed", "missing", "truncated record"])
 def test_a_damaged_folder_is_not_finished(tmp_path, what):
-    place = tmp_path / "sub-01" / "anat"
-    write(place)
+    folder = tmp_path / "sub-01" / "anat"
+    write(folder)
     if what == "changed":
-        (place / "sub-01_regions.tsv").write_text("2")
+        (folder / "sub-01_regions.tsv").write_text("2")
     elif what == "missing":
-        (place / "map.nii.gz").unlink()
+        (folder / "map.nii.gz").unlink()
     else:
-        (place / RECORD).write_text((place / RECORD).read_text()[:20])
-    assert not is_finished(place, RECORD, "k")
+        (folder / RECORD).write_text((folder / RECORD).read_text()[:20])
+    assert not is_finished(folder, RECORD, "k")
 
 
-def test_other_results_take_the_place_of_older_ones(tmp_path):
-    place = tmp_path / "sub-01" / "anat"
-    write(place)
-    write(place, "new", "2")
-    assert is_finished(place, RECORD, "new")
+def test_other_results_replace_earlier_ones(tmp_path):
+    folder = tmp_path / "sub-01" / "anat"
+    write(folder)
+    write(folder, "new", "2")
+    assert is_finished(folder, RECORD, "new")
     assert len(listing(tmp_path)) == 3
 
 
-def test_what_a_killed_run_left_is_removed(tmp_path):
-    place = tmp_path / "sub-01" / "anat"
+def test_leftovers_of_a_killed_run_are_removed(tmp_path):
+    folder = tmp_path / "sub-01" / "anat"
     for name in (".anat-x1", ".anat-x2"):
-        (place.parent / name).mkdir(parents=True)
-        (place.parent / name / "half.nii.gz").write_text("half")
-    write(place)
-    assert sorted(p.name for p in place.parent.iterdir()) == ["anat"]
+        (folder.parent / name).mkdir(parents=True)
+        (folder.parent / name / "half.nii.gz").write_text("half")
+    write(folder)
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["anat"]
 
 
-def test_a_kill_before_any_step_on_the_disk_is_made_good():
+def test_a_kill_before_any_step_on_the_disk_is_recovered_from():
     """Every file that is opened, moved and removed, and every folder."""
     done = subprocess.run([sys.executable, "-m", "tests.study.each_step"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 20
 
 
-def test_others_that_write_the_same_take_a_scratch_folder_for_a_leftover(tmp_path):
-    """Once or twice: then it is written again."""
-    place, calls = tmp_path / "sub-01" / "anat", []
+def test_a_scratch_folder_removed_by_another_process_is_written_again(tmp_path):
+    """Another process that writes the same takes the scratch folder for a leftover, once or twice."""
+    folder, calls = tmp_path / "sub-01" / "anat", []
 
     def disturbed(scratch):
         calls.append(scratch)
         if len(calls) < 3:
-            remove_leftovers(place)
+            remove_leftovers(folder)
         fill(scratch)
 
-    write_participant(place, RECORD, disturbed, {"Key": "k"})
+    write_participant(folder, RECORD, disturbed, {"Key": "k"})
     assert len(calls) == 3
-    assert is_finished(place, RECORD, "k")
-    assert [path.name for path in place.parent.iterdir()] == ["anat"]
+    assert is_finished(folder, RECORD, "k")
+    assert [path.name for path in folder.parent.iterdir()] == ["anat"]
 
 
-def test_what_comes_to_its_place_while_leftovers_are_removed_stays_whole(tmp_path, monkeypatch):
-    place, scratch, real = tmp_path / "sub-01" / "anat", tmp_path / "sub-01" / ".anat-x", os.replace
+def test_a_folder_finished_while_leftovers_are_removed_stays_whole(tmp_path, monkeypatch):
+    folder, scratch, real = tmp_path / "sub-01" / "anat", tmp_path / "sub-01" / ".anat-x", os.replace
     scratch.mkdir(parents=True)
     fill(scratch)
 
     def late(source, target):
         if Path(source) == scratch:
-            real(source, place)
+            real(source, folder)
         real(source, target)
 
     monkeypatch.setattr("glas3d.output.os.replace", late)
-    remove_leftovers(place)
+    remove_leftovers(folder)
     assert listing(tmp_path) == ["sub-01/anat/map.nii.gz", "sub-01/anat/sub-01_regions.tsv"]
 
 
-def test_nothing_is_left_of_what_failed(tmp_path):
-    place = tmp_path / "out" / "sub-01" / "anat"
+def test_failed_writing_leaves_nothing(tmp_path):
+    folder = tmp_path / "out" / "sub-01" / "anat"
 
     def fails(scratch):
         fill(scratch)
         raise RuntimeError("in the middle")
 
     with pytest.raises(RuntimeError, match="in the middle"):
-        write_participant(place, RECORD, fails, {"Key": "k"})
+        write_participant(folder, RECORD, fails, {"Key": "k"})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_somebody_s_own_files_are_not_replaced(tmp_path):
-    place = tmp_path / "sub-01" / "anat"
-    place.mkdir(parents=True)
-    (place / "thesis").write_text("years of work")
+def test_other_files_are_not_replaced(tmp_path):
+    folder = tmp_path / "sub-01" / "anat"
+    folder.mkdir(parents=True)
+    (folder / "thesis").write_text("years of work")
     with pytest.raises(GlasError, match="no participant's results"):
-        write(place)
-    assert (place / "thesis").read_text() == "years of work"
+        write(folder)
+    assert (folder / "thesis").read_text() == "years of work"
 
 
 def test_the_same_bytes_at_another_time(tmp_path, monkeypatch):
@@ -179,23 +179,23 @@ def test_the_same_bytes_at_another_time(tmp_path, monkeypatch):
     write(tmp_path / "a" / "anat")
     monkeypatch.setattr("time.time", lambda: 2e9)
     write(tmp_path / "b" / "anat")
-    for one in (tmp_path / "a" / "anat").iterdir():
-        assert one.read_bytes() == (tmp_path / "b" / "anat" / one.name).read_bytes()
+    for path in (tmp_path / "a" / "anat").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / "anat" / path.name).read_bytes()
 
 
-def test_a_study_is_begun_and_gone_on_with(tmp_path):
+def test_a_study_is_started_and_resumed(tmp_path):
     out = tmp_path / "out"
     assert read_study(out) == {}
-    begin(out, "a study", {"BatchSize": 4})
+    start_study(out, "a study", {"BatchSize": 4})
     (out / ".unfinished-x").mkdir()
-    begin(out, "a study", {"BatchSize": 4})
+    start_study(out, "a study", {"BatchSize": 4})
     assert read_study(out) == {"BatchSize": 4}
     assert listing(out) == [".bidsignore", "dataset_description.json", "study.json"]
     assert json.loads((out / "dataset_description.json").read_text())["DatasetType"] == "derivative"
 
 
-def test_a_beginning_that_was_killed_is_gone_on_with(tmp_path, monkeypatch):
-    """After each file that is put in its place."""
+def test_a_killed_start_is_resumed(tmp_path, monkeypatch):
+    """After each file that is put in its folder."""
     from glas3d import output
 
     for number in (1, 2, 3):
@@ -209,19 +209,19 @@ def test_a_beginning_that_was_killed_is_gone_on_with(tmp_path, monkeypatch):
 
         with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
             patch.setattr(output.os, "replace", killed)
-            begin(out, "a study", {"BatchSize": 4})
+            start_study(out, "a study", {"BatchSize": 4})
         assert len(moved) == number
-        begin(out, "a study", {"BatchSize": 4})
+        start_study(out, "a study", {"BatchSize": 4})
         assert len(listing(out)) == 3
 
 
-def test_a_place_that_is_no_study_s_is_refused(tmp_path):
+def test_a_folder_with_other_content_is_refused(tmp_path):
     (tmp_path / "thesis").write_text("years of work")
     with pytest.raises(GlasError, match="holds thesis"):
-        check_study(tmp_path)
+        check_study_folder(tmp_path)
     with pytest.raises(GlasError, match="is a file"):
-        check_study(tmp_path / "thesis")
-    check_study(tmp_path / "new")
+        check_study_folder(tmp_path / "thesis")
+    check_study_folder(tmp_path / "new")
     (tmp_path / "study.json").write_text("{")
     with pytest.raises(GlasError, match=r"study\.json is damaged"):
         read_study(tmp_path)
@@ -230,28 +230,28 @@ def test_a_place_that_is_no_study_s_is_refused(tmp_path):
 def test_records_are_read_with_their_sessions(tmp_path):
     with pytest.raises(GlasError, match="run the participant level first"):
         read_records(tmp_path)
-    begin(tmp_path, "a study", {})
+    start_study(tmp_path, "a study", {})
     with pytest.raises(GlasError, match="run the participant level first"):
         read_records(tmp_path)
     for name, session in (("sub-02", "ses-b"), ("sub-02", "ses-a"), ("sub-01", "")):
-        place = participant_folder(tmp_path, name, session)
-        write_participant(place, record_name(name, session), fill, {"Key": "k"})
-    found = read_records(tmp_path)
-    assert [one.name for one in found] == ["sub-01", "sub-02 ses-a", "sub-02 ses-b"]
+        folder = participant_folder(tmp_path, name, session)
+        write_participant(folder, record_name(name, session), fill, {"Key": "k"})
+    records = read_records(tmp_path)
+    assert [record.name for record in records] == ["sub-01", "sub-02 ses-a", "sub-02 ses-b"]
 
 
-def test_a_record_in_another_s_folder_is_refused(tmp_path):
-    begin(tmp_path, "a study", {})
+def test_a_record_in_another_participant_s_folder_is_refused(tmp_path):
+    start_study(tmp_path, "a study", {})
     write_participant(tmp_path / "sub-02" / "anat", RECORD, fill, {"Key": "k"})
     with pytest.raises(GlasError, match="explain sub-02 again"):
         read_records(tmp_path)
 
 
-def test_who_failed_is_kept_until_they_do_not(tmp_path):
+def test_failed_participants_are_listed_until_they_succeed(tmp_path):
     def failed(*rows):
         return pd.DataFrame(rows, columns=["participant_id", "session", "error"])
 
-    begin(tmp_path, "a study", {})
+    start_study(tmp_path, "a study", {})
     write_failed(tmp_path, failed(("sub-01", "", "dark"), ("sub-02", "ses-a", "bright")), {("sub-01", "")})
     path = tmp_path / derivatives.FAILED
     assert path.read_text().splitlines()[1:] == ["sub-01\tn/a\tdark", "sub-02\tses-a\tbright"]

@@ -1,4 +1,4 @@
-"""Settings of a study that name files: the same for everyone, or each participant's own, found by a pattern."""
+"""Resolve settings of a study that name files: one for everyone, or each participant's own, found by a pattern."""
 
 from __future__ import annotations
 
@@ -14,24 +14,31 @@ from glas3d.hashing import file_sha256
 NAMING_FILES = ("background", "mask_img", "brain_mask", "transform", "inverse")
 """The settings of `explain_img` that may name files (``inverse``: of `load_transform`)."""
 
-_BACKGROUNDS = ("auto", "blur")
-_PLACES = ("{participant_id}", "{session_id}")
+_BACKGROUND_WORDS = ("auto", "blur")
+_PLACEHOLDERS = ("{participant_id}", "{session_id}")
 
 
-def plain(name: str, value: Any) -> Any:
-    """A setting as every worker and JSON can have it: paths of files that are there are whole.
+def storable(name: str, value: Any) -> Any:
+    """Return a setting in a form that workers and JSON can take; paths of existing files become absolute.
+
+    Parameters
+    ----------
+    name
+        Name of the setting.
+    value
+        A number, a text, a path, or lists and mappings of these.
 
     Raises
     ------
     GlasError
-        It is neither number nor text nor file, nor a list or mapping of those.
+        The value is of another type.
     """
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, Mapping):
-        return {str(key): plain(name, one) for key, one in value.items()}
+        return {str(key): storable(name, item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(name, one) for one in value]
+        return [storable(name, item) for item in value]
     if not isinstance(value, str | int | float | bool | None):
         raise GlasError(f"settings of a study must be numbers, texts or files, {name} is a {type(value).__name__}")
     if name in NAMING_FILES and isinstance(value, str) and not is_pattern(value) and Path(value).exists():
@@ -40,103 +47,113 @@ def plain(name: str, value: Any) -> Any:
 
 
 def is_pattern(value: Any) -> bool:
-    """Whether a text names each participant's own file: it holds ``{participant_id}`` or ``{session_id}``."""
-    return isinstance(value, str) and any(place in value for place in _PLACES)
+    """Return whether a text names each participant's own file, by ``{participant_id}`` or ``{session_id}``."""
+    return isinstance(value, str) and any(placeholder in value for placeholder in _PLACEHOLDERS)
 
 
 def has_pattern(value: Any) -> bool:
-    """Whether there is a pattern anywhere in a setting."""
+    """Return whether any text in a setting is a pattern."""
     return any(map(is_pattern, _texts(value)))
 
 
-def files_of(settings: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256 of every file the settings name, by its path."""
+def file_hashes(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 of every file that the settings name, by its path."""
     texts = (text for name in NAMING_FILES for text in _texts(settings.get(name)))
     return {text: file_sha256(Path(text)) for text in texts if Path(text).is_file()}
 
 
 def check_files(settings: Mapping[str, Any]) -> None:
-    """Refuse files that are not there; of patterns, those are told by participant.
+    """Refuse files that do not exist; patterns are resolved later, for each participant.
 
     Raises
     ------
     GlasError
-        A mask, a transform or a background that is no file.
+        A mask, a transform or a background that is not a file.
     """
     for name in NAMING_FILES:
         for text in _texts(settings.get(name)):
-            if not (is_pattern(text) or Path(text).exists() or (name == "background" and text in _BACKGROUNDS)):
+            if not (is_pattern(text) or Path(text).exists() or (name == "background" and text in _BACKGROUND_WORDS)):
                 raise GlasError(f"no such file: {text}, as {name}")
 
 
-def said(settings: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
-    """The settings for a record, which names no place: files by name and hash."""
-
-    def named(text: str) -> str:
-        if text in files:
-            return f"{Path(text).name} sha256:{files[text]}"
-        return Path(text).name if os.path.isabs(text) else text
-
-    return {name: mapped(value, named) if name in NAMING_FILES else value for name, value in settings.items()}
-
-
-def own_of(settings: Mapping[str, Any], root: Path, row: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in which a participant differs from the others.
+def recordable(settings: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings for a record, in which files have names and hashes but no folders.
 
     Parameters
     ----------
+    settings
+        The settings, see `storable`.
+    hashes
+        Hashes of files by their paths, see `file_hashes`.
+    """
+
+    def name_and_hash(text: str) -> str:
+        if text in hashes:
+            return f"{Path(text).name} sha256:{hashes[text]}"
+        return Path(text).name if os.path.isabs(text) else text
+
+    return {
+        name: _with_texts(value, name_and_hash) if name in NAMING_FILES else value for name, value in settings.items()
+    }
+
+
+def participant_settings(settings: Mapping[str, Any], root: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that are a participant's own: files found by patterns, and covariates.
+
+    Parameters
+    ----------
+    settings
+        The settings of the study; ``covariates`` names columns of the participants' table.
     root
-        The data set's folder, from which patterns lead on.
+        The folder of the data set, in which patterns are searched.
     row
-        Of the cohort's table: ``participant_id``, ``session`` and the columns that ``covariates`` names.
+        The participant's row of the cohort's table: ``participant_id``, ``session`` and the columns of covariates.
 
     Raises
     ------
     GlasError
-        A pattern that no file matches, or several do; a covariate that is no number.
+        No file or several files match a pattern, or a covariate is not a number.
     """
     own: dict[str, Any] = {}
     for name in NAMING_FILES:
         if has_pattern(settings.get(name)):
-            own[name] = mapped(settings[name], lambda text, name=name: _found(name, text, root, row))  # type: ignore[misc]
+            own[name] = _with_texts(settings[name], lambda text, name=name: _match(name, text, root, row))  # type: ignore[misc]
     if "covariates" in settings:
-        own["covariates"] = {column: _number(column, row) for column in settings["covariates"]}
+        own["covariates"] = {column: _covariate(column, row) for column in settings["covariates"]}
     return own
 
 
-def mapped(value: Any, change: Callable[[str], str]) -> Any:
-    """A setting with each of its texts changed."""
+def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a setting with each of its texts changed."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
-        return {key: mapped(one, change) for key, one in value.items()}
-    return [mapped(one, change) for one in value] if isinstance(value, list) else value
+        return {key: _with_texts(item, change) for key, item in value.items()}
+    return [_with_texts(item, change) for item in value] if isinstance(value, list) else value
 
 
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list):
-        for one in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(one)
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
 
 
-def _found(name: str, pattern: str, root: Path, row: Mapping[str, Any]) -> str:
+def _match(name: str, pattern: str, root: Path, row: Mapping[str, Any]) -> str:
+    """Return the one file that matches a pattern for a participant."""
     if not is_pattern(pattern):
         return pattern
-    names = {"participant_id": row["participant_id"], "session_id": row["session"]}
-    text = pattern
-    for place, value in names.items():
-        text = text.replace(f"{{{place}}}", value)
-    found = glob.glob(os.path.join(glob.escape(str(root.resolve())), text))
-    paths = sorted(Path(os.path.normpath(one)) for one in found)
+    text = pattern.replace("{participant_id}", row["participant_id"]).replace("{session_id}", row["session"])
+    matches = glob.glob(os.path.join(glob.escape(str(root.resolve())), text))
+    paths = sorted(Path(os.path.normpath(match)) for match in matches)
     if len(paths) != 1:
         came = " and ".join(path.name for path in paths[:3]) if paths else "none"
         raise GlasError(f"the {name} of a participant must be one file, {text} in {root} matches {came}")
     return str(paths[0])
 
 
-def _number(column: str, row: Mapping[str, Any]) -> float:
+def _covariate(column: str, row: Mapping[str, Any]) -> float:
     value = row.get(column)
     if isinstance(value, str) or value is None or value != value:
         came = f"is {value!r}" if isinstance(value, str) else "is missing"

@@ -12,7 +12,7 @@ from typing import Any
 from glas3d.errors import GlasError
 from glas3d.explain.cost import CostEstimate, estimate_cost
 from glas3d.study.cohort.cohort import Cohort
-from glas3d.study.derivatives import check_study, is_finished, participant_folder, record_name
+from glas3d.study.derivatives import check_study_folder, is_finished, participant_folder, record_name
 from glas3d.study.running.options import StudyRequest
 from glas3d.study.running.participant import Outcome, PreparedScan, limited, prepare
 from glas3d.study.running.plan import resolve_plan
@@ -64,7 +64,7 @@ def estimate_cohort(
     """
     request = StudyRequest.of(options, "estimate_cohort")
     out = Path(out)
-    check_study(out)
+    check_study_folder(out)
     rows = scan_rows(cohort, out, request.study.everyone)
     target = cohort.case if request.study.target is None else request.study.target
     plan = resolve_plan(out, models, Path(rows[0]["path"]), request, target, pool=ThisProcess(), n_scans=len(rows))

@@ -24,9 +24,9 @@ from glas3d.imaging.space import MNI
 from glas3d.imaging.spatial_transform import load_transform
 from glas3d.output import remove_leftovers
 from glas3d.predict import Predictor, load_model
-from glas3d.study.cohort.file_patterns import files_of, has_pattern, said
+from glas3d.study.cohort.file_patterns import file_hashes, has_pattern, recordable
 from glas3d.study.derivatives import is_finished, key_of, participant_folder, record_name, write_participant
-from glas3d.study.environment import version
+from glas3d.study.environment import software_versions
 from glas3d.study.running.plan import StudyPlan, bundles_for, load_search, manifest_of, search_hash
 from glas3d.study.training.manifest import Manifest
 
@@ -112,7 +112,7 @@ def explain_participant(plan: StudyPlan, task: ScanTask) -> Outcome:
 
 
 def _explain(plan: StudyPlan, task: ScanTask) -> Status:
-    here = version(plan.engine, "register" in plan.settings)
+    here = software_versions(plan.engine, "register" in plan.settings)
     if here != plan.version:
         raise GlasError(f"every worker needs the same versions: the study has {plan.version}, this one {here}")
     folder = participant_folder(plan.out, task.participant_id, task.session)
@@ -222,7 +222,7 @@ def prepare(plan: StudyPlan, task: ScanTask) -> PreparedScan:
         file=task.path.name,
         **{k: v for k, v in plan.record().items() if k not in ("Models", "Search")},
         search=None if isinstance(plan.search, str) else plan.search,
-        own=said(own, files_of(own)),
+        own=recordable(own, file_hashes(own)),
         transform=None if transform is None else transform.record(),
     )
     return PreparedScan(plan, task, key, bundles, manifest, settings)

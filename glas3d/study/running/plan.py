@@ -28,9 +28,9 @@ from glas3d.imaging.coordinates import Coordinates
 from glas3d.imaging.space import mni_grid
 from glas3d.predict import Predictor, load_model
 from glas3d.predict.engine.engines import check_engine
-from glas3d.study.cohort.file_patterns import check_files, files_of, plain, said
+from glas3d.study.cohort.file_patterns import check_files, file_hashes, recordable, storable
 from glas3d.study.derivatives import read_study
-from glas3d.study.environment import device_here, device_kind, fastest, version
+from glas3d.study.environment import default_device, device_kind, fastest_engine, software_versions
 from glas3d.study.running.options import StudyRequest
 from glas3d.study.training.manifest import MANIFEST, Manifest
 from glas3d.study.workers import ThisProcess, WorkerProcesses
@@ -126,7 +126,7 @@ class StudyPlan:
 
     def settings_record(self) -> dict[str, Any]:
         """Return the settings for records: files by name and hash."""
-        return said(self.settings, self.files)
+        return recordable(self.settings, self.files)
 
 
 def resolve_plan(
@@ -176,7 +176,7 @@ def resolve_plan(
     search = load_search.__wrapped__(where, study.atlas_space)
     settings = _study_settings(request, predicts)
     device = _kept(out, stored, "Device", None if study.device == "auto" else device_kind(study.device))
-    device = device or pool.call(device_here)
+    device = device or pool.call(default_device)
     shape = _shape(predicts[0], first_scan, native=not {"transform", "register"}.isdisjoint(settings))
     values = (predicts[0].info.channels or 1) * int(np.prod(shape))
     batch = _kept(out, stored, "BatchSize", request.batch_size) or default_batch_size(values, torch.device(device))
@@ -185,7 +185,7 @@ def resolve_plan(
     if engine is None:
         # the copies of an engine belong to one model, and must pay for each fold
         batches = n_scans * math.ceil((2 * _n_points(search, shape) + 1) / batch) // len(names)
-        engine = pool.call(partial(fastest, names[0], device, threads, (batch, *shape), batches))
+        engine = pool.call(partial(fastest_engine, names[0], device, threads, (batch, *shape), batches))
     check_engine(engine, torch.device(device))
     return StudyPlan(
         out=out.resolve(),
@@ -199,14 +199,14 @@ def resolve_plan(
         atlas_space=study.atlas_space,
         target=target,
         settings=settings,
-        files=files_of(settings),
+        files=file_hashes(settings),
         in_sample=study.in_sample,
         assume_space=request.explain.assume_space,
         batch_size=batch,
         engine=engine,
         threads=threads,
         device=device,
-        version=version(engine, "register" in settings),
+        version=software_versions(engine, "register" in settings),
     )
 
 
@@ -309,7 +309,7 @@ def _study_settings(request: StudyRequest, predicts: list[Predictor]) -> dict[st
         A file that does not exist, modes that exclude each other, a setting outside its range, or other covariates
         than the models take.
     """
-    settings = {name: plain(name, value) for name, value in request.settings.items()}
+    settings = {name: storable(name, value) for name, value in request.settings.items()}
     check_files(settings)
     _check_mode(request.explain, settings, predicts)
     for predict in predicts:

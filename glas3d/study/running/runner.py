@@ -15,8 +15,8 @@ from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.options import ExplainOptions, UnsetSettings
 from glas3d.options import accepts
 from glas3d.study.cohort.cohort import Cohort
-from glas3d.study.cohort.file_patterns import own_of
-from glas3d.study.derivatives import begin, check_study, participant_folder, write_failed
+from glas3d.study.cohort.file_patterns import participant_settings
+from glas3d.study.derivatives import check_study_folder, participant_folder, start_study, write_failed
 from glas3d.study.running.options import StudyOptions, StudyRequest
 from glas3d.study.running.participant import Outcome, ScanTask, explain_participant
 from glas3d.study.running.plan import StudyPlan, bundles_for, manifest_of, resolve_plan
@@ -106,7 +106,7 @@ def explain_cohort(
     """
     request = StudyRequest.of(options, "explain_cohort")
     out = Path(out)
-    check_study(out)
+    check_study_folder(out)
     rows = scan_rows(cohort, out, request.study.everyone)
     with workers(request.study.n_workers, request.study.scheduler, request.study.threads) as pool:
         target = cohort.case if request.study.target is None else request.study.target
@@ -117,7 +117,7 @@ def explain_cohort(
             _refuse(lacking)
             for task in tasks:
                 bundles_for(plan, manifest, task.participant_id)
-        begin(out, f"GLAS explanations of {cohort.case} and {cohort.control}", plan.record())
+        start_study(out, f"GLAS explanations of {cohort.case} and {cohort.control}", plan.record())
         if pool.dashboard is not None:
             announce(pool.dashboard)
         outcomes = lacking + _explain_each(pool, plan, tasks, request.study.on_error == "fail", progress)
@@ -147,7 +147,7 @@ def scan_tasks(plan: StudyPlan, cohort: Cohort, rows: Sequence[dict[str, Any]]) 
     for row in rows:
         name, session = row["participant_id"], row["session"]
         try:
-            own = own_of(plan.settings, cohort.root, row)
+            own = participant_settings(plan.settings, cohort.root, row)
         except GlasError as problem:
             lacking.append(Outcome(name, session, "failed", str(problem)))
         else:

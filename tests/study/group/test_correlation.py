@@ -10,7 +10,7 @@ from scipy import stats
 
 from glas3d import GlasError, GlasWarning
 from glas3d.statistics.correlation import change_correlation, correlate
-from glas3d.study.derivatives import begin, read_records
+from glas3d.study.derivatives import read_records, start_study
 from glas3d.study.group.correlation import read_volume_change
 from glas3d.study.group.level import summarise_groups
 from glas3d.study.group.participants import read_participants, score_matrix
@@ -256,6 +256,6 @@ def test_runs_that_cannot_be_compared_are_refused(runs, eight, tmp_path, atlas_p
     more = pd.concat([eight, pd.DataFrame({"participant_id": ["sub-99"], "group": ["AD"], "age": [70.0]})])
     with pytest.raises(GlasError, match="to be compared, out, strangers share none"), pytest.warns():
         summarise_groups(runs[0].out, more, **FEW, other_run=[strangers.out])
-    begin(tmp_path / "empty", "empty", {"Search": "few"})
+    start_study(tmp_path / "empty", "empty", {"Search": "few"})
     with pytest.raises(GlasError, match="run the participant level first"):
         summarise_groups(runs[0].out, eight, **FEW, other_run=[tmp_path / "empty"])

@@ -13,7 +13,7 @@ from glas3d.imaging.space import VoxelGrid
 from glas3d.statistics.regions import region_values
 from glas3d.statistics.stability import bootstrap_ranks, run_stability
 from glas3d.statistics.two_groups import compare
-from glas3d.study.derivatives import begin, read_records
+from glas3d.study.derivatives import read_records, start_study
 from glas3d.study.group.level import summarise_groups
 from glas3d.study.group.sessions import average_sessions
 from glas3d.study.running.runner import explain_cohort
@@ -201,7 +201,7 @@ def test_results_explained_differently_are_refused(study, eight):
 
 def test_an_atlas_that_was_moved_is_given_again(study, eight, atlas_path, tmp_path):
     filled(study, eight)
-    begin(study.out, "made up", {"Search": str(tmp_path / "gone.nii.gz")})
+    start_study(study.out, "made up", {"Search": str(tmp_path / "gone.nii.gz")})
     with pytest.raises(GlasError, match="gone"):
         summarise_groups(study.out, eight, **FEW)
     assert len(summarise_groups(study.out, eight, **FEW, atlas=str(atlas_path)).tables["AD"]) == 8
@@ -212,7 +212,7 @@ def test_an_atlas_that_was_moved_is_given_again(study, eight, atlas_path, tmp_pa
 def test_damaged_results_are_refused(study, eight):
     filled(study, eight)
     next((study.out / "sub-03" / "anat").glob("*_regions.tsv")).write_text("index\n1\n")
-    with pytest.raises(GlasError, match=r"_regions.tsv is damaged or not there: explain sub-03 again"):
+    with pytest.raises(GlasError, match=r"_regions.tsv is damaged or does not exist: explain sub-03 again"):
         summarise_groups(study.out, eight, **FEW)
 
 

@@ -35,7 +35,7 @@ def test_what_auto_settles_on_is_kept_whatever_the_clock_says_later(people, mode
         asked.append((device, threads, shape, batches))
         return "channels_last"
 
-    monkeypatch.setattr(plan, "fastest", fastest)
+    monkeypatch.setattr(plan, "fastest_engine", fastest)
     whole, halted = tmp_path / "whole", tmp_path / "halted"
     explain_cohort(people, whole, models, **ASSUMED, batch_size=2)
     ((_, threads, shape, batches),) = asked
@@ -46,7 +46,7 @@ def test_what_auto_settles_on_is_kept_whatever_the_clock_says_later(people, mode
 
     shutil.copytree(whole, halted)
     shutil.rmtree(halted / "sub-01")
-    monkeypatch.setattr(plan, "fastest", lambda *given: pytest.fail("it is settled"))
+    monkeypatch.setattr(plan, "fastest_engine", lambda *given: pytest.fail("it is settled"))
     result = explain_cohort(people, halted, models, **ASSUMED)
     assert (result.count("explained"), result.count("kept")) == (1, 1)
     assert content(halted) == content(whole)
@@ -56,7 +56,7 @@ def test_what_auto_settles_on_is_kept_whatever_the_clock_says_later(people, mode
 
 def test_auto_asks_a_batch_of_the_study_s_shape(people, models, tmp_path):
     bundle = str(models / "fold-1")
-    assert plan.fastest(bundle, "cpu", 1, (2, *studies.GRID.shape), 3) == "eager"
+    assert plan.fastest_engine(bundle, "cpu", 1, (2, *studies.GRID.shape), 3) == "eager"
 
 
 def test_an_engine_that_is_not_there_is_refused_before_anything_is_written(people, models, tmp_path):
