@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 from typing import Any
-
-import numpy as np
 
 from glas3d.errors import GlasError
 
@@ -35,7 +34,7 @@ def whole_number(name: str, value: Any, least: int) -> int:
     Traceback (most recent call last):
     glas3d.errors.GlasError: batch_size must be a whole number of at least 1, got 0
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise GlasError(f"{name} must be a whole number of at least {least}, got {value!r}")
     return int(value)
 
@@ -48,4 +47,4 @@ def is_number(value: Any) -> bool:
     >>> is_number(0.5), is_number(True), is_number(float("nan")), is_number("1")
     (True, False, False, False)
     """
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)

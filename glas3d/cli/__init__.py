@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import warnings
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError, UnknownOptionError
 
-from glas3d.cli import atlases, participants
-from glas3d.cli import explain as scans
+from glas3d.cli import atlases, simulated
 from glas3d.cli.cohort import cohort
+from glas3d.cli.explain import explain
+from glas3d.cli.messages import Messages
 from glas3d.cli.terminal import fail, show_warning
 from glas3d.cli.train import train
 from glas3d.errors import GlasError, GlasWarning, SpaceWarning
@@ -20,15 +25,12 @@ app = App(
     name="glas3d",
     version=__version__,
     help="Which anatomy made a 3D classifier say so? Gaussian light and shadow explanations of brain scans. "
-    "For research only; no medical device.",
+    "For research use only; this is not a medical device.",
     suppress_keyboard_interrupt=False,
 )
-app.command(scans.explain)
-app.command(participants.simulate)
-app.command(train)
-app.command(cohort)
-app.command(participants.demo)
-app.command(atlases.app)
+for command in (explain, simulated.simulate, train, cohort, simulated.demo, atlases.app):
+    app.command(command)
+app.register_install_completion_command(help="Install completion of commands and options for the current shell.")
 
 
 def main() -> None:
@@ -40,13 +42,22 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit status."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # other libraries' notes are not for the user of a command
+            warnings.simplefilter("ignore")  # warnings of other libraries are not for the user of a command
             warnings.simplefilter("always", GlasWarning)
             warnings.simplefilter("error", SpaceWarning)
             warnings.showwarning = show_warning
-            app(arguments, exit_on_error=False, print_error=False, result_action="return_none")
+            function, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+            messages = next((value for value in bound.arguments.values() if isinstance(value, Messages)), Messages())
+            with messages.active(arguments):
+                function(*bound.args, **bound.kwargs)
     except SpaceWarning as problem:
-        return fail(f"{problem}; if it is, say --assume-space MNI")
+        return fail(f"{problem}; if it is, give --assume-space MNI")
+    except MissingArgumentError as problem:
+        return fail(_all_missing(arguments, problem))
+    except UnknownOptionError as problem:
+        return fail(_unknown(problem))
+    except CoercionError as problem:
+        return fail(_not_converted(problem))
     except (GlasError, CycloptsError) as problem:
         return fail(str(problem))
     except KeyboardInterrupt:
@@ -60,3 +71,57 @@ def run(arguments: list[str]) -> int:
         first = str(problem).strip().splitlines()[0] if str(problem).strip() else ""
         return fail(f"unexpected {type(problem).__name__}: {first} (set GLAS3D_TRACEBACK=1 to see where)", 1)
     return 0
+
+
+def _all_missing(arguments: Sequence[str], problem: MissingArgumentError) -> str:
+    """Return a message that names everything that is missing, not only the first."""
+    if problem.tokens_so_far or problem.argument is None:
+        return str(problem)
+    missing: list[str] = []
+    tried, error = list(arguments), problem
+    while len(missing) < 20:
+        argument = error.argument
+        if argument is None or argument.name in tried:  # given, but without a value
+            return str(error)
+        missing.append(_name(argument))
+        tried += [argument.name, _placeholder(argument)]
+        try:
+            _, bound, _ = app.parse_args(tried, exit_on_error=False, print_error=False)
+        except MissingArgumentError as another:
+            error = another
+        except CycloptsError:
+            break
+        else:
+            if bound.arguments.get("scan", None) == () or ("scan" in bound.signature.parameters and not bound.args):
+                missing.insert(0, "SCAN")
+            break
+    return f"missing: {', '.join(missing)} (glas3d {' '.join(problem.command_chain or ())} --help lists all options)"
+
+
+def _name(argument: Any) -> str:
+    """Return the name of an argument as usage lines have it: BIDS_DIR by its place, --model by its name."""
+    name: str = argument.name
+    return name if argument.index is None else name.lstrip("-").upper().replace("-", "_")
+
+
+def _placeholder(argument: Any) -> str:
+    """Return a value that an argument takes."""
+    choices = argument.get_choices()
+    return str(choices[0]) if choices else "0"
+
+
+def _not_converted(problem: CoercionError) -> str:
+    """Return the message about a value of the wrong type, with advice where it may be no value of that option."""
+    argument = problem.argument
+    if argument is None or not argument.parameter.consume_multiple:
+        return str(problem)
+    return f"{problem} It takes everything that follows it: give arguments such as SCAN first."
+
+
+def _unknown(problem: UnknownOptionError) -> str:
+    """Return the message about an option that does not exist; it suggests only one that is spelt nearly the same."""
+    name = (problem.token.keyword or problem.token.value).split("=", 1)[0]
+    source = "" if problem.token.source in ("", "cli") else f" from {problem.token.source}"
+    names = set(chain.from_iterable(argument.names for argument in problem.argument_collection if argument.parse))
+    near = difflib.get_close_matches(name, names, 1, 0.8)
+    return f"unknown option: {name}{source}" + (f" (did you mean {near[0]}?)" if near else "")

@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 from cyclopts import App
 
-from glas3d.cli.terminal import say
+from glas3d.cli import terminal
+from glas3d.cli.derived import in_group
 
 app = App(name="atlas", help="Look at the shipped atlases.")
 
 
 @app.command(name="list")
-def atlas_list() -> None:
-    """Name the shipped atlases."""
+def atlas_list(*, json: Annotated[bool, in_group("Output")] = False) -> None:
+    """List the shipped atlases.
+
+    Parameters
+    ----------
+    json
+        Write the list as JSON, for other programs.
+    """
     from glas3d.imaging.atlas import Atlas
 
-    for name in Atlas.names():
-        loaded = Atlas.load(name)
-        say(f"{name}: {len(loaded.table)} regions, {loaded.space} space")
+    atlases = [Atlas.load(name) for name in Atlas.names()]
+    if json:
+        content = [{"name": one.name, "regions": len(one.table), "space": one.space} for one in atlases]
+        terminal.write_json({"atlases": content})
+        return
+    for atlas in atlases:
+        terminal.write(f"{atlas.name}: {len(atlas.table)} regions, {atlas.space} space")
 
 
 @app.command
 def show(name: str) -> None:
-    """Print an atlas's regions and their centroids as tab-separated text.
+    """Print the regions of an atlas and their centroids as tab-separated text.
 
     Parameters
     ----------
     name
-        A shipped atlas, or the path of a label image with its .tsv table beside it.
+        Name of a shipped atlas, or path of a label image with its .tsv table next to it.
     """
     from glas3d.imaging.atlas import Atlas
 

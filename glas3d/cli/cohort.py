@@ -1,209 +1,238 @@
-"""``glas3d cohort``: everyone of a study explained, then its groups."""
+"""``glas3d cohort``: explain the participants of a study, then map and compare its groups."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from glas3d.cli.cohort_options import Who, from_file
-from glas3d.cli.explain_options import Asking
-from glas3d.cli.group_options import Groups
-from glas3d.cli.parameters import FLAG, SEVERAL, class_of
-from glas3d.cli.terminal import cost, duration, progress, say
+from glas3d.cli import terminal
+from glas3d.cli.config import from_file
+from glas3d.cli.derived import command_options, given_options, in_group, renamed
+from glas3d.cli.explain_options import CohortCommandOptions, explain_keywords, search_of
+from glas3d.cli.messages import Messages
+from glas3d.cli.parameters import class_of
 from glas3d.errors import GlasError, GlasWarning
+from glas3d.study.cohort.options import CohortOptions
+from glas3d.study.group.options import GroupOptions
+from glas3d.study.running.options import StudyOptions
 
 if TYPE_CHECKING:
     from glas3d.study.cohort.cohort import Cohort
+    from glas3d.study.group.level import GroupResult
+    from glas3d.study.running.runner import CohortResult
 
+# Advice in messages, in the words of the command line.
 _SPOKEN = {
     'on_error="skip"': "--on-error skip",
-    "set in_sample": "give --in-sample",
+    "set in_sample if": "give --in-sample if",
     "assume_space MNI": "--assume-space MNI",
 }
 
-cohort = App(name="cohort", config=from_file)
+CohortCommand: Any = command_options("CohortCommand", CohortOptions)
+StudyCommand: Any = command_options("StudyCommand", StudyOptions)
+GroupCommand: Any = command_options("GroupCommand", GroupOptions)
+
+cohort = App(
+    name="cohort",
+    usage="Usage: glas3d cohort BIDS_DIR OUT participant --models DIR [OPTIONS]\n"
+    "       glas3d cohort BIDS_DIR OUT group [OPTIONS]",
+    help_epilogue="The groups of options Tests, Voxelwise comparison, Correlations and Stability belong to the group "
+    "level; the others, but for Input, Participants and Scans, to the participant level.",
+    config=from_file,
+)
 
 
 @cohort.default
-def explain_everyone(
+def explain_study(
     bids_dir: Path,
     out: Path,
     level: Literal["participant", "group"],
     *,
-    models: Path | None = None,
-    model: str | None = None,
-    who: Annotated[Who, Parameter(name="*")] = Who(),
-    how: Annotated[Asking, Parameter(name="*")] = Asking(),  # noqa: B008 (frozen)
-    target: str | None = None,
-    model_covariates: Annotated[tuple[str, ...], SEVERAL] = (),
-    everyone: Annotated[bool, FLAG] = False,
-    in_sample: Annotated[bool, FLAG] = False,
-    n_workers: int = 1,
-    scheduler: str | None = None,
-    threads: int | None = None,
-    batch_size: int | None = None,
-    engine: str = "auto",
-    device: str = "auto",
-    dry_run: Annotated[bool, FLAG] = False,
-    groups: Annotated[Groups, Parameter(name="*")] = Groups(),
-    config: Path | None = None,
+    models: Annotated[Path | None, in_group("Model")] = None,
+    model: Annotated[str | None, in_group("Model")] = None,
+    target: Annotated[str | None, in_group("Model")] = None,
+    model_covariates: Annotated[tuple[str, ...], in_group("Model", consume_multiple=True)] = (),
+    scans: Annotated[CohortCommand, Parameter(name="*")] = CohortCommand(),  # noqa: B008 (frozen)
+    options: Annotated[CohortCommandOptions, Parameter(name="*")] = CohortCommandOptions(),  # noqa: B008 (frozen)
+    study: Annotated[StudyCommand, Parameter(name="*")] = StudyCommand(),  # noqa: B008 (frozen)
+    groups: Annotated[GroupCommand, Parameter(name="*")] = GroupCommand(),  # noqa: B008 (frozen)
+    dry_run: Annotated[bool, in_group("Output")] = False,
+    json: Annotated[bool, in_group("Output")] = False,
+    config: Annotated[Path | None, in_group("Input")] = None,
+    messages: Annotated[Messages, Parameter(name="*")] = Messages(),  # noqa: B008 (frozen)
 ) -> None:
-    """Explain everyone of a study by models that never saw them, then map and compare its groups.
+    """Explain the participants of a study by models that never saw them, then map and compare its groups.
 
-    Participants first, then groups. A run that was stopped goes on where it was when it is started again.
+    First the participant level, then the group level. A run that was stopped resumes when it is started again.
 
-    A file that is each participant's own (--mask, --brain-mask, --transform, --inverse, --background) is given by its
-    path from BIDS_DIR on, with {participant_id} (sub-01) and {session_id} (ses-M00) where they belong, and * for what
-    differs otherwise.
+    A file that belongs to each participant (--mask, --brain-mask, --transform, --inverse, --background) is given by
+    its path relative to BIDS_DIR, with {participant_id} (sub-01) and {session_id} (ses-M00) where they belong, and *
+    for any other text.
 
     Parameters
     ----------
     bids_dir
         BIDS data set, raw or derivative, with participants.tsv.
     out
-        Folder of the results, a BIDS derivative; that of an earlier run is gone on with.
+        Folder of the results, a BIDS derivative. A run that was stopped is resumed in it.
     level
-        participant: explain scans. group: read what was written, and compare.
+        participant: explain the scans. group: read the results of the participant level, map and compare the groups.
     models
-        Folder of folds as glas3d train writes it: each participant is explained by the fold that never saw them,
+        Folder of folds that glas3d train wrote: each participant is explained by the fold that never saw them,
         participants from elsewhere by all folds.
     model
-        One model for everyone: a shipped name, a bundle, a .pt2 or .onnx file, or package.module:factory.
+        One model for every participant: the name of a shipped model, a bundle, a .pt2 or .onnx file, or
+        package.module:factory.
     target
-        Class to explain in everyone; default: the case.
+        Class to explain in every participant. Default: the case.
     model_covariates
-        Columns of participants.tsv that the models take beside the scan; ranked beside the regions.
-    everyone
-        Explain participants of other groups, too.
-    in_sample
-        Explain participants by models that were trained on them, and say so in every output.
-    n_workers
-        Processes side by side; 1: this one. With CUDA one a GPU is best.
-    scheduler
-        Address of a running Dask scheduler instead, such as tcp://10.0.0.1:8786; its workers have one thread each.
-    threads
-        Of each process; default: 1, or what an earlier run took. Other numbers round differently.
-    batch_size
-        Inputs a forward; default: by the scans' size, or what an earlier run took.
-    engine
-        What runs the networks, as of glas3d explain; auto: the fastest that pays, or what an earlier run took.
-    device
-        auto: CUDA where there is one, or what an earlier run took.
+        Columns of participants.tsv that the models take next to the scan; they are ranked next to the regions.
     dry_run
-        Say who would be explained and what it would take, from the first forwards, and write nothing.
+        Report which participants would be explained and what it would take, estimated from the first model
+        evaluations, and write nothing.
+    json
+        Write the result to standard output as JSON, for other programs.
     config
-        TOML file with any of these options; what is given here comes first.
+        TOML file with any of these options; options of the command line come first.
     """
-    if level == "participant":
-        if (models is None) == (model is None):
-            raise GlasError(f"participants need --models DIR or --model M, got {'none' if model is None else 'both'}")
-        settings = how.settings() | ({"covariates": model_covariates} if model_covariates else {})
-        settings["assume_space"] = how.assume_space
-        plan = {
-            "search": how.where(),
-            "atlas_space": how.atlas_space,
-            "target": None if target is None else class_of(target),
-            **settings,
-            "everyone": everyone,
-            "in_sample": in_sample,
-            "threads": threads,
-            "batch_size": batch_size,
-            "engine": engine,
-            "device": device,
-        }
-        columns = (*groups.covariates, *model_covariates)
-        if dry_run:
-            read = partial(replace(who, on_error="skip").read, bids_dir, columns, native=how.native)
-            _foresee(read, out, models, model, n_workers, ends=who.on_error == "fail", **plan)
-            return
-        _participants(
-            who.read(bids_dir, columns, native=how.native),
-            out,
-            models,
-            model,
-            on_error=who.on_error,
-            n_workers=n_workers,
-            scheduler=scheduler,
-            **plan,
-        )
+    from glas3d.study.cohort.bids import read_cohort
+
+    selected = given_options(scans)
+    native = bool(options.transform) or options.register is not None
+    if native:
+        selected["same_grid"] = False
+    if level == "group":
+        given = given_options(groups)
+        columns = [*given.get("covariates", ()), *given.get("correlate", ())]
+        columns += [given["site"]] if "site" in given else []
+        _groups(read_cohort(bids_dir, covariates=columns, **selected), out, options.atlas, given, as_json=json)
         return
-    groups.summarise(bids_dir, out, who, how.atlas, native=how.native)
+    if (models is None) == (model is None):
+        raise GlasError(f"participants need --models DIR or --model M, got {'none' if model is None else 'both'}")
+    keywords = explain_keywords(options) | given_options(study)
+    keywords["search"] = search_of(options)
+    if target is not None:
+        keywords["target"] = class_of(target)
+    if model_covariates:
+        keywords["covariates"] = model_covariates
+    columns = [*groups.covariates, *model_covariates]
+    chosen = str(models) if models is not None else str(model)
+    if dry_run:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GlasWarning)  # the estimate lists who is left out
+            people = read_cohort(bids_dir, covariates=columns, **{**selected, "on_error": "skip"})
+        ends = selected.get("on_error", CohortOptions.on_error) == "fail"
+        _estimate(people, out, chosen, keywords, ends=ends, has_folds=models is not None, as_json=json)
+        return
+    people = read_cohort(bids_dir, covariates=columns, **selected)
+    _participants(people, out, chosen, keywords, has_folds=models is not None, as_json=json)
 
 
-def _foresee(
-    read: Callable[[], Cohort],
-    out: Path,
-    models: Path | None,
-    model: str | None,
-    n_workers: int,
-    *,
-    ends: bool,
-    **options: Any,
+def _estimate(
+    people: Cohort, out: Path, model: str, keywords: dict[str, Any], *, ends: bool, has_folds: bool, as_json: bool
 ) -> None:
-    """What the participant level would do, told to the user."""
+    """Report what the participant level would do."""
     from glas3d.study.running.forecast import estimate_cohort
     from glas3d.study.training.manifest import Manifest
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", GlasWarning)  # who is left out is told below
-        cohort = read()
-    if models is not None:
-        Manifest.load(models)
+    if has_folds:
+        Manifest.load(model)
     try:
-        found = estimate_cohort(cohort, out, str(models) if models is not None else str(model), **options)
+        estimate = estimate_cohort(people, out, model, **keywords)
     except GlasError as error:
-        raise GlasError(_spoken(str(error))) from None
-    groups = ", ".join(f"{name} {n}" for name, n in found.groups.items()) or "none"
-    say(f"Scans to explain: {groups}; finished: {found.finished}; left out: {len(found.failed)}")
-    for one in found.failed:
-        say(_spoken(f"left out: {one.name}: {one.error}"))
-    if found.failed and ends:
-        say("They end the work, unless it is told --on-error skip.")
-    if found.scan is not None:
-        say(cost(found.scan))
-        side = f" on {n_workers} workers, if each has a core" if n_workers > 1 else ""
-        say(f"All of them: {found.evaluations} model evaluations, {duration(found.seconds / max(1, n_workers))}{side}")
-    say("Nothing was written.")
+        raise GlasError(renamed(str(error), _SPOKEN)) from None
+    if as_json:
+        content = vars(estimate) | {"scan": estimate.scan and vars(estimate.scan), "seconds": estimate.seconds}
+        terminal.write_json(content | {"failed": [vars(outcome) for outcome in estimate.failed]})
+        return
+    groups = ", ".join(f"{name} {n}" for name, n in estimate.groups.items()) or "none"
+    terminal.write(f"Scans to explain: {groups}; finished: {estimate.finished}; left out: {len(estimate.failed)}")
+    for outcome in estimate.failed:
+        terminal.write(renamed(f"left out: {outcome.name}: {outcome.error}", _SPOKEN))
+    if estimate.failed and ends:
+        terminal.write("They end the work, unless --on-error skip is given.")
+    workers = keywords.get("n_workers", 1)
+    if estimate.scan is not None:
+        terminal.write(terminal.cost_text(estimate.scan))
+        side = f" on {workers} workers, if each has a core" if workers > 1 else ""
+        total = terminal.duration(estimate.seconds / max(1, workers))
+        terminal.write(f"All of them: {estimate.evaluations} model evaluations, {total}{side}")
+    terminal.write("Nothing was written.")
 
 
-def _participants(cohort: Cohort, out: Path, models: Path | None, model: str | None, **options: Any) -> None:
-    """The participant level, told to the user."""
+def _participants(
+    people: Cohort, out: Path, model: str, keywords: dict[str, Any], *, has_folds: bool, as_json: bool
+) -> None:
+    """Run the participant level and report what became of every scan."""
     from glas3d.study.running.runner import explain_cohort
     from glas3d.study.training.manifest import Manifest
 
-    if models is not None:
-        Manifest.load(models)  # with --models everyone must be known
+    if has_folds:
+        Manifest.load(model)  # with --models it must say on whom they were trained
     try:
-        with progress("scans") as tick:
-            result = explain_cohort(
-                cohort,
+        with terminal.progress("scans") as tick:
+            result: CohortResult = explain_cohort(
+                people,
                 out,
-                str(models) if models is not None else str(model),
+                model,
                 progress=tick,
-                announce=lambda dashboard: say(f"Dashboard: {dashboard}"),
-                **options,
+                announce=lambda dashboard: terminal.write(f"Dashboard: {dashboard}"),
+                on_error=people.on_error,
+                **keywords,
             )
     except GlasError as error:
-        raise GlasError(_spoken(str(error))) from None
-    kept = result.count("kept")
-    say(f"Written to {out}: {result.count('explained')} scans explained" + (f", {kept} kept" if kept else ""))
+        raise GlasError(renamed(str(error), _SPOKEN)) from None
     failed = result.failed
-    for row in failed.head(20).to_dict("records"):
-        name = f"{row['participant_id']} {row['session']}".strip()
-        say(_spoken(f"failed: {name}: {row['error']}"))
+    if as_json:
+        terminal.write_json({"out": str(out), "scans": result.outcomes.to_dict("records")})
+    else:
+        kept = result.count("kept")
+        terminal.write(
+            f"Written to {out}: {result.count('explained')} scans explained" + (f", {kept} kept" if kept else "")
+        )
+        for row in failed.head(20).to_dict("records"):
+            name = f"{row['participant_id']} {row['session']}".strip()
+            terminal.write(renamed(f"failed: {name}: {row['error']}", _SPOKEN))
     if len(failed):
         listed = out / "participants_failed.tsv"
         raise GlasError(f"{len(failed)} of {len(result.outcomes)} scans could not be explained, see {listed}")
 
 
-def _spoken(text: str) -> str:
-    """Advice in the words of the command line."""
-    for python, option in _SPOKEN.items():
-        text = text.replace(python, option)
-    return text
+def _groups(people: Cohort, out: Path, atlas: str | None, given: dict[str, Any], *, as_json: bool) -> None:
+    """Run the group level and report the highest-scoring regions and the tests."""
+    from glas3d.study.group.level import summarise_groups
+
+    with terminal.progress("steps") as tick:
+        result = summarise_groups(
+            out, people.everyone, case=people.case, control=people.control, atlas=atlas, progress=tick, **given
+        )
+    if as_json:
+        tables = {name: table.to_dict("records") for name, table in result.tables.items()}
+        tests = {name: table.to_dict("records") for name, table in result.tests.items()}
+        terminal.write_json({"out": str(result.folder), "groups": result.groups, "regions": tables, "tests": tests})
+    else:
+        _report_groups(result, people.case)
+
+
+def _report_groups(result: GroupResult, case: str) -> None:
+    if case in result.tables:
+        title = f"The ten highest-scoring regions of {case}, {result.groups[case]} participants"
+        terminal.write_table(result.tables[case], title)
+    for what, table in result.tests.items():
+        smallest = table.sort_values("p_fwe").iloc[0]
+        below = int((table["p_fwe"] <= 0.05).sum())
+        terminal.write(
+            f"{what}: {below} of {len(table)} at p <= 0.05 corrected; "
+            f"the smallest p is {smallest['p_fwe']:.3g}, of {smallest['name']}"
+        )
+    for what, voxels in result.voxels.items():
+        peak = " ".join(f"{value:.0f}" for value in voxels.peak)
+        terminal.write(
+            f"{what}, voxels: {voxels.n_below} of {voxels.n_voxels} at p <= 0.05 corrected; "
+            f"the smallest p is {voxels.p:.3g}, at {peak} mm"
+        )
+    groups = ", ".join(f"{name} {n}" for name, n in result.groups.items())
+    terminal.write(f"Written to {result.folder}: {groups} participants")

@@ -58,7 +58,7 @@ def run_demo(
     *,
     participants: int = DEMO_PARTICIPANTS,
     seed: int = DEMO_SEED,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> DemoResult:
     """Run the demo.
 
@@ -70,7 +70,7 @@ def run_demo(
         How many to simulate, half of them AD.
     seed
         Of the simulation; the shipped model was trained and its settings chosen on others.
-    tick
+    progress
         Called with steps done and in all; a step is a participant simulated, or one explained.
 
     Raises
@@ -85,7 +85,7 @@ def run_demo(
     cases = (participants + 1) // 2
     steps = 2 * participants + cases
     with new_folder(out, replaces=_is_demo) as scratch:
-        data = write_dataset(scratch / "simulated", simulation, lambda done, _: tick(done, steps))
+        data = write_dataset(scratch / "simulated", simulation, lambda done, _: progress(done, steps))
         people = read_table(data / "participants.tsv")
         scans = [data / scan_path(simulation, p.removeprefix("sub-")) for p in people["participant_id"]]
         group, answers = GroupMap("AD", atlas), []
@@ -100,7 +100,7 @@ def run_demo(
             else:
                 answers.append(_probability(predict, scan, group.group))
             done += 2 if diagnosis == group.group else 1
-            tick(done, steps)
+            progress(done, steps)
         group.save(scratch / "group")
         table = group.table()
         title = f"AD group, {len(group)} simulated participants: saliency of {MODEL}"

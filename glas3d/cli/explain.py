@@ -6,120 +6,149 @@ import warnings
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
-from glas3d.cli.explain_options import Asking
-from glas3d.cli.parameters import FLAG, SEVERAL, class_of, named
-from glas3d.cli.terminal import cost, print_table, progress, say
+from glas3d.cli import terminal
+from glas3d.cli.derived import in_group
+from glas3d.cli.explain_options import ScanCommandOptions, explain_keywords, search_of
+from glas3d.cli.messages import Messages
+from glas3d.cli.parameters import class_of
 from glas3d.errors import GlasError, GlasWarning
+from glas3d.explain.options import SEARCH
+
+if TYPE_CHECKING:
+    from glas3d.explain.result import ScanExplanation
+
+explain = App(
+    name="explain",
+    usage="Usage: glas3d explain SCAN --model M --target T --out DIR [OPTIONS]",
+    help_epilogue="An option that takes several values takes everything up to the next option: give SCAN first.",
+)
 
 
-def explain(
+@explain.default
+def explain_scan(
     *scan: Path,
-    model: str,
-    target: str,
-    out: Path,
-    how: Annotated[Asking, Parameter(name="*")] = Asking(),  # noqa: B008 (frozen)
-    supervoxels: int | None = None,
-    channels: Literal["together", "each"] = "together",
-    covariate: Annotated[tuple[str, ...], SEVERAL] = (),
-    batch_size: int | None = None,
-    engine: str = "auto",
-    keep_memory: Annotated[bool, FLAG] = False,
-    activation: Literal["softmax", "sigmoid", "none"] | None = None,
-    dry_run: Annotated[bool, FLAG] = False,
+    model: Annotated[str, in_group("Model")],
+    target: Annotated[str, in_group("Model")],
+    out: Annotated[Path, in_group("Output")],
+    options: Annotated[ScanCommandOptions, Parameter(name="*")] = ScanCommandOptions(),  # noqa: B008 (frozen)
+    supervoxels: Annotated[int | None, in_group(SEARCH)] = None,
+    activation: Annotated[Literal["softmax", "sigmoid", "none"] | None, in_group("Model")] = None,
+    device: Annotated[str, in_group("Speed")] = "auto",
+    keep_memory: Annotated[bool, in_group("Speed")] = False,
+    dry_run: Annotated[bool, in_group("Output")] = False,
+    json: Annotated[bool, in_group("Output")] = False,
+    messages: Annotated[Messages, Parameter(name="*")] = Messages(),  # noqa: B008 (frozen)
 ) -> None:
-    """Explain a model's answer to one scan: maps on the scan's grid and a ranked table.
+    """Explain the output of a model for one scan: maps on the scan's grid and a ranked table.
 
     Parameters
     ----------
     scan
-        A 3D volume nibabel can read (NIfTI, mgz), in MNI space unless the atlas is the scan's own. For a model of
-        several inputs as many of them, in the order of its channels; maps come back on the first one's grid.
+        A 3D volume that nibabel can read (NIfTI, mgz), in MNI space unless the atlas is the scan's own. For a model of
+        several inputs give as many of them, in the order of its channels; the maps come back on the grid of the first.
     model
-        A shipped model's name, a MONAI bundle folder, a .pt2 or .onnx file, or package.module:factory.
+        Name of a shipped model, a MONAI bundle folder, a .pt2 or .onnx file, or package.module:factory.
     target
-        Class name, or index from 0.
+        Class to explain, by its name or its index from 0.
     out
         Folder for the results.
     supervoxels
-        Look at about so many pieces of one brightness that the scan is cut into (SLIC), instead of an atlas.
-    channels
-        Of several inputs: also each alone.
-    covariate
-        Numbers the model takes beside the scan, as name=value; ranked beside the regions.
-    batch_size
-        Scans a forward; default: by their size.
-    engine
-        What runs the network: auto (the fastest that pays), eager, openvino, onnx, compile, channels_last; on CUDA
-        also cudagraphs and autocast.
-    keep_memory
-        Give memory back to the system at the end, not after every layer: up to twice as fast where the network itself
-        is asked (eager), by a process that stays as large as its largest forward.
+        Search about this many supervoxels of similar brightness, into which the scan is cut (SLIC), in place of an
+        atlas. Default: an atlas.
     activation
-        Makes the model's answers probabilities; for .pt2 and .onnx files, and bundles that state none.
+        What turns the model's outputs into probabilities; for .pt2 and .onnx files, and bundles that do not state it.
+    device
+        Where the model runs: auto (CUDA where it is available), or one of torch's names, such as cpu or cuda.
+    keep_memory
+        Return memory to the system at the end and not after every layer. This is up to twice as fast with the engine
+        eager; the process stays as large as at its largest forward pass.
     dry_run
-        Say what it would take, from the first forwards, and write nothing.
+        Report what the explanation would take, estimated from its first model evaluations, and write nothing.
+    json
+        Write the result to standard output as JSON, for other programs.
     """
-    from glas3d.explain import ScanExplanation, explain_img
+    from glas3d.explain import explain_img
     from glas3d.explain.cost import estimate_cost
-    from glas3d.imaging import slic
-    from glas3d.imaging.atlas import Atlas
-    from glas3d.imaging.coordinates import Coordinates
-    from glas3d.imaging.spatial_transform import load_transform
-    from glas3d.predict import keep_memory as kept
     from glas3d.predict import load_model
+    from glas3d.predict.engine.memory import keep_memory as memory_kept
 
     if not scan:
-        raise GlasError("there must be at least one scan, got none")
-    looked_at, settings = how.where(supervoxels), how.settings()
-    where: Any = looked_at
-    if supervoxels is not None:
-        where = slic.supervoxels(scan[0], supervoxels, mask_img=how.mask)
-    elif isinstance(looked_at, Path):
-        where = Coordinates.from_file(looked_at, space="MNI")
-    elif isinstance(looked_at, str):
-        where = Atlas.load(looked_at, space=how.atlas_space)
-    if "transform" in settings:
-        settings["transform"] = load_transform(settings["transform"], settings.pop("inverse", None))
-    predict = load_model(model, activation=activation)
-    ask = partial(
+        raise GlasError(
+            "SCAN is missing; an option that takes several values takes everything that follows it: "
+            "give SCAN first, as in glas3d explain SCAN --background 0"
+        )
+    keywords = explain_keywords(options)
+    predict = load_model(model, activation=activation, device=device)
+    run = partial(
         explain_img,
         list(scan) if len(scan) > 1 else scan[0],
         predict,
         class_of(target),
-        where,
-        channels=channels,
-        covariates=named(covariate, "--covariate"),
-        batch_size=batch_size,
-        engine=engine,
-        assume_space=how.assume_space,
-        **settings,
+        _search(options, supervoxels, scan[0]),
+        **keywords,
     )
-    with kept() if keep_memory else nullcontext(True) as keeps:
+    with memory_kept() if keep_memory else nullcontext(True) as keeps:
         if not keeps:
             warnings.warn("--keep-memory does nothing here: it needs Linux with glibc", GlasWarning, stacklevel=2)
         if dry_run:
-            say(cost(estimate_cost(lambda tick: ask(progress=tick), settings.get("recursive"))))
-            say("Nothing was written.")
+            cost = estimate_cost(lambda tick: run(progress=tick), keywords.get("recursive", False))
+            if json:
+                terminal.write_json(vars(cost))
+            else:
+                terminal.write(terminal.cost_text(cost))
+                terminal.write("Nothing was written.")
             return
-        with progress("forwards") as tick:
-            result = ask(progress=tick)
-    assert isinstance(result, ScanExplanation)
+        with terminal.progress("model evaluations") as tick:
+            result: Any = run(progress=tick)
     written = result.save(out)
-    said, against = (result.provenance.get(key, {}).get("class") for key in ("Target", "Against"))
-    answer = f"P({said}) = {result.explanation.probability:.3f}"
+    if json:
+        terminal.write_json(_json(result, written))
+    else:
+        _report(result, written, scan[0].name, out)
+
+
+def _search(options: Any, supervoxels: int | None, scan: Path) -> Any:
+    """Load what is searched."""
+    from glas3d.imaging import slic
+    from glas3d.imaging.atlas import Atlas
+    from glas3d.imaging.coordinates import Coordinates
+
+    search = search_of(options, supervoxels)
+    if supervoxels is not None:
+        return slic.supervoxels(scan, supervoxels, mask_img=options.mask_img)
+    if isinstance(search, Path):
+        return Coordinates.from_file(search, space="MNI")
+    return Atlas.load(search, space=options.atlas_space) if isinstance(search, str) else search
+
+
+def _report(result: ScanExplanation, written: list[Path], name: str, out: Path) -> None:
+    """Write the highest-scoring regions, the rounds of a recursion, and which files were written."""
+    target, against = (result.provenance.get(key, {}).get("class") for key in ("Target", "Against"))
+    probability = f"P({target}) = {result.probability:.3f}"
     if against is not None:
-        answer = f"{said} over {against}: P({said}) - P({against}) = {result.explanation.probability:.3f}"
-    print_table(result.table, f"{scan[0].name}: {answer}, ten best regions")
-    for number, one in enumerate(result.provenance.get("Recursion", {}).get("rounds", []), start=1):
-        say(
-            f"round {number}: P({said}) {one['probability_before']:.3f} -> {one['probability_after']:.3f}, "
-            f"put out and removed: {', '.join(map(str, one['removed'][:6]))}{' ...' if len(one['removed']) > 6 else ''}"
-        )
-    own = [path.name for path in written if path.name.startswith(result.stem + "_") and path.suffix != ".json"]
+        probability = f"{target} over {against}: P({target}) - P({against}) = {result.probability:.3f}"
+    terminal.write_table(result.table, f"{name}: {probability}, the ten highest-scoring regions")
+    for number, each in enumerate(result.provenance.get("Recursion", {}).get("rounds", []), start=1):
+        removed = ", ".join(map(str, each["removed"][:6])) + (" ..." if len(each["removed"]) > 6 else "")
+        change = f"{each['probability_before']:.3f} -> {each['probability_after']:.3f}"
+        terminal.write(f"round {number}: P({target}) {change}, masked out and removed: {removed}")
+    files = [path.name for path in written if path.name.startswith(result.stem + "_") and path.suffix != ".json"]
     rounds = [f"and the maps of {len(result.round_imgs)} rounds"] if result.round_imgs else []
     parts = [f"and those of {', '.join(result.parts)}"] if result.parts else []
-    say(f"Written to {out}: {', '.join([*own, *rounds, *parts])}")
+    terminal.write(f"Written to {out}: {', '.join([*files, *rounds, *parts])}")
+
+
+def _json(result: ScanExplanation, written: list[Path]) -> dict[str, Any]:
+    """Return the result for other programs."""
+    table = result.table.astype(object).where(result.table.notna(), None)
+    return {
+        "target": result.provenance["Target"],
+        "against": result.provenance.get("Against"),
+        "probability": result.probability,
+        "regions": table.to_dict("records"),
+        "files": [str(path) for path in written],
+    }

@@ -1,10 +1,13 @@
-"""What a command says: notes, tables and progress on the terminal."""
+"""What a command writes to the terminal: results on standard output, notes and progress on standard error."""
 
 from __future__ import annotations
 
+import json
+import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -15,29 +18,88 @@ if TYPE_CHECKING:
 
 out = Console()
 err = Console(stderr=True)
+_log = logging.getLogger("glas3d.cli")
+_PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "emoji": False, "soft_wrap": True}
+
+
+class _Reporting:
+    """Whether results and notes are written; one object, because a process runs one command at a time."""
+
+    quiet = False
+
+
+@contextmanager
+def reporting(*, quiet: bool) -> Iterator[None]:
+    """Write errors only, if ``quiet``, for as long as the block lasts."""
+    before, _Reporting.quiet = _Reporting.quiet, quiet
+    try:
+        yield
+    finally:
+        _Reporting.quiet = before
+
+
+class LogHandler(logging.Handler):
+    """Writes log messages as notes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message, unless it is one that this module wrote itself."""
+        if record.name != _log.name:
+            err.print(f"note: {record.getMessage()}", style="yellow", **_PLAIN)
 
 
 def fail(message: str, status: int = 2) -> int:
-    """One ``error:`` line; the status is handed back."""
-    err.print(f"error: {' '.join(message.split())}", style="red", markup=False, highlight=False, soft_wrap=True)
+    """Write one ``error:`` line and return the exit status."""
+    line = " ".join(message.split())
+    err.print(f"error: {line}", style="red", **_PLAIN)
     return status
 
 
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """One ``note:`` line, in place of Python's own."""
-    err.print(f"note: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    """Write one ``note:`` line, in place of Python's own."""
+    _log.warning("%s", message)
+    if not _Reporting.quiet:
+        err.print(f"note: {message}", style="yellow", **_PLAIN)
 
 
-def say(text: str) -> None:
-    """One line of result."""
-    out.print(text, markup=False, highlight=False, soft_wrap=True)
+def write(text: str) -> None:
+    """Write one line of the result."""
+    _log.info("%s", text)
+    if not _Reporting.quiet:
+        out.print(text, **_PLAIN)
 
 
-def print_table(table: pd.DataFrame, title: str, planted: tuple[str, ...] | None = None) -> None:
-    """The ten best rows, narrow enough for 80 columns."""
+def write_json(content: dict[str, Any]) -> None:
+    """Write the result for other programs, as JSON on standard output; numbers that JSON lacks become null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(key): plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        if hasattr(value, "item"):
+            value = value.item()
+        return None if isinstance(value, float) and not abs(value) < float("inf") else value
+
+    sys.stdout.write(json.dumps(plain(content), indent=2, default=str) + "\n")
+
+
+def write_table(table: pd.DataFrame, title: str, planted: tuple[str, ...] | None = None) -> None:
+    """Write the ten highest-scoring rows, narrow enough for 80 columns.
+
+    Parameters
+    ----------
+    table
+        Regions or points with their ranks.
+    title
+        One line above.
+    planted
+        Names of the regions with simulated disease, which get a column.
+    """
+    if _Reporting.quiet:
+        return
     from rich.table import Table
 
-    out.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
+    out.print(title, style="bold", **_PLAIN)
     shown = Table(box=None, pad_edge=False, header_style="dim")
     shown.add_column("rank", justify="right", no_wrap=True)
     shown.add_column("region", no_wrap=True)
@@ -52,17 +114,17 @@ def print_table(table: pd.DataFrame, title: str, planted: tuple[str, ...] | None
     out.print(shown)
 
 
-def cost(one: CostEstimate) -> str:
-    """What a scan takes, in words."""
-    memory = "" if one.memory is None else f"; {one.memory / 2**30:.1f} GB of memory at the highest"
+def cost_text(cost: CostEstimate) -> str:
+    """Return what the explanation of a scan takes, as a sentence."""
+    memory = "" if cost.memory is None else f"; {cost.memory / 2**30:.1f} GB of memory at the highest"
     return (
-        f"A scan: {one.evaluations} model evaluations in batches of {one.batch_size}, {one.seconds:.2g} s each, "
-        f"{duration(one.evaluations * one.seconds)}{memory}"
+        f"A scan: {cost.evaluations} model evaluations in batches of {cost.batch_size}, {cost.seconds:.2g} s each, "
+        f"{duration(cost.evaluations * cost.seconds)}{memory}"
     )
 
 
 def duration(seconds: float) -> str:
-    """About how long, in the largest unit that fits.
+    """Return a duration in the largest unit that fits.
 
     Examples
     --------
@@ -77,7 +139,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def progress(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error with speed and time left."""
+    """Draw a bar on standard error, with speed and time left, while the block lasts; nothing when it is piped."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -93,7 +155,7 @@ def progress(unit: str) -> Iterator[Callable[[int, int], None]]:
         def render(self, task: Task) -> Text:
             return Text(f"{unit}, {task.speed:.1f}/s" if task.speed else unit)
 
-    if not err.is_terminal:
+    if not err.is_terminal or _Reporting.quiet:
         yield lambda done, total: None
         return
     columns = (BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn(), TextColumn("left"))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Iterable, Sequence
 
 from glas3d.errors import GlasError
 
@@ -30,8 +28,11 @@ def per_axis(value: float | Sequence[float], ndim: int | None, name: str) -> tup
         A value that is not a positive number, or neither 1 nor ``ndim`` values.
     """
     try:
-        values = tuple(float(v) for v in np.atleast_1d(np.asarray(value, dtype=np.float64)))
-    except (TypeError, ValueError):  # text, or a ragged list
+        if isinstance(value, str | bytes):  # whose letters are no numbers
+            raise TypeError
+        given = value.tolist() if hasattr(value, "tolist") else value
+        values = tuple(map(float, given)) if isinstance(given, Iterable) else (float(given),)
+    except (TypeError, ValueError):  # text, or a nested list
         raise GlasError(f"{name} must be a number or one number an axis, got {value!r}") from None
     if not values or any(math.isnan(v) or v <= 0 for v in values):
         raise GlasError(f"{name} must be greater than 0, got {value!r}")

@@ -7,9 +7,8 @@ configuration files, and the settings in sidecars are derived from these datacla
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
-
-import numpy as np
+from numbers import Real
+from typing import Any, Literal, get_args
 
 from glas3d.checks import whole_number
 from glas3d.core.axes import per_axis
@@ -32,11 +31,11 @@ class Settings:
     Parameters
     ----------
     sigma_light
-        Standard deviation of the light mask: one number, or one for each axis, in ``unit``. Default: 10 voxels in
-        `GLAS`; for a scan that of the model's preset, else 20 mm; for an image 5 pixels of 224.
+        Standard deviation of the light mask, in ``unit`` (in Python also one number for each axis). Default: that of
+        the model's preset, else 20 mm (in Python: 10 voxels in `GLAS`, and 5 pixels of 224 in `explain_image`).
     sigma_shadow
-        Standard deviation of the shadow mask, given in the same way. Default: 15 voxels in `GLAS`; for a scan that of
-        the model's preset, else 30 mm; for an image 3 pixels of 224.
+        Standard deviation of the shadow mask, in ``unit``. Default: that of the model's preset, else 30 mm (in Python:
+        15 voxels in `GLAS`, and 3 pixels of 224 in `explain_image`).
     sigma_spatial
         Reach of a search point in the saliency map (Eq. 3); atlas regions do not use it. Default: 6 voxels of 2 mm.
     unit
@@ -99,7 +98,7 @@ class Settings:
         for name in ("sigma_light", "sigma_shadow", "sigma_spatial"):
             values = per_axis(getattr(self, name), None, name)
             object.__setattr__(self, name, values if len(values) > 1 else values[0])
-        if self.distance == "euclidean" and np.unique(self.sigma_spatial).size > 1:
+        if self.distance == "euclidean" and isinstance(self.sigma_spatial, tuple) and len(set(self.sigma_spatial)) > 1:
             raise GlasError(
                 f'sigma_spatial must be one number for distance="euclidean", got {self.sigma_spatial}; '
                 'distance="squared" takes one an axis'
@@ -126,14 +125,15 @@ class RecursionSettings:
     Parameters
     ----------
     threshold
-        ``t1``: a round removes the points whose value in its normalised map is above this. Default: 0.8.
+        Of a recursion: each round removes the points whose value in its normalised map is above this (``t1``).
+        Default: 0.8.
     stop
-        ``t2``: the recursion ends when ``sqrt(mean(S) / P(y|I))`` is above this, with ``S`` the round's normalised map
-        and ``I`` the image after it was masked out. Default: 5.
+        Of a recursion: it ends when ``sqrt(mean(S) / P(y|I))`` is above this (``t2``), with ``S`` the round's
+        normalised map and ``I`` the image after it was masked out. Default: 5.
     max_iterations
-        Largest number of rounds. Default: 10.
+        Of a recursion: largest number of rounds. Default: 10.
     floor
-        The recursion also ends once ``P(y|I)`` has fallen to this value, and the round that brought it there counts.
+        Of a recursion: it also ends once ``P(y|I)`` has fallen to this value; the round that brought it there counts.
         This goes beyond Algorithm 1: with few classes ``P`` stays at some tenths when the evidence is gone, ``stop``
         does not act, and later rounds show noise, stretched to [0, 1]. For two classes 0.5 is a good choice. Default:
         Algorithm 1 alone.
@@ -151,10 +151,15 @@ class RecursionSettings:
 
     def __post_init__(self) -> None:
         threshold, stop, rounds, floor = self.threshold, self.stop, self.max_iterations, self.floor
-        if not (isinstance(threshold, int | float | np.number) and 0 <= threshold < 1):
+        if not (_is_real(threshold) and 0 <= threshold < 1):
             raise GlasError(f"threshold must be from 0 to below 1, got {threshold!r}")
-        if not (isinstance(stop, int | float | np.number) and stop > 0):
+        if not (_is_real(stop) and stop > 0):
             raise GlasError(f"stop must be greater than 0, got {stop!r}")
         object.__setattr__(self, "max_iterations", whole_number("max_iterations", rounds, least=1))
-        if floor is not None and not (isinstance(floor, int | float | np.number) and 0 <= floor < 1):
+        if floor is not None and not (_is_real(floor) and 0 <= floor < 1):
             raise GlasError(f"floor must be a probability below 1, got {floor!r}")
+
+
+def _is_real(value: Any) -> bool:
+    """Return whether a value is a real number of Python or NumPy."""
+    return isinstance(value, Real)

@@ -39,7 +39,7 @@ def test_participants_then_groups(go, explain, source, tmp_path):
         "cohort", source, tmp_path / "out", "group", *QUICK, "--covariates", "age", "--site", "site", "--seed", 3
     )
     assert (status, notes) == (0, "")
-    assert "Ten best regions of AD, 4 participants" in said
+    assert "The ten highest-scoring regions of AD, 4 participants" in said
     assert "AD against NC: " in said
     assert said.endswith("AD 4, NC 4 participants\n")
     provenance = json.loads((tmp_path / "out" / "group" / "provenance.json").read_text())
@@ -129,7 +129,7 @@ def test_what_failed_is_listed_and_the_status_says_so(explain, source, tmp_path)
         (("OUT", "participant", "--models", "MODELS", "--model", "x"), "got both"),
         (
             ("OUT", "participant", "--models", "MODELS", "--atlas", "AAL", "--grid", 3),
-            "look at an atlas, a grid, places or supervoxels, got",
+            "search an atlas, a grid, coordinates or supervoxels, got",
         ),
         (("OUT", "participant", "--models", "BIDS"), "it is not recorded which participants trained the models"),
         (("OUT", "participant", "--model", "nonsense"), "a model must be a shipped name"),

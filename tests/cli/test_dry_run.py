@@ -127,7 +127,7 @@ def test_who_is_left_out_and_why(dry, source, tmp_path):
     assert "left out: sub-06: the brain_mask of a participant must be one file, sub-06/anat/mask.nii.gz" in said
     assert "left out: sub-02: missing\n" in said
     assert "end the work" not in said
-    assert "They end the work, unless it is told --on-error skip." in dry(place, "--brain-mask", mask)[1]
+    assert "They end the work, unless --on-error skip is given." in dry(place, "--brain-mask", mask)[1]
 
 
 def test_strangers_are_asked_about_by_every_model(models, tmp_path):

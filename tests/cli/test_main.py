@@ -203,7 +203,7 @@ def test_a_scan_in_another_space_is_accepted_when_it_is_said_to_be(go, bundle, t
     status, said, complaint = go(*given, "--out", tmp_path / "out")
     assert (status, said) == (2, "")
     assert "moved.nii does not look like a brain in MNI space: its " in complaint
-    assert complaint.endswith("; if it is, say --assume-space MNI\n")
+    assert complaint.endswith("; if it is, give --assume-space MNI\n")
     assert not (tmp_path / "out").exists()
     status, _, notes = go(*given, "--out", tmp_path / "out", "--assume-space", "MNI")
     assert (status, notes) == (0, "")

@@ -72,7 +72,7 @@ def test_supervoxels(explain, tmp_path):
     assert table["name"].str.fullmatch(r"supervoxel-\d{3}").all()
     status, said, _ = explain("--supervoxels", 12)
     assert status == 2
-    assert "look at an atlas, a grid, places or supervoxels, got --grid 2 and --supervoxels 12" in said
+    assert "search an atlas, a grid, coordinates or supervoxels, got --grid 2 and --supervoxels 12" in said
 
 
 def test_several_backgrounds(explain):
@@ -153,7 +153,7 @@ def test_a_recursion_with_a_floor(explain):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--floor", "0.5"), "--floor ends a recursion: say --recursive too"),
+        (("--floor", "0.5"), "--floor is an option of a recursion: give --recursive too"),
         (("--recursive", "--floor", "2"), "floor must be a probability below 1, got 2"),
         (("--covariate", "age"), "--covariate takes name=number, each name once, got 'age'"),
         (("--covariate", "age=old"), "--covariate takes name=number, each name once, got 'age=old'"),
@@ -165,8 +165,8 @@ def test_a_recursion_with_a_floor(explain):
         (("--mask", "nowhere.nii"), "nowhere.nii"),
         (("--brain-mask", "nowhere.nii"), "nowhere.nii"),
         (("--transform", "nowhere.mat"), "nowhere.mat"),
-        (("--inverse", "nowhere.mat"), "--inverse is the way home of a --transform: give that too"),
-        (("--coordinates", "nowhere.tsv"), "look at an atlas, a grid, places or supervoxels"),
+        (("--inverse", "nowhere.mat"), "inverse holds the inverses of the warps of a transform: give that too"),
+        (("--coordinates", "nowhere.tsv"), "search an atlas, a grid, coordinates or supervoxels"),
         (("--versus", "FTD"), "target must be one of 'NC', 'AD', got 'FTD'"),
         (("--kernel", "segment"), 'kernel="segment" takes its shape from segments'),
         (("--background", "0", "nowhere.nii"), "nowhere.nii"),

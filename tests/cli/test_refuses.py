@@ -195,7 +195,7 @@ def test_a_grid_of_two_axes(explain):
 
 def test_a_grid_and_an_atlas_together(explain):
     said = explain("--atlas", "AAL")
-    assert "look at an atlas, a grid, places or supervoxels, got --atlas AAL and --grid 2" in said
+    assert "search an atlas, a grid, coordinates or supervoxels, got --atlas AAL and --grid 2" in said
 
 
 @pytest.mark.parametrize("below", [False, True])
@@ -224,7 +224,7 @@ def test_atlases_of_files(explain, tmp_path, few, spoil):
     ("arguments", "message"),
     [
         (["explain"], "--model"),
-        (["explain", "--model", "m", "--target", "1", "--out", "o"], "there must be at least one scan, got none"),
+        (["explain", "--model", "m", "--target", "1", "--out", "o"], "SCAN is missing"),
         (["fly"], 'Unknown command "fly"'),
         (["atlas", "show"], "--name"),
         (["atlas", "show", "nosuch"], "none of the shipped atlases; there are: AAL"),

@@ -21,7 +21,7 @@ SIGMA_NAMES = ("sigma_light", "sigma_shadow", "sigma_spatial")
         (-1.0, "must be greater than 0, got -1.0"),
         (float("nan"), "must be greater than 0, got nan"),
         ((2.0, 0.0), r"must be greater than 0, got \(2.0, 0.0\)"),
-        (None, "must be greater than 0, got None"),
+        (None, "must be a number or one number an axis, got None"),
         ("wide", "must be a number or one number an axis, got 'wide'"),
         ((), r"must be greater than 0, got \(\)"),
     ],

@@ -39,7 +39,7 @@ class CohortOptions:
     covariates
         Columns that the table must have. Default: none.
     suffix
-        Suffix in the names of the scans; in Python None means any. Default: T1w.
+        Suffix in the names of the scans (in Python None means any). Default: T1w.
     space
         Label of the entity space in the names of the scans, such as MNI152NLin2009cAsym; none for scans without it,
         such as those of fMRIPrep in native space. Default: any.
@@ -78,10 +78,10 @@ class CohortOptions:
     session: str | Sequence[str] = option((), group=SCANS, command=tuple[str, ...])
     desc: str | None = option(None, group=SCANS, command=str)
     res: str | None = option(None, group=SCANS, command=str)
-    entities: Mapping[str, str] | Sequence[str] = option((), group=SCANS, command=tuple[str, ...])
+    entities: Mapping[str, str] | Sequence[str] = option((), group=SCANS, command=tuple[str, ...], name="entity")
     extension: str | Sequence[str] = option((".nii.gz", ".nii"), group=SCANS, command=tuple[str, ...])
     prefix: str = option("", group=SCANS)
-    same_grid: bool = option(True, group=SCANS)
+    same_grid: bool = option(True, group=SCANS, name="any-grid")
     on_error: OnError = option("fail", group=PARTICIPANTS)
 
     def __post_init__(self) -> None:

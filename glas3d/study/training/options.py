@@ -38,7 +38,7 @@ class TrainingOptions:
         Column of the participants' table whose values are spread evenly over the folds, if it exists and each fold can
         have all of them. Default: site.
     resolution
-        Voxel size in mm of the MNI grid on which the models work; in Python None means the grid of the scans.
+        Voxel size in mm of the MNI grid on which the models work (in Python None means the grid of the scans).
         Default: 4.
     pretrain
         Whether an autoencoder is trained first, as in the paper. Default: yes.

@@ -1,0 +1,154 @@
+"""Options of the commands, derived from the dataclasses that declare them (see `glas3d.options`)."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import types
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, Field, field, fields, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from cyclopts import Group, Parameter
+
+from glas3d.options import documentation
+
+# The order in which --help lists the groups of options.
+_ORDER = (
+    "Arguments",
+    "Input",
+    "Participants",
+    "Scans",
+    "Where to look",
+    "Masks and scales",
+    "Score and mode",
+    "Reference",
+    "Model",
+    "Folds",
+    "Training",
+    "Images",
+    "Native space",
+    "Tests",
+    "Voxelwise comparison",
+    "Correlations",
+    "Stability",
+    "Output",
+    "Speed",
+    "Messages",
+)
+_PATHS = {"file": Path, "files": tuple[Path, ...]}
+
+
+def group(title: str) -> Group:
+    """Return the group of options of a title, at its place in the help."""
+    return Group(title, sort_key=_ORDER.index(title) if title in _ORDER else len(_ORDER))
+
+
+def in_group(title: str, **settings: Any) -> Parameter:
+    """Return the settings of an option that is listed in a group."""
+    return Parameter(group=group(title), negative=(), show_default=False, **settings)
+
+
+def command_options(name: str, *declarations: type, without: Collection[str] = ()) -> Any:
+    """Return a dataclass of command-line options from the dataclasses that declare them.
+
+    An option that is not given is None, False or empty, so that the default of its declaration applies.
+
+    Parameters
+    ----------
+    name
+        Name of the dataclass.
+    declarations
+        Their fields that have a group become options.
+    without
+        Names of fields that this command has no option for.
+    """
+    made: dict[str, tuple[str, Any, Any]] = {}
+    for declaration in declarations:
+        texts = documentation(declaration)
+        for one in fields(declaration):
+            if one.metadata.get("group") and one.name not in without:
+                made[one.name] = _option(one, declaration, texts.get(one.name, ""))
+    derived = make_dataclass(name, list(made.values()), frozen=True, kw_only=True)
+    derived.__module__ = __name__  # cyclopts takes classes of the module "types" for built-in ones
+    derived.__doc__ = f"Command-line options of {', '.join(one.__name__ for one in declarations)}."
+    return derived
+
+
+def given_options(options: Any, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return the options that were given on the command line, by the names of the fields that declare them."""
+    values = {one.name: getattr(options, one.name) for one in fields(options) if one.name not in without}
+    defaults = {one.name: one.default for one in fields(options)}
+    return {name: value for name, value in values.items() if value != defaults[name]}
+
+
+def help_text(documented: str) -> str:
+    """Return the documentation of a field as ``--help`` shows it: without markup and without notes for Python.
+
+    Examples
+    --------
+    >>> help_text("Standard deviation in ``unit``. In Python also a sequence. Default: 5 (in Python: 10).")
+    'Standard deviation in unit. Default: 5.'
+    """
+    text = " ".join(documented.split())
+    text = re.sub(r" ?\([Ii]n Python[^()]*(?:\([^()]*\)[^()]*)*\)", "", text)
+    kept = [s for s in re.split(r"(?<=[.:]) (?=[A-Z])", text) if not s.startswith("In Python")]
+    return " ".join(kept).replace("``", "").replace("`", "")
+
+
+def _option(one: Field[Any], declaration: type, documented: str) -> tuple[str, Any, Any]:
+    """Return name, annotation and default of a command-line option."""
+    kind = _kind(one, declaration)
+    text = help_text(documented)
+    flag = kind is bool
+    several = get_origin(kind) is tuple and get_args(kind)[-1] is ...
+    default: Any = False if flag else () if several else None
+    settings: dict[str, Any] = {"help": text, "group": group(one.metadata["group"]), "show_default": False}
+    option_name = one.metadata.get("name") or ""
+    if option_name:
+        settings["name"] = f"--{option_name}"
+    if several:
+        settings["consume_multiple"] = True
+    stated = one.default if one.default is not MISSING else None
+    if flag and stated is True:  # only its opposite is worth an option
+        settings["negative"] = f"--{option_name}" if option_name else f"--no-{one.name.replace('_', '-')}"
+        settings["name"] = ()
+        default = None
+        kind = bool | None
+    else:
+        settings["negative"] = ()
+    if "Default:" not in text and stated not in (None, False, True, ()):
+        settings["help"] = f"{text} Default: {_shown(stated)}."
+    annotation: Any = Annotated[kind if flag or several else kind | None, Parameter(**settings)]
+    return one.name, annotation, field(default=default)
+
+
+def _kind(one: Field[Any], declaration: type) -> Any:
+    """Return the type of an option on the command line."""
+    command = one.metadata.get("command")
+    if command is not None:
+        return _PATHS.get(command, command) if isinstance(command, str) else command
+    annotation = one.type
+    if isinstance(annotation, str):
+        owner = next(c for c in declaration.__mro__ if one.name in inspect.get_annotations(c))
+        annotation = eval(annotation, vars(sys.modules[owner.__module__]))  # source code of this package
+    if get_origin(annotation) in (Union, types.UnionType):
+        members = [member for member in get_args(annotation) if member is not types.NoneType]
+        literals = [value for member in members if get_origin(member) is Literal for value in get_args(member)]
+        return Literal[tuple(literals)] if len(literals) and len(members) == 1 else members[0]
+    return annotation
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(_shown, value))
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def renamed(texts: str, spoken: Mapping[str, str]) -> str:
+    """Return a message with names of Python replaced by options of the command line."""
+    for python, option in spoken.items():
+        texts = texts.replace(python, option)
+    return texts

@@ -1,0 +1,72 @@
+"""``glas3d simulate`` and ``glas3d demo``: participants with known disease."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from glas3d.cli import terminal
+from glas3d.cli.derived import command_options, given_options, in_group
+from glas3d.cli.messages import Messages
+from glas3d.simulate.simulation import Simulation
+
+SimulationCommand: Any = command_options("SimulationCommand", Simulation)
+
+simulate = App(name="simulate", usage="Usage: glas3d simulate BIDS_DIR [OPTIONS]")
+demo = App(name="demo", usage="Usage: glas3d demo [OPTIONS]")
+
+
+@simulate.default
+def simulate_participants(
+    bids_dir: Path,
+    *,
+    options: Annotated[SimulationCommand, Parameter(name="*")] = SimulationCommand(),  # noqa: B008 (frozen)
+    messages: Annotated[Messages, Parameter(name="*")] = Messages(),  # noqa: B008 (frozen)
+) -> None:
+    """Simulate participants with known disease, as a BIDS derivative data set.
+
+    Parameters
+    ----------
+    bids_dir
+        New folder for the data set.
+    """
+    from glas3d.simulate.dataset import write_dataset
+
+    simulation = Simulation(**given_options(options))
+    with terminal.progress("participants") as tick:
+        write_dataset(bids_dir, simulation, tick)
+    terminal.write(
+        f"Written to {bids_dir}: {simulation.participants} participants, their truth in {bids_dir / 'truth'}"
+    )
+
+
+@demo.default
+def run(
+    *,
+    out: Annotated[Path, in_group("Output")] = Path("glas3d-demo"),
+    participants: Annotated[int, in_group("Participants")] = 24,
+    seed: Annotated[int, in_group("Participants")] = 2020,
+    messages: Annotated[Messages, Parameter(name="*")] = Messages(),  # noqa: B008 (frozen)
+) -> None:
+    """Simulate participants, explain all with Alzheimer's disease, and map the group.
+
+    Parameters
+    ----------
+    out
+        Folder for the results; those of an earlier demo in it are replaced. Default: glas3d-demo.
+    participants
+        Number of participants to simulate, half of them with AD; the model was trained on none of them. Default: 24.
+    seed
+        Seed of the simulation. Default: 2020.
+    """
+    from glas3d.cli.demo import run_demo
+
+    with terminal.progress("participants") as tick:
+        result = run_demo(out, participants=participants, seed=seed, progress=tick)
+    terminal.write(result.summary)
+    title = "The ten highest-scoring regions of the AD group, and where disease was planted"
+    terminal.write_table(result.table, title, planted=result.planted)
+    terminal.write(f"{result.found} of the {len(result.planted)} planted regions are among the first 8.")
+    terminal.write(f"Written to {out}; look at {result.figure}")
