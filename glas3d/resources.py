@@ -23,9 +23,9 @@ def names(kind: Kind) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
 
-def has_resource(kind: Kind, name: str) -> bool:
-    """Return whether an atlas or model of that name, in any case, is shipped."""
-    return name.casefold() in _by_casefolded_name(kind)
+def shipped_name(kind: Kind, name: str) -> str | None:
+    """Return the name of a shipped atlas or model that is given in any case; None if it is not shipped."""
+    return _by_casefolded_name(kind).get(name.casefold())
 
 
 def folder(kind: Kind, name: str) -> Path:

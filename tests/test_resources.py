@@ -50,5 +50,5 @@ def test_an_unknown_name_is_refused_with_the_shipped_ones(root, name):
 
 def test_names_are_accepted_in_any_case(root):
     assert resources.folder("models", "ALPHA") == root / "models" / "alpha"
-    assert resources.has_resource("models", "Beta")
-    assert not resources.has_resource("models", "gamma")
+    assert resources.shipped_name("models", "Beta") == "beta"
+    assert resources.shipped_name("models", "gamma") is None

@@ -24,7 +24,7 @@ from glas3d.imaging.nilearn_atlases import file_stem, parse_fetched
 from glas3d.imaging.probability_maps import ProbabilityMaps, highest_map
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, resample, voxel_to_world
-from glas3d.resources import folder, has_resource, names
+from glas3d.resources import folder, names, shipped_name
 
 _CACHED = 4  # grids whose segments an atlas keeps
 _LOCK = threading.Lock()
@@ -83,7 +83,7 @@ class Atlas:
             cannot be used, as in `from_files` and `from_probabilistic`.
         """
         path = Path(name)
-        if has_resource("atlases", name) or not path.exists():
+        if cls.shipped_name(name) or not path.exists():
             shipped = folder("atlases", name)
             stem = shipped / f"atlas-{shipped.name}_dseg"
             return cls.from_files(f"{stem}.nii.gz", f"{stem}.tsv", name=shipped.name, space="MNI")
@@ -96,6 +96,11 @@ class Atlas:
     def names() -> list[str]:
         """Return the names of the shipped atlases."""
         return names("atlases")
+
+    @staticmethod
+    def shipped_name(name: str) -> str | None:
+        """Return the name of a shipped atlas that is given in any case; None if it is not shipped."""
+        return shipped_name("atlases", name)
 
     @classmethod
     def from_files(

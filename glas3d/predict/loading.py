@@ -14,7 +14,7 @@ from glas3d.predict.adapters.pt2 import from_pt2
 from glas3d.predict.bundle import PICKLE_SUFFIXES, read_bundle
 from glas3d.predict.interface import Activation
 from glas3d.predict.predictor import Predictor
-from glas3d.resources import folder, has_resource, names
+from glas3d.resources import folder, names, shipped_name
 
 _EXPORTED = {".pt2": from_pt2, ".onnx": from_onnx}
 
@@ -46,7 +46,7 @@ def load_model(
     """
     text = os.fspath(model)
     path = Path(text)
-    if has_resource("models", text):
+    if shipped_name("models", text):
         return read_bundle(folder("models", text), activation, device)
     if path.is_dir():
         return read_bundle(path, activation, device)

@@ -278,8 +278,8 @@ def _resolved_search(search: str | os.PathLike[str] | Grid | int | tuple[int, ..
         load_search(cells)
         return cells
     text = os.fspath(search)
-    if text in Atlas.names():
-        return text
+    if (shipped := Atlas.shipped_name(text)) is not None:
+        return shipped
     return str(Path(text).resolve()) if Path(text).exists() else text
 
 
