@@ -1,4 +1,4 @@
-"""Models that caption: every word of a caption as a probability that can be explained (the paper's figure 11)."""
+"""Models that write captions: the probability of every word of a caption can be explained (the paper's figure 11)."""
 
 from __future__ import annotations
 
@@ -20,31 +20,33 @@ WordActivation = Literal["softmax", "none"]
 
 
 class Captioner:
-    """Any model that says a caption word by word.
+    """A model that writes a caption word by word.
 
     Parameters
     ----------
     step
-        ``(features, words (n, t) int64)`` to ``(n, vocabulary)``, the scores of the word that comes next, for
-        every ``t`` from 1 on. The words begin with ``start``; the features are what ``encode`` made of the
+        ``(features, words)``, the words ``(n, t)`` int64, to ``(n, vocabulary)``: the scores of the next word, for
+        every ``t`` from 1 on. The words begin with ``start``; the features are what ``encode`` returns for the
         images, or the images themselves. A module, a module's method, or any callable.
     vocabulary
-        The words, each at the index it has for the model.
+        The words, each at the index that it has for the model.
     start, end
         The words of the vocabulary that open and close a caption.
     max_words
-        `caption` stops after so many, when the model does not.
+        `caption` stops after so many words, if the model does not.
     encode
-        Images ``(n, c, *spatial)`` to features of any kind, asked once a batch; None: ``step`` sees the images.
+        Images ``(n, c, *spatial)`` to features of any kind, called once for each batch; None: ``step`` is given the
+        images.
     transform, device
         See `Predictor`.
     activation
-        ``"softmax"`` when ``step`` answers with logits (log-probabilities are), ``"none"`` with probabilities.
+        ``"softmax"`` when ``step`` returns logits (log-probabilities are logits), ``"none"`` when it returns
+        probabilities.
 
     Raises
     ------
     GlasError
-        A vocabulary that names a word twice or lacks ``start`` or ``end``, or a setting that cannot be.
+        A vocabulary that names a word twice or lacks ``start`` or ``end``, or a setting that is not possible.
 
     Examples
     --------
@@ -76,19 +78,12 @@ class Captioner:
         *,
         activation: WordActivation = "softmax",
     ) -> None:
-        for role, call in (("step", step), ("encode", encode)):
-            if not callable(call) and not (role == "encode" and call is None):
-                raise GlasError(f"{role} must be a torch module or a callable, got {type(call).__name__}")
+        _check_callables(step, encode)
         if activation not in get_args(WordActivation):
             raise GlasError(f"activation must be one of {', '.join(get_args(WordActivation))}, got {activation!r}")
         max_words = whole_number("max_words", max_words, least=1)
-        if isinstance(vocabulary, str) or not isinstance(vocabulary, Sequence):
-            raise GlasError(f"a vocabulary must be a sequence of words, got {type(vocabulary).__name__}")
-        self.vocabulary = tuple(vocabulary)
+        self.vocabulary = _checked_vocabulary(vocabulary)
         self._index = {word: i for i, word in enumerate(self.vocabulary)}
-        if len(self._index) < len(self.vocabulary):
-            twice = next(word for i, word in enumerate(self.vocabulary) if self._index[word] != i)
-            raise GlasError(f"a vocabulary must hold every word once, {twice!r} is there twice")
         for role, word in (("start", start), ("end", end)):
             if word not in self._index:
                 raise GlasError(f"{role} must be a word of the vocabulary, got {word!r}")
@@ -98,7 +93,7 @@ class Captioner:
         if device == "auto" and next(language.parameters(), None) is None:
             device = "cpu"  # as a Predictor does for a callable
         greedy = _Greedy(language, self._index[end], max_words)
-        # the answer is words, by number, not probabilities; the rest is what a Predictor does
+        # the output is the indices of words, not probabilities; all else is what a Predictor does
         self._greedy = Predictor(greedy, "none", transform, device)
         self._language: _Language = self._greedy.net.language  # type: ignore[attr-defined]
         self.device = self._greedy.device
@@ -106,23 +101,23 @@ class Captioner:
         self._info = ModelInfo(name=getattr(owner, "__name__", type(owner).__name__))
 
     def caption(self, volume: np.ndarray | torch.Tensor) -> list[str]:
-        """The model's own caption of one image or volume ``(c, *spatial)``: at each place its likeliest word.
+        """Return the model's own caption of one image or volume ``(c, *spatial)``: its likeliest word at each position.
 
         Returns
         -------
         The words without ``start`` and ``end``; an empty list where the model ends at once.
         """
         image = as_volume(volume)
-        numbers = self._greedy.fit(image)(image.unsqueeze(0))[0].long().tolist()
-        words = [self.vocabulary[i] for i in numbers]
+        indices = self._greedy.fit(image)(image.unsqueeze(0))[0].long().tolist()
+        words = [self.vocabulary[i] for i in indices]
         return words[: words.index(self.end)] if self.end in words else words
 
     def about(self, words: str | Sequence[str]) -> Predictor:
-        """What is explained of a caption: ``P(word | image, the words before it)`` of each of its words.
+        """Return the predictor of a caption: ``P(word | image, the words before it)`` for each of its words.
 
         The words before are given, not chosen by the model (teacher forcing), so that all columns belong to
-        one sentence whatever a spot does to the image, and ``target=range(len(words))`` explains every word
-        from the same ``2m + 1`` inputs. Each is encoded once and asked for ``len(words)`` steps.
+        one sentence whatever a mask does to the image, and ``target=range(len(words))`` explains every word
+        from the same ``2m + 1`` inputs. Each input is encoded once, and ``step`` is called ``len(words)`` times.
 
         Parameters
         ----------
@@ -131,31 +126,31 @@ class Captioner:
 
         Returns
         -------
-        A predictor with a column a word. Its ``classes`` are the words; one that comes again is counted
+        A predictor with a column for each word. Its ``classes`` are the words; a word that occurs again is numbered
         (``"a"``, ``"a 2"``).
 
         Raises
         ------
         GlasError
-            No word, or one the vocabulary does not have.
+            No words, or one that the vocabulary does not have.
         """
-        said = words.split() if isinstance(words, str) else [str(word) for word in words]
-        if not said:
-            raise GlasError("a caption must have a word at least, got none")
-        unknown = [word for word in said if word not in self._index]
+        caption = words.split() if isinstance(words, str) else [str(word) for word in words]
+        if not caption:
+            raise GlasError("a caption must have at least one word, got none")
+        unknown = [word for word in caption if word not in self._index]
         if unknown:
             raise GlasError(
-                f"a caption must be of words the vocabulary has (there are {len(self.vocabulary)}), got {unknown[0]!r}"
+                f"a caption must consist of words of the vocabulary (it has {len(self.vocabulary)}), got {unknown[0]!r}"
             )
-        if said[0] == self.start:
+        if caption[0] == self.start:
             raise GlasError(f"a caption must be given without the word that opens it, got {self.start!r} first")
-        forced = _Forced(self._language, [self._index[word] for word in said])
-        names = _counted(said)
+        forced = _Forced(self._language, [self._index[word] for word in caption])
+        names = _numbered(caption)
         return Predictor(forced, "none", self.transform, self.device, classes=names, info=self._info)
 
 
 class _Language(nn.Module):
-    """The two callables as one module, so that eval mode and device reach whatever they belong to."""
+    """The two callables as one module, so that eval mode and device apply to the modules that they belong to."""
 
     def __init__(
         self,
@@ -175,16 +170,16 @@ class _Language(nn.Module):
         return batch if self.encode is None else self.encode(batch)
 
     def probabilities(self, features: Any, words: torch.Tensor) -> torch.Tensor:
-        """Of the word after ``words`` ``(n, t)``, ``(n, vocabulary)``."""
-        answer = self.step(features, words)
-        wanted = (len(words), self.size)
-        if not isinstance(answer, torch.Tensor) or tuple(answer.shape) != wanted:
-            came = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
+        """Return the probabilities ``(n, vocabulary)`` of the word after ``words``, ``(n, t)``."""
+        scores = self.step(features, words)
+        required = (len(words), self.size)
+        if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != required:
+            came = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
             raise GlasError(
-                f"step must answer words of {tuple(words.shape)} with {wanted}, the next word's scores over the "
+                f"step must return {required} for words of {tuple(words.shape)}, the next word's scores over the "
                 f"vocabulary, got {came}"
             )
-        return answer.float().softmax(dim=1) if self.activation == "softmax" else answer.float()
+        return scores.float().softmax(dim=1) if self.activation == "softmax" else scores.float()
 
 
 class _Forced(nn.Module):
@@ -204,7 +199,7 @@ class _Forced(nn.Module):
 
 
 class _Greedy(nn.Module):
-    """Images to the numbers of the likeliest words, ``(n, at most max_words)``; what comes after an end is void."""
+    """Images to the indices of the likeliest words, ``(n, at most max_words)``; those after an end are void."""
 
     def __init__(self, language: _Language, end: int, max_words: int) -> None:
         super().__init__()
@@ -221,8 +216,8 @@ class _Greedy(nn.Module):
         return words[:, 1:]
 
 
-def _counted(words: Sequence[str]) -> list[str]:
-    """The words, those that come again with a number, so that each has a name of its own."""
+def _numbered(words: Sequence[str]) -> list[str]:
+    """Return the words, repeated ones with a number, so that each has a name of its own."""
     taken: set[str] = set()
     names = []
     for word in words:
@@ -233,3 +228,19 @@ def _counted(words: Sequence[str]) -> list[str]:
         taken.add(name)
         names.append(name)
     return names
+
+
+def _check_callables(step: object, encode: object) -> None:
+    for role, call in (("step", step), ("encode", encode)):
+        if not callable(call) and not (role == "encode" and call is None):
+            raise GlasError(f"{role} must be a torch module or a callable, got {type(call).__name__}")
+
+
+def _checked_vocabulary(vocabulary: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(vocabulary, str) or not isinstance(vocabulary, Sequence):
+        raise GlasError(f"a vocabulary must be a sequence of words, got {type(vocabulary).__name__}")
+    words = tuple(vocabulary)
+    if len(set(words)) < len(words):
+        twice = next(word for i, word in enumerate(words) if word in words[:i])
+        raise GlasError(f"a vocabulary must hold every word once, {twice!r} is in it twice")
+    return words

@@ -1,4 +1,4 @@
-"""What a scan goes through after the masks and before the network."""
+"""The normalisation of intensities, after the masks and before the network."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 
 from glas3d.errors import GlasError
 
-# About that of noise, on the scale of scaled scans.
+# About the standard deviation of noise, on the scale of scaled scans.
 SMALLEST_DEVIATION = 0.03
 
 
 def intensity_scale(volume: np.ndarray | torch.Tensor) -> float:
-    """A scan's brightness: the 90th percentile of its positive intensities, about that of white matter in T1.
+    """Return a scan's brightness: the 90th percentile of its positive intensities, about that of white matter in T1.
 
     Raises
     ------
@@ -30,9 +30,9 @@ def intensity_scale(volume: np.ndarray | torch.Tensor) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Standardisation:
-    """Scale a scan to the brightness of the training scans, then standardise every voxel.
+    """The transform that scales a scan to the brightness of the training scans, then standardises every voxel.
 
-    ``(x / scale - mean) / std``: the scale is the intact scan's own and frozen by `fit`, mean and standard
+    ``(x / scale - mean) / std``: the scale is that of the intact scan and fixed by `fit`; mean and standard
     deviation are those of the training scans, voxel by voxel.
 
     Attributes
@@ -46,18 +46,18 @@ class Standardisation:
 
     @classmethod
     def of(cls, scaled: torch.Tensor, floor: float = SMALLEST_DEVIATION) -> Standardisation:
-        """From scaled training scans ``(n, c, *spatial)``.
+        """Return the standardisation by scaled training scans ``(n, c, *spatial)``.
 
         Parameters
         ----------
         floor
-            Smallest standard deviation, about that of noise: where no training scan has signal, none of a
-            new scan's should count for much.
+            Smallest standard deviation, about that of noise: where no training scan has signal, the signal of a
+            new scan should not count for much.
         """
         return cls(scaled.mean(dim=0), scaled.std(dim=0).clamp_min(floor))
 
     def fit(self, volume: torch.Tensor) -> FittedStandardisation:
-        """Freeze to one intact scan, ``(c, *spatial)``."""
+        """Return the transform with the scale of one intact scan, ``(c, *spatial)``."""
         if volume.shape != self.mean.shape:
             raise GlasError(f"the model takes scans of {tuple(self.mean.shape)}, got {tuple(volume.shape)}")
         scale = intensity_scale(volume)
@@ -67,16 +67,16 @@ class Standardisation:
 
 @dataclass(frozen=True, eq=False)
 class FittedStandardisation:
-    """`Standardisation` frozen to the scale of one intact scan: ``x * gain + offset``, voxel by voxel."""
+    """A `Standardisation` with the scale of one intact scan: ``x * gain + offset``, voxel by voxel."""
 
     gain: torch.Tensor
     offset: torch.Tensor
     scale: float
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """``(n, c, *spatial)`` in the scan's units to standardised values."""
+        """Return the standardised values of a batch ``(n, c, *spatial)`` in the scan's units."""
         return torch.addcmul(self.offset, batch, self.gain)
 
     def to_scan_units(self, reference: np.ndarray) -> np.ndarray:
-        """A volume on the model's intensity scale, in the units of the scan this is fitted to."""
+        """Return a volume on the model's intensity scale in the units of the scan that this is fitted to."""
         return reference * np.float32(self.scale)

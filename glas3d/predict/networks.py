@@ -12,7 +12,7 @@ FILTERS = 10
 
 
 def encoder(channels: int, *, batch_norm: bool) -> nn.Sequential:
-    """Three blocks of a 3x3x3 convolution with 10 filters, ReLU and 2x2x2 max pooling."""
+    """Return three blocks of a 3x3x3 convolution with 10 filters, ReLU and 2x2x2 max pooling."""
     layers: list[nn.Module] = []
     for i in range(3):
         layers.append(nn.Conv3d(channels if i == 0 else FILTERS, FILTERS, 3, padding=1))
@@ -23,23 +23,25 @@ def encoder(channels: int, *, batch_norm: bool) -> nn.Sequential:
 
 
 class PaperNet(nn.Module):
-    """Three 3x3x3 convolutions of 10 filters, dense 32 and 16, one logit a class (Oh, Kim & Oh 2020, IV.E).
+    """The paper's network: three 3x3x3 convolutions of 10 filters, dense layers of 32 and 16, one logit for each class.
 
-    The paper leaves pooling and activation open; they are those of the authors' earlier network (Oh et al.
-    2019): ReLU and a 2x2x2 max pooling after every convolution. Softmax belongs to the `Predictor`.
+    It is described in section IV.E of Oh, Kim & Oh (2020).
+
+    The paper does not state pooling and activation; they are those of the authors' earlier network (Oh et al.
+    2019): ReLU and a 2x2x2 max pooling after every convolution. Softmax is left to the `Predictor`.
 
     Parameters
     ----------
     shape
-        Voxels an axis of the input, at least 8 each.
+        Number of voxels on each axis of the input, at least 8.
     channels
-        Input channels.
+        Number of input channels.
     classes
-        Outputs.
+        Number of outputs.
     batch_norm
-        Batch normalisation after every convolution; the paper's network has none.
+        Whether batch normalisation follows every convolution; in the paper's network it does not.
     dropout
-        Share of the dense inputs dropped in training.
+        Share of the inputs of the dense layers that is dropped in training.
     """
 
     def __init__(
@@ -65,20 +67,20 @@ class PaperNet(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(n, channels, *shape)`` to ``(n, classes)`` logits."""
+        """Return ``(n, classes)`` logits of a batch ``(n, channels, *shape)``."""
         logits: torch.Tensor = self.classifier(self.encoder(x))
         return logits
 
 
 class Autoencoder(nn.Module):
-    """The paper network's convolutions with a mirrored decoder, trained to give back its input.
+    """The convolutions of the paper's network with a mirrored decoder, to be trained to reproduce its input.
 
     Parameters
     ----------
     channels
-        Input channels.
+        Number of input channels.
     batch_norm
-        As in the network that is to be pre-trained.
+        Whether the network to be pre-trained has batch normalisation.
     """
 
     def __init__(self, channels: int = 1, *, batch_norm: bool = False) -> None:
@@ -95,7 +97,7 @@ class Autoencoder(nn.Module):
         self.decoder = nn.Sequential(*blocks)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(n, channels, *shape)`` to the same shape."""
+        """Return a reproduction of a batch ``(n, channels, *shape)``, in the same shape."""
         decoded: torch.Tensor = self.decoder(self.encoder(x))
         # an odd axis loses a voxel to each pooling
         missing = [n - d for n, d in zip(x.shape[2:], decoded.shape[2:], strict=True)]

@@ -270,10 +270,10 @@ def test_a_captioner_on_the_gpu():
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        ("a purple circle", r"words the vocabulary has \(there are 7\), got 'purple'"),
+        ("a purple circle", r"words of the vocabulary \(it has 7\), got 'purple'"),
         (["a red"], "got 'a red'"),
-        ("", "must have a word at least, got none"),
-        ([], "must have a word at least, got none"),
+        ("", "must have at least one word, got none"),
+        ([], "must have at least one word, got none"),
         ("<start> a", "without the word that opens it, got '<start>' first"),
     ],
 )
@@ -295,7 +295,7 @@ def test_captions(words, match):
 )
 def test_steps_of_another_shape(answer, came):
     told = Captioner(lambda images, words: answer, VOCABULARY, "<start>", "<end>", 5)
-    with refused(rf"step must answer words of \(2, 1\) with \(2, 7\), the next word's scores .*{came}$"):
+    with refused(rf"step must return \(2, 7\) for words of \(2, 1\), the next word's scores .*{came}$"):
         told.about("a red")(torch.zeros(2, 1, 7, 9))
 
 
@@ -317,7 +317,7 @@ def test_images_the_model_does_not_take():
         ({"encode": 3}, "encode must be a torch module or a callable, got int"),
         ({"vocabulary": "a red circle"}, "vocabulary must be a sequence of words, got str"),
         ({"vocabulary": {"a": 0}}, "vocabulary must be a sequence of words, got dict"),
-        ({"vocabulary": ("<start>", "<end>", "a", "red", "a")}, "every word once, 'a' is there twice"),
+        ({"vocabulary": ("<start>", "<end>", "a", "red", "a")}, "every word once, 'a' is in it twice"),
         ({"start": "<bos>"}, "start must be a word of the vocabulary, got '<bos>'"),
         ({"end": 1}, "end must be a word of the vocabulary, got 1"),
         ({"max_words": 0}, "max_words must be a whole number of at least 1, got 0"),
