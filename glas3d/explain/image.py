@@ -52,14 +52,14 @@ def explain_image(
     ----------
     image
         A path, a Pillow image, an array with its channels last, or a torch tensor with its channels first; see
-        `glas3d.imaging.picture.load_picture`.
+        `glas3d.imaging.load_picture`.
     predict
         A `Predictor`, or any callable ``(n, c, rows, cols)`` to ``(n, classes)`` probabilities.
     target
         Class index or name, or a sequence of them: all are explained from the same model evaluations.
     search
         A `Grid`, ``(m, 2)`` rows and columns, or segments: integer labels ``(rows, cols)`` (0 is none) or
-        `Segments`, such as those that `glas3d.imaging.slic.superpixels` returns.
+        `Segments`, such as those that `glas3d.imaging.superpixels` returns.
     progress
         True draws a plain bar on standard error; a callable is called with the model evaluations done and in all.
     **options

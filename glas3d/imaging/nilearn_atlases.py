@@ -107,7 +107,7 @@ def parse_fetched(fetched: Any, key: str) -> FetchedAtlas:
     if not isinstance(fetched, Mapping):
         raise GlasError(f"an atlas must be what a fetch_atlas_* function returned, got {type(fetched).__name__}")
     if "rois" in fetched:
-        raise GlasError("fetched coordinates have no regions: search them as Coordinates.from_nilearn(fetched)")
+        raise GlasError("fetched coordinates have no regions: use glas3d.imaging.Coordinates.from_nilearn(fetched)")
     if "map_left" in fetched:
         raise GlasError("an atlas must be a volume, the one fetched is on a surface")
     maps = fetched.get(key)

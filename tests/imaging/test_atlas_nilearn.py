@@ -333,7 +333,7 @@ def test_allens_networks_name_their_28_maps(tmp_path):
 @pytest.mark.parametrize(
     ("fetched", "match"),
     [
-        (datasets.fetch_coords_power_2011(), r"search them as Coordinates.from_nilearn\(fetched\)"),
+        (datasets.fetch_coords_power_2011(), r"use glas3d.imaging.Coordinates.from_nilearn\(fetched\)"),
         (Bunch(labels=["a"], map_left=np.zeros(5), map_right=np.zeros(5)), "must be a volume, .* on a surface"),
         (
             Bunch(maps=Bunch(mesh=None, data=None), labels=["a"]),
