@@ -1,8 +1,8 @@
 # %% [markdown]
 # # One scan: which regions made the model say "AD"?
 #
-# A participant is simulated, so that the answer is known, and saved as NIfTI like a scan of your own. The shipped
-# model (which learnt simulated disease) is asked about it at the 116 centroids of the AAL atlas.
+# A participant is simulated, so that the diseased regions are known, and saved as NIfTI like a scan of your own. The
+# shipped model (which learnt simulated disease) is evaluated with masks at the 116 centroids of the AAL atlas.
 
 # %%
 from pathlib import Path
@@ -16,19 +16,19 @@ OUT = Path("glas3d-examples")
 OUT.mkdir(exist_ok=True)
 
 simulation = Simulation(seed=77, resolution=2)
-someone = simulate_participant(simulation, 0)
+participant = simulate_participant(simulation, 0)
 scan = OUT / "scan.nii.gz"
-nib.save(scan_img(simulation, someone.volume), scan)
-print(f"{scan}: group {someone.group}, age {someone.age}")
+nib.save(scan_img(simulation, participant.volume), scan)
+print(f"{scan}: group {participant.group}, age {participant.age}")
 
 # %% [markdown]
-# The model wants 4 mm; the scan is resampled for it, and the maps come back on the scan's own 2 mm grid.
+# The model takes volumes of 4 mm: the scan is resampled for it, and the maps are mapped back to the scan's 2 mm grid.
 
 # %%
 predict = load_model("adnc-simulated")
 result = explain_img(scan, predict, target="AD")
 print(result)
-print(result.saliency_img.shape, "as the scan:", nib.load(scan).shape)
+print(result.saliency_img.shape, "like the scan:", nib.load(scan).shape)
 
 # %%
 table = result.table.sort_values("rank").head(10)
@@ -36,7 +36,7 @@ table = table.assign(planted=table["name"].isin(PLANTED))
 print(table.to_string(index=False, float_format="%.4g"))
 
 # %% [markdown]
-# The signed drop tells evidence for the class from evidence against it; the score alone does not.
+# The sign of the drop separates evidence for the class from evidence against it; the score alone does not.
 
 # %%
 against = result.table[result.table["drop"] < 0]

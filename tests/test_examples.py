@@ -1,4 +1,4 @@
-"""The examples run as files, in a folder of their own; so does what README shows."""
+"""The examples, the measuring scripts and the code in README run, in folders of their own."""
 
 import importlib.util
 import os
@@ -17,8 +17,8 @@ OUTPUTS = {
     "darkness.py": ["darkness.md"],
     "05_score_drop.py": ["05_score_drop.png"],
     "06_scales_of_a_photograph.py": ["06_scales_of_a_photograph.png"],
-    "07_a_wrong_answer.py": ["07_a_wrong_answer.png"],
-    "08_a_map_a_class.py": ["08_a_map_a_class.png"],
+    "07_a_wrong_class.py": ["07_a_wrong_class.png"],
+    "08_one_map_for_each_class.py": ["08_one_map_for_each_class.png"],
     "09_rounds.py": ["09_rounds.png"],
     "10_words.py": ["10_words.png"],
     "scales.py": ["scales.md", "scales.png"],
@@ -36,55 +36,55 @@ ARGUMENTS = {
 }
 
 
-def numbers(said, start):
-    """Those of the line that starts so, percentages and signs included."""
-    (line,) = (one for one in said.splitlines() if one.startswith(start))
+def numbers(printed, start):
+    """Return the numbers of the line that starts so, percentages and signs included."""
+    (line,) = (line for line in printed.splitlines() if line.startswith(start))
     return [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", line.removeprefix(start))]
 
 
-def score_drops(said):
-    intact, by_map, by_centre, at_random = numbers(said, "mean ")
+def score_drops(printed):
+    intact, by_map, by_centre, at_random = numbers(printed, "mean ")
     assert by_map < min(by_centre, at_random, intact)
-    assert numbers(said, "the map takes more than the centre in")[0] >= 4
-    assert numbers(said, "more than the mean of the random ones in")[0] >= 4
+    assert numbers(printed, "the map lowers P more than the centre in")[0] >= 4
+    assert numbers(printed, "more than the mean of the random ones in")[0] >= 4
 
 
-def scales(said):
-    """Of light, drop, share in the tripod's box and share that half of the map takes."""
-    found = [numbers(said, start) for start in ("   10 /  6", "   20 / 12", "  100 / 60")]
-    assert numbers(said, "the tripod's box is")[0] == 25
-    inside = [one[2] for one in found]
+def scales(printed):
+    """Each row holds light, drop, the share in the tripod's box, and the share of pixels with half of the map."""
+    rows = [numbers(printed, start) for start in ("   10 /  6", "   20 / 12", "  100 / 60")]
+    assert numbers(printed, "the tripod's box is")[0] == 25
+    inside = [row[2] for row in rows]
     assert inside[1] > max(inside[0], inside[2]) > 25
-    assert found[0][0] < 0.05 < found[1][0] < found[2][0]
+    assert rows[0][0] < 0.05 < rows[1][0] < rows[2][0]
 
 
-def wrong_answer(said):
-    intact, platform_out, missile_out = (
-        numbers(said, start) for start in ("as it is", "platform's map put out", "missile's map put out")
+def wrong_class(printed):
+    intact, without_platform, without_missile = (
+        numbers(printed, start) for start in ("intact", "platform's map masked out", "missile's map masked out")
     )
     assert intact[0] > 2 * intact[1]
-    assert platform_out[0] < 0.8 * intact[0]
-    assert platform_out[1] > intact[1]
-    assert missile_out[0] > intact[0]
-    assert missile_out[1] < intact[1]
+    assert without_platform[0] < 0.8 * intact[0]
+    assert without_platform[1] > intact[1]
+    assert without_missile[0] > intact[0]
+    assert without_missile[1] < intact[1]
 
 
-def maps_of_classes(said):
-    assert numbers(said, "each map has at least")[0] >= 60
-    assert "487 forwards for 3 classes" in said
+def maps_of_classes(printed):
+    assert numbers(printed, "each map has at least")[0] >= 60
+    assert "487 model evaluations for 3 classes" in printed
 
 
-def rounds(said):
-    assert re.search(r"^ +1 .*first cat$", said, re.MULTILINE)
-    assert re.search(r"^ +2 .*second cat$", said, re.MULTILINE)
-    assert "found in order: strong, weak" in said
+def rounds(printed):
+    assert re.search(r"^ +1 .*first cat$", printed, re.MULTILINE)
+    assert re.search(r"^ +2 .*second cat$", printed, re.MULTILINE)
+    assert "marked in order: strong, weak" in printed
 
 
-SAYS = {
+CHECKS = {
     "05_score_drop.py": score_drops,
     "06_scales_of_a_photograph.py": scales,
-    "07_a_wrong_answer.py": wrong_answer,
-    "08_a_map_a_class.py": maps_of_classes,
+    "07_a_wrong_class.py": wrong_class,
+    "08_one_map_for_each_class.py": maps_of_classes,
     "09_rounds.py": rounds,
 }
 
@@ -92,7 +92,7 @@ SAYS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_example_runs(name, tmp_path):
-    done = subprocess.run(
+    process = subprocess.run(
         [
             sys.executable,
             "-W",
@@ -106,11 +106,11 @@ def test_example_runs(name, tmp_path):
         env=os.environ | {"OMP_NUM_THREADS": "2"},
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     for path in OUTPUTS[name]:
         assert (tmp_path / "glas3d-examples" / path).stat().st_size > 200
-    if name in SAYS:
-        SAYS[name](done.stdout)
+    if name in CHECKS:
+        CHECKS[name](process.stdout)
 
 
 def test_every_example_is_run_or_trains():
@@ -129,7 +129,7 @@ def test_training_the_shipped_model_at_a_small_size(monkeypatch):
         monkeypatch.setattr(train, name, 4 if name == "TRAINING_SIZE" else 2)
     monkeypatch.setattr(train, "LADDER", ((10.0, 15.0),))
     trained = train.one_seed(5)
-    assert 0 <= trained["found"]["test"][0][0] <= 6
+    assert 0 <= trained["recovered"]["test"][0][0] <= 6
     assert trained["accuracy"][0] == pytest.approx((trained["accuracy"][1] + trained["accuracy"][2]) / 2)
     card = train.card([trained], 0)
     assert "learnt simulated disease" in card
@@ -138,7 +138,7 @@ def test_training_the_shipped_model_at_a_small_size(monkeypatch):
 
 @pytest.mark.slow
 def test_what_readme_shows_runs(tmp_path, monkeypatch):
-    """Both Python blocks, with a network and a scan in the places README leaves to the reader."""
+    """Run both Python blocks, with a network and a scan for the names that README leaves to the reader."""
     import nibabel as nib
     import numpy as np
     import torch

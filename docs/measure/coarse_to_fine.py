@@ -1,11 +1,13 @@
 # %% [markdown]
-# # Coarse to fine: how much of a dense grid must be asked?
+# # Coarse to fine: at how many points of a dense grid must the model be evaluated?
 #
-# Simulated participants with planted lesions are explained on a dense grid, every point asked, and then again from a share
-# of the forwards: first evenly, then where light times shadow is high or might be, the rest estimated. Two rivals have as
-# many forwards: a coarser grid, interpolated, and the same search without a second look, all points spread evenly.
+# Simulated participants with planted lesions are explained on a dense grid, at every point, and then again from a share of
+# the evaluations: first spread evenly, then where light times shadow is high or may be high; the other points are estimated.
+# Two rivals have as many evaluations: a coarser grid, interpolated, and the same estimate from points that are all spread
+# evenly.
 #
-# Give a path for the page, and a number of participants; 20 take a quarter of an hour and wrote `docs/coarse_to_fine.md`.
+# The arguments are a path for the page and a number of participants; 20 take a quarter of an hour and wrote
+# `docs/coarse_to_fine.md`.
 
 # %%
 import sys
@@ -39,7 +41,7 @@ simulation = Simulation(seed=DEMO_SEED + 17)
 
 
 def called_ad():
-    """Volumes of the AD group whom the model calls AD."""
+    """Yield volumes of the AD group that the model classifies as AD."""
     for number in count(0, 2):
         volume = simulate_participant(simulation, number).volume[None]
         tensor = torch.as_tensor(volume)
@@ -48,38 +50,42 @@ def called_ad():
 
 
 # %% [markdown]
-# ## Ways of estimating what was not asked
+# ## Ways to estimate the points that are not evaluated
 
 
 # %%
-def coarser(dense, forwards):
-    """A grid of fewer cells, its light and drop interpolated linearly; from the dense one's points, every other one."""
+def coarser(dense, evaluations):
+    """Return scores from every other point of the dense grid, light and drop interpolated linearly, and evaluations."""
     axes = [np.arange(k) for k in CELLS]
-    step = 2 if forwards < 0.3 * (2 * np.prod(CELLS) + 1) else 1
+    step = 2 if evaluations < 0.3 * (2 * np.prod(CELLS) + 1) else 1
     kept = [np.unique(np.r_[axis[::step], axis[-1]]) for axis in axes]
-    found = []
+    interpolated = []
     for values in (dense.light, dense.drop):
         some = values.reshape(CELLS)[np.ix_(*kept)]
         everywhere = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-        found.append(RegularGridInterpolator(kept, some)(everywhere).ravel())
-    return fuse(found[0], np.abs(found[1]) + GAMMA, "product"), 2 * np.prod([len(one) for one in kept]) + 1
+        interpolated.append(RegularGridInterpolator(kept, some)(everywhere).ravel())
+    return fuse(interpolated[0], np.abs(interpolated[1]) + GAMMA, "product"), 2 * np.prod(
+        [len(axis) for axis in kept]
+    ) + 1
 
 
-def evenly_only(dense, forwards):
-    """All points spread evenly, the others estimated in the same way, without a second look."""
-    places = dense.points * spacing / np.mean(np.asarray(spacing) * np.array(dense.saliency.shape) / CELLS)
-    asked = farthest_points(places, forwards // 2)
-    answers = dense.light, dense.probability - dense.drop
-    light, shaded = (expit(Kriging(places, asked, logit(one[asked].clip(1e-7, 1 - 1e-7))).estimate) for one in answers)
+def evenly_only(dense, evaluations):
+    """Return scores from points that are all spread evenly, the others estimated in the same way."""
+    positions = dense.points * spacing / np.mean(np.asarray(spacing) * np.array(dense.saliency.shape) / CELLS)
+    evaluated = farthest_points(positions, evaluations // 2)
+    probabilities = dense.light, dense.probability - dense.drop
+    light, shaded = (
+        expit(Kriging(positions, evaluated, logit(p[evaluated].clip(1e-7, 1 - 1e-7))).estimate) for p in probabilities
+    )
     score = fuse(light, np.abs(dense.probability - shaded) + GAMMA, "product")
-    score[asked] = dense.score[asked]
+    score[evaluated] = dense.score[evaluated]
     return score
 
 
 def agreement(dense, score):
-    """Correlation with the dense grid's scores, and the share of its highest 1 % among the highest 1 %."""
-    best, found = (set(np.argsort(-one)[: max(1, round(0.01 * len(one)))].tolist()) for one in (dense.score, score))
-    return np.corrcoef(dense.score, score)[0, 1], len(best & found) / len(best)
+    """Return the correlation with the dense grid's scores, and the share of its highest 1 % among the highest 1 %."""
+    highest, estimated = (set(np.argsort(-s)[: max(1, round(0.01 * len(s)))].tolist()) for s in (dense.score, score))
+    return np.corrcoef(dense.score, score)[0, 1], len(highest & estimated) / len(highest)
 
 
 # %% [markdown]
@@ -102,22 +108,26 @@ for sigmas, participants in SIGMAS.items():
     while number < participants:
         volume = next(everyone)
         dense = glas.explain(volume, "AD", Grid(CELLS), spacing)
-        if dense.score.max() < 10 * GAMMA:  # no spot's shadow changes the answer: there is nothing to find
+        if dense.score.max() < 10 * GAMMA:  # no shadow changes the probability, so there is nothing to rank
             blank += 1
             continue
         number += 1
         total = dense.settings["evaluations"]
         for budget in BUDGETS:
-            found = CoarseToFine(glas, budget).explain(volume, "AD", Grid(CELLS), spacing)
-            forwards = found.explanation.settings["evaluations"]
-            off = np.abs(found.explanation.score - dense.score)[~found.evaluated]
-            within = (off <= 2 * found.deviation[~found.evaluated] + 1e-6).mean()
+            refined = CoarseToFine(glas, budget).explain(volume, "AD", Grid(CELLS), spacing)
+            evaluations = refined.explanation.settings["evaluations"]
+            off = np.abs(refined.explanation.score - dense.score)[~refined.evaluated]
+            within = (off <= 2 * refined.deviation[~refined.evaluated] + 1e-6).mean()
             key = f"coarse to fine, {budget:g}"
-            results.setdefault(key, []).append((forwards / total, *agreement(dense, found.explanation.score), within))
-            even = agreement(dense, evenly_only(dense, forwards))
-            results.setdefault(f"evenly, {budget:g}", []).append((forwards / total, *even, np.nan))
-        score, forwards = coarser(dense, 0.25 * total)
-        results.setdefault("every other cell, linear", []).append((forwards / total, *agreement(dense, score), np.nan))
+            results.setdefault(key, []).append(
+                (evaluations / total, *agreement(dense, refined.explanation.score), within)
+            )
+            even = agreement(dense, evenly_only(dense, evaluations))
+            results.setdefault(f"evenly, {budget:g}", []).append((evaluations / total, *even, np.nan))
+        score, evaluations = coarser(dense, 0.25 * total)
+        results.setdefault("every other cell, linear", []).append(
+            (evaluations / total, *agreement(dense, score), np.nan)
+        )
         print(f"{sigmas} mm, participant {number}: {results[f'coarse to fine, {0.25:g}'][-1]}", flush=True)
     blanks.append(f"{blank} at {sigmas[0]} / {sigmas[1]} mm")
     for name, ones in results.items():
@@ -136,28 +146,28 @@ OUT.parent.mkdir(parents=True, exist_ok=True)
 OUT.write_text(
     f"""# Coarse to fine
 
-`python docs/measure/coarse_to_fine.py docs/coarse_to_fine.md {PARTICIPANTS}` wrote this page. `refine=0.25` (`--refine 0.25`) asks a
-quarter of a grid's forwards, where light times shadow is high or might be, and estimates the other points by kriging: the
-answers to light and to shadow each, as log odds, with the likeliest of six correlation lengths; the table says who was
-asked, and each estimate's standard deviation (`glas3d.core.accelerate.refine`).
+`python docs/measure/coarse_to_fine.py docs/coarse_to_fine.md {PARTICIPANTS}` wrote this page. `refine=0.25` (`--refine 0.25`) evaluates
+a quarter of the points of a grid, where light times shadow is high or may be high. The other points are estimated by kriging:
+the probabilities under light and under shadow, each as log odds, with the likeliest of six correlation lengths. The table says
+which points were evaluated, and the standard deviation of each estimate (`glas3d.core.accelerate.refine`).
 
-Simulated participants of the AD group whom the shipped model calls AD; a grid of {" x ".join(map(str, CELLS))} cells, {spacing[0] * predict.info.grid.shape[0] / CELLS[0]:g} mm apart,
-all of it asked for comparison. Agreement of raw scores: their correlation over the points, and how many of the highest 1 % are
-among the highest 1 %. *Passed*: correlation of at least 0.98 and 0.95 of the highest 1 %. *Within*: points not asked whose
-score lies within two of its stated deviations. *Every other cell* asks only those, and *evenly* spreads all it may ask.
+Simulated participants of the AD group that the shipped model classifies as AD; a grid of {" x ".join(map(str, CELLS))} cells, {spacing[0] * predict.info.grid.shape[0] / CELLS[0]:g} mm apart,
+evaluated at all points for comparison. Agreement of raw scores: their correlation over the points, and how many of the highest 1 % are
+among the highest 1 %. *Passed*: correlation of at least 0.98 and 0.95 of the highest 1 %. *Within*: estimated points whose
+score lies within two of its stated deviations. *Every other cell* evaluates only those; *evenly* spreads its evaluations.
 
-Passed over: participants in whom no spot's shadow changes the answer, the highest score below ten gammas
-({", ".join(blanks)}). What there is to rank in them is rounding.
+Participants are left out if no shadow changes the probability, so that the highest score is below ten gammas
+({", ".join(blanks)}). Their scores differ only by rounding.
 
-| sigma, mm | search | forwards | correlation, mean | least | top 1 %, mean | least | passed | within |
+| sigma, mm | search | evaluations | correlation, mean | least | top 1 %, mean | least | passed | within |
 |---|---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-Log odds matter: of the probabilities themselves, which are steps, the same search passed in 9 of the first 20 participants,
-0.82 of the highest 1 % being right on average. *Evenly* estimates by log odds too.
+Log odds matter: with the probabilities themselves, which change in steps, the same search passed in 9 of the first 20
+participants, and on average 0.82 of the highest 1 % were right. *Evenly* estimates by log odds too.
 
-Spots narrower than the cells leave answers that change from a point to the next, and the more must be asked. A grid whose
-cells are much wider than its spots misses evidence whether it is refined or not.
+With masks narrower than the cells, probabilities change from one point to the next, and more points must be evaluated. A grid
+whose cells are much wider than its masks misses evidence, refined or not.
 """,
     encoding="utf-8",
 )

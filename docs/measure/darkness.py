@@ -1,9 +1,9 @@
 # %% [markdown]
-# # What darkness does: the demo's group under the paper's black spots and under a reference
+# # What darkness does: the demo's group with a black background and with a reference
 #
-# The AD group of `glas3d demo` is explained four times: spots that put the model's reference (the mean of its training
-# controls) in place of tissue, and spots that put 0 there, as the paper does; each with the sigmas of the model's preset
-# and with the paper's 20 and 30 mm. `make measure` runs this and writes `docs/darkness.md`. Give a path to write elsewhere.
+# The AD group of `glas3d demo` is explained four times. Masks put either the model's reference (the mean of its training
+# controls) in place of tissue, or 0, as the paper does; each with the sigmas of the model's preset and with the paper's 20
+# and 30 mm. `make measure` runs this script and writes `docs/darkness.md`. The first argument is another path to write to.
 
 # %%
 import sys
@@ -34,31 +34,32 @@ for name, chosen in sigmas.items():
         for scan in scans:
             group.add(explain_img(scan, predict, "AD", aal, unit="mm", background=background, **chosen))
         tables[name, background] = group.table().sort_values("rank").head(10)
-        found = tables[name, background].head(8)["name"].isin(PLANTED).sum()
+        n_planted = tables[name, background].head(8)["name"].isin(PLANTED).sum()
         print(
-            f"{name} sigmas, background {background}: {found} of {len(PLANTED)} planted among the first 8", flush=True
+            f"{name} sigmas, background {background}: {n_planted} of {len(PLANTED)} planted among the first 8",
+            flush=True,
         )
 
 # %% [markdown]
-# How sure is the model of a scan that is all darkness, or all reference?
+# How probable is AD for a scan that is nothing but darkness, or nothing but reference?
 
 # %%
 reference = torch.as_tensor(predict.info.reference)
 blank = {"the reference": reference, "darkness": torch.zeros_like(reference)}
-bound = predict.fit(reference)
-answers = {name: float(bound(volume[None])[0, predict.classes.index("AD")]) for name, volume in blank.items()}
+fitted = predict.fit(reference)
+probabilities = {name: float(fitted(volume[None])[0, predict.classes.index("AD")]) for name, volume in blank.items()}
 
 # %%
 lines = [
     "# What darkness does to a network",
     "",
-    "A spot of light keeps one place of a scan and replaces all the rest; a shadow replaces one place. The paper replaces",
-    "with 0, darkness. To a network that standardises its input voxel by voxel, a black patch is many standard deviations away",
-    'from anything it was trained on, and its answer has little to do with disease. `background="auto"` therefore takes a',
-    "model's own reference when it brings one (the mean of its training controls), and falls back to 0.",
+    "A mask of light keeps one part of a scan and replaces all the rest; a shadow replaces one part. The paper replaces it by",
+    "0, darkness. For a network that standardises its input voxel by voxel, a black patch is many standard deviations away from",
+    'everything that it was trained on, and its output has little to do with disease. `background="auto"` therefore takes the',
+    "model's own reference if it has one (the mean of its training controls), and 0 otherwise.",
     "",
-    f"The AD group of `glas3d demo` ({len(scans)} participants the model has not seen), ten best of 116 regions. **Bold**: disease",
-    "was planted there. Made by `make measure`.",
+    f"The AD group of `glas3d demo` ({len(scans)} participants that the model has not seen): the ten highest-scoring of 116 regions.",
+    "**Bold**: disease was planted there. `make measure` wrote this page.",
 ]
 for name, chosen in sigmas.items():
     light, shadow = chosen["sigma_light"], chosen["sigma_shadow"]
@@ -77,15 +78,18 @@ for name, chosen in sigmas.items():
             region = table.loc[i, "name"]
             cells += [f"**{region}**" if region in PLANTED else region, f"{table.loc[i, 'score']:.3f}"]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", f"Planted among the first eight: {counts[0]} of 6 with the reference, {counts[1]} of 6 in darkness."]
+    lines += [
+        "",
+        f"Planted regions among the first eight: {counts[0]} of 6 with the reference, {counts[1]} of 6 with darkness.",
+    ]
 lines += [
     "",
-    f"A scan that is all reference has P(AD) = {answers['the reference']:.3f}; one that is all darkness "
-    f"{answers['darkness']:.3f}.",
+    f"A scan that is nothing but reference has P(AD) = {probabilities['the reference']:.3f}; one that is nothing but darkness "
+    f"{probabilities['darkness']:.3f}.",
     "",
-    "Darkness stays available (`--background 0`) and is what the equations' tests use. Which reference is right is a question",
-    "about the study, not the software: Hiller (2025, doi:10.1007/978-3-658-47422-5_18) shows that the choice can turn an",
-    "explanation round. Say which you used; every sidecar does.",
+    "Darkness stays available (`--background 0`), and the tests of the equations use it. Which reference is right depends on the",
+    "study, not on the software: Hiller (2025, doi:10.1007/978-3-658-47422-5_18) shows that the choice can reverse an",
+    "explanation. Report which one you used; every sidecar does.",
 ]
 OUT.parent.mkdir(parents=True, exist_ok=True)
 OUT.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -5,8 +5,9 @@
 # explained the patients, and looked at the regions of the group map. The same on a simulated cohort of that size and shape,
 # where it is known which six regions are ill: train by folds, explain everyone out of fold, compare the groups.
 #
-# Give a path for the page, and a number of participants; 429 wrote `docs/experiment.md`. Further arguments: `both` trains
-# without light and shadow as augmentation, too; a folder keeps the work, and a run that was stopped goes on in it.
+# The arguments are a path for the page and a number of participants; 429 wrote `docs/experiment.md`. Further arguments:
+# `both` also trains without light and shadow as augmentation; a folder keeps the work, and a run that was stopped resumes in
+# it.
 
 # %%
 import json
@@ -25,31 +26,31 @@ from glas3d.simulate import PLANTED
 OUT = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("glas3d-examples/experiment.md")
 PARTICIPANTS = int(sys.argv[2]) if len(sys.argv) > 2 else 43
 BOTH = "both" in sys.argv[3:]
-KEPT = [one for one in sys.argv[3:] if one != "both"]
+KEPT = [argument for argument in sys.argv[3:] if argument != "both"]
 AD = round(PARTICIPANTS * 199 / 429)
 EPOCHS = 30 if PARTICIPANTS > 100 else 6
 PAPER = 85.24  # % of test scans, mean of five folds
 
-place = None if KEPT else TemporaryDirectory()
-work = Path(KEPT[0]) if place is None else Path(place.name)
+temporary = None if KEPT else TemporaryDirectory()
+work = Path(KEPT[0]) if temporary is None else Path(temporary.name)
 work.mkdir(parents=True, exist_ok=True)
-timed = work / "minutes.json"
-took = json.loads(timed.read_text()) if timed.exists() else {}
+minutes_file = work / "minutes.json"
+minutes_of = json.loads(minutes_file.read_text()) if minutes_file.exists() else {}
 
 
 def glas3d(*arguments):
-    """Run a command as a user would, and show it."""
-    words = [str(one) for one in arguments]
+    """Run a command as a user would, print it, and add up its minutes."""
+    words = [str(argument) for argument in arguments]
     print("$ glas3d", *words, flush=True)
-    begun = time.monotonic()
+    start = time.monotonic()
     subprocess.run([sys.executable, "-c", "from glas3d.cli import main; main()", *words], cwd=work, check=True)
     command = " ".join(["glas3d", *words])
-    took[command] = took.get(command, 0) + (time.monotonic() - begun) / 60
-    timed.write_text(json.dumps(took))
+    minutes_of[command] = minutes_of.get(command, 0) + (time.monotonic() - start) / 60
+    minutes_file.write_text(json.dumps(minutes_of))
 
 
 # %% [markdown]
-# The data set stands for one's own BIDS folder. Options that all three commands share lie in a file.
+# The data set takes the place of your own BIDS folder. A file holds the options that all three commands share.
 
 # %%
 if not (work / "data").exists():
@@ -62,11 +63,11 @@ print(people["group"].value_counts().to_dict())
 # ## Three commands
 
 # %%
-SIGMAS = ("--sigma-light", 8, "--sigma-shadow", 12, "--unit", "mm")  # those of the shipped model of these data
+SIGMAS = ("--sigma-light", 8, "--sigma-shadow", 12, "--unit", "mm")  # the preset of the shipped model, for such data
 
 
 def three(name, *training):
-    """Train, explain, compare."""
+    """Train, explain and compare; return the folders of the models and of the results."""
     models, out = f"models{name}", f"out{name}"
     glas3d("train", "data", models, "--config", "study.toml", "--epochs", EPOCHS, *training)
     glas3d("cohort", "data", out, "participant", "--models", models, "--config", "study.toml", "--everyone", *SIGMAS)
@@ -75,14 +76,16 @@ def three(name, *training):
 
 
 runs = {"with light and shadow": three("")}
-times = {command: minutes for command, minutes in took.items() if "simulate" not in command and "plain" not in command}
+times = {
+    command: minutes for command, minutes in minutes_of.items() if "simulate" not in command and "plain" not in command
+}
 if BOTH:
     runs["without"] = three("-plain", "--no-augment")
 
 # %% [markdown]
-# ## What came out
+# ## Results
 #
-# Which regions touch a planted one: voxels of the two share a face in the 1 mm atlas.
+# A region touches a planted one if voxels of the two share a face in the 1 mm atlas.
 
 # %%
 aal = Atlas.load("AAL")
@@ -92,23 +95,23 @@ planted = set(aal.table.loc[aal.table["name"].isin(PLANTED), "index"])
 touching = set()
 for axis in range(3):
     a, b = (np.moveaxis(labels, axis, 0)[side] for side in (slice(None, -1), slice(1, None)))
-    for one, other in ((a, b), (b, a)):
-        touching |= set(np.unique(other[np.isin(one, list(planted)) & (other > 0)]).tolist()) - planted
+    for here, there in ((a, b), (b, a)):
+        touching |= set(np.unique(there[np.isin(here, list(planted)) & (there > 0)]).tolist()) - planted
 neighbours = set(names[sorted(touching)])
 
 
 def kind(name):
-    """Of a region."""
+    """Return whether a region is planted, touches a planted one, or is elsewhere."""
     return "planted" if name in PLANTED else "touches" if name in neighbours else "elsewhere"
 
 
-def found(models, out):
-    """The figures of one run."""
+def results_of(models, out):
+    """Return the metrics of the folds, the ranked regions and the comparison of one run."""
     metrics = pd.read_csv(models / "metrics.tsv", sep="\t")
     group = pd.read_csv(out / "group" / "group-AD_seg-AAL_regions.tsv", sep="\t")
     ranked = group.dropna(subset=["score"]).sort_values("rank")
-    compared = pd.read_csv(out / "group" / "group-ADvsNC_seg-AAL_statistics.tsv", sep="\t").set_index("name")
-    return metrics, ranked, compared
+    comparison = pd.read_csv(out / "group" / "group-ADvsNC_seg-AAL_statistics.tsv", sep="\t").set_index("name")
+    return metrics, ranked, comparison
 
 
 # %%
@@ -118,28 +121,28 @@ lines = [
     f"`python docs/measure/experiment.py docs/experiment.md {PARTICIPANTS}{' both' if BOTH else ''}` wrote this page. "
     f"{AD} simulated participants with",
     f"Alzheimer's disease and {PARTICIPANTS - AD} controls at 4 mm; the paper's network, its convolutions pre-trained as an "
-    "autoencoder; 5 folds; everyone explained by",
-    "the model that never saw them; two cores. What is simulated is a caricature of disease (see `glas3d simulate --help`).",
+    "autoencoder; 5 folds; everyone is explained by",
+    "the model that was trained without them; two cores. The simulated disease is a caricature (see `glas3d simulate --help`).",
     "",
     "```",
     *times,
     "```",
     "",
-    f"Minutes: {', '.join(f'{minutes:.1f}' for minutes in times.values())}; together {sum(times.values()):.0f}.",
+    f"Minutes for each command: {', '.join(f'{minutes:.1f}' for minutes in times.values())}; together {sum(times.values()):.0f}.",
     "",
 ]
-for name, (models, out) in runs.items():
-    metrics, ranked, compared = found(models, out)
+for run, (models, out) in runs.items():
+    metrics, ranked, comparison = results_of(models, out)
     summary = pd.read_csv(models / "summary.tsv", sep="\t").set_index("metric")
     accuracy = 100 * metrics["accuracy"]
     first = ranked.head(8)["name"].tolist()
-    significant = compared[compared["p_fwe"] <= 0.05]
-    ill = significant[significant["difference"] > 0].index
-    print(f"{name}: accuracy {accuracy.mean():.1f} % by fold {accuracy.round(1).tolist()}, the paper's {PAPER} %")
-    print(f"first eight: {[f'{one} ({kind(one)})' for one in first]}")
+    significant = comparison[comparison["p_fwe"] <= 0.05]
+    higher = significant[significant["difference"] > 0].index
+    print(f"{run}: accuracy {accuracy.mean():.1f} % by fold {accuracy.round(1).tolist()}, the paper's {PAPER} %")
+    print(f"first eight: {[f'{name} ({kind(name)})' for name in first]}")
     print(f"significant planted: {sorted(set(PLANTED) & set(significant.index))}; all: {len(significant)}")
     lines += [
-        f"## {name.capitalize()} in training",
+        f"## {run.capitalize()} in training",
         "",
         "| fold | accuracy, % | balanced | AUC | sensitivity | specificity | calibration error |",
         "|---|---|---|---|---|---|---|",
@@ -150,8 +153,8 @@ for name, (models, out) in runs.items():
         ),
         f"| mean (the paper's: {PAPER}) | {accuracy.mean():.1f} | "
         + " | ".join(
-            f"{summary.loc[one, 'mean']:.3f}"
-            for one in ("balanced_accuracy", "auc", "sensitivity", "specificity", "ece")
+            f"{summary.loc[metric, 'mean']:.3f}"
+            for metric in ("balanced_accuracy", "auc", "sensitivity", "specificity", "ece")
         )
         + " |",
         "",
@@ -161,32 +164,32 @@ for name, (models, out) in runs.items():
         "| rank | region | | score | t | p corrected |",
         "|---|---|---|---|---|---|",
         *(
-            f"| {i} | {one} | {kind(one)} | {ranked['score'].iloc[i - 1]:.3f} | {compared.loc[one, 't']:.2f} | "
-            f"{compared.loc[one, 'p_fwe']:.4f} |"
-            for i, one in enumerate(first, 1)
+            f"| {i} | {name} | {kind(name)} | {ranked['score'].iloc[i - 1]:.3f} | {comparison.loc[name, 't']:.2f} | "
+            f"{comparison.loc[name, 'p_fwe']:.4f} |"
+            for i, name in enumerate(first, 1)
         ),
         "",
-        f"{sum(one in PLANTED for one in first)} of the six planted regions are among the first eight, "
-        f"{sum(one in PLANTED for one in first[:6])} among the first six; of the first six "
-        f"{sum(kind(one) == 'elsewhere' for one in first[:6])} are neither planted nor touch a planted one. Planted regions "
+        f"{sum(name in PLANTED for name in first)} of the six planted regions are among the eight highest-scoring, "
+        f"{sum(name in PLANTED for name in first[:6])} among the six highest; of these six "
+        f"{sum(kind(name) == 'elsewhere' for name in first[:6])} are neither planted nor touch a planted one. Planted regions "
         "and the comparison:",
         "",
         "| region | rank | t | p corrected |",
         "|---|---|---|---|",
         *(
-            f"| {one} | {int(ranked.set_index('name').loc[one, 'rank'])} | {compared.loc[one, 't']:.2f} | "
-            f"{compared.loc[one, 'p_fwe']:.4f} |"
-            for one in PLANTED
+            f"| {name} | {int(ranked.set_index('name').loc[name, 'rank'])} | {comparison.loc[name, 't']:.2f} | "
+            f"{comparison.loc[name, 'p_fwe']:.4f} |"
+            for name in PLANTED
         ),
         "",
-        f"{len(significant)} of {len(compared)} regions differ at p <= 0.05 corrected, {len(ill)} of them higher in AD: "
-        f"{sum(kind(one) == 'planted' for one in ill)} planted, {sum(kind(one) == 'touches' for one in ill)} that touch, "
-        f"{sum(kind(one) == 'elsewhere' for one in ill)} elsewhere.",
+        f"{len(significant)} of {len(comparison)} regions differ at p <= 0.05 corrected, {len(higher)} of them higher in AD: "
+        f"{sum(kind(name) == 'planted' for name in higher)} planted, {sum(kind(name) == 'touches' for name in higher)} that touch one, "
+        f"{sum(kind(name) == 'elsewhere' for name in higher)} elsewhere.",
         "",
     ]
 OUT.parent.mkdir(parents=True, exist_ok=True)
 OUT.write_text("\n".join(lines), encoding="utf-8")
 versions = json.loads((runs["with light and shadow"][1] / "group" / "provenance.json").read_text())
 print(f"written: {OUT}, by {versions.get('GeneratedBy', [{}])[0].get('Version', '')}")
-if place is not None:
-    place.cleanup()
+if temporary is not None:
+    temporary.cleanup()

@@ -1,12 +1,14 @@
 # %% [markdown]
-# # Several regions in one forward: do they rank alike?
+# # Several regions in one evaluation: do they rank alike?
 #
-# An atlas of 116 regions takes 232 forwards. Lighting or shading several regions at once would take fewer, if their scores
-# could be told apart afterwards. Here they are: regions are grouped far from each other, each group is asked once, and a
-# region's own effect is solved for, as if effects on the log odds added up. The other way to ask less is to ask fewer
-# regions, where the score may be high, and to estimate the others from their neighbours (`CoarseToFine` on the centroids).
+# An atlas of 116 regions takes 232 evaluations. Lighting or shading several regions at once would take fewer, if their scores
+# could be separated afterwards. This script tries it: regions far from each other form groups, each group is evaluated once,
+# and each region's own effect is solved for, as if effects on the log odds added up. The other way to save evaluations is to
+# evaluate fewer regions, where the score may be high, and to estimate the others from their neighbours (`CoarseToFine` on the
+# centroids).
 #
-# Give a path for the page, and a number of participants; 20 take three minutes and wrote `docs/regions_together.md`.
+# The arguments are a path for the page and a number of participants; 20 take three minutes and wrote
+# `docs/regions_together.md`.
 
 # %%
 import sys
@@ -42,7 +44,7 @@ glas = GLAS(predict, sigma_light=SIGMAS[0], sigma_shadow=SIGMAS[1], unit="mm", b
 
 
 def called_ad():
-    """Volumes of the AD group whom the model calls AD."""
+    """Yield volumes of the AD group that the model classifies as AD."""
     for number in count(0, 2):
         volume = simulate_participant(simulation, number).volume[None]
         tensor = torch.as_tensor(volume)
@@ -56,11 +58,11 @@ def called_ad():
 
 # %%
 class Together:
-    """The masks of groups of points: where any of their spots is bright."""
+    """The masks of groups of points: the largest of the Gaussian masks of a group."""
 
     def __init__(self, groups, sigma):
         self.groups = groups
-        self.spots = gaussian_masks(segments.points, grid.shape, (sigma,) * 3, spacing=grid.spacing)
+        self.single = gaussian_masks(segments.points, grid.shape, (sigma,) * 3, spacing=grid.spacing)
 
     def __len__(self):
         return len(self.groups)
@@ -69,12 +71,12 @@ class Together:
         for row, group in zip(out, self.groups[start : start + len(out)], strict=True):
             row.zero_()
             for point in group:
-                torch.maximum(row, self.spots.masks(int(point), torch.empty_like(row)[None])[0], out=row)
+                torch.maximum(row, self.single.masks(int(point), torch.empty_like(row)[None])[0], out=row)
         return out
 
 
 def far_apart(size, chance):
-    """A partition into groups whose members are far from each other: each takes the farthest of some left."""
+    """Return groups of points far from each other: each group takes the farthest of some points that are left."""
     left, groups = list(chance.permutation(m)), []
     while left:
         group = [left.pop()]
@@ -92,22 +94,23 @@ def odds(probability):
 
 
 def together(volume, size, times):
-    """Every region's score from groups of so many, each region in so many groups; forwards."""
+    """Return every region's score from groups of ``size``, each region in ``times`` groups, and the evaluations."""
     chance = np.random.default_rng(0)
     groups = [group for _ in range(times) for group in far_apart(size, chance)]
     array = torch.as_tensor(volume)
-    asked, _ = bind(predict, array)
+    fitted, _ = bind(predict, array)
     background = torch.as_tensor(predict.info.reference, dtype=torch.float32).expand_as(array)
     with torch.inference_mode():
-        dark = float(asked(background[None])[0, 1])
+        dark = float(fitted(background[None])[0, 1])
         masks = [Together(groups, sigma) for sigma in SIGMAS]
         intact, light, shaded = (
-            one[..., 1] for one in evaluate_all(asked, Perturbations(LightAndShadow(array, background, *masks), 4))
+            outputs[..., 1]
+            for outputs in evaluate_all(fitted, Perturbations(LightAndShadow(array, background, *masks), 4))
         )
     member = np.zeros((len(groups), m))
     for row, group in enumerate(groups):
         member[row, group] = 1
-    # the smallest effects that explain the groups'
+    # the smallest effects that explain those of the groups
     solve = np.linalg.pinv(member)
     lit = expit(odds(dark) + solve @ (odds(light) - odds(dark)))
     dimmed = expit(odds(intact) - solve @ (odds(intact) - odds(shaded)))
@@ -115,12 +118,12 @@ def together(volume, size, times):
 
 
 def fewer(volume, budget):
-    """The centroids by a coarse-to-fine search; forwards."""
-    found = CoarseToFine(glas, budget).explain(volume, "AD", segments.points, grid.spacing).explanation
-    return found.score, found.settings["evaluations"]
+    """Return every region's score by a coarse-to-fine search over the centroids, and the evaluations."""
+    refined = CoarseToFine(glas, budget).explain(volume, "AD", segments.points, grid.spacing).explanation
+    return refined.score, refined.settings["evaluations"]
 
 
-WAYS = {
+METHODS = {
     "pairs, once": lambda volume: together(volume, 2, 1),
     "fours, twice": lambda volume: together(volume, 4, 2),
     "fours, once": lambda volume: together(volume, 4, 1),
@@ -132,25 +135,25 @@ WAYS = {
 # ## Every participant
 
 # %%
-results = {name: [] for name in WAYS}
+results = {name: [] for name in METHODS}
 everyone = called_ad()
 done = 0
 while done < PARTICIPANTS:
     volume = next(everyone)
     dense = glas.explain(volume, "AD", segments, grid.spacing)
-    if dense.score.max() < 10 * GAMMA:  # no spot's shadow changes the answer: there is nothing to rank
+    if dense.score.max() < 10 * GAMMA:  # no shadow changes the probability, so there is nothing to rank
         continue
     done += 1
-    best = set(np.argsort(-dense.score)[:10].tolist())
-    for name, way in WAYS.items():
-        score, forwards = way(volume)
-        same = len(best & set(np.argsort(-score)[:10].tolist())) / 10
+    highest = set(np.argsort(-dense.score)[:10].tolist())
+    for name, method in METHODS.items():
+        score, evaluations = method(volume)
+        same = len(highest & set(np.argsort(-score)[:10].tolist())) / 10
         rank, linear = spearmanr(dense.score, score)[0], np.corrcoef(dense.score, score)[0, 1]
-        results[name].append((forwards / dense.settings["evaluations"], rank, linear, same))
+        results[name].append((evaluations / dense.settings["evaluations"], rank, linear, same))
 
 rows = []
-for name, ones in results.items():
-    share, rank, linear, same = np.array(ones).T
+for name, values in results.items():
+    share, rank, linear, same = np.array(values).T
     rows.append(
         f"| {name} | {100 * share.mean():.0f} % | {np.median(rank):.2f} ({rank.min():.2f}) | "
         f"{np.median(linear):.2f} ({linear.min():.2f}) | {same.mean():.2f} ({same.min():.1f}) |"
@@ -160,22 +163,22 @@ for name, ones in results.items():
 # %%
 OUT.parent.mkdir(parents=True, exist_ok=True)
 OUT.write_text(
-    f"""# Several regions in one forward
+    f"""# Several regions in one evaluation
 
-`python docs/measure/regions_together.py docs/regions_together.md {PARTICIPANTS}` wrote this page. Could an atlas be asked in fewer
-forwards by lighting and shading several regions at once? {PARTICIPANTS} simulated participants whom the shipped model calls AD, the
-116 regions of AAL, {SIGMAS[0]:g}/{SIGMAS[1]:g} mm. *Together*: groups of regions far from each other, each asked once; a region's own effect is
-the smallest that explains its groups', as if effects on the log odds added up. *Fewer regions*: a coarse-to-fine search over
-the centroids, the regions not asked estimated from their neighbours. All against every region asked by itself: medians over
-participants (least).
+`python docs/measure/regions_together.py docs/regions_together.md {PARTICIPANTS}` wrote this page. Could an atlas be explained with
+fewer evaluations by lighting and shading several regions at once? {PARTICIPANTS} simulated participants that the shipped model
+classifies as AD, the 116 regions of AAL, {SIGMAS[0]:g}/{SIGMAS[1]:g} mm. *Together*: groups of regions far from each other; the regions' own effects are
+the smallest that explain those of the groups, as if effects on the log odds added up. *Fewer regions*: a coarse-to-fine search
+over the centroids; the other regions are estimated from their neighbours. All are compared with every region evaluated by
+itself: medians over participants (least).
 
-| | forwards | rank correlation | correlation of scores | of the ten best, found |
+| | evaluations | rank correlation | correlation of scores | share of the ten highest |
 |---|---|---|---|---|
 {chr(10).join(rows)}
 
-Regions lit or shaded together do not rank as they do by themselves: a network's answer to two spots is not the sum of its
-answers to each. So glas3d does not ask so. `refine=0.5` asks half of the regions instead, and finds nearly all of the ten
-best; the order of those that hardly matter is lost with any of them.
+Regions lit or shaded together do not rank as they do by themselves: the effect of two masks on a network is not the sum of
+their single effects. So glas3d does not evaluate regions together. `refine=0.5` evaluates half of the regions instead, and its
+ten highest are nearly always the same. All of these ways lose the order of regions with low scores.
 """,
     encoding="utf-8",
 )

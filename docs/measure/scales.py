@@ -2,9 +2,9 @@
 # # Scales: which sigma, when lesions are of several sizes?
 #
 # One to three lesions of radius 2, 4 or 6 voxels are planted in noise. A ladder of sigmas explains each volume. The best
-# fixed sigma is chosen on some volumes and reported on others, beside ways of using all sigmas at once: `fuse_scales`, which
-# `scales=` of `explain_img` uses, and its rivals. Then the same with segments in place of points, where the spots may take
-# the segments' own shape, and once on simulated brains.
+# fixed sigma is chosen on some volumes and reported on others, next to methods that use all sigmas at once: `fuse_scales`,
+# which `scales=` of `explain_img` uses, and its rivals. Then the same is done with segments in place of points, where masks
+# may have the shape of the segments, and with simulated brains.
 #
 # `python docs/measure/scales.py docs/scale.md 24` writes the page in ten minutes; without arguments, 2 volumes and no network.
 
@@ -44,8 +44,8 @@ MODELS = {"or": "OR", "sum": "SUM", "noisy": "OR, noisy", **({"network": "networ
 PLACE = np.stack(np.indices(SHAPE)).astype(np.float32)
 
 # %% [markdown]
-# A lesion is brighter the smaller it is, so that all are about as visible. The reference of the spots is the level of
-# the healthy tissue, 0 here: a spot takes a lesion away and leaves no hole.
+# Smaller lesions are brighter, so that all are about as visible. The background is the level of healthy tissue, 0 here: a
+# shadow removes a lesion and leaves no hole.
 
 
 # %%
@@ -54,48 +54,48 @@ def distance(centre):
 
 
 def planted(rng, lesions):
-    """A volume of correlated noise with so many lesions, and their centres, radii and voxels."""
+    """Return a volume of correlated noise with lesions, their centres with radii, and their voxels."""
     volume = gaussian_filter(rng.standard_normal(SHAPE).astype(np.float32), 1.0)
     volume /= volume.std()
-    places = []
-    while len(places) < lesions:
+    centres = []
+    while len(centres) < lesions:
         radius = int(rng.choice(RADII))
         centre = np.array([rng.uniform(radius, n - 1 - radius) for n in SHAPE])
-        if all(np.linalg.norm(centre - c) > radius + r + 3 for c, r in places):
-            places.append((centre, radius))
+        if all(np.linalg.norm(centre - c) > radius + r + 3 for c, r in centres):
+            centres.append((centre, radius))
             volume += 10 / radius / (1 + np.exp((distance(centre) - radius - 0.3) / 0.3))
-    return volume.astype(np.float32), places, np.array([distance(c) <= r for c, r in places]).reshape(-1, *SHAPE)
+    return volume.astype(np.float32), centres, np.array([distance(c) <= r for c, r in centres]).reshape(-1, *SHAPE)
 
 
-def knowing(kind, seed, places, lesions):
-    """A model that knows the lesions and answers from how much of each one's brightness is left."""
-    where = lesions.reshape(len(lesions), -1).T / lesions.sum(axis=(1, 2, 3)) * [r / 10 for _, r in places]
-    where = torch.as_tensor(where, dtype=torch.float32)
-    strength = torch.as_tensor(np.random.default_rng([seed, 1]).uniform(0.5, 0.95, len(places)), dtype=torch.float32)
+def informed_model(kind, seed, centres, lesions):
+    """Return a model that knows the lesions: it depends on how much of the brightness of each lesion is left."""
+    weight = lesions.reshape(len(lesions), -1).T / lesions.sum(axis=(1, 2, 3)) * [r / 10 for _, r in centres]
+    weight = torch.as_tensor(weight, dtype=torch.float32)
+    strength = torch.as_tensor(np.random.default_rng([seed, 1]).uniform(0.5, 0.95, len(centres)), dtype=torch.float32)
     noise = torch.Generator().manual_seed(seed)
     none = torch.sigmoid(torch.tensor(-4.0))
 
-    def answer(batch):
-        left = batch.flatten(1) @ where
+    def predict(batch):
+        left = batch.flatten(1) @ weight
         if kind == "sum":
             p = torch.sigmoid(8 * (left @ strength / strength.sum() - 0.55))
         else:
-            seen = ((torch.sigmoid(8 * (left - 0.5)) - none) / (1 - 2 * none)).clamp(0, 1) * strength
-            p = 0.02 + 0.98 * (1 - (1 - seen).prod(dim=1))
+            visible = ((torch.sigmoid(8 * (left - 0.5)) - none) / (1 - 2 * none)).clamp(0, 1) * strength
+            p = 0.02 + 0.98 * (1 - (1 - visible).prod(dim=1))
         if kind == "noisy":
             p = (p + 0.003 * torch.randn(len(p), generator=noise)).clamp(0, 1)
         return torch.stack([1 - p, p], dim=1)
 
-    return answer
+    return predict
 
 
 # %% [markdown]
-# The network knows nothing: it learns to tell volumes with lesions from volumes without, from volumes of which some are
-# lit or shaded, so that spots are familiar to it. It looks everywhere alike and keeps the strongest answer.
+# The network does not know where lesions are. It learns to separate volumes with lesions from volumes without. Some training
+# volumes are lit or shaded, so that it knows masks. It treats all positions alike and keeps the strongest response.
 
 
 # %%
-def seen_in_training(rng, label, perturbed):
+def training_volume(rng, label, perturbed):
     volume, _, _ = planted(rng, rng.integers(1, 4) if label else 0)
     if rng.uniform() < perturbed:
         sigma, dark = np.exp(rng.uniform(np.log(1.0), np.log(8.0))), np.ones(SHAPE, dtype=np.float32)
@@ -115,25 +115,26 @@ def trained(seed, steps=600, size=10):
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=steps)
     labels = torch.arange(60) % 2
     for step in range(steps):
-        batch = [seen_in_training(rng, i % 2, 0.6 if step > steps // 4 else 0.0) for i in range(size)]
+        batch = [training_volume(rng, i % 2, 0.6 if step > steps // 4 else 0.0) for i in range(size)]
         loss = nn.functional.cross_entropy(net(torch.as_tensor(np.stack(batch))[:, None]), labels[:size])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
-    unseen = torch.as_tensor(np.stack([seen_in_training(rng, i % 2, 0.0) for i in range(60)]))[:, None]
+    unseen = torch.as_tensor(np.stack([training_volume(rng, i % 2, 0.0) for i in range(60)]))[:, None]
     predict = Predictor(net.eval(), activation="softmax", device="cpu")
     right = int((predict(unseen).argmax(dim=1) == labels).sum())
-    print(f"network {seed}: {right} of 60 unseen volumes told rightly", flush=True)
+    print(f"network {seed}: {right} of 60 unseen volumes classified correctly", flush=True)
     return predict
 
 
 networks = [trained(seed) for seed in range(4)] if FULL else []
 
 # %% [markdown]
-# Every way of using the ladder gives one score a point; all scores are drawn alike. The rivals: scores min-max normalised
-# within each scale and averaged; the largest of the scores standardised within each scale, of the scores' share of
-# their scale's sum, and of the score per volume of the spot; the smallest spot that has half the largest one's light.
+# Every method that uses the ladder gives one score for each point; all scores are drawn alike. The rivals: scores min-max
+# normalised within each scale and averaged; the largest of the scores standardised within each scale, of the scores' share
+# of the sum within their scale, and of the score per volume of the mask; the smallest mask with half the light of the
+# largest one.
 
 
 # %%
@@ -141,8 +142,8 @@ def standard(values):
     return (values - values.mean(axis=1, keepdims=True)) / np.maximum(values.std(axis=1, keepdims=True), 1e-12)
 
 
-def ways(fused):
-    """Name to score ``(m,)``."""
+def methods(fused):
+    """Return the score ``(m,)`` of every method, by its name."""
     each = fused.explanations
     score = np.stack([e.score for e in each.values()])
     light = np.stack([e.light for e in each.values()])
@@ -155,8 +156,8 @@ def ways(fused):
         "mean of min-max normalised": np.mean([minmax(row) for row in score], axis=0),
         "largest standard score": standard(score).max(axis=0),
         "largest share": (score / score.sum(axis=1, keepdims=True)).max(axis=0),
-        "largest per spot volume": (score / sigma**3).max(axis=0),
-        "smallest spot with half the light": (score / sigma)[enough, np.arange(score.shape[1])],
+        "largest per mask volume": (score / sigma**3).max(axis=0),
+        "smallest mask with half the light": (score / sigma)[enough, np.arange(score.shape[1])],
         "largest standard score, log": in_logs.max(axis=0),
         "the scan's best sigma, log": in_logs[list(each).index(fused.best)],
         "all scales (`fuse_scales`)": fused.explanation.score,
@@ -164,21 +165,21 @@ def ways(fused):
 
 
 def precision(truth, values):
-    """Average precision, and the best overlap (intersection over union) of any threshold."""
+    """Return average precision, and the best overlap (intersection over union) of any threshold."""
     order = np.argsort(-values, kind="stable")
-    found, chosen = truth[order].cumsum(), np.arange(1, len(order) + 1)
-    return average_precision_score(truth, values), (found / (chosen + truth.sum() - found)).max()
+    hits, chosen = truth[order].cumsum(), np.arange(1, len(order) + 1)
+    return average_precision_score(truth, values), (hits / (chosen + truth.sum() - hits)).max()
 
 
-def judged(saliency, places, lesions):
-    """Of a map, what `METRICS` names; lesions hit, and their distance, are of as many separate peaks as lesions."""
+def quality(saliency, centres, lesions):
+    """Return the `METRICS` of a map; lesions hit and their distance are those of as many separate peaks as lesions."""
     truth = lesions.any(axis=0)
     left, peaks = saliency.copy(), []
-    for _ in places:
+    for _ in centres:
         peaks.append(np.unravel_index(left.argmax(), SHAPE))
         left[distance(peaks[-1]) <= 6] = -np.inf
-    away = [min(np.linalg.norm(centre - peak) for peak in peaks) for centre, _ in places]
-    near = [a <= radius + 1 for a, (_, radius) in zip(away, places, strict=True)]
+    away = [min(np.linalg.norm(centre - peak) for peak in peaks) for centre, _ in centres]
+    near = [a <= radius + 1 for a, (_, radius) in zip(away, centres, strict=True)]
     area, overlap = precision(truth.ravel(), saliency.ravel())
     return [area, np.mean(near), overlap, truth[peaks[0]], np.mean(away)]
 
@@ -186,12 +187,12 @@ def judged(saliency, places, lesions):
 METRICS = ("average precision", "lesions hit", "best overlap", "highest voxel in a lesion", "distance, voxels")
 
 
-def subject(kind, seed):
+def workload(kind, seed):
     rng = np.random.default_rng([12, seed])
-    volume, places, lesions = planted(rng, 1 + seed % 3)
-    predict = networks[seed * 4 // VOLUMES] if kind == "network" else knowing(kind, seed, places, lesions)
+    volume, centres, lesions = planted(rng, 1 + seed % 3)
+    predict = networks[seed * 4 // VOLUMES] if kind == "network" else informed_model(kind, seed, centres, lesions)
     glas = GLAS(predict, sigma_light=1.0, sigma_shadow=1.5, sigma_spatial=3.5, distance="squared", batch_size=8)
-    return rng, volume, places, lesions, glas
+    return rng, volume, centres, lesions, glas
 
 
 def laddered(glas, volume, search, scales):
@@ -202,11 +203,11 @@ def laddered(glas, volume, search, scales):
 scores, sizes = {}, {}
 for kind in MODELS:
     for seed in range(VOLUMES):
-        _, volume, places, lesions, glas = subject(kind, seed)
+        _, volume, centres, lesions, glas = workload(kind, seed)
         fused = laddered(glas, volume, Grid((7, 9, 6)), SIGMAS)
-        for name, score in ways(fused).items():
-            scores.setdefault((kind, name), []).append(judged(draw_scores(fused.explanation, score), places, lesions))
-        for centre, radius in places:
+        for name, score in methods(fused).items():
+            scores.setdefault((kind, name), []).append(quality(draw_scores(fused.explanation, score), centres, lesions))
+        for centre, radius in centres:
             nearest = np.linalg.norm(fused.explanation.points - centre, axis=1).argmin()
             sizes.setdefault(kind, []).append((radius, fused.scale[nearest]))
     print(f"{kind}: {VOLUMES} volumes, {len(fused.scale)} points, {len(SIGMAS)} sigmas", flush=True)
@@ -227,8 +228,8 @@ def markdown(header, rows):
 
 
 def row(name, judgements=table):
-    found = [judgements[kind, name][reporting].mean(axis=0) for kind in MODELS]
-    return [f"{of[0]:.3f} / {of[1]:.2f}" for of in [*found, np.mean(found, axis=0)]]
+    means = [judgements[kind, name][reporting].mean(axis=0) for kind in MODELS]
+    return [f"{of[0]:.3f} / {of[1]:.2f}" for of in [*means, np.mean(means, axis=0)]]
 
 
 by_model = markdown(["", *MODELS.values(), "mean"], [[name, *row(name)] for name in names])
@@ -238,7 +239,7 @@ by_metric = markdown(["", *METRICS], [[n, *(f"{v:.3f}" for v in values)] for n, 
 
 
 def difference(other):
-    """Of `fuse_scales` and another way over the reported volumes, paired: precision and lesions hit, with errors."""
+    """Return the paired difference of `fuse_scales` and another method: precision and lesions hit, with errors."""
     joined = np.concatenate([table[k, names[-1]][reporting] - table[k, other(k)][reporting] for k in MODELS])
     mean, error = joined.mean(axis=0), joined.std(axis=0) / np.sqrt(len(joined))
     return f"{mean[0]:+.3f} (s.e. {error[0]:.3f}) and {mean[1]:+.3f} ({error[1]:.3f})"
@@ -247,8 +248,8 @@ def difference(other):
 oracle = "; ".join(f"{MODELS[kind]}: {name}" for kind, name in hindsight.items())
 verdicts = [
     f"- against the fixed sigma chosen for all models ({best}): {difference(lambda kind: best)}",
-    f"- against the same in standard scores of its logarithm ({best_log}): {difference(lambda kind: best_log)}",
-    f"- against what is best in hindsight for each model ({oracle}): {difference(hindsight.get)}",
+    f"- against the fixed sigma chosen for standard scores of the logarithm ({best_log}): {difference(lambda kind: best_log)}",
+    f"- against the best choice in hindsight for each model ({oracle}): {difference(hindsight.get)}",
 ]
 own = []
 for kind, pairs in sizes.items():
@@ -260,8 +261,8 @@ own_table = markdown(["", *(f"radius {r}" for r in RADII), "rank correlation"], 
 print(by_model, by_metric, "\n".join(verdicts), own_table, sep="\n\n", flush=True)
 
 # %% [markdown]
-# Segments: the cells nearest to random seeds. A segment counts as a lesion's if it holds a quarter of the lesion or the
-# lesion fills half of it. Spots are round, the segment's ellipsoid, or the softened segment itself.
+# Segments are the cells nearest to random seeds. A segment belongs to a lesion if it holds a quarter of the lesion, or if
+# the lesion fills half of it. Masks are round, the ellipsoid of the segment, or the softened segment itself.
 
 
 # %%
@@ -269,26 +270,26 @@ KERNELS = {"gaussian": SIGMAS, "ellipsoid": SOFTENINGS, "segment": SOFTENINGS}
 scores = {}
 for kind in MODELS:
     for seed in range(VOLUMES):
-        rng, volume, places, lesions, glas = subject(kind, seed)
+        rng, volume, centres, lesions, glas = workload(kind, seed)
         seeds = rng.uniform(0, np.array(SHAPE) - 1, (SEGMENTS, 3))
         segments = Segments.from_labels(cKDTree(seeds).query(PLACE.reshape(3, -1).T)[1].reshape(SHAPE) + 1)
         held = np.array([[lesion[segments.labels == value].sum() for value in segments.index] for lesion in lesions])
-        theirs = (held >= 0.25 * held.sum(axis=1, keepdims=True)) | (held >= 0.5 * segments.n_voxels)
-        any_of_them = theirs.any(axis=0)
+        belongs = (held >= 0.25 * held.sum(axis=1, keepdims=True)) | (held >= 0.5 * segments.n_voxels)
+        any_lesion = belongs.any(axis=0)
         for kernel, scales in KERNELS.items():
-            for name, score in ways(laddered(glas.replace(kernel=kernel), volume, segments, scales)).items():
-                top = theirs[:, np.argsort(-score)[: any_of_them.sum()]]
-                value = [precision(any_of_them, score)[0], top.any(axis=1).mean()]
+            for name, score in methods(laddered(glas.replace(kernel=kernel), volume, segments, scales)).items():
+                top = belongs[:, np.argsort(-score)[: any_lesion.sum()]]
+                value = [precision(any_lesion, score)[0], top.any(axis=1).mean()]
                 scores.setdefault((kind, f"{kernel}, {name}"), []).append(value)
 by_segment = {key: np.array(values) for key, values in scores.items()}
-rows, verdict = [], [f"points, round spots: {row(names[-1])[-1]} against {row(best)[-1]} of {best}"]
+rows, verdict = [], [f"points, round masks: {row(names[-1])[-1]} against {row(best)[-1]} of {best}"]
 for kernel, scales in KERNELS.items():
     single = [f"{kernel}, sigma {s:g}" for s in scales]
     chosen = max(single, key=lambda n: sum(by_segment[kind, n][choosing, 0].mean() for kind in MODELS))
     for name in (chosen, f"{kernel}, mean of min-max normalised", f"{kernel}, {names[-1]}"):
         rows.append([name, *row(name, by_segment)])
     verdict.append(f"segments, {kernel}: {rows[-1][-1]} against {rows[-3][-1]} of {chosen.split(', ')[1]}")
-by_kernel = markdown(["spot", *MODELS.values(), "mean"], rows)
+by_kernel = markdown(["mask", *MODELS.values(), "mean"], rows)
 
 # %% [markdown]
 # Simulated brains: how many of the six planted regions are among the first of the group's 116?
@@ -303,8 +304,8 @@ for kernel in KERNELS if FULL else ("gaussian",):
     groups = {}
     for scan in scans:
         result = explain_img(scan, predict, "AD", aal, kernel=kernel, scales=(0.5, 1, 2) if FULL else (0.5, 1))
-        for name, one in {**result.parts, names[-1]: result}.items():
-            groups.setdefault(name, GroupMap("AD", aal)).add(one)
+        for name, part in {**result.parts, names[-1]: result}.items():
+            groups.setdefault(name, GroupMap("AD", aal)).add(part)
     for name, group in groups.items():
         regions = group.table().dropna(subset=["score"]).sort_values("rank")
         hits = regions["name"].isin(PLANTED).to_numpy()
@@ -313,10 +314,10 @@ for kernel in KERNELS if FULL else ("gaussian",):
         rows.append([kernel, label, f"{hits[:6].sum()} / {hits[:8].sum()}", f"{ap:.3f}"])
     preset = next(cells[-1] for cells in rows if cells[:2] == [kernel, "1 x preset"])
     verdict.append(f"simulated brains, {kernel}: {rows[-1][-1]} against {preset} of the preset")
-by_region = markdown(["spot", "", "planted in the first 6 / 8", "average precision"], rows)
+by_region = markdown(["mask", "", "planted in the first 6 / 8", "average precision"], rows)
 
 # %%
-_, volume, places, lesions, glas = subject("or", 14)
+_, volume, centres, lesions, glas = workload("or", 14)
 fused = laddered(glas, volume, Grid((7, 9, 6)), SIGMAS)
 shown = {f"sigma {s:g} / {1.5 * s:g} voxels": e.saliency for s, e in fused.explanations.items()}
 shown["all scales"] = fused.explanation.saliency
@@ -329,11 +330,17 @@ for axis, (name, values) in zip(axes.flat, {"volume": volume, **shown}.items(), 
     axis.set(title=name, xlabel="first axis, voxels", ylabel="second axis, voxels")
     label = "intensity, noise s.d." if values is volume else "saliency, highest = 1"
     figure.colorbar(picture, ax=axis, shrink=0.75, label=label)
-figure.suptitle("Three lesions (outlined) and a model that answers to any of them; largest value along the third axis")
+figure.suptitle(
+    "Three lesions (outlined) and a model for which any of them is enough; largest value along the third axis"
+)
 figure.savefig(PAGE.with_suffix(".png"), dpi=80)
 
 # %%
-network = "\nA network learnt to tell volumes with lesions from volumes without: two networks a half." if FULL else ""
+network = (
+    "\nThe network is trained to separate volumes with lesions from volumes without: two networks for each half."
+    if FULL
+    else ""
+)
 PAGE.write_text(
     f"""# Which sigma?
 
@@ -342,19 +349,19 @@ together (`fuse_scales`) against one sigma, means over models (simulated brains:
 
 {chr(10).join(f"- {line}" for line in verdict)}
 
-So a ladder serves where no sigma has been chosen for the model; one that has been chosen with it, as the preset of the
-shipped model was, can be better, costs less, and stays the default. A scale at which little stands out hardly counts, and a
-lesion that only such a scale shows may be missing (OR, volume 2): look at each scale's own map too.
+So a ladder of sigmas is useful when no sigma has been chosen for the model. A sigma that was chosen for the model, as the
+preset of the shipped model was, can be better, costs less, and stays the default. A scale at which little stands out has
+almost no weight, and a lesion that only such a scale shows may be missing (OR, volume 2): look at each scale's own map too.
 
-One to three lesions of radius {RADII[0]}, {RADII[1]} or {RADII[2]} voxels in noise, {VOLUMES} volumes of {" x ".join(map(str, SHAPE))} a model: the first half
-chose the fixed sigmas, the second is reported; `fuse_scales` was settled before, on volumes of another shape. OR answers to any
-of the volume's lesions, SUM to their weighted sum; *noisy* adds noise of 0.003 to each answer.{network}
+One to three lesions of radius {RADII[0]}, {RADII[1]} or {RADII[2]} voxels in noise, {VOLUMES} volumes of {" x ".join(map(str, SHAPE))} for each model: the first half
+chose the fixed sigmas, the second is reported; `fuse_scales` was fixed before, on volumes of another shape. OR depends on
+any of the volume's lesions, SUM on their weighted sum; *noisy* adds noise of 0.003 to each probability.{network}
 Light has the sigma of the row, shadow 1.5 times that. Standard scores are `(v - mean) / standard deviation` over the points
 of one scale; *log*: of the logarithm of the score.
 
 ## Points
 
-{len(fused.scale)} points of a grid. Average precision over voxels / share of lesions hit by one of as many highest peaks.
+{len(fused.scale)} points of a grid. Average precision over voxels / share of lesions hit by one of the highest peaks, as many as there are lesions.
 
 {by_model}
 
@@ -366,31 +373,31 @@ Paired differences of `fuse_scales` in average precision and in lesions hit:
 
 {chr(10).join(verdicts)}
 
-## Each point's own scale
+## The scale of each point
 
-The sigma at which the point nearest to a lesion's centre stands out most: geometric mean for each radius, and Spearman's
-rank correlation of the two, over {len(sizes["or"])} lesions a model.
+The sigma at which the point nearest to a lesion's centre stands out most: the geometric mean for each radius, and Spearman's
+rank correlation of the two, over {len(sizes["or"])} lesions for each model.
 
 {own_table}
 
-## {SEGMENTS} segments, and spots of their shape
+## {SEGMENTS} segments, and masks of their shape
 
-Average precision over segments / lesions hit by one of as many highest segments as are the lesions'.
+Average precision over segments / share of lesions hit by one of the highest segments, as many as belong to lesions.
 *gaussian* is round, *ellipsoid* has the segment's covariance plus sigma squared, *segment* is itself softened by sigma.
 
 {by_kernel}
 
-## Simulated brains: the shipped model, {count} participants with simulated disease it has not seen, AAL
+## Simulated brains: the shipped model, {count} participants with simulated disease that it has not seen, AAL
 
 {by_region}
 
 ## What `scales=` does
 
-`scales=(0.5, 1, 2)` of `explain_img`, or `glas3d.core.scale`, asks once a scale, factors on both sigmas, and keeps every
-scale's own table and map. The fused score is the mean over scales of the standard scores of `log f`; a scale counts with the
-fourth power of its highest one, so that those at which a place stands out clearly decide. Its unit is standard deviations
-above the average point, negative below. Each point's own scale, and its light, shadow and drop, are those of its largest
-standard score of `f`. It costs as many times the forwards as there are scales.
+`scales=(0.5, 1, 2)` of `explain_img`, or `glas3d.core.scale`, explains once for each scale, a factor on both sigmas, and
+keeps every scale's own table and map. The fused score is the mean over scales of the standard scores of `log f`. The weight of
+a scale is the fourth power of its highest standard score, so that scales at which a point stands out clearly decide. The unit
+is standard deviations above the average point, negative below. The scale of a point, and its light, shadow and drop, are those
+of its largest standard score of `f`. The number of evaluations is multiplied by the number of scales.
 
 ![The same volume (OR, volume 14) under six sigmas, and all scales]({PAGE.with_suffix(".png").name})
 """,

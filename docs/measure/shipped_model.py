@@ -3,8 +3,8 @@
 #
 # `models/adnc-simulated` is the paper's network, trained on simulated participants with random Gaussian light and
 # shadow towards the control mean as augmentation. This script trains it for three seeds, measures each on participants
-# none has seen, chooses the sigmas of its preset on yet other participants, and writes the bundle with its model card.
-# `make model` runs it (about 40 minutes on two cores). Give a folder to write somewhere else.
+# that no network has seen, chooses the sigmas of the preset on other participants, and writes the bundle with its model
+# card. `make model` runs it (about 40 minutes on two cores). The argument is another folder to write to.
 
 # %%
 import json
@@ -26,28 +26,33 @@ from glas3d.simulate import GROUPS, PLANTED, Simulation, simulate_participants
 
 TRAINING_SEEDS = (0, 1, 2)
 TRAINING_SIZE, UNSEEN_SIZE, CHOICE_SIZE, TEST_SIZE = 400, 120, 24, 24
-RECIPE = Recipe(ramp=0.0)  # the network that is shipped met augmentation at once
+RECIPE = Recipe(ramp=0.0)  # the shipped network was trained with augmentation from the first epoch
 LADDER = ((8.0, 12.0), (10.0, 15.0), (14.0, 21.0), (20.0, 30.0))  # mm; the last is the paper's
-COHORTS = {"training": 1000, "unseen": 2000, "choice": 3000, "test": 4000}  # + training seed: no one is in two
+COHORTS = {
+    "training": 1000,
+    "unseen": 2000,
+    "choice": 3000,
+    "test": 4000,
+}  # plus the training seed: no participant is in two cohorts
 
 
 def cohort(kind: str, seed: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Recorded volumes ``(n, 1, *shape)`` and class indices."""
+    """Return simulated volumes ``(n, 1, *shape)`` and class indices ``(n,)``."""
     people = list(simulate_participants(Simulation(participants=size, seed=COHORTS[kind] + seed)))
     volumes = torch.as_tensor(np.stack([p.volume for p in people]))[:, None]
     return volumes, torch.as_tensor([GROUPS.index(p.group) for p in people])
 
 
 def balanced_accuracy(predict: Predictor, volumes: torch.Tensor, labels: torch.Tensor) -> tuple[float, float, float]:
-    """Balanced accuracy, sensitivity and specificity."""
-    answers = np.array([float(predict.fit(v)(v[None])[0, 1]) for v in volumes]) > 0.5
+    """Return balanced accuracy, sensitivity and specificity."""
+    called_ad = np.array([float(predict.fit(v)(v[None])[0, 1]) for v in volumes]) > 0.5
     truth = labels.numpy().astype(bool)
-    sensitivity, specificity = float(answers[truth].mean()), float((~answers[~truth]).mean())
+    sensitivity, specificity = float(called_ad[truth].mean()), float((~called_ad[~truth]).mean())
     return (sensitivity + specificity) / 2, sensitivity, specificity
 
 
 def recovery(predict: Predictor, reference: np.ndarray | None, volumes, labels, sigmas) -> tuple[int, list[str]]:
-    """Planted regions among the first eight of the AD group, and those eight."""
+    """Return how many of the AD group's eight highest-scoring regions are planted, and those eight."""
     segments = Atlas.load("AAL").segments(mni_grid(4))
     names = Atlas.load("AAL").table["name"].to_numpy()
     total = np.zeros(len(names))
@@ -63,8 +68,8 @@ def recovery(predict: Predictor, reference: np.ndarray | None, volumes, labels, 
 
 
 def one_seed(seed: int) -> dict:
-    """Train and measure one network."""
-    torch.set_num_threads(1)  # a process a core: two threads each would spin against each other
+    """Train and measure the network of one seed."""
+    torch.set_num_threads(1)  # one process for each core: two threads each would wait for each other
     volumes, labels = cohort("training", seed, TRAINING_SIZE)
     scaled = volumes / torch.tensor([intensity_scale(v) for v in volumes]).view(-1, 1, 1, 1, 1)
     reference = scaled[labels == GROUPS.index("NC")].mean(dim=0)
@@ -77,25 +82,25 @@ def one_seed(seed: int) -> dict:
     predict = Predictor(net, "softmax", standardisation, "cpu", classes=GROUPS)
     accuracy = balanced_accuracy(predict, *cohort("unseen", seed, UNSEEN_SIZE))
     choice, test = cohort("choice", seed, CHOICE_SIZE), cohort("test", seed, TEST_SIZE)
-    found = {
+    recovered = {
         "choice": [recovery(predict, reference.numpy(), *choice, sigmas)[0] for sigmas in LADDER],
         "test": [recovery(predict, reference.numpy(), *test, sigmas) for sigmas in LADDER],
         "dark": [recovery(predict, None, *test, sigmas) for sigmas in LADDER],
     }
-    print(f"seed {seed}: balanced accuracy {accuracy[0]:.3f}, {found}", flush=True)
+    print(f"seed {seed}: balanced accuracy {accuracy[0]:.3f}, {recovered}", flush=True)
     return {
         "seed": seed,
         "net": net,
         "standardisation": standardisation,
         "reference": reference.numpy(),
         "accuracy": accuracy,
-        "found": found,
+        "recovered": recovered,
     }
 
 
 # %%
 def card(trained: list[dict], chosen: int) -> str:
-    """The model card."""
+    """Return the model card."""
     lines = [
         "# adnc-simulated: the paper's network on simulated Alzheimer's disease",
         "",
@@ -129,8 +134,8 @@ def card(trained: list[dict], chosen: int) -> str:
         "|---|---|---|---|",
     ]
     for i, (light, shadow) in enumerate(LADDER):
-        cells = [", ".join(str(t["found"]["choice"][i]) for t in trained)]
-        cells += [", ".join(str(t["found"][kind][i][0]) for t in trained) for kind in ("test", "dark")]
+        cells = [", ".join(str(t["recovered"]["choice"][i]) for t in trained)]
+        cells += [", ".join(str(t["recovered"][kind][i][0]) for t in trained) for kind in ("test", "dark")]
         mark = " (preset)" if i == chosen else " (the paper's)" if i == len(LADDER) - 1 else ""
         lines.append(f"| {light:g} / {shadow:g} mm{mark} | " + " | ".join(cells) + " |")
     lines += [
@@ -139,21 +144,22 @@ def card(trained: list[dict], chosen: int) -> str:
         "",
     ]
     for kind, name in (("test", "reference"), ("dark", "darkness")):
-        lines.append(f"- {name}: {', '.join(trained[0]['found'][kind][chosen][1])}")
+        lines.append(f"- {name}: {', '.join(trained[0]['recovered'][kind][chosen][1])}")
     return "\n".join(lines) + "\n"
 
 
-def main(place: Path) -> None:
-    # the C library keeps freed memory: giving it back and asking again costs half of the training time
+def main(folder: Path) -> None:
+    """Train all seeds, choose the preset, and write the bundle of the first seed."""
+    # the C library keeps freed memory: returning and requesting it again takes half of the training time
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**32))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         trained = list(pool.map(one_seed, TRAINING_SEEDS))
-    totals = [sum(t["found"]["choice"][i] for t in trained) for i in range(len(LADDER))]
+    totals = [sum(t["recovered"]["choice"][i] for t in trained) for i in range(len(LADDER))]
     chosen = int(np.argmax(totals))
     first, grid = trained[0], mni_grid(4)
     write_bundle(
-        place,
+        folder,
         first["net"],
         {
             "_target_": "glas3d.predict.networks.PaperNet",
@@ -175,7 +181,7 @@ def main(place: Path) -> None:
             copyright="BSD-3-Clause",
         ),
     )
-    print(json.dumps({t["seed"]: t["accuracy"][0] for t in trained}), f"written: {place}")
+    print(json.dumps({t["seed"]: t["accuracy"][0] for t in trained}), f"written: {folder}")
 
 
 # %%

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # What light and shadow measure: the numbers of docs/theory.md
 #
-# Regions are players: a coalition is what is kept, everything else is the reference. Light keeps one player, shadow takes
-# one away. Both are put beside the exact Shapley value, by enumeration: on toy models, on random games of a given order,
-# and on small random networks, with light and shadow as `GLAS` finds them. `make measure` writes `docs/theory.md`; give a
-# path to write elsewhere.
+# Regions are players: a coalition is what is kept, everything else is the reference. Light keeps one player, shadow removes
+# one. Both are compared with the exact Shapley value, by enumeration: for toy models, for random games of a given order, and
+# for small random networks, with light and shadow as `GLAS` computes them. `make measure` writes `docs/theory.md`; the
+# argument is another path to write to.
 
 # %%
 import sys
@@ -28,18 +28,18 @@ torch.set_num_threads(1)
 # %% [markdown]
 # ## Players: blocks of a volume, lit and shaded by their own shape
 #
-# With `kernel="segment"` and a small sigma a spot is its block and nothing else, so light and shadow are coalitions.
+# With `kernel="segment"` and a small sigma a mask is its block and nothing else, so light and shadow are coalitions.
 
 # %%
 
 
 def volume_of(n):
-    """``n`` blocks of two voxels, bright, and their labels."""
+    """Return a volume of ``n`` bright blocks of two voxels, and their labels."""
     return torch.ones(1, n, 2, 1), np.repeat(np.arange(1, n + 1), 2).reshape(n, 2, 1)
 
 
 def as_predict(v):
-    """A game ``v``, of a tuple of booleans, as a model of a volume of blocks."""
+    """Return a game ``v``, a function of a tuple of booleans, as a model of a volume of blocks."""
 
     def predict(batch):
         kept = batch[:, 0, :, 0, 0] > 0.5
@@ -49,24 +49,24 @@ def as_predict(v):
 
 
 def explained(v, n, **settings):
-    """What `GLAS` says of a game."""
+    """Return the explanation of a game by `GLAS`."""
     glas = GLAS(as_predict(v), kernel="segment", sigma_light=1e-3, sigma_shadow=1e-3, **settings)
     return glas.explain(volume_of(n)[0], 0, volume_of(n)[1])
 
 
 def shapley(values, n):
-    """Exact: ``values`` of every coalition, by its bits."""
-    found = np.zeros(n)
+    """Return the exact Shapley values from the ``values`` of every coalition, indexed by its bits."""
+    phi = np.zeros(n)
     for i in range(n):
         for coalition in range(2**n):
             if not coalition >> i & 1:
                 weight = 1 / (n * comb(n - 1, coalition.bit_count()))
-                found[i] += weight * (values[coalition | 1 << i] - values[coalition])
-    return found
+                phi[i] += weight * (values[coalition | 1 << i] - values[coalition])
+    return phi
 
 
 def table_of(v, n):
-    """Every coalition's value, by its bits."""
+    """Return the value of every coalition, indexed by its bits."""
     return np.array([v(tuple(bool(c >> i & 1) for i in range(n))) for c in range(2**n)])
 
 
@@ -85,7 +85,7 @@ TOYS = {
 
 
 def number(value):
-    """Three digits; what is small but not nothing as a power of ten."""
+    """Return a number with three digits, or as a power of ten if it is small but not 0."""
     if 5e-7 <= abs(value) < 5e-4:
         return f"{value:.0e}"
     return f"{0.0 if abs(value) < 5e-7 else value:.3f}"
@@ -103,9 +103,9 @@ print("\n".join(toys))
 # %% [markdown]
 # ## Random games
 #
-# Dividends (the part of a coalition's value that none of its parts has) are normal, those of each size scaled so that every
-# size weighs as much in a player's Shapley value; or their absolute values, so that nothing speaks against. Values are
-# then mapped to [0, 1] by an affine map, which changes no order of interaction.
+# Dividends (the part of a coalition's value that none of its parts has) are normal, scaled so that every size of coalition
+# has the same weight in a player's Shapley value; or their absolute values, so that nothing is evidence against the class.
+# Values are then mapped to [0, 1] by an affine map, which changes no order of interaction.
 
 # %%
 N = 8
@@ -113,7 +113,7 @@ SUBSETS = np.array([[c & t == t for t in range(2**N)] for c in range(2**N)], dty
 
 
 def game(order, only_for, rng):
-    """Values of every coalition of a random game without interactions beyond ``order``."""
+    """Return the value of every coalition of a random game without interactions beyond ``order``."""
     size = np.array([t.bit_count() for t in range(2**N)])
     dividends = rng.standard_normal(2**N)
     dividends = np.abs(dividends) if only_for else dividends
@@ -125,7 +125,7 @@ def game(order, only_for, rng):
 
 
 def measures(light, drop, bare):
-    """What may stand for a player."""
+    """Return the measures of each player that are compared with its Shapley value."""
     return {
         "light": light,
         "drop": drop,
@@ -136,7 +136,7 @@ def measures(light, drop, bare):
 
 
 def correlations(light, drop, values, n):
-    """Of each measure's ranks with the Shapley value's, and of the product's with its size."""
+    """Return each measure's rank correlation with the Shapley value, and the product's with its size."""
     phi, of = shapley(values, n), measures(light, drop, values[0])
     signed = [spearmanr(m, phi).statistic for m in of.values()]
     return [*signed, spearmanr(of["product"], np.abs(phi)).statistic]
@@ -186,7 +186,7 @@ for label, gain in (("nearly linear", 0.3), ("curved", 2.0), ("sharply curved", 
 print("\n".join(networks))
 
 # %% [markdown]
-# ## What the spots of an atlas add up to
+# ## What the masks of an atlas add up to
 #
 # The sum of all shadows' masks, over the brain's voxels, AAL centroids at 4 mm.
 
@@ -208,13 +208,13 @@ print("\n".join(coverage))
 # %%
 noisy = TOYS["noisy OR, 0.9 and 0.8"]
 recursive = RGLAS(GLAS(as_predict(noisy), kernel="segment", sigma_light=1e-3, sigma_shadow=1e-3))
-found = recursive.explain(volume_of(2)[0], 0, volume_of(2)[1])
+recursion = recursive.explain(volume_of(2)[0], 0, volume_of(2)[1])
 rounds = []
-for i, one in enumerate(found.rounds, start=1):
-    for at, player in enumerate(one.points):
-        e = one.explanation
+for i, each in enumerate(recursion.rounds, start=1):
+    for at, player in enumerate(each.points):
+        e = each.explanation
         cells = [e.probability, e.light[at], e.drop[at], e.score[at]]
-        removed = "put out" if player in one.removed else ""
+        removed = "masked out" if player in each.removed else ""
         rounds.append(f"| {i} | {'ab'[player]} | " + " | ".join(map(number, cells)) + f" | {removed} |")
 print("\n".join(rounds))
 
@@ -224,40 +224,40 @@ print("\n".join(rounds))
 # %%
 TEXT = Template("""# What light and shadow measure
 
-The paper names theory as future work. This page says what the two scores are for the simplest models, where they differ, and
-what their product rewards. Its tables are computed by `docs/measure/theory.py`, with light and shadow as `GLAS` finds them,
+The paper names theory as future work. This page says what light and shadow are for the simplest models, where they differ,
+and what their product rewards. Its tables are computed by `docs/measure/theory.py`, with light and shadow as `GLAS` finds them,
 and written by `make measure`; the statements are tested in `tests/core/test_theory.py`.
 
 ## A linear model: one number, twice
 
-Let `P(x) = b + w.x`, `B` the reference and `G` a spot's mask. Light asks `B + G (x - B)`, shadow `x - G (x - B)`, so
+Let `P(x) = b + w.x`, `B` the reference and `G` a Gaussian mask. Light evaluates `B + G (x - B)`, shadow `x - G (x - B)`, so
 
     light = P(B) + w.(G (x - B))        drop = w.(G (x - B))
 
 With equal sigmas they are the same number `a` up to the constant `P(B)`, and the score is `(P(B) + a) (|a| + gamma)`: a
 quadratic in `a`. Three things follow.
 
-- **The reference decides the sign.** It is that of `w (x - B)`: tissue brighter than the reference and tissue darker than
-  it speak in opposite directions. [references.md](references.md) shows it on the shipped model.
-- **`P(B)` decides what light adds.** Where the reference alone is answered with much, light is nearly the same everywhere and
-  the score is the shadow; where it is answered with 0, the score of a linear model is `a^2`.
-- **Evidence against scores too.** For `a < 0` the score is `(P(B) - |a|) |a|`: up to `P(B)^2 / 4`, at `a = -P(B)/2`, where
-  `b` of the second model below stands. The absolute value of Eq. 2 hides the sign; the signed `drop` keeps it.
+- **The reference decides the sign.** The sign is that of `w (x - B)`: tissue brighter than the reference and tissue darker
+  than the reference have opposite signs. [references.md](references.md) shows it on the shipped model.
+- **`P(B)` decides what light adds.** If the reference alone has a high probability, light is nearly the same everywhere and
+  the score is the shadow; if it has probability 0, the score of a linear model is `a^2`.
+- **Evidence against the class has a score too.** For `a < 0` the score is `(P(B) - |a|) |a|`: up to `P(B)^2 / 4`, at
+  `a = -P(B)/2`, as for `b` of the second model below. The absolute value of Eq. 2 hides the sign; the signed `drop` keeps it.
 
-## Interactions: what one sees and the other does not
+## Interactions: what only light or only shadow shows
 
-Call regions players, and `v(S)` the answer when the regions of `S` are kept and the others are reference. With spots that
-do not overlap, light is `v({i})` and drop is `v(N) - v(N without i)`: the contribution of `i` to nobody, and to everybody else.
+Call regions players, and `v(S)` the probability when the regions of `S` are kept and the others are reference. With masks that
+do not overlap, light is `v({i})` and drop is `v(N) - v(N without i)`: the contribution of `i` to no other player, and to all.
 
 | model | player | light | light - v(none) | drop | mean of the two | Shapley value | score |
 |---|---|---|---|---|---|---|---|
 $toys
 
-- **AND**: either is necessary, neither is enough. Shadow sees both, light neither, and the score is 0.
-- **OR**: either is enough, neither is necessary (redundant evidence, one piece on either side, say). Light sees both, shadow
-  neither; the score is `gamma` times the light, so `gamma` keeps an order among them and no more. AND has no such rest.
-- **XOR**: each speaks for the class alone and against it beside the other. The Shapley value is 0; the score, which does not
-  see the sign, is the highest there is. A high score with a negative drop is no evidence for the class.
+- **AND**: each is necessary, none is enough. Shadow shows both, light none, and the score is 0.
+- **OR**: each is enough, none is necessary (redundant evidence, for example the same region left and right). Light shows both,
+  shadow none; the score is `gamma` times the light, so `gamma` only keeps their order. With AND not even an order remains.
+- **XOR**: each is evidence for the class alone, and against it together with the other. The Shapley value is 0; the score, which
+  ignores the sign, is as high as it can be. A high score with a negative drop is not evidence for the class.
 
 ## Two ends of the Shapley value
 
@@ -271,54 +271,55 @@ than two, `d(T) = 0` for `|T| > 2`. Then `F_i = d(i)` and `L_i = d(i) + sum over
 
     (F_i + L_i) / 2 - Shapley_i = sum over T with i, |T| > 2, of (1/2 - 1/|T|) d(T)
 
-Two forwards a player where the exact value takes 2^n: the price is the interactions of three and more. How often do ranks
-agree? Median Spearman correlation with the exact Shapley value (in the last column with its size, the sign left out) over
+This takes two evaluations for each player, the exact value 2^n; the price is the interactions of three and more. How well do
+ranks agree? Median Spearman correlation with the exact Shapley value (in the last column with its size, the sign left out) over
 $games_count random games of 8 players, values in [0, 1]:
 
 | evidence | order | light | drop | mean of both ends | score | light * drop | score, with the size |
 |---|---|---|---|---|---|---|---|
 $games
 
-and over $networks_count small random networks (8 blocks, 16 hidden units, a sigmoid), asked through `GLAS`:
+and over $networks_count small random networks (8 blocks, 16 hidden units, a sigmoid), explained by `GLAS`:
 
 | network | light | drop | mean of both ends | score | light * drop | score, with the size |
 |---|---|---|---|---|---|---|
 $networks
 
-No other does better than the mean of both ends in any row. It is not in the paper and not a default here, but every table has
-what it takes: `(light - P(B) + drop) / 2`, with `P(B)` from `glas3d.core.reference.probability_of_background`.
+No other measure is better than the mean of both ends in any row. The mean is not in the paper and not a default here, but
+every table has what it needs: `(light - P(B) + drop) / 2`, with `P(B)` from `glas3d.core.reference.probability_of_background`.
 
 ## What the product rewards
 
-A product is high only where both are: **evidence that is enough alone and missed when it is gone**. That is stricter than the
-Shapley value, which pays for either. Where all evidence is for the class it ranks well (rows "only for the class"). Where some
-speaks against, it ranks by size and not by direction: read the drop's sign beside it, or contrast two classes.
+A product is high only where both factors are: **evidence that is enough alone and missed when it is removed**. That is stricter
+than the Shapley value, which rewards either. If all evidence is for the class, the product ranks well (rows "only for the
+class"). If some is against it, the product ranks by size and not by direction: read it together with the sign of the drop, or
+compare two classes.
 
-## Sigma: spots are no partition
+## Sigma: masks are not a partition
 
-A soft spot is a player in part, and neighbours share voxels. For a linear model the drops add up to `P(x) - P(B)`, as
-contributions should, only if the masks add up to 1 where the model looks. They do not: the sum of all 116 AAL spots over the
-brain's voxels (percentiles) is
+A soft mask keeps a player only in part, and neighbours share voxels. For a linear model the drops add up to `P(x) - P(B)`, as
+contributions should, only if the masks add up to 1 where the model has weights. They do not: the sum of all 116 AAL masks over
+the voxels of the brain (percentiles) is
 
 | sigma, mm | 5 % | median | 95 % |
 |---|---|---|---|
 $coverage
 
-With small spots some tissue is never asked about; with the paper's 20 and 30 mm every voxel is counted many times, and a
-region is paid for its neighbours. Drops are then to be ranked, not added. With `kernel="segment"` and a small sigma the spots are
-the regions themselves, and the sum rule holds when the regions cover what the model looks at. Light and shadow of different
-sigmas are also different players: with a wider shadow the two ends are those of a region and of a region with its surroundings.
+Small masks leave some tissue out. With the paper's 20 and 30 mm every voxel is counted many times, and a region is rewarded for
+its neighbours; rank such drops and do not add them. With `kernel="segment"` and a small sigma the masks are the regions
+themselves, and the drops add up if the regions cover what the model uses. Light and shadow of different sigmas are also
+different players: with a wider shadow the two ends are those of a region and of a region with its surroundings.
 
 ## Recursion
 
-Of two redundant pieces of evidence each makes the other's drop small. RGLAS puts out the stronger, and then the other is missed.
-The noisy OR from above:
+Of two redundant pieces of evidence, each makes the drop of the other small. RGLAS masks out the stronger, and then the other has
+a large drop. The noisy OR from above:
 
 | round | player | P | light | drop | score | |
 |---|---|---|---|---|---|---|
 $rounds
 
-Exactly equal evidence (the OR above) has equal scores: beside regions without any it is put out in one round, and on its own it
+Exactly equal evidence (the OR above) has equal scores: next to regions without evidence it is masked out in one round; alone it
 makes a flat map, in which nothing stands out, and the recursion ends.
 """)
 OUT.parent.mkdir(parents=True, exist_ok=True)

@@ -31,21 +31,21 @@ def attribution(ndim=2, channels=1, **settings):
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_the_maps_are_those_of_glas(ndim, channels, search):
     inputs, search = batch(ndim, channels), SEARCHES[search](ndim)
-    found = attribution(ndim, channels).attribute(inputs, target=2, search=search)
-    assert found.shape == inputs.shape
+    attributions = attribution(ndim, channels).attribute(inputs, target=2, search=search)
+    assert attributions.shape == inputs.shape
     glas = GLAS(Predictor(TinyNet(SHAPES[ndim], channels), activation="softmax", device="cpu"), **SETTINGS)
-    for one, maps in zip(inputs, found, strict=True):
+    for image, maps in zip(inputs, attributions, strict=True):
         for channel in maps:
-            assert np.array_equal(channel.numpy(), glas.explain(one, 2, search).saliency)
+            assert np.array_equal(channel.numpy(), glas.explain(image, 2, search).saliency)
 
 
 def test_settings_and_spacing_reach_glas():
     inputs = batch()
     settings = {"unit": "mm", "background": 0.7, "fusion": "light", "kernel": "exponential"}
-    found = attribution(**settings).attribute(inputs, 0, Grid(3), spacing=(1.5, 2.5))
+    attributions = attribution(**settings).attribute(inputs, 0, Grid(3), spacing=(1.5, 2.5))
     glas = GLAS(Predictor(TinyNet((7, 9)), "softmax", device="cpu"), **SETTINGS | settings)
-    for one, (drawn,) in zip(inputs, found, strict=True):
-        assert np.array_equal(drawn.numpy(), glas.explain(one, 0, Grid(3), spacing=(1.5, 2.5)).saliency)
+    for image, (saliency,) in zip(inputs, attributions, strict=True):
+        assert np.array_equal(saliency.numpy(), glas.explain(image, 0, Grid(3), spacing=(1.5, 2.5)).saliency)
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_settings_and_spacing_reach_glas():
     ],
     ids=str,
 )
-def test_one_class_for_all_or_one_an_input(target, classes):
+def test_one_class_for_all_or_one_for_each_input(target, classes):
     predict = Predictor(TinyNet((7, 9)), "softmax", classes=("NC", "MCI", "AD"), device="cpu")
     glas, inputs = GLASAttribution(predict, **SETTINGS), batch()
-    found = glas.attribute(inputs, target, Grid(2))
-    for one, drawn, column in zip(inputs, found, classes, strict=True):
-        assert np.array_equal(drawn[0].numpy(), glas.glas.explain(one, column, Grid(2)).saliency)
+    attributions = glas.attribute(inputs, target, Grid(2))
+    for image, saliency, column in zip(inputs, attributions, classes, strict=True):
+        assert np.array_equal(saliency[0].numpy(), glas.glas.explain(image, column, Grid(2)).saliency)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_one_class_for_all_or_one_an_input(target, classes):
     ],
     ids=str,
 )
-def test_targets_that_are_none(target, match):
+def test_targets_that_are_refused(target, match):
     with refused(match):
         attribution().attribute(batch(), target, Grid(2))
 
@@ -104,7 +104,7 @@ def test_targets_that_are_none(target, match):
     ],
     ids=["no batch", "no channels", "two", "none", "array", "nan"],
 )
-def test_inputs_that_are_none(inputs, match):
+def test_inputs_that_are_refused(inputs, match):
     with refused(match):
         attribution().attribute(inputs, 1, Grid(2))
 
@@ -116,19 +116,19 @@ def test_an_empty_batch_has_no_maps():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.int16, torch.uint8])
 def test_attributions_are_like_the_inputs(dtype):
     inputs = (batch(channels=2) * 50).to(dtype)
-    found = attribution(channels=2).attribute(inputs, 1, Grid(2))
-    assert found.dtype == (dtype if dtype.is_floating_point else torch.float32)
-    assert found.device == inputs.device
-    assert not found.is_inference()
-    found[:, 0] = 0
-    assert found[:, 1].any(), "the channels share memory"
+    attributions = attribution(channels=2).attribute(inputs, 1, Grid(2))
+    assert attributions.dtype == (dtype if dtype.is_floating_point else torch.float32)
+    assert attributions.device == inputs.device
+    assert not attributions.is_inference()
+    attributions[:, 0] = 0
+    assert attributions[:, 1].any(), "the channels share memory"
 
 
 def test_a_tuple_comes_back_as_one_and_gradients_do_not_matter():
     inputs = batch().requires_grad_()
-    (found,) = attribution().attribute((inputs,), 1, Grid(2))
-    assert torch.equal(found, attribution().attribute(batch(), 1, Grid(2)))
-    assert not found.requires_grad
+    (attributions,) = attribution().attribute((inputs,), 1, Grid(2))
+    assert torch.equal(attributions, attribution().attribute(batch(), 1, Grid(2)))
+    assert not attributions.requires_grad
     assert torch.equal(inputs, batch())
 
 
@@ -143,7 +143,7 @@ def test_the_activation_is_stated_never_guessed():
     for stated in ({"activation": "softmax"}, {"transform": lambda inputs: inputs}, {"device": "cpu"}):
         with refused("a Predictor states its own activation, transform and device"):
             GLASAttribution(predict, **stated)
-    found = {
+    attributions = {
         name: GLASAttribution(model, activation, **SETTINGS).attribute(batch(), 1, Grid(2))
         for name, model, activation in (
             ("softmax", net, "softmax"),
@@ -152,9 +152,9 @@ def test_the_activation_is_stated_never_guessed():
             ("predictor", predict, None),
         )
     }
-    assert torch.equal(found["softmax"], found["none"])
-    assert torch.equal(found["sigmoid"], found["predictor"])
-    assert not torch.allclose(found["softmax"], found["sigmoid"])
+    assert torch.equal(attributions["softmax"], attributions["none"])
+    assert torch.equal(attributions["sigmoid"], attributions["predictor"])
+    assert not torch.allclose(attributions["softmax"], attributions["sigmoid"])
 
 
 def test_one_logit_has_two_columns():
@@ -165,17 +165,17 @@ def test_one_logit_has_two_columns():
 
 def test_a_transform_is_fitted_to_each_input():
     class Brightness:
-        def fit(self, one):
-            mean = one.mean()
+        def fit(self, volume):
+            mean = volume.mean()
             return lambda inputs: inputs / mean
 
     inputs, net = batch(), TinyNet((7, 9))
-    found = GLASAttribution(net, "softmax", transform=Brightness(), **SETTINGS).attribute(inputs, 1, Grid(2))
+    attributions = GLASAttribution(net, "softmax", transform=Brightness(), **SETTINGS).attribute(inputs, 1, Grid(2))
     brighter = GLASAttribution(net, "softmax", transform=Brightness(), **SETTINGS).attribute(inputs * 3, 1, Grid(2))
-    torch.testing.assert_close(found, brighter, rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(attributions, brighter, rtol=1e-3, atol=1e-7)
 
 
-def test_it_is_one_of_captums_attributions():
+def test_it_is_an_attribution_of_captum():
     net = TinyNet((7, 9)).train()
     glas = GLASAttribution(net, "softmax", **SETTINGS)
     assert isinstance(glas, Attribution)
@@ -192,29 +192,29 @@ def test_captums_infidelity():
     """The object's map foretells what taking voxels away does; the mirrored map does not."""
     inputs = torch.ones(2, 1, 20, 24)
     glas = GLASAttribution(NoisyOr({(4, 5): 0.9}), "none", sigma_light=2, sigma_shadow=2, sigma_spatial=1.5)
-    found = glas.attribute(inputs, 1, Grid((10, 12)))
+    attributions = glas.attribute(inputs, 1, Grid((10, 12)))
 
     def darken(batch):
-        gone = (torch.rand(batch.shape, generator=torch.Generator().manual_seed(0)) < 0.3).float() * batch
-        return gone, batch - gone
+        removed = (torch.rand(batch.shape, generator=torch.Generator().manual_seed(0)) < 0.3).float() * batch
+        return removed, batch - removed
 
-    def judge(maps):
+    def measure(maps):
         return infidelity(glas.forward_func, darken, inputs, maps, target=1, n_perturb_samples=60, normalize=True)
 
-    right, wrong = judge(found), judge(found.flip(2, 3))
+    right, wrong = measure(attributions), measure(attributions.flip(2, 3))
     assert right.shape == (2,)
     assert (right < 0.8 * wrong).all()
 
 
 def test_captums_sensitivity():
     glas, inputs = attribution(channels=2), batch(channels=2)
-    asked = {"n_perturb_samples": 2, "target": torch.tensor([2, 0, 1]), "search": Grid(2)}
-    still = sensitivity_max(glas.attribute, inputs, perturb_func=lambda batch: batch, **asked)
+    options = {"n_perturb_samples": 2, "target": torch.tensor([2, 0, 1]), "search": Grid(2)}
+    still = sensitivity_max(glas.attribute, inputs, perturb_func=lambda batch: batch, **options)
     assert still.tolist() == [0, 0, 0], "the targets did not stay with their inputs"
-    moved = sensitivity_max(glas.attribute, inputs, perturb_radius=0.05, **asked)
+    moved = sensitivity_max(glas.attribute, inputs, perturb_radius=0.05, **options)
     assert moved.shape == (3,)
     assert ((moved > 0) & (moved < 1)).all()
-    brighter = sensitivity_max(glas.attribute, inputs, perturb_func=lambda batch: 2 * batch, **asked)
+    brighter = sensitivity_max(glas.attribute, inputs, perturb_func=lambda batch: 2 * batch, **options)
     plain, changed = (glas.attribute(times * inputs, [2, 0, 1], Grid(2)).flatten(1) for times in (1, 2))
     torch.testing.assert_close(brighter, (changed - plain).norm(dim=1) / plain.norm(dim=1))
 
@@ -243,6 +243,6 @@ def test_without_captum_one_sentence_says_what_to_install(monkeypatch):
 def test_inputs_and_module_on_cuda():
     net = nn.Sequential(nn.Flatten(), nn.Linear(63, 2))
     on_cpu = GLASAttribution(net, "softmax", **SETTINGS).attribute(batch(), 1, Grid(2))
-    found = GLASAttribution(net.cuda(), "softmax", **SETTINGS).attribute(batch().cuda(), 1, Grid(2))
-    assert found.device.type == "cuda"
-    torch.testing.assert_close(found.cpu(), on_cpu, rtol=1e-4, atol=1e-7)
+    attributions = GLASAttribution(net.cuda(), "softmax", **SETTINGS).attribute(batch().cuda(), 1, Grid(2))
+    assert attributions.device.type == "cuda"
+    torch.testing.assert_close(attributions.cpu(), on_cpu, rtol=1e-4, atol=1e-7)

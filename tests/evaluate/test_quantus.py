@@ -28,17 +28,17 @@ def test_the_maps_are_those_of_glas(ndim, channels, as_tensor):
     net, inputs = TinyNet(SHAPES[ndim], channels), batch(ndim, channels)
     glas = GLAS(Predictor(net, activation="softmax", device="cpu"), **SETTINGS)
     for search in (Grid(2), atlas(SHAPES[ndim])):
-        found = explain_func(
+        maps = explain_func(
             model=net,
             inputs=torch.from_numpy(inputs) if as_tensor else inputs.astype(np.float64),
             targets=np.array([2, 0]),
             **KEYWORDS | {"search": search},
         )
-        assert isinstance(found, np.ndarray)
-        assert found.dtype == np.float32
-        assert found.shape == (2, 1, *SHAPES[ndim])
-        for one, column, drawn in zip(inputs, (2, 0), found, strict=True):
-            assert np.array_equal(drawn[0], glas.explain(one, column, search).saliency)
+        assert isinstance(maps, np.ndarray)
+        assert maps.dtype == np.float32
+        assert maps.shape == (2, 1, *SHAPES[ndim])
+        for image, column, saliency in zip(inputs, (2, 0), maps, strict=True):
+            assert np.array_equal(saliency[0], glas.explain(image, column, search).saliency)
 
 
 def test_a_predictor_states_its_own_activation():
@@ -67,9 +67,9 @@ def test_a_predictor_states_its_own_activation():
     ids=str,
 )
 def test_what_is_refused(changed, match):
-    asked = {"model": TinyNet((7, 9), 3), "inputs": batch(), "targets": np.array([2, 0])} | KEYWORDS | changed
+    arguments = {"model": TinyNet((7, 9), 3), "inputs": batch(), "targets": np.array([2, 0])} | KEYWORDS | changed
     with refused(match):
-        explain_func(**asked)
+        explain_func(**arguments)
 
 
 def test_neither_library_is_imported_before_it_is_used():
@@ -88,7 +88,7 @@ def quantus():
     return pytest.importorskip("quantus", reason="quantus is not installed: the extra quantus", exc_type=ImportError)
 
 
-def judge(metric, net, x, y=(2, 0), **more):
+def measure(metric, net, x, y=(2, 0), **more):
     return metric(
         model=net,
         x_batch=x,
@@ -101,14 +101,14 @@ def judge(metric, net, x, y=(2, 0), **more):
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_quantus_pixel_flipping(quantus, ndim):
-    """Its curve is the one drawn by hand: darken the voxels in the map's order, ask the module."""
+    """Its curve is that of plain loops: darken the voxels in the map's order and evaluate the module."""
     net, x = TinyNet(SHAPES[ndim], 1).eval(), batch(ndim, 1)
     step = int(np.prod(SHAPES[ndim])) // 7
     metric = quantus.PixelFlipping(features_in_step=step, perturb_baseline=0.0, normalise=False, **QUIET)
-    curves = judge(metric, net, x, channel_first=True, softmax=True)
+    curves = measure(metric, net, x, channel_first=True, softmax=True)
     maps = explain_func(net, x, np.array([2, 0]), **KEYWORDS)
-    for one, drawn, column, curve in zip(x, maps, (2, 0), curves, strict=True):
-        order, flat, expected = np.argsort(-drawn.ravel(), kind="stable"), one.ravel().copy(), []
+    for one, saliency, column, curve in zip(x, maps, (2, 0), curves, strict=True):
+        order, flat, expected = np.argsort(-saliency.ravel(), kind="stable"), one.ravel().copy(), []
         for start in range(0, flat.size, step):
             flat[order[start : start + step]] = 0
             with torch.no_grad():
@@ -118,28 +118,28 @@ def test_quantus_pixel_flipping(quantus, ndim):
 
 def test_quantus_guesses_channels_for_images_only(quantus):
     metric = quantus.Sparseness(**QUIET)
-    assert len(judge(metric, TinyNet((7, 9), 3).eval(), batch())) == 2
+    assert len(measure(metric, TinyNet((7, 9), 3).eval(), batch())) == 2
     net, volumes = TinyNet((7, 8, 9), 1).eval(), batch(3, 1)
     with pytest.raises(ValueError, match="Only batched 1D and 2D"):
-        judge(metric, net, volumes)
-    assert len(judge(metric, net, volumes, channel_first=True)) == 2
+        measure(metric, net, volumes)
+    assert len(measure(metric, net, volumes, channel_first=True)) == 2
 
 
 def test_quantus_sensitivity_and_localisation(quantus):
     net, x = TinyNet((7, 9), 3).eval(), batch()
-    (one, other) = judge(quantus.MaxSensitivity(nr_samples=2, **QUIET), net, x, device="cpu")
+    (one, other) = measure(quantus.MaxSensitivity(nr_samples=2, **QUIET), net, x, device="cpu")
     assert 0 < min(one, other) <= max(one, other) < 1
     maps = explain_func(net, x, np.array([2, 0]), **KEYWORDS)
     inside = (maps > np.median(maps, axis=(2, 3), keepdims=True)).astype(int)
-    mass = judge(quantus.RelevanceMassAccuracy(**QUIET), net, x, s_batch=inside)
+    mass = measure(quantus.RelevanceMassAccuracy(**QUIET), net, x, s_batch=inside)
     np.testing.assert_allclose(mass, (maps * inside).sum(axis=(1, 2, 3)) / maps.sum(axis=(1, 2, 3)), rtol=1e-5)
-    assert all(judge(quantus.PointingGame(**QUIET), net, x, s_batch=inside))
+    assert all(measure(quantus.PointingGame(**QUIET), net, x, s_batch=inside))
 
 
 def test_quantus_explains_the_module_it_randomised(quantus):
     """Not the one that was given: maps of other weights are other maps."""
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 63, 3)).eval()
-    alike = judge(quantus.MPRT(**QUIET), net, batch())
+    alike = measure(quantus.MPRT(**QUIET), net, batch())
     assert list(alike) == ["original", "1"]
     assert min(alike["original"]) == pytest.approx(1)
     assert max(alike["1"]) < 0.999

@@ -28,7 +28,7 @@ class Mask:
     Attributes
     ----------
     n_steps
-        Steps of gradient descent, each one forward and one backward pass.
+        Steps of gradient descent, each one forward pass and one backward pass.
     side
         Cells of the mask along each axis.
     sparsity, smoothness

@@ -1,11 +1,11 @@
 # %% [markdown]
-# # A wrong answer: what did the network look at?
+# # A wrong class: which part of the photograph misled the network?
 #
-# scikit-image ships a photograph of a rocket at its launch pad, at dusk. The network calls it a drilling platform (the
-# paper's figure 7 shows such failures). ImageNet's nearest class is "missile". One call gives both classes' maps from the
-# same forwards, and their contrast: what speaks for the wrong answer over the right one.
+# scikit-image ships a photograph of a rocket at its launch pad, at dusk. The network classifies it as a drilling platform
+# (the paper's figure 7 shows such errors). ImageNet's nearest class is "missile". One call gives the maps of both classes
+# from the same model evaluations, and their contrast: what speaks for the wrong class over the right one.
 #
-# Needs `pip install "glas3d[images]"`; nothing is downloaded. About 20 seconds on one core.
+# Needs `pip install "glas3d[images]"`; nothing is downloaded. It takes about 20 seconds on one core.
 
 # %%
 from pathlib import Path
@@ -44,33 +44,33 @@ wrong, right = contrast.parts[str(WRONG)], contrast.parts[str(RIGHT)]
 print(f"P(drilling platform) = {wrong.explanation.probability:.3f}, P(missile) = {right.explanation.probability:.3f}")
 
 # %% [markdown]
-# The rocket stands in columns 295 to 345; the lattice towers left and right of it are what a launch pad shares with an
-# oil rig.
+# The rocket is in columns 295 to 345. The lattice towers left and right of it are what a launch pad and an oil rig have
+# in common.
 
 # %%
 ROCKET = slice(295, 345)
-for name, one in (("drilling platform", wrong), ("missile", right)):
-    best = one.table.sort_values("rank").iloc[0]
-    share = one.saliency[:, ROCKET].sum() / one.saliency.sum()
+for name, result in (("drilling platform", wrong), ("missile", right)):
+    highest = result.table.sort_values("rank").iloc[0]
+    share = result.saliency[:, ROCKET].sum() / result.saliency.sum()
     print(
-        f"{name}: best point at row {best['row']:.0f}, column {best['column']:.0f}, "
+        f"{name}: highest score at row {highest['row']:.0f}, column {highest['column']:.0f}, "
         f"{share:.1%} of the map on the rocket's columns ({50 / photograph.shape[1]:.1%} of the photograph)"
     )
-over = contrast.table.sort_values("score")
-low, high = over.iloc[0], over.iloc[-1]
+ordered = contrast.table.sort_values("score")
+low, high = ordered.iloc[0], ordered.iloc[-1]
 print(f"most for the platform: row {high['row']:.0f}, column {high['column']:.0f} (score {high['score']:+.4f})")
 print(f"most for the missile: row {low['row']:.0f}, column {low['column']:.0f} (score {low['score']:+.4f})")
 
 # %% [markdown]
-# A check: darken what each map points at, by `1 - S`, and ask again.
+# A check: darken what each map marks by `1 - S`, and evaluate the network again.
 
 # %%
-small = resize(contrast.picture.data, (224, 224))  # what the network was asked about
-print(f"{'':24} {'P(platform)':>11} {'P(missile)':>10}")
-for name, one in (("as it is", None), ("platform's map put out", wrong), ("missile's map put out", right)):
-    keep = 1.0 if one is None else 1 - resize(minmax(one.saliency)[None], (224, 224))
+small = resize(contrast.picture.data, (224, 224))  # as the network received it
+print(f"{'':26} {'P(platform)':>11} {'P(missile)':>10}")
+for name, result in (("intact", None), ("platform's map masked out", wrong), ("missile's map masked out", right)):
+    keep = 1.0 if result is None else 1 - resize(minmax(result.saliency)[None], (224, 224))
     p = predict((small * keep)[None])[0]
-    print(f"{name:24} {p[WRONG]:11.3f} {p[RIGHT]:10.3f}")
+    print(f"{name:26} {p[WRONG]:11.3f} {p[RIGHT]:10.3f}")
 
 # %%
 figure = overlay_figure(
@@ -88,5 +88,5 @@ figure = overlay_figure(
     columns=2,
     panel_inches=4,
 )
-figure.savefig(OUT / "07_a_wrong_answer.png", dpi=90)
-print(f"written: {OUT / '07_a_wrong_answer.png'}")
+figure.savefig(OUT / "07_a_wrong_class.png", dpi=90)
+print(f"written: {OUT / '07_a_wrong_class.png'}")
