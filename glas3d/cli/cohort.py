@@ -15,7 +15,7 @@ from glas3d.cli.explain_options import CohortCommandOptions, explain_keywords, s
 from glas3d.cli.messages import Messages
 from glas3d.cli.parameters import class_of
 from glas3d.errors import GlasError, GlasWarning
-from glas3d.study.cohort.options import CohortOptions
+from glas3d.study.cohort.options import Selection
 from glas3d.study.group.options import GroupOptions
 from glas3d.study.running.options import StudyOptions
 
@@ -31,7 +31,7 @@ _SPOKEN = {
     "assume_space MNI": "--assume-space MNI",
 }
 
-CohortCommand: Any = command_options("CohortCommand", CohortOptions)
+CohortCommand: Any = command_options("CohortCommand", Selection)
 StudyCommand: Any = command_options("StudyCommand", StudyOptions)
 GroupCommand: Any = command_options("GroupCommand", GroupOptions)
 
@@ -124,7 +124,7 @@ def explain_study(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GlasWarning)  # the estimate lists who is left out
             people = read_cohort(bids_dir, covariates=columns, **{**selected, "on_error": "skip"})
-        ends = selected.get("on_error", CohortOptions.on_error) == "fail"
+        ends = selected.get("on_error", Selection.on_error) == "fail"
         _estimate(people, out, chosen, keywords, ends=ends, has_folds=models is not None, as_json=json)
         return
     people = read_cohort(bids_dir, covariates=columns, **selected)

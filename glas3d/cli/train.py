@@ -11,10 +11,10 @@ from glas3d.cli import terminal
 from glas3d.cli.config import from_file
 from glas3d.cli.derived import command_options, given_options, in_group
 from glas3d.cli.messages import Messages
-from glas3d.study.cohort.options import CohortOptions
+from glas3d.study.cohort.options import Selection
 from glas3d.study.training.options import TrainingOptions
 
-CohortCommand: Any = command_options("CohortCommand", CohortOptions)
+CohortCommand: Any = command_options("CohortCommand", Selection)
 TrainingCommand: Any = command_options("TrainingCommand", TrainingOptions)
 
 train = App(name="train", usage="Usage: glas3d train BIDS_DIR OUT [OPTIONS]", config=from_file)

@@ -2,6 +2,7 @@ from .dataset import scan_img as scan_img
 from .dataset import scan_path as scan_path
 from .dataset import write_dataset as write_dataset
 from .participants import SimulatedParticipant as SimulatedParticipant
+from .participants import participant as participant
 from .participants import planted_labels as planted_labels
 from .participants import simulate_participant as simulate_participant
 from .participants import simulate_participants as simulate_participants

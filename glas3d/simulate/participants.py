@@ -190,3 +190,7 @@ def _spline_weights(positions: np.ndarray, n: int) -> np.ndarray:
     inner = 2 / 3 - distance**2 + distance**3 / 2
     outer = np.clip(2 - distance, 0, None) ** 3 / 6
     return np.where(distance < 1, inner, outer)
+
+
+participant = simulate_participant
+"""The shorter name of `simulate_participant`."""

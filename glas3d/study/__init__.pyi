@@ -1,6 +1,6 @@
 from .cohort.bids import read_cohort as read_cohort
 from .cohort.cohort import Cohort as Cohort
-from .cohort.options import CohortOptions as CohortOptions
+from .cohort.options import Selection as Selection
 from .derivatives import read_records as read_records
 from .group.group_map import GroupMap as GroupMap
 from .group.level import GroupResult as GroupResult

@@ -14,7 +14,7 @@ from glas3d.errors import GlasError, reason
 from glas3d.imaging.space import VoxelGrid
 from glas3d.options import accepts, parse
 from glas3d.study.cohort.cohort import Cohort, count_participants, problem_table
-from glas3d.study.cohort.options import CohortOptions
+from glas3d.study.cohort.options import Selection
 from glas3d.study.cohort.participants_tsv import read_participants
 from glas3d.study.cohort.scan_files import find_scans
 
@@ -23,8 +23,8 @@ _SCAN = ["participant_id", "session"]
 Problem = dict[str, Any]
 
 
-@accepts(CohortOptions)
-def read_cohort(bids_dir: str | os.PathLike[str], **options: Any) -> Cohort:
+@accepts(Selection)
+def read_cohort(bids_dir: str | os.PathLike[str], selection: Selection | None = None, **options: Any) -> Cohort:
     """Find the scans of a BIDS raw or derivative data set and the groups of their participants.
 
     Any folder whose files have BIDS names is accepted: those of fMRIPrep and CAT12 (with ``prefix``), or the CAPS of
@@ -35,8 +35,10 @@ def read_cohort(bids_dir: str | os.PathLike[str], **options: Any) -> Cohort:
     ----------
     bids_dir
         The data set.
+    selection
+        Which scans make the cohort, as one object in place of the keywords.
     **options
-        The fields of `CohortOptions`.
+        The fields of `Selection`.
 
     Returns
     -------
@@ -56,7 +58,9 @@ def read_cohort(bids_dir: str | os.PathLike[str], **options: Any) -> Cohort:
     GlasWarning
         Scans are left out; it names them and the reasons.
     """
-    (given,) = parse(options, CohortOptions, caller="read_cohort")
+    if selection is not None and options:
+        raise GlasError(f"give a selection or its fields as keywords, got both: {', '.join(options)}")
+    (given,) = (selection,) if selection is not None else parse(options, Selection, caller="read_cohort")
     root = Path(bids_dir)
     if not root.is_dir():
         raise GlasError(
@@ -82,7 +86,7 @@ def read_cohort(bids_dir: str | os.PathLike[str], **options: Any) -> Cohort:
     return Cohort(root, everyone, table, given.case, given.control, given.on_error).checked()
 
 
-def _read_groups(root: Path, options: CohortOptions) -> pd.DataFrame:
+def _read_groups(root: Path, options: Selection) -> pd.DataFrame:
     """Read the table of participants, which must hold both groups."""
     path = options.participants_tsv or _participants_tsv(root)
     participants = read_participants(path, options.group_column, options.covariates)
@@ -103,7 +107,7 @@ def _participants_tsv(root: Path) -> Path:
 
 
 def _restricted(
-    root: Path, options: CohortOptions, participants: pd.DataFrame, scans: pd.DataFrame, problems: list[Problem]
+    root: Path, options: Selection, participants: pd.DataFrame, scans: pd.DataFrame, problems: list[Problem]
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[Problem]]:
     """Return the rows and problems of the participants that are selected by their labels."""
     wanted = [f"sub-{label}" for label in options.participant_label]
@@ -131,7 +135,7 @@ def _with_participants(scans: pd.DataFrame, participants: pd.DataFrame) -> pd.Da
 
 
 def _missing(
-    participants: pd.DataFrame, scans: pd.DataFrame, problems: list[Problem], options: CohortOptions
+    participants: pd.DataFrame, scans: pd.DataFrame, problems: list[Problem], options: Selection
 ) -> list[Problem]:
     """Return the participants with a group, or their sessions that are wanted, that have no file."""
     existing = {*zip(scans["participant_id"], scans["session"], strict=True)}

@@ -33,7 +33,7 @@ class Cohort:
     case, control
         The two groups compared.
     on_error
-        What happens if a participant cannot be used, see `CohortOptions`.
+        What happens if a participant cannot be used, see `Selection`.
     """
 
     root: Path

@@ -20,7 +20,7 @@ _LABEL = re.compile(r"[0-9A-Za-z]+")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CohortOptions:
+class Selection:
     """Which scans of a BIDS folder make a cohort, and which groups of participants it compares.
 
     Parameters

@@ -11,14 +11,14 @@ from typing import Any
 import pandas as pd
 
 from glas3d.errors import GlasError, reason
-from glas3d.study.cohort.options import CohortOptions
+from glas3d.study.cohort.options import Selection
 
 FILES_AT_ONCE = 500  # read by ancpbids, whose time grows with the square of their number
 
 _ABSENT = "none"  # the label that selects files without an entity
 
 
-def find_scans(root: Path, options: CohortOptions) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+def find_scans(root: Path, options: Selection) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Return the files that match, and those whose folder contradicts their name.
 
     Parameters
@@ -64,7 +64,7 @@ def find_scans(root: Path, options: CohortOptions) -> tuple[pd.DataFrame, list[d
     return pd.DataFrame(rows, columns=["participant_id", "session", "path"]), problems
 
 
-def _matches(suffix: str, labels: dict[str, str], options: CohortOptions) -> bool:
+def _matches(suffix: str, labels: dict[str, str], options: Selection) -> bool:
     if options.suffix not in (None, suffix):
         return False
     session = labels.get("ses", "")

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from glas3d import GlasError
-from glas3d.study import CohortOptions, read_cohort
+from glas3d.study import Selection, read_cohort
 from tests.study.folders import brain, folder, ids, image, people, scan, write_people
 
 
@@ -206,11 +206,11 @@ def test_a_pickle_in_the_folder_is_not_opened(tmp_path):
 )
 def test_impossible_options_are_refused(bad, message):
     with pytest.raises(GlasError, match=message):
-        CohortOptions(**bad)
+        Selection(**bad)
 
 
 def test_entities_may_be_texts():
-    assert CohortOptions(entities=("label=GM", "run=1")).labels == {"label": "GM", "run": "1"}
+    assert Selection(entities=("label=GM", "run=1")).labels == {"label": "GM", "run": "1"}
     with pytest.raises(TypeError, match="unexpected keyword argument 'sufix'; did you mean 'suffix'"):
         read_cohort("anywhere", sufix="pet")
 
@@ -227,3 +227,12 @@ def test_ancpbids_is_needed(tmp_path, monkeypatch):
 def test_simulated_brains_differ():
     assert np.ptp(brain("AD", 1)) > 100
     assert not np.array_equal(brain("AD", 1), brain("NC", 1))
+
+
+def test_a_selection_in_place_of_keywords(tmp_path):
+    source = folder(tmp_path)
+    by_object = read_cohort(source, Selection(space="MNI", desc="preproc", participant_label=("01", "02")))
+    by_keywords = read_cohort(source, space="MNI", desc="preproc", participant_label=("01", "02"))
+    pd.testing.assert_frame_equal(by_object.everyone, by_keywords.everyone)
+    with pytest.raises(GlasError, match="a selection or its fields as keywords, got both: case"):
+        read_cohort(source, Selection(), case="AD")
