@@ -33,11 +33,11 @@ def per_axis(value: float | Sequence[float], ndim: int | None, name: str) -> tup
         given = value.tolist() if hasattr(value, "tolist") else value
         values = tuple(map(float, given)) if isinstance(given, Iterable) else (float(given),)
     except (TypeError, ValueError):  # text, or a nested list
-        raise GlasError(f"{name} must be a number or one number an axis, got {value!r}") from None
+        raise GlasError(f"{name} must be a number or one number for each axis, got {value!r}") from None
     if not values or any(math.isnan(v) or v <= 0 for v in values):
         raise GlasError(f"{name} must be greater than 0, got {value!r}")
     if len(values) == 1:
         values = values * (ndim or 1)
     if ndim is not None and len(values) != ndim:
-        raise GlasError(f"{name} must be one number or {ndim} (one an axis), got {len(values)}: {value!r}")
+        raise GlasError(f"{name} must be one number or {ndim} (one for each axis), got {len(values)}: {value!r}")
     return values

@@ -65,19 +65,19 @@ class Covariates:
             raise GlasError("covariates must have a name and a value each, got none")
         if len(set(names)) < len(names):
             raise GlasError(f"every covariate must have a name of its own, got {', '.join(names)}")
-        for kind, given in (("value", values), ("reference value", reference)):
-            unknown = [name for name in given if name not in names]
+        for kind, numbers in (("value", values), ("reference value", reference)):
+            unknown = [name for name in numbers if name not in names]
             if unknown:
                 raise GlasError(f"covariates must be of {', '.join(names)}, got a {kind} for {unknown[0]!r}")
-            missing = [name for name in names if name not in given]
+            missing = [name for name in names if name not in numbers]
             if missing:
                 raise GlasError(f"every covariate needs a {kind}, {missing[0]!r} has none")
         arrays = []
-        for kind, given in (("value", values), ("reference value", reference)):
-            row = np.array([_number(given[name]) for name in names])
+        for kind, numbers in (("value", values), ("reference value", reference)):
+            row = np.array([_number(numbers[name]) for name in names])
             if not np.isfinite(row).all():
                 wrong = names[int(np.flatnonzero(~np.isfinite(row))[0])]
-                raise GlasError(f"a covariate's {kind} must be a finite number, {wrong!r} has {given[wrong]!r}")
+                raise GlasError(f"a covariate's {kind} must be a finite number, {wrong!r} has {numbers[wrong]!r}")
             arrays.append(row)
         return cls(names, *arrays)
 
@@ -95,12 +95,12 @@ class Covariates:
         """
         rows = np.tile(self.reference, (size, 1))
         for row, number in enumerate(numbers):
-            own = (number - 1) // 2 - points  # which covariate is lit or shaded; negative: a point is
+            covariate = (number - 1) // 2 - points  # which one is lit or shaded; negative: a point is
             lit = number % 2 == 1
             if not lit:
                 rows[row] = self.values
-            if own >= 0:
-                rows[row, own] = self.values[own] if lit else self.reference[own]
+            if covariate >= 0:
+                rows[row, covariate] = (self.values if lit else self.reference)[covariate]
         return rows
 
 

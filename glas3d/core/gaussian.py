@@ -173,7 +173,7 @@ def gaussian_masks(
     if kernel == "exponential" and len(set(sigma)) > 1:
         raise GlasError(
             f"the exponential kernel takes one sigma for all axes, got {tuple(sigma)}; "
-            'use kernel="gaussian" for a sigma an axis'
+            'use kernel="gaussian" for one sigma for each axis'
         )
     # Coordinates are float64 until the term is made: in half precision not all voxels of a 300-voxel axis differ.
     points = np.asarray(points, dtype=np.float64)

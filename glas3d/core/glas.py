@@ -148,7 +148,7 @@ class GLAS:
         Raises
         ------
         GlasError
-            An input that does not fit; the message says what was required and what came.
+            An input that does not fit; the message names what was required and what was given.
         """
         targets, single = score.targets_of(target)
         task = self._check(volume, targets, search, spacing, mask, covariates)
@@ -220,7 +220,7 @@ class GLAS:
         if self.settings.unit != "mm":
             return None
         if spacing is None:
-            raise GlasError('unit="mm" needs the spacing: the size of a voxel in mm, one an axis')
+            raise GlasError('unit="mm" needs the spacing: the size of a voxel in mm, one for each axis')
         voxel = per_axis(spacing, ndim, "spacing")
         if not np.isfinite(voxel).all():
             raise GlasError(f"spacing must be finite, got {spacing!r}")

@@ -62,19 +62,19 @@ def spread(
     scaled = (scores / scale).to(torch.float32)
     (k, m), plane = scores.shape, math.prod(shape[1:])
     # a slab of all maps at a time, from some points at a time: only the maps themselves grow with their number
-    deep = max(1, _AT_A_TIME // (plane * max(k, min(m, _POINTS))))
-    some = max(1, min(m, _AT_A_TIME // (plane * deep)))
+    depth = max(1, _AT_A_TIME // (plane * max(k, min(m, _POINTS))))
+    count = max(1, min(m, _AT_A_TIME // (plane * depth)))
     maps = torch.empty((k, *shape))
-    for top in range(0, shape[0], deep):
-        slab = weights.slab(slice(top, top + deep))
+    for top in range(0, shape[0], depth):
+        slab = weights.slab(slice(top, top + depth))
         size = (slab.terms[0].shape[1], *shape[1:])
-        buffer = torch.empty((some, *size))
+        buffer = torch.empty((count, *size))
         total = torch.zeros((k, math.prod(size)), dtype=torch.float64)
-        for start in range(0, m, some):
-            masks = slab.masks(start, buffer[: min(some, m - start)])
-            total += scaled[:, start : start + some] @ masks.reshape(len(masks), -1)
+        for start in range(0, m, count):
+            masks = slab.masks(start, buffer[: min(count, m - start)])
+            total += scaled[:, start : start + count] @ masks.reshape(len(masks), -1)
         total *= scale / m
-        maps[:, top : top + deep] = total.reshape(k, *size)
+        maps[:, top : top + depth] = total.reshape(k, *size)
     return maps.numpy()
 
 

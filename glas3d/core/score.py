@@ -108,7 +108,7 @@ def evaluate_on_device(predict: Predict, batch: torch.Tensor, *covariates: torch
         probabilities = probabilities.unsqueeze(1)
     if probabilities.ndim != 2 or len(probabilities) != len(batch) or probabilities.shape[1] == 0:
         raise GlasError(
-            f"a model must return one row of probabilities an input, ({len(batch)}, classes) "
+            f"a model must return one row of probabilities for each input, ({len(batch)}, classes) "
             f"for a batch of {tuple(batch.shape)}, got {tuple(probabilities.shape)}"
         )
     return probabilities

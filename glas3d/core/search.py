@@ -33,23 +33,23 @@ class Grid:
            [2.5, 4. ]])
     >>> Grid(0)
     Traceback (most recent call last):
-    glas3d.errors.GlasError: a grid needs at least 1 cell an axis, got k=0
+    glas3d.errors.GlasError: a grid needs at least 1 cell on each axis, got k=0
     """
 
     k: int | tuple[int, ...]
 
     def __post_init__(self) -> None:
         try:
-            given = np.atleast_1d(np.asarray(self.k))
-            cells = tuple(int(v) for v in given)
-            whole = given.ndim == 1 and all(v == c for v, c in zip(given, cells, strict=True))
+            values = np.atleast_1d(np.asarray(self.k))
+            cells = tuple(int(value) for value in values)
+            are_whole = values.ndim == 1 and all(v == c for v, c in zip(values, cells, strict=True))
         except (TypeError, ValueError, OverflowError):
-            whole, cells = False, ()
-        if not whole:
-            raise GlasError(f"a grid needs a whole number of cells an axis, got k={self.k!r}")
+            are_whole, cells = False, ()
+        if not are_whole:
+            raise GlasError(f"a grid needs a whole number of cells on each axis, got k={self.k!r}")
         object.__setattr__(self, "k", cells[0] if len(cells) == 1 else cells)
         if not cells or min(cells) < 1:
-            raise GlasError(f"a grid needs at least 1 cell an axis, got k={self.k}")
+            raise GlasError(f"a grid needs at least 1 cell on each axis, got k={self.k}")
 
     def points(self, shape: Sequence[int]) -> np.ndarray:
         """Return the cell centres in C order, ``(k_1 * ... * k_ndim, ndim)`` float64 voxel coordinates.
@@ -138,8 +138,8 @@ class Segments:
         points = np.stack(sums, axis=1) / counts[kept, None]
         if point == "medoid":
             together = np.stack(coordinates, axis=1)[np.argsort(owner, kind="stable")]
-            for i, own in enumerate(np.split(together, np.cumsum(counts[kept])[:-1])):
-                points[i] = own[np.argmin(((own - points[i]) ** 2).sum(axis=1))]
+            for i, voxels in enumerate(np.split(together, np.cumsum(counts[kept])[:-1])):
+                points[i] = voxels[np.argmin(((voxels - points[i]) ** 2).sum(axis=1))]
         return cls(labels, wanted[kept], points, point)
 
     @property
@@ -306,10 +306,10 @@ def _resolve(search: Search | Sequence[Sequence[float]], shape: tuple[int, ...])
                 )
             return points, None
         else:
-            came = f"an array of {array.shape}" if array.dtype != object else type(search).__name__
+            received = f"an array of {array.shape}" if array.dtype != object else type(search).__name__
             raise GlasError(
                 f"search must be a Grid, segments or (m, {len(shape)}) voxel coordinates on a volume of {shape}, "
-                f"got {came}"
+                f"got {received}"
             )
     if search.labels.shape != shape:
         raise GlasError(f"segments must be on the volume's grid: labels {search.labels.shape}, volume {shape}")

@@ -101,10 +101,10 @@ class Settings:
         if self.distance == "euclidean" and isinstance(self.sigma_spatial, tuple) and len(set(self.sigma_spatial)) > 1:
             raise GlasError(
                 f'sigma_spatial must be one number for distance="euclidean", got {self.sigma_spatial}; '
-                'distance="squared" takes one an axis'
+                'distance="squared" takes one for each axis'
             )
         if not isinstance(self.engine, str):
-            raise GlasError(f"engine must be the name of one, got {self.engine!r}")
+            raise GlasError(f"engine must be the name of an engine, got {self.engine!r}")
         if not (isinstance(self.gamma, int | float) and 0 <= self.gamma < float("inf")):
             raise GlasError(f"gamma must be 0 or a positive number, got {self.gamma!r}")
         if self.cut is not None:

@@ -31,7 +31,7 @@ def squared_distance(x, mu, scale):
 
 
 def mask(mu, shape, sigma, kernel="gaussian", spacing=None):
-    """``G(x; mu, sigma)``; sigma is one number or one an axis, spacing None means voxels."""
+    """``G(x; mu, sigma)``; sigma is one number or one for each axis, spacing None means voxels."""
     spacing = [1.0] * len(shape) if spacing is None else spacing
     sigma = [float(s) for s in np.broadcast_to(sigma, len(shape))]
     g = np.empty(shape)

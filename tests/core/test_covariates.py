@@ -126,7 +126,7 @@ def test_a_linear_model_has_a_closed_form(background, batch_size, sigma):
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 50])
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_what_is_asked(ndim, batch_size):
+def test_what_the_model_gets(ndim, batch_size):
     """Every input, to the bit: which covariates come with which volume."""
     shape, image = SHAPES[ndim], volume(SHAPES[ndim], 2)
     model = LinearInBoth(np.ones((1, 2, *shape)), np.ones((1, 3)))
@@ -303,7 +303,7 @@ def test_a_number_beyond_all_floats_is_refused():
 
 
 def test_a_wrong_output_is_refused():
-    with refused(r"one row of probabilities an input"):
+    with refused(r"one row of probabilities for each input"):
         GLAS(lambda batch, numbers: constant(0.4, 0.6)(batch[1:])).explain(
             volume((7, 9)), 1, Grid(2), covariates=covariates()
         )

@@ -136,7 +136,7 @@ def test_per_axis_repeats_one_number():
         (float("nan"), "greater than 0, got nan"),
         ((1, 2), "one number or 3 .*got 2"),
         ((1, 2, 3, 4), "one number or 3 .*got 4"),
-        ("wide", "number or one number an axis, got 'wide'"),
+        ("wide", "number or one number for each axis, got 'wide'"),
     ],
 )
 def test_per_axis_refuses(value, match):

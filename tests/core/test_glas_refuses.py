@@ -21,8 +21,8 @@ SIGMA_NAMES = ("sigma_light", "sigma_shadow", "sigma_spatial")
         (-1.0, "must be greater than 0, got -1.0"),
         (float("nan"), "must be greater than 0, got nan"),
         ((2.0, 0.0), r"must be greater than 0, got \(2.0, 0.0\)"),
-        (None, "must be a number or one number an axis, got None"),
-        ("wide", "must be a number or one number an axis, got 'wide'"),
+        (None, "must be a number or one number for each axis, got None"),
+        ("wide", "must be a number or one number for each axis, got 'wide'"),
         ((), r"must be greater than 0, got \(\)"),
     ],
 )
@@ -59,7 +59,7 @@ def test_a_bare_module_does_not_say_what_it_answers():
         GLAS(TinyNet((7, 9)))
 
 
-def test_something_that_cannot_be_asked():
+def test_something_that_is_no_model():
     with refused("Predictor or a callable, got str"):
         GLAS("paper-net")
 
@@ -81,17 +81,18 @@ def test_as_many_sigmas_as_axes(name):
 )
 def test_as_many_spatial_sigmas_as_axes(settings):
     recorder = Recorder(PREDICT)
-    with refused(r"sigma_spatial must be one number or 2 \(one an axis\), got 3"):
+    with refused(r"sigma_spatial must be one number or 2 \(one for each axis\), got 3"):
         GLAS(recorder, batch_size=2, **settings).explain(volume((7, 9)), 1, Grid(2))
     assert not recorder.batches
 
 
 @pytest.mark.parametrize("sigma", [(1.0, 2.0), (1.0, 2.0, 3.0)])
 def test_the_euclidean_distance_takes_one_spatial_sigma(sigma):
-    said = (
-        f'sigma_spatial must be one number for distance="euclidean", got {sigma}; distance="squared" takes one an axis'
+    message = (
+        f'sigma_spatial must be one number for distance="euclidean", got {sigma}; '
+        'distance="squared" takes one for each axis'
     )
-    with refused(f"^{re.escape(said)}$"):
+    with refused(f"^{re.escape(message)}$"):
         GLAS(PREDICT, sigma_spatial=sigma)
     recorder = Recorder(PREDICT)
     image = volume((7, 8, 9)[-len(sigma) :])
@@ -116,7 +117,7 @@ def test_the_exponential_kernel_takes_one_sigma(name):
         ((1.0, 2.0, 3.0), "spacing must be one number or 2 .*got 3"),
         ((1.0, 0.0), r"spacing must be greater than 0, got \(1.0, 0.0\)"),
         ((1.0, -2.0), "spacing must be greater than 0"),
-        ("1 mm", "spacing must be a number or one number an axis, got '1 mm'"),
+        ("1 mm", "spacing must be a number or one number for each axis, got '1 mm'"),
     ],
 )
 def test_millimetres_need_a_spacing(spacing, match):
@@ -181,13 +182,13 @@ def test_searches(search, match):
 
 
 def test_a_grid_of_nothing():
-    with refused("at least 1 cell an axis, got k=0"):
+    with refused("at least 1 cell on each axis, got k=0"):
         GLAS(PREDICT).explain(volume((7, 9)), 1, Grid(0))
 
 
 def test_answers_that_are_no_probabilities():
     for answer, match in (
-        (lambda batch: torch.ones(len(batch) + 1, 2), r"one row of probabilities an input, \(9, classes\)"),
+        (lambda batch: torch.ones(len(batch) + 1, 2), r"one row of probabilities for each input, \(9, classes\)"),
         (lambda batch: torch.full((len(batch), 2), torch.nan), "finite probabilities"),
         (lambda batch: {"p": 1}, "one array of probabilities.*got dict"),
     ):

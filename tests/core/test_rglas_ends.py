@@ -157,7 +157,7 @@ def test_it_ends_when_no_point_is_left():
     assert found.rounds[0].removed.tolist() == [0]
 
 
-def test_the_measure_is_told_before_anything_else():
+def test_the_measure_is_the_first_reason():
     """The last point is removed, in the last round, and the measure is above too."""
     found = RGLAS(GLAS(constant(0.4, 0.6), **SIGMAS), stop=1e-3, max_iterations=1).explain(volume((7, 9)), 1, [[3, 4]])
     assert_ended(found, "measure")

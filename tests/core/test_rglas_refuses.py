@@ -144,7 +144,7 @@ def test_a_background_of_another_shape():
 
 
 @pytest.mark.parametrize("target", [[0, 1], [1], (0,), []], ids=str)
-def test_several_targets_are_refused_before_anything_is_asked(target):
+def test_several_targets_are_refused_before_the_model_is_evaluated(target):
     recorder = Recorder(constant(0.4, 0.6))
     with refused(f"a recursion follows one target, a class index or name, got {re.escape(str(target))}"):
         RGLAS(GLAS(recorder)).explain(volume((7, 9)), target, Grid(2))

@@ -38,7 +38,7 @@ def test_evaluate_reads_one_number_an_input_as_one_column_and_needs_no_gradient(
 @pytest.mark.parametrize(
     ("output", "match"),
     [
-        (torch.ones(2, 2), r"one row of probabilities an input, \(3, classes\) .*got \(2, 2\)"),
+        (torch.ones(2, 2), r"one row of probabilities for each input, \(3, classes\) .*got \(2, 2\)"),
         (torch.ones(3, 2, 1), r"got \(3, 2, 1\)"),
         (torch.ones(3, 0), r"got \(3, 0\)"),
         (torch.tensor(0.5), r"got \(\)"),

@@ -33,11 +33,11 @@ def test_a_grid_of_every_voxel_is_every_voxel():
 @pytest.mark.parametrize(
     ("k", "match"),
     [
-        (0, "at least 1 cell an axis, got k=0"),
+        (0, "at least 1 cell on each axis, got k=0"),
         ((3, -1), "at least 1 cell"),
         ((), "at least 1 cell"),
-        (2.5, "whole number of cells an axis, got k=2.5"),
-        ("many", "whole number of cells an axis, got k='many'"),
+        (2.5, "whole number of cells on each axis, got k=2.5"),
+        ("many", "whole number of cells on each axis, got k='many'"),
     ],
 )
 def test_grid_refuses(k, match):
@@ -62,7 +62,7 @@ def test_segments_are_represented_by_their_centroids(ndim):
     assert segments.n_voxels.tolist() == [(labels == value).sum() for value in index]
 
 
-def test_asked_for_segments_keep_their_order_and_absent_ones_are_left_out():
+def test_given_labels_keep_their_order_and_absent_ones_are_left_out():
     labels = atlas((7, 9))
     segments = Segments.from_labels(labels, index=[300, 99, 7])
     assert segments.index.tolist() == [300, 7]

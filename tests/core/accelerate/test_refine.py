@@ -194,7 +194,7 @@ def test_progress_counts_all_rounds():
     assert set(totals) == {found.explanation.settings["evaluations"]} == {done[-1]}
 
 
-def test_few_points_are_all_asked():
+def test_few_points_are_all_evaluated():
     found = CoarseToFine(GLAS(Lesions((8, 20, 6))), 0.1).explain(volume(), 1, [(3.0, 4.0, 5.0), (8.0, 20.0, 6.0)])
     assert found.evaluated.all()
 

@@ -119,7 +119,7 @@ def test_what_cannot_be_asked_by_an_engine_is_refused():
     predict = Predictor(TinyNet((7, 9)), "softmax", device="cpu")
     with refused("engine must be one of auto, eager, .*, got 'fast'"):
         GLAS(predict, engine="fast").explain(image, 1, Grid(2))
-    with refused("engine must be the name of one, got 3"):
+    with refused("engine must be the name of an engine, got 3"):
         GLAS(predict, engine=3)
     with refused("engine='onnx' needs a Predictor of a torch module, got function"):
         GLAS(plain, engine="onnx").explain(image, 1, Grid(2))
