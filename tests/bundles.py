@@ -1,4 +1,4 @@
-"""A tiny bundle, the paper's network on 8 mm voxels with random weights, and scans to show it."""
+"""A tiny bundle, the paper's network on 8 mm voxels with random weights, and scans to explain with it."""
 
 import nibabel as nib
 import numpy as np
@@ -16,7 +16,7 @@ NETWORK = {"_target_": "glas3d.predict.networks.PaperNet", "shape": list(GRID.sh
 
 
 def network(seed=3, shape=GRID.shape, classes=2):
-    """Random weights large enough that an answer moves with the scan, and statistics unlike a new network's."""
+    """Random weights large enough that the output depends on the scan, and statistics unlike a new network's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = PaperNet(shape, classes=classes, batch_norm=True)
@@ -31,7 +31,7 @@ def network(seed=3, shape=GRID.shape, classes=2):
 
 
 def t1(mm=8):
-    """The template, in a scanner's units."""
+    """Return the template, in a scanner's units."""
     img = nib.Nifti1Image(template_on(mm) * np.float32(500), mni_grid(mm).affine)
     img.set_sform(img.affine, code=4)
     img.set_qform(img.affine, code=4)
@@ -39,18 +39,18 @@ def t1(mm=8):
 
 
 def scan(seed=0):
-    """``(1, *GRID.shape)``: the template with noise of its own."""
+    """Return ``(1, *GRID.shape)``: the template with noise that depends on the seed."""
     noise = np.random.default_rng(seed).normal(0, 20, GRID.shape)
     return torch.as_tensor(np.asarray(t1().dataobj) + np.where(template_on(8) > 0.05, noise, 0), dtype=torch.float32)[
         None
     ]
 
 
-def write(place, net=None, **changed):
-    """Write the tiny bundle."""
+def write(folder, net=None, **changed):
+    """Write the tiny bundle; return its folder."""
     reference = np.array(template_on(8))[None]
     std = np.random.default_rng(0).uniform(0.1, 0.3, reference.shape).astype(np.float32)
-    given = {
+    description = {
         "name": "tiny",
         "description": "Random weights, for tests",
         "version": "0.0.1",
@@ -61,22 +61,22 @@ def write(place, net=None, **changed):
         "preset": PRESET,
         "card": "# tiny\n",
     }
-    write_bundle(place, net or network(), NETWORK, BundleDescription(**given | changed))
-    return place
+    write_bundle(folder, net or network(), NETWORK, BundleDescription(**description | changed))
+    return folder
 
 
-def answer(predict, volume):
-    """Probabilities of one scan."""
+def probabilities(predict, volume):
+    """Return the probabilities of one scan."""
     return predict.fit(volume)(volume[None])[0]
 
 
 def factory():
-    """What ``tests.bundles:factory`` names."""
+    """Return a predictor, as the model ``tests.bundles:factory``."""
     return Predictor(network(), "softmax", classes=CLASSES, device="cpu")
 
 
 def no_predictor():
-    """A factory that makes something else."""
+    """Return something else than a predictor."""
     return network()
 
 

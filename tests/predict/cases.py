@@ -1,4 +1,4 @@
-"""A small network and what it is compared by, for models that come in another shape."""
+"""A small network, and the comparison of its scores with those of other forms of the same model."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ AFFINE = np.array([[4.0, 0, 0, -12], [0, 5, 0, -16], [0, 0, 3, -9], [0, 0, 0, 1]
 
 
 def network(ndim, classes=2):
-    """A small convolutional network whose answers differ from place to place."""
+    """A small convolutional network whose output depends on the position."""
     torch.manual_seed(ndim)
     conv = nn.Conv2d if ndim == 2 else nn.Conv3d
     pool = nn.AdaptiveAvgPool2d if ndim == 2 else nn.AdaptiveAvgPool3d

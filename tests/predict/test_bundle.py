@@ -15,69 +15,66 @@ from tests import bundles
 DATA = "network_data_format"
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return bundles.write(tmp_path_factory.mktemp("models") / "tiny")
-
-
 @pytest.fixture
 def mine(bundle, tmp_path):
-    """A copy to spoil."""
+    """A copy of the bundle, to be damaged."""
     return shutil.copytree(bundle, tmp_path / "mine")
 
 
 def edit(change, file="metadata"):
-    """What changes a bundle's JSON file."""
+    """Return what changes a JSON file of a bundle."""
 
-    def spoil(place):
-        path = place / "configs" / f"{file}.json"
+    def damage(folder):
+        path = folder / "configs" / f"{file}.json"
         content = json.loads(path.read_text())
         change(content)
         path.write_text(json.dumps(content))
 
-    return spoil
+    return damage
 
 
 def volume(name, values=None, affine=bundles.GRID.affine):
-    """What replaces one of a bundle's volumes."""
+    """Return what replaces one volume of a bundle."""
     values = np.random.default_rng(1).uniform(1, 2, bundles.GRID.shape) if values is None else values
     img = nib.Nifti1Image(values.astype(np.float32), affine)
-    return lambda place: nib.save(img, place / "models" / f"{name}.nii.gz")
+    return lambda folder: nib.save(img, folder / "models" / f"{name}.nii.gz")
 
 
 def remove(name):
-    return lambda place: (place / name).unlink()
+    return lambda folder: (folder / name).unlink()
 
 
 def weights(state):
-    return lambda place: save_file(state, place / "models" / "model.safetensors")
+    return lambda folder: save_file(state, folder / "models" / "model.safetensors")
 
 
 def content(name, data):
-    return lambda place: (place / name).write_bytes(data)
+    return lambda folder: (folder / name).write_bytes(data)
 
 
-def pickled(place):
-    (place / "models" / "model.safetensors").unlink()
-    torch.save(bundles.network().state_dict(), place / "models" / "model.pt")
+def pickled(folder):
+    (folder / "models" / "model.safetensors").unlink()
+    torch.save(bundles.network().state_dict(), folder / "models" / "model.pt")
 
 
-def generic(place):
-    """What a bundle made by others has: nothing of ours."""
-    edit(lambda m: m.pop("glas3d"))(place)
+def generic(folder):
+    """Remove what bundles of other packages do not have."""
+    edit(lambda m: m.pop("glas3d"))(folder)
     for name in ("mean", "std", "reference"):
-        (place / "models" / f"{name}.nii.gz").unlink()
+        (folder / "models" / f"{name}.nii.gz").unlink()
 
 
-def test_a_bundle_gives_back_what_was_written(bundle):
+def test_a_bundle_loads_as_it_was_written(bundle):
     net, reference = bundles.network(), nib.load(bundle / "models" / "reference.nii.gz").get_fdata()
     mean, std = (nib.load(bundle / "models" / f"{n}.nii.gz").get_fdata(dtype=np.float32) for n in ("mean", "std"))
-    made = Predictor(net, "softmax", Standardisation(torch.as_tensor(mean[None]), torch.as_tensor(std[None])), "cpu")
+    original = Predictor(
+        net, "softmax", Standardisation(torch.as_tensor(mean[None]), torch.as_tensor(std[None])), "cpu"
+    )
     loaded = load_model(bundle, device="cpu")
-    answers = [bundles.answer(loaded, bundles.scan(seed)) for seed in range(3)]
-    for seed, one in enumerate(answers):
-        assert torch.equal(one, bundles.answer(made, bundles.scan(seed)))
-    assert not torch.equal(answers[0], answers[1])
+    outputs = [bundles.probabilities(loaded, bundles.scan(seed)) for seed in range(3)]
+    for seed, output in enumerate(outputs):
+        assert torch.equal(output, bundles.probabilities(original, bundles.scan(seed)))
+    assert not torch.equal(outputs[0], outputs[1])
     assert loaded.classes == bundles.CLASSES
     assert loaded.activation == "softmax"
     info = loaded.info
@@ -111,7 +108,7 @@ def test_the_files_are_monai_s_and_nothing_is_pickled(bundle):
     assert nib.load(bundle / "models" / "mean.nii.gz").header.get_xyzt_units()[0] == "mm"
 
 
-def test_everyone_may_read_who_may_read_the_folder(bundle):
+def test_all_files_have_the_same_permissions(bundle):
     assert len({p.stat().st_mode & 0o777 for p in bundle.rglob("*") if p.is_file()}) == 1
 
 
@@ -119,16 +116,16 @@ def test_a_pathlike_and_a_string_load_the_same(bundle):
     assert load_model(str(bundle)).info.sha256 == load_model(bundle).info.sha256
 
 
-def test_the_hash_does_not_depend_on_the_place(bundle, tmp_path):
-    found = {load_model(place).info.sha256 for place in (bundle, bundles.write(tmp_path / "other"))}
-    assert len(found) == 1
-    assert len(found.pop()) == 64
+def test_the_hash_does_not_depend_on_the_folder(bundle, tmp_path):
+    hashes = {load_model(folder).info.sha256 for folder in (bundle, bundles.write(tmp_path / "other"))}
+    assert len(hashes) == 1
+    assert len(hashes.pop()) == 64
 
 
-def one_weight(place):
+def one_weight(folder):
     state = bundles.network().state_dict()
     state["classifier.6.bias"][0] += 1e-6
-    weights(state)(place)
+    weights(state)(folder)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +140,7 @@ def one_weight(place):
     ],
     ids=["weight", "preset", "network", "reference", "std", "card"],
 )
-def test_the_hash_is_of_what_decides_an_answer(bundle, mine, change, same):
+def test_the_hash_covers_all_that_decides_the_output(bundle, mine, change, same):
     change(mine)
     assert (load_model(mine).info.sha256 == load_model(bundle).info.sha256) is same
 
@@ -179,8 +176,8 @@ def test_a_yaml_configuration_will_do(bundle, mine):
     remove("configs/inference.json")(mine)
     text = f"network_def:\n  _target_: {bundles.NETWORK['_target_']}\n  shape: {bundles.NETWORK['shape']}\n"
     (mine / "configs" / "inference.yaml").write_text(text + "  batch_norm: true\n")
-    answers = [bundles.answer(load_model(place), bundles.scan()) for place in (bundle, mine)]
-    assert torch.equal(*answers)
+    outputs = [bundles.probabilities(load_model(folder), bundles.scan()) for folder in (bundle, mine)]
+    assert torch.equal(*outputs)
 
 
 def inputs(**changed):
@@ -191,9 +188,9 @@ def outputs(**changed):
     return edit(lambda m: m[DATA]["outputs"]["pred"].update(changed))
 
 
-def on_another_grid(place):
+def on_another_grid(folder):
     for name in ("mean", "std", "reference"):
-        volume(name, np.random.default_rng(0).uniform(1, 2, (32, 32, 32)))(place)
+        volume(name, np.random.default_rng(0).uniform(1, 2, (32, 32, 32)))(folder)
 
 
 other_shape = np.random.default_rng(0).uniform(1, 2, (24, 24, 32))
@@ -268,9 +265,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("spoil", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_does_not_fit_is_refused_by_name(mine, spoil, message):
-    spoil(mine)
+@pytest.mark.parametrize(("damage", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_does_not_fit_is_refused_and_the_bundle_named(mine, damage, message):
+    damage(mine)
     with pytest.raises(GlasError, match=message) as caught:
         load_model(mine)
     assert "\n" not in str(caught.value)
@@ -284,10 +281,10 @@ def test_folders_inside_a_bundle_do_no_harm(bundle, mine, name):
 
 
 @pytest.mark.parametrize(
-    "spoil", [inputs(num_channels="1"), inputs(num_channels=-1), edit(lambda m: m["glas3d"].update(preset=["mm"]))]
+    "damage", [inputs(num_channels="1"), inputs(num_channels=-1), edit(lambda m: m["glas3d"].update(preset=["mm"]))]
 )
-def test_numbers_and_presets_of_other_types_are_refused(mine, spoil):
-    spoil(mine)
+def test_numbers_and_presets_of_other_types_are_refused(mine, damage):
+    damage(mine)
     with pytest.raises(GlasError, match=r"num_channels|preset"):
         load_model(mine)
 
@@ -328,6 +325,6 @@ def test_a_factory_makes_a_model():
         (".bundles:factory", "no model factory .bundles"),
     ],
 )
-def test_a_factory_that_is_none_is_refused(spec, message):
+def test_what_is_no_factory_is_refused(spec, message):
     with pytest.raises(GlasError, match=message):
         load_model(spec)

@@ -11,11 +11,11 @@ from tests.core.cases import SHAPES, refused, volume
 
 VOCABULARY = ("<start>", "<end>", "a", "red", "blue", "circle", "a 2")
 SMALL = {"sigma_light": 2, "sigma_shadow": 2}
-SAID = ["a", "red", "circle", "a"]
+CAPTION = ["a", "red", "circle", "a"]
 
 
 class Model(nn.Module):
-    """Random weights; ``encode`` and ``step`` are methods, and both count how they are asked."""
+    """Random weights; ``encode`` and ``step`` are methods, and both record their calls."""
 
     def __init__(self, shape, seed=0):
         super().__init__()
@@ -23,24 +23,24 @@ class Model(nn.Module):
             torch.manual_seed(seed)
             self.head = nn.Linear(int(np.prod(shape)), 6)
             self.embed = nn.Embedding(len(VOCABULARY), 6)
-            self.say = nn.Linear(6, len(VOCABULARY))
+            self.to_words = nn.Linear(6, len(VOCABULARY))
         with torch.no_grad():
-            self.say.weight *= 6
+            self.to_words.weight *= 6
         self.doubt = nn.Dropout(0.5)
         self.encoded, self.steps = [], []
 
     def encode(self, images):
         self.encoded.append(len(images))
-        return self.doubt(torch.tanh(self.head(images.flatten(1)))), "beside"
+        return self.doubt(torch.tanh(self.head(images.flatten(1)))), "unused"
 
     def step(self, features, words):
-        assert features[1] == "beside"
+        assert features[1] == "unused"
         self.steps.append((tuple(words.shape), words.dtype))
-        place = torch.arange(1, words.shape[1] + 1)[:, None]
-        return self.say(self.doubt(features[0] * (1 + (self.embed(words) * place).sum(dim=1))))
+        position = torch.arange(1, words.shape[1] + 1)[:, None]
+        return self.to_words(self.doubt(features[0] * (1 + (self.embed(words) * position).sum(dim=1))))
 
 
-def captioner(model, **settings):
+def captioner_of(model, **settings):
     given = {"max_words": 8, "encode": model.encode, "device": "cpu"} | settings
     return Captioner(model.step, VOCABULARY, "<start>", "<end>", **given)
 
@@ -67,44 +67,44 @@ def case(request):
 def test_each_word_given_the_image_and_the_words_before_it(case):
     model, image = case
     batch = torch.from_numpy(np.stack([image, image[:, ::-1], 2 * image]))
-    p = captioner(model).about(SAID)(batch)
+    p = captioner_of(model).about(CAPTION)(batch)
     assert (p.shape, p.dtype) == ((3, 4), torch.float32)
-    for t, word in enumerate(SAID):
-        expected = after(model, batch, SAID[:t])[:, VOCABULARY.index(word)]
+    for t, word in enumerate(CAPTION):
+        expected = after(model, batch, CAPTION[:t])[:, VOCABULARY.index(word)]
         torch.testing.assert_close(p[:, t].double(), expected, rtol=1e-5, atol=1e-6)
     assert (p[:, 0] - p[:, 3]).abs().max() > 1e-3, "the two a's have other words before them"
 
 
 def test_one_call_explains_every_word_from_the_same_inputs(case):
     model, image = case
-    predict = captioner(model).about(SAID)
+    predict = captioner_of(model).about(CAPTION)
     glas, search = GLAS(predict, **SMALL, batch_size=4), Grid(2)
     model.encoded.clear(), model.steps.clear()
-    found = glas.explain(image, range(len(SAID)), search)
-    inputs = found[0].settings["evaluations"]
+    explanations = glas.explain(image, range(len(CAPTION)), search)
+    inputs = explanations[0].settings["evaluations"]
     assert inputs == 2 * 2 ** (image.ndim - 1) + 1
     assert model.encoded == [4] * -(-inputs // 4), "once a batch"
     assert model.steps == [((4, t), torch.int64) for t in (1, 2, 3, 4)] * len(model.encoded)
-    for i, one in enumerate(found):
+    for i, explanation in enumerate(explanations):
         alone = glas.explain(image, predict.classes[i], search)
-        assert (one.target, alone.target) == (i, i)
-        np.testing.assert_array_equal(one.score, alone.score)
-    assert max(np.ptp(one.drop) for one in found) > 1e-3
+        assert (explanation.target, alone.target) == (i, i)
+        np.testing.assert_array_equal(explanation.score, alone.score)
+    assert max(np.ptp(explanation.drop) for explanation in explanations) > 1e-3
 
 
-def test_words_are_found_where_they_come_from():
-    """A captioner whose t-th word looks at the t-th place, in two and three dimensions."""
-    for ndim, places in ((2, [(1, 7), (5, 2)]), (3, [(1, 6, 2), (5, 1, 6)])):
+def test_words_are_located_where_they_come_from():
+    """A captioner whose t-th word looks at the t-th position, in two and three dimensions."""
+    for ndim, positions in ((2, [(1, 7), (5, 2)]), (3, [(1, 6, 2), (5, 1, 6)])):
 
-        def step(images, words, places=places):
-            bright = images[(slice(None), 0, *places[words.shape[1] - 1])]
+        def step(images, words, positions=positions):
+            bright = images[(slice(None), 0, *positions[words.shape[1] - 1])]
             return torch.stack([bright * (word == "a") for word in VOCABULARY], dim=1)
 
         image = np.ones((1, *SHAPES[ndim]), dtype=np.float32)
         predict = Captioner(step, VOCABULARY, "<start>", "<end>", max_words=3).about("a a")
-        found = GLAS(predict, sigma_light=1, sigma_shadow=1).explain(image, ("a", "a 2"), places)
-        assert [int(one.score.argmax()) for one in found] == [0, 1]
-        assert all(one.drop[1 - i] < 0.01 < one.drop[i] for i, one in enumerate(found))
+        explanations = GLAS(predict, sigma_light=1, sigma_shadow=1).explain(image, ("a", "a 2"), positions)
+        assert [int(explanation.score.argmax()) for explanation in explanations] == [0, 1]
+        assert all(explanation.drop[1 - i] < 0.01 < explanation.drop[i] for i, explanation in enumerate(explanations))
 
 
 def test_a_word_that_comes_again_is_counted():
@@ -116,10 +116,10 @@ def test_a_word_that_comes_again_is_counted():
     }
     for text, names in cases.items():
         for words in (text, text.split(), tuple(text.split()), np.array(text.split())):
-            predict = captioner(model).about(words)
+            predict = captioner_of(model).about(words)
             assert isinstance(predict, Predictor)
             assert predict.classes == names
-    assert captioner(model).about(["a", "a", "a 2", "a"]).classes == ("a", "a 3", "a 2", "a 4")
+    assert captioner_of(model).about(["a", "a", "a 2", "a"]).classes == ("a", "a 3", "a 2", "a 4")
 
 
 def test_without_encode_the_step_sees_the_images():
@@ -133,15 +133,15 @@ def test_without_encode_the_step_sees_the_images():
     p = Captioner(step, VOCABULARY, "<start>", "<end>", 5).about("a red")(batch)
     torch.testing.assert_close(p, torch.full((2, 2), 1 / len(VOCABULARY)))
     assert len(seen) == 2
-    assert all(torch.equal(one, batch) for one in seen)
+    assert all(torch.equal(images, batch) for images in seen)
 
 
 def test_probabilities_are_taken_as_they_are():
     p = torch.linspace(0.1, 0.7, len(VOCABULARY), dtype=torch.float64)
-    told = Captioner(
+    captioner = Captioner(
         lambda images, words: p.repeat(len(images), 1), VOCABULARY, "<start>", "<end>", 5, activation="none"
     )
-    torch.testing.assert_close(told.about("a red")(torch.zeros(2, 1, 7, 9)), p[2:4].float().repeat(2, 1))
+    torch.testing.assert_close(captioner.about("a red")(torch.zeros(2, 1, 7, 9)), p[2:4].float().repeat(2, 1))
 
 
 # The caption.
@@ -155,8 +155,8 @@ def test_the_likeliest_word_each_time(case):
         while len(words) < 8 and "<end>" not in words:
             words.append(VOCABULARY[int(after(model, batch, words)[0].argmax())])
         expected = words[:-1] if words[-1] == "<end>" else words
-        assert captioner(model).caption(image) == expected
-        assert captioner(model, max_words=2).caption(image) == expected[:2]
+        assert captioner_of(model).caption(image) == expected
+        assert captioner_of(model, max_words=2).caption(image) == expected[:2]
 
 
 def planned(*words, max_words=None):
@@ -172,7 +172,7 @@ def planned(*words, max_words=None):
 def test_where_a_caption_ends():
     image = volume((7, 9), channels=3)
     assert planned("a", "red", "<end>").caption(image) == ["a", "red"]
-    assert planned("a", "red", "<end>", max_words=9).caption(image) == ["a", "red"], "nothing is asked after the end"
+    assert planned("a", "red", "<end>", max_words=9).caption(image) == ["a", "red"], "no step follows the end"
     assert planned("a", "red").caption(image) == ["a", "red"]
     assert planned("<end>", "a").caption(image) == []
 
@@ -184,30 +184,32 @@ class Standardise:
     def __init__(self):
         self.fitted = 0
 
-    def fit(self, one):
+    def fit(self, volume):
         self.fitted += 1
-        return lambda batch: batch - one.mean()
+        return lambda batch: batch - volume.mean()
 
 
 def test_a_transform_is_fitted_to_the_intact_volume(case):
     model, image = case
     transform = Standardise()
-    told, plain = captioner(model, transform=transform), captioner(model)
+    captioner, plain = captioner_of(model, transform=transform), captioner_of(model)
     centred = image - image.mean()
-    assert told.caption(image) == plain.caption(centred)
+    assert captioner.caption(image) == plain.caption(centred)
     assert transform.fitted == 1
-    predict = told.about(SAID)
-    torch.testing.assert_close(predict.fit(image)(image[None]), plain.about(SAID)(centred[None]), atol=1e-5, rtol=1e-4)
+    predict = captioner.about(CAPTION)
+    torch.testing.assert_close(
+        predict.fit(image)(image[None]), plain.about(CAPTION)(centred[None]), atol=1e-5, rtol=1e-4
+    )
     GLAS(predict, **SMALL).explain(image, 0, Grid(2))
     assert transform.fitted == 3
     with refused(r"fitted to a scan: call predict.fit\(volume\)\(batch\)"):
         predict(image[None])
 
 
-def test_a_method_s_module_is_asked_in_eval_mode_and_left_as_it_was(case):
+def test_a_method_s_module_is_in_eval_mode_for_the_call_alone(case):
     model, image = case
     model.train()
-    predict = captioner(model).about(SAID)
+    predict = captioner_of(model).about(CAPTION)
     assert torch.equal(predict(image[None]), predict(image[None]))
     assert model.training
     assert model.doubt.training
@@ -225,25 +227,25 @@ def test_all_parts_move_to_the_device_together(kind):
 
     class Decoder(Encoder):
         def forward(self, features, words):
-            return self.model.say(features + self.model.embed(words).sum(dim=1))
+            return self.model.to_words(features + self.model.embed(words).sum(dim=1))
 
     model = Model((7, 9))
     encode, step = Encoder(model), Decoder(model)
     if kind == "methods":
         encode, step = encode.forward, step.forward
-    told = Captioner(step, VOCABULARY, "<start>", "<end>", 5, encode=encode, device="meta")
-    assert told.device.type == "meta"
-    p = told.about(SAID)(torch.zeros(2, 1, 7, 9))
+    captioner = Captioner(step, VOCABULARY, "<start>", "<end>", 5, encode=encode, device="meta")
+    assert captioner.device.type == "meta"
+    p = captioner.about(CAPTION)(torch.zeros(2, 1, 7, 9))
     assert (p.device.type, p.shape) == ("meta", (2, 4))
     assert next(model.parameters()).device.type == "cpu"
 
 
-def test_callables_alone_are_asked_on_the_cpu(monkeypatch):
+def test_callables_alone_stay_on_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    told = planned("a", "<end>")
-    assert told.device.type == told.about("a").device.type == "cpu"
-    assert told.about("a").info.name == "step"
-    assert captioner(Model((7, 9))).about("a").info.name == "Model"
+    captioner = planned("a", "<end>")
+    assert captioner.device.type == captioner.about("a").device.type == "cpu"
+    assert captioner.about("a").info.name == "step"
+    assert captioner_of(Model((7, 9))).about("a").info.name == "Model"
 
 
 @pytest.mark.gpu
@@ -255,13 +257,15 @@ def test_a_captioner_on_the_gpu():
             return super().forward(seen)[0][:, -1]
 
     decoder = Decoder(len(VOCABULARY), len(VOCABULARY), batch_first=True)
-    told, here = (
+    captioner, here = (
         Captioner(decoder, VOCABULARY, "<start>", "<end>", 5, encode=nn.Flatten(), device=d) for d in ("auto", "cpu")
     )
-    assert told.device.type == "cuda"
+    assert captioner.device.type == "cuda"
     image = volume((7, 9))
-    assert told.caption(image) == here.caption(image)
-    torch.testing.assert_close(told.about(SAID)(image[None]).cpu(), here.about(SAID)(image[None]), atol=1e-5, rtol=1e-4)
+    assert captioner.caption(image) == here.caption(image)
+    torch.testing.assert_close(
+        captioner.about(CAPTION)(image[None]).cpu(), here.about(CAPTION)(image[None]), atol=1e-5, rtol=1e-4
+    )
 
 
 # What is refused.
@@ -283,7 +287,7 @@ def test_captions(words, match):
 
 
 @pytest.mark.parametrize(
-    ("answer", "came"),
+    ("output", "came"),
     [
         (torch.zeros(2, 6), r"got \(2, 6\)"),
         (torch.zeros(2, 1, 7), r"got \(2, 1, 7\)"),
@@ -293,20 +297,20 @@ def test_captions(words, match):
         (None, "got NoneType"),
     ],
 )
-def test_steps_of_another_shape(answer, came):
-    told = Captioner(lambda images, words: answer, VOCABULARY, "<start>", "<end>", 5)
+def test_steps_of_another_shape(output, came):
+    captioner = Captioner(lambda images, words: output, VOCABULARY, "<start>", "<end>", 5)
     with refused(rf"step must return \(2, 7\) for words of \(2, 1\), the next word's scores .*{came}$"):
-        told.about("a red")(torch.zeros(2, 1, 7, 9))
+        captioner.about("a red")(torch.zeros(2, 1, 7, 9))
 
 
 def test_images_the_model_does_not_take():
-    told = captioner(Model((7, 9)))
+    captioner = captioner_of(Model((7, 9)))
     with refused(r"does not take a batch of \(1, 2, 7, 9\): "):
-        told.about("a")(torch.zeros(1, 2, 7, 9))
+        captioner.about("a")(torch.zeros(1, 2, 7, 9))
     with refused(r"does not take a batch of \(1, 2, 7, 9\): "):
-        told.caption(volume((7, 9), channels=2))
+        captioner.caption(volume((7, 9), channels=2))
     with refused(r"two or three spatial axes, got \(7, 9\)"):
-        told.caption(np.ones((7, 9)))
+        captioner.caption(np.ones((7, 9)))
 
 
 @pytest.mark.parametrize(

@@ -36,21 +36,23 @@ def test_a_scan_without_brightness_is_refused(value):
 
 def test_every_voxel_is_standardised():
     scaled = scans()
-    one = Standardisation.of(scaled, floor=0.0625)
-    torch.testing.assert_close(one.mean, scaled.mean(dim=0))
+    standardisation = Standardisation.of(scaled, floor=0.0625)
+    torch.testing.assert_close(standardisation.mean, scaled.mean(dim=0))
     expected = scaled.std(dim=0)
     assert (expected[:, 0] == 0).all()
-    torch.testing.assert_close(one.std, expected.clamp_min(0.0625))
-    assert (one.std[:, 0] == 0.0625).all()  # air: no division by 0
-    fitted = one.fit(scaled[0] * 300)
+    torch.testing.assert_close(standardisation.std, expected.clamp_min(0.0625))
+    assert (standardisation.std[:, 0] == 0.0625).all()  # air: no division by 0
+    fitted = standardisation.fit(scaled[0] * 300)
     scale = intensity_scale(scaled[0] * 300)
-    torch.testing.assert_close(fitted(scaled * 300), (scaled * 300 / scale - one.mean) / one.std, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        fitted(scaled * 300), (scaled * 300 / scale - standardisation.mean) / standardisation.std, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_the_training_scans_come_out_standardised():
     scaled = scans(50)
-    one = Standardisation.of(scaled, floor=1e-6)
-    out = (scaled - one.mean) / one.std
+    standardisation = Standardisation.of(scaled, floor=1e-6)
+    out = (scaled - standardisation.mean) / standardisation.std
     assert out.mean(dim=0).abs().max() < 1e-3
     torch.testing.assert_close(out.std(dim=0)[:, 1:], torch.ones(1, 6, 8, 9))
 
@@ -67,13 +69,13 @@ def test_the_units_of_a_scan_do_not_matter(channels, factor):
 def test_the_units_of_a_scan_do_not_matter_to_a_probability(tmp_path, factor):
     predict = load_model(bundles.write(tmp_path), device="cpu")
     volume = bundles.scan()
-    one, other = bundles.answer(predict, volume), bundles.answer(predict, volume * factor)
-    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    original, scaled = bundles.probabilities(predict, volume), bundles.probabilities(predict, volume * factor)
+    torch.testing.assert_close(original, scaled, rtol=1e-4, atol=1e-5)
     unscaled = predict.fit(volume)(volume[None] * factor)[0]  # only a fit makes up for it
-    assert (unscaled - one).abs().max() > 1e-3
+    assert (unscaled - original).abs().max() > 1e-3
 
 
-def test_a_fit_is_frozen(standardisation):
+def test_the_scale_is_fixed_by_fit(standardisation):
     volume = scans(1)[0] * 400
     fitted = standardisation.fit(volume)
     masked = volume.clone()
@@ -100,10 +102,10 @@ def test_glas_fits_once_on_the_intact_scan(standardisation):
 
     volume = scans(1)[0] * 400
     predict = Predictor(net, "none", transform, "cpu")
-    found = GLAS(predict, sigma_light=2, sigma_shadow=2).explain(volume, 1, Grid(2))
+    explanation = GLAS(predict, sigma_light=2, sigma_shadow=2).explain(volume, 1, Grid(2))
     assert len(fits) == 1
     assert torch.equal(fits[0], volume)
-    assert found.probability == pytest.approx(float(predict.fit(volume)(volume[None])[0, 1]))
+    assert explanation.probability == pytest.approx(float(predict.fit(volume)(volume[None])[0, 1]))
 
 
 def test_a_reference_in_the_units_of_the_scan(standardisation):

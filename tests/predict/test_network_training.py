@@ -28,11 +28,11 @@ def states(recipe):
     return {**net.state_dict(), "mean": standardisation.mean, "std": standardisation.std}
 
 
-def same(one, other):
-    return all(torch.equal(one[key], other[key]) for key in one.keys() | other.keys())
+def same(state, other):
+    return all(torch.equal(state[key], other[key]) for key in state.keys() | other.keys())
 
 
-def test_it_learns_an_obvious_lesson():
+def test_an_obvious_difference_is_learned():
     net, standardisation = trained()
     volumes, labels = lesson(40, seed=9)
     p = Predictor(net, "softmax", lambda batch: (batch - standardisation.mean) / standardisation.std, "cpu")(volumes)
@@ -52,9 +52,9 @@ def test_the_standardisation_is_that_of_the_intact_training_scans():
 def test_one_seed_gives_one_network_bit_for_bit():
     assert torch.get_num_threads() == 1
     torch.manual_seed(1)
-    one = states(short())
+    first = states(short())
     torch.manual_seed(2)
-    assert same(one, states(short()))
+    assert same(first, states(short()))
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ def test_what_it_is_given_is_left_alone():
 
 
 def test_every_epoch_is_reported():
-    said = []
-    train(*lesson(), reference(), replace(QUICK, epochs=3, pretraining=2), lambda *words: said.append(words))
-    assert [s[:2] for s in said] == [("autoencoder", i) for i in (1, 2)] + [("classifier", i) for i in (1, 2, 3)]
-    losses = [loss for _, _, loss in said]
+    reports = []
+    train(*lesson(), reference(), replace(QUICK, epochs=3, pretraining=2), lambda *report: reports.append(report))
+    assert [r[:2] for r in reports] == [("autoencoder", i) for i in (1, 2)] + [("classifier", i) for i in (1, 2, 3)]
+    losses = [loss for _, _, loss in reports]
     assert np.isfinite(losses).all()
     assert losses[1] < losses[0]
     assert losses[4] < losses[2]
@@ -131,37 +131,37 @@ def test_scans_need_not_be_in_memory():
     some = torch.tensor([3, 5, 40])
     torch.testing.assert_close(mean_scan(stored, some), volumes[some].mean(dim=0))
     expected = Standardisation.of(volumes)
-    net, found = train(stored, labels, reference(), short())
-    torch.testing.assert_close(found.mean, expected.mean)
-    torch.testing.assert_close(found.std, expected.std)
-    assert found.std.min() == expected.std.min()
+    net, standardisation = train(stored, labels, reference(), short())
+    torch.testing.assert_close(standardisation.mean, expected.mean)
+    torch.testing.assert_close(standardisation.std, expected.std)
+    assert standardisation.std.min() == expected.std.min()
     assert stored.most < len(volumes) / 2
     assert not net.training
 
 
 def validated(validation, recipe=None):
-    said = []
+    reports = []
     net, _ = train(
-        *lesson(), reference(), recipe or short(epochs=4), lambda *words: said.append(words), validation=validation
+        *lesson(), reference(), recipe or short(epochs=4), lambda *report: reports.append(report), validation=validation
     )
-    return net, said
+    return net, reports
 
 
 def test_validation_scans_choose_the_epoch_and_nothing_else():
     volumes, labels = lesson(16, seed=5)
     recipe = replace(QUICK, epochs=4)
-    net, said = validated((volumes, labels), recipe)
-    losses = [loss for stage, _, loss in said if stage == "validation"]
-    assert [epoch for stage, epoch, _ in said if stage == "validation"] == [1, 2, 3, 4]
-    assert [words for words in said if words[0] != "validation"] == validated(None, recipe)[1]
+    net, reports = validated((volumes, labels), recipe)
+    losses = [loss for stage, _, loss in reports if stage == "validation"]
+    assert [epoch for stage, epoch, _ in reports if stage == "validation"] == [1, 2, 3, 4]
+    assert [report for report in reports if report[0] != "validation"] == validated(None, recipe)[1]
 
-    def answer(scans):
+    def logits(scans):
         s = Standardisation.of(lesson()[0])
         with torch.inference_mode():
             return net((scans - s.mean) / s.std)
 
-    found = torch.nn.functional.cross_entropy(answer(volumes), labels)
-    assert float(found) == pytest.approx(min(losses), abs=1e-5)
+    loss = torch.nn.functional.cross_entropy(logits(volumes), labels)
+    assert float(loss) == pytest.approx(min(losses), abs=1e-5)
     assert len(set(losses)) == 4
 
 
@@ -169,8 +169,8 @@ def test_a_validation_part_that_knows_better_keeps_an_earlier_epoch():
     """Labels turned round: the longer the training, the worse it is for them."""
     volumes, labels = lesson(16, seed=5)
     recipe = replace(QUICK, epochs=6)
-    net, said = validated((volumes, 1 - labels), recipe)
-    losses = [loss for stage, _, loss in said if stage == "validation"]
+    net, reports = validated((volumes, 1 - labels), recipe)
+    losses = [loss for stage, _, loss in reports if stage == "validation"]
     assert losses.index(min(losses)) < 5
     last, _ = validated(None, recipe)
     assert not same(net.state_dict(), last.state_dict())
@@ -181,7 +181,7 @@ def test_patience_ends_the_training():
     recipe = replace(QUICK, epochs=8)
     _, every = validated((volumes, 1 - labels), recipe)
     losses = [loss for stage, _, loss in every if stage == "validation"]
-    _, said = validated((volumes, 1 - labels), replace(recipe, patience=2))
+    _, reports = validated((volumes, 1 - labels), replace(recipe, patience=2))
     best, at, end = float("inf"), 0, 8
     for i, loss in enumerate(losses):
         best, at = (loss, i) if loss < best else (best, at)
@@ -189,18 +189,18 @@ def test_patience_ends_the_training():
             end = i + 1
             break
     assert end < 8
-    assert [loss for stage, _, loss in said if stage == "validation"] == losses[:end]
+    assert [loss for stage, _, loss in reports if stage == "validation"] == losses[:end]
 
 
 def test_another_network():
-    made = []
+    networks = []
 
     def network():
-        made.append(torch.nn.Sequential(torch.nn.AvgPool3d(4), torch.nn.Flatten(), torch.nn.LazyLinear(2)))
-        return made[-1]
+        networks.append(torch.nn.Sequential(torch.nn.AvgPool3d(4), torch.nn.Flatten(), torch.nn.LazyLinear(2)))
+        return networks[-1]
 
     net, _ = train(*lesson(), reference(), short(pretraining=0), network=network)
-    assert net is made[0]
+    assert net is networks[0]
     assert not net.training
     with pytest.warns(GlasWarning, match="Sequential is not pre-trained"):
         train(*lesson(), reference(), short(), network=network)
@@ -243,8 +243,8 @@ def test_a_random_change_is_seeded():
             return volume + torch.as_tensor(self.rng.normal(0, 0.1, volume.shape), dtype=torch.float32)
 
     noise = Noise()
-    one, two = (train(*lesson(), reference(), short(), transform=noise)[0] for _ in range(2))
-    assert same(one.state_dict(), two.state_dict())
+    first, second = (train(*lesson(), reference(), short(), transform=noise)[0] for _ in range(2))
+    assert same(first.state_dict(), second.state_dict())
     torchs = [train(*lesson(), reference(), short(), transform=lambda v: v + torch.randn(v.shape))[0] for _ in range(2)]
     assert same(torchs[0].state_dict(), torchs[1].state_dict())
 
@@ -260,7 +260,7 @@ def test_patience_below_0_is_refused():
 
 
 @pytest.mark.parametrize("bad", [{"ramp": -0.1}, {"ramp": 1.1}], ids=str)
-def test_a_ramp_that_is_none_is_refused(bad):
+def test_impossible_ramps_are_refused(bad):
     with pytest.raises(GlasError, match="ramp must be a share of the epochs from 0 to 1"):
         Recipe(**bad)
 
@@ -283,6 +283,6 @@ def test_light_and_shadow_come_in_over_the_first_epochs(monkeypatch, ramp, expec
 
 
 @pytest.mark.parametrize("bad", [{"epochs": 0}, {"pretraining": -1}, {"batch_size": 1}], ids=str)
-def test_recipes_that_are_none_are_refused(bad):
+def test_impossible_recipes_are_refused(bad):
     with pytest.raises(GlasError, match="at least 1 epoch, 0 of pre-training, and 2 scans a batch"):
         Recipe(**bad)

@@ -14,8 +14,8 @@ BATCH = torch.from_numpy(np.stack([volume(SHAPE, seed=seed) for seed in range(3)
 SMALL = {"sigma_light": 2, "sigma_shadow": 2}
 
 
-def answers(value):
-    """A model that answers every batch with the same thing."""
+def returns(value):
+    """A model that returns the same value for every batch."""
     return lambda batch: value
 
 
@@ -44,23 +44,23 @@ def test_sigmoid_makes_two_columns_of_one_logit():
 
 
 def test_sigmoid_of_one_number_an_input():
-    p = Predictor(answers(torch.tensor([-2.0, 0.0, 2.0])), activation="sigmoid")(BATCH)
+    p = Predictor(returns(torch.tensor([-2.0, 0.0, 2.0])), activation="sigmoid")(BATCH)
     torch.testing.assert_close(p[:, 1], torch.tensor([0.1192029, 0.5, 0.8807971]))
 
 
 def test_sigmoid_of_several_logits_keeps_them_apart():
     z = torch.tensor([[0.0, 2.0, -2.0]] * 3)
-    torch.testing.assert_close(Predictor(answers(z), activation="sigmoid")(BATCH), 1 / (1 + (-z).exp()))
+    torch.testing.assert_close(Predictor(returns(z), activation="sigmoid")(BATCH), 1 / (1 + (-z).exp()))
 
 
-def test_none_takes_the_answers_as_they_are():
+def test_none_takes_the_outputs_as_they_are():
     p = torch.tensor([[0.2, 0.5], [0.0, 1.0], [0.9, 0.3]], dtype=torch.float64)
-    given = Predictor(answers(p), activation="none")(BATCH)
+    given = Predictor(returns(p), activation="none")(BATCH)
     assert torch.equal(given, p.float())
 
 
 def test_softmax_over_one_output_is_refused():
-    for net in (TinyNet(SHAPE, classes=1), answers(torch.zeros(3))):
+    for net in (TinyNet(SHAPE, classes=1), returns(torch.zeros(3))):
         with refused('softmax over one output is always 1.*activation="sigmoid"'):
             Predictor(net, activation="softmax", device="cpu")(BATCH)
 
@@ -89,7 +89,7 @@ def test_a_device_this_machine_does_not_have_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("answer", "match"),
+    ("output", "match"),
     [
         (torch.zeros(2, 2), r"must return \(3, classes\) for a batch of 3, got \(2, 2\)"),
         (torch.zeros(3, 2, 1, 1), r"got \(3, 2, 1, 1\)"),
@@ -100,18 +100,18 @@ def test_a_device_this_machine_does_not_have_is_refused():
         ("AD", "got str"),
     ],
 )
-def test_answers_of_another_form_are_refused(answer, match):
+def test_outputs_of_another_form_are_refused(output, match):
     with refused(match):
-        Predictor(answers(answer), "softmax")(BATCH)
+        Predictor(returns(output), "softmax")(BATCH)
 
 
-def test_answers_may_be_arrays_and_lists():
+def test_outputs_may_be_arrays_and_lists():
     p = np.full((3, 2), 0.5)
-    for answer in (p, p.tolist()):
-        assert torch.equal(Predictor(answers(answer), activation="none")(BATCH), torch.full((3, 2), 0.5))
+    for output in (p, p.tolist()):
+        assert torch.equal(Predictor(returns(output), activation="none")(BATCH), torch.full((3, 2), 0.5))
 
 
-def test_an_answer_of_nan_ends_the_explanation():
+def test_an_output_of_nan_ends_the_explanation():
     predict = Predictor(lambda batch: torch.full((len(batch), 2), torch.nan), "softmax")
     with refused("finite probabilities"):
         GLAS(predict, **SMALL).explain(volume(SHAPE), 1, Grid(2))
@@ -145,13 +145,13 @@ def test_batches_of_any_number_type():
     assert torch.equal(net(BATCH.numpy()), net(BATCH))
 
 
-def test_answers_need_no_gradient():
+def test_outputs_need_no_gradient():
     assert not Predictor(TinyNet(SHAPE), "softmax", device="cpu")(BATCH.clone().requires_grad_()).requires_grad
 
 
 def test_the_transform_comes_after_the_mask():
     """Darkness is 0 in the scan's intensities, so the network sees it normalised: as ``-mean``."""
-    seen = Recorder(answers(torch.tensor([[0.4, 0.6]])))
+    seen = Recorder(returns(torch.tensor([[0.4, 0.6]])))
     predict = Predictor(seen, activation="none", transform=lambda batch: batch - 1.25)
     image = volume(SHAPE)
     GLAS(predict, sigma_light=1e-3, sigma_shadow=np.inf, batch_size=1).explain(image, 1, [[3, 4, 2]])

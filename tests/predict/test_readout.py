@@ -16,8 +16,8 @@ SMALL = {"sigma_light": 2, "sigma_shadow": 2}
 SEGMENTED = (8, 12, 16)
 
 
-def answers(value):
-    """A model that answers every batch with the same thing."""
+def returns(value):
+    """A model that returns the same value for every batch."""
     return lambda batch: value
 
 
@@ -47,21 +47,21 @@ def unet():
 @pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.float64])
 def test_the_mean_over_each_region_in_the_order_of_its_number(ndim, dtype):
     labels = regions(SHAPES[ndim])
-    answer = torch.rand(5, 4, *SHAPES[ndim])
+    output = torch.rand(5, 4, *SHAPES[ndim])
     read = RegionMean(labels.astype(dtype), channel=2)
     assert read.labels == (17, 301)
-    found = read(answer)
-    expected = [answer[:, 2].numpy()[:, labels == label].mean(axis=1) for label in (17, 301)]
-    torch.testing.assert_close(found, torch.from_numpy(np.stack(expected, axis=1)))
+    means = read(output)
+    expected = [output[:, 2].numpy()[:, labels == label].mean(axis=1) for label in (17, 301)]
+    torch.testing.assert_close(means, torch.from_numpy(np.stack(expected, axis=1)))
 
 
 def test_booleans_are_one_region_and_channel_1_is_read():
     mask = regions((7, 9)) == 17
-    answer = torch.rand(2, 3, 7, 9)
+    output = torch.rand(2, 3, 7, 9)
     for region in (mask, torch.from_numpy(mask), mask[::-1][::-1]):
         read = RegionMean(region)
         assert read.labels == (1,)
-        torch.testing.assert_close(read(answer), answer[:, 1, mask].mean(dim=1, keepdim=True))
+        torch.testing.assert_close(read(output), output[:, 1, mask].mean(dim=1, keepdim=True))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_what_is_no_channel(channel):
 
 
 @pytest.mark.parametrize(
-    ("answer", "match"),
+    ("output", "match"),
     [
         (torch.zeros(2, 3, 9, 7), r"channel 1 of \(n, k, \*\(7, 9\)\).*gives \(2, 3, 9, 7\)"),
         (torch.zeros(2, 1, 7, 9), r"gives \(2, 1, 7, 9\)"),
@@ -96,8 +96,8 @@ def test_what_is_no_channel(channel):
         ([torch.zeros(2, 3, 7, 9)], r"one tensor \(n, k, \*spatial\), the model gives list"),
     ],
 )
-def test_an_answer_that_does_not_fit_the_region(answer, match):
-    predict = Predictor(answers(answer), "none", readout=RegionMean(np.ones((7, 9), dtype=bool)))
+def test_an_output_that_does_not_fit_the_region(output, match):
+    predict = Predictor(returns(output), "none", readout=RegionMean(np.ones((7, 9), dtype=bool)))
     with refused(match):
         predict(torch.zeros(2, 1, 7, 9))
 
@@ -117,29 +117,29 @@ def test_a_unet_s_regions_are_named_and_explained_at_once(unet):
         return torch.stack([lesion[:, torch.from_numpy(labels == n)].mean(dim=1) for n in (17, 301)], dim=1)
 
     torch.testing.assert_close(predict(image[None]), by_hand(torch.from_numpy(image[None])))
-    found = GLAS(predict, **SMALL).explain(image, names, Grid((2, 3, 3)))
+    explanations = GLAS(predict, **SMALL).explain(image, names, Grid((2, 3, 3)))
     expected = GLAS(by_hand, **SMALL).explain(image, [0, 1], Grid((2, 3, 3)))
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one.score, other.score, rtol=1e-4, atol=1e-8)
-        assert one.score.max() > 2 * np.median(one.score)  # the answer depends on the place
-    assert [one.target for one in found] == [0, 1]
-    assert np.abs(found[0].drop - found[1].drop).max() > 1e-4
+    for explanation, other in zip(explanations, expected, strict=True):
+        np.testing.assert_allclose(explanation.score, other.score, rtol=1e-4, atol=1e-8)
+        assert explanation.score.max() > 2 * np.median(explanation.score)  # the output depends on the position
+    assert [explanation.target for explanation in explanations] == [0, 1]
+    assert np.abs(explanations[0].drop - explanations[1].drop).max() > 1e-4
 
 
 def test_the_softmax_is_over_the_channels():
     logits = torch.randn(2, 3, 7, 9)
-    whole = Predictor(answers(logits), "softmax", readout=lambda p: p.sum(dim=1).mean(dim=(1, 2)))
+    whole = Predictor(returns(logits), "softmax", readout=lambda p: p.sum(dim=1).mean(dim=(1, 2)))
     torch.testing.assert_close(whole(torch.zeros(2, 1, 7, 9)), torch.ones(2, 1))
 
 
 def test_one_sigmoid_channel_has_two_columns_here_too():
     logits, region = torch.randn(2, 1, 7, 9), np.ones((7, 9), dtype=bool)
     for channel, sign in ((0, 1), (1, -1)):
-        predict = Predictor(answers(logits), "sigmoid", readout=RegionMean(region, channel))
+        predict = Predictor(returns(logits), "sigmoid", readout=RegionMean(region, channel))
         expected = (1 / (1 + (sign * logits).exp())).mean(dim=(2, 3))
         torch.testing.assert_close(predict(torch.zeros(2, 1, 7, 9)), expected)
     with refused("softmax over one output is always 1"):
-        Predictor(answers(logits), "softmax", readout=RegionMean(region))(torch.zeros(2, 1, 7, 9))
+        Predictor(returns(logits), "softmax", readout=RegionMean(region))(torch.zeros(2, 1, 7, 9))
 
 
 def test_a_map_without_a_readout_says_what_is_missing(unet):
@@ -149,8 +149,8 @@ def test_a_map_without_a_readout_says_what_is_missing(unet):
 
 def test_the_readout_stays_when_the_transform_is_fitted():
     class Scale:
-        def fit(self, one):
-            return lambda batch: batch / one.mean()
+        def fit(self, volume):
+            return lambda batch: batch / volume.mean()
 
     image = volume((7, 9))
     predict = Predictor(lambda batch: batch, "none", Scale(), readout=lambda p: p.mean(dim=(1, 2, 3)))
@@ -194,26 +194,30 @@ def test_deep_supervision_that_ends_with_training():
 @pytest.mark.parametrize("kind", ["object", "dict"])
 def test_logits_within_something_else(kind):
     logits = torch.randn(2, 3)
-    answer = SimpleNamespace(logits=logits) if kind == "object" else {"logits": logits}
-    with refused(f"got {type(answer).__name__}: "):
-        Predictor(answers(answer), "softmax")(torch.zeros(2, 1, 7, 9))
-    read = (lambda a: a.logits.softmax(1)) if kind == "object" else (lambda a: a["logits"].softmax(1))
-    given = Predictor(answers(answer), "none", readout=read)(torch.zeros(2, 1, 7, 9))
+    output = SimpleNamespace(logits=logits) if kind == "object" else {"logits": logits}
+    with refused(f"got {type(output).__name__}: "):
+        Predictor(returns(output), "softmax")(torch.zeros(2, 1, 7, 9))
+    read = (lambda o: o.logits.softmax(1)) if kind == "object" else (lambda o: o["logits"].softmax(1))
+    given = Predictor(returns(output), "none", readout=read)(torch.zeros(2, 1, 7, 9))
     torch.testing.assert_close(given, logits.softmax(dim=1))
 
 
-def test_the_surest_box_of_a_detector():
+def test_the_box_of_highest_score_of_a_detector():
     """As many boxes as there are bright pixels, a dict an image: torchvision's form."""
 
     def detect(batch):
-        return [{"scores": one[one > 1.5] / 2, "labels": torch.ones(int((one > 1.5).sum()))} for one in batch[:, 0]]
+        return [
+            {"scores": image[image > 1.5] / 2, "labels": torch.ones(int((image > 1.5).sum()))} for image in batch[:, 0]
+        ]
 
-    def surest(found):
-        return torch.stack([one["scores"].amax() if len(one["scores"]) else torch.tensor(0.0) for one in found])
+    def highest(detections):
+        return torch.stack(
+            [boxes["scores"].amax() if len(boxes["scores"]) else torch.tensor(0.0) for boxes in detections]
+        )
 
     image = np.zeros((1, 7, 9), dtype=np.float32)
     image[0, 1, 7] = 2.0
-    predict = Predictor(detect, "none", readout=surest, classes=("a box",))
+    predict = Predictor(detect, "none", readout=highest, classes=("a box",))
     e = GLAS(predict, sigma_light=1, sigma_shadow=1).explain(image, "a box", [[1, 7], [5, 2]])
     assert e.probability == 1
     assert e.score.argmax() == 0
@@ -230,7 +234,7 @@ def test_the_surest_box_of_a_detector():
     ],
 )
 def test_readouts_that_do_not_give_a_column_a_target(read, match):
-    predict = Predictor(answers(torch.zeros(2, 3, 7, 9)), "softmax", readout=read, classes=("a", "b"))
+    predict = Predictor(returns(torch.zeros(2, 3, 7, 9)), "softmax", readout=read, classes=("a", "b"))
     with refused(match):
         predict(torch.zeros(2, 1, 7, 9))
 
@@ -244,7 +248,7 @@ def test_what_is_no_readout():
 
 
 class Age(nn.Module):
-    """``w_j . x + b_j``: the answers of a linear regressor."""
+    """``w_j . x + b_j``: the outputs of a linear regressor."""
 
     def __init__(self, shape, offsets):
         super().__init__()
@@ -268,16 +272,16 @@ def test_a_linear_regressor_in_closed_form(ndim):
     shape, points = SHAPES[ndim], POINTS[ndim][:2]
     net, image = Age(shape, (70.0, -3.0)), volume(shape)
     predict = Predictor(net, "none", classes=("age", "change"), device="cpu")
-    found = GLAS(predict, sigma_light=1.5, sigma_shadow=2.5).explain(image, ("age", "change"), points)
+    explanations = GLAS(predict, sigma_light=1.5, sigma_shadow=2.5).explain(image, ("age", "change"), points)
     weighed = net.weights.numpy() * image.ravel()
-    for one, w, offset in zip(found, weighed, (70.0, -3.0), strict=True):
-        assert one.probability == pytest.approx(w.sum() + offset, abs=1e-4)
-        np.testing.assert_allclose(one.drop, gaussians(points, shape, 2.5) @ w, atol=1e-4)
+    for explanation, w, offset in zip(explanations, weighed, (70.0, -3.0), strict=True):
+        assert explanation.probability == pytest.approx(w.sum() + offset, abs=1e-4)
+        np.testing.assert_allclose(explanation.drop, gaussians(points, shape, 2.5) @ w, atol=1e-4)
         light = gaussians(points, shape, 1.5) @ w + offset
-        np.testing.assert_allclose(one.light, light, atol=1e-4)
-        np.testing.assert_allclose(one.score, light * (np.abs(one.drop) + 1e-5), rtol=1e-4, atol=1e-4)
-    assert (found[1].light < 0).any()
-    assert (found[1].score < 0).any()
+        np.testing.assert_allclose(explanation.light, light, atol=1e-4)
+        np.testing.assert_allclose(explanation.score, light * (np.abs(explanation.drop) + 1e-5), rtol=1e-4, atol=1e-4)
+    assert (explanations[1].light < 0).any()
+    assert (explanations[1].score < 0).any()
 
 
 def test_shadow_alone_does_not_depend_on_where_zero_is():
@@ -292,7 +296,7 @@ def test_shadow_alone_does_not_depend_on_where_zero_is():
     assert ranks[0] != ranks[1]
 
 
-def test_a_map_and_a_recursion_of_negative_answers_are_finite():
+def test_a_map_and_a_recursion_of_negative_outputs_are_finite():
     predict = Predictor(Age((7, 9), (-40.0,)), "none", device="cpu")
     image = volume((7, 9))
     e = GLAS(predict, **SMALL).explain(image, 0, Grid((3, 4)))
@@ -320,6 +324,6 @@ def test_one_logit_is_explained_from_both_sides():
 
 def test_three_classes_of_one_channel():
     predict = Predictor(TinyNet((7, 8, 9), classes=3), "softmax", classes=("NC", "MCI", "AD"), device="cpu")
-    found = GLAS(predict, **SMALL).explain(volume((7, 8, 9)), ("NC", "MCI", "AD"), Grid(2))
-    assert sum(one.probability for one in found) == pytest.approx(1)
-    np.testing.assert_allclose(sum(one.drop for one in found), 0, atol=1e-6)
+    explanations = GLAS(predict, **SMALL).explain(volume((7, 8, 9)), ("NC", "MCI", "AD"), Grid(2))
+    assert sum(explanation.probability for explanation in explanations) == pytest.approx(1)
+    np.testing.assert_allclose(sum(explanation.drop for explanation in explanations), 0, atol=1e-6)

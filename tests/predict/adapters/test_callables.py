@@ -12,7 +12,7 @@ from tests.predict.cases import SHAPES, assert_same_scores, explained, network
 
 
 class Flaky:
-    """A service that fails before it answers."""
+    """A service that fails before it returns its first output."""
 
     def __init__(self, ndim, failures, error=ConnectionError):
         self.net, self.failures, self.error, self.calls = network(ndim), failures, error, 0
@@ -65,7 +65,7 @@ def test_only_errors_worth_it_are_tried_again(waits):
 
 
 @pytest.mark.parametrize(
-    ("answer", "message"),
+    ("output", "message"),
     [
         (lambda b: b.flatten(1)[:-1], "far must return 4 rows for a batch of 4, got 3"),
         (lambda b: 0.5, "far must return 4 rows for a batch of 4, got a single number"),
@@ -74,9 +74,9 @@ def test_only_errors_worth_it_are_tried_again(waits):
         (lambda b: [[1], [1, 2], [1], [1]], "far must return numbers, one row for each input, got list"),
     ],
 )
-def test_an_answer_of_other_rows_is_reported_and_not_asked_again(answer, message, waits):
+def test_an_output_of_other_rows_is_reported_and_not_tried_again(output, message, waits):
     with pytest.raises(GlasError, match=message):
-        explained(from_callable(answer, "none", name="far", retries=3), SHAPES[2])
+        explained(from_callable(output, "none", name="far", retries=3), SHAPES[2])
     assert waits == []
 
 

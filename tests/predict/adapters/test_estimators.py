@@ -19,7 +19,7 @@ from tests.predict.cases import AFFINE, SHAPES, assert_same_scores, explained
 
 @pytest.fixture(scope="module")
 def cohort():
-    """Images of three kinds, each bright in a place of its own, and their mask."""
+    """Images of three kinds, each bright in another region, and their mask."""
     rng = np.random.default_rng(0)
     kind = np.arange(30) % 3
     values = rng.normal(0.5, 0.3, (30, *SHAPES[3])).astype(np.float32)
@@ -32,7 +32,7 @@ def cohort():
 
 
 class Linear(nn.Module):
-    """The torch original: one weight a voxel, from a linear classifier in its masker's space."""
+    """The torch original: one weight for each voxel, from a linear classifier in its masker's space."""
 
     def __init__(self, mask, coef, intercept, mean=0.0, deviation=1.0):
         super().__init__()
@@ -117,7 +117,7 @@ def test_a_classifier_of_pixels_needs_no_masker():
         predict(torch.rand(2, 1, *SHAPES[3]))
 
 
-def test_a_scan_reaches_a_masker_on_the_masker_s_grid(cohort):
+def test_a_scan_is_resampled_to_the_masker_s_grid(cohort):
     masker, features, kinds = masked(cohort)
     predict = from_estimator(LogisticRegression(C=0.01).fit(features, kinds), masker)
     finer = AFFINE @ np.diag([0.5, 0.5, 0.5, 1])
@@ -143,8 +143,8 @@ def test_a_decoder_gives_the_scores_of_the_torch_original(cohort, classes, stand
     assert predict.classes == tuple(sorted({*kinds}))
     # over all the training images at once the decoder itself uses the same mean and deviation
     z = decoder.decision_function(images).reshape(len(images), -1)
-    answers = predict(torch.as_tensor(values[:, None]))
-    torch.testing.assert_close(answers[:, -z.shape[1] :].double(), torch.as_tensor(z).sigmoid(), atol=1e-4, rtol=0)
+    outputs = predict(torch.as_tensor(values[:, None]))
+    torch.testing.assert_close(outputs[:, -z.shape[1] :].double(), torch.as_tensor(z).sigmoid(), atol=1e-4, rtol=0)
     if standardize:
         with pytest.raises(GlasError, match="masker of Decoder standardises over the images of one call: give the"):
             from_decoder(decoder)

@@ -1,4 +1,4 @@
-"""Exported files give the scores of their network; what cannot be used is told in one sentence."""
+"""Exported files give the scores of their network; what cannot be used is refused in one sentence."""
 
 import contextlib
 import json
@@ -61,7 +61,7 @@ def onnx_graph(path, graph, **save):
 
 
 def pt2_of(path, net, shape, batch):
-    """As `pt2`, in batches of so many, or of any number or a few."""
+    """Export as `pt2`, in batches of a fixed size, of any size ("dynamic") or of 2 or 3 ("bounded")."""
     dims = {"dynamic": torch.export.Dim("n"), "bounded": torch.export.Dim("n", min=2, max=3)}
     if batch in dims:
         return pt2(path, net, shape, dynamic_shapes=({0: dims[batch]},))
@@ -95,10 +95,10 @@ def test_a_free_shape_takes_any_scan(tmp_path):
         assert_same_scores(from_onnx(path, "softmax"), Predictor(net, "softmax", device="cpu"), shape)
 
 
-def test_tensors_beside_an_onnx_file_count_in_its_hash(tmp_path):
+def test_tensors_in_another_file_count_in_its_hash(tmp_path):
     path = tmp_path / "net.onnx"
-    beside = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
-    onnx_file(path, network(2), SHAPES[2], 2, **beside)
+    stored = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
+    onnx_file(path, network(2), SHAPES[2], 2, **stored)
     before = from_onnx(path, "softmax")
     assert_same_scores(before, Predictor(network(2), "softmax", device="cpu"), SHAPES[2])
     weights = bytearray((tmp_path / "weights.bin").read_bytes())
@@ -144,7 +144,7 @@ def test_engines_run_pt2_files(tmp_path, engine, batch):
 
 @pytest.mark.parametrize("batch", [1, 2, "dynamic"])
 @pytest.mark.parametrize("flat", [nn.Flatten(), Flat()], ids=["flatten", "view"])
-def test_what_a_spot_changes_alone_is_recomputed_in_a_pt2_file(tmp_path, flat, batch, recwarn):
+def test_only_what_a_mask_changes_is_recomputed_in_a_pt2_file(tmp_path, flat, batch, recwarn):
     net = deep(flat)
     path = pt2_of(tmp_path / "net.pt2", net, DEEP, batch)
     predict = from_pt2(path, "softmax", device="cpu", transform=lambda x: 2 * x - 1)
@@ -154,7 +154,7 @@ def test_what_a_spot_changes_alone_is_recomputed_in_a_pt2_file(tmp_path, flat, b
     fixed = isinstance(flat, Flat) and batch != "dynamic"
     assert e.settings["recomputed"]["recomputed"] is not fixed
     assert [str(w.message) for w in recwarn] == [
-        "cut=5 saves nothing, every input is asked in full: the exported file fixes the batch"
+        "cut=5 saves nothing, every input is evaluated in full: the exported file fixes the batch"
     ] * fixed
     if not fixed:
         assert e.settings["recomputed"]["whole_from"] in ("flatten.using_ints", "view.default")
@@ -173,7 +173,7 @@ class Several(nn.Module):
         return self.net(x), x.mean()
 
 
-def test_the_first_output_is_asked(tmp_path):
+def test_the_first_output_is_used(tmp_path):
     net, shape = network(2), SHAPES[2]
     original = Predictor(net, "softmax", device="cpu")
     assert_same_scores(Predictor(FirstOutput(Several(net)), "softmax", device="cpu"), original, shape)
@@ -358,5 +358,5 @@ def test_networks_of_monai_give_the_same_scores_once_exported(name, tmp_path):
     shape = (16, 32, 24)
     net = monai(name, 3, shape).eval()
     exported = from_pt2(pt2(tmp_path / "net.pt2", net, shape), "softmax", device="cpu")
-    # untrained, their answers hardly differ from place to place: compare more closely
+    # untrained, their outputs hardly depend on the position: compare more closely
     assert_same_scores(exported, Predictor(net, "softmax", device="cpu"), shape, least=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Networks for the engines, and what their answers must be."""
+"""Networks for the engines, and what their outputs must be."""
 
 import numpy as np
 import torch

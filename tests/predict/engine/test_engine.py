@@ -47,13 +47,13 @@ QUICK = ("eager", "channels_last", "onnx", "openvino")
 def test_an_engine_agrees_with_the_oracle(net, engine):
     net, shape = net()
     handlers, weights = list(logging.getLogger().handlers), {k: v.clone() for k, v in net.state_dict().items()}
-    found = engines.explained(net, shape, engine)
+    result = engines.explained(net, shape, engine)
     intact, light, drop = engines.truth(net, shape)
-    assert np.ptp(np.concatenate([[intact], light, intact - drop])) > 1e-3, "an answer that never moves shows nothing"
-    np.testing.assert_allclose(found.probability, intact, rtol=0, atol=1e-4)
-    np.testing.assert_allclose(found.light, light, rtol=0, atol=1e-4)
-    np.testing.assert_allclose(found.drop, drop, rtol=0, atol=1e-4)
-    assert (found.settings["engine"], found.settings["engine_version"]) == (engine, ENGINES[engine].version)
+    assert np.ptp(np.concatenate([[intact], light, intact - drop])) > 1e-3, "an output that never changes shows nothing"
+    np.testing.assert_allclose(result.probability, intact, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(result.light, light, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(result.drop, drop, rtol=0, atol=1e-4)
+    assert (result.settings["engine"], result.settings["engine_version"]) == (engine, ENGINES[engine].version)
     assert logging.getLogger().handlers == handlers, "a library's handler stays behind"
     assert all(torch.equal(net.state_dict()[k], v) for k, v in weights.items())
 
@@ -68,16 +68,16 @@ def test_an_engine_repeats_its_bits_and_takes_batches_of_any_size():
 def test_reduced_precision_is_an_offer(caplog, monkeypatch):
     net, shape = engines.paper()
     exact = engines.explained(net, shape, "eager")
-    found = engines.explained(net, shape, "autocast")
-    np.testing.assert_allclose(found.light, exact.light, rtol=0, atol=ENGINES["autocast"].tolerance)
-    assert found.settings["engine"] == "autocast"
-    assert not np.array_equal(found.light, exact.light)
+    result = engines.explained(net, shape, "autocast")
+    np.testing.assert_allclose(result.light, exact.light, rtol=0, atol=ENGINES["autocast"].tolerance)
+    assert result.settings["engine"] == "autocast"
+    assert not np.array_equal(result.light, exact.light)
     strict = dataclasses.replace(ENGINES["autocast"], tolerance=1e-9)
     monkeypatch.setitem(ENGINES, "autocast", strict)
-    found = engines.explained(engines.paper()[0], shape, "autocast")
-    assert found.settings["engine"] == "eager"
-    assert "autocast differs by" in found.settings["engine_notes"][0]
-    np.testing.assert_array_equal(found.score, exact.score)
+    result = engines.explained(engines.paper()[0], shape, "autocast")
+    assert result.settings["engine"] == "eager"
+    assert "autocast differs by" in result.settings["engine_notes"][0]
+    np.testing.assert_array_equal(result.score, exact.score)
     assert "autocast is left out" in caplog.text
 
 
@@ -162,19 +162,19 @@ def test_a_network_of_several_answers_is_none_for_an_engine():
 
 
 class Slow(nn.Module):
-    """Takes a second, or less in another's hands; `takes` may say otherwise by torch's threads."""
+    """A network that takes a second; `seconds` may give another time for a number of torch's threads."""
 
-    def __init__(self, clock, takes=None):
+    def __init__(self, clock, seconds=None):
         super().__init__()
         self.net = TinyNet((7, 9))
-        self.clock, self.takes, self.asked = clock, takes or {}, []
+        self.clock, self.seconds, self.batch_sizes = clock, seconds or {}, []
 
     def __deepcopy__(self, memo):
         return copy.deepcopy(self.net)
 
     def forward(self, x):
-        self.clock[0] += self.takes.get(torch.get_num_threads(), 1.0)
-        self.asked.append(len(x))
+        self.clock[0] += self.seconds.get(torch.get_num_threads(), 1.0)
+        self.batch_sizes.append(len(x))
         return self.net(x)
 
 
@@ -186,17 +186,17 @@ def clock():
 
 
 def only(monkeypatch, clock, *, takes=0.1, wrong=0.0, base=2.0, build=None):
-    """One engine beside the network itself; returns how often it was built."""
+    """Leave one engine besides the network itself; return the shapes for which it was built."""
     built = []
 
     def make(net, inputs, stored):
         built.append([tuple(x.shape) for x in inputs])
         clock[0] += base
-        made = own_copy(net)
+        built_net = own_copy(net)
 
         def run(x):
             clock[0] += takes
-            return made(x) + wrong * torch.arange(3)
+            return built_net(x) + wrong * torch.arange(3)
 
         return run
 
@@ -207,27 +207,27 @@ def only(monkeypatch, clock, *, takes=0.1, wrong=0.0, base=2.0, build=None):
     return built
 
 
-def asked(net, engine="auto", points=8):
+def explained(net, engine="auto", points=8):
     glas = GLAS(Predictor(net, "softmax", device="cpu"), engine=engine, batch_size=1, sigma_light=2, sigma_shadow=2)
     return glas.explain(volume((7, 9)), 1, np.linspace([0, 0], [6, 8], points))
 
 
 def test_auto_builds_what_pays(monkeypatch, clock):
     built, net = only(monkeypatch, clock), Slow(clock)
-    found = asked(net, points=20)
-    assert (found.settings["engine"], len(built), len(net.asked)) == ("fast", 1, 2)
+    result = explained(net, points=20)
+    assert (result.settings["engine"], len(built), len(net.batch_sizes)) == ("fast", 1, 2)
     assert built == [[(1, 1, 7, 9)]]
     assert clock[0] == pytest.approx(2 * 1.0 + 2.0 + (1 + 2 + 41) * 0.1)
-    np.testing.assert_allclose(found.score, asked(net, "eager", points=20).score, rtol=0, atol=1e-6)
-    forwards = len(net.asked)
-    assert asked(net, points=2).settings["engine"] == "fast", "what is built is used"
-    assert (len(built), len(net.asked)) == (1, forwards)
+    np.testing.assert_allclose(result.score, explained(net, "eager", points=20).score, rtol=0, atol=1e-6)
+    evaluations = len(net.batch_sizes)
+    assert explained(net, points=2).settings["engine"] == "fast", "what is built is used"
+    assert (len(built), len(net.batch_sizes)) == (1, evaluations)
 
 
 def test_auto_builds_nothing_for_a_few_forwards_but_for_many_times_a_few(monkeypatch, clock):
     built, net = only(monkeypatch, clock), Slow(clock)
-    used = [asked(net, points=3).settings["engine"] for _ in range(5)]
-    # 7 forwards each; 4 * (2 + 3 * 1) = 20 seconds must be expected, and as many are as there have been
+    used = [explained(net, points=3).settings["engine"] for _ in range(5)]
+    # 7 evaluations each; 4 * (2 + 3 * 1) = 20 seconds must be expected, and as many are as there have been
     assert used == ["eager", "eager", "fast", "fast", "fast"]
     assert len(built) == 1
 
@@ -252,13 +252,13 @@ def test_auto_has_as_many_threads_as_are_fast(takes, threads, tried, monkeypatch
     counts = []
     net.register_forward_pre_hook(lambda *given: counts.append(torch.get_num_threads()))
     with torch_threads(8):
-        found = asked(net, points=20)
+        result = explained(net, points=20)
         assert counts == tried
         assert had == [threads]
-        assert (found.settings["engine"], found.settings["engine_threads"]) == ("fast", threads)
-        assert asked(net, points=20).settings["engine_threads"] == threads, "without another try"
+        assert (result.settings["engine"], result.settings["engine_threads"]) == ("fast", threads)
+        assert explained(net, points=20).settings["engine_threads"] == threads, "without another try"
         assert counts == tried
-        named = asked(net, "fast", points=20).settings
+        named = explained(net, "fast", points=20).settings
         assert named["engine_threads"] == 8, "by name nothing depends on a clock"
         assert had == ([8] if threads == 8 else [threads, 8])
         assert torch.get_num_threads() == 8
@@ -270,15 +270,15 @@ def test_fewer_threads_are_taken_by_the_network_itself_too(monkeypatch, clock):
     counts = []
     net.register_forward_pre_hook(lambda *given: counts.append(torch.get_num_threads()))
     with torch_threads(4):
-        found = asked(net, points=20).settings
-        assert (found["engine"], found["engine_threads"]) == ("eager", 2)
-        assert counts[5:] == [2] * 41, "the first batch's answer among them"
+        result = explained(net, points=20).settings
+        assert (result["engine"], result["engine_threads"]) == ("eager", 2)
+        assert counts[5:] == [2] * 41, "the first batch among them"
 
 
 def test_auto_leaves_what_is_not_faster(monkeypatch, clock):
     built, net = only(monkeypatch, clock, takes=0.96), Slow(clock)
-    assert asked(net, points=20).settings["engine"] == "eager"
-    assert asked(net, points=20).settings["engine"] == "eager"
+    assert explained(net, points=20).settings["engine"] == "eager"
+    assert explained(net, points=20).settings["engine"] == "eager"
     assert len(built) == 1, "and does not try again"
 
 
@@ -289,15 +289,15 @@ def test_an_engine_that_fails_is_left_by_auto_and_refused_when_asked_for(how, mo
 
     only(monkeypatch, clock, wrong=1e-3, build=broken if how == "cannot be built" else None)
     net = Slow(clock)
-    found = asked(net, points=20)
-    assert found.settings["engine"] == "eager"
-    (note,) = found.settings["engine_notes"]
+    result = explained(net, points=20)
+    assert result.settings["engine"] == "eager"
+    (note,) = result.settings["engine_notes"]
     assert note.startswith(f"fast {how}")
     assert "\n" not in note
-    np.testing.assert_array_equal(found.score, asked(net, "eager", points=20).score)
+    np.testing.assert_array_equal(result.score, explained(net, "eager", points=20).score)
     assert caplog.text.count("is left out") == 1
     with refused(f"the engine fast {how}.*: evaluate the model Slow without it"):
-        asked(net, "fast")
+        explained(net, "fast")
 
 
 # What is built is kept.
@@ -347,13 +347,13 @@ def test_an_engine_has_the_threads_of_the_explanation():
     """Also when a batch is halved later, while torch itself has but one."""
     predict = Predictor(engines.paper()[0], "softmax", device="cpu")
     with torch_threads(2):
-        asked = predict.with_engine("openvino", 1)
-        assert asked.torch_threads == 1
+        with_engine = predict.with_engine("openvino", 1)
+        assert with_engine.torch_threads == 1
         assert predict.with_engine("auto", 1).torch_threads == 2
         torch.set_num_threads(1)
-        asked(torch.rand(2, 1, *engines.paper()[1]))
+        with_engine(torch.rand(2, 1, *engines.paper()[1]))
         assert torch.get_num_threads() == 1
-        assert asked.engine_threads == 2
+        assert with_engine.engine_threads == 2
 
 
 def test_a_net_written_to_is_another():
@@ -386,8 +386,8 @@ def test_a_net_written_to_is_another():
 @pytest.mark.parametrize("name", ["cudagraphs", "compile", "channels_last"])
 def test_an_engine_on_cuda_agrees_with_the_oracle(name):
     net, shape = engines.paper()
-    found = engines.explained(Predictor(net, "softmax", device="cuda"), shape, name)
+    result = engines.explained(Predictor(net, "softmax", device="cuda"), shape, name)
     intact, light, drop = engines.truth(net, shape)
-    np.testing.assert_allclose(found.probability, intact, rtol=0, atol=1e-4)
-    np.testing.assert_allclose(found.light, light, rtol=0, atol=1e-4)
-    np.testing.assert_allclose(found.drop, drop, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(result.probability, intact, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(result.light, light, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(result.drop, drop, rtol=0, atol=1e-4)
