@@ -275,7 +275,7 @@ def test_names_on_the_wrong_side_are_reported():
     assert atlas.table["hemisphere"].tolist() == ["R", "L", "L"]
 
 
-# Probabilistic atlases; their thresholds are in test_atlas_probabilistic.py
+# Probabilistic atlases; their thresholds are in test_probability_maps.py
 
 
 def test_the_threshold_of_maps_is_passed_on(tmp_path):
