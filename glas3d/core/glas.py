@@ -131,7 +131,7 @@ class GLAS:
         target
             Class index or name, or a sequence of them: all are explained from the same ``2m + 1`` model evaluations.
         search
-            Where to look: a `Grid`, ``(m, ndim)`` voxel coordinates, or `Segments` (an integer array of the spatial
+            Where to search: a `Grid`, ``(m, ndim)`` voxel coordinates, or `Segments` (an integer array of the spatial
             shape is read as the labels of segments).
         spacing
             Size of a voxel in mm, one number for each axis; needed for ``unit="mm"``.
@@ -216,7 +216,7 @@ class GLAS:
         return task
 
     def _spacing(self, spacing: Sequence[float] | None, ndim: int) -> tuple[float, ...] | None:
-        """Return the unit of distances, in mm on each axis; None for voxels."""
+        """Return the size of a voxel in mm on each axis; None where distances are in voxels."""
         if self.settings.unit != "mm":
             return None
         if spacing is None:
@@ -295,7 +295,7 @@ class GLAS:
         """Make scores of the probabilities (Eq. 1 and 2) and maps of the scores (Eq. 3), for all targets at once."""
         intact, lit, shaded = probabilities
         columns = task.columns(len(intact))
-        light = lit[:, columns]  # (points and covariates, targets), as the others are
+        light = lit[:, columns]  # (points and covariates, targets), as drop and shadow
         drop = intact[columns] - shaded[:, columns]
         shadow = np.abs(drop) + self.settings.gamma
         scores = score.fuse(light, shadow, self.settings.fusion)
