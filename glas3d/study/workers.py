@@ -183,24 +183,40 @@ def workers(
         yield ThisProcess()
         return
     require_dask()
-    import dask
-    import distributed
-
     if scheduler is not None:
-        try:
-            client = distributed.Client(scheduler, timeout=_TIMEOUT, set_as_default=False)
-        except (OSError, ValueError, TypeError) as error:
-            raise GlasError(f"no Dask scheduler answers at {scheduler}: {reason(error)}") from None
-        with client:
-            if any(threads != 1 for threads in client.nthreads().values()):
-                raise GlasError(f"workers must have one thread each (--nthreads 1), some at {scheduler} have more")
+        with _running_cluster(scheduler) as client:
             yield WorkerProcesses(client)
         return
     cores = _cores()
     if n_workers * (threads or 1) > cores:
         message = f"{n_workers} workers of {threads or 1} threads share {cores} cores, and wait for each other"
         warnings.warn(message, GlasWarning, stacklevel=3)
-    environment = {**_MALLOC, **{f"{name}_NUM_THREADS": str(threads or 1) for name in ("OMP", "MKL", "OPENBLAS")}}
+    with _local_cluster(n_workers, threads or 1, allowed_deaths) as client:
+        yield WorkerProcesses(client)
+
+
+@contextmanager
+def _running_cluster(scheduler: str) -> Iterator[Any]:
+    """Connect to a scheduler, whose workers must have one thread each."""
+    import distributed
+
+    try:
+        client = distributed.Client(scheduler, timeout=_TIMEOUT, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise GlasError(f"no Dask scheduler answers at {scheduler}: {reason(error)}") from None
+    with client:
+        if any(threads != 1 for threads in client.nthreads().values()):
+            raise GlasError(f"workers must have one thread each (--nthreads 1), some at {scheduler} have more")
+        yield client
+
+
+@contextmanager
+def _local_cluster(n_workers: int, threads: int, allowed_deaths: int | None) -> Iterator[Any]:
+    """Start worker processes on this machine, which end with the block and with this process."""
+    import dask
+    import distributed
+
+    environment = {**_MALLOC, **{f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS")}}
     settings: dict[str, Any] = {"distributed.nanny.pre-spawn-environ": environment}
     if allowed_deaths is not None:
         settings["distributed.scheduler.allowed-failures"] = allowed_deaths
@@ -218,7 +234,7 @@ def workers(
             raise GlasError(f"the {n_workers} workers did not start, one ended before it was ready: {error}") from None
         with cluster, distributed.Client(cluster, set_as_default=False) as client:
             client.register_plugin(one_gpu_each())
-            yield WorkerProcesses(client)
+            yield client
 
 
 def require_dask() -> None:
