@@ -1,4 +1,4 @@
-"""Small BIDS folders with participants of two groups, told apart by a dark hole."""
+"""Small BIDS folders with participants of two groups, which differ by a dark hole."""
 
 from pathlib import Path
 
@@ -66,12 +66,12 @@ def scan(place, participant, session="", space="MNI"):
 
 
 def image(path, shape=TINY, affine=AFFINE):
-    """A file that is an image."""
+    """Write a small random image."""
     return save(path, np.random.default_rng(0).random(shape, dtype=np.float32), affine)
 
 
 def folder(place, n=4, sessions=("",)):
-    """A `derivative` of tiny images."""
+    """Write a `derivative` of tiny images."""
     return derivative(place, people(n), sessions, shape=TINY)
 
 
@@ -80,7 +80,7 @@ def ids(cohort):
 
 
 def small_net(shape, channels, classes):
-    """What ``tests.study.folders:small_net`` names."""
+    """Make the network that ``tests.study.folders:small_net`` names."""
     return nn.Sequential(
         nn.Conv3d(channels, 2, 3, stride=4), nn.BatchNorm3d(2), nn.ReLU(), nn.Flatten(), nn.LazyLinear(classes)
     )
@@ -101,7 +101,7 @@ class DeepNet(nn.Module):
 
 
 def deep_net(shape, channels, classes):
-    """It has the paper network's convolutions."""
+    """Make a network with the convolutions of the paper's."""
     return DeepNet(shape, channels, classes)
 
 

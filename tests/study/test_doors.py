@@ -10,14 +10,14 @@ import pytest
 from glas3d import simulate, study
 from glas3d.options import documentation
 from glas3d.simulate import Simulation
-from glas3d.study import CohortOptions, TrainingOptions, read_cohort, train_folds
+from glas3d.study import Selection, TrainingOptions, read_cohort, train_folds
 
 LIGHT = (
     "import sys\n"
     "import glas3d.study, glas3d.simulate\n"
     "from glas3d.simulate import Simulation\n"
-    "from glas3d.study import CohortOptions, TrainingOptions\n"
-    "Simulation, CohortOptions(), TrainingOptions()\n"
+    "from glas3d.study import Selection, TrainingOptions\n"
+    "Simulation, Selection(), TrainingOptions()\n"
     "print(*({'torch', 'pandas', 'nilearn', 'nibabel', 'scipy'} & set(sys.modules)))\n"
 )
 
@@ -35,14 +35,14 @@ def test_options_load_nothing_heavy():
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("declaration", [CohortOptions, TrainingOptions, Simulation])
+@pytest.mark.parametrize("declaration", [Selection, TrainingOptions, Simulation])
 def test_every_option_is_documented_with_its_default(declaration):
     texts = documentation(declaration)
     for field in fields(declaration):
         assert "Default: " in texts[field.name], field.name
 
 
-@pytest.mark.parametrize(("function", "declaration"), [(read_cohort, CohortOptions), (train_folds, TrainingOptions)])
+@pytest.mark.parametrize(("function", "declaration"), [(read_cohort, Selection), (train_folds, TrainingOptions)])
 def test_functions_take_the_options(function, declaration):
     parameters = inspect.signature(function).parameters
     for field in fields(declaration):

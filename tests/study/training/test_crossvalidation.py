@@ -21,23 +21,23 @@ from glas3d.study.training.performance import METRICS, measure
 from tests.study.folders import AFFINE, SHAPE, brain, derivative, people, save, scan
 from tests.study.training.trained import MODELS, ONE, contents, trained, tree, weights, with_workers
 
-# what is written
+# files
 
 
-def test_each_participant_is_answered_once_by_a_fold_that_never_saw_them(made, cohort):
-    found = made.predictions
-    assert list(found) == ["participant_id", "session", "group", "fold", "p", "predicted"]
-    assert found["participant_id"].tolist() == cohort.table["participant_id"].tolist()
-    assert found["group"].tolist() == cohort.table["group"].tolist()
-    assert (found["predicted"] == np.where(found["p"] > 0.5, "AD", "NC")).all()
+def test_each_participant_is_tested_once_by_a_fold_that_never_saw_them(made, cohort):
+    predictions = made.predictions
+    assert list(predictions) == ["participant_id", "session", "group", "fold", "p", "predicted"]
+    assert predictions["participant_id"].tolist() == cohort.table["participant_id"].tolist()
+    assert predictions["group"].tolist() == cohort.table["group"].tolist()
+    assert (predictions["predicted"] == np.where(predictions["p"] > 0.5, "AD", "NC")).all()
     manifest = Manifest.load(made.folder)
-    for row in found.to_dict("records"):
+    for row in predictions.to_dict("records"):
         assert manifest.fold_of(row["participant_id"]) == made.folder / f"fold-{row['fold']}"
     assert made.trained == (1, 2)
     assert made.folds == (made.folder / "fold-1", made.folder / "fold-2")
 
 
-def test_answers_are_those_of_the_bundles(made, cohort):
+def test_predictions_are_those_of_the_bundles(made, cohort):
     paths = cohort.table.set_index("participant_id")["path"]
     for fold in (1, 2):
         predict = load_model(made.folder / f"fold-{fold}", device="cpu")
@@ -47,13 +47,13 @@ def test_answers_are_those_of_the_bundles(made, cohort):
             assert float(predict.fit(volume)(volume[None])[0, 1]) == pytest.approx(row["p"], abs=1e-5)
 
 
-def test_tables(made):
+def test_the_tables_of_the_study(made):
     for name in ("metrics", "summary", "predictions"):
-        found = pd.read_csv(made.folder / f"{name}.tsv", sep="\t")
+        table = pd.read_csv(made.folder / f"{name}.tsv", sep="\t")
         expected = getattr(made, name)
-        assert list(found) == list(expected)
-        numbers = [column for column in found if column != "session" and found[column].dtype.kind in "if"]
-        np.testing.assert_allclose(found[numbers], expected[numbers], rtol=1e-14)
+        assert list(table) == list(expected)
+        numbers = [column for column in table if column != "session" and table[column].dtype.kind in "if"]
+        np.testing.assert_allclose(table[numbers], expected[numbers], rtol=1e-14)
     assert made.predictions["session"].tolist() == [""] * 12
     assert list(made.metrics) == ["fold", "n_train", "n_validation", "n_test", *METRICS]
     assert made.metrics[["n_train", "n_validation", "n_test"]].sum(axis=1).tolist() == [12, 12]
@@ -67,95 +67,101 @@ def test_tables(made):
 
 def test_learning_curves(made):
     for bundle in made.folds:
-        found = pd.read_csv(bundle / "results" / "learning.tsv", sep="\t")
+        table = pd.read_csv(bundle / "results" / "learning.tsv", sep="\t")
         stages = [("autoencoder", 1), ("classifier", 1), ("validation", 1), ("classifier", 2), ("validation", 2)]
-        assert list(zip(found["stage"], found["epoch"], strict=True)) == stages
-        assert np.isfinite(found["loss"]).all()
-        assert (found["loss"] > 0).all()
+        assert list(zip(table["stage"], table["epoch"], strict=True)) == stages
+        assert np.isfinite(table["loss"]).all()
+        assert (table["loss"] > 0).all()
 
 
-def test_the_manifest_names_everyone_and_their_files(made, cohort):
+def test_the_manifest_lists_all_participants_and_files(made, cohort):
     rows = cohort.table.set_index("participant_id")
     for fold, bundle in enumerate(made.folds, 1):
-        found = FoldManifest.read(bundle)
-        assert (found.fold, found.folds) == (fold, 2)
-        scans = [*found.train, *found.validation, *found.test]
-        assert sorted(one.participant_id for one in scans) == sorted(rows.index)
-        assert len(found.validation) >= 2
-        for one in scans:
-            assert one.sha256 == file_sha256(rows["path"][one.participant_id])
-            assert one.group == rows["group"][one.participant_id]
-        assert found.settings["recipe"]["epochs"] == 2
-        assert found.settings["stratified_by"] == ["group"]
-        assert found.settings["threads"] == 1
+        manifest = FoldManifest.read(bundle)
+        assert (manifest.fold, manifest.folds) == (fold, 2)
+        scans = [*manifest.train, *manifest.validation, *manifest.test]
+        assert sorted(item.participant_id for item in scans) == sorted(rows.index)
+        assert len(manifest.validation) >= 2
+        for item in scans:
+            assert item.sha256 == file_sha256(rows["path"][item.participant_id])
+            assert item.group == rows["group"][item.participant_id]
+        assert manifest.settings["recipe"]["epochs"] == 2
+        assert manifest.settings["stratified_by"] == ["group"]
+        assert manifest.settings["threads"] == 1
     assert FoldManifest.read(made.folds[0]).seed != FoldManifest.read(made.folds[1]).seed
 
 
 def test_standardisation_and_reference_come_from_the_training_part(made, cohort):
     rows = cohort.table.set_index("participant_id")
     for bundle in made.folds:
-        train = [one.participant_id for one in FoldManifest.read(bundle).train]
+        train = [item.participant_id for item in FoldManifest.read(bundle).train]
         volumes = {name: load_scan(rows["path"][name]).data for name in train}
         scaled = {name: torch.as_tensor(v / np.float32(intensity_scale(v)))[None] for name, v in volumes.items()}
         expected = Standardisation.of(torch.stack(list(scaled.values())))
         control = torch.stack([scaled[name] for name in train if rows["group"][name] == "NC"]).mean(dim=0)
-        found = {
+        images = {
             k: np.asarray(nib.load(bundle / "models" / f"{k}.nii.gz").dataobj) for k in ("mean", "std", "reference")
         }
         for name, volume in (("mean", expected.mean), ("std", expected.std), ("reference", control)):
-            np.testing.assert_allclose(found[name], volume[0], atol=1e-5)
+            np.testing.assert_allclose(images[name], volume[0], atol=1e-5)
         np.testing.assert_array_equal(nib.load(bundle / "models" / "mean.nii.gz").affine, AFFINE)
 
 
 # leakage
 
 
-def test_held_out_scans_do_not_touch_a_model(made, source, tmp_path):
-    """Everything the first fold tests is exchanged; its bundle stays as it is, bit for bit."""
-    place = shutil.copytree(source, tmp_path / "in")
-    for one in FoldManifest.read(made.folds[0]).test:
-        save(scan(place, one.participant_id), brain(one.group, 1000 + int(one.participant_id[-2:]), severity=0.2) * 3)
-    other = trained(read_cohort(place), tmp_path / "out")
+def test_held_out_scans_do_not_change_a_model(made, source, tmp_path):
+    """If all scans that the first fold tests are exchanged, its bundle stays the same, bit for bit."""
+    folder = shutil.copytree(source, tmp_path / "in")
+    for item in FoldManifest.read(made.folds[0]).test:
+        save(
+            scan(folder, item.participant_id),
+            brain(item.group, 1000 + int(item.participant_id[-2:]), severity=0.2) * 3,
+        )
+    other = trained(read_cohort(folder), tmp_path / "out")
     assert contents(other.folds[0]) == contents(made.folds[0])
     learning = [fold.joinpath("results", "learning.tsv").read_bytes() for fold in (made.folds[0], other.folds[0])]
     assert learning[0] == learning[1]
     mine, theirs = (result.predictions.query("fold == 1")["p"].to_numpy() for result in (made, other))
     assert (mine != theirs).all()
-    for name in MODELS:  # and this would show: the second fold was trained with them
+    for name in MODELS:  # the test can fail: the second fold was trained with them
         assert contents(other.folds[1], [name]) != contents(made.folds[1], [name])
 
 
 def test_validation_scans_do_not_reach_standardisation_and_reference(made, source, tmp_path):
-    place = shutil.copytree(source, tmp_path / "in")
-    for one in FoldManifest.read(made.folds[0]).validation:
-        save(scan(place, one.participant_id), brain(one.group, 2000, severity=0.2) * int(one.participant_id[-2:]))
-    other = trained(read_cohort(place), tmp_path / "out")
+    folder = shutil.copytree(source, tmp_path / "in")
+    for item in FoldManifest.read(made.folds[0]).validation:
+        save(
+            scan(folder, item.participant_id),
+            brain(item.group, 2000, severity=0.2) * int(item.participant_id[-2:]),
+        )
+    other = trained(read_cohort(folder), tmp_path / "out")
     assert contents(other.folds[0], MODELS[1:]) == contents(made.folds[0], MODELS[1:])
 
 
 def test_sessions_of_a_participant_stay_together(tmp_path):
-    place = derivative(tmp_path / "in", people(8), ("M00", "M12"))
-    result = trained(read_cohort(place), tmp_path / "out", recipe=ONE)
+    folder = derivative(tmp_path / "in", people(8), ("M00", "M12"))
+    result = trained(read_cohort(folder), tmp_path / "out", recipe=ONE)
     assert len(result.predictions) == 16
     assert (result.predictions.groupby("participant_id")["fold"].nunique() == 1).all()
     for bundle in result.folds:
-        found = FoldManifest.read(bundle)
-        assert not {one.participant_id for one in found.test} & found.seen
-    again = trained(read_cohort(place), tmp_path / "out", recipe=ONE)
+        manifest = FoldManifest.read(bundle)
+        assert not {item.participant_id for item in manifest.test} & manifest.seen
+    again = trained(read_cohort(folder), tmp_path / "out", recipe=ONE)
     assert again.trained == ()
     assert set(again.predictions["session"]) == {"ses-M00", "ses-M12"}
 
 
-# what can be chosen
+# options
 
 
-def test_the_models_grid(cohort, tmp_path):
+def test_the_grid_of_the_models(cohort, tmp_path):
     result = trained(cohort, tmp_path, resolution=12, recipe=ONE)
     predict = load_model(result.folds[0], device="cpu")
     assert predict.info.grid.shape == (16, 24, 16)
 
 
-def test_a_preset_goes_with_the_models(cohort, tmp_path):
+def test_a_preset_is_stored_with_the_models(cohort, tmp_path):
     preset = {"sigma_light": 18, "sigma_shadow": 27, "unit": "mm"}
     result = trained(cohort, tmp_path, recipe=ONE, preset=preset)
     assert load_model(result.folds[1], device="cpu").info.preset == preset
@@ -208,10 +214,10 @@ def test_progress(cohort, tmp_path):
     assert ticks[12:] == [(i, 6) for i in (1, 2, 3, 3, 4, 5, 6, 6)]
 
 
-def test_threads_are_chosen_and_given_back(cohort, tmp_path):
+def test_threads_are_set_and_restored(cohort, tmp_path):
     before, during = torch.get_num_threads(), set()
     trained(cohort, tmp_path, recipe=ONE, threads=before + 1, progress=lambda *t: during.add(torch.get_num_threads()))
-    assert during == {before, before + 1}  # scans are read before
+    assert during == {before, before + 1}  # scans are read first
     assert torch.get_num_threads() == before
 
 
@@ -236,7 +242,7 @@ def test_threads_are_chosen_and_given_back(cohort, tmp_path):
     ],
     ids=lambda given: ", ".join(given) if isinstance(given, dict) else given,
 )
-def test_settings_that_cannot_be(cohort, tmp_path, settings, message):
+def test_impossible_settings_are_refused(cohort, tmp_path, settings, message):
     with pytest.raises(GlasError, match=message):
         trained(cohort, tmp_path / "out", **settings)
     assert not list(tmp_path.glob("out/fold-*"))
@@ -249,7 +255,7 @@ def test_several_workers_need_dask(cohort, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-# more than a moment
+# slow
 
 
 @with_workers
@@ -261,13 +267,13 @@ def test_workers_train_the_same(cohort, made, tmp_path):
 
 
 @pytest.mark.slow
-def test_it_learns(tmp_path):
-    place = derivative(tmp_path / "in", people(60, sites=2))
-    shutil.rmtree(place / "sub-60")
+def test_a_trained_network_classifies(tmp_path):
+    folder = derivative(tmp_path / "in", people(60, sites=2))
+    shutil.rmtree(folder / "sub-60")
     with pytest.warns(GlasWarning, match="left out: 1 missing"):
-        found = read_cohort(place, on_error="skip")
+        cohort = read_cohort(folder, on_error="skip")
     recipe = Recipe(epochs=15, learning_rate=3e-3, sigma=(1.5, 3.0), max_gaussians=1, patience=10)
-    result = trained(found, tmp_path / "out", folds=2, recipe=recipe, validation=0.2)
+    result = trained(cohort, tmp_path / "out", folds=2, recipe=recipe, validation=0.2)
     row = result.summary.set_index("metric")["mean"]
     assert row["balanced_accuracy"] > 0.9
     assert row["auc"] > 0.95

@@ -12,7 +12,7 @@ from tests.study.folders import brain, people, save, scan, write_people
 from tests.study.training.trained import ONE, QUICK, trained, tree, weights, with_workers
 
 
-def test_one_seed_gives_one_study_bit_for_bit(made, source, tmp_path):
+def test_a_seed_determines_the_study_bit_for_bit(made, source, tmp_path):
     torch.manual_seed(3)
     again = trained(read_cohort(source), tmp_path / "again", cache=tmp_path / "elsewhere")
     assert tree(again.folder) == tree(made.folder)
@@ -38,7 +38,7 @@ def test_a_missing_fold_alone_is_trained_again(cohort, made, copy):
     assert tree(copy) == tree(made.folder)
 
 
-def test_an_interrupted_study_goes_on(cohort, made, tmp_path, monkeypatch):
+def test_an_interrupted_study_is_resumed(cohort, made, tmp_path, monkeypatch):
     def failing(*given, **settings):
         if len(calls) == 1:
             raise KeyboardInterrupt
@@ -58,7 +58,7 @@ def test_an_interrupted_study_goes_on(cohort, made, tmp_path, monkeypatch):
 
 
 @with_workers
-def test_a_trainer_that_is_killed_is_told_in_one_sentence(cohort, tmp_path):
+def test_a_killed_worker_gives_one_clear_error(cohort, tmp_path):
     with pytest.raises(
         GlasError, match=r"fold \d was not trained, its worker died .*: too little memory, perhaps; .* folds are kept"
     ):
@@ -66,7 +66,7 @@ def test_a_trainer_that_is_killed_is_told_in_one_sentence(cohort, tmp_path):
     assert not list((tmp_path / "out").glob("fold-*"))
 
 
-def test_what_killed_trainings_left_is_removed(cohort, made, copy):
+def test_leftovers_of_killed_runs_are_removed(cohort, made, copy):
     for name in (".fold-1-x", ".unfinished-x"):
         (copy / name).mkdir()
         (copy / name / "half").write_text("half")
@@ -98,19 +98,19 @@ def test_folds_of_other_settings_are_refused(cohort, copy, changed, message):
 
 
 def test_folds_of_other_inputs_are_refused(source, copy, tmp_path):
-    place = shutil.copytree(source, tmp_path / "in")
+    folder = shutil.copytree(source, tmp_path / "in")
     table = people(12)
     table.loc[[0, 1], "group"] = ["NC", "AD"]
-    write_people(place, table)
+    write_people(folder, table)
     with pytest.raises(GlasError, match=r"fold-. was trained otherwise"):
-        trained(read_cohort(place), copy)
-    write_people(place, people(12))
-    save(scan(place, "sub-05"), brain("AD", 999))
+        trained(read_cohort(folder), copy)
+    write_people(folder, people(12))
+    save(scan(folder, "sub-05"), brain("AD", 999))
     with pytest.raises(GlasError, match=r"fold-1 was trained otherwise \(the scans to t.* with\)"):
-        trained(read_cohort(place), copy)
+        trained(read_cohort(folder), copy)
 
 
-def test_more_folds_than_asked_for_are_refused(cohort, tmp_path):
+def test_surplus_folds_are_refused(cohort, tmp_path):
     trained(cohort, tmp_path, folds=3, recipe=ONE)
     for fold in (1, 2):
         shutil.rmtree(tmp_path / f"fold-{fold}")
@@ -121,13 +121,13 @@ def test_more_folds_than_asked_for_are_refused(cohort, tmp_path):
     assert Manifest.load(tmp_path).folds.keys() == set(result.folds)
 
 
-def test_other_folds_are_replaced_when_asked(cohort, copy, tmp_path):
+def test_other_folds_are_overwritten_on_request(cohort, copy, tmp_path):
     result = trained(cohort, copy, recipe=ONE, overwrite=True)
     assert result.trained == (1, 2)
     assert weights(result) == weights(trained(cohort, tmp_path / "new", recipe=ONE))
 
 
-def test_a_fold_that_lost_its_answers_is_not_taken_for_whole(cohort, copy):
+def test_a_fold_without_predictions_is_not_whole(cohort, copy):
     (copy / "fold-2" / "results" / "predictions.tsv").unlink()
     with pytest.raises(GlasError, match=r"fold-2 was trained otherwise \(not whole\)"):
         trained(cohort, copy)

@@ -55,7 +55,7 @@ def test_groups_are_spread_evenly():
             assert share(rows, ids, "group", "AD") == pytest.approx(0.4, abs=0.1)
 
 
-def test_sites_are_spread_when_they_can_be():
+def test_sites_are_spread_if_possible():
     rows = table(120, sites=3)
     for s in split(rows, folds=4):
         assert s.stratified_by == ("group", "site")
@@ -68,7 +68,7 @@ def test_sites_are_spread_when_they_can_be():
     assert {s.stratified_by for s in split(named, folds=4, site="centre")} == {("group", "centre")}
 
 
-def test_an_unknown_site_is_one_of_its_own():
+def test_a_missing_site_counts_as_a_site():
     rows = table(60, sites=2)
     rows["site"] = rows["site"].where(rows["site"] != "s1")
     assert split(rows, folds=3)[0].stratified_by == ("group", "site")
@@ -76,12 +76,12 @@ def test_an_unknown_site_is_one_of_its_own():
 
 def test_seeds_and_the_order_of_rows():
     rows = table(sessions=3)
-    one = split(rows, seed=4)
-    assert split(rows.sample(frac=1, random_state=1), seed=4) == one
-    assert split(rows, seed=5) != one
+    splits = split(rows, seed=4)
+    assert split(rows.sample(frac=1, random_state=1), seed=4) == splits
+    assert split(rows, seed=5) != splits
 
 
-def test_the_validation_part_does_not_move_the_tested():
+def test_the_validation_part_does_not_change_the_test_parts():
     rows = table()
     with_, without = (split(rows, validation=v) for v in (0.2, 0))
     assert [s.test for s in with_] == [s.test for s in without]
@@ -107,7 +107,7 @@ def test_participants_whose_group_changes_stay_together():
     ],
     ids=str,
 )
-def test_settings_that_cannot_be(settings, message):
+def test_impossible_options_are_refused(settings, message):
     with pytest.raises(GlasError, match=message):
         split(table(), **settings)
 

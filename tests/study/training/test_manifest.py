@@ -27,91 +27,91 @@ FOLDS = (
 
 
 @pytest.fixture
-def place(tmp_path):
+def folder(tmp_path):
     return write(tmp_path / "models", FOLDS)
 
 
-def write(place, folds):
-    for one in folds:
-        bundle = place / f"fold-{one.fold}"
+def write(folder, folds):
+    for fold in folds:
+        bundle = folder / f"fold-{fold.fold}"
         (bundle / "configs").mkdir(parents=True)
-        one.write(bundle)
-    return place
+        fold.write(bundle)
+    return folder
 
 
-def test_what_is_written_is_read(place):
-    assert fold_folders(place) == [place / f"fold-{i}" for i in (1, 2, 3)]
-    for bundle, one in zip(fold_folders(place), FOLDS, strict=True):
-        assert FoldManifest.read(bundle).difference(one) is None
-        assert FoldManifest.read(bundle).train == one.train
+def test_a_manifest_is_read_as_it_was_written(folder):
+    assert fold_folders(folder) == [folder / f"fold-{i}" for i in (1, 2, 3)]
+    for bundle, fold in zip(fold_folders(folder), FOLDS, strict=True):
+        assert FoldManifest.read(bundle).difference(fold) is None
+        assert FoldManifest.read(bundle).train == fold.train
 
 
 @pytest.mark.parametrize("number", range(1, 7))
-def test_a_participant_is_explained_by_the_fold_that_never_saw_them(place, number):
-    found, name = Manifest.load(place), f"sub-{number}"
-    bundle = found.fold_of(name)
-    assert bundle == place / f"fold-{(number + 1) // 2}"
-    assert found.models_for(name, f"hash{number}") == [bundle]
-    others = [one for one in fold_folders(place) if one != bundle]
-    assert found.models_for(name, in_sample=True) == others
-    assert not found.saw(bundle, name)
-    found.check(bundle, name, f"hash{number}")
+def test_a_participant_is_explained_by_the_fold_that_never_saw_them(folder, number):
+    study, name = Manifest.load(folder), f"sub-{number}"
+    bundle = study.fold_of(name)
+    assert bundle == folder / f"fold-{(number + 1) // 2}"
+    assert study.models_for(name, f"hash{number}") == [bundle]
+    others = [other for other in fold_folders(folder) if other != bundle]
+    assert study.models_for(name, in_sample=True) == others
+    assert not study.saw(bundle, name)
+    study.check(bundle, name, f"hash{number}")
     for other in others:
-        assert found.saw(other, name)
+        assert study.saw(other, name)
         with pytest.raises(GlasError, match=f"the model {other} was trained with {name}: set in_sample"):
-            found.check(other, name)
-        found.check(other, name, in_sample=True)
+            study.check(other, name)
+        study.check(other, name, in_sample=True)
 
 
-def test_an_outsider_is_explained_by_all(place):
-    found = Manifest.load(place)
-    assert found.models_for("sub-99", "other") == fold_folders(place)
-    assert not any(found.saw(bundle, "sub-99") for bundle in fold_folders(place))
-    with pytest.raises(GlasError, match=f"no participant sub-99 in the study of {place}"):
-        found.fold_of("sub-99")
+def test_a_participant_of_no_fold_is_explained_by_all(folder):
+    study = Manifest.load(folder)
+    assert study.models_for("sub-99", "other") == fold_folders(folder)
+    assert not any(study.saw(bundle, "sub-99") for bundle in fold_folders(folder))
+    with pytest.raises(GlasError, match=f"no participant sub-99 in the study of {folder}"):
+        study.fold_of("sub-99")
 
 
-def test_a_known_scan_under_another_name_is_found(place):
-    found = Manifest.load(place)
+def test_a_known_scan_under_another_name_is_refused(folder):
+    study = Manifest.load(folder)
     with pytest.raises(
         GlasError, match=r"the scan of sub-99 is the file the model .*fold-1 was trained with as sub-3:"
     ):
-        found.models_for("sub-99", "hash3")
+        study.models_for("sub-99", "hash3")
     with pytest.raises(GlasError, match="fold-2 was trained with as sub-1:"):
-        found.models_for("sub-99", "hash1")
-    assert found.models_for("sub-99", "hash3", in_sample=True) == fold_folders(place)
+        study.models_for("sub-99", "hash1")
+    assert study.models_for("sub-99", "hash3", in_sample=True) == fold_folders(folder)
     with pytest.raises(GlasError, match=r"the scan of sub-1 is the file .* trained with as sub-3"):
-        found.models_for("sub-1", "hash3")
-    found.check(place / "fold-1", "sub-99", "hash1")  # which it never saw
+        study.models_for("sub-1", "hash3")
+    study.check(folder / "fold-1", "sub-99", "hash1")  # which it never saw
     with pytest.raises(GlasError, match="with as sub-5"):
-        found.check(place / "fold-1", "sub-99", "hash5")  # in validation
+        study.check(folder / "fold-1", "sub-99", "hash5")  # in validation
 
 
 def test_a_session_is_named(tmp_path):
-    one = replace(FOLDS[0], train=seen(3, sessions=("ses-a", "ses-b")))
-    found = Manifest.load(write(tmp_path, [one]) / "fold-1")
+    fold = replace(FOLDS[0], train=seen(3, sessions=("ses-a", "ses-b")))
+    study = Manifest.load(write(tmp_path, [fold]) / "fold-1")
     with pytest.raises(GlasError, match="with as sub-3 ses-b"):
-        found.check(tmp_path / "fold-1", "sub-99", "hash3ses-b")
+        study.check(tmp_path / "fold-1", "sub-99", "hash3ses-b")
 
 
-def test_one_bundle_alone(place):
-    bundle = place / "fold-1"
-    found = Manifest.load(bundle)
-    assert found.models_for("sub-1") == [bundle]
-    assert found.models_for("sub-99") == [bundle]
+def test_one_bundle_alone(folder):
+    bundle = folder / "fold-1"
+    study = Manifest.load(bundle)
+    assert study.models_for("sub-1") == [bundle]
+    assert study.models_for("sub-99") == [bundle]
     for name in ("sub-3", "sub-5"):
         with pytest.raises(GlasError, match=f"trained with {name}"):
-            found.models_for(name)
+            study.models_for(name)
         with pytest.raises(GlasError, match=f"every model in {bundle} was trained with {name}"):
-            found.fold_of(name)
-        assert found.models_for(name, in_sample=True) == [bundle]
+            study.fold_of(name)
+        assert study.models_for(name, in_sample=True) == [bundle]
 
 
-def test_a_bundle_by_another_path(place, monkeypatch):
-    monkeypatch.chdir(place)
-    assert Manifest.load(place).saw("fold-1", "sub-3")
-    with pytest.raises(GlasError, match=f"the model elsewhere is none of those in {place}"):
-        Manifest.load(place).saw("elsewhere", "sub-3")
+def test_a_bundle_by_another_path(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert Manifest.load(folder).saw("fold-1", "sub-3")
+    with pytest.raises(GlasError, match=f"the model elsewhere is none of those in {folder}"):
+        Manifest.load(folder).saw("elsewhere", "sub-3")
 
 
 @pytest.mark.parametrize(
@@ -124,26 +124,26 @@ def test_a_bundle_by_another_path(place, monkeypatch):
         ([FOLDS[0], FOLDS[1], replace(FOLDS[2], train=seen(1), test=seen(3, 5))], "sub-3 must be tested by one fold"),
     ],
 )
-def test_studies_that_are_none(tmp_path, folds, message):
+def test_folds_of_no_one_study_are_refused(tmp_path, folds, message):
     with pytest.raises(GlasError, match=message):
         Manifest.load(write(tmp_path, folds))
 
 
-def test_a_fold_under_another_name(place):
-    shutil.move(place / "fold-3", place / "fold-7")
+def test_a_fold_under_another_name(folder):
+    shutil.move(folder / "fold-3", folder / "fold-7")
     with pytest.raises(GlasError, match=r"a fold must keep its name, .*fold-7 is fold 3"):
-        Manifest.load(place)
+        Manifest.load(folder)
 
 
-def test_folders_that_are_none(place, tmp_path):
+def test_folders_without_models_are_refused(folder, tmp_path):
     with pytest.raises(GlasError, match=r"models must lie in a folder, .* does not exist"):
         Manifest.load(tmp_path / "no")
     (tmp_path / "empty").mkdir()
     with pytest.raises(GlasError, match=r"not recorded which participants trained the models in .*empty: "):
         Manifest.load(tmp_path / "empty")
-    (place / "fold-2" / MANIFEST).unlink()
+    (folder / "fold-2" / MANIFEST).unlink()
     with pytest.raises(GlasError, match=r"not recorded which participants trained the model .*fold-2: "):
-        Manifest.load(place)
+        Manifest.load(folder)
 
 
 def change(content, **changed):
@@ -161,11 +161,11 @@ def change(content, **changed):
         lambda text: change(text, settings=3),
     ],
 )
-def test_damaged_manifests(place, spoil):
-    path = place / "fold-2" / MANIFEST
+def test_damaged_manifests_are_refused(folder, spoil):
+    path = folder / "fold-2" / MANIFEST
     path.write_text(spoil(path.read_text()))
     with pytest.raises(GlasError, match=f"{path} is damaged"):
-        Manifest.load(place)
+        Manifest.load(folder)
 
 
 @pytest.mark.parametrize(
@@ -176,11 +176,11 @@ def test_damaged_manifests(place, spoil):
         ({"settings": SETTINGS | {"network": "z", "new": 1}}, "network, new"),
         ({"train": seen(3)}, "the scans to train with"),
         ({"validation": seen(5, 6, 7)}, "the scans to train with"),
-        ({"test": tuple(replace(one, sha256="x") for one in seen(1, 2))}, "the scans to test with"),
-        ({"train": tuple(replace(one, group="MCI") for one in seen(3, 4))}, "the scans to train with"),
+        ({"test": tuple(replace(scan, sha256="x") for scan in seen(1, 2))}, "the scans to test with"),
+        ({"train": tuple(replace(scan, group="MCI") for scan in seen(3, 4))}, "the scans to train with"),
         ({"train": seen(4, 3)}, None),
     ],
     ids=str,
 )
-def test_what_differs_is_named(changed, message):
+def test_differences_are_named(changed, message):
     assert FOLDS[0].difference(replace(FOLDS[0], **changed)) == message

@@ -7,29 +7,29 @@ from glas3d import GlasError
 from glas3d.study.training.performance import METRICS, calibration_error, measure, summarise
 
 
-def answers(n=60, seed=0):
+def predictions(n=60, seed=0):
     rng = np.random.default_rng(seed)
     truth = rng.random(n) < 0.3
     return truth, np.clip(0.35 * truth + rng.uniform(0, 0.65, n), 0, 1)
 
 
 def test_metrics_are_those_of_scikit_learn():
-    truth, p = answers()
-    found, called = measure(truth, p), p > 0.5
-    assert tuple(found) == METRICS
-    assert found["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(truth, called))
-    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(truth, called))
-    assert found["auc"] == pytest.approx(metrics.roc_auc_score(truth, p))
-    assert found["sensitivity"] == pytest.approx(metrics.recall_score(truth, called))
-    assert found["specificity"] == pytest.approx(metrics.recall_score(truth, called, pos_label=False))
-    assert found["brier"] == pytest.approx(metrics.brier_score_loss(truth, p))
-    assert 0.2 < found["sensitivity"] < found["specificity"] < 0.95
+    is_case, p = predictions()
+    values, called = measure(is_case, p), p > 0.5
+    assert tuple(values) == METRICS
+    assert values["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(is_case, called))
+    assert values["accuracy"] == pytest.approx(metrics.accuracy_score(is_case, called))
+    assert values["auc"] == pytest.approx(metrics.roc_auc_score(is_case, p))
+    assert values["sensitivity"] == pytest.approx(metrics.recall_score(is_case, called))
+    assert values["specificity"] == pytest.approx(metrics.recall_score(is_case, called, pos_label=False))
+    assert values["brier"] == pytest.approx(metrics.brier_score_loss(is_case, p))
+    assert 0.2 < values["sensitivity"] < values["specificity"] < 0.95
 
 
 def test_one_group_alone():
-    found = measure(np.array([True, True]), np.array([0.9, 0.2]))
-    assert found["sensitivity"] == found["accuracy"] == 0.5
-    assert np.isnan([found["specificity"], found["auc"], found["balanced_accuracy"]]).all()
+    values = measure(np.array([True, True]), np.array([0.9, 0.2]))
+    assert values["sensitivity"] == values["accuracy"] == 0.5
+    assert np.isnan([values["specificity"], values["auc"], values["balanced_accuracy"]]).all()
 
 
 def test_calibration():
@@ -42,7 +42,7 @@ def test_calibration():
 
 
 @pytest.mark.parametrize(("truth", "p"), [([], []), ([True], [0.5, 0.5]), ([True], [1.5]), ([True], [np.nan])], ids=str)
-def test_what_cannot_be_measured(truth, p):
+def test_impossible_predictions_are_refused(truth, p):
     with pytest.raises(GlasError, match="probabilit"):
         measure(np.array(truth, dtype=bool), np.array(p))
 
@@ -61,7 +61,7 @@ def test_the_interval_is_that_of_nadeau_and_bengio():
     assert row["n"] == 5
 
 
-def test_the_interval_ends_at_0_and_1_and_gaps_are_left_out():
+def test_the_interval_is_limited_and_missing_values_are_left_out():
     row = summarise(folds([0.0, 1.0, np.nan])).iloc[0]
     assert (row["low"], row["mean"], row["high"], row["n"]) == (0, 0.5, 1, 2)
     row = summarise(folds([0.3, np.nan])).iloc[0]

@@ -15,105 +15,105 @@ from glas3d.study.training.stored_scans import StoredScans, store_scans
 from tests.study.folders import SHAPE, brain, derivative, people, save, scan
 
 
-def cohort(place, n=4, **settings):
-    return read_cohort(derivative(place, people(n)), **settings)
+def cohort(folder, n=4, **settings):
+    return read_cohort(derivative(folder, people(n)), **settings)
 
 
-def stored(found, place, grid=None, **settings):
-    return store_scans(found, place, grid, assume_space="MNI", **settings)
+def stored(participants, folder, grid=None, **settings):
+    return store_scans(participants, folder, grid, assume_space="MNI", **settings)
 
 
 def test_scans_are_scaled_by_their_brightness_on_their_own_grid(tmp_path):
-    found, scans = stored(cohort(tmp_path / "in"), tmp_path / "cache")
+    kept, scans = stored(cohort(tmp_path / "in"), tmp_path / "cache")
     assert scans.shape == (4, 1, *SHAPE)
     assert len(scans) == 4
     batch = scans[torch.tensor([2, 0])]
     assert batch.dtype == torch.float32
     for row, volume in zip((2, 0), batch, strict=True):
-        source = load_scan(found.table["path"][row]).data
+        source = load_scan(kept.table["path"][row]).data
         np.testing.assert_allclose(volume[0], source / intensity_scale(source), rtol=1e-6)
-    assert found.table["sha256"].tolist() == [load_scan(path).sha256 for path in found.table["path"]]
+    assert kept.table["sha256"].tolist() == [load_scan(path).sha256 for path in kept.table["path"]]
 
 
-def test_scans_are_brought_to_another_grid(tmp_path):
+def test_scans_are_resampled_to_another_grid(tmp_path):
     grid = mni_grid(12)
-    found, scans = stored(cohort(tmp_path / "in", 2), tmp_path / "cache", grid)
+    kept, scans = stored(cohort(tmp_path / "in", 2), tmp_path / "cache", grid)
     assert scans.grid is grid
-    expected = resample_scan(load_scan(found.table["path"][1]), grid)
+    expected = resample_scan(load_scan(kept.table["path"][1]), grid)
     np.testing.assert_allclose(scans[[1]][0, 0], expected / intensity_scale(expected), rtol=1e-6)
 
 
 def test_a_scan_is_read_once(tmp_path, monkeypatch):
-    source, place = tmp_path / "in", tmp_path / "cache"
-    one = cohort(source)
-    _, first = stored(one, place, mni_grid(12))
-    asked = []
-    monkeypatch.setattr(cache, "load_scan", lambda path: asked.append(path) or load_scan(path))
-    _, again = stored(one, place, mni_grid(12))
-    assert asked == []
+    source, folder = tmp_path / "in", tmp_path / "cache"
+    participants = cohort(source)
+    _, first = stored(participants, folder, mni_grid(12))
+    read = []
+    monkeypatch.setattr(cache, "load_scan", lambda path: read.append(path) or load_scan(path))
+    _, again = stored(participants, folder, mni_grid(12))
+    assert read == []
     assert again.files == first.files
     save(scan(source, "sub-02"), brain("NC", 77))
-    stored(one, place, mni_grid(12))
-    assert [path.name.split("_")[0] for path in asked] == ["sub-02"]
-    stored(one, place, mni_grid(13))
-    assert len(asked) == 1 + 4
+    stored(participants, folder, mni_grid(12))
+    assert [path.name.split("_")[0] for path in read] == ["sub-02"]
+    stored(participants, folder, mni_grid(13))
+    assert len(read) == 1 + 4
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100], ids=["empty", "rubbish"])
 def test_a_damaged_array_is_made_again(tmp_path, content):
-    one = cohort(tmp_path / "in", 2)
-    _, scans = stored(one, tmp_path / "cache")
+    participants = cohort(tmp_path / "in", 2)
+    _, scans = stored(participants, tmp_path / "cache")
     expected = scans[[0, 1]]
     scans.files[0].write_bytes(content)
     np.save(scans.files[1], np.zeros((3, 4, 5), np.float32))
     scans.files[0].with_name(f".{scans.files[0].stem}-1").write_bytes(b"of a run that was killed")
-    _, scans = stored(one, tmp_path / "cache")
+    _, scans = stored(participants, tmp_path / "cache")
     assert torch.equal(scans[[0, 1]], expected)
     assert sorted(p.suffix for p in scans.files[0].parent.iterdir()) == [".npy"] * 2
 
 
-def truncated(place):
-    path = scan(place, "sub-02")
+def truncated(folder):
+    path = scan(folder, "sub-02")
     path.write_bytes(path.read_bytes()[:-2000])
 
 
-def flat(place):
-    save(scan(place, "sub-02"), np.ones(SHAPE, np.float32))
+def flat(folder):
+    save(scan(folder, "sub-02"), np.ones(SHAPE, np.float32))
 
 
-def dark(place):
-    save(scan(place, "sub-02"), -brain("NC", 3))
+def dark(folder):
+    save(scan(folder, "sub-02"), -brain("NC", 3))
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [(truncated, "is truncated or damaged"), (flat, "varying intensities"), (dark, "positive intensities")],
 )
-def test_scans_that_cannot_be_used(tmp_path, spoil, message):
+def test_unusable_scans_are_refused_or_left_out(tmp_path, spoil, message):
     whole = cohort(tmp_path / "in")
     spoil(tmp_path / "in")
     with pytest.raises(GlasError, match=f"1 unreadable \\(sub-02: .*{message}"):
         stored(whole, tmp_path / "cache")
     with pytest.warns(GlasWarning, match=message):
-        left, scans = stored(read_cohort(tmp_path / "in", on_error="skip"), tmp_path / "cache")
-    assert left.table["participant_id"].tolist() == ["sub-01", "sub-03", "sub-04"]
+        kept, scans = stored(read_cohort(tmp_path / "in", on_error="skip"), tmp_path / "cache")
+    assert kept.table["participant_id"].tolist() == ["sub-01", "sub-03", "sub-04"]
     assert len(scans) == 3
-    assert left.problems["participant_id"].tolist() == ["sub-02"]
+    assert kept.problems["participant_id"].tolist() == ["sub-02"]
 
 
 def test_one_file_for_two_participants_is_refused(tmp_path):
-    """It would be trained on under one name and tested under the other."""
+    """It would be trained on under one participant's name and tested under the other's."""
     whole = cohort(tmp_path / "in")
     scan(tmp_path / "in", "sub-03").write_bytes(scan(tmp_path / "in", "sub-02").read_bytes())
     with pytest.raises(GlasError, match=r"2 duplicated \(sub-02, sub-03: one file for sub-02 and sub-03\)"):
         stored(whole, tmp_path / "cache")
 
 
-def test_one_file_for_two_sessions_of_a_participant_will_do(tmp_path):
-    place = derivative(tmp_path / "in", people(2), ("M00", "M12"))
-    scan(place, "sub-02", "M12").write_bytes(scan(place, "sub-02", "M00").read_bytes())
-    left, scans = stored(read_cohort(place), tmp_path / "cache")
-    assert len(left) == len(scans) == 4
+def test_one_file_for_two_sessions_of_a_participant_is_accepted(tmp_path):
+    folder = derivative(tmp_path / "in", people(2), ("M00", "M12"))
+    scan(folder, "sub-02", "M12").write_bytes(scan(folder, "sub-02", "M00").read_bytes())
+    kept, scans = stored(read_cohort(folder), tmp_path / "cache")
+    assert len(kept) == len(scans) == 4
 
 
 def test_scans_out_of_mni_space_are_refused(tmp_path):
@@ -128,13 +128,13 @@ def test_scans_out_of_mni_space_are_refused(tmp_path):
 
 
 def test_only_the_two_groups_are_read(tmp_path):
-    place = derivative(tmp_path / "in", people(6).assign(group=["AD", "NC", "MCI"] * 2))
-    truncated_other = scan(place, "sub-03")
-    whole = read_cohort(place)
+    folder = derivative(tmp_path / "in", people(6).assign(group=["AD", "NC", "MCI"] * 2))
+    truncated_other = scan(folder, "sub-03")
+    whole = read_cohort(folder)
     truncated_other.write_bytes(b"x")
-    left, scans = stored(whole, tmp_path / "cache")
+    kept, scans = stored(whole, tmp_path / "cache")
     assert len(scans) == 4
-    assert (left.everyone["sha256"] == "").sum() == 2
+    assert (kept.everyone["sha256"] == "").sum() == 2
 
 
 def test_progress(tmp_path):
@@ -149,7 +149,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
         stored(cohort(tmp_path / "in", 2), tmp_path / "cache")
 
 
-def test_nobody(tmp_path):
+def test_a_cohort_without_scans_is_refused(tmp_path):
     whole = cohort(tmp_path / "in", 2, participant_label="01")
     other = whole.without([])
     object.__setattr__(other, "everyone", other.everyone.iloc[:0])
@@ -157,7 +157,7 @@ def test_nobody(tmp_path):
         stored(other, tmp_path / "cache")
 
 
-def test_arrays_are_mapped_not_kept(tmp_path):
+def test_arrays_are_mapped_and_not_kept(tmp_path):
     files = []
     for i in range(3):
         np.save(tmp_path / f"{i}.npy", np.full((2, 3, 4), i, np.float32))

@@ -1,4 +1,4 @@
-"""A study trained by two folds in a moment, and what it is compared by."""
+"""A study of two folds that trains in a moment, and the files by which it is compared."""
 
 from dataclasses import replace
 
