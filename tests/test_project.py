@@ -160,7 +160,6 @@ def fragments():
     return found
 
 
-@pytest.mark.xfail(strict=False, reason="the rooms are being rewritten")
 def test_every_docstring_begins_with_a_full_clause():
     found = fragments()
     assert found == [], Counter(line.split(".")[1].split(":")[0] for line in found)
@@ -192,7 +191,6 @@ def commands():
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="the commands are being rewritten")
 def test_help_is_in_the_words_of_the_glossary():
     shown = {" ".join(command): help_of(*command) for command in commands()}
     assert {"", "demo", "explain", "simulate", "train", "cohort", "atlas", "atlas list"} <= set(shown)

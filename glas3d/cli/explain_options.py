@@ -18,7 +18,7 @@ _RECURSION = tuple(one.name for one in fields(RecursionSettings))
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """Where to search: an atlas, a grid or coordinates.
+    """The places to search: an atlas, a grid or coordinates.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ class HasDevice(Protocol):
 
     @property
     def device(self) -> torch.device | str:
-        """Where batches are made for it; a model without this member gets them on the CPU."""
+        """The device on which batches are made for it; a model without this member gets them on the CPU."""
         ...
 
 

@@ -106,7 +106,7 @@ class ImageExplanation(SavedResult):
 
 @dataclass(frozen=True, eq=False)
 class ImageSearch:
-    """Where to search, on the image's own pixels and at the size that the model takes.
+    """The places to search, on the image's own pixels and at the size that the model takes.
 
     Attributes
     ----------

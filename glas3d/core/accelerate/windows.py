@@ -12,7 +12,7 @@ import torch
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Where each of ``m`` volumes, or activations of them, can differ from a known base.
+    """The boxes in which each of ``m`` volumes, or activations of them, can differ from a known base.
 
     The boxes differ in size; the windows that hold them are as large as the largest box, so that many of them make
     one batch, and are moved inwards where they would leave the volume.

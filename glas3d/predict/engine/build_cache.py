@@ -26,7 +26,7 @@ class BuildCache:
 
     @property
     def folder(self) -> Path:
-        """Where the networks are stored."""
+        """The folder in which the networks are stored."""
         if self._folder is not None:
             return self._folder
         from platformdirs import user_cache_path
