@@ -51,6 +51,26 @@ class HasClasses(Protocol):
 
 
 @runtime_checkable
+class HasActivation(Protocol):
+    """A model that records what turns its network's outputs into probabilities."""
+
+    @property
+    def activation(self) -> str:
+        """``"softmax"``, ``"sigmoid"`` or ``"none"``."""
+        ...
+
+
+@runtime_checkable
+class HasCovariates(Protocol):
+    """A model that may take covariates next to the volume."""
+
+    @property
+    def covariates(self) -> Sequence[str] | None:
+        """Names of the covariates, in the order in which the model takes them; None: it takes none."""
+        ...
+
+
+@runtime_checkable
 class Fittable(Protocol):
     """A model whose preprocessing depends on the scan, such as a normalisation by the scan's own mean."""
 

@@ -14,12 +14,14 @@ from nibabel.spatialimages import SpatialImage
 from scipy.ndimage import gaussian_filter
 
 from glas3d.bids_names import have_distinct_labels
+from glas3d.core.model import HasActivation, HasClasses
 from glas3d.errors import GlasError
 from glas3d.imaging.registration import template_brain_in_native, without_skull
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of, mni_grid, resample_scan
 from glas3d.imaging.spatial_transform import SpatialTransform
 from glas3d.predict import ModelInfo, Predictor
+from glas3d.predict.interface import Invertible
 
 _BLUR_MM = 10.0
 TEMPLATE_MM = 2.0  # voxel size of the grid for a model without one, when scans are brought to the template
@@ -143,8 +145,8 @@ def model_record(predict: object, info: ModelInfo) -> dict[str, Any]:
     return {
         "name": info.name,
         "sha256": info.sha256,
-        "activation": getattr(predict, "activation", None),
-        "classes": getattr(predict, "classes", None),
+        "activation": predict.activation if isinstance(predict, HasActivation) else None,
+        "classes": predict.classes if isinstance(predict, HasClasses) else None,
     }
 
 
@@ -226,5 +228,6 @@ class Reference:
         if info.reference is None:
             return cls(0.0, "0")
         fitted = predict.fit(torch.as_tensor(data)) if isinstance(predict, Predictor) else predict
-        to_scan_units = getattr(getattr(fitted, "transform", None), "to_scan_units", lambda values: values)
-        return cls(to_scan_units(info.reference), f"reference of {info.name}")
+        transform = fitted.transform if isinstance(fitted, Predictor) else None
+        reference = transform.to_scan_units(info.reference) if isinstance(transform, Invertible) else info.reference
+        return cls(reference, f"reference of {info.name}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from glas3d.core.covariates import Covariates
 from glas3d.core.glas import GLAS, Progress
+from glas3d.core.model import HasCovariates
 from glas3d.core.score import Target, targets_of
 from glas3d.errors import SpaceWarning
 from glas3d.explain import preset
@@ -112,7 +113,7 @@ def resolve_scan(
     references = Reference.resolve(options.background, options.several_backgrounds, predict, info, inputs)
     covariates = None
     if options.covariates is not None:
-        names = getattr(predict, "covariates", None)
+        names = predict.covariates if isinstance(predict, HasCovariates) else None
         covariates = Covariates.of(options.covariates, options.covariate_reference or {}, names)
     backgrounds = {name: reference.value for name, reference in references.items()}
     filled = preset.fill(settings, info.preset, inputs.grid)

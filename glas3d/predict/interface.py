@@ -25,6 +25,15 @@ Readout = Callable[[Any], torch.Tensor]
 
 
 @runtime_checkable
+class Invertible(Protocol):
+    """A fitted transform that can bring a reference from the model's intensity scale to that of the scan."""
+
+    def to_scan_units(self, reference: np.ndarray) -> np.ndarray:
+        """Return the reference ``(c, *spatial)`` in the intensities of the scan it was fitted to."""
+        ...
+
+
+@runtime_checkable
 class FittedTransform(Protocol):
     """A transform whose settings come from the intact scan.
 
