@@ -65,7 +65,7 @@ class Atlas:
     _segments: dict[tuple[Any, ...], Segments] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
-    def load(cls, name: str, *, space: str | None = None) -> Atlas:
+    def load(cls, name: str | os.PathLike[str], *, space: str | None = None) -> Atlas:
         """Load a shipped atlas by its name, or any atlas by the path of its image.
 
         Parameters
@@ -82,7 +82,7 @@ class Atlas:
             No such atlas is shipped and no such file exists (the message lists the shipped ones), or the files
             cannot be used, as in `from_files` and `from_probabilistic`.
         """
-        path = Path(name)
+        name, path = os.fspath(name), Path(name)
         if cls.shipped_name(name) or not path.exists():
             shipped = folder("atlases", name)
             stem = shipped / f"atlas-{shipped.name}_dseg"
