@@ -1,1 +1,1 @@
-"""Read who takes part in a study, and which scans, from a BIDS folder."""
+"""Read the participants of a study and their scans from a BIDS folder."""

@@ -100,5 +100,5 @@ class TrainingOptions:
 
     def recorded(self) -> dict[str, Any]:
         """Return the options that the manifest of every fold records under their own names."""
-        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in _NOT_RECORDED}
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _NOT_RECORDED}
         return values | {"transform": name_of(self.transform), "preset": dict(self.preset or {})}
