@@ -1,6 +1,6 @@
 """Declare a setting once, as a field of a frozen dataclass, and derive everything else from it.
 
-A field says its type, default, group and documentation (the numpydoc docstring of its dataclass). From these come the
+A field states its type, default, group and documentation (the numpydoc docstring of its dataclass). From these come the
 keywords and the docstring of every function that takes it (`accepts`), the options of the commands with their help,
 the keys of configuration files, and the entries of sidecars.
 """
@@ -36,7 +36,7 @@ def option(
     default
         Value of an option that is not given.
     group
-        Title under which ``--help`` lists it; empty when it is no option of a command.
+        Title under which ``--help`` lists it; empty when commands do not have it as an option.
     command
         Type of the option on the command line, where that differs from the field's own: a type, or ``"file"`` or
         ``"files"`` for paths.
@@ -95,14 +95,14 @@ def accepts(*declarations: type, unset: Iterable[type] = ()) -> Callable[[F], F]
         signature = inspect.signature(function)
         own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         keywords = {
-            one.name: inspect.Parameter(
-                one.name,
+            declared.name: inspect.Parameter(
+                declared.name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=None if declaration in unresolved else _default(one),
-                annotation=one.type,
+                default=None if declaration in unresolved else _default(declared),
+                annotation=declared.type,
             )
             for declaration in declarations
-            for one in fields(declaration)
+            for declared in fields(declaration)
         }
         function.__signature__ = signature.replace(parameters=[*own, *keywords.values()])  # type: ignore[attr-defined]
         if function.__doc__ is not None:
@@ -127,14 +127,16 @@ def parse(options: Mapping[str, Any], *declarations: type[Any], caller: str) -> 
     TypeError
         A keyword that belongs to none of the dataclasses; a similar one is named.
     """
-    known = {one.name for declaration in declarations for one in fields(declaration)}
+    known = {declared.name for declaration in declarations for declared in fields(declaration)}
     for name in options:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1, 0.75)
             suggestion = f"; did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}{suggestion}")
     return tuple(
-        declaration(**{one.name: options[one.name] for one in fields(declaration) if one.name in options})
+        declaration(
+            **{declared.name: options[declared.name] for declared in fields(declaration) if declared.name in options}
+        )
         for declaration in declarations
     )
 
@@ -142,11 +144,14 @@ def parse(options: Mapping[str, Any], *declarations: type[Any], caller: str) -> 
 def optional(declaration: type, name: str) -> type[Any]:
     """Return a dataclass of the same fields, each of them None where it is not given.
 
-    For doors that fill up what was not given from elsewhere, such as the preset of a model.
+    For functions that take the default of a setting from elsewhere, such as the preset of a model.
     """
     made = make_dataclass(
         name,
-        [(one.name, f"{one.type} | None", field(default=None, metadata=one.metadata)) for one in fields(declaration)],
+        [
+            (declared.name, f"{declared.type} | None", field(default=None, metadata=declared.metadata))
+            for declared in fields(declaration)
+        ],
         frozen=True,
         kw_only=True,
     )
@@ -157,13 +162,16 @@ def optional(declaration: type, name: str) -> type[Any]:
 
 def given(options: Any) -> dict[str, Any]:
     """Return the fields of a dataclass that differ from None."""
-    return {one.name: value for one in fields(options) if (value := getattr(options, one.name)) is not None}
+    return {
+        declared.name: value for declared in fields(options) if (value := getattr(options, declared.name)) is not None
+    }
 
 
-def _default(one: Field[Any]) -> Any:
-    if one.default is not MISSING:
-        return one.default
-    return inspect.Parameter.empty if one.default_factory is MISSING else one.default_factory()
+def _default(declared: Field[Any]) -> Any:
+    """Return the default of a field as a signature shows it; `inspect.Parameter.empty` where it has none."""
+    if declared.default is not MISSING:
+        return declared.default
+    return inspect.Parameter.empty if declared.default_factory is MISSING else declared.default_factory()
 
 
 def _entries(declaration: type) -> list[tuple[list[str], str]]:
@@ -196,6 +204,6 @@ def _inserted(docstring: str, declarations: Iterable[type]) -> str:
     texts: list[str] = []
     for declaration in declarations:
         documented = documentation(declaration)
-        for one in fields(declaration):
-            texts.append(f"{one.name}\n{indent(documented.get(one.name, ''), '    ')}")
+        for declared in fields(declaration):
+            texts.append(f"{declared.name}\n{indent(documented.get(declared.name, ''), '    ')}")
     return docstring[: match.start()] + indent("\n".join(texts), match[1]) + "\n" + docstring[match.end() :]

@@ -1,4 +1,4 @@
-"""One thread (tiny tensors; the cores are shared), and property tests that are quick and repeatable."""
+"""Settings of all tests: one thread, because cores are shared, and property tests that are quick and repeatable."""
 
 import hypothesis
 import pytest
@@ -13,14 +13,14 @@ hypothesis.settings.load_profile("glas3d")
 
 @pytest.fixture(scope="session", autouse=True)
 def still_clock():
-    """Time does not decide what a test sees: by a clock that stands still, ``engine="auto"`` is the network itself."""
+    """Stop the clock that compares engines, so that ``engine="auto"`` is always the network itself."""
     with use_clock(lambda: 0.0):
         yield
 
 
 @pytest.fixture(scope="session")
 def aal():
-    """The shipped atlas."""
+    """Return the shipped atlas."""
     from glas3d.imaging.atlas import Atlas
 
     return Atlas.load("AAL")
@@ -28,7 +28,7 @@ def aal():
 
 @pytest.fixture(scope="session")
 def few(aal):
-    """Eight regions of AAL, for tests that are not about the forwards of a whole atlas."""
+    """Return eight regions of AAL, for tests that do not need a whole atlas."""
     import nibabel as nib
     import numpy as np
 
@@ -40,22 +40,9 @@ def few(aal):
     return Atlas("few", chosen, table.reset_index(drop=True), "0" * 64, "MNI")
 
 
-@pytest.fixture
-def go(capsys):
-    """Run a command in this process: status, standard output, standard error."""
-    from glas3d import cli
-
-    def command(*arguments):
-        status = cli.run([str(a) for a in arguments])
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return command
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    """A tiny model's folder."""
+    """Return the folder of a tiny model."""
     from tests import bundles
 
     return bundles.write(tmp_path_factory.mktemp("models") / "tiny")

@@ -86,8 +86,8 @@ def demo(tmp_path_factory):
 def test_the_demo_ranks_planted_regions_first(demo):
     _, result = demo
     first = result.table.sort_values("rank").head(8)["name"]
-    assert result.found == len(set(first) & set(PLANTED))
-    assert result.found >= 5, first.tolist()
+    assert result.n_planted_first == len(set(first) & set(PLANTED))
+    assert result.n_planted_first >= 5, first.tolist()
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit status."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # warnings of other libraries are not for the user of a command
+            warnings.simplefilter("ignore")  # warnings of other libraries do not help the user of a command
             warnings.simplefilter("always", GlasWarning)
             warnings.simplefilter("error", SpaceWarning)
             warnings.showwarning = show_warning
@@ -68,8 +68,8 @@ def run(arguments: list[str]) -> int:
     except Exception as problem:
         if os.environ.get("GLAS3D_TRACEBACK"):
             raise
-        first = str(problem).strip().splitlines()[0] if str(problem).strip() else ""
-        return fail(f"unexpected {type(problem).__name__}: {first} (set GLAS3D_TRACEBACK=1 to see where)", 1)
+        first_line = str(problem).strip().splitlines()[0] if str(problem).strip() else ""
+        return fail(f"unexpected {type(problem).__name__}: {first_line} (set GLAS3D_TRACEBACK=1 to see where)", 1)
     return 0
 
 
@@ -99,19 +99,19 @@ def _all_missing(arguments: Sequence[str], problem: MissingArgumentError) -> str
 
 
 def _name(argument: Any) -> str:
-    """Return the name of an argument as usage lines have it: BIDS_DIR by its place, --model by its name."""
+    """Return the name of an argument as usage lines show it: BIDS_DIR if it is positional, else --model."""
     name: str = argument.name
     return name if argument.index is None else name.lstrip("-").upper().replace("-", "_")
 
 
 def _placeholder(argument: Any) -> str:
-    """Return a value that an argument takes."""
+    """Return a value that an argument accepts."""
     choices = argument.get_choices()
     return str(choices[0]) if choices else "0"
 
 
 def _not_converted(problem: CoercionError) -> str:
-    """Return the message about a value of the wrong type, with advice where it may be no value of that option."""
+    """Return the message about a value of the wrong type, with advice if it may belong to another one."""
     argument = problem.argument
     if argument is None or not argument.parameter.consume_multiple:
         return str(problem)
@@ -119,7 +119,7 @@ def _not_converted(problem: CoercionError) -> str:
 
 
 def _unknown(problem: UnknownOptionError) -> str:
-    """Return the message about an option that does not exist; it suggests only one that is spelt nearly the same."""
+    """Return the message about an option that does not exist; it suggests an option spelt nearly the same."""
     name = (problem.token.keyword or problem.token.value).split("=", 1)[0]
     source = "" if problem.token.source in ("", "cli") else f" from {problem.token.source}"
     names = set(chain.from_iterable(argument.names for argument in problem.argument_collection if argument.parse))

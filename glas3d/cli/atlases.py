@@ -26,7 +26,7 @@ def atlas_list(*, json: Annotated[bool, in_group("Output")] = False) -> None:
 
     atlases = [Atlas.load(name) for name in Atlas.names()]
     if json:
-        content = [{"name": one.name, "regions": len(one.table), "space": one.space} for one in atlases]
+        content = [{"name": atlas.name, "regions": len(atlas.table), "space": atlas.space} for atlas in atlases]
         terminal.write_json({"atlases": content})
         return
     for atlas in atlases:

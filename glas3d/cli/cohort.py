@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from glas3d.study.group.level import GroupResult
     from glas3d.study.running.runner import CohortResult
 
-# Advice in messages, in the words of the command line.
-_SPOKEN = {
+# Advice that messages give for Python, and the same advice for the command line.
+_COMMAND_LINE_ADVICE = {
     'on_error="skip"': "--on-error skip",
     "set in_sample if": "give --in-sample if",
     "assume_space MNI": "--assume-space MNI",
@@ -64,7 +64,7 @@ def explain_study(
     config: Annotated[Path | None, in_group("Input")] = None,
     messages: Annotated[Messages, Parameter(name="*")] = Messages(),  # noqa: B008 (frozen)
 ) -> None:
-    """Explain the participants of a study by models that never saw them, then map and compare its groups.
+    """Explain the participants of a study by models that were not trained on them, then map and compare its groups.
 
     First the participant level, then the group level. A run that was stopped resumes when it is started again.
 
@@ -81,8 +81,8 @@ def explain_study(
     level
         participant: explain the scans. group: read the results of the participant level, map and compare the groups.
     models
-        Folder of folds that glas3d train wrote: each participant is explained by the fold that never saw them,
-        participants from elsewhere by all folds.
+        Folder of folds that glas3d train wrote: each participant is explained by the fold that was not trained on them,
+        participants of other data sets by all folds.
     model
         One model for every participant: the name of a shipped model, a bundle, a .pt2 or .onnx file, or
         package.module:factory.
@@ -108,7 +108,7 @@ def explain_study(
         given = given_options(groups)
         columns = [*given.get("covariates", ()), *given.get("correlate", ())]
         columns += [given["site"]] if "site" in given else []
-        _groups(read_cohort(bids_dir, covariates=columns, **selected), out, options.atlas, given, as_json=json)
+        _summarise(read_cohort(bids_dir, covariates=columns, **selected), out, options.atlas, given, as_json=json)
         return
     if (models is None) == (model is None):
         raise GlasError(f"participants need --models DIR or --model M, got {'none' if model is None else 'both'}")
@@ -122,28 +122,35 @@ def explain_study(
     chosen = str(models) if models is not None else str(model)
     if dry_run:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", GlasWarning)  # the estimate lists who is left out
-            people = read_cohort(bids_dir, covariates=columns, **{**selected, "on_error": "skip"})
-        ends = selected.get("on_error", Selection.on_error) == "fail"
-        _estimate(people, out, chosen, keywords, ends=ends, has_folds=models is not None, as_json=json)
+            warnings.simplefilter("ignore", GlasWarning)  # the estimate lists the participants left out
+            participants = read_cohort(bids_dir, covariates=columns, **{**selected, "on_error": "skip"})
+        stops = selected.get("on_error", Selection.on_error) == "fail"
+        _estimate(participants, out, chosen, keywords, stops=stops, has_folds=models is not None, as_json=json)
         return
-    people = read_cohort(bids_dir, covariates=columns, **selected)
-    _participants(people, out, chosen, keywords, has_folds=models is not None, as_json=json)
+    participants = read_cohort(bids_dir, covariates=columns, **selected)
+    _explain(participants, out, chosen, keywords, has_folds=models is not None, as_json=json)
 
 
 def _estimate(
-    people: Cohort, out: Path, model: str, keywords: dict[str, Any], *, ends: bool, has_folds: bool, as_json: bool
+    participants: Cohort,
+    out: Path,
+    model: str,
+    keywords: dict[str, Any],
+    *,
+    stops: bool,
+    has_folds: bool,
+    as_json: bool,
 ) -> None:
-    """Report what the participant level would do."""
+    """Report what the participant level would do and what it would take."""
     from glas3d.study.running.forecast import estimate_cohort
     from glas3d.study.training.manifest import Manifest
 
     if has_folds:
         Manifest.load(model)
     try:
-        estimate = estimate_cohort(people, out, model, **keywords)
+        estimate = estimate_cohort(participants, out, model, **keywords)
     except GlasError as error:
-        raise GlasError(renamed(str(error), _SPOKEN)) from None
+        raise GlasError(renamed(str(error), _COMMAND_LINE_ADVICE)) from None
     if as_json:
         content = vars(estimate) | {"scan": estimate.scan and vars(estimate.scan), "seconds": estimate.seconds}
         terminal.write_json(content | {"failed": [vars(outcome) for outcome in estimate.failed]})
@@ -151,40 +158,40 @@ def _estimate(
     groups = ", ".join(f"{name} {n}" for name, n in estimate.groups.items()) or "none"
     terminal.write(f"Scans to explain: {groups}; finished: {estimate.finished}; left out: {len(estimate.failed)}")
     for outcome in estimate.failed:
-        terminal.write(renamed(f"left out: {outcome.name}: {outcome.error}", _SPOKEN))
-    if estimate.failed and ends:
+        terminal.write(renamed(f"left out: {outcome.name}: {outcome.error}", _COMMAND_LINE_ADVICE))
+    if estimate.failed and stops:
         terminal.write("They end the work, unless --on-error skip is given.")
     workers = keywords.get("n_workers", 1)
     if estimate.scan is not None:
         terminal.write(terminal.cost_text(estimate.scan))
-        side = f" on {workers} workers, if each has a core" if workers > 1 else ""
+        on_workers = f" on {workers} workers, if each has a core" if workers > 1 else ""
         total = terminal.duration(estimate.seconds / max(1, workers))
-        terminal.write(f"All of them: {estimate.evaluations} model evaluations, {total}{side}")
+        terminal.write(f"All of them: {estimate.evaluations} model evaluations, {total}{on_workers}")
     terminal.write("Nothing was written.")
 
 
-def _participants(
-    people: Cohort, out: Path, model: str, keywords: dict[str, Any], *, has_folds: bool, as_json: bool
+def _explain(
+    participants: Cohort, out: Path, model: str, keywords: dict[str, Any], *, has_folds: bool, as_json: bool
 ) -> None:
     """Run the participant level and report what became of every scan."""
     from glas3d.study.running.runner import explain_cohort
     from glas3d.study.training.manifest import Manifest
 
     if has_folds:
-        Manifest.load(model)  # with --models it must say on whom they were trained
+        Manifest.load(model)  # the folder must record which participants trained its models
     try:
-        with terminal.progress("scans") as tick:
+        with terminal.progress("scans") as progress:
             result: CohortResult = explain_cohort(
-                people,
+                participants,
                 out,
                 model,
-                progress=tick,
+                progress=progress,
                 announce=lambda dashboard: terminal.write(f"Dashboard: {dashboard}"),
-                on_error=people.on_error,
+                on_error=participants.on_error,
                 **keywords,
             )
     except GlasError as error:
-        raise GlasError(renamed(str(error), _SPOKEN)) from None
+        raise GlasError(renamed(str(error), _COMMAND_LINE_ADVICE)) from None
     failed = result.failed
     if as_json:
         terminal.write_json({"out": str(out), "scans": result.outcomes.to_dict("records")})
@@ -195,43 +202,49 @@ def _participants(
         )
         for row in failed.head(20).to_dict("records"):
             name = f"{row['participant_id']} {row['session']}".strip()
-            terminal.write(renamed(f"failed: {name}: {row['error']}", _SPOKEN))
+            terminal.write(renamed(f"failed: {name}: {row['error']}", _COMMAND_LINE_ADVICE))
     if len(failed):
         listed = out / "participants_failed.tsv"
         raise GlasError(f"{len(failed)} of {len(result.outcomes)} scans could not be explained, see {listed}")
 
 
-def _groups(people: Cohort, out: Path, atlas: str | None, given: dict[str, Any], *, as_json: bool) -> None:
+def _summarise(participants: Cohort, out: Path, atlas: str | None, given: dict[str, Any], *, as_json: bool) -> None:
     """Run the group level and report the highest-scoring regions and the tests."""
     from glas3d.study.group.level import summarise_groups
 
-    with terminal.progress("steps") as tick:
+    with terminal.progress("steps") as progress:
         result = summarise_groups(
-            out, people.everyone, case=people.case, control=people.control, atlas=atlas, progress=tick, **given
+            out,
+            participants.everyone,
+            case=participants.case,
+            control=participants.control,
+            atlas=atlas,
+            progress=progress,
+            **given,
         )
     if as_json:
         tables = {name: table.to_dict("records") for name, table in result.tables.items()}
         tests = {name: table.to_dict("records") for name, table in result.tests.items()}
         terminal.write_json({"out": str(result.folder), "groups": result.groups, "regions": tables, "tests": tests})
     else:
-        _report_groups(result, people.case)
+        _report_groups(result, participants.case)
 
 
 def _report_groups(result: GroupResult, case: str) -> None:
     if case in result.tables:
         title = f"The ten highest-scoring regions of {case}, {result.groups[case]} participants"
         terminal.write_table(result.tables[case], title)
-    for what, table in result.tests.items():
+    for comparison, table in result.tests.items():
         smallest = table.sort_values("p_fwe").iloc[0]
         below = int((table["p_fwe"] <= 0.05).sum())
         terminal.write(
-            f"{what}: {below} of {len(table)} at p <= 0.05 corrected; "
+            f"{comparison}: {below} of {len(table)} at p <= 0.05 corrected; "
             f"the smallest p is {smallest['p_fwe']:.3g}, of {smallest['name']}"
         )
-    for what, voxels in result.voxels.items():
+    for comparison, voxels in result.voxels.items():
         peak = " ".join(f"{value:.0f}" for value in voxels.peak)
         terminal.write(
-            f"{what}, voxels: {voxels.n_below} of {voxels.n_voxels} at p <= 0.05 corrected; "
+            f"{comparison}, voxels: {voxels.n_below} of {voxels.n_voxels} at p <= 0.05 corrected; "
             f"the smallest p is {voxels.p:.3g}, at {peak} mm"
         )
     groups = ", ".join(f"{name} {n}" for name, n in result.groups.items())

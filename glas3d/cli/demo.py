@@ -1,4 +1,4 @@
-"""The whole way on made data: simulate participants, explain the AD group, map it, compare with the truth."""
+"""Every step on simulated data: simulate participants, explain the AD group, map it, compare with the truth."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NAME = "glas3d demo: an AD group explained"
 
 @dataclass(frozen=True, eq=False)
 class DemoResult:
-    """What the demo found.
+    """The result of the demo.
 
     Attributes
     ----------
@@ -38,8 +38,8 @@ class DemoResult:
         The AD group's regions, ranked.
     planted
         Regions where disease was simulated.
-    found
-        How many of them are among the first eight.
+    n_planted_first
+        Number of them among the eight highest-scoring regions.
     figure
         Path of the figure.
     summary
@@ -48,7 +48,7 @@ class DemoResult:
 
     table: pd.DataFrame
     planted: tuple[str, ...]
-    found: int
+    n_planted_first: int
     figure: Path
     summary: str
 
@@ -67,11 +67,12 @@ def run_demo(
     out
         New or empty folder, or that of an earlier demo, which is replaced when this one is complete.
     participants
-        How many to simulate, half of them AD.
+        Number of participants to simulate, half of them AD.
     seed
-        Of the simulation; the shipped model was trained and its settings chosen on others.
+        Seed of the simulation; the shipped model was trained, and its settings chosen, on other seeds.
     progress
-        Called with steps done and in all; a step is a participant simulated, or one explained.
+        Called with the steps done and in all: one for each participant simulated, one for each model output, and one
+        more for each participant explained.
 
     Raises
     ------
@@ -82,13 +83,13 @@ def run_demo(
         raise GlasError(f"the demo needs at least 2 participants, one of them AD, got {participants}")
     simulation = Simulation(participants=participants, seed=seed)
     predict, atlas = load_model(MODEL), Atlas.load("AAL")
-    cases = (participants + 1) // 2
-    steps = 2 * participants + cases
+    n_cases = (participants + 1) // 2
+    steps = 2 * participants + n_cases
     with new_folder(out, replaces=_is_demo) as scratch:
         data = write_dataset(scratch / "simulated", simulation, lambda done, _: progress(done, steps))
         people = read_table(data / "participants.tsv")
         scans = [data / scan_path(simulation, p.removeprefix("sub-")) for p in people["participant_id"]]
-        group, answers = GroupMap("AD", atlas), []
+        group, probabilities = GroupMap("AD", atlas), []
         done = participants
         for scan, diagnosis in zip(scans, people["group"], strict=True):
             if diagnosis == group.group:
@@ -96,9 +97,9 @@ def run_demo(
                 assert isinstance(result, ScanExplanation)
                 result.save(scratch / scan.relative_to(data).parent)
                 group.add(result)
-                answers.append(result.explanation.probability)
+                probabilities.append(result.explanation.probability)
             else:
-                answers.append(_probability(predict, scan, group.group))
+                probabilities.append(_probability(predict, scan, group.group))
             done += 2 if diagnosis == group.group else 1
             progress(done, steps)
         group.save(scratch / "group")
@@ -117,17 +118,17 @@ def run_demo(
         )(scratch / "dataset_description.json")
         (scratch / ".bidsignore").write_text("simulated\ngroup\n*_statmap.*\n*_regions.tsv\n", encoding="utf-8")
     truth = (people["group"] == group.group).to_numpy()
-    called = np.array(answers) > 0.5
+    called_ad = np.array(probabilities) > 0.5
     summary = (
-        f"{MODEL} calls {int(called[truth].sum())} of {int(truth.sum())} AD participants AD and "
-        f"{int((~called[~truth]).sum())} of {int((~truth).sum())} controls NC; it learnt simulated disease."
+        f"{MODEL} calls {int(called_ad[truth].sum())} of {int(truth.sum())} AD participants AD and "
+        f"{int((~called_ad[~truth]).sum())} of {int((~truth).sum())} controls NC; it learnt simulated disease."
     )
-    found = int(table.loc[table["rank"] <= 8, "name"].isin(PLANTED).sum())
-    return DemoResult(table, PLANTED, found, out / figure, summary)
+    n_planted_first = int(table.loc[table["rank"] <= 8, "name"].isin(PLANTED).sum())
+    return DemoResult(table, PLANTED, n_planted_first, out / figure, summary)
 
 
 def _probability(predict: Predictor, path: Path, name: str) -> float:
-    """``P(name)`` of one scan on the model's grid."""
+    """Return ``P(name)`` of one scan on the model's grid."""
     assert predict.info.grid is not None
     assert predict.classes is not None
     volume = torch.as_tensor(resample_scan(load_scan(path), predict.info.grid))[None]

@@ -42,7 +42,7 @@ _PATHS = {"file": Path, "files": tuple[Path, ...]}
 
 
 def group(title: str) -> Group:
-    """Return the group of options of a title, at its place in the help."""
+    """Return the group of options of a title, in its position in the help."""
     return Group(title, sort_key=_ORDER.index(title) if title in _ORDER else len(_ORDER))
 
 
@@ -68,19 +68,21 @@ def command_options(name: str, *declarations: type, without: Collection[str] = (
     made: dict[str, tuple[str, Any, Any]] = {}
     for declaration in declarations:
         texts = documentation(declaration)
-        for one in fields(declaration):
-            if one.metadata.get("group") and one.name not in without:
-                made[one.name] = _option(one, declaration, texts.get(one.name, ""))
+        for declared in fields(declaration):
+            if declared.metadata.get("group") and declared.name not in without:
+                made[declared.name] = _option(declared, declaration, texts.get(declared.name, ""))
     derived = make_dataclass(name, list(made.values()), frozen=True, kw_only=True)
     derived.__module__ = __name__  # cyclopts takes classes of the module "types" for built-in ones
-    derived.__doc__ = f"Command-line options of {', '.join(one.__name__ for one in declarations)}."
+    derived.__doc__ = f"Command-line options of {', '.join(declaration.__name__ for declaration in declarations)}."
     return derived
 
 
 def given_options(options: Any, without: Collection[str] = ()) -> dict[str, Any]:
     """Return the options that were given on the command line, by the names of the fields that declare them."""
-    values = {one.name: getattr(options, one.name) for one in fields(options) if one.name not in without}
-    defaults = {one.name: one.default for one in fields(options)}
+    values = {
+        declared.name: getattr(options, declared.name) for declared in fields(options) if declared.name not in without
+    }
+    defaults = {declared.name: declared.default for declared in fields(options)}
     return {name: value for name, value in values.items() if value != defaults[name]}
 
 
@@ -98,22 +100,22 @@ def help_text(documented: str) -> str:
     return " ".join(kept).replace("``", "").replace("`", "")
 
 
-def _option(one: Field[Any], declaration: type, documented: str) -> tuple[str, Any, Any]:
+def _option(declared: Field[Any], declaration: type, documented: str) -> tuple[str, Any, Any]:
     """Return name, annotation and default of a command-line option."""
-    kind = _kind(one, declaration)
+    kind = _kind(declared, declaration)
     text = help_text(documented)
     flag = kind is bool
     several = get_origin(kind) is tuple and get_args(kind)[-1] is ...
     default: Any = False if flag else () if several else None
-    settings: dict[str, Any] = {"help": text, "group": group(one.metadata["group"]), "show_default": False}
-    option_name = one.metadata.get("name") or ""
+    settings: dict[str, Any] = {"help": text, "group": group(declared.metadata["group"]), "show_default": False}
+    option_name = declared.metadata.get("name") or ""
     if option_name:
         settings["name"] = f"--{option_name}"
     if several:
         settings["consume_multiple"] = True
-    stated = one.default if one.default is not MISSING else None
-    if flag and stated is True:  # only its opposite is worth an option
-        settings["negative"] = f"--{option_name}" if option_name else f"--no-{one.name.replace('_', '-')}"
+    stated = declared.default if declared.default is not MISSING else None
+    if flag and stated is True:  # only the opposite of the default needs an option
+        settings["negative"] = f"--{option_name}" if option_name else f"--no-{declared.name.replace('_', '-')}"
         settings["name"] = ()
         default = None
         kind = bool | None
@@ -122,17 +124,17 @@ def _option(one: Field[Any], declaration: type, documented: str) -> tuple[str, A
     if "Default:" not in text and stated not in (None, False, True, ()):
         settings["help"] = f"{text} Default: {_shown(stated)}."
     annotation: Any = Annotated[kind if flag or several else kind | None, Parameter(**settings)]
-    return one.name, annotation, field(default=default)
+    return declared.name, annotation, field(default=default)
 
 
-def _kind(one: Field[Any], declaration: type) -> Any:
+def _kind(declared: Field[Any], declaration: type) -> Any:
     """Return the type of an option on the command line."""
-    command = one.metadata.get("command")
+    command = declared.metadata.get("command")
     if command is not None:
         return _PATHS.get(command, command) if isinstance(command, str) else command
-    annotation = one.type
+    annotation = declared.type
     if isinstance(annotation, str):
-        owner = next(c for c in declaration.__mro__ if one.name in inspect.get_annotations(c))
+        owner = next(c for c in declaration.__mro__ if declared.name in inspect.get_annotations(c))
         annotation = eval(annotation, vars(sys.modules[owner.__module__]))  # source code of this package
     if get_origin(annotation) in (Union, types.UnionType):
         members = [member for member in get_args(annotation) if member is not types.NoneType]
@@ -147,8 +149,8 @@ def _shown(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def renamed(texts: str, spoken: Mapping[str, str]) -> str:
+def renamed(message: str, options: Mapping[str, str]) -> str:
     """Return a message with names of Python replaced by options of the command line."""
-    for python, option in spoken.items():
-        texts = texts.replace(python, option)
-    return texts
+    for python, option in options.items():
+        message = message.replace(python, option)
+    return message

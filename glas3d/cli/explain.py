@@ -48,8 +48,9 @@ def explain_scan(
     Parameters
     ----------
     scan
-        A 3D volume that nibabel can read (NIfTI, mgz), in MNI space unless the atlas is the scan's own. For a model of
-        several inputs give as many of them, in the order of its channels; the maps come back on the grid of the first.
+        A 3D volume that nibabel can read (NIfTI, mgz), in MNI space unless the atlas is in the scan's own space. For
+        a model of several inputs give as many scans, in the order of its channels; the maps are on the grid of the
+        first.
     model
         Name of a shipped model, a MONAI bundle folder, a .pt2 or .onnx file, or package.module:factory.
     target
@@ -74,7 +75,7 @@ def explain_scan(
     from glas3d.explain import explain_img
     from glas3d.explain.cost import estimate_cost
     from glas3d.predict import load_model
-    from glas3d.predict.engine.memory import keep_memory as memory_kept
+    from glas3d.predict.engine.memory import keep_memory as memory_is_kept
 
     if not scan:
         raise GlasError(
@@ -91,19 +92,19 @@ def explain_scan(
         _search(options, supervoxels, scan[0]),
         **keywords,
     )
-    with memory_kept() if keep_memory else nullcontext(True) as keeps:
-        if not keeps:
+    with memory_is_kept() if keep_memory else nullcontext(True) as supported:
+        if not supported:
             warnings.warn("--keep-memory does nothing here: it needs Linux with glibc", GlasWarning, stacklevel=2)
         if dry_run:
-            cost = estimate_cost(lambda tick: run(progress=tick), keywords.get("recursive", False))
+            cost = estimate_cost(lambda progress: run(progress=progress), keywords.get("recursive", False))
             if json:
                 terminal.write_json(vars(cost))
             else:
                 terminal.write(terminal.cost_text(cost))
                 terminal.write("Nothing was written.")
             return
-        with terminal.progress("model evaluations") as tick:
-            result: Any = run(progress=tick)
+        with terminal.progress("model evaluations") as progress:
+            result: Any = run(progress=progress)
     written = result.save(out)
     if json:
         terminal.write_json(_json(result, written))
@@ -112,7 +113,7 @@ def explain_scan(
 
 
 def _search(options: Any, supervoxels: int | None, scan: Path) -> Any:
-    """Load what is searched."""
+    """Return what to search: an atlas, a grid, coordinates or supervoxels."""
     from glas3d.imaging import slic
     from glas3d.imaging.atlas import Atlas
     from glas3d.imaging.coordinates import Coordinates
@@ -132,9 +133,9 @@ def _report(result: ScanExplanation, written: list[Path], name: str, out: Path) 
     if against is not None:
         probability = f"{target} over {against}: P({target}) - P({against}) = {result.probability:.3f}"
     terminal.write_table(result.table, f"{name}: {probability}, the ten highest-scoring regions")
-    for number, each in enumerate(result.provenance.get("Recursion", {}).get("rounds", []), start=1):
-        removed = ", ".join(map(str, each["removed"][:6])) + (" ..." if len(each["removed"]) > 6 else "")
-        change = f"{each['probability_before']:.3f} -> {each['probability_after']:.3f}"
+    for number, record in enumerate(result.provenance.get("Recursion", {}).get("rounds", []), start=1):
+        removed = ", ".join(map(str, record["removed"][:6])) + (" ..." if len(record["removed"]) > 6 else "")
+        change = f"{record['probability_before']:.3f} -> {record['probability_after']:.3f}"
         terminal.write(f"round {number}: P({target}) {change}, masked out and removed: {removed}")
     files = [path.name for path in written if path.name.startswith(result.stem + "_") and path.suffix != ".json"]
     rounds = [f"and the maps of {len(result.round_imgs)} rounds"] if result.round_imgs else []
@@ -143,7 +144,7 @@ def _report(result: ScanExplanation, written: list[Path], name: str, out: Path) 
 
 
 def _json(result: ScanExplanation, written: list[Path]) -> dict[str, Any]:
-    """Return the result for other programs."""
+    """Return the content of the result for other programs."""
     table = result.table.astype(object).where(result.table.notna(), None)
     return {
         "target": result.provenance["Target"],

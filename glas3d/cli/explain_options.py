@@ -13,7 +13,7 @@ from glas3d.errors import GlasError
 from glas3d.explain.options import SEARCH, ExplainOptions
 from glas3d.options import option
 
-_RECURSION = tuple(one.name for one in fields(RecursionSettings))
+_RECURSION = tuple(declared.name for declared in fields(RecursionSettings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +47,14 @@ def search_of(options: Any, supervoxels: int | None = None) -> Any:
     Parameters
     ----------
     options
-        Those of `SearchOptions`.
+        The options of `SearchOptions`.
     supervoxels
         Number of supervoxels of the scan that are searched instead.
 
     Raises
     ------
     GlasError
-        Several of them.
+        Several searches were given.
     """
     from glas3d.core.search import Grid
 
@@ -68,7 +68,7 @@ def search_of(options: Any, supervoxels: int | None = None) -> Any:
     if len(given) > 1:
         raise GlasError(f"search an atlas, a grid, coordinates or supervoxels, got {' and '.join(given)}")
     if options.grid:
-        return Grid(options.grid)  # refuses fractions
+        return Grid(options.grid)  # Grid refuses fractions
     return options.coordinates or options.atlas or "AAL"
 
 
@@ -78,14 +78,14 @@ def explain_keywords(options: Any) -> dict[str, Any]:
     Parameters
     ----------
     options
-        Those of `SearchOptions`, of the method, of a recursion and of `explain_img`.
+        The options of `SearchOptions`, of the method, of a recursion and of `explain_img`.
 
     Raises
     ------
     GlasError
-        Settings of a recursion without --recursive, or a value that is no number where one is needed.
+        Settings of a recursion without --recursive, or a value that is not a number where a number is needed.
     """
-    keywords = given_options(options, [one.name for one in fields(SearchOptions)])
+    keywords = given_options(options, [declared.name for declared in fields(SearchOptions)])
     recursion = {name: keywords.pop(name) for name in _RECURSION if name in keywords}
     if recursion and not keywords.get("recursive"):
         name = next(iter(recursion)).replace("_", "-")
@@ -107,7 +107,7 @@ def explain_keywords(options: Any) -> dict[str, Any]:
 _DECLARATIONS = (SearchOptions, Settings, ExplainOptions, RecursionSettings)
 
 ScanCommandOptions: Any = command_options("ScanCommandOptions", *_DECLARATIONS)
-# The covariates of a study are columns, its scans have one channel, and it has options of its own for a few others.
+# The covariates of a study are columns and its scans have one channel; `StudyOptions` declares atlas_space itself.
 CohortCommandOptions: Any = command_options(
     "CohortCommandOptions", *_DECLARATIONS, without=("covariates", "channels", "atlas_space")
 )

@@ -40,7 +40,7 @@ class Messages:
 
     @contextmanager
     def active(self, arguments: Sequence[str]) -> Iterator[None]:
-        """Report in this way for as long as the block lasts.
+        """Apply these options for as long as the block lasts.
 
         Raises
         ------

@@ -35,8 +35,8 @@ def simulate_participants(
     from glas3d.simulate.dataset import write_dataset
 
     simulation = Simulation(**given_options(options))
-    with terminal.progress("participants") as tick:
-        write_dataset(bids_dir, simulation, tick)
+    with terminal.progress("participants") as progress:
+        write_dataset(bids_dir, simulation, progress)
     terminal.write(
         f"Written to {bids_dir}: {simulation.participants} participants, their truth in {bids_dir / 'truth'}"
     )
@@ -63,10 +63,10 @@ def run(
     """
     from glas3d.cli.demo import run_demo
 
-    with terminal.progress("participants") as tick:
-        result = run_demo(out, participants=participants, seed=seed, progress=tick)
+    with terminal.progress("participants") as progress:
+        result = run_demo(out, participants=participants, seed=seed, progress=progress)
     terminal.write(result.summary)
     title = "The ten highest-scoring regions of the AD group, and where disease was planted"
     terminal.write_table(result.table, title, planted=result.planted)
-    terminal.write(f"{result.found} of the {len(result.planted)} planted regions are among the first 8.")
+    terminal.write(f"{result.n_planted_first} of the {len(result.planted)} planted regions are among the first 8.")
     terminal.write(f"Written to {out}; look at {result.figure}")

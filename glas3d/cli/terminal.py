@@ -31,18 +31,18 @@ class _Reporting:
 @contextmanager
 def reporting(*, quiet: bool) -> Iterator[None]:
     """Write errors only, if ``quiet``, for as long as the block lasts."""
-    before, _Reporting.quiet = _Reporting.quiet, quiet
+    previous, _Reporting.quiet = _Reporting.quiet, quiet
     try:
         yield
     finally:
-        _Reporting.quiet = before
+        _Reporting.quiet = previous
 
 
 class LogHandler(logging.Handler):
     """Writes log messages as notes."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one message, unless it is one that this module wrote itself."""
+        """Write one message, unless this module has already written it."""
         if record.name != _log.name:
             err.print(f"note: {record.getMessage()}", style="yellow", **_PLAIN)
 
@@ -55,7 +55,7 @@ def fail(message: str, status: int = 2) -> int:
 
 
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """Write one ``note:`` line, in place of Python's own."""
+    """Write one ``note:`` line, in place of the lines that Python writes."""
     _log.warning("%s", message)
     if not _Reporting.quiet:
         err.print(f"note: {message}", style="yellow", **_PLAIN)
@@ -91,9 +91,9 @@ def write_table(table: pd.DataFrame, title: str, planted: tuple[str, ...] | None
     table
         Regions or points with their ranks.
     title
-        One line above.
+        Title above the table, one line.
     planted
-        Names of the regions with simulated disease, which get a column.
+        Names of the regions with simulated disease, which are marked in a column of their own. Default: no column.
     """
     if _Reporting.quiet:
         return
@@ -139,7 +139,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def progress(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Draw a bar on standard error, with speed and time left, while the block lasts; nothing when it is piped."""
+    """Draw a progress bar on standard error for as long as the block lasts; nothing if it is not a terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

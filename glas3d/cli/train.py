@@ -55,12 +55,12 @@ def train_models(
     from glas3d.study.training.crossvalidation import train_folds
 
     recipe = Recipe(patience=patience) if epochs is None else Recipe(patience=patience, epochs=epochs)
-    with terminal.progress("steps") as tick:
+    with terminal.progress("steps") as progress:
         models = train_folds(
             read_cohort(bids_dir, **given_options(cohort)),
             out,
             recipe=recipe,
-            progress=tick,
+            progress=progress,
             **given_options(options),
         )
     if json:

@@ -24,13 +24,13 @@ class CostEstimate:
     Attributes
     ----------
     evaluations
-        Model evaluations; of a recursion the most there can be.
+        Number of model evaluations; for a recursion the largest number possible.
     batch_size
-        Inputs in one forward pass.
+        Number of inputs in one forward pass.
     seconds
         Wall-clock time of one model evaluation.
     memory
-        Bytes: the highest memory use of the process so far, on the GPU where the model is there; None: unknown.
+        Highest memory use of the process so far in bytes, on the GPU where the model runs there; None: unknown.
     """
 
     evaluations: int
@@ -45,44 +45,46 @@ def estimate_cost(explain: Callable[[Progress], object], recursive: Any = False)
     Parameters
     ----------
     explain
-        Explains, with the progress it is given.
+        Function that explains, and reports its progress to the callable that it is given.
     recursive
-        The option of `explain_img`.
+        The option of `explain_img`; a recursion may repeat the explanation in every round.
 
     Raises
     ------
     GlasError
-        What the explanation itself would be refused for.
+        The explanation itself would be refused.
     """
-    ticks: list[tuple[float, int, int]] = [(time.perf_counter(), 0, 0)]
+    times: list[tuple[float, int, int]] = [(time.perf_counter(), 0, 0)]
 
-    def tick(done: int, total: int) -> None:
-        ticks.append((time.perf_counter(), done, total))
-        if len(ticks) > _BATCHES:
+    def record(done: int, total: int) -> None:
+        times.append((time.perf_counter(), done, total))
+        if len(times) > _BATCHES:
             raise _EnoughTimed
 
     with suppress(_EnoughTimed):
-        explain(tick)
-    first, last = ticks[1 if len(ticks) > 2 else 0], ticks[-1]
+        explain(record)
+    first, last = times[1 if len(times) > 2 else 0], times[-1]
     return CostEstimate(
         evaluations=last[2] * _rounds(recursive),
-        batch_size=ticks[1][1],
+        batch_size=times[1][1],
         seconds=(last[0] - first[0]) / max(1, last[1] - first[1]),
         memory=_memory(),
     )
 
 
 class _EnoughTimed(Exception):
-    """Ends an explanation that was started only to be timed."""
+    """The signal that ends an explanation which was started only to be timed."""
 
 
 def _rounds(recursive: Any) -> int:
+    """Return the largest number of rounds that the option ``recursive`` allows."""
     if recursive is False or recursive is None:
         return 1
     return RecursionSettings(**({} if recursive is True else dict(recursive))).max_iterations
 
 
 def _memory() -> int | None:
+    """Return the highest memory use of the process so far, in bytes; None where the system does not report it."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     try:

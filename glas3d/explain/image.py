@@ -44,7 +44,7 @@ def explain_image(
     """Explain the output of a model for one image.
 
     The model is given ``(n, c, rows, cols)`` float32: 0 to 255 of a file, an array's or tensor's own values.
-    Normalisation belongs to the model, so that 0 in a mask is black. Positions (points, labels, mask, table, maps) are
+    The model normalises its input itself: 0 in a mask is black. Positions (points, labels, mask, table, maps) are
     those of the image's own pixels; sigmas are in pixels of the size that the model takes. The kernel is
     ``"exponential"`` by default.
 
@@ -108,13 +108,13 @@ def resolve_image(
     picture = _read(image, options.colour, info)
     size = picture.shape if options.size is None else _size(options.size)
     data = resize(picture.data, size)
-    where = ImageSearch.of(search, options.mask, picture.shape, size)
+    image_search = ImageSearch.of(search, options.mask, picture.shape, size)
     filled = _fill(settings, info.preset, size)
     references = _references(options, predict, info, data)
     backgrounds = {name: reference.value for name, reference in references.items()}
     glas = GLAS(predict, background=next(iter(backgrounds.values())), **filled)
     channels = ("red", "green", "blue") if len(data) == 3 else tuple(f"channel{i}" for i in range(len(data)))
-    task = Task(data, targets, where.search, (1.0, 1.0), backgrounds=backgrounds, channels=channels)
+    task = Task(data, targets, image_search.search, (1.0, 1.0), backgrounds=backgrounds, channels=channels)
     record = {
         "Settings": {"background": ", ".join(reference.name for reference in references.values())},
         "Grid": {"shape": list(size), "picture": list(picture.shape)},
@@ -127,10 +127,11 @@ def resolve_image(
         },
         "GeneratedBy": generated_by(),
     }
-    return Request(glas, task, mode, ImageMaps(record, glas, picture, where), single)
+    return Request(glas, task, mode, ImageMaps(record, glas, picture, image_search), single)
 
 
 def _size(size: Any) -> tuple[int, int]:
+    """Return rows and columns, if ``size`` holds two positive whole numbers."""
     try:
         rows, columns = (int(n) for n in size)
         if rows < 1 or columns < 1 or [rows, columns] != list(size):
@@ -141,7 +142,7 @@ def _size(size: Any) -> tuple[int, int]:
 
 
 def _read(image: PictureLike, colour: Colour | None, info: ModelInfo) -> Picture:
-    """Return the image with the channels that the model takes; a grey one is repeated for a model of three."""
+    """Return the image with the channels that the model takes: a grey image is repeated for three."""
     picture = load_picture(image, colour)
     if colour is None and info.channels == 3 and len(picture.data) == 1:
         picture = load_picture(image, "RGB")
@@ -157,19 +158,19 @@ def _fill(given: Mapping[str, Any], preset: Mapping[str, Any], size: tuple[int, 
     """Return the settings of `GLAS`: those given, else those of the model, else those of the paper at this size."""
     if "unit" in given:
         raise GlasError("an image is measured in pixels: unit belongs to scans")
-    own = {} if preset.get("unit", "voxel") != "voxel" else {k: v for k, v in preset.items() if k != "unit"}
-    chosen: dict[str, Any] = {"kernel": "exponential"} | own | dict(given)
+    of_model = {} if preset.get("unit", "voxel") != "voxel" else {k: v for k, v in preset.items() if k != "unit"}
+    chosen: dict[str, Any] = {"kernel": "exponential"} | of_model | dict(given)
     light, shadow = _SIGMAS.get(chosen["kernel"], _SIGMAS["gaussian"])
-    larger = (size[0] * size[1]) ** 0.5 / _PAPER_SIDE
+    scale = (size[0] * size[1]) ** 0.5 / _PAPER_SIDE
     # in exp(-D / sigma^2) it is sigma^2 that is a length
-    mask = larger**0.5 if chosen["kernel"] == "exponential" else larger
-    reach = larger if chosen.get("distance") == "squared" else larger**0.5
-    paper = {"sigma_light": light * mask, "sigma_shadow": shadow * mask, "sigma_spatial": _SPATIAL * reach}
+    mask = scale**0.5 if chosen["kernel"] == "exponential" else scale
+    spread = scale if chosen.get("distance") == "squared" else scale**0.5
+    paper = {"sigma_light": light * mask, "sigma_shadow": shadow * mask, "sigma_spatial": _SPATIAL * spread}
     return paper | chosen
 
 
 def _references(options: ImageOptions, predict: object, info: ModelInfo, data: np.ndarray) -> dict[str, Reference]:
-    """Return the references by their names; of one alone the name is empty."""
+    """Return the references by their names; the name of a single reference is empty."""
     named = dict(options.background) if options.several_backgrounds else {"": options.background}
     if options.several_backgrounds and (len(named) < 2 or not have_distinct_labels([str(name) for name in named])):
         raise GlasError(f"several backgrounds must be two or more, each of its own name, got {list(named)}")

@@ -36,9 +36,9 @@ class ImageRound:
     measure
         The number that ends the recursion when it is above ``stop``.
     kept
-        Whether it counts in the fused map.
+        Whether the round counts in the fused map.
     removed
-        Names of the points or segments it removed.
+        Names of the points or segments that the round removed.
     """
 
     saliency: np.ndarray
@@ -75,7 +75,7 @@ class ImageExplanation(SavedResult):
     rounds
         The rounds of a recursion, in order; empty without recursion.
     parts
-        The explanations it was fused from, if it was: one for each scale, channel or class.
+        The explanations that this one was fused from, one for each scale, reference, channel or class; empty if none.
     """
 
     saliency: np.ndarray
@@ -101,7 +101,7 @@ class ImageExplanation(SavedResult):
         return _tiff(getattr(self, statistic))
 
     def _rounds(self) -> list[Writer]:
-        return [_tiff(each.saliency) for each in self.rounds]
+        return [_tiff(image_round.saliency) for image_round in self.rounds]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ class ImageSearch:
     search
         What `GLAS.explain` takes, at the model's size.
     segments
-        On the image's own pixels; None: points.
+        The segments on the image's own pixels; None: points are searched.
     kind
         Label for file names: ``"grid"``, ``"points"`` or ``"segments"``.
     grid
@@ -138,13 +138,13 @@ class ImageSearch:
             return cls(shape, size, resize_points(points, shape, size), None, kind, grid)
         if shape == size:
             return cls(shape, size, segments, segments, "segments")
-        moved = Segments.from_labels(resize_labels(segments.labels, size), segments.index, point=segments.point)
-        lost = np.setdiff1d(segments.index, moved.index)
+        resized = Segments.from_labels(resize_labels(segments.labels, size), segments.index, point=segments.point)
+        lost = np.setdiff1d(segments.index, resized.index)
         if lost.size:
             names = ", ".join(map(str, lost[:10])) + (", ..." if lost.size > 10 else "")
             message = f"{lost.size} segments have no pixel in the {size} that the model takes: {names}"
             warnings.warn(message, GlasWarning, stacklevel=4)
-        return cls(shape, size, moved, segments, "segments")
+        return cls(shape, size, resized, segments, "segments")
 
     def to_image(self, points: np.ndarray) -> np.ndarray:
         """Return points at the model's size in the image's own pixels."""
@@ -153,7 +153,7 @@ class ImageSearch:
 
 @dataclass(frozen=True, eq=False)
 class ImageMaps(NativeMaps[ImageExplanation]):
-    """Maps results back to the image's own pixels."""
+    """The mapping of results back to the image's own pixels."""
 
     picture: Picture
     search: ImageSearch
@@ -174,8 +174,10 @@ class ImageMaps(NativeMaps[ImageExplanation]):
             for name, column in result.columns.items():
                 table[name] = column
             if result.recursion is not None:
-                rounds = tuple(self._round(each, table["name"]) for each in result.recursion.rounds)
-                records = [each.record() for each in rounds]
+                rounds = tuple(
+                    self._round(recursion_round, table["name"]) for recursion_round in result.recursion.rounds
+                )
+                records = [image_round.record() for image_round in rounds]
                 provenance["Recursion"] = {"ended": result.recursion.reason, "rounds": records}
         stem = self._stem(f"{self.picture.stem}_desc-{self.search.kind}{fused}", explanation, several)
         score, light, shadow = maps
@@ -190,15 +192,20 @@ class ImageMaps(NativeMaps[ImageExplanation]):
         assert self.search.segments is not None
         return paint(self.search.segments.labels, segments.index, values)
 
-    def _round(self, recursed: Round, names: pd.Series) -> ImageRound:
-        explanation = recursed.explanation
+    def _round(self, recursion_round: Round, names: pd.Series) -> ImageRound:
+        explanation = recursion_round.explanation
         if explanation.segments is None:
-            saliency = resize(recursed.saliency[None], self.picture.shape)[0]
+            saliency = resize(recursion_round.saliency[None], self.picture.shape)[0]
         else:
             saliency = self._painted(minmax(explanation.score), explanation.segments)
-        removed = tuple(names.iloc[recursed.removed])
+        removed = tuple(names.iloc[recursion_round.removed])
         return ImageRound(
-            saliency, explanation.probability, recursed.probability, recursed.measure, recursed.kept, removed
+            saliency,
+            explanation.probability,
+            recursion_round.probability,
+            recursion_round.measure,
+            recursion_round.kept,
+            removed,
         )
 
     def _table(self, explanation: Explanation) -> pd.DataFrame:

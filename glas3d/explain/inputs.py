@@ -36,7 +36,7 @@ class Inputs:
     Attributes
     ----------
     scans
-        One for each channel, as they were recorded; maps are mapped back to the grid of the first.
+        One scan for each channel, as recorded; maps are mapped back to the grid of the first.
     names
         Names of the channels.
     grid
@@ -44,7 +44,7 @@ class Inputs:
     data
         ``(c, *grid.shape)`` float32, intensities before normalisation.
     transform
-        Between the scans' native space and the template, where the grid is the template's; None: they are the same.
+        The transform between the scans' native space and the template's; None: the scans are in the template's space.
     brain_mask
         Name and hash of the image outside of which the model sees nothing; None: no image was given.
     """
@@ -58,7 +58,7 @@ class Inputs:
 
     @property
     def scan(self) -> Scan:
-        """The first scan, whose grid is the one of the maps."""
+        """The first scan, whose grid the maps are on."""
         return self.scans[0]
 
     @classmethod
@@ -78,7 +78,7 @@ class Inputs:
         img
             One scan, a sequence of them, or a mapping from names of channels.
         info
-            What the model needs: its grid and its number of channels.
+            The model's grid and number of channels.
         transform_of
             Returns the transform of the first scan to the template; the others share it. None: no transform.
         brain_mask
@@ -94,8 +94,8 @@ class Inputs:
         """
         names, images = _named_images(img)
         if info.channels not in (None, len(images)):
-            came = "a scan has 1" if len(images) == 1 else f"got {len(images)} scans"
-            raise GlasError(f"the model {info.name} takes {info.channels} input channels, {came}")
+            received = "a scan has 1" if len(images) == 1 else f"got {len(images)} scans"
+            raise GlasError(f"the model {info.name} takes {info.channels} input channels, {received}")
         scans = tuple(load_scan(image) for image in images)
         mask = None if brain_mask is None else load_scan(brain_mask, constant=True)
         shown = scans if mask is None else tuple(without_skull(scan, mask) for scan in scans)
@@ -110,8 +110,8 @@ class Inputs:
             data = np.stack([transform.to_template(scan, grid).data for scan in shown])
         for scan, channel in zip(scans, data, strict=True):
             if not channel.any():
-                owner = f"the model {info.name}" if info.grid is not None else scans[0].name
-                raise GlasError(f"{scan.name} holds no signal on the grid of {owner}, {grid.shape}")
+                grid_owner = f"the model {info.name}" if info.grid is not None else scans[0].name
+                raise GlasError(f"{scan.name} holds no signal on the grid of {grid_owner}, {grid.shape}")
         return cls(scans, names, grid, data, transform, None if mask is None else file_record(mask))
 
     def record(self) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def file_record(scan: Scan) -> dict[str, Any]:
 
 
 def model_record(predict: object, info: ModelInfo) -> dict[str, Any]:
-    """Return what sidecars say of the model."""
+    """Return what sidecars record of the model."""
     return {
         "name": info.name,
         "sha256": info.sha256,
@@ -169,31 +169,34 @@ class Reference:
     def resolve(
         cls, background: Any, several: bool, predict: object, info: ModelInfo, inputs: Inputs
     ) -> dict[str, Reference]:
-        """Return the references by their names; of one alone the name is empty.
+        """Return the references by their names; the name of a single reference is empty.
 
         Parameters
         ----------
         background
-            As `explain_img` takes it.
+            The option ``background`` of `explain_img`.
         several
-            Whether it holds several.
+            Whether ``background`` holds several references.
         predict, info
-            The model, which may bring a reference of its own.
+            The model, which may have a reference of its own.
         inputs
-            The scans that it stands beside.
+            The scans in which the reference replaces tissue.
 
         Raises
         ------
         GlasError
-            Fewer than two of several, names that are not different BIDS labels, or an image that does not fit.
+            Fewer than two references in a collection, names that are not different BIDS labels, or an image that does
+            not fit.
         """
         if not several:
             return {"": cls.of(background, predict, info, inputs)}
         named = dict(background) if isinstance(background, Mapping) else {}
         if not named:
             for number, value in enumerate(background):
-                plain = isinstance(value, str | int | float) and not os.path.exists(str(value))
-                name = f"{value:g}" if isinstance(value, int | float) else value if plain else f"reference{number}"
+                is_own_name = isinstance(value, str | int | float) and not os.path.exists(str(value))
+                name = (
+                    f"{value:g}" if isinstance(value, int | float) else value if is_own_name else f"reference{number}"
+                )
                 named[name] = value
         if len(named) < 2:
             raise GlasError(f"several backgrounds must be two or more, each its own, got {list(named)}")
@@ -203,7 +206,7 @@ class Reference:
 
     @classmethod
     def of(cls, background: Any, predict: object, info: ModelInfo, inputs: Inputs) -> Reference:
-        """Return the reference that one background of `explain_img` stands for."""
+        """Return the reference for one background of `explain_img`."""
         grid, data = inputs.grid, inputs.data
         if isinstance(background, str) and background == "auto":
             return cls.of_model(predict, info, data)
@@ -224,7 +227,7 @@ class Reference:
 
     @classmethod
     def of_model(cls, predict: object, info: ModelInfo, data: np.ndarray) -> Reference:
-        """Return the model's own reference in the units of ``data``, ``(c, *spatial)``; 0 where it brings none."""
+        """Return the model's own reference in the units of ``data``, ``(c, *spatial)``; 0 where it has none."""
         if info.reference is None:
             return cls(0.0, "0")
         fitted = predict.fit(torch.as_tensor(data)) if isinstance(predict, Predictor) else predict

@@ -26,18 +26,18 @@ from glas3d.explain.options import ExplainOptions, ImageOptions
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What is explained: a volume, its targets and where to search; everything but the settings and the mode.
+    """The volume to explain, its targets and where to search: all but the settings and the mode.
 
     Attributes
     ----------
     volume
         ``(c, *spatial)``, intensities before normalisation.
     targets
-        Classes.
+        Classes to explain, each an index or a name.
     search, spacing, mask, covariates
         As `GLAS.explain` takes them.
     backgrounds
-        References by their names; one of the empty name unless there are several.
+        References by their names; a single reference has the empty name.
     channels
         Names of the channels.
     """
@@ -53,7 +53,7 @@ class Task:
 
     @property
     def target(self) -> Any:
-        """The only target; of several all of them, which modes that follow one target refuse."""
+        """The target, if there is one, else the list of all; modes that take one target refuse the list."""
         return self.targets[0] if len(self.targets) == 1 else self.targets
 
     def explain(self, glas: GLAS) -> list[Explanation]:
@@ -72,7 +72,7 @@ class ModeResult:
     Attributes
     ----------
     explanation
-        That of the plain mode, or the one fused from the parts.
+        The explanation of the plain mode, or the explanation fused from the parts.
     fused
         Label for file names that tells how it was fused, such as ``"recursive"``; empty for the plain mode.
     parts
@@ -99,7 +99,7 @@ class Mode(ABC):
     Attributes
     ----------
     name
-        What messages call it: the option that chooses it.
+        The mode in messages, named by the option that chooses it.
     """
 
     name: ClassVar[str]
@@ -119,7 +119,7 @@ class Mode(ABC):
 
 
 class Plain(Mode):
-    """Each target by itself."""
+    """The plain mode: each target by itself."""
 
     name = "no mode"
 
@@ -130,7 +130,7 @@ class Plain(Mode):
 
 @dataclass(frozen=True)
 class Versus(Mode):
-    """The evidence for the target over another class."""
+    """The mode of ``versus``: the evidence for the target over another class."""
 
     other: Target
     name = "versus"
@@ -146,7 +146,10 @@ class Versus(Mode):
 
 @dataclass(frozen=True)
 class Recursive(Mode):
-    """Algorithm 1: saliency and score of all rounds fused; light, shadow and drop of the first round."""
+    """The mode of ``recursive``, Algorithm 1.
+
+    Saliency and score are those of all rounds fused; light, shadow and drop are those of the first round.
+    """
 
     settings: Mapping[str, Any]
     name = "recursive"
@@ -166,7 +169,7 @@ class Recursive(Mode):
 
 @dataclass(frozen=True)
 class Refined(Mode):
-    """A share of the model evaluations; the other points are estimated."""
+    """The mode of ``refine``: a share of the points is evaluated, the others are estimated."""
 
     settings: Mapping[str, Any]
     name = "refine"
@@ -186,7 +189,7 @@ class Refined(Mode):
 
 @dataclass(frozen=True)
 class Scales(Mode):
-    """Several sigmas, joined by the scale that explains each point best."""
+    """The mode of ``scales``: several sigmas, joined by the scale that explains each point best."""
 
     factors: Sequence[float]
     name = "scales"
@@ -207,7 +210,7 @@ class Scales(Mode):
 
 
 class EachChannel(Mode):
-    """All channels together, and each of them alone."""
+    """The mode of ``channels="each"``: all channels together, and each of them alone."""
 
     name = 'channels="each"'
 
@@ -225,7 +228,7 @@ class EachChannel(Mode):
 
 
 class References(Mode):
-    """Several references, and what they agree on."""
+    """The mode of several backgrounds: several references, and what they agree on."""
 
     name = "several backgrounds"
 
@@ -248,9 +251,9 @@ def resolve_mode(options: ExplainOptions | ImageOptions, *, what: str, single: b
     Parameters
     ----------
     options
-        At most one mode may be chosen in them.
+        The options, which choose at most one mode.
     what
-        Subject of the message: ``"a scan"``.
+        The input as error messages name it, such as ``"a scan"``.
     single
         Whether there is one target.
     covariates
@@ -259,7 +262,7 @@ def resolve_mode(options: ExplainOptions | ImageOptions, *, what: str, single: b
     Raises
     ------
     GlasError
-        Several modes at once, or a mode that does not go with several targets or with covariates.
+        Several modes, or a mode that cannot be used with several targets or with covariates.
     """
     recursive, refine = options.recursive, options.refine
     chosen: list[Mode] = []
@@ -296,7 +299,8 @@ def _explain_each(explainers: Mapping[Any, GLAS], task: Task) -> dict[Any, list[
 
 
 def _share_of_progress(progress: Progress, number: int, parts: int) -> Progress:
+    """Return the progress of one of several explanations, counted over all of them."""
     if not callable(progress):
         return progress
-    whole: Callable[[int, int], None] = progress
-    return lambda done, total: whole(number * total + done, parts * total)
+    report: Callable[[int, int], None] = progress
+    return lambda done, total: report(number * total + done, parts * total)

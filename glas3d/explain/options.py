@@ -15,7 +15,7 @@ from glas3d.options import option, optional
 
 INPUT, SEARCH, REFERENCE, NATIVE = "Input", "Where to look", "Reference", "Native space"
 
-# Of a scan or an image, a setting that is not given comes from the preset of the model, else from the paper.
+# A setting that is not given (None) comes from the preset of the model, else from the paper.
 UnsetSettings: Any = optional(Settings, "UnsetSettings")
 
 
@@ -37,9 +37,9 @@ class ModeOptions:
         Factors on both sigmas, such as 0.5 1 2: the result joins all scales, the maps of every scale are kept too, and
         the table names the scale of each region or point. Default: one scale.
     refine
-        Spend only this share of the model evaluations, such as 0.25 of those of a grid or 0.5 of those of an atlas,
-        where the score is high or may be, and estimate the other points: the table says which points were evaluated,
-        and the standard error of the others. For one target. In Python a mapping holds settings of `CoarseToFine`.
+        Evaluate the model at only this share of the points, such as 0.25 of a grid's or 0.5 of an atlas's: those whose
+        score is high or may be high. The other points are estimated: the table says which points were evaluated, and
+        gives the standard error of the others. For one target. In Python a mapping holds settings of `CoarseToFine`.
         Default: evaluate every point.
     channels
         For a model of several input channels: ``each`` also masks each channel alone. Default: together.
@@ -63,7 +63,7 @@ class ModeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainOptions(ModeOptions):
-    """The options of `explain_img`, beside the settings of the method.
+    """The options of `explain_img`, besides the settings of the method.
 
     Parameters
     ----------
@@ -87,12 +87,12 @@ class ExplainOptions(ModeOptions):
     covariate_reference
         Number that replaces each covariate where it is removed, by name; each covariate needs one.
     transform
-        The scan is in its native space, and this brings it to the template: a 4 x 4 matrix as text (native to
+        Transform that brings a scan in its native space to the template: a 4 x 4 matrix as text (native to
         template, in mm), or ITK or ANTs files in the order of antsApplyTransforms. The model sees the scan in the
         template's space, the maps are mapped back to native space, and ``x y z`` of the table are the template's.
         Default: the scan is in the template's space.
     inverse
-        The inverse of each warp of ``transform``, in the same order, where its file does not lie next to the warp.
+        The inverse of each warp of ``transform``, in the same order, where its file is not next to the warp.
         Default: the file of that name next to the warp.
     register
         The scan is a raw T1 image in its native space: register it to the template, ``affine`` or with a deformation
@@ -126,12 +126,12 @@ class ExplainOptions(ModeOptions):
             raise GlasError(f'assume_space must be "MNI" or None, got {self.assume_space!r}')
         if self.transform is not None and self.register is not None:
             raise GlasError(
-                "a scan comes to the template by a transform given or one found, got transform and register"
+                "a scan is brought to the template by a given transform or by registration, got transform and register"
             )
         if self.inverse is not None and self.transform is None:
-            raise GlasError("inverse holds the inverses of the warps of a transform: give that too")
+            raise GlasError("inverse holds the inverses of the warps of a transform: give the transform too")
         if self.covariate_reference is not None and self.covariates is None:
-            raise GlasError("covariate_reference replaces covariates: give these too")
+            raise GlasError("covariate_reference replaces covariates: give the covariates too")
 
     @property
     def several_backgrounds(self) -> bool:
@@ -141,7 +141,7 @@ class ExplainOptions(ModeOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(ModeOptions):
-    """The options of `explain_image`, beside the settings of the method.
+    """The options of `explain_image`, besides the settings of the method.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What scans and images share around the model: the resolved request, and results mapped back, named and saved."""
+"""The parts that scans and images share: the resolved request, and results mapped back, named and saved."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SavedResult(ABC):
     provenance
         Every setting, version and hash, ready for JSON.
     parts
-        Results that this one was fused from; their files are saved too.
+        Results that this result was fused from; their files are saved too.
     """
 
     stem: str
@@ -50,7 +50,7 @@ class SavedResult(ABC):
         Parameters
         ----------
         folder
-            Made when it does not exist; files of the same names are replaced.
+            Folder of the files, created if it does not exist; files of the same names are replaced.
 
         Returns
         -------
@@ -60,11 +60,11 @@ class SavedResult(ABC):
 
     @abstractmethod
     def _map(self, statistic: str) -> Writer:
-        """Return what writes the map of a statistic."""
+        """Return the function that writes the map of a statistic."""
 
     @abstractmethod
     def _rounds(self) -> list[Writer]:
-        """Return what writes the map of each round of a recursion."""
+        """Return the functions that write the map of each round of a recursion."""
 
     def _files(self) -> dict[str, Writer]:
         files: dict[str, Writer] = {}
@@ -85,7 +85,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, eq=False)
 class NativeMaps(ABC, Generic[R]):
-    """Maps results back to the grid of the scan or the pixels of the image, with names and provenance.
+    """The mapping of results back to the grid of the scan or the pixels of the image, with names and provenance.
 
     Attributes
     ----------
@@ -104,9 +104,9 @@ class NativeMaps(ABC, Generic[R]):
         Parameters
         ----------
         results
-            One for each target.
+            One result for each target.
         single
-            Return the only one, not a tuple.
+            Return the only result by itself, not in a tuple.
         """
         mapped = tuple(
             self._with_parts(result, several=len(results) > 1 or result.against is not None) for result in results
@@ -114,43 +114,43 @@ class NativeMaps(ABC, Generic[R]):
         return mapped[0] if single else mapped
 
     def _with_parts(self, result: ModeResult, *, several: bool) -> R:
-        """Map one result and its parts; ``several``: their files lie next to those of other classes, and say theirs."""
-        whole: Any = self._map_explanation(result.explanation, result.fused, result, several)
+        """Map one result and its parts; ``several`` classes have files in one folder, so file names hold the class."""
+        mapped: Any = self._map_explanation(result.explanation, result.fused, result, several)
         parts = {
-            # two classes are told apart by their label, other parts by their own name
+            # the parts of two classes are named by the class, other parts by their own name
             name: self._map_explanation(part, "" if result.against is not None else bids_label(name), None, several)
             for name, part in result.parts.items()
         }
-        mapped: R = replace(whole, parts=parts)
-        return mapped
+        with_parts: R = replace(mapped, parts=parts)
+        return with_parts
 
     @abstractmethod
     def _map_explanation(self, explanation: Explanation, fused: str, result: ModeResult | None, several: bool) -> R:
-        """Map one explanation: the whole one with its ``result``, or a part, which has none."""
+        """Map one explanation: that of a ``result``, or that of a part, which has no result."""
 
     @abstractmethod
     def _search_record(self, explanation: Explanation) -> dict[str, Any]:
-        """Return what the sidecar says of the search."""
+        """Return what the sidecar records of the search."""
 
     def _provenance(self, explanation: Explanation, result: ModeResult | None) -> dict[str, Any]:
         provenance = {
             **self.record,
             "Search": self._search_record(explanation),
-            "Target": self._class(explanation.target),
+            "Target": self._class_record(explanation.target),
             "Probability": explanation.probability,
             "Settings": explanation.settings | self.record["Settings"],
         }
         if result is not None and result.against is not None:
-            provenance["Against"] = self._class(result.against)
+            provenance["Against"] = self._class_record(result.against)
         return provenance
 
     def _stem(self, start: str, explanation: Explanation, several: bool) -> str:
-        """Return the start of the files' names; of several classes it says which."""
+        """Return the start of the files' names; it holds the class if there are ``several``."""
         if not several:
             return start
         return f"{start}_label-{class_label(explanation.target, self.record['Model']['classes'])}"
 
-    def _class(self, target: int) -> dict[str, Any]:
+    def _class_record(self, target: int) -> dict[str, Any]:
         classes = self.record["Model"]["classes"]
         return {"index": target, "class": classes[target] if classes else str(target)}
 

@@ -16,12 +16,12 @@ from glas3d.imaging.space import VoxelGrid
 PAPER_PRESET = {"sigma_light": 20.0, "sigma_shadow": 30.0}  # mm
 _SPATIAL_MM = {"euclidean": 6 * 2**0.5, "squared": 12.0}
 # What a bundle may choose: how masks look and scores are made, not how fast they are computed.
-_CHOOSABLE = {one.name for one in fields(Settings) if one.metadata["group"] in (MASKS, SCORE)}
+_CHOOSABLE = {setting.name for setting in fields(Settings) if setting.metadata["group"] in (MASKS, SCORE)}
 _SIGMAS = ("sigma_light", "sigma_shadow", "sigma_spatial")
 
 
 def fill(given: Mapping[str, Any], preset: Mapping[str, Any], grid: VoxelGrid) -> dict[str, Any]:
-    """Return the settings of `GLAS`: those given, filled up from the preset of the model, and that from the paper.
+    """Return the settings of `GLAS`: those given, else those of the model's preset, else the paper's.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def fill(given: Mapping[str, Any], preset: Mapping[str, Any], grid: VoxelGrid) -
     preset
         Settings that were chosen with the model; its ``unit`` is voxels unless it says mm.
     grid
-        Converts voxels to mm and back.
+        Grid of the model, whose spacing converts voxels to mm and back.
     """
     chosen = {name: value for name, value in preset.items() if name in _CHOOSABLE}
     settings = {name: value for name, value in {**chosen, **given}.items() if name not in (*_SIGMAS, "unit")}
@@ -50,7 +50,7 @@ def fill(given: Mapping[str, Any], preset: Mapping[str, Any], grid: VoxelGrid) -
             stored, stored_unit = 6.0, "voxel"
         else:
             stored, stored_unit = _SPATIAL_MM["squared" if squared else "euclidean"], "mm"
-        # in exp(-D / sigma^2) it is sigma^2 that is a length, and it is one for all axes
+        # in exp(-D / sigma^2) sigma^2 is a length, the same for all axes
         root = not squared if name == "sigma_spatial" else settings.get("kernel") == "exponential"
         filled[name] = _convert(stored, stored_unit, unit, grid, root)
     return filled

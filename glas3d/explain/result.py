@@ -41,7 +41,7 @@ class ScanExplanation(SavedResult):
     round_imgs
         The map of each round of a recursion, normalised to [0, 1]; empty without recursion.
     parts
-        The explanations it was fused from, if it was: one for each scale, reference, channel or class.
+        The explanations that this one was fused from, one for each scale, reference, channel or class; empty if none.
     """
 
     saliency_img: nib.Nifti1Image
@@ -76,7 +76,7 @@ class ScanExplanation(SavedResult):
 
 @dataclass(frozen=True, eq=False)
 class ScanMaps(NativeMaps[ScanExplanation]):
-    """Maps results back to the scan's own grid."""
+    """The mapping of results back to the scan's own grid."""
 
     inputs: Inputs
     search: ResolvedSearch
@@ -94,7 +94,7 @@ class ScanMaps(NativeMaps[ScanExplanation]):
             volumes = self.glas.spread(explanation.points, values, inputs.grid.shape, inputs.grid.spacing)
             score, light, shadow = (mapper.volume(volume) for volume in (explanation.saliency, *volumes))
         else:
-            score, light, shadow = (mapper.segments(each) for each in (explanation.score, *values))
+            score, light, shadow = (mapper.segments(column) for column in (explanation.score, *values))
         table = region_table(explanation, inputs.grid, search.atlas, search.names)
         rounds: tuple[nib.Nifti1Image, ...] = ()
         if result is not None:
@@ -110,7 +110,7 @@ class ScanMaps(NativeMaps[ScanExplanation]):
         return self.search.record(explanation)
 
     def _label(self, explanation: Explanation, fused: str) -> str:
-        """Return the entities that tell how it was searched and fused, such as ``seg-AAL``, ``desc-gridrecursive``."""
+        """Return the entities of the search and of the fusion, such as ``seg-AAL``, ``desc-gridrecursive``."""
         if self.search.atlas is not None:
             return f"seg-{self.search.atlas.name}" + (f"_desc-{fused}" if fused else "")
         kind = self.search.kind if explanation.segments is None else "segments"
@@ -119,23 +119,23 @@ class ScanMaps(NativeMaps[ScanExplanation]):
     def _round_imgs(
         self, recursion: RecursiveExplanation, explanation: Explanation, mapper: NativeMapper
     ) -> Iterator[nib.Nifti1Image]:
-        for each in recursion.rounds:
+        for recursion_round in recursion.rounds:
             if explanation.segments is None:
-                yield mapper.volume(each.saliency)
+                yield mapper.volume(recursion_round.saliency)
             else:
-                yield mapper.segments(saliency.minmax(each.explanation.score), each.points)
+                yield mapper.segments(saliency.minmax(recursion_round.explanation.score), recursion_round.points)
 
     def _recursion_record(self, recursion: RecursiveExplanation, explanation: Explanation) -> dict[str, Any]:
         """Return every round and why the recursion ended, for the sidecar."""
         rounds = [
             {
-                "probability_before": each.explanation.probability,
-                "probability_after": each.probability,
-                "measure": each.measure,
-                "kept": each.kept,
-                "removed": self._names(each.removed, explanation),
+                "probability_before": recursion_round.explanation.probability,
+                "probability_after": recursion_round.probability,
+                "measure": recursion_round.measure,
+                "kept": recursion_round.kept,
+                "removed": self._names(recursion_round.removed, explanation),
             }
-            for each in recursion.rounds
+            for recursion_round in recursion.rounds
         ]
         return {"ended": recursion.reason, "rounds": rounds}
 

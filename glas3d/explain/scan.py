@@ -109,7 +109,9 @@ def resolve_scan(
         refuse_other_space(parsed)
     inputs = Inputs.read(img, info, transform, brain_mask=options.brain_mask, strip=options.register is not None)
     space = _check_space(inputs, info, parsed, options)
-    where = search_on_grid(parsed, inputs.grid, options.point, options.mask_img, grid_of(inputs.scan), inputs.transform)
+    resolved = search_on_grid(
+        parsed, inputs.grid, options.point, options.mask_img, grid_of(inputs.scan), inputs.transform
+    )
     references = Reference.resolve(options.background, options.several_backgrounds, predict, info, inputs)
     covariates = None
     if options.covariates is not None:
@@ -119,10 +121,13 @@ def resolve_scan(
     filled = preset.fill(settings, info.preset, inputs.grid)
     glas = GLAS(predict, background=next(iter(backgrounds.values())), **filled)
     task = Task(
-        inputs.data, targets, where.search, inputs.grid.spacing, where.mask, covariates, backgrounds, inputs.names
+        inputs.data, targets, resolved.search, inputs.grid.spacing, resolved.mask, covariates, backgrounds, inputs.names
     )
     record = {
-        "Settings": {"background": ", ".join(one.name for one in references.values()), "point": options.point},
+        "Settings": {
+            "background": ", ".join(reference.name for reference in references.values()),
+            "point": options.point,
+        },
         "Grid": {"shape": list(inputs.grid.shape), "affine": inputs.grid.affine.tolist()},
         "Model": model_record(predict, info),
         "Input": inputs.record(),
@@ -136,7 +141,7 @@ def resolve_scan(
             "values": dict(zip(covariates.names, covariates.values.tolist(), strict=True)),
             "reference": dict(zip(covariates.names, covariates.reference.tolist(), strict=True)),
         }
-    return Request(glas, task, mode, ScanMaps(record, glas, inputs, where), single)
+    return Request(glas, task, mode, ScanMaps(record, glas, inputs, resolved), single)
 
 
 def _transform_of(options: ExplainOptions) -> Callable[[Scan], SpatialTransform] | None:

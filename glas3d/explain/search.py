@@ -31,7 +31,7 @@ class ResolvedSearch:
     search
         What `GLAS.explain` takes.
     atlas
-        The atlas whose regions are searched, if it is one.
+        The atlas whose regions are searched, if an atlas is searched.
     names
         Names of the points, where they have any.
     mask, native_mask
@@ -54,7 +54,7 @@ class ResolvedSearch:
     space: str | None
 
     def record(self, explanation: Explanation) -> dict[str, Any]:
-        """Return what the sidecar says of the search."""
+        """Return what the sidecar records of the search."""
         record: dict[str, Any]
         if self.atlas is not None:
             assert explanation.segments is not None
@@ -101,9 +101,9 @@ def refuse_other_space(search: Any) -> None:
     space = space_of(search)
     if space == "MNI" or not isinstance(search, Atlas | Coordinates):
         return
-    what = f"the atlas {search.name}" if isinstance(search, Atlas) else "the coordinates"
+    owner = f"the atlas {search.name}" if isinstance(search, Atlas) else "the coordinates"
     raise GlasError(
-        f"a scan brought to the template is searched in the template's space, MNI; the space of {what} is "
+        f"a scan brought to the template is searched in the template's space, MNI; the space of {owner} is "
         f"{space or 'not stated (space=, --atlas-space): perhaps the scan is its own'}"
     )
 
@@ -121,13 +121,13 @@ def search_on_grid(
     Parameters
     ----------
     search
-        From `parse_search`.
+        A search that `parse_search` returned.
     grid
         The grid of the model.
     point
-        Search point of an atlas region.
+        Search point of an atlas region: its centroid or its medoid.
     mask_img
-        Search only inside it.
+        Image inside which to search; None: search everywhere.
     native
         The scan's own grid.
     transform
@@ -136,7 +136,7 @@ def search_on_grid(
     Raises
     ------
     GlasError
-        It does not lie on the grid, or nothing of it lies in the mask.
+        The search does not lie on the grid, or nothing of it lies in the mask.
     """
     mask = native_mask = record = None
     if mask_img is not None:
@@ -149,16 +149,16 @@ def search_on_grid(
         native_mask = mask_on(scan, native)
         record = file_record(scan)
     atlas, names, kind = None, None, "points"
-    where = search
+    on_grid = search
     if isinstance(search, Atlas):
-        atlas, where, kind = search, search.segments(grid, point), "segments"
+        atlas, on_grid, kind = search, search.segments(grid, point), "segments"
     elif isinstance(search, Coordinates):
-        where, names = search.on(grid), search.names
+        on_grid, names = search.on(grid), search.names
         if mask is not None:
-            kept = np.flatnonzero(inside(where, mask))
+            kept = np.flatnonzero(inside(on_grid, mask))
             if not len(kept):
                 raise GlasError(f"none of {len(names)} coordinates lies in the mask: {', '.join(names[:3])}")
-            where, names = where[kept], tuple(names[i] for i in kept)
+            on_grid, names = on_grid[kept], tuple(names[i] for i in kept)
     elif isinstance(search, Grid):
         kind = "grid"
-    return ResolvedSearch(where, atlas, names, mask, native_mask, record, kind, space_of(search))
+    return ResolvedSearch(on_grid, atlas, names, mask, native_mask, record, kind, space_of(search))

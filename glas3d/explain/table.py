@@ -41,7 +41,7 @@ def region_table(
     grid
         The grid of the model.
     atlas
-        The atlas whose regions were searched, if it was one.
+        The atlas whose regions were searched, if an atlas was searched.
     names
         Names of the points, where they have any.
     """
@@ -63,8 +63,8 @@ def region_table(
         width = len(str(index.max()))
         kind = "point" if segments is None else "segment"
         sides = np.where(scored["x"] < 0, "L", np.where(scored["x"] > 0, "R", "midline"))
-        own = [f"{kind}-{i:0{width}d}" for i in index] if names is None else list(names)
-        table = scored.assign(name=own, hemisphere=sides)
+        row_names = [f"{kind}-{i:0{width}d}" for i in index] if names is None else list(names)
+        table = scored.assign(name=row_names, hemisphere=sides)
     if explanation.covariates is not None:
         covariates = explanation.covariates
         rows = pd.DataFrame(

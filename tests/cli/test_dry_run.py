@@ -1,4 +1,4 @@
-"""``--dry-run``: who would be explained and what it would take; nothing is written, and the real run agrees."""
+"""``--dry-run``: the scans that would be explained and what it would take; nothing is written, and real runs agree."""
 
 import re
 import shutil
@@ -20,20 +20,20 @@ SEARCH = (2, 3, 2)
 ASSUMED = {"search": SEARCH, "assume_space": "MNI"}
 
 
-class Counted:
-    """Counts the inputs a model is asked about, fillers of the last batch among them."""
+class CountingModel:
+    """A model that counts its inputs, also those that fill up the last batch."""
 
     def __init__(self):
-        self.asked = 0
+        self.inputs = 0
 
     def __call__(self, batch):
-        self.asked += len(batch)
+        self.inputs += len(batch)
         p = torch.sigmoid(batch.mean(dim=(1, 2, 3, 4)) / 500)
         return torch.stack([1 - p, p], dim=1)
 
 
 @pytest.mark.parametrize(
-    ("settings", "forwards"),
+    ("settings", "evaluations"),
     [
         ({}, 25),
         ({"scales": (0.5, 1.0, 2.0)}, 75),
@@ -44,123 +44,113 @@ class Counted:
     ],
     ids=str,
 )
-def test_forwards_are_foretold_and_few_are_asked(tmp_path, settings, forwards):
+def test_the_number_of_evaluations_is_estimated_from_a_few(tmp_path, settings, evaluations):
     path = folders.save(tmp_path / "scan.nii.gz", folders.brain())
-    model = Counted()
+    model = CountingModel()
     predict = Predictor(model, "none", device="cpu")
 
-    def ask(tick=False):
-        given = {"batch_size": 2, "assume_space": "MNI"} | settings
-        return explain_img(path, predict, 1, Grid(SEARCH), progress=tick, **given)
+    def explain(progress=False):
+        options = {"batch_size": 2, "assume_space": "MNI"} | settings
+        return explain_img(path, predict, 1, Grid(SEARCH), progress=progress, **options)
 
-    found = estimate_cost(ask, settings.get("recursive", False))
-    assert (found.evaluations, found.batch_size) == (forwards, 2)
-    assert model.asked <= 8
-    assert found.seconds > 0
-    assert found.memory is None or 1e7 < found.memory < 1e12
-    model.asked = 0
-    ask()
-    spare = forwards // 25 + 1 if "recursive" not in settings else forwards
-    assert model.asked - spare <= forwards  # of a recursion the most there can be
-    assert model.asked >= forwards or "recursive" in settings
+    cost = estimate_cost(explain, settings.get("recursive", False))
+    assert (cost.evaluations, cost.batch_size) == (evaluations, 2)
+    assert model.inputs <= 8
+    assert cost.seconds > 0
+    assert cost.memory is None or 1e7 < cost.memory < 1e12
+    model.inputs = 0
+    explain()
+    fillers = evaluations // 25 + 1 if "recursive" not in settings else evaluations
+    assert model.inputs - fillers <= evaluations  # a recursion may take fewer
+    assert model.inputs >= evaluations or "recursive" in settings
 
 
-def test_one_batch_is_all_there_is(tmp_path):
+def test_a_single_batch_is_timed(tmp_path):
     path = folders.save(tmp_path / "scan.nii.gz", folders.brain())
-    predict = Predictor(Counted(), "none", device="cpu")
-    found = estimate_cost(
-        lambda tick: explain_img(path, predict, 1, Grid(1), batch_size=8, assume_space="MNI", progress=tick)
+    predict = Predictor(CountingModel(), "none", device="cpu")
+    cost = estimate_cost(
+        lambda progress: explain_img(path, predict, 1, Grid(1), batch_size=8, assume_space="MNI", progress=progress)
     )
-    assert (found.evaluations, found.batch_size) == (3, 3)
-    assert np.isfinite(found.seconds)
-    assert found.seconds > 0
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return studies.bids(tmp_path_factory.mktemp("in") / "data")
-
-
-@pytest.fixture(scope="module")
-def models(source, tmp_path_factory):
-    return studies.folds(tmp_path_factory.mktemp("models") / "folds", studies.cohort(source))
+    assert (cost.evaluations, cost.batch_size) == (3, 3)
+    assert np.isfinite(cost.seconds)
+    assert cost.seconds > 0
 
 
 @pytest.fixture
-def dry(go, models, tmp_path):
-    """What is said, with nothing left behind."""
+def dry_run(run_command, models, tmp_path):
+    """Return a function that runs a dry run of the participant level, which must write nothing."""
 
-    def command(place, *more):
+    def run(folder, *more):
         before = studies.content(tmp_path)
-        given = ("--models", models, "--grid", *SEARCH, "--assume-space", "MNI", "--dry-run")
-        status, said, notes = go("cohort", place, tmp_path / "out", "participant", *given, *more)
+        options = ("--models", models, "--grid", *SEARCH, "--assume-space", "MNI", "--dry-run")
+        status, output, errors = run_command("cohort", folder, tmp_path / "out", "participant", *options, *more)
         assert studies.content(tmp_path) == before
-        return status, said, notes
+        return status, output, errors
 
-    return command
+    return run
 
 
-def test_a_cohort(dry, source, models, tmp_path):
-    status, said, notes = dry(source)
-    assert (status, notes) == (0, "")
-    assert said.splitlines()[0] == "Scans to explain: AD 3, NC 3; finished: 0; left out: 0"
-    assert re.search(r"A scan: 25 model evaluations in batches of \d+, [0-9.e-]+ s each, about ", said)
-    assert "All of them: 150 model evaluations, about " in said
-    assert said.endswith("Nothing was written.\n")
-    explain_cohort(studies.cohort(source, participant_label=("01", "02", "04")), tmp_path / "out", models, **ASSUMED)
-    assert dry(source)[1].startswith("Scans to explain: AD 2, NC 1; finished: 3; left out: 0\n")
-    explain_cohort(studies.cohort(source), tmp_path / "out", models, **ASSUMED)
+def test_a_dry_run_of_a_cohort_counts_unfinished_scans(dry_run, bids_dir, models, tmp_path):
+    status, output, errors = dry_run(bids_dir)
+    assert (status, errors) == (0, "")
+    assert output.splitlines()[0] == "Scans to explain: AD 3, NC 3; finished: 0; left out: 0"
+    assert re.search(r"A scan: 25 model evaluations in batches of \d+, [0-9.e-]+ s each, about ", output)
+    assert "All of them: 150 model evaluations, about " in output
+    assert output.endswith("Nothing was written.\n")
+    explain_cohort(studies.cohort(bids_dir, participant_label=("01", "02", "04")), tmp_path / "out", models, **ASSUMED)
+    assert dry_run(bids_dir)[1].startswith("Scans to explain: AD 2, NC 1; finished: 3; left out: 0\n")
+    explain_cohort(studies.cohort(bids_dir), tmp_path / "out", models, **ASSUMED)
     assert len(read_records(tmp_path / "out")) == 6
-    assert dry(source)[1] == "Scans to explain: none; finished: 6; left out: 0\nNothing was written.\n"
-    assert "finished: 0" in dry(source, "--recursive")[1]
+    assert dry_run(bids_dir)[1] == "Scans to explain: none; finished: 6; left out: 0\nNothing was written.\n"
+    assert "finished: 0" in dry_run(bids_dir, "--recursive")[1]
 
 
-def test_who_is_left_out_and_why(dry, source, tmp_path):
-    place = shutil.copytree(source, tmp_path / "data")
-    shutil.rmtree(place / "sub-02")
+def test_scans_that_are_left_out_are_listed_with_the_reason(dry_run, bids_dir, tmp_path):
+    folder = shutil.copytree(bids_dir, tmp_path / "data")
+    shutil.rmtree(folder / "sub-02")
     mask = "{participant_id}/anat/mask.nii.gz"
     for number in (1, 3, 4, 5):
-        folders.save(place / f"sub-0{number}" / "anat" / "mask.nii.gz", np.ones(folders.SHAPE, np.float32))
-    status, said, notes = dry(place, "--brain-mask", mask, "--on-error", "skip")
-    assert (status, notes) == (0, "")
-    assert said.startswith("Scans to explain: AD 3, NC 1; finished: 0; left out: 2\n")
-    assert "left out: sub-06: the brain_mask of a participant must be one file, sub-06/anat/mask.nii.gz" in said
-    assert "left out: sub-02: missing\n" in said
-    assert "end the work" not in said
-    assert "They end the work, unless --on-error skip is given." in dry(place, "--brain-mask", mask)[1]
+        folders.save(folder / f"sub-0{number}" / "anat" / "mask.nii.gz", np.ones(folders.SHAPE, np.float32))
+    status, output, errors = dry_run(folder, "--brain-mask", mask, "--on-error", "skip")
+    assert (status, errors) == (0, "")
+    assert output.startswith("Scans to explain: AD 3, NC 1; finished: 0; left out: 2\n")
+    assert "left out: sub-06: the brain_mask of a participant must be one file, sub-06/anat/mask.nii.gz" in output
+    assert "left out: sub-02: missing\n" in output
+    assert "end the work" not in output
+    assert "They end the work, unless --on-error skip is given." in dry_run(folder, "--brain-mask", mask)[1]
 
 
-def test_strangers_are_asked_about_by_every_model(models, tmp_path):
+def test_participants_of_another_data_set_are_explained_by_every_model(models, tmp_path):
     table = folders.people(2).assign(participant_id=["sub-51", "sub-52"])
-    place = folders.derivative(tmp_path / "new", table)
+    folder = folders.derivative(tmp_path / "new", table)
     for name in table["participant_id"]:
-        folders.save(folders.scan(place, name), folders.brain("AD", int(name[-2:])))
-    found = estimate_cohort(studies.cohort(place), tmp_path / "out", models, **ASSUMED)
-    assert (found.scan.evaluations, found.evaluations) == (25, 2 * 2 * 25)
-    assert found.seconds == pytest.approx(100 * found.scan.seconds)
+        folders.save(folders.scan(folder, name), folders.brain("AD", int(name[-2:])))
+    estimate = estimate_cohort(studies.cohort(folder), tmp_path / "out", models, **ASSUMED)
+    assert (estimate.scan.evaluations, estimate.evaluations) == (25, 2 * 2 * 25)
+    assert estimate.seconds == pytest.approx(100 * estimate.scan.seconds)
 
 
-def test_what_is_refused_is_refused_dry_too(dry, source):
-    status, said, notes = dry(source, "--target", "MCI")
-    assert (status, said) == (2, "")
-    assert notes.startswith("error: ")
+def test_a_dry_run_refuses_the_same_options(dry_run, bids_dir):
+    status, output, errors = dry_run(bids_dir, "--target", "MCI")
+    assert (status, output) == (2, "")
+    assert errors.startswith("error: ")
 
 
-def test_one_scan(go, bundle, tmp_path):
+def test_a_dry_run_of_one_scan(run_command, bundle, tmp_path):
     from tests import bundles
 
     path = tmp_path / "sub-01_T1w.nii"
     bundles.t1().to_filename(path)
-    given = ("explain", path, "--model", bundle, "--target", "AD", "--grid", 2, "--out", tmp_path / "out")
-    status, said, notes = go(*given, "--dry-run")
-    assert (status, notes) == (0, "")
-    assert re.match(r"A scan: 17 model evaluations in batches of \d+, .* s each, about ", said)
-    assert said.endswith("Nothing was written.\n")
+    command = ("explain", path, "--model", bundle, "--target", "AD", "--grid", 2, "--out", tmp_path / "out")
+    status, output, errors = run_command(*command, "--dry-run")
+    assert (status, errors) == (0, "")
+    assert re.match(r"A scan: 17 model evaluations in batches of \d+, .* s each, about ", output)
+    assert output.endswith("Nothing was written.\n")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_that_says_nothing_is_warned_of(models, source, tmp_path):
-    one = shutil.copytree(models / "fold-1", tmp_path / "model")
-    (one / "configs" / "manifest.json").unlink()
-    with pytest.warns(GlasWarning, match="nothing says whom the model"):
-        estimate_cohort(studies.cohort(source), tmp_path / "out", one, **ASSUMED)
+def test_a_model_without_a_record_of_its_training_is_warned_of(models, bids_dir, tmp_path):
+    model = shutil.copytree(models / "fold-1", tmp_path / "model")
+    (model / "configs" / "manifest.json").unlink()
+    with pytest.warns(GlasWarning, match="not recorded which participants trained the model"):
+        estimate_cohort(studies.cohort(bids_dir), tmp_path / "out", model, **ASSUMED)

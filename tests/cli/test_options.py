@@ -1,33 +1,26 @@
-"""Options of the commands: derived from their declarations, grouped, and forgiving in what is said about mistakes."""
+"""Options of the commands: derived from their declarations, listed in groups, and helpful about mistakes."""
 
 import json
 import re
 import subprocess
 import sys
 
-import nibabel as nib
 import pytest
 
 from glas3d.cli.derived import command_options, given_options, help_text
 from glas3d.core.settings import Settings
-from tests import bundles
 
 COMMANDS = ("explain", "simulate", "train", "cohort", "demo")
 
 
 @pytest.fixture
-def scan(tmp_path):
-    path = tmp_path / "sub-01_T1w.nii.gz"
-    nib.save(bundles.t1(6), path)
-    return path
+def help_of(run_command):
+    """Return a function that returns the help of a command."""
 
-
-@pytest.fixture
-def help_of(go):
     def text(command):
-        status, out, _ = go(command, "--help")
+        status, output, _ = run_command(command, "--help")
         assert status == 0
-        return out
+        return output
 
     return text
 
@@ -49,7 +42,7 @@ def test_options_are_listed_in_groups(help_of):
     ]
 
 
-def test_participant_and_group_options_of_a_cohort_are_apart(help_of):
+def test_options_of_the_participant_and_the_group_level_have_their_own_groups(help_of):
     panels = dict(re.findall(r"^╭─ (.+?) ─+╮$(.*?)^╰", help_of("cohort"), re.MULTILINE | re.DOTALL))
     assert "--n-perm" in panels["Tests"]
     assert "--voxelwise" in panels["Voxelwise comparison"]
@@ -64,12 +57,12 @@ def test_the_usage_line_puts_arguments_first(help_of, command, first):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_explained_in_sentences(help_of, command):
-    """No option without a text, no markup of docstrings, no talk of Python."""
-    out = help_of(command)
-    assert "``" not in out
-    assert "in Python" not in out
-    assert "In Python" not in out
-    for row in re.findall(r"^│ \*? +?(?:--\S+.*?) {2,}(\S.*?) *│$", out, re.MULTILINE):
+    """Every option has a text, without the markup of docstrings and without notes for Python."""
+    output = help_of(command)
+    assert "``" not in output
+    assert "in Python" not in output
+    assert "In Python" not in output
+    for row in re.findall(r"^│ \*? +?(?:--\S+.*?) {2,}(\S.*?) *│$", output, re.MULTILINE):
         assert row[0].isupper() or row[0].isdigit() or row.startswith(("auto", "participant", "package")), row
 
 
@@ -78,36 +71,32 @@ def test_help_texts_have_neither_markup_nor_notes_for_python():
     assert help_text(text) == "Numbers in unit. Default: 5."
 
 
-def test_only_what_is_given_is_passed_on():
+def test_only_options_that_are_given_are_passed_on():
     options = command_options("Some", Settings)
     assert given_options(options()) == {}
     assert given_options(options(sigma_light=3.0, fusion="product")) == {"sigma_light": 3.0, "fusion": "product"}
 
 
-def test_everything_that_is_missing_is_named(go):
-    status, _, err = go("explain")
-    assert (status, err.count("\n")) == (2, 1)
-    assert err.startswith("error: missing: SCAN, --model, --target, --out")
+def test_every_missing_argument_is_named(error_line):
+    assert error_line("explain").startswith("error: missing: SCAN, --model, --target, --out")
 
 
-def test_only_what_is_missing_is_named(go, scan):
-    status, _, err = go("explain", scan, "--target", "AD")
-    assert status == 2
-    assert err.startswith("error: missing: --model, --out (glas3d explain --help")
+def test_only_missing_arguments_are_named(error_line, scan):
+    assert error_line("explain", scan, "--target", "AD").startswith(
+        "error: missing: --model, --out (glas3d explain --help"
+    )
 
 
-def test_arguments_of_a_study_that_are_missing_are_named(go):
-    status, _, err = go("cohort")
-    assert status == 2
-    assert all(name in err for name in ("BIDS_DIR", "OUT", "LEVEL"))
+def test_missing_arguments_of_a_study_are_named(error_line):
+    error = error_line("cohort")
+    assert all(name in error for name in ("BIDS_DIR", "OUT", "LEVEL"))
 
 
 @pytest.mark.parametrize("before", [("--background", "0"), ("--grid", "2"), ("--scales", "1")])
-def test_a_scan_behind_an_option_of_several_values(go, scan, bundle, tmp_path, before):
-    """It is taken for one of the values; the message says what to do."""
-    status, _, err = go("explain", *before, scan, "--model", bundle, "--target", "AD", "--out", tmp_path / "out")
-    assert (status, err.count("\n")) == (2, 1)
-    assert re.search("SCAN first", err)
+def test_a_scan_after_an_option_of_several_values_is_refused_with_advice(error_line, scan, bundle, tmp_path, before):
+    """The scan is taken for one of the values of the option."""
+    error = error_line("explain", *before, scan, "--model", bundle, "--target", "AD", "--out", tmp_path / "out")
+    assert "SCAN first" in error
     assert not (tmp_path / "out").exists()
 
 
@@ -115,87 +104,56 @@ def test_a_scan_behind_an_option_of_several_values(go, scan, bundle, tmp_path, b
     ("option", "near"),
     [("--jsonn", "--json"), ("--sigma-ligth", "--sigma-light"), ("--colour", None), ("--jso", "--json")],
 )
-def test_only_near_options_are_suggested(go, scan, option, near):
-    status, _, err = go("explain", scan, "--model", "m", "--target", "AD", "--out", "o", option, "1")
-    assert status == 2
-    assert f"unknown option: {option}" in err
-    assert ("did you mean" in err) is (near is not None)
-    assert near is None or f"did you mean {near}?" in err
+def test_only_an_option_of_similar_spelling_is_suggested(error_line, scan, option, near):
+    error = error_line("explain", scan, "--model", "m", "--target", "AD", "--out", "o", option, "1")
+    assert f"unknown option: {option}" in error
+    assert ("did you mean" in error) is (near is not None)
+    assert near is None or f"did you mean {near}?" in error
 
 
-def test_the_result_as_json(go, scan, bundle, tmp_path):
-    status, out, err = go(
-        "explain", scan, "--model", bundle, "--target", "AD", "--grid", 2, "--out", tmp_path / "out", "--json"
-    )
-    assert (status, err) == (0, "")
-    content = json.loads(out)
-    assert content["target"] == {"index": 1, "class": "AD"}
-    assert 0 <= content["probability"] <= 1
-    assert len(content["regions"]) == 8
-    assert {"name", "score", "drop", "rank"} <= set(content["regions"][0])
-    assert all((tmp_path / "out" / name.rsplit("/", 1)[1]).is_file() for name in content["files"])
-
-
-def test_atlases_as_json(go):
-    status, out, _ = go("atlas", "list", "--json")
-    assert status == 0
-    assert {"name": "AAL", "regions": 116, "space": "MNI"} in json.loads(out)["atlases"]
-
-
-@pytest.mark.parametrize("name", ["AAL", "aal", "Aal"])
-def test_names_of_atlases_in_any_case(go, scan, bundle, tmp_path, name):
-    status, _, err = go(
-        *("explain", scan, "--model", bundle, "--target", "AD", "--atlas", name, "--out", tmp_path / "out", "--dry-run")
-    )
-    assert status == 0
-    assert "error" not in err
-
-
-def test_quiet_and_verbose(go, scan, bundle, tmp_path):
-    given = ("explain", scan, "--model", bundle, "--target", "AD", "--grid", 2, "--out", tmp_path / "out")
-    assert go(*given, "-q") == (0, "", "")
+def test_quiet_and_verbose_choose_what_is_written(run_command, scan, bundle, tmp_path):
+    command = ("explain", scan, "--model", bundle, "--target", "AD", "--grid", 2, "--out", tmp_path / "out")
+    assert run_command(*command, "-q") == (0, "", "")
     assert (tmp_path / "out").is_dir()
-    status, _, err = go(*given, "-q", "-v")
-    assert (status, err) == (2, "error: give --verbose or --quiet, got both\n")
-    status, _, err = go(*given, "-v")
+    status, _, errors = run_command(*command, "-q", "-v")
+    assert (status, errors) == (2, "error: give --verbose or --quiet, got both\n")
+    status, _, errors = run_command(*command, "-v")
     assert status == 0
-    assert "note: glas3d " in err
+    assert "note: glas3d " in errors
 
 
-def test_quiet_still_reports_errors(go, tmp_path):
-    status, _, err = go("explain", tmp_path / "no.nii", "--model", "m", "--target", "AD", "--out", tmp_path, "-q")
+def test_quiet_still_reports_errors(run_command, tmp_path):
+    status, _, errors = run_command(
+        "explain", tmp_path / "no.nii", "--model", "m", "--target", "AD", "--out", tmp_path, "-q"
+    )
     assert status == 2
-    assert err.startswith("error: ")
+    assert errors.startswith("error: ")
 
 
-def test_a_log_file_holds_the_command_versions_messages_and_durations(go, scan, bundle, tmp_path):
+def test_the_log_file_holds_the_command_versions_messages_and_durations(run_command, scan, bundle, tmp_path):
     log = tmp_path / "logs" / "run.log"
-    given = ("explain", scan, "--model", bundle, "--target", "AD", "--grid", 2, "--log-file", log)
-    assert go(*given, "--out", tmp_path / "out")[0] == 0
-    assert go(*given, "--out", tmp_path / "out", "--sigma-light", 0)[0] == 2
+    command = ("explain", scan, "--model", bundle, "--target", "AD", "--grid", 2, "--log-file", log)
+    assert run_command(*command, "--out", tmp_path / "out")[0] == 0
+    assert run_command(*command, "--out", tmp_path / "out", "--sigma-light", 0)[0] == 2
     text = log.read_text()
     assert re.search(r"INFO glas3d \d+\.\d+\.\d+, Python 3\.\d+\.\d+: glas3d explain ", text)
     assert "Written to" in text
     assert re.search(r"finished after \d+\.\d s", text)
     assert re.search(r"ended after .* s: GlasError: sigma_light must be greater than 0", text)
-    assert go(*given[:-1], tmp_path, "--out", tmp_path / "out")[2].startswith("error: the log file must be one that")
-
-
-def test_the_device_can_be_chosen(go, scan, bundle, tmp_path):
-    given = ("explain", scan, "--model", bundle, "--target", "AD", "--grid", 2, "--out", tmp_path / "out")
-    assert go(*given, "--device", "cpu")[0] == 0
-    assert "abacus" in go(*given, "--device", "abacus")[2]
+    assert run_command(*command[:-1], tmp_path, "--out", tmp_path / "out")[2].startswith(
+        "error: the log file must be one that"
+    )
 
 
 NEW_SETTING = """
-import json, sys
+import json
 from dataclasses import dataclass
 import glas3d.core.settings as declared
 from glas3d.options import option
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(declared.Settings):
-    '''The settings, and one more.
+    '''The settings, with a new setting.
 
     Parameters
     ----------
@@ -211,14 +169,11 @@ declared.Settings = Settings
 
 import inspect, io, contextlib
 import numpy as np
-from pathlib import Path
 from glas3d import GLAS, cli, explain_image, explain_img
-from glas3d.study.config import read_config
 from glas3d.study.derivatives import key_of
 from glas3d.study.running.options import StudyRequest
 from glas3d.study.running.runner import explain_cohort
 
-folder = Path(sys.argv[1])
 output = io.StringIO()
 helps = {}
 for command in ("explain", "cohort"):
@@ -231,24 +186,22 @@ volume = np.random.default_rng(0).random((1, 6, 7, 8), dtype=np.float32)
 predict = lambda batch: batch.mean(dim=(1, 2, 3, 4))[:, None]
 explanation = GLAS(predict, sparkle=0.25, sigma_light=2, sigma_shadow=2).explain(volume, 0, [[2, 3, 4]])
 settings = [StudyRequest.of({"sparkle": value}, "test").settings for value in (0.25, 0.75)]
-doors = (GLAS, explain_img, explain_image, explain_cohort)
+functions = (GLAS, explain_img, explain_image, explain_cohort)
 print(json.dumps({
-    "signatures": ["sparkle" in inspect.signature(f).parameters for f in doors],
+    "signatures": ["sparkle" in inspect.signature(f).parameters for f in functions],
     "documented": "How much the masks sparkle." in explain_img.__doc__,
     "help": helps,
     "recorded": explanation.settings["sparkle"],
-    "keys": len({key_of(Settings=one) for one in settings}),
+    "keys": len({key_of(Settings=study) for study in settings}),
 }))
 """
 
 
-def test_a_new_setting_is_declared_in_one_place(tmp_path):
-    """A field of the dataclass is a keyword, an option with help, a sidecar's entry and a part of the key."""
-    done = subprocess.run(
-        [sys.executable, "-c", NEW_SETTING, str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
+def test_a_new_setting_needs_one_declaration():
+    """A field of the dataclass becomes a keyword, an option with help, an entry of sidecars and a part of the key."""
+    completed = subprocess.run([sys.executable, "-c", NEW_SETTING], capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    result = json.loads(completed.stdout.splitlines()[-1])
     assert result == {
         "signatures": [True] * 4,
         "documented": True,

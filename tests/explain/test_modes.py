@@ -1,4 +1,4 @@
-"""The ways of asking about a scan: another class, several inputs, channels alone, covariates."""
+"""The modes of `explain_img`: two classes, several inputs, each channel, covariates, references, masks and scales."""
 
 import json
 
@@ -12,39 +12,35 @@ from glas3d import GLAS, Grid, Predictor, explain_img
 from glas3d.core.covariates import Covariates
 from glas3d.imaging.coordinates import Coordinates
 from glas3d.imaging.space import VoxelGrid, resample
+from tests.explain.cases import SMALL
 from tests.imaging.cases import HEADS, affine, assert_same, head, head_grid, mask_of, refused, values, with_info
 
-SMALL = {"sigma_light": 12.0, "sigma_shadow": 12.0, "unit": "mm"}
 T1, PET = HEADS["LAS"], head_grid("PSR", mm=(7.0, 9.0, 8.0))
 
 
-def mean_of(batch, where, channel=0):
-    return batch[:, channel].flatten(1)[:, torch.as_tensor(np.flatnonzero(where))].mean(dim=1)
-
-
-@pytest.fixture(scope="module")
-def scan():
-    return head(T1)
+def mean_of(batch, region, channel=0):
+    """Return the mean of a channel in a region, for each input of a batch."""
+    return batch[:, channel].flatten(1)[:, torch.as_tensor(np.flatnonzero(region))].mean(dim=1)
 
 
 @pytest.fixture(scope="module")
 def sided(scan, few):
-    """AD when the left hippocampus is bright, NC when the right putamen is."""
+    """Return a model: AD where the left hippocampus is bright, NC where the right putamen is bright."""
     ad, nc = mask_of(few, T1), mask_of(few, T1, "Putamen_R")
     data = torch.as_tensor(values(scan), dtype=torch.float32)[None, None]
     tops = float(mean_of(data, ad)), float(mean_of(data, nc))
 
-    def answer(batch):
+    def probabilities(batch):
         evidence = torch.stack([mean_of(batch, nc) / tops[1], mean_of(batch, ad) / tops[0]], dim=1)
         return (4 * evidence).softmax(dim=1)
 
-    return Predictor(answer, "none", classes=("NC", "AD"), device="cpu")
+    return Predictor(probabilities, "none", classes=("NC", "AD"), device="cpu")
 
 
-# One class against another
+# Two classes
 
 
-def test_a_contrast_is_signed_and_has_both_classes_beside_it(scan, sided, few):
+def test_versus_is_signed_and_keeps_both_classes(scan, sided, few):
     r = explain_img(scan, sided, "AD", few, versus="NC", **SMALL)
     ad, nc = explain_img(scan, sided, ["AD", "NC"], few, **SMALL)
     assert_same(r.parts["AD"], ad)
@@ -52,22 +48,22 @@ def test_a_contrast_is_signed_and_has_both_classes_beside_it(scan, sided, few):
     np.testing.assert_allclose(r.table["score"], ad.table["score"] - nc.table["score"], atol=1e-7)
     np.testing.assert_allclose(r.table["drop"], ad.table["drop"] - nc.table["drop"], atol=1e-7)
     np.testing.assert_allclose(values(r.saliency_img), values(ad.saliency_img) - values(nc.saliency_img), atol=1e-6)
-    named = r.table.set_index("name")
-    assert named["score"].idxmax() == "Hippocampus_L"
-    assert named["score"].idxmin() == "Putamen_R"
-    assert named["score"].min() < 0
+    regions = r.table.set_index("name")
+    assert regions["score"].idxmax() == "Hippocampus_L"
+    assert regions["score"].idxmin() == "Putamen_R"
+    assert regions["score"].min() < 0
     assert r.provenance["Against"] == {"index": 0, "class": "NC"}
     assert r.explanation.probability == pytest.approx(ad.explanation.probability - nc.explanation.probability)
 
 
-def test_a_contrast_turned_round_changes_its_sign(scan, sided, few):
-    one = explain_img(scan, sided, "AD", few, versus="NC", **SMALL)
-    other = explain_img(scan, sided, "NC", few, versus="AD", **SMALL)
-    np.testing.assert_allclose(one.table["score"], -other.table["score"], atol=1e-7)
-    np.testing.assert_allclose(values(one.saliency_img), -values(other.saliency_img), atol=1e-7)
+def test_versus_changes_its_sign_when_the_classes_are_exchanged(scan, sided, few):
+    forward = explain_img(scan, sided, "AD", few, versus="NC", **SMALL)
+    exchanged = explain_img(scan, sided, "NC", few, versus="AD", **SMALL)
+    np.testing.assert_allclose(forward.table["score"], -exchanged.table["score"], atol=1e-7)
+    np.testing.assert_allclose(values(forward.saliency_img), -values(exchanged.saliency_img), atol=1e-7)
 
 
-def test_the_files_of_a_contrast(scan, sided, few, tmp_path):
+def test_versus_writes_the_files_of_both_classes(scan, sided, few, tmp_path):
     r = explain_img(scan, sided, "AD", few, versus="NC", **SMALL)
     written = {path.name for path in r.save(tmp_path)}
     assert "scan_seg-few_desc-versusNC_label-AD_stat-saliency_statmap.nii.gz" in written
@@ -75,26 +71,26 @@ def test_the_files_of_a_contrast(scan, sided, few, tmp_path):
     assert len(written) == 3 * 7
 
 
-# Several volumes
+# Several input scans
 
 
 def two_inputs(few):
-    """AD when the left hippocampus is bright in the T1 and the right putamen in the PET."""
+    """Return a model and its input: AD where the left hippocampus is bright in T1 and the right putamen in PET."""
     t1, pet = mask_of(few, T1), mask_of(few, T1, "Putamen_R")
     data = np.stack([values(head(T1)), resample(head(PET, scale=90.0), T1)])
     tops = [
-        float(mean_of(torch.as_tensor(data, dtype=torch.float32)[None], where, channel))
-        for channel, where in enumerate((t1, pet))
+        float(mean_of(torch.as_tensor(data, dtype=torch.float32)[None], region, channel))
+        for channel, region in enumerate((t1, pet))
     ]
 
-    def answer(batch):
+    def probabilities(batch):
         p = torch.sigmoid(6 * (mean_of(batch, t1) / tops[0] + mean_of(batch, pet, 1) / tops[1] - 1))
         return torch.stack([1 - p, p], dim=1)
 
-    return with_info(answer, channels=2), data
+    return with_info(probabilities, channels=2), data
 
 
-def test_two_volumes_of_their_own_grids_are_brought_to_the_first_one_s(few):
+def test_two_scans_on_different_grids_are_resampled_to_the_first_grid(few):
     model, data = two_inputs(few)
     r = explain_img({"T1w": head(T1), "pet": head(PET, scale=90.0)}, model, "AD", few, **SMALL)
     segments = few.segments(T1)
@@ -105,13 +101,13 @@ def test_two_volumes_of_their_own_grids_are_brought_to_the_first_one_s(few):
     assert set(r.provenance["Input"]["channels"]) == {"T1w", "pet"}
 
 
-def test_channels_one_by_one_say_which_volume_it_was(few, tmp_path):
+def test_each_channel_alone_shows_which_scan_the_evidence_is_in(few, tmp_path):
     model, _ = two_inputs(few)
     images = {"T1w": head(T1), "pet": head(PET, scale=90.0)}
     r = explain_img(images, model, "AD", few, channels="each", fusion="shadow", **SMALL)
     assert list(r.parts) == ["T1w", "pet"]
-    best = {name: part.table.set_index("name")["score"].idxmax() for name, part in r.parts.items()}
-    assert best == {"T1w": "Hippocampus_L", "pet": "Putamen_R"}
+    highest = {name: part.table.set_index("name")["score"].idxmax() for name, part in r.parts.items()}
+    assert highest == {"T1w": "Hippocampus_L", "pet": "Putamen_R"}
     alone = explain_img(images, model, "AD", few, channel=1, fusion="shadow", **SMALL)
     assert_same(r.parts["pet"], alone)
     assert_same(r, explain_img(images, model, "AD", few, fusion="shadow", **SMALL))
@@ -130,8 +126,8 @@ def test_a_reference_of_several_channels_is_an_array(few):
     images = [head(T1), head(PET, scale=90.0)]
     blurred = explain_img(images, model, "AD", few, background="blur", **SMALL)
     assert blurred.table["score"].notna().all()
-    own = explain_img(images, model, "AD", few, background=data, fusion="shadow", **SMALL)
-    assert own.table["drop"].abs().max() == 0  # replaced by itself
+    replaced = explain_img(images, model, "AD", few, background=data, fusion="shadow", **SMALL)
+    assert replaced.table["drop"].abs().max() == 0  # the scans are replaced by themselves
     with refused("a background image is one channel, the model takes 2"):
         explain_img(images, model, "AD", few, background=head(T1), **SMALL)
 
@@ -141,36 +137,36 @@ def test_a_reference_of_several_channels_is_an_array(few):
 
 @pytest.fixture(scope="module")
 def with_age(scan, few):
-    """P(AD) from the left hippocampus, age and a score; nothing else."""
-    where = mask_of(few, T1)
-    top = float(mean_of(torch.as_tensor(values(scan), dtype=torch.float32)[None, None], where))
+    """Return a model whose P(AD) depends on the left hippocampus, on age and on a score."""
+    region = mask_of(few, T1)
+    top = float(mean_of(torch.as_tensor(values(scan), dtype=torch.float32)[None, None], region))
 
-    def answer(batch, table):
-        logit = 2 * (mean_of(batch, where) / top - 1) + 0.2 * (table[:, 0] - 70) - 0.05 * (table[:, 1] - 28)
+    def probabilities(batch, table):
+        logit = 2 * (mean_of(batch, region) / top - 1) + 0.2 * (table[:, 0] - 70) - 0.05 * (table[:, 1] - 28)
         p = torch.sigmoid(logit)
         return torch.stack([1 - p, p], dim=1)
 
-    return Predictor(answer, "none", classes=("NC", "AD"), device="cpu", covariates=("age", "mmse"))
+    return Predictor(probabilities, "none", classes=("NC", "AD"), device="cpu", covariates=("age", "mmse"))
 
 
-PERSON, NORM = {"mmse": 26.0, "age": 80.0}, {"age": 70.0, "mmse": 28.0}
+COVARIATES, REFERENCE = {"mmse": 26.0, "age": 80.0}, {"age": 70.0, "mmse": 28.0}
 
 
-def test_covariates_are_ranked_beside_the_regions(scan, with_age, few, tmp_path):
-    r = explain_img(scan, with_age, "AD", few, covariates=PERSON, covariate_reference=NORM, **SMALL)
+def test_covariates_are_ranked_next_to_the_regions(scan, with_age, few, tmp_path):
+    r = explain_img(scan, with_age, "AD", few, covariates=COVARIATES, covariate_reference=REFERENCE, **SMALL)
     core = GLAS(with_age, **SMALL).explain(
         values(scan)[None],
         "AD",
         few.segments(T1),
         T1.spacing,
-        covariates=Covariates.of(PERSON, NORM, ("age", "mmse")),
+        covariates=Covariates.of(COVARIATES, REFERENCE, ("age", "mmse")),
     )
     rows = r.table.set_index("name")
     assert list(rows.index[-2:]) == ["age", "mmse"]
     np.testing.assert_allclose(rows.loc[["age", "mmse"], "score"].astype(float), core.covariates.score)
     assert rows.loc[["age", "mmse"], ["index", "hemisphere", "x", "y", "z"]].isna().all(axis=None)
     assert sorted(r.table["rank"]) == list(range(1, len(r.table) + 1))
-    # by hand: the model is a logistic of known coefficients
+    # the expected values follow from the coefficients of the logistic model
     intact = 1 / (1 + np.exp(-(0.2 * 10 + 0.05 * 2)))
     assert r.explanation.probability == pytest.approx(intact, abs=1e-6)
     assert rows.loc["age", "drop"] == pytest.approx(intact - 1 / (1 + np.exp(-0.1)), abs=1e-6)
@@ -180,35 +176,41 @@ def test_covariates_are_ranked_beside_the_regions(scan, with_age, few, tmp_path)
     assert read["index"].isna().sum() == 2
     assert json.loads((tmp_path / "scan_seg-few_stat-light_statmap.json").read_text())["Covariates"] == {
         "values": {"age": 80.0, "mmse": 26.0},
-        "reference": NORM,
+        "reference": REFERENCE,
     }
 
 
 @pytest.mark.parametrize(
-    ("given", "match"),
+    ("options", "match"),
     [
-        ({"covariates": PERSON}, "every covariate needs a reference value, 'age' has none"),
+        ({"covariates": COVARIATES}, "every covariate needs a reference value, 'age' has none"),
         (
-            {"covariates": PERSON | {"iq": 1.0}, "covariate_reference": NORM},
+            {"covariates": COVARIATES | {"iq": 1.0}, "covariate_reference": REFERENCE},
             "must be of age, mmse, got a value for 'iq'",
         ),
-        ({"covariate_reference": NORM}, "covariate_reference replaces covariates: give these too"),
-        ({"covariates": {"age": 80.0}, "covariate_reference": NORM}, "every covariate needs a value, 'mmse' has none"),
-        ({"covariates": PERSON | {"age": "old"}, "covariate_reference": NORM}, "finite number, 'age' has 'old'"),
-        ({"covariates": PERSON, "covariate_reference": NORM, "recursive": True}, "got recursive too"),
+        ({"covariate_reference": REFERENCE}, "covariate_reference replaces covariates: give the covariates too"),
+        (
+            {"covariates": {"age": 80.0}, "covariate_reference": REFERENCE},
+            "every covariate needs a value, 'mmse' has none",
+        ),
+        (
+            {"covariates": COVARIATES | {"age": "old"}, "covariate_reference": REFERENCE},
+            "finite number, 'age' has 'old'",
+        ),
+        ({"covariates": COVARIATES, "covariate_reference": REFERENCE, "recursive": True}, "got recursive too"),
         ({}, "takes the covariates age, mmse"),
     ],
 )
-def test_covariates_that_do_not_fit_are_refused(scan, with_age, few, given, match):
+def test_covariates_that_do_not_fit_are_refused(scan, with_age, few, options, match):
     with refused(match):
-        explain_img(scan, with_age, "AD", few, **given, **SMALL)
+        explain_img(scan, with_age, "AD", few, **options, **SMALL)
 
 
-# What does not go together
+# Options that exclude each other
 
 
 @pytest.mark.parametrize(
-    ("given", "match"),
+    ("options", "match"),
     [
         ({"versus": "NC", "recursive": True}, "explained in one mode at a time, got versus and recursive"),
         ({"versus": "FTD"}, "target must be one of 'NC', 'AD', got 'FTD'"),
@@ -220,9 +222,9 @@ def test_covariates_that_do_not_fit_are_refused(scan, with_age, few, given, matc
         ({"search": Grid(3), "kernel": "ellipsoid"}, 'kernel="ellipsoid" takes its shape from segments'),
     ],
 )
-def test_ways_that_do_not_go_together_are_refused(scan, sided, few, given, match):
+def test_options_that_exclude_each_other_are_refused(scan, sided, few, options, match):
     with refused(match):
-        explain_img(scan, sided, **({"target": "AD", "search": few} | SMALL | given))
+        explain_img(scan, sided, **({"target": "AD", "search": few} | SMALL | options))
 
 
 def test_versus_takes_one_target(scan, sided, few):
@@ -230,7 +232,7 @@ def test_versus_takes_one_target(scan, sided, few):
         explain_img(scan, sided, ["AD", "NC"], few, versus="NC", **SMALL)
 
 
-def test_inputs_that_are_not_the_model_s_are_refused(few):
+def test_scans_that_do_not_fit_the_model_are_refused(few):
     model, _ = two_inputs(few)
     with refused("takes 2 input channels, a scan has 1"):
         explain_img(head(T1), model, "AD", few, **SMALL)
@@ -246,7 +248,7 @@ def test_inputs_that_are_not_the_model_s_are_refused(few):
 
 
 @pytest.mark.parametrize("kernel", ["ellipsoid", "segment"])
-def test_spots_of_the_regions_own_shape(scan, sided, few, kernel):
+def test_masks_take_the_shape_of_the_regions(scan, sided, few, kernel):
     r = explain_img(scan, sided, "AD", few, kernel=kernel, sigma_light=4.0, sigma_shadow=4.0, unit="mm")
     assert r.table.set_index("name")["rank"]["Hippocampus_L"] == 1
     assert r.provenance["Settings"]["kernel"] == kernel
@@ -260,20 +262,20 @@ def test_spots_of_the_regions_own_shape(scan, sided, few, kernel):
 BACKGROUNDS = {"dark": 0.0, "dim": 100.0, "bright": 900.0}
 
 
-def test_references_agree_or_not_and_every_drop_is_kept(scan, sided, few, tmp_path):
+def test_the_table_keeps_every_drop_and_how_many_references_agree(scan, sided, few, tmp_path):
     r = explain_img(scan, sided, "AD", few, background=BACKGROUNDS, **SMALL)
     alone = {name: explain_img(scan, sided, "AD", few, background=b, **SMALL) for name, b in BACKGROUNDS.items()}
     assert list(r.parts) == list(BACKGROUNDS)
-    for name, one in alone.items():
-        assert_same(r.parts[name], one)
-        np.testing.assert_allclose(r.table[f"drop_{name}"], one.table["drop"], atol=1e-9)
+    for name, explanation in alone.items():
+        assert_same(r.parts[name], explanation)
+        np.testing.assert_allclose(r.table[f"drop_{name}"], explanation.table["drop"], atol=1e-9)
     rows = r.table.set_index("name")
-    # a bright spot adds evidence where a dark one takes it
+    # a bright mask adds evidence where a dark mask removes it
     assert rows["drop_dark"]["Hippocampus_L"] > 0 > rows["drop_bright"]["Hippocampus_L"]
     assert rows["agreement"]["Hippocampus_L"] == pytest.approx(2 / 3)
     assert rows["sign"]["Hippocampus_L"] == 1
     assert list(r.table.columns[-5:]) == ["sign", "agreement", "drop_dark", "drop_dim", "drop_bright"]
-    shares = np.stack([one.table["score"] / one.table["score"].sum() for one in alone.values()])
+    shares = np.stack([part.table["score"] / part.table["score"].sum() for part in alone.values()])
     np.testing.assert_allclose(r.table["score"], np.median(shares, axis=0), rtol=1e-6)
     written = {path.name for path in r.save(tmp_path)}
     assert {f"scan_seg-few_desc-{name}_regions.tsv" for name in (*BACKGROUNDS, "consensus")} < written
@@ -281,10 +283,10 @@ def test_references_agree_or_not_and_every_drop_is_kept(scan, sided, few, tmp_pa
     assert list(read.columns) == list(r.table.columns)
 
 
-def test_references_without_names_get_them(scan, sided, few):
+def test_references_without_names_are_named(scan, sided, few):
     r = explain_img(scan, sided, ["NC", "AD"], few, background=[0, "blur", values(scan)[None] / 2], **SMALL)
-    assert [list(one.parts) for one in r] == [["0", "blur", "reference2"]] * 2
-    assert [one.stem for one in r] == [f"scan_seg-few_desc-consensus_label-{c}" for c in ("NC", "AD")]
+    assert [list(explanation.parts) for explanation in r] == [["0", "blur", "reference2"]] * 2
+    assert [explanation.stem for explanation in r] == [f"scan_seg-few_desc-consensus_label-{c}" for c in ("NC", "AD")]
     assert r[0].parts["0"].stem == "scan_seg-few_desc-0_label-NC"
 
 
@@ -298,56 +300,57 @@ def test_references_without_names_get_them(scan, sided, few):
         ([0, "nowhere.nii.gz"], "nowhere.nii.gz"),
     ],
 )
-def test_references_that_cannot_be_are_refused(scan, sided, few, backgrounds, match):
+def test_references_that_do_not_fit_are_refused(scan, sided, few, backgrounds, match):
     with refused(match):
         explain_img(scan, sided, "AD", few, background=backgrounds, **SMALL)
 
 
-def test_progress_counts_all_parts_as_one(scan, sided, few):
-    seen = []
-    explain_img(scan, sided, "AD", few, background=[0, "blur"], progress=lambda *at: seen.append(at), **SMALL)
-    assert seen[-1] == (2 * 17, 2 * 17)
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert {total for _, total in seen} == {34}
+def test_progress_counts_over_all_parts(scan, sided, few):
+    steps = []
+    explain_img(scan, sided, "AD", few, background=[0, "blur"], progress=lambda *step: steps.append(step), **SMALL)
+    assert steps[-1] == (2 * 17, 2 * 17)
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+    assert {total for _, total in steps} == {34}
 
 
-# Where to look
+# Where to search
 
 
-def test_places_in_mm_keep_their_names(scan, sided, few):
-    places = Coordinates(
+def test_coordinates_in_mm_keep_their_names(scan, sided, few):
+    coordinates = Coordinates(
         [[-25, -21, -10], [27, 6, 2], [27, -20, -10]], ["hippocampus", "putamen", "other"], space="MNI"
     )
-    r = explain_img(scan, sided, "AD", places, **SMALL)
+    r = explain_img(scan, sided, "AD", coordinates, **SMALL)
     assert r.stem == "scan_desc-points"
-    np.testing.assert_allclose(r.table[["x", "y", "z"]], places.points, atol=1e-6)
+    np.testing.assert_allclose(r.table[["x", "y", "z"]], coordinates.points, atol=1e-6)
     assert r.table.set_index("name")["rank"]["hippocampus"] == 1
     explain_img(scan, sided, "AD", {"rois": r.table[["x", "y", "z"]].to_records(index=False)}, **SMALL)
 
 
-def test_a_mask_leaves_out_what_is_not_in_it(scan, sided, few):
+def test_only_regions_and_points_inside_the_mask_are_searched(scan, sided, few):
     left = nib.Nifti1Image((values(scan) * 0 + 1) * (world_x(scan) < 0), scan.affine)
     r = explain_img(scan, sided, "AD", Grid((5, 6, 4)), mask_img=left, **SMALL)
     assert 0 < len(r.table) < 120
     assert (r.table["x"] < 0).all()
     atlas = explain_img(scan, sided, "AD", few, mask_img=left, **SMALL)
-    asked = atlas.table.dropna(subset=["score"])
-    assert set(asked["hemisphere"]) == {"L"}
+    searched = atlas.table.dropna(subset=["score"])
+    assert set(searched["hemisphere"]) == {"L"}
     assert len(atlas.table) == len(few.table)
     assert atlas.provenance["Search"]["mask"]["sha256"]
     coarse = with_info(lambda batch: torch.full((len(batch), 2), 0.5), grid=head_grid("RAS", mm=9.0))
     painted = explain_img(scan, coarse, "AD", few, mask_img=left, **SMALL).light_img
     assert values(painted).any()
     assert not values(painted)[world_x(scan) >= 0].any()
-    places = Coordinates([[-25, -21, -10], [27, 6, 2]], ["here", "there"])
-    assert explain_img(scan, sided, "AD", places, mask_img=left, **SMALL).table["name"].tolist() == ["here"]
+    coordinates = Coordinates([[-25, -21, -10], [27, 6, 2]], ["here", "there"])
+    assert explain_img(scan, sided, "AD", coordinates, mask_img=left, **SMALL).table["name"].tolist() == ["here"]
 
 
 def world_x(img):
+    """Return the x coordinate of every voxel in mm."""
     return nib.affines.apply_affine(img.affine, np.indices(img.shape).reshape(3, -1).T)[:, 0].reshape(img.shape)
 
 
-def test_a_mask_that_fits_nothing_is_refused(scan, sided, few):
+def test_a_mask_without_a_region_or_point_is_refused(scan, sided, few):
     nothing = nib.Nifti1Image(np.zeros(scan.shape, np.float32), scan.affine)
     with refused("a mask must hold values above 0.5"):
         explain_img(scan, sided, "AD", few, mask_img=nothing, **SMALL)
@@ -361,7 +364,7 @@ def test_a_mask_that_fits_nothing_is_refused(scan, sided, few):
 # Scales
 
 
-def test_a_ladder_of_scales_is_one_answer_with_a_table_and_a_map_each(scan, sided, few, tmp_path):
+def test_scales_are_fused_and_each_has_a_table_and_a_map(scan, sided, few, tmp_path):
     r = explain_img(scan, sided, "AD", few, scales=(1, 0.5), **SMALL)
     half = explain_img(scan, sided, "AD", few, sigma_light=6.0, sigma_shadow=6.0, unit="mm")
     assert list(r.parts) == ["scale0p5", "scale1"]
@@ -377,6 +380,6 @@ def test_a_ladder_of_scales_is_one_answer_with_a_table_and_a_map_each(scan, side
         explain_img(scan, sided, "AD", few, scales=(0, 1), **SMALL)
 
 
-def test_one_way_at_a_time(scan, sided):
+def test_two_modes_together_are_refused(scan, sided):
     with refused("one mode at a time, got recursive and refine"):
         explain_img(scan, sided, "AD", Grid(3), refine=0.25, recursive=True, **SMALL)

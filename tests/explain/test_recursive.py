@@ -1,4 +1,4 @@
-"""A recursion over a scan: planted double evidence, rounds and files; the algorithm itself is tested with the core."""
+"""Recursion over a scan: two planted regions, rounds and files; tests of the core check the algorithm itself."""
 
 import json
 
@@ -10,48 +10,43 @@ import torch
 from glas3d import GLAS, RGLAS, Grid, Predictor, explain_img
 from glas3d.core.saliency import minmax
 from glas3d.imaging.space import VoxelGrid
-from tests.imaging.cases import HEADS, head, refused, values
+from tests.explain.cases import SMALL
+from tests.imaging.cases import refused, values
 
-SMALL = {"sigma_light": 12.0, "sigma_shadow": 12.0, "unit": "mm"}
 STRENGTHS = {"Hippocampus_L": 1.0, "Putamen_R": 0.9}
 
 
 @pytest.fixture(scope="module")
-def scan():
-    return head(HEADS["LAS"])
-
-
-@pytest.fixture(scope="module")
 def model(scan, few):
-    """P(AD) from whichever of two regions says more: evidence that is there twice."""
+    """Return a model whose P(AD) depends on the brighter of two regions, so that its evidence is redundant."""
     labels, index = few.on(VoxelGrid(scan.shape, scan.affine)), few.table.set_index("name")["index"]
-    places = [torch.as_tensor(labels == index[name]) for name in STRENGTHS]
+    regions = [torch.as_tensor(labels == index[name]) for name in STRENGTHS]
 
     def levels(batch):
-        means = [s * batch[:, 0, p].mean(dim=1) for p, s in zip(places, STRENGTHS.values(), strict=True)]
+        means = [s * batch[:, 0, p].mean(dim=1) for p, s in zip(regions, STRENGTHS.values(), strict=True)]
         return torch.stack(means).amax(dim=0)
 
     top = levels(torch.as_tensor(values(scan), dtype=torch.float32)[None, None])
 
-    def answer(batch):
+    def probabilities(batch):
         p = torch.sigmoid(8 * (levels(batch) / top - 0.5))
         return torch.stack([1 - p, p], dim=1)
 
-    return Predictor(answer, "none", classes=("NC", "AD"))
+    return Predictor(probabilities, "none", classes=("NC", "AD"))
 
 
-def test_both_places_are_found_one_after_the_other(scan, model, few):
+def test_the_two_regions_are_removed_in_two_rounds(scan, model, few):
     r = explain_img(scan, model, "AD", few, recursive=True, **SMALL)
     rounds = r.provenance["Recursion"]["rounds"]
-    found = [set(one["removed"]) & set(STRENGTHS) for one in rounds]
-    assert len(found[0]) == len(found[1]) == 1
-    assert found[0] | found[1] == set(STRENGTHS)
+    removed = [set(record["removed"]) & set(STRENGTHS) for record in rounds]
+    assert len(removed[0]) == len(removed[1]) == 1
+    assert removed[0] | removed[1] == set(STRENGTHS)
     assert len(r.round_imgs) == len(rounds)
     assert rounds[0]["kept"]
     assert rounds[1]["probability_before"] == pytest.approx(rounds[0]["probability_after"], abs=1e-6)
 
 
-def test_maps_and_table_are_the_fused_ones(scan, model, few):
+def test_map_and_scores_are_those_of_all_rounds_fused(scan, model, few):
     r = explain_img(scan, model, "AD", few, recursive=True, **SMALL)
     segments = few.segments(VoxelGrid(scan.shape, scan.affine))
     core = RGLAS(GLAS(model, **SMALL)).explain(values(scan)[None], "AD", segments, nib.affines.voxel_sizes(scan.affine))
@@ -78,7 +73,7 @@ def test_every_round_has_a_file(scan, model, few, tmp_path, search, stem):
     assert values(r.saliency_img).max() == pytest.approx(1)
 
 
-def test_a_recursion_follows_one_target(scan, model, few):
+def test_a_recursion_takes_one_target(scan, model, few):
     with refused("one target.*got"):
         explain_img(scan, model, ["NC", "AD"], few, recursive=True, **SMALL)
 

@@ -1,3 +1,5 @@
+"""`ScanExplanation.save`: names and content of the files, and folders that cannot be written to."""
+
 import hashlib
 import json
 import os
@@ -20,7 +22,7 @@ RAS = HEADS["RAS"]
 
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory):
-    """A participant's scan in a file."""
+    """Return the path of a participant's scan."""
     path = tmp_path_factory.mktemp("bids") / "sub-01_ses-2_T1w.nii.gz"
     nib.save(head(RAS), path)
     return path
@@ -28,23 +30,27 @@ def scan(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def result(scan, few):
+    """Return the explanation of the scan at eight regions."""
     return explain_img(scan, with_info(seen(head(RAS), few), sha256="1" * 64), "AD", few)
 
 
 def names(folder):
+    """Return the sorted names of the files in a folder."""
     return sorted(os.listdir(folder))
 
 
 def contents(folder):
+    """Return the bytes of each file in a folder."""
     return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
 
 
 def expected(stem):
+    """Return the sorted names of the files of an explanation."""
     maps = [f"{stem}_stat-{s}_statmap{end}" for s in ("saliency", "light", "shadow") for end in (".nii.gz", ".json")]
     return sorted([*maps, f"{stem}_regions.tsv"])
 
 
-def test_the_files_have_the_contracts_names(result, tmp_path, aal, scan):
+def test_the_files_have_the_names_of_the_contract(result, tmp_path, aal, scan):
     written = result.save(tmp_path / "deep" / "folder")
     assert names(tmp_path / "deep" / "folder") == expected("sub-01_ses-2_seg-few")
     assert sorted(path.name for path in written) == expected("sub-01_ses-2_seg-few")
@@ -55,7 +61,7 @@ def test_the_files_have_the_contracts_names(result, tmp_path, aal, scan):
     assert explain_img(head(RAS), model, search=Grid(2)).stem == "scan_desc-grid"
 
 
-def test_the_maps_say_in_the_file_what_they_say_in_memory(result, tmp_path):
+def test_the_maps_in_files_equal_those_in_memory(result, tmp_path):
     result.save(str(tmp_path))
     for statistic in ("saliency", "light", "shadow"):
         img = nib.load(tmp_path / f"sub-01_ses-2_seg-few_stat-{statistic}_statmap.nii.gz")
@@ -64,7 +70,7 @@ def test_the_maps_say_in_the_file_what_they_say_in_memory(result, tmp_path):
     assert not np.array_equal(values(result.light_img), values(result.shadow_img))
 
 
-def test_the_table_is_bids_text_with_every_digit(result, tmp_path):
+def test_the_table_is_tab_separated_text_with_every_digit(result, tmp_path):
     result.save(tmp_path)
     content = (tmp_path / "sub-01_ses-2_seg-few_regions.tsv").read_bytes()
     assert b"\r" not in content
@@ -93,12 +99,16 @@ def test_the_sidecar_holds_every_setting_version_and_hash(result, tmp_path, scan
     assert sidecar["Search"]["sha256"] == few.sha256
     assert sidecar["Grid"] == {"shape": list(RAS.shape), "affine": RAS.affine.tolist()}
     assert sidecar["SpaceCheck"]["coverage"] > 0.9
-    made = sidecar["GeneratedBy"][0]
-    assert (made["Name"], made["Version"], made["torch"]) == ("glas3d", glas3d.__version__, torch.__version__)
+    software = sidecar["GeneratedBy"][0]
+    assert (software["Name"], software["Version"], software["torch"]) == (
+        "glas3d",
+        glas3d.__version__,
+        torch.__version__,
+    )
     assert not re.search("time|date|second|/tmp", text.lower())
 
 
-def test_infinity_and_a_grid_an_axis_are_json_too(tmp_path, few):
+def test_infinity_and_settings_of_each_axis_are_valid_json(tmp_path, few):
     img = head(RAS)
     r = explain_img(img, seen(img, few), search=Grid((1, 2, 3)), sigma_light=np.inf, sigma_shadow=(3, 4, 5))
     r.save(tmp_path)
@@ -109,7 +119,7 @@ def test_infinity_and_a_grid_an_axis_are_json_too(tmp_path, few):
         assert float(sidecar["Settings"]["sigma_light"]) == np.inf
 
 
-def test_the_same_explanation_is_the_same_bytes(result, scan, few, tmp_path, monkeypatch):
+def test_equal_explanations_have_equal_bytes(result, scan, few, tmp_path, monkeypatch):
     result.save(tmp_path / "a")
     monkeypatch.setattr(time, "time", lambda: 2e9)
     again = explain_img(str(scan), with_info(seen(head(RAS), few), sha256="1" * 64), "AD", few)
@@ -118,7 +128,7 @@ def test_the_same_explanation_is_the_same_bytes(result, scan, few, tmp_path, mon
     assert len(contents(tmp_path / "a")) == 7
 
 
-def test_saving_over_files_replaces_them_and_nothing_else(result, scan, few, tmp_path):
+def test_saving_replaces_files_of_the_same_names_only(result, scan, few, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     other = explain_img(scan, with_info(seen(head(RAS), few)), "NC", few)
     other.save(tmp_path)
@@ -140,37 +150,37 @@ def test_the_files_of_many_targets_do_not_collide(scan, few, tmp_path):
 @pytest.mark.parametrize(
     "classes", [("amyloid-", "amyloid+"), ("-", "+"), ("class1", "+"), ("Démence", "Témoin")], ids=str
 )
-def test_classes_that_differ_in_signs_do_not_collide(scan, few, classes):
+def test_files_of_classes_that_differ_in_punctuation_do_not_collide(scan, few, classes):
     model = with_info(seen(head(RAS), few), classes=classes)
     stems = [r.stem for r in explain_img(scan, model, list(classes), few)]
     assert len(set(stems)) == 2
     assert all(re.fullmatch(r"sub-01_ses-2_seg-few_label-[A-Za-z0-9]+", stem) for stem in stems)
 
 
-# Places that cannot be written to
+# Folders that cannot be written to
 
 
 def test_a_folder_that_is_a_file_is_refused(result, tmp_path):
     (tmp_path / "taken").write_text("mine")
-    for place in (tmp_path / "taken", tmp_path / "taken" / "below"):
-        with refused("cannot write to", place):
-            result.save(place)
+    for folder in (tmp_path / "taken", tmp_path / "taken" / "below"):
+        with refused("cannot write to", folder):
+            result.save(folder)
     assert contents(tmp_path) == {"taken": b"mine"}
 
 
 def test_a_folder_that_cannot_be_looked_up_is_refused(result, tmp_path):
-    place = tmp_path / ("x" * 300)
-    with refused("cannot write to.*File name too long", place):
-        result.save(place)
+    folder = tmp_path / ("x" * 300)
+    with refused("cannot write to.*File name too long", folder):
+        result.save(folder)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission_is_refused(result, tmp_path):
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o555)
-    for place in (locked, locked / "below"):
-        with refused("cannot write to.*Permission denied", place):
-            result.save(place)
+    for folder in (locked, locked / "below"):
+        with refused("cannot write to.*Permission denied", folder):
+            result.save(folder)
     assert names(locked) == []
 
 
@@ -203,7 +213,7 @@ def test_a_full_disk_leaves_no_new_folder(result, tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
 
-def test_a_name_that_is_taken_by_a_folder_leaves_nothing_half_written(result, tmp_path):
+def test_a_folder_of_a_file_s_name_leaves_nothing_half_written(result, tmp_path):
     taken = tmp_path / "sub-01_ses-2_seg-few_regions.tsv"
     taken.mkdir()
     with refused("cannot write .*: it is a folder", taken):

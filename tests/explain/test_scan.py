@@ -1,3 +1,5 @@
+"""`explain_img`: a planted region, maps on the scan's own grid, every search, targets and spaces."""
+
 import warnings
 
 import nibabel as nib
@@ -10,6 +12,7 @@ from scipy.ndimage import center_of_mass
 from glas3d import GLAS, Atlas, Grid, explain_img
 from glas3d.errors import GlasWarning, SpaceWarning
 from glas3d.imaging.space import VoxelGrid, voxel_to_world, world_to_voxel
+from tests.explain.cases import SMALL
 from tests.imaging.cases import (
     HEADS,
     affine,
@@ -26,57 +29,57 @@ from tests.imaging.cases import (
 
 RAS = HEADS["RAS"]
 COARSE = head_grid("RAS", mm=(9.0, 8.0, 10.0))
-SMALL = {"sigma_light": 12.0, "sigma_shadow": 12.0, "unit": "mm"}  # a spot about as large as a hippocampus
 
 
-# The planted region is found, and on the right side
+# The planted region has the highest score, on its own side
 
 
 @pytest.mark.parametrize("pose", HEADS)
-def test_the_planted_region_is_first_and_the_map_is_bright_on_its_side(aal, pose):
+def test_the_planted_region_ranks_first_and_the_map_is_bright_on_its_side(aal, pose):
     img = head(HEADS[pose])
     r = explain_img(img, seen(img, aal), **SMALL)
     assert r.table.sort_values("rank").iloc[0]["name"] == "Hippocampus_L"
     assert len(r.table) == 116
     x = voxel_to_world(np.argwhere(np.ones(img.shape)), img.affine)[:, 0].reshape(img.shape)
-    for one, times in ((r.saliency_img, 20), (r.light_img, 1.2)):
-        assert values(one)[x < 0].sum() > times * values(one)[x > 0].sum()
-        assert (values(one) == values(one).max()).sum() == np.count_nonzero(mask_of(aal, HEADS[pose]))
-        assert (values(one)[mask_of(aal, HEADS[pose])] == values(one).max()).all()
+    for img_of_statistic, ratio in ((r.saliency_img, 20), (r.light_img, 1.2)):
+        brightness = values(img_of_statistic)
+        assert brightness[x < 0].sum() > ratio * brightness[x > 0].sum()
+        assert (brightness == brightness.max()).sum() == np.count_nonzero(mask_of(aal, HEADS[pose]))
+        assert (brightness[mask_of(aal, HEADS[pose])] == brightness.max()).all()
 
 
-def test_the_right_hippocampus_too(few):
+def test_a_region_of_the_right_side_ranks_first(few):
     img = head(HEADS["LAS"])
     r = explain_img(img, seen(img, few, "Hippocampus_R"), search=few, **SMALL)
     assert r.table.sort_values("rank").iloc[0]["name"] == "Hippocampus_R"
 
 
-def test_flips_and_turned_axes_change_nothing_but_the_maps_order(few):
+def test_flipped_and_exchanged_axes_change_only_the_order_of_voxels(few):
     scans = {pose: head(HEADS[pose]) for pose in ("RAS", "LAS", "PSR")}
     ras, las, psr = (explain_img(img, seen(img, few), search=few, **SMALL) for img in scans.values())
-    turns = (las, lambda one: one[::-1]), (psr, lambda one: one.transpose(2, 0, 1)[:, ::-1])
+    turns = (las, lambda volume: volume[::-1]), (psr, lambda volume: volume.transpose(2, 0, 1)[:, ::-1])
     for other, turn in turns:
         np.testing.assert_allclose(turn(values(other.saliency_img)), values(ras.saliency_img), rtol=1e-4)
         pd.testing.assert_frame_equal(other.table, ras.table, rtol=1e-4)
 
 
-def test_light_and_shadow_are_the_papers_with_distances_in_the_head(few):
-    # Eq. 1 and 2 by hand, with distances measured in world coordinates, on turned and unequal voxels.
+def test_light_and_shadow_follow_the_paper_with_distances_in_mm(few):
+    # Eq. 1 and 2 written out, with distances in world coordinates, on an oblique grid of unequal voxels
     img = head(HEADS["oblique-LIP"])
     model = seen(img, few)
     r = explain_img(img, model, search=few)  # 20 and 30 mm, the paper's
     volume, labels = values(img).astype(np.float64), few.on(HEADS["oblique-LIP"])
     xyz = voxel_to_world(np.argwhere(np.ones(img.shape)), img.affine)
 
-    def p(one):
-        return float(model(torch.as_tensor(one, dtype=torch.float32)[None, None])[0, 1])
+    def p(masked):
+        return float(model(torch.as_tensor(masked, dtype=torch.float32)[None, None])[0, 1])
 
     for row in r.table.to_dict("records"):
         centre = voxel_to_world(np.array(center_of_mass(labels == row["index"])), img.affine)
         np.testing.assert_allclose((row["x"], row["y"], row["z"]), centre, atol=1e-6)
-        away = ((xyz - centre) ** 2).sum(axis=1).reshape(img.shape)
-        light = p(volume * np.exp(-away / (2 * 20**2)))
-        drop = p(volume) - p(volume * (1 - np.exp(-away / (2 * 30**2))))
+        distance = ((xyz - centre) ** 2).sum(axis=1).reshape(img.shape)
+        light = p(volume * np.exp(-distance / (2 * 20**2)))
+        drop = p(volume) - p(volume * (1 - np.exp(-distance / (2 * 30**2))))
         expected = (light, drop, abs(drop) + 1e-5, light * (abs(drop) + 1e-5))
         np.testing.assert_allclose(
             [row[c] for c in ("light", "drop", "shadow", "score")], expected, rtol=1e-3, atol=1e-6
@@ -84,25 +87,26 @@ def test_light_and_shadow_are_the_papers_with_distances_in_the_head(few):
         assert row["n_voxels"] == np.count_nonzero(labels == row["index"])
 
 
-# What comes back
+# Maps and table
 
 
 @pytest.mark.parametrize(("sform", "qform"), [(4, 0), (0, 1), (2, 3)])
-def test_the_maps_are_on_the_scans_own_grid_with_its_codes(few, sform, qform):
+def test_the_maps_have_the_scan_s_grid_and_its_orientation_codes(few, sform, qform):
     img = head(HEADS["oblique"])
     img.set_sform(HEADS["oblique"].affine, sform)
     img.set_qform(HEADS["oblique"].affine, qform)
     before = values(img).copy()
     r = explain_img(img, seen(img, few), search=few)
-    for one in (r.saliency_img, r.light_img, r.shadow_img):
-        assert one.shape == img.shape
-        assert one.get_data_dtype() == np.float32
-        np.testing.assert_allclose(one.affine, img.affine, atol=1e-4)
-        assert (int(one.header["sform_code"]), int(one.header["qform_code"])) == (sform, qform)
+    for map_img in (r.saliency_img, r.light_img, r.shadow_img):
+        assert map_img.shape == img.shape
+        assert map_img.get_data_dtype() == np.float32
+        np.testing.assert_allclose(map_img.affine, img.affine, atol=1e-4)
+        assert (int(map_img.header["sform_code"]), int(map_img.header["qform_code"])) == (sform, qform)
     assert np.array_equal(values(img), before)
 
 
 def assert_painted(r, labels, table):
+    """Check that every region of the maps has the number of its row in the table."""
     for statistic, column in (("saliency", "score"), ("light", "light"), ("shadow", "shadow")):
         expected = np.zeros(labels.shape)
         for row in table.dropna(subset="score").to_dict("records"):
@@ -110,7 +114,7 @@ def assert_painted(r, labels, table):
         np.testing.assert_allclose(values(getattr(r, f"{statistic}_img")), expected, rtol=1e-6)
 
 
-def test_maps_are_painted_with_the_tables_numbers(few):
+def test_maps_are_painted_with_the_numbers_of_the_table(few):
     img = head(RAS)
     r = explain_img(img, seen(img, few), search=few)
     assert_painted(r, few.on(RAS), r.table)
@@ -143,19 +147,19 @@ def test_a_model_with_a_grid_is_asked_there_and_the_maps_come_back(few, pose):
     assert r.explanation.saliency.shape == COARSE.shape
     assert r.saliency_img.shape == img.shape
     np.testing.assert_allclose(r.saliency_img.affine, img.affine, atol=1e-4)
-    assert_painted(r, few.on(HEADS[pose]), r.table)  # labels on the scan's grid, not the model's blown up
+    assert_painted(r, few.on(HEADS[pose]), r.table)  # labels on the scan's grid, not the model's enlarged
     coarse = few.on(COARSE)
     assert r.table["n_voxels"].tolist() == [np.count_nonzero(coarse == i) for i in r.table["index"]]
     centres = voxel_to_world(np.array(center_of_mass(coarse > 0, coarse, r.table["index"])), COARSE.affine)
     np.testing.assert_allclose(r.table[["x", "y", "z"]], centres, atol=1e-6)
 
 
-def test_a_scan_is_averaged_onto_the_models_grid(few):
+def test_a_scan_is_averaged_onto_the_model_s_coarser_grid(few):
     img = head(HEADS["LAS"])
-    first = []
-    net = with_info(lambda b: first.append(b[0, 0].clone()) or torch.full((len(b), 2), 0.5), grid=COARSE)
+    inputs = []
+    net = with_info(lambda b: inputs.append(b[0, 0].clone()) or torch.full((len(b), 2), 0.5), grid=COARSE)
     explain_img(img, net, search=Grid(1))
-    correlation = np.corrcoef(first[0].flatten(), values(head(COARSE)).ravel())[0, 1]
+    correlation = np.corrcoef(inputs[0].flatten(), values(head(COARSE)).ravel())[0, 1]
     assert correlation > 0.98
 
 
@@ -173,17 +177,17 @@ def test_a_grid_search_is_spread_over_the_scan(few):
     assert r.stem == "scan_desc-grid"
 
 
-def test_a_grid_search_on_the_models_grid_comes_back_in_place(few):
+def test_a_grid_search_on_the_model_s_grid_is_mapped_back_to_its_position(few):
     img, back = head(HEADS["LAS"]), head(COARSE)
     r = explain_img(img, with_info(seen(back, few), grid=COARSE), search=Grid((6, 7, 5)), **SMALL, sigma_spatial=4.0)
     assert r.saliency_img.shape == img.shape
     brightest = voxel_to_world(np.array(np.unravel_index(values(r.saliency_img).argmax(), img.shape)), img.affine)
-    best = r.table.sort_values("rank").iloc[0][["x", "y", "z"]].astype(float)
-    assert np.linalg.norm(brightest - best) < 10
+    highest = r.table.sort_values("rank").iloc[0][["x", "y", "z"]].astype(float)
+    assert np.linalg.norm(brightest - highest) < 10
     assert brightest[0] < 0
 
 
-def test_points_of_ones_own(few):
+def test_voxel_coordinates_are_searched(few):
     img = head(RAS)
     centre = np.array(center_of_mass(mask_of(few, RAS)))
     points = np.array([centre + np.array([0, 3, 3]), centre, [0, 0, 0]])
@@ -194,7 +198,7 @@ def test_points_of_ones_own(few):
     assert_same(r, explain_img(img, seen(img, few), search=points.tolist(), **SMALL))
 
 
-def test_regions_that_vanish_keep_their_row(few, tmp_path):
+def test_regions_without_a_voxel_keep_their_row(few, tmp_path):
     wide = VoxelGrid((10, 12, 11), affine(spacing=(19.0, 19.0, 19.0), origin=(-92.0, -127.0, -77.0)))
     img = head(wide)
     with pytest.warns(GlasWarning, match="regions of few own no voxel"):
@@ -211,18 +215,18 @@ def test_regions_that_vanish_keep_their_row(few, tmp_path):
     assert written == set(lost["name"])
 
 
-def test_a_medoid_is_asked_for_and_said(few):
+def test_medoids_are_searched_and_recorded(few):
     img = head(RAS)
     r = explain_img(img, seen(img, few), search=few, point="medoid")
-    at = np.rint(world_to_voxel(r.table[["x", "y", "z"]].to_numpy(), img.affine))
-    np.testing.assert_allclose(r.explanation.points, at, atol=1e-6)
+    voxels = np.rint(world_to_voxel(r.table[["x", "y", "z"]].to_numpy(), img.affine))
+    np.testing.assert_allclose(r.explanation.points, voxels, atol=1e-6)
     assert r.provenance["Settings"]["point"] == "medoid"
 
 
-def test_one_volume_in_four_dimensions_gives_maps_of_three(few):
+def test_a_4d_scan_of_one_volume_has_3d_maps(few):
     img = head(RAS)
-    four = nib.Nifti1Image(values(img)[..., None], img.affine)
-    r = explain_img(four, seen(img, few), search=few)
+    scan_4d = nib.Nifti1Image(values(img)[..., None], img.affine)
+    r = explain_img(scan_4d, seen(img, few), search=few)
     assert r.saliency_img.shape == img.shape
     assert_same(r, explain_img(img, seen(img, few), search=few))
 
@@ -230,12 +234,12 @@ def test_one_volume_in_four_dimensions_gives_maps_of_three(few):
 # Targets, spaces and channels
 
 
-def test_many_targets_share_their_forwards(few):
-    img, forwards = head(RAS), []
+def test_several_targets_share_model_evaluations(few):
+    img, batches = head(RAS), []
     model = seen(img, few)
-    counted = with_info(lambda b: forwards.append(len(b)) or model(b))
+    counted = with_info(lambda b: batches.append(len(b)) or model(b))
     both = explain_img(img, counted, ["AD", 0], few, batch_size=1)
-    assert sum(forwards) == 2 * 8 + 1
+    assert sum(batches) == 2 * 8 + 1
     assert isinstance(both, tuple)
     for r, target in zip(both, (1, 0), strict=True):
         assert_same(r, explain_img(img, model, target, few))
@@ -246,7 +250,7 @@ def test_many_targets_share_their_forwards(few):
     assert alone.stem == "scan_seg-few"
 
 
-def test_a_target_may_be_numpys_integer(few):
+def test_a_target_may_be_a_numpy_integer(few):
     img = head(RAS)
     assert explain_img(img, seen(img, few), np.int64(1), few).explanation.target == 1
 
@@ -255,13 +259,13 @@ def test_a_target_may_be_numpys_integer(few):
     ("target", "match"),
     [(2, "2"), ("MCI", "MCI"), ([], "empty sequence"), ([1, "MCI"], "MCI")],
 )
-def test_a_target_there_is_not_is_refused(few, target, match):
+def test_a_target_that_the_model_does_not_have_is_refused(few, target, match):
     img = head(RAS)
     with refused(match):
         explain_img(img, with_info(seen(img, few)), target, few)
 
 
-def test_a_scan_in_another_space_is_told(few):
+def test_a_scan_in_another_space_is_warned_of(few):
     img = head(RAS)
     moved = nib.Nifti1Image(values(img), RAS.affine + np.array([[0] * 4, [0, 0, 0, 40], [0] * 4, [0] * 4]))
     model = planted(img, mask_of(few, RAS))
@@ -271,14 +275,14 @@ def test_a_scan_in_another_space_is_told(few):
     assert r.provenance["SpaceCheck"]["distance"] > 25
     with pytest.warns(SpaceWarning):
         explain_img(moved, with_info(lambda b: torch.full((len(b), 2), 0.5), grid=COARSE), search=Grid(1))
-    assumed = explain_img(moved, model, search=few, assume_space="MNI")  # no warning: they are errors here
+    assumed = explain_img(moved, model, search=few, assume_space="MNI")  # no warning, which would be an error here
     assert assumed.provenance["SpaceCheck"] is None
-    explain_img(moved, model, search=Grid(1))  # no anatomy, no space
-    anywhere = Atlas("mine", few.labels_img, few.table, few.sha256)
-    explain_img(moved, model, search=anywhere)
+    explain_img(moved, model, search=Grid(1))  # a grid needs no space
+    atlas_without_space = Atlas("mine", few.labels_img, few.table, few.sha256)
+    explain_img(moved, model, search=atlas_without_space)
 
 
-def test_what_does_not_fit_is_refused(few):
+def test_inputs_that_do_not_fit_are_refused(few):
     img = head(RAS)
     model = seen(img, few)
     with refused("the model toy takes 2 input channels, a scan has 1"):
@@ -296,14 +300,14 @@ def test_what_does_not_fit_is_refused(few):
 
 
 @pytest.mark.parametrize("pose", ["RAS", "LAS"])
-def test_a_label_array_is_painted(few, pose):
+def test_an_array_of_labels_is_searched_as_segments(few, pose):
     img, labels = head(HEADS[pose]), few.on(RAS)
     model = with_info(seen(head(RAS), few), grid=RAS)
     r = explain_img(img, model, search=labels, **SMALL)
     assert_painted(r, few.on(HEADS[pose]), r.table)
-    whole = explain_img(img, model, search=few, **SMALL).table.sort_values("index", ignore_index=True)
+    by_atlas = explain_img(img, model, search=few, **SMALL).table.sort_values("index", ignore_index=True)
     columns = ["index", "x", "y", "z", "n_voxels", "light", "shadow", "drop", "score", "rank"]
-    pd.testing.assert_frame_equal(r.table[columns], whole[columns])
+    pd.testing.assert_frame_equal(r.table[columns], by_atlas[columns])
     assert r.table["name"].tolist() == [f"segment-{i}" for i in r.table["index"]]
     assert r.stem == "scan_desc-segments"
     assert r.provenance["Search"] == {"segments": 8}

@@ -1,3 +1,5 @@
+"""Settings of `explain_img` that have defaults elsewhere: sigmas, the preset of the model, and the background."""
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -14,12 +16,12 @@ RAS = HEADS["RAS"]
 # Sigmas
 
 
-def test_voxels_and_millimetres_say_the_same(few):
+def test_sigmas_in_voxels_and_in_mm_agree(few):
     img = head(head_grid(mm=4.0))
     model = seen(img, few)
     r = explain_img(img, model, search=few, sigma_light=20, sigma_shadow=30, unit="mm")
     assert_same(explain_img(img, model, search=few, sigma_light=5, sigma_shadow=7.5), r)
-    assert_same(explain_img(img, model, search=few, sigma_light=5), r)  # shadow from the paper, in voxels
+    assert_same(explain_img(img, model, search=few, sigma_light=5), r)  # the shadow's sigma is the paper's, in voxels
     assert_same(explain_img(img, model, search=few), r)  # the default
     assert_same(explain_img(img, model, search=few, unit="voxel"), r)
     assert r.provenance["Settings"]["unit"] == "mm"
@@ -27,7 +29,7 @@ def test_voxels_and_millimetres_say_the_same(few):
     assert (wider.table["light"] > r.table["light"]).all()
 
 
-def test_default_sigmas_are_round_in_the_head_in_voxels_too(few):
+def test_default_sigmas_in_voxels_are_the_same_length_along_every_axis(few):
     img = head(HEADS["oblique-LIP"])  # 5 x 6 x 7 mm
     model = seen(img, few)
     voxels = explain_img(img, model, search=few, unit="voxel")
@@ -43,7 +45,7 @@ def test_default_sigmas_are_round_in_the_head_in_voxels_too(few):
         {"sigma_light": 10.0 / 6, "sigma_shadow": 2.5},
     ],
 )
-def test_the_models_preset_is_taken(few, preset):
+def test_the_preset_of_the_model_is_used(few, preset):
     img = head(RAS)
     model = seen(img, few)
     r = explain_img(img, with_info(model, preset=preset), search=few)
@@ -54,21 +56,21 @@ def test_the_models_preset_is_taken(few, preset):
 
 
 @pytest.mark.parametrize("setting", [{"sigma_spatial": 3.0}, {"kernel": "exponential"}, {"fusion": "light"}])
-def test_every_setting_of_a_preset_is_taken(few, setting):
+def test_every_setting_of_a_preset_is_used(few, setting):
     img = head(RAS)
     preset = {"sigma_light": 3.0, "sigma_shadow": 4.0, "unit": "voxel"} | setting
     r = explain_img(img, with_info(seen(img, few), preset=preset), search=Grid(2), unit="voxel")
     assert r.explanation.settings | setting == r.explanation.settings
 
 
-def test_an_exponential_spot_on_a_turned_grid_of_equal_voxels(few):
+def test_an_exponential_mask_on_an_oblique_grid_of_equal_voxels(few):
     grid = HEADS["oblique"]
     img = nib.Nifti1Image(values(head(grid)), grid.affine.astype(np.float32))  # as from a file
     r = explain_img(img, seen(img, few), search=few, sigma_light=2.0, kernel="exponential")
     assert r.explanation.settings["sigma_shadow"] == pytest.approx(30 / 6**0.5)  # its square is a length
 
 
-def test_the_default_exponential_spot_is_as_large_in_voxels_as_in_millimetres(few):
+def test_the_default_exponential_mask_has_the_same_size_in_voxels_and_in_mm(few):
     img = head(RAS)
     voxels = explain_img(img, seen(img, few), search=few, kernel="exponential", unit="voxel")
     assert_same(voxels, explain_img(img, seen(img, few), search=few, kernel="exponential"), rtol=1e-3)
@@ -111,11 +113,11 @@ def test_a_blurred_background_keeps_brightness_and_loses_regions(few):
     assert (dark.table["drop"] > r.table["drop"]).all()
 
 
-def test_auto_takes_the_models_reference_in_the_scans_units(few):
+def test_auto_is_the_model_s_reference_in_the_scan_s_units(few):
     img = head(RAS, scale=900)
     reference = values(head(RAS, scale=1.0))[None] * 0.6
     ones = torch.ones((1, *RAS.shape))
-    scale = Standardisation(mean=0 * ones, std=ones)  # the scan over its own brightness
+    scale = Standardisation(mean=0 * ones, std=ones)  # divides the scan by its own brightness
     brightness = intensity_scale(values(img))
     region = seen(nib.Nifti1Image(values(img) / brightness, img.affine), few)
     model = with_info(region, transform=scale, reference=reference)
@@ -127,7 +129,7 @@ def test_auto_takes_the_models_reference_in_the_scans_units(few):
     assert (dark.table["light"] < r.table["light"]).all()
 
 
-def test_a_reference_without_a_scaling_is_in_the_scans_units_already(few):
+def test_a_reference_without_a_scaling_is_used_unchanged(few):
     img = head(RAS)
     reference = values(head(RAS, scale=300))[None]
     r = explain_img(img, with_info(seen(img, few), reference=reference), search=few)

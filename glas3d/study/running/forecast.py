@@ -31,11 +31,11 @@ class CohortEstimate:
     finished
         Number of scans whose results already exist.
     failed
-        Scans that cannot be explained, and why.
+        Outcomes of the scans that cannot be explained, with the error of each.
     scan
         What the explanation of one scan by one model takes; None when all are finished.
     evaluations
-        Model evaluations in all, over scans and the models of each.
+        Number of model evaluations for all scans and all models of each.
     """
 
     groups: Mapping[str, int]
@@ -60,7 +60,7 @@ def estimate_cohort(
     Raises
     ------
     GlasError
-        What `explain_cohort` refuses before it starts, and the error of the scan that was started.
+        `explain_cohort` would refuse the arguments, or the scan that was started fails.
     """
     request = StudyRequest.of(options, "estimate_cohort")
     out = Path(out)
@@ -90,7 +90,7 @@ def estimate_cohort(
             cost = estimate_cost(
                 lambda progress: first.explain(first.bundles[0], progress), plan.settings.get("recursive", False)
             )
-    evaluations = 0 if cost is None else cost.evaluations * sum(len(each.bundles) for each in unfinished)
+    evaluations = 0 if cost is None else cost.evaluations * sum(len(scan.bundles) for scan in unfinished)
     group_of = {(row["participant_id"], row["session"]): str(row["group"]) for row in rows}
-    counted = Counter(group_of[each.task.participant_id, each.task.session] for each in unfinished)
+    counted = Counter(group_of[scan.task.participant_id, scan.task.session] for scan in unfinished)
     return CohortEstimate(dict(sorted(counted.items())), finished, failed + left_out(cohort), cost, evaluations)

@@ -1,6 +1,6 @@
 """The options of the participant level, declared here and only here.
 
-The settings of the method and the options of `explain_img` belong to a study, too; they are declared where those are.
+A study also takes the settings of the method and the options of `explain_img`, which their own rooms declare.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 MODEL, PARTICIPANTS = "Model", "Participants"
 
-# Settings that are resolved once for everyone and recorded by themselves.
+# Settings that are resolved once for all participants, and that have entries of their own in study.json.
 RESOLVED = ("batch_size", "engine", "assume_space")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions:
-    """The options of `explain_cohort`, beside the options of `explain_img`.
+    """The options of `explain_cohort`, besides the options of `explain_img`.
 
     Parameters
     ----------
@@ -44,13 +44,14 @@ class StudyOptions:
     in_sample
         Explain participants by models that were trained on them, and record it in every output. Default: refuse.
     n_workers
-        Processes that work side by side; 1: this process. With CUDA one for each GPU is best. A script that uses more
-        needs an ``if __name__ == "__main__"``.
+        Number of processes that work in parallel; 1: this process. With CUDA one for each GPU is best. A script that
+        uses more than 1 needs an ``if __name__ == "__main__"``.
     scheduler
         Address of a running Dask scheduler, in place of ``n_workers``, such as tcp://10.0.0.1:8786; its workers have
         one thread each. Default: none.
     threads
-        Threads of each process; another number rounds differently. Default: 1, or that of an earlier run.
+        Number of threads of each process; results of another number differ in rounding. Default: 1, or that of an
+        earlier run.
     device
         Where the models run: ``auto`` (CUDA where it is available, or that of an earlier run) or one of torch's names,
         such as cpu or cuda.
@@ -89,14 +90,14 @@ class StudyRequest:
     Attributes
     ----------
     study
-        Those of the participant level.
+        The options of the participant level.
     explain
-        Those of `explain_img`.
+        The options of `explain_img`.
     settings
-        What was given of the options of `explain_img` and of the settings of the method, but for those resolved once
-        for everyone.
+        The options of `explain_img` and settings of the method that were given, except those resolved once for all
+        participants.
     batch_size, engine
-        Those of the method, as far as they were given; engine is ``"auto"`` otherwise.
+        The settings of the method where they were given; else None and ``"auto"``.
     """
 
     study: StudyOptions
@@ -107,7 +108,7 @@ class StudyRequest:
 
     @classmethod
     def of(cls, options: Mapping[str, Any], caller: str) -> StudyRequest:
-        """Sort keywords; see `explain_cohort`.
+        """Return the request of the keywords of `explain_cohort`.
 
         Raises
         ------

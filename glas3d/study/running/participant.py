@@ -1,4 +1,4 @@
-"""Explain one scan of a study by the models that never saw the participant, and write its folder."""
+"""Explain one scan of a study by the models that were not trained on the participant, and write its folder."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ScanTask:
     participant_id, session, path
         The participant, the session and the file.
     own
-        Settings in which it differs from the others (see `own_of`).
+        Settings that are this participant's own (see `participant_settings`).
     """
 
     participant_id: str
@@ -76,9 +76,9 @@ class Outcome:
     status
         ``"explained"``, ``"kept"`` from an earlier run, or ``"failed"``.
     error
-        Why it failed.
+        Message of a scan that failed, else empty.
     notes
-        Warnings on the way.
+        Warnings that were given.
     """
 
     participant_id: str
@@ -112,9 +112,9 @@ def explain_participant(plan: StudyPlan, task: ScanTask) -> Outcome:
 
 
 def _explain(plan: StudyPlan, task: ScanTask) -> Status:
-    here = software_versions(plan.engine, "register" in plan.settings)
-    if here != plan.version:
-        raise GlasError(f"every worker needs the same versions: the study has {plan.version}, this one {here}")
+    installed = software_versions(plan.engine, "register" in plan.settings)
+    if installed != plan.version:
+        raise GlasError(f"every worker needs the same versions: the study has {plan.version}, this one {installed}")
     folder = participant_folder(plan.out, task.participant_id, task.session)
     remove_leftovers(folder)
     prepared = prepare(plan, task)
@@ -124,7 +124,7 @@ def _explain(plan: StudyPlan, task: ScanTask) -> Status:
     results = [prepared.explain(bundle) for bundle in prepared.bundles]
     result = results[0] if len(results) == 1 else average(results)
     training = {"Key": prepared.key} | _training_record(prepared.manifest, prepared.bundles, task.participant_id)
-    probabilities = [_probability(each) for each in results]
+    probabilities = [_probability(explanation) for explanation in results]
     record = {
         **training,
         "Stem": result.stem,
@@ -138,10 +138,10 @@ def _explain(plan: StudyPlan, task: ScanTask) -> Status:
         record["Map"] = f"{re.sub(_SPACE, '', result.stem)}_space-{MNI}_stat-saliency_statmap.nii.gz"
         files[record["Map"]] = template_map(results).to_filename
 
-    def save(into: Path) -> None:
-        _with_provenance(result, training).save(into)
+    def save(scratch: Path) -> None:
+        _with_provenance(result, training).save(scratch)
         for file, write in files.items():
-            write(into / file)
+            write(scratch / file)
 
     try:
         write_participant(folder, name, save, record)
@@ -154,18 +154,18 @@ def _explain(plan: StudyPlan, task: ScanTask) -> Status:
 
 @dataclass(frozen=True, eq=False)
 class PreparedScan:
-    """One scan, everything known but the result.
+    """A scan that is ready to be explained: its models, its settings and the key of its results.
 
     Attributes
     ----------
     plan, task
         The study's plan, and the scan.
     key
-        Hash over everything that decides its results.
+        Hash over everything that decides the scan's results.
     bundles
-        The models that explain it.
+        Folders of the models that explain the scan.
     manifest
-        On whom they were trained, where they say it.
+        Record of the participants that trained the models; None: it is not recorded.
     settings
         Settings of the method and options of `explain_img`, those of the participant among them.
     """
@@ -178,7 +178,7 @@ class PreparedScan:
     settings: Mapping[str, Any]
 
     def explain(self, bundle: str, progress: Progress = False) -> ScanExplanation:
-        """Return the explanation of one of the models."""
+        """Return the explanation of the scan by one of the models."""
         plan = self.plan
         explanation = explain_img(
             self.task.path,
@@ -209,7 +209,7 @@ def prepare(plan: StudyPlan, task: ScanTask) -> PreparedScan:
     manifest = _load_manifest(plan.models, tuple(plan.sha256.items()))
     bundles = bundles_for(plan, manifest, task.participant_id, digest)
     settings = plan.checked_settings() | dict(task.own)
-    if "cut" in settings:  # a clock must not decide how a study rounds
+    if "cut" in settings:  # timing must not decide how a study's results are rounded
         settings["cut_always"] = True
     transform = None
     if "transform" in settings:
@@ -238,7 +238,7 @@ def average(results: list[ScanExplanation]) -> ScanExplanation:
     Raises
     ------
     GlasError
-        They explain different regions or points.
+        The models explain different regions or points.
     """
     first = results[0]
     table = first.table.sort_values("name", kind="stable").reset_index(drop=True)
@@ -247,7 +247,7 @@ def average(results: list[ScanExplanation]) -> ScanExplanation:
     tables = [result.table.set_index("name").reindex(table["name"]) for result in results]
     means, spread = {}, {}
     for column in table.columns.drop(_SAME):
-        values = np.stack([each[column].to_numpy(dtype=float) for each in tables])
+        values = np.stack([model_table[column].to_numpy(dtype=float) for model_table in tables])
         means[column] = values.mean(axis=0)
         spread[f"{column}_sd"] = values.std(axis=0, ddof=1)
     table = table.assign(**means)
@@ -256,9 +256,9 @@ def average(results: list[ScanExplanation]) -> ScanExplanation:
     table = table.set_index("name").reindex(first.table["name"]).reset_index()[table.columns]
     imgs: dict[str, Any] = {}
     for name in (f"{statistic}_img" for statistic in STATISTICS):
-        pattern = getattr(first, name)
+        first_img = getattr(first, name)
         maps = [np.asarray(getattr(result, name).dataobj, dtype=np.float64) for result in results]
-        imgs[name] = nib.Nifti1Image(np.mean(maps, axis=0).astype(np.float32), pattern.affine, pattern.header)
+        imgs[name] = nib.Nifti1Image(np.mean(maps, axis=0).astype(np.float32), first_img.affine, first_img.header)
     provenance = first.provenance | {
         "Model": [result.provenance["Model"] for result in results],
         "Probability": float(np.mean([result.probability for result in results])),
@@ -282,9 +282,9 @@ def template_map(results: list[ScanExplanation]) -> nib.Nifti1Image:
 
 
 def _probability(result: ScanExplanation) -> float:
-    """Return the probability of the target; that of a comparison of two classes is a difference."""
-    own = next(iter(result.parts.values())) if "Against" in result.provenance else result
-    return own.probability
+    """Return the probability of the target, also where a result compares two classes and holds their difference."""
+    target = next(iter(result.parts.values())) if "Against" in result.provenance else result
+    return target.probability
 
 
 def _training_record(manifest: Manifest | None, bundles: list[str], participant_id: str) -> dict[str, Any]:
@@ -292,12 +292,12 @@ def _training_record(manifest: Manifest | None, bundles: list[str], participant_
     if manifest is None:
         return {"InSample": "unknown", "Folds": []}
     folds = {str(bundle.resolve()): fold.fold for bundle, fold in manifest.folds.items()}
-    seen = any(manifest.saw(bundle, participant_id) for bundle in bundles)
-    return {"InSample": seen, "Folds": [folds[bundle] for bundle in bundles]}
+    in_sample = any(manifest.saw(bundle, participant_id) for bundle in bundles)
+    return {"InSample": in_sample, "Folds": [folds[bundle] for bundle in bundles]}
 
 
 def _method_record(result: ScanExplanation, manifest: Manifest | None, plan: StudyPlan) -> dict[str, Any]:
-    """Return what must be the same in a group; the fold, a participant's own files and batches need not be."""
+    """Return what must be the same in a group; folds, participants' own files and batches may differ."""
     provenance = result.provenance
     settings = {k: v for k, v in provenance["Settings"].items() if k not in COMPUTATION_SETTINGS}
     search = {k: v for k, v in provenance["Search"].items() if k != "mask"}
@@ -315,7 +315,7 @@ def _method_record(result: ScanExplanation, manifest: Manifest | None, plan: Stu
 
 
 def _with_provenance(result: ScanExplanation, more: Mapping[str, Any]) -> ScanExplanation:
-    """Return the result with more provenance for every file, those of its parts too."""
+    """Return the result with more provenance for every file, and those of its parts."""
     parts = {name: _with_provenance(part, more) for name, part in result.parts.items()}
     return replace(result, provenance=result.provenance | dict(more), parts=parts)
 
@@ -326,20 +326,20 @@ def _load_search(plan: StudyPlan) -> Any:
     Raises
     ------
     GlasError
-        The atlas is not the one the study started with.
+        The atlas has changed since the study was started.
     """
     search = load_search(plan.search, plan.atlas_space)
     if search_hash(plan.search, search) != plan.search_sha256:
         load_search.cache_clear()  # the worker may have lived longer than the atlas
         search = load_search(plan.search, plan.atlas_space)
         if search_hash(plan.search, search) != plan.search_sha256:
-            raise GlasError(f"the atlas {plan.search} is not the one this study started with: it has changed since")
+            raise GlasError(f"the atlas {plan.search} has changed since this study was started")
     return search
 
 
 @lru_cache(maxsize=2)
 def _load_manifest(models: str, hashes: tuple[tuple[str, str | None], ...]) -> Manifest | None:
-    """Return the manifest, read once by each worker; the hashes tell models that were trained again."""
+    """Return the manifest, read once by each worker; the hashes change when models are trained again."""
     return manifest_of(models)
 
 
@@ -350,17 +350,17 @@ def _load_model(name: str, sha256: str | None, device: str) -> Predictor:
     Raises
     ------
     GlasError
-        It is not the one the study started with.
+        The model has changed since the study was started.
     """
     predict = load_model(name, device=device)
     if predict.info.sha256 != sha256:
-        raise GlasError(f"the model {name} is not the one this study started with: it has changed since")
+        raise GlasError(f"the model {name} has changed since this study was started")
     return predict
 
 
 @contextmanager
 def limited(count: int) -> Iterator[None]:
-    """Limit the threads of torch and of the libraries below NumPy, because sums depend on their number."""
+    """Limit the threads of torch and of the libraries under NumPy, because the rounding of sums depends on them."""
     from threadpoolctl import threadpool_limits
 
     with torch_threads(count), threadpool_limits(limits=count):

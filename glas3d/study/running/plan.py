@@ -35,9 +35,10 @@ from glas3d.study.running.options import StudyRequest
 from glas3d.study.training.manifest import MANIFEST, Manifest
 from glas3d.study.workers import ThisProcess, WorkerProcesses
 
-Where = str | tuple[int, ...]
+# A search that JSON can hold: an atlas's name, the path of a file, or the cells of a grid along each axis.
+StoredSearch = str | tuple[int, ...]
 
-_METHOD = tuple(one.name for one in fields(Settings))
+_METHOD = tuple(setting.name for setting in fields(Settings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,8 @@ class StudyPlan:
     out
         The study's folder.
     models
-        A folder of folds, one model of them, or any model (see `load_model`) that does not say on whom it was trained.
+        A folder of folds, one model of them, or any model (see `load_model`) that does not record which
+        participants trained it.
     sha256
         Hash of every model, by the name that `load_model` is given.
     search
@@ -61,8 +63,8 @@ class StudyPlan:
     target
         The class explained in every participant.
     settings
-        Settings of the method and options of `explain_img`; what differs by participant as it was given: patterns of
-        files, and ``covariates`` as columns of the participants' table.
+        Settings of the method and options of `explain_img`. Those that differ by participant are as they were given:
+        patterns of files, and ``covariates`` as columns of the participants' table.
     files
         Hashes of the files that the settings name for everyone, such as a background.
     in_sample
@@ -70,7 +72,7 @@ class StudyPlan:
     assume_space
         ``"MNI"``: take scans to be in MNI space without a check.
     batch_size, engine, threads, device
-        Those of every model evaluation: other ones would round differently.
+        Those of every model evaluation; others would change the rounding of results.
     version
         Versions of glas3d, torch and the engine.
     """
@@ -78,7 +80,7 @@ class StudyPlan:
     out: Path
     models: str
     sha256: Mapping[str, str | None]
-    search: Where
+    search: StoredSearch
     search_sha256: str
     atlas_space: str | None
     target: int | str
@@ -116,12 +118,12 @@ class StudyPlan:
         Raises
         ------
         GlasError
-            They have changed, or do not exist.
+            A file has changed, or does not exist.
         """
         for name, digest in self.files.items():
             path = Path(name)
             if not path.is_file() or file_sha256(path) != digest:
-                raise GlasError(f"the file {path} is not the one this study started with, or does not exist")
+                raise GlasError(f"the file {path} has changed since this study was started, or does not exist")
         return dict(self.settings)
 
     def settings_record(self) -> dict[str, Any]:
@@ -148,13 +150,13 @@ def resolve_plan(
     models
         A folder of folds, or one model.
     first_scan
-        Its size decides about the batch size where the model has no grid of its own.
+        First scan; its shape decides the batch size where the model has no grid of its own.
     request
         The options as they were given.
     target
         The class to explain.
     pool
-        Where participants will be explained: it says which device and which engine it has.
+        The process or processes that explain participants: they choose the device and the engine.
     n_scans
         Number of scans to explain, which decides whether an engine is worth building.
 
@@ -172,8 +174,8 @@ def resolve_plan(
     for predict in predicts:
         _check_target(target, predict)
     study = request.study
-    where = _resolved_search(study.search)
-    search = load_search.__wrapped__(where, study.atlas_space)
+    stored_search = _stored_search(study.search)
+    search = load_search.__wrapped__(stored_search, study.atlas_space)
     settings = _study_settings(request, predicts)
     device = _kept(out, stored, "Device", None if study.device == "auto" else device_kind(study.device))
     device = device or pool.call(default_device)
@@ -183,7 +185,7 @@ def resolve_plan(
     threads = _kept(out, stored, "Threads", study.threads) or 1
     engine = _kept(out, stored, "Engine", None if request.engine == "auto" else request.engine)
     if engine is None:
-        # the copies of an engine belong to one model, and must pay for each fold
+        # an engine is built for each fold, so that each fold's share of the batches must be worth it
         batches = n_scans * math.ceil((2 * _n_points(search, shape) + 1) / batch) // len(names)
         engine = pool.call(partial(fastest_engine, names[0], device, threads, (batch, *shape), batches))
     check_engine(engine, torch.device(device))
@@ -194,8 +196,8 @@ def resolve_plan(
             name if manifest is None else str(Path(name).resolve()): predict.info.sha256
             for name, predict in zip(names, predicts, strict=True)
         },
-        search=where,
-        search_sha256=search_hash(where, search),
+        search=stored_search,
+        search_sha256=search_hash(stored_search, search),
         atlas_space=study.atlas_space,
         target=target,
         settings=settings,
@@ -211,7 +213,7 @@ def resolve_plan(
 
 
 def manifest_of(models: str | os.PathLike[str]) -> Manifest | None:
-    """Return on whom the models were trained; None for a model that does not say, such as an exported one.
+    """Return the record of the participants that trained the models; None if there is none, as for exported models.
 
     Raises
     ------
@@ -225,25 +227,25 @@ def manifest_of(models: str | os.PathLike[str]) -> Manifest | None:
 
 
 @lru_cache(maxsize=4)
-def load_search(where: Where, space: str | None = None) -> Any:
+def load_search(stored: StoredSearch, space: str | None = None) -> Any:
     """Load the atlas, the coordinates or the grid of a plan; ``space`` is that of an atlas that is a file.
 
     Raises
     ------
     GlasError
-        It does not exist.
+        The atlas or the table does not exist.
     """
-    if not isinstance(where, str):
-        return Grid(where[0] if len(where) == 1 else where)
-    if where.endswith(".tsv"):
-        return Coordinates.from_file(where, space="MNI")
-    return Atlas.load(where, space=space)
+    if not isinstance(stored, str):
+        return Grid(stored[0] if len(stored) == 1 else stored)
+    if stored.endswith(".tsv"):
+        return Coordinates.from_file(stored, space="MNI")
+    return Atlas.load(stored, space=space)
 
 
-def search_hash(where: Where, search: Any) -> str:
-    """Return the hash of what is searched; it is empty for a grid, whose cells say everything."""
+def search_hash(stored: StoredSearch, search: Any) -> str:
+    """Return the hash of what is searched; it is empty for a grid, which its cells define."""
     if isinstance(search, Coordinates):
-        return file_sha256(Path(str(where)))
+        return file_sha256(Path(str(stored)))
     return str(getattr(search, "sha256", ""))
 
 
@@ -255,7 +257,7 @@ def bundles_for(
     Raises
     ------
     GlasError
-        All of them were trained on the participant, and that was not allowed.
+        All models were trained on the participant, and ``in_sample`` does not allow it.
     """
     if manifest is None:
         return list(plan.sha256)
@@ -270,11 +272,11 @@ def _check_target(target: int | str, predict: Predictor) -> None:
         raise GlasError(f"the class to explain must be one of the model's ({names}), got {target!r}")
 
 
-def _resolved_search(search: str | os.PathLike[str] | Grid | int | tuple[int, ...]) -> Where:
-    """Return a search as every worker and JSON can have it."""
+def _stored_search(search: str | os.PathLike[str] | Grid | int | tuple[int, ...]) -> StoredSearch:
+    """Return a search in a form that JSON can store and every worker can load."""
     if isinstance(search, Grid | int | tuple):
         k = search.k if isinstance(search, Grid) else search
-        cells: Where = (int(k),) if isinstance(k, int | np.integer) else tuple(int(n) for n in k)
+        cells: StoredSearch = (int(k),) if isinstance(k, int | np.integer) else tuple(int(n) for n in k)
         load_search(cells)
         return cells
     text = os.fspath(search)
@@ -294,14 +296,15 @@ def _shape(predict: Predictor, first_scan: Path, *, native: bool) -> tuple[int, 
 
 
 def _n_points(search: Any, shape: tuple[int, ...]) -> int:
-    """Return the number of search points, or somewhat more."""
+    """Return the number of search points; regions without a voxel are counted too."""
     if isinstance(search, Atlas):
         return len(search.table)
     return len(search.points(shape) if isinstance(search, Grid) else search.points)
 
 
 def _study_settings(request: StudyRequest, predicts: list[Predictor]) -> dict[str, Any]:
-    """Return the settings as every worker and JSON can have them, if no participant is refused for them.
+    """Return the settings in a form that JSON can store and every worker can use, if participants can be explained
+    with them.
 
     Raises
     ------
@@ -336,9 +339,9 @@ def _check_covariates(settings: Mapping[str, Any], predict: Predictor) -> None:
 
 
 def _kept(out: Path, stored: Mapping[str, Any], name: str, value: Any) -> Any:
-    """Return what an earlier run resolved, which this one may not change; else what was given."""
-    before = stored.get(name)
-    if before is not None and value is not None and before != value:
+    """Return the value that an earlier run resolved, which no later run may change; else the value that was given."""
+    earlier = stored.get(name)
+    if earlier is not None and value is not None and earlier != value:
         words = {"BatchSize": "batches of", "Engine": "the engine", "Threads": "threads", "Device": "device"}[name]
-        raise GlasError(f"the study in {out} was started with {words} {before}, got {value}: give another folder")
-    return before if value is None else value
+        raise GlasError(f"the study in {out} was started with {words} {earlier}, got {value}: give another folder")
+    return earlier if value is None else value

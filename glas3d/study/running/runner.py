@@ -1,4 +1,4 @@
-"""`explain_cohort`: explain every scan of a study by models that never saw the participant, and resume runs."""
+"""`explain_cohort`: explain each scan of a study by models not trained on the participant, and resume runs."""
 
 from __future__ import annotations
 
@@ -71,8 +71,9 @@ def explain_cohort(
     threads and device are resolved by the first run and kept in ``out/study.json``.
 
     Of the options of `explain_img`, files (``mask_img``, ``brain_mask``, ``transform``, ``inverse``, ``background``)
-    are the same for everyone, or with ``{participant_id}`` or ``{session_id}`` in their path, which is then relative to
-    the cohort's folder, each participant's own. ``covariates`` names columns of the participants' table.
+    are the same for all participants; with ``{participant_id}`` or ``{session_id}`` in their path, which is then
+    relative to the cohort's folder, they are each participant's own. ``covariates`` names columns of the participants'
+    table.
 
     Parameters
     ----------
@@ -81,9 +82,9 @@ def explain_cohort(
     out
         The study's folder.
     models
-        A folder that `train_folds` wrote: each participant is explained by the fold that never saw them, participants
-        from elsewhere by all folds (the mean, with its spread for each region). Or one model; if it does not say on
-        whom it was trained, every output records that.
+        A folder that `train_folds` wrote: each participant is explained by the fold that was not trained on them,
+        participants of other data sets by all folds (the mean, with its spread for each region). Or one model; if it
+        does not record which participants trained it, every output says so.
     progress
         Called with the scans done and in all.
     announce
@@ -94,15 +95,15 @@ def explain_cohort(
     Raises
     ------
     GlasError
-        No scan to explain, a participant on whom all models were trained, options that no participant can be explained
-        with, or (with ``on_error="fail"``) the error of the first participant that failed.
+        No scan to explain, a participant that trained all models, options with which no participant can be explained,
+        or (with ``on_error="fail"``) the error of the first participant that failed.
     TypeError
         A keyword that is none of the above.
 
     Warns
     -----
     GlasWarning
-        Nothing says on whom the model was trained; the warnings of `explain_img`, once each.
+        It is not recorded which participants trained the model; the warnings of `explain_img`, once each.
     """
     request = StudyRequest.of(options, "explain_cohort")
     out = Path(out)
@@ -112,15 +113,15 @@ def explain_cohort(
         target = cohort.case if request.study.target is None else request.study.target
         plan = resolve_plan(out, models, Path(rows[0]["path"]), request, target, pool=pool, n_scans=len(rows))
         manifest = training_manifest(plan)
-        tasks, lacking = scan_tasks(plan, cohort, rows)
+        tasks, incomplete = scan_tasks(plan, cohort, rows)
         if request.study.on_error == "fail":
-            _refuse(lacking)
+            _refuse(incomplete)
             for task in tasks:
                 bundles_for(plan, manifest, task.participant_id)
         start_study(out, f"GLAS explanations of {cohort.case} and {cohort.control}", plan.record())
         if pool.dashboard is not None:
             announce(pool.dashboard)
-        outcomes = lacking + _explain_each(pool, plan, tasks, request.study.on_error == "fail", progress)
+        outcomes = incomplete + _explain_each(pool, plan, tasks, request.study.on_error == "fail", progress)
     return _result(out, cohort, rows, outcomes, request.study.on_error == "fail")
 
 
@@ -130,7 +131,7 @@ def scan_rows(cohort: Cohort, out: Path, everyone: bool) -> list[dict[str, Any]]
     Raises
     ------
     GlasError
-        There are none, or an id leads out of the folder of results.
+        There are no scans, or an id would lead out of the folder of results.
     """
     table = cohort.everyone if everyone else cohort.table
     rows = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
@@ -143,24 +144,25 @@ def scan_rows(cohort: Cohort, out: Path, everyone: bool) -> list[dict[str, Any]]
 
 def scan_tasks(plan: StudyPlan, cohort: Cohort, rows: Sequence[dict[str, Any]]) -> tuple[list[ScanTask], list[Outcome]]:
     """Return the scans with each participant's own settings, and the outcomes of those that lack a setting."""
-    tasks, lacking = [], []
+    tasks, incomplete = [], []
     for row in rows:
         name, session = row["participant_id"], row["session"]
         try:
             own = participant_settings(plan.settings, cohort.root, row)
         except GlasError as problem:
-            lacking.append(Outcome(name, session, "failed", str(problem)))
+            incomplete.append(Outcome(name, session, "failed", str(problem)))
         else:
             tasks.append(ScanTask(name, session, Path(row["path"]).resolve(), own))
-    return tasks, lacking
+    return tasks, incomplete
 
 
 def training_manifest(plan: StudyPlan) -> Manifest | None:
-    """Return on whom the models were trained, and warn where nothing says it."""
+    """Return the record of the participants that trained the models, and warn where there is none."""
     manifest = manifest_of(plan.models)
     if manifest is None:
         message = (
-            f"nothing says whom the model {plan.models} was trained on: make sure that it was nobody of the cohort"
+            f"it is not recorded which participants trained the model {plan.models}: make sure that none of them is in "
+            "the cohort"
         )
         warnings.warn(message, GlasWarning, stacklevel=3)
     return manifest
@@ -183,33 +185,35 @@ def left_out(cohort: Cohort) -> list[Outcome]:
 
 
 def _explain_each(
-    pool: ThisProcess | WorkerProcesses, plan: StudyPlan, tasks: Sequence[ScanTask], ends: bool, progress: Progress
+    pool: ThisProcess | WorkerProcesses, plan: StudyPlan, tasks: Sequence[ScanTask], stops: bool, progress: Progress
 ) -> list[Outcome]:
-    """Explain the scans; ``ends``: until the first that fails."""
+    """Explain the scans, all of them or, if ``stops``, until the first that fails."""
     outcomes: list[Outcome] = []
     progress(0, len(tasks))
     for outcome in pool.run(explain_participant, plan, tasks, _lost):
         outcomes.append(outcome)
         progress(len(outcomes), len(tasks))
-        if outcome.status == "failed" and ends:
+        if outcome.status == "failed" and stops:
             break
     return outcomes
 
 
 def _result(
-    out: Path, cohort: Cohort, rows: Sequence[dict[str, Any]], outcomes: list[Outcome], ends: bool
+    out: Path, cohort: Cohort, rows: Sequence[dict[str, Any]], outcomes: list[Outcome], stops: bool
 ) -> CohortResult:
-    """Sort the outcomes as the cohort is, list those that failed, and pass the warnings on."""
+    """Sort the outcomes in the order of the cohort, list those that failed, and give the warnings once each."""
     by_scan = {(outcome.participant_id, outcome.session): outcome for outcome in outcomes}
     ordered = [by_scan[key] for row in rows if (key := (row["participant_id"], row["session"])) in by_scan]
     ordered += left_out(cohort)
     for note in dict.fromkeys(note for outcome in by_scan.values() for note in outcome.notes):
         warnings.warn(note, GlasWarning, stacklevel=3)
-    table = pd.DataFrame([[each.participant_id, each.session, each.status, each.error] for each in ordered])
+    table = pd.DataFrame(
+        [[outcome.participant_id, outcome.session, outcome.status, outcome.error] for outcome in ordered]
+    )
     table.columns = pd.Index(["participant_id", "session", "status", "error"])
     result = CohortResult(out, table)
-    write_failed(out, result.failed, {(each.participant_id, each.session) for each in ordered})
-    if ends:
+    write_failed(out, result.failed, {(outcome.participant_id, outcome.session) for outcome in ordered})
+    if stops:
         _refuse([outcome for outcome in by_scan.values() if outcome.status == "failed"])
     return result
 

@@ -202,7 +202,7 @@ def test_a_participant_without_a_file_is_named_before_anything_is_written(masked
         ({"transform": "nowhere.txt", "register": "affine"}, "got transform and register"),
         ({"inverse": PATTERN}, "inverse holds the inverses of the warps"),
         ({"covariates": ["age"], "covariate_reference": {"age": 70.0}}, "states no covariates, got age"),
-        ({"covariate_reference": {"age": 70.0}}, "replaces covariates: give these too"),
+        ({"covariate_reference": {"age": 70.0}}, "replaces covariates: give the covariates too"),
     ],
     ids=str,
 )  # fmt: skip

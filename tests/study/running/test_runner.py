@@ -261,7 +261,7 @@ def test_a_stranger_is_explained_by_all_folds(people, models, tmp_path):
 def test_a_model_that_does_not_say_whom_it_saw(people, models, tmp_path):
     bundle = shutil.copytree(models / "fold-1", tmp_path / "model")
     (bundle / "configs" / "manifest.json").unlink()
-    with pytest.warns(GlasWarning, match="nothing says whom the model .* was trained on"):
+    with pytest.warns(GlasWarning, match="not recorded which participants trained the model .*: make sure"):
         explain_cohort(people, tmp_path / "out", bundle, **ASSUMED)
     assert sidecar(tmp_path / "out", "sub-01")["InSample"] == "unknown"
 

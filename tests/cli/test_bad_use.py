@@ -1,4 +1,4 @@
-"""Bad use of the commands: one ``error:`` line, status 2, nothing printed, nothing left behind."""
+"""Bad use of the commands: one ``error:`` line, exit status 2, no other output and no file written."""
 
 import re
 
@@ -7,48 +7,46 @@ import numpy as np
 import pytest
 import torch
 
-from glas3d import cli
 from tests import bundles
 
 
 @pytest.fixture
-def refused(capsys, tmp_path):
-    """Run a command that must be refused, and return what it says."""
+def refused(error_line, tmp_path):
+    """Return a function that runs a command that must be refused without a change to any file."""
 
-    def command(*arguments):
-        before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-        status = cli.run([str(a) for a in arguments])
-        said = capsys.readouterr()
-        lines = said.err.splitlines()
-        assert (status, said.out) == (2, ""), said.err
-        assert len(lines) == 1, said.err
-        assert lines[0].startswith("error: ")
-        assert "Traceback" not in said.err
-        assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
-        return lines[0]
+    def files():
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
-    return command
+    def run(*arguments):
+        before = files()
+        error = error_line(*arguments)
+        assert files() == before
+        return error
+
+    return run
 
 
 @pytest.fixture
 def explain(refused, bundle, tmp_path):
-    """A refused ``explain`` of a good scan by the tiny model on a small grid, but for what is changed."""
+    """Return a function that explains a good scan by the tiny model on a grid, with options changed so as to fail."""
 
-    def command(*more, scan=None, **changed):
+    def run(*more, scan=None, **changed):
         if scan is None:
             scan = tmp_path / "good.nii"
             nib.save(bundles.t1(), scan)
         options = {"--model": bundle, "--target": "AD", "--grid": 2, "--out": tmp_path / "out"}
         options |= {f"--{name}": value for name, value in changed.items()}
-        given = [part for pair in options.items() if pair[1] is not None for part in pair]
-        said = refused("explain", scan, *given, *more)
+        arguments = [part for pair in options.items() if pair[1] is not None for part in pair]
+        error = refused("explain", scan, *arguments, *more)
         assert not (tmp_path / "out").exists()  # not even an empty folder
-        return said
+        return error
 
-    return command
+    return run
 
 
 def saved(values, affine=bundles.GRID.affine, name="scan.nii"):
+    """Return a function that saves an image in a folder and returns its path."""
+
     def make(folder):
         nib.save(nib.Nifti1Image(values, affine), folder / name)
         return folder / name
@@ -57,6 +55,8 @@ def saved(values, affine=bundles.GRID.affine, name="scan.nii"):
 
 
 def truncated(name):
+    """Return a function that saves half of a scan's file."""
+
     def make(folder):
         nib.save(bundles.t1(), folder / name)
         content = (folder / name).read_bytes()
@@ -67,6 +67,8 @@ def truncated(name):
 
 
 def written(name, content):
+    """Return a function that writes a file of the given bytes."""
+
     def make(folder):
         (folder / name).write_bytes(content)
         return folder / name
@@ -75,6 +77,7 @@ def written(name, content):
 
 
 def singular(folder):
+    """Save a scan whose affine cannot be inverted."""
     img = nib.Nifti1Image(np.asarray(bundles.t1().dataobj), None)
     img.header.set_sform(np.diag([8.0, 8.0, 0.0, 1.0]), code=1)
     nib.save(img, folder / "scan.nii")
@@ -82,6 +85,7 @@ def singular(folder):
 
 
 def folder_itself(folder):
+    """Make a folder in path of a scan."""
     (folder / "scan").mkdir()
     return folder / "scan"
 
@@ -109,14 +113,15 @@ SCANS = {
 
 
 @pytest.mark.parametrize(("make", "message"), SCANS.values(), ids=SCANS)
-def test_scans(explain, tmp_path, make, message):
-    place = tmp_path / "scans"
-    place.mkdir()
-    said = explain(scan=make(place))
-    assert re.search(message, said), said
+def test_a_scan_that_cannot_be_explained_is_refused(explain, tmp_path, make, message):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    error = explain(scan=make(folder))
+    assert re.search(message, error), error
 
 
 def with_pickle(folder):
+    """Write a bundle whose weights are a pickle."""
     bundles.write(folder / "other")
     (folder / "other" / "models" / "model.safetensors").unlink()
     torch.save(bundles.network().state_dict(), folder / "other" / "models" / "model.pt")
@@ -124,6 +129,7 @@ def with_pickle(folder):
 
 
 def pickle_itself(folder):
+    """Write a pickle in path of a bundle."""
     torch.save(bundles.network().state_dict(), folder / "model.pt")
     return folder / "model.pt"
 
@@ -139,9 +145,9 @@ MODELS = {
 
 
 @pytest.mark.parametrize(("make", "parts"), [(make, parts) for make, *parts in MODELS.values()], ids=MODELS)
-def test_models(explain, tmp_path, make, parts):
-    said = explain(model=make(tmp_path))
-    assert all(part in said for part in parts), said
+def test_a_model_that_cannot_be_loaded_is_refused(explain, tmp_path, make, parts):
+    error = explain(model=make(tmp_path))
+    assert all(part in error for part in parts), error
 
 
 OPTIONS = [
@@ -185,39 +191,39 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize(("changed", "message"), OPTIONS, ids=str)
-def test_options(explain, changed, message):
+def test_an_option_outside_its_range_is_refused(explain, changed, message):
     assert message in explain(**changed)
 
 
-def test_a_grid_of_two_axes(explain):
+def test_a_grid_of_two_axes_is_refused_for_a_scan(explain):
     assert "has 2 axes, the volume has 3" in explain("--grid", 2, 3, grid=None)
 
 
-def test_a_grid_and_an_atlas_together(explain):
-    said = explain("--atlas", "AAL")
-    assert "search an atlas, a grid, coordinates or supervoxels, got --atlas AAL and --grid 2" in said
+def test_a_grid_and_an_atlas_together_are_refused(explain):
+    error = explain("--atlas", "AAL")
+    assert "search an atlas, a grid, coordinates or supervoxels, got --atlas AAL and --grid 2" in error
 
 
 @pytest.mark.parametrize("below", [False, True])
-def test_out_is_a_file(refused, bundle, tmp_path, below):
+def test_a_file_in_place_of_the_folder_of_results_is_refused(refused, bundle, tmp_path, below):
     nib.save(bundles.t1(), tmp_path / "good.nii")
     (tmp_path / "out").write_text("mine")
     out = tmp_path / "out" / "deeper" if below else tmp_path / "out"
-    said = refused("explain", tmp_path / "good.nii", "--model", bundle, "--target", "AD", "--grid", 2, "--out", out)
-    assert f"cannot write to {out}" in said
+    error = refused("explain", tmp_path / "good.nii", "--model", bundle, "--target", "AD", "--grid", 2, "--out", out)
+    assert f"cannot write to {out}" in error
     assert (tmp_path / "out").read_text() == "mine"
 
 
-@pytest.mark.parametrize("spoil", ["fractions", "no table", "columns", "unnamed"])
-def test_atlases_of_files(explain, tmp_path, few, spoil):
-    labels = np.round(np.clip(head, 0, 3)) + (0.5 if spoil == "fractions" else 0)
+@pytest.mark.parametrize("damage", ["fractions", "no table", "columns", "unnamed"])
+def test_a_damaged_atlas_is_refused(explain, tmp_path, damage):
+    labels = np.round(np.clip(head, 0, 3)) + (0.5 if damage == "fractions" else 0)
     nib.save(nib.Nifti1Image(labels.astype(np.float32), bundles.GRID.affine), tmp_path / "mine_dseg.nii.gz")
-    table = {"columns": "label\tname\n1\ta\n", "unnamed": "index\tname\n1\ta\n"}.get(spoil, "index\tname\n")
-    if spoil != "no table":
+    table = {"columns": "label\tname\n1\ta\n", "unnamed": "index\tname\n1\ta\n"}.get(damage, "index\tname\n")
+    if damage != "no table":
         (tmp_path / "mine_dseg.tsv").write_text(table)
-    said = explain(atlas=tmp_path / "mine_dseg.nii.gz", grid=None)
+    error = explain(atlas=tmp_path / "mine_dseg.nii.gz", grid=None)
     expected = {"fractions": "must hold whole numbers", "no table": "no such file", "columns": "columns index and name"}
-    assert expected.get(spoil, "these have none: 2, 3") in said
+    assert expected.get(damage, "these have none: 2, 3") in error
 
 
 @pytest.mark.parametrize(
@@ -226,14 +232,14 @@ def test_atlases_of_files(explain, tmp_path, few, spoil):
         (["explain"], "--model"),
         (["explain", "--model", "m", "--target", "1", "--out", "o"], "SCAN is missing"),
         (["fly"], 'Unknown command "fly"'),
-        (["atlas", "show"], "--name"),
+        (["atlas", "show"], "missing: NAME"),
         (["atlas", "show", "nosuch"], "none of the shipped atlases; there are: AAL"),
         (["atlas", "list", "more"], "more"),
         (["--nosuch"], "--nosuch"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
-def test_commands(refused, arguments, message):
+def test_a_command_with_wrong_arguments_is_refused(refused, arguments, message):
     assert message in refused(*arguments)
 
 
@@ -250,30 +256,30 @@ def test_commands(refused, arguments, message):
     ],
     ids=str,
 )
-def test_simulations(refused, tmp_path, changed, message):
+def test_a_simulation_outside_its_range_is_refused(refused, tmp_path, changed, message):
     options = [part for name, value in changed.items() for part in (f"--{name}", value)]
     assert message in refused("simulate", tmp_path / "cohort", *options)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("severity", [(0.7, 0.3), (0.3,), (-1, 0.5)], ids=str)
-def test_severities(refused, tmp_path, severity):
+def test_a_severity_outside_its_range_is_refused(refused, tmp_path, severity):
     assert "severity" in refused("simulate", tmp_path / "cohort", "--severity", *severity)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", [["simulate"], ["demo", "--out"]], ids=" ".join)
 @pytest.mark.parametrize(("kind", "message"), [("file", "is a file"), ("folder", "has content")])
-def test_a_place_that_is_taken(refused, tmp_path, command, kind, message):
-    place = tmp_path / "taken"
+def test_a_folder_that_holds_something_else_is_refused(refused, tmp_path, command, kind, message):
+    path = tmp_path / "taken"
     if kind == "folder":
-        place.mkdir()
-    (place / "thesis" if kind == "folder" else place).write_text("years of work")
-    assert f"must be new or empty, {place} {message}" in refused(*command, place)
+        path.mkdir()
+    (path / "thesis" if kind == "folder" else path).write_text("years of work")
+    assert f"must be new or empty, {path} {message}" in refused(*command, path)
 
 
 @pytest.mark.parametrize("participants", [0, 1, -4])
-def test_demos_of_nobody(refused, tmp_path, participants):
-    said = refused("demo", "--out", tmp_path / "demo", "--participants", participants)
-    assert f"needs at least 2 participants, one of them AD, got {participants}" in said
+def test_a_demo_of_too_few_participants_is_refused(refused, tmp_path, participants):
+    error = refused("demo", "--out", tmp_path / "demo", "--participants", participants)
+    assert f"needs at least 2 participants, one of them AD, got {participants}" in error
     assert list(tmp_path.iterdir()) == []

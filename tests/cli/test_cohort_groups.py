@@ -1,0 +1,93 @@
+"""``glas3d cohort ... group``: the comparisons, correlations and stability of groups."""
+
+import pandas as pd
+import pytest
+
+from glas3d.study.derivatives import read_records
+from glas3d.study.group.participants import read_participants, score_matrix
+from glas3d.study.running.plan import load_search
+from tests.study import folders, studies
+from tests.study.made_up import Study
+
+QUICK = ("--n-perm", 49, "--n-boot", 20)
+
+
+@pytest.fixture(scope="module")
+def bids_dir(tmp_path_factory):
+    """Return the folder of a study of twelve participants of three groups and two sites."""
+    folder = studies.bids(tmp_path_factory.mktemp("in") / "data", 12, sites=2)
+    table = folders.people(12, sites=2)
+    table["group"] = ["AD", "MCI", "NC"] * 4
+    table["MMSE"] = [20.0, 25, 29, 22, 24, 30, 19, 27, 28, 23, 26, 27]
+    folders.write_people(folder, table)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, few):
+    """Return two runs of the study, by different models."""
+    folder = tmp_path_factory.mktemp("runs")
+    path = studies.atlas(folder / "atlas", few)
+    studies_of_seeds = [Study(folder / f"seed{seed}", path, load_search(str(path))) for seed in (1, 2)]
+    for seed, study in enumerate(studies_of_seeds):
+        for i in range(12):
+            study.add(f"sub-{i + 1:02d}", seed=20 * seed + i, model=f"models {seed}", p=0.6)
+    return studies_of_seeds
+
+
+def test_every_option_of_the_group_level_has_results(run_command, bids_dir, runs, tmp_path):
+    change = tmp_path / "change.tsv"
+    participants = pd.read_csv(bids_dir / "participants.tsv", sep="\t")
+    results = list(read_participants(read_records(runs[1].out), participants, "AD", "NC"))
+    score_matrix(results).reset_index().to_csv(change, sep="\t", index=False)
+    status, output, errors = run_command(
+        *("cohort", bids_dir, runs[0].out, "group", *QUICK, "--all-pairs", "--voxelwise", "--tfce"),
+        *("--correlate", "MMSE", "age", "--correlation", "spearman", "--volume-change", change),
+        *("--other-run", runs[1].out, "--site", "site"),
+    )
+    assert (status, errors) == (0, "")
+    for comparison in (
+        "AD against MCI",
+        "AD against NC",
+        "MCI against NC",
+        "MMSE in AD",
+        "age in NC",
+        "volume change in MCI",
+    ):
+        assert f"{comparison}: " in output
+    assert output.count(" of 8 at p <= 0.05 corrected; the smallest p is ") == 12
+    assert output.count(" against ") == 6
+    assert "MCI against NC, voxels: " in output
+    assert output.endswith("AD 4, MCI 4, NC 4 participants\n")
+    folder = runs[0].out / "group"
+    assert len(list(folder.glob("group-*_seg-few_desc-voxels_stat-*_statmap.nii.gz"))) == 12
+    assert len(list(folder.glob("group-*_seg-few_desc-runpairs_stability.tsv"))) == 3
+
+
+def test_options_of_the_group_level_may_be_in_a_configuration(run_command, bids_dir, runs, tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(
+        f'n_perm = 49\nn_boot = 0\n[group]\nall-pairs = true\ncorrelate = ["MMSE"]\nother_run = ["{runs[1].out}"]\n'
+    )
+    status, output, errors = run_command("cohort", bids_dir, runs[0].out, "group", "--config", path)
+    assert (status, errors) == (0, "")
+    assert "MMSE in MCI: " in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--tfce",), "tfce is for a voxelwise comparison"),
+        (("--voxelwise", "--voxel-mask", "missing.nii.gz"), "missing.nii.gz"),
+        (("--correlate", "iq"), "need a column iq"),
+        (("--correlate", "site"), "must hold numbers, site of sub-01 is 's0'"),
+        (("--correlation", "kendall"), "kendall"),
+        (("--volume-change", "missing.tsv"), "no such file: missing.tsv"),
+        (("--other-run", "nowhere"), "no results of participants in nowhere"),
+        (("--top", "0"), "top must be a percentage"),
+    ],
+)
+def test_every_refusal_is_one_line(error_line, bids_dir, runs, arguments, message):
+    before = sorted(runs[1].out.rglob("*"))
+    assert message in error_line("cohort", bids_dir, runs[1].out, "group", *QUICK, *arguments)
+    assert sorted(runs[1].out.rglob("*")) == before

@@ -1,0 +1,238 @@
+"""``glas3d explain``: its files, its table, and the options that reach `explain_img`."""
+
+import json
+from contextlib import contextmanager
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from glas3d.explain import COLUMNS
+from tests import bundles
+
+MAPS = ("saliency", "light", "shadow")
+
+
+@pytest.fixture
+def explain(run_command, scan, bundle, tmp_path):
+    """Return a function that explains the scan by the tiny model and returns table, maps, sidecar and output."""
+
+    def run(*more, out="out", stem="sub-07_desc-grid", target="AD"):
+        folder = tmp_path / out
+        status, output, errors = run_command(
+            "explain", scan, "--model", bundle, "--target", target, "--out", folder, *more
+        )
+        assert (status, errors) == (0, "")
+        table = pd.read_csv(folder / f"{stem}_regions.tsv", sep="\t")
+        maps = {s: nib.load(folder / f"{stem}_stat-{s}_statmap.nii.gz") for s in MAPS}
+        sidecar = json.loads((folder / f"{stem}_stat-saliency_statmap.json").read_text())
+        expected = {f"{stem}_stat-{s}_statmap.{end}" for s in MAPS for end in ("nii.gz", "json")}
+        assert {p.name for p in folder.iterdir()} == expected | {f"{stem}_regions.tsv"}
+        return table, maps, sidecar, output
+
+    return run
+
+
+def data(img):
+    """Return the values of an image."""
+    return np.asarray(img.dataobj)
+
+
+def test_a_scan_is_explained_at_the_regions_of_aal(run_command, scan, bundle, tmp_path, aal):
+    status, output, errors = run_command(
+        "explain", scan, "--model", bundle, "--target", "AD", "--out", tmp_path / "new" / "out"
+    )
+    assert status == 0
+    # two regions own no voxel of the model's 8 mm grid, and a note names them
+    assert errors == "note: 2 regions of AAL own no voxel of the grid (24, 32, 24): Vermis_1_2, Vermis_10\n"
+    stem = "sub-07_seg-AAL"
+    names = {p.name for p in (tmp_path / "new" / "out").iterdir()}
+    maps = {f"{stem}_stat-{s}_statmap.{end}" for s in MAPS for end in ("nii.gz", "json")}
+    assert names == maps | {f"{stem}_regions.tsv"}
+    table = pd.read_csv(tmp_path / "new" / "out" / f"{stem}_regions.tsv", sep="\t", na_values="n/a")
+    assert table.columns.tolist() == COLUMNS
+    assert table["name"].tolist() == aal.table["name"].tolist()
+    assert sorted(table["rank"].dropna()) == list(range(1, 115))
+    assert table["score"].std() > 0
+    img = nib.load(tmp_path / "new" / "out" / f"{stem}_stat-saliency_statmap.nii.gz")
+    original = nib.load(scan)
+    assert img.shape == original.shape
+    np.testing.assert_array_equal(img.affine, original.affine)
+    assert img.get_data_dtype() == np.float32
+    sidecar = json.loads((tmp_path / "new" / "out" / f"{stem}_stat-saliency_statmap.json").read_text())
+    assert sidecar["Settings"]["background"] == "reference of tiny"
+    assert (sidecar["Settings"]["sigma_light"], sidecar["Settings"]["unit"]) == (24, "mm")
+    assert len(sidecar["Model"]["sha256"]) == len(sidecar["Input"]["sha256"]) == 64
+    # the output holds the probability, ten rows in the order of the ranks, and the files
+    assert f"P(AD) = {sidecar['Probability']:.3f}" in output
+    highest = table.sort_values("rank")["name"].head(10).tolist()
+    assert [
+        line.split()[1] for line in output.splitlines() if line.split()[1:2] and line.split()[1] in highest
+    ] == highest
+    assert "Written to" in output
+    assert f"{stem}_regions.tsv" in output
+
+
+@pytest.mark.parametrize(("cells", "points"), [(["3"], 27), (["2", "3", "2"], 12), (["1"], 1)], ids=str)
+def test_a_scan_is_explained_on_a_grid(explain, cells, points):
+    table, maps, sidecar, _ = explain("--grid", *cells)
+    assert len(table) == points
+    assert sidecar["Search"] == {"grid": int(cells[0]) if len(cells) == 1 else [int(c) for c in cells]}
+    assert data(maps["saliency"]).max() > 0
+    assert maps["saliency"].shape == bundles.mni_grid(6).shape
+
+
+def test_sigmas_in_voxels_and_in_mm_agree(explain):
+    """2.5 and 3.5 voxels of the model's grid are 20 and 28 mm; a sigma not given is the preset's 24 or 36 mm."""
+    settings = {
+        "voxel": ["--sigma-light", "2.5", "--sigma-shadow", "3.5"],
+        "unit given": ["--sigma-light", "2.5", "--sigma-shadow", "3.5", "--unit", "voxel"],
+        "mm": ["--sigma-light", "20", "--sigma-shadow", "28", "--unit", "mm"],
+        "light": ["--sigma-light", "20", "--unit", "mm"],
+        "shadow": ["--sigma-shadow", "28", "--unit", "mm"],
+        "preset": [],
+    }
+    results = {name: explain("--grid", "2", *options, out=name) for name, options in settings.items()}
+    units = {name: sidecar["Settings"]["unit"] for name, (_, _, sidecar, _) in results.items()}
+    assert units == dict.fromkeys(settings, "mm") | {"voxel": "voxel", "unit given": "voxel"}
+    light = {name: table["light"].to_numpy() for name, (table, *_) in results.items()}
+    shadow = {name: table["shadow"].to_numpy() for name, (table, *_) in results.items()}
+    for name in ("unit given", "mm"):
+        np.testing.assert_allclose(light[name], light["voxel"], rtol=1e-4)
+        np.testing.assert_allclose(shadow[name], shadow["voxel"], rtol=1e-3)
+    np.testing.assert_array_equal(light["light"], light["mm"])
+    np.testing.assert_array_equal(shadow["light"], shadow["preset"])
+    np.testing.assert_array_equal(light["shadow"], light["preset"])
+    np.testing.assert_array_equal(shadow["shadow"], shadow["mm"])
+    assert not np.allclose(light["mm"], light["preset"], rtol=1e-3)
+    assert not np.allclose(shadow["mm"], shadow["preset"], rtol=1e-2)
+
+
+def test_each_kind_of_background_is_recorded_and_changes_the_scores(explain, tmp_path):
+    other = bundles.t1(6)
+    nib.save(nib.Nifti1Image(data(other) * np.float32(0.5), other.affine, other.header), tmp_path / "half.nii.gz")
+    results = {b: explain("--grid", "2", "--background", b, out=f"out-{b}") for b in ("auto", "0", "40.5", "blur")}
+    results["image"] = explain("--grid", "2", "--background", tmp_path / "half.nii.gz", out="out-image")
+    results["default"] = explain("--grid", "2", out="out-default")
+    recorded = {b: sidecar["Settings"]["background"] for b, (_, _, sidecar, _) in results.items()}
+    assert recorded["auto"] == recorded["default"] == "reference of tiny"
+    assert (recorded["0"], recorded["40.5"]) == ("0", "40.5")
+    assert recorded["blur"] == "the scan blurred by 10 mm"
+    assert recorded["image"].startswith("half.nii.gz sha256:")
+    scores = {b: table["score"].to_numpy() for b, (table, *_) in results.items()}
+    np.testing.assert_array_equal(scores.pop("default"), scores["auto"])
+    assert len({tuple(s) for s in scores.values()}) == 5
+
+
+def test_a_target_by_name_and_by_index(explain):
+    (by_name, _, named, _), (by_index, _, indexed, _) = (explain("--grid", "2", target=t, out=t) for t in ("AD", "1"))
+    other, _, sidecar, _ = explain("--grid", "2", target="0", out="0")
+    assert named["Target"] == indexed["Target"] == {"index": 1, "class": "AD"}
+    assert sidecar["Target"] == {"index": 0, "class": "NC"}
+    np.testing.assert_array_equal(by_name["score"], by_index["score"])
+    np.testing.assert_allclose(by_name["light"] + other["light"], 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        (["--fusion", "light", "--gamma", "0.01"], {"fusion": "light", "gamma": 0.01}),
+        (["--kernel", "exponential", "--sigma-spatial", "5"], {"kernel": "exponential", "sigma_spatial": 5}),
+        (["--batch-size", "2"], {"batch_size": 2}),
+        (["--engine", "channels_last"], {"engine": "channels_last"}),
+        (["--distance", "squared", "--sigma-spatial", "3"], {"distance": "squared", "sigma_spatial": 3}),
+    ],
+    ids=lambda v: "",
+)
+def test_settings_given_as_options_are_recorded(explain, arguments, settings):
+    sidecar = explain("--grid", "2", *arguments)[2]["Settings"]
+    assert {key: sidecar[key] for key in settings} == settings
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_keep_memory_lasts_for_one_command(run_command, bundle, scan, tmp_path, monkeypatch, supported):
+    blocks = []
+
+    @contextmanager
+    def keep_memory():
+        blocks.append("begin")
+        yield supported
+        blocks.append("end")
+
+    monkeypatch.setattr("glas3d.predict.engine.memory.keep_memory", keep_memory)
+    command = ["explain", scan, "--model", bundle, "--target", "AD", "--grid", "2", "--out", tmp_path / "out"]
+    assert run_command(*command)[0] == 0
+    assert blocks == []
+    status, _, errors = run_command(*command, "--keep-memory")
+    assert (status, blocks) == (0, ["begin", "end"])
+    assert errors == ("" if supported else "note: --keep-memory does nothing here: it needs Linux with glibc\n")
+
+
+def test_an_atlas_of_files_is_searched_at_centroids_or_medoids(explain, few_path):
+    results = {
+        point: explain("--atlas", few_path, "--point", point, out=point, stem="sub-07_seg-few")
+        for point in ("centroid", "medoid")
+    }
+    for point, (table, maps, sidecar, _) in results.items():
+        assert len(table) == 8
+        assert sidecar["Settings"]["point"] == point
+        assert set(np.unique(data(maps["light"]))) <= {0, *table["light"].astype(np.float32)}
+    assert not np.allclose(results["centroid"][0]["x"], results["medoid"][0]["x"])
+
+
+def test_a_scan_in_another_space_needs_the_option_assume_space(run_command, bundle, tmp_path):
+    img = bundles.t1(6)
+    affine = img.affine.copy()
+    affine[2, 3] += 60
+    nib.save(nib.Nifti1Image(data(img), affine), tmp_path / "moved.nii")
+    command = ["explain", tmp_path / "moved.nii", "--model", bundle, "--target", "AD", "--grid", "2"]
+    status, output, errors = run_command(*command, "--out", tmp_path / "out")
+    assert (status, output) == (2, "")
+    assert "moved.nii does not look like a brain in MNI space: its " in errors
+    assert errors.endswith("; if it is, give --assume-space MNI\n")
+    assert not (tmp_path / "out").exists()
+    status, _, errors = run_command(*command, "--out", tmp_path / "out", "--assume-space", "MNI")
+    assert (status, errors) == (0, "")
+    assert len(list((tmp_path / "out").iterdir())) == 7
+
+
+def test_results_of_an_earlier_run_are_replaced(explain, tmp_path):
+    before = explain("--grid", "2")[0]
+    (tmp_path / "out" / "sub-07_desc-grid_regions.tsv").write_text("old")
+    pd.testing.assert_frame_equal(explain("--grid", "2")[0], before)
+
+
+def test_the_table_fits_80_columns(explain, few_path):
+    output = explain("--atlas", few_path, stem="sub-07_seg-few")[3]
+    table = [line for line in output.splitlines() if "Written" not in line]
+    assert "…" not in output
+    assert max(map(len, table)) <= 80
+
+
+def test_the_result_is_written_as_json(run_command, scan, bundle, tmp_path):
+    status, out, err = run_command(
+        "explain", scan, "--model", bundle, "--target", "AD", "--grid", 2, "--out", tmp_path / "out", "--json"
+    )
+    assert (status, err) == (0, "")
+    content = json.loads(out)
+    assert content["target"] == {"index": 1, "class": "AD"}
+    assert 0 <= content["probability"] <= 1
+    assert len(content["regions"]) == 8
+    assert {"name", "score", "drop", "rank"} <= set(content["regions"][0])
+    assert all((tmp_path / "out" / name.rsplit("/", 1)[1]).is_file() for name in content["files"])
+
+
+@pytest.mark.parametrize("name", ["AAL", "aal", "Aal"])
+def test_the_name_of_an_atlas_is_taken_in_any_case(run_command, scan, bundle, tmp_path, name):
+    status, _, err = run_command(
+        *("explain", scan, "--model", bundle, "--target", "AD", "--atlas", name, "--out", tmp_path / "out", "--dry-run")
+    )
+    assert status == 0
+    assert "error" not in err
+
+
+def test_the_device_is_chosen_by_an_option(run_command, scan, bundle, tmp_path):
+    command = ("explain", scan, "--model", bundle, "--target", "AD", "--grid", 2, "--out", tmp_path / "out")
+    assert run_command(*command, "--device", "cpu")[0] == 0
+    assert "abacus" in run_command(*command, "--device", "abacus")[2]
