@@ -1,4 +1,4 @@
-"""Numbers beside the scans of a study, other places to look, and scans that have to find their way themselves."""
+"""Inputs of a study next to the scans: covariates, coordinates, a probabilistic atlas and registration."""
 
 import json
 from pathlib import Path
@@ -25,32 +25,28 @@ COVARIATES = {"covariates": ["age", "mmse"], "covariate_reference": {"age": 60.0
 
 
 def knows_age():
-    """A factory: the older, the lower the score and the darker, the more ill."""
+    """Return a model whose P(AD) grows with age, with a lower score and with a darker scan."""
 
-    def net(batch, table):
-        dark = 0.002 * batch.mean(dim=(1, 2, 3, 4))
-        p = (0.5 + 0.02 * (table[:, 0] - 60) - 0.01 * (table[:, 1] - 30) - 0.3 * dark).sigmoid()
+    def probabilities(batch, table):
+        brightness = 0.002 * batch.mean(dim=(1, 2, 3, 4))
+        p = (0.5 + 0.02 * (table[:, 0] - 60) - 0.01 * (table[:, 1] - 30) - 0.3 * brightness).sigmoid()
         return np.stack([1 - p, p], axis=1)
 
-    return Predictor(net, "none", classes=("NC", "AD"), covariates=("age", "mmse"), device="cpu")
+    return Predictor(probabilities, "none", classes=("NC", "AD"), covariates=("age", "mmse"), device="cpu")
 
 
 @pytest.fixture
-def source(tmp_path):
+def bids_dir(tmp_path):
+    """Return the folder of a study of four participants with a score."""
     return studies.bids(tmp_path / "data", 4, mmse=[20, 29, 22, 28])
 
 
-def table(out, participant):
-    (path,) = (out / participant).rglob("*_regions.tsv")
-    return pd.read_csv(path, sep="\t").set_index("name")
-
-
-def test_covariates_come_out_of_the_table_of_participants(source, tmp_path):
-    cohort, out = studies.cohort(source), tmp_path / "out"
+def test_covariates_are_read_from_the_table_of_participants(bids_dir, read_regions, tmp_path):
+    cohort, out = studies.cohort(bids_dir), tmp_path / "out"
     explain_cohort(cohort, out, MODEL, **ASSUMED, **COVARIATES)
-    found = table(out, "sub-03")
+    regions = read_regions(out, "sub-03")
     alone = explain_img(
-        folders.scan(source, "sub-03"),
+        folders.scan(bids_dir, "sub-03"),
         knows_age(),
         "AD",
         Grid(SEARCH),
@@ -58,24 +54,24 @@ def test_covariates_come_out_of_the_table_of_participants(source, tmp_path):
         covariates={"age": 61.0, "mmse": 22.0},
         covariate_reference=COVARIATES["covariate_reference"],
     ).table.set_index("name")
-    np.testing.assert_allclose(found["score"], alone["score"], atol=1e-6)
-    assert found.loc["mmse", "drop"] > 0
-    folders.write_people(source, folders.people(4, mmse=[20, 29, 21, 28]))  # one score is another
-    again = explain_cohort(studies.cohort(source), out, MODEL, **ASSUMED, **COVARIATES).outcomes["status"]
+    np.testing.assert_allclose(regions["score"], alone["score"], atol=1e-6)
+    assert regions.loc["mmse", "drop"] > 0
+    folders.write_people(bids_dir, folders.people(4, mmse=[20, 29, 21, 28]))  # the score of one participant changes
+    again = explain_cohort(studies.cohort(bids_dir), out, MODEL, **ASSUMED, **COVARIATES).outcomes["status"]
     assert again.tolist() == ["kept", "kept", "explained", "kept"]
     with pytest.warns(GlasWarning, match="6 ways only"):
         result = summarise_groups(out, cohort.everyone, case="AD", control="NC", n_perm=19, n_boot=0)
-    assert len(result.tables["AD"]) == 4  # of places; the covariates stay in the participants' tables
+    assert len(result.tables["AD"]) == 4  # four points; covariates are in the tables of participants only
 
 
 @pytest.mark.parametrize(
     ("mmse", "message"),
     [([20, 29, None, 28], "mmse of sub-03 is missing"), ([20, 29, "low", 28], "mmse of sub-01 is '20'")],
 )
-def test_a_covariate_that_is_no_number_is_told(source, tmp_path, mmse, message):
-    folders.write_people(source, folders.people(4, mmse=mmse))
+def test_a_covariate_that_is_not_a_number_is_refused(bids_dir, tmp_path, mmse, message):
+    folders.write_people(bids_dir, folders.people(4, mmse=mmse))
     with pytest.raises(GlasError, match=f"must be numbers, {message}"):
-        explain_cohort(studies.cohort(source), tmp_path / "out", MODEL, **ASSUMED, **COVARIATES)
+        explain_cohort(studies.cohort(bids_dir), tmp_path / "out", MODEL, **ASSUMED, **COVARIATES)
     assert not (tmp_path / "out").exists()
 
 
@@ -88,32 +84,33 @@ def test_a_covariate_that_is_no_number_is_told(source, tmp_path, mmse, message):
         (COVARIATES | {"scales": [0.5, 1.0]}, "ranked in the plain mode only, got scales too"),
     ],
 )
-def test_covariates_are_those_of_the_model(source, tmp_path, settings, message):
+def test_covariates_that_the_model_does_not_take_are_refused(bids_dir, tmp_path, settings, message):
     with pytest.raises(GlasError, match=message):
-        explain_cohort(studies.cohort(source), tmp_path / "out", MODEL, **ASSUMED, **settings)
+        explain_cohort(studies.cohort(bids_dir), tmp_path / "out", MODEL, **ASSUMED, **settings)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture
-def models(source, tmp_path):
-    return studies.folds(tmp_path / "folds", studies.cohort(source))
+def models(bids_dir, tmp_path):
+    """Return the folder of two folds of models of the study."""
+    return studies.folds(tmp_path / "folds", studies.cohort(bids_dir))
 
 
-def test_places_in_mm(source, models, tmp_path):
-    path = tmp_path / "places.tsv"
-    places = pd.DataFrame({"x": [-25.0, 26.0], "y": [-20.0, -18.0], "z": [-12.0, 0.0], "name": ["left", "right"]})
-    places.to_csv(path, sep="\t", index=False)
-    given = {"search": path, "assume_space": "MNI"}
-    cohort, out = studies.cohort(source), tmp_path / "out"
-    explain_cohort(cohort, out, models, **given)
-    assert table(out, "sub-01").index.tolist() == ["left", "right"]
-    assert explain_cohort(cohort, out, models, **given).count("kept") == 4
-    places.assign(z=[-12.0, 1.0]).to_csv(path, sep="\t", index=False)
-    assert explain_cohort(cohort, out, models, **given).count("explained") == 4
+def test_changed_coordinates_are_explained_again(bids_dir, models, read_regions, tmp_path):
+    path = tmp_path / "coordinates.tsv"
+    coordinates = pd.DataFrame({"x": [-25.0, 26.0], "y": [-20.0, -18.0], "z": [-12.0, 0.0], "name": ["left", "right"]})
+    coordinates.to_csv(path, sep="\t", index=False)
+    options = {"search": path, "assume_space": "MNI"}
+    cohort, out = studies.cohort(bids_dir), tmp_path / "out"
+    explain_cohort(cohort, out, models, **options)
+    assert read_regions(out, "sub-01").index.tolist() == ["left", "right"]
+    assert explain_cohort(cohort, out, models, **options).count("kept") == 4
+    coordinates.assign(z=[-12.0, 1.0]).to_csv(path, sep="\t", index=False)
+    assert explain_cohort(cohort, out, models, **options).count("explained") == 4
 
 
-def test_a_probabilistic_atlas(source, models, tmp_path):
-    """Of overlapping balls, each voxel to the highest."""
+def test_a_probabilistic_atlas_is_searched(bids_dir, models, read_regions, tmp_path):
+    """A voxel of overlapping balls belongs to the ball of the highest probability."""
     grid = mni_grid(8)
     x, y, z = np.moveaxis(nib.affines.apply_affine(grid.affine, np.moveaxis(np.indices(grid.shape), 0, -1)), -1, 0)
     balls = [np.exp(-((x - at) ** 2 + (y + 10) ** 2 + (z - 10) ** 2) / 800) for at in (-40, 0, 40)]
@@ -121,35 +118,35 @@ def test_a_probabilistic_atlas(source, models, tmp_path):
     nib.save(nib.Nifti1Image(np.stack(balls, axis=-1).astype(np.float32), grid.affine), path)
     names = pd.DataFrame({"index": [1, 2, 3], "name": ["Ball_L", "Ball", "Ball_R"]})
     names.to_csv(tmp_path / "atlas-balls_probseg.tsv", sep="\t", index=False)
-    explain_cohort(studies.cohort(source), tmp_path / "out", models, search=path, assume_space="MNI")
-    found = table(tmp_path / "out", "sub-01")
-    assert found.index.tolist() == ["Ball_L", "Ball", "Ball_R"]
-    assert found["hemisphere"].tolist() == ["L", "midline", "R"]
+    explain_cohort(studies.cohort(bids_dir), tmp_path / "out", models, search=path, assume_space="MNI")
+    regions = read_regions(tmp_path / "out", "sub-01")
+    assert regions.index.tolist() == ["Ball_L", "Ball", "Ball_R"]
+    assert regions["hemisphere"].tolist() == ["L", "midline", "R"]
     assert Atlas.load(str(path)).table["name"].tolist() == ["Ball_L", "Ball", "Ball_R"]
     with pytest.warns(GlasWarning, match="6 ways only"):
         summarise_groups(
-            tmp_path / "out", studies.cohort(source).everyone, case="AD", control="NC", n_perm=19, n_boot=0
+            tmp_path / "out", studies.cohort(bids_dir).everyone, case="AD", control="NC", n_perm=19, n_boot=0
         )
 
 
-def test_scans_that_find_their_way_themselves(source, models, tmp_path, monkeypatch):
-    """The registration is asked of each; its kind and antspyx's version decide about what is kept."""
+def test_every_scan_is_registered_and_explained_again_for_another_kind(bids_dir, models, tmp_path, monkeypatch):
+    """The kind of the registration and the version of antspyx are parts of the key."""
     pytest.importorskip("ants", reason="antspyx is not installed: the extra register")
-    asked = []
+    registered = []
 
-    def found(scan, kind):
-        asked.append((scan.name, kind))
+    def register(scan, kind):
+        registered.append((scan.name, kind))
         return Affine(np.diag([1.0, 1.0, 1.0, 1.0]), "the registration", {"kind": kind})
 
-    monkeypatch.setattr("glas3d.imaging.registration.register", found)
-    cohort, out = studies.cohort(source), tmp_path / "out"
-    given = ASSUMED | {"register": "affine"}
-    explain_cohort(cohort, out, models, **given)
-    assert [(Path(name).name[:6], kind) for name, kind in asked] == [(f"sub-0{i}", "affine") for i in range(1, 5)]
+    monkeypatch.setattr("glas3d.imaging.registration.register", register)
+    cohort, out = studies.cohort(bids_dir), tmp_path / "out"
+    options = ASSUMED | {"register": "affine"}
+    explain_cohort(cohort, out, models, **options)
+    assert [(Path(name).name[:6], kind) for name, kind in registered] == [(f"sub-0{i}", "affine") for i in range(1, 5)]
     assert "antspyx" in json.loads((out / "study.json").read_text())["Version"]
     (path,) = (out / "sub-02").rglob("*_space-MNI152NLin2009aSym_stat-saliency_statmap.nii.gz")
     assert nib.load(path).shape == studies.GRID.shape
-    assert explain_cohort(cohort, out, models, **given).count("kept") == 4
-    assert len(asked) == 4
+    assert explain_cohort(cohort, out, models, **options).count("kept") == 4
+    assert len(registered) == 4
     again = explain_cohort(cohort, out, models, **ASSUMED | {"register": "SyN"})
     assert again.count("explained") == 4

@@ -1,4 +1,4 @@
-"""Commands in processes of their own, killed with SIGKILL: one of their workers, the command, or all of them."""
+"""A command in a process of its own: a worker, the command itself, or all of its processes can be killed."""
 
 import contextlib
 import os
@@ -12,15 +12,12 @@ import psutil
 
 ROOT = Path(__file__).parents[3]
 _COMMAND = "from glas3d.cli import main; main()"
-# no test of time: only so that what hangs is told
+# seconds after which a process that hangs fails the test
 LONG = 300
 
 
-class Run:
-    """``glas3d ARGUMENTS``, started in a session of its own.
-
-    Its output is let go, and its errors are kept in memory once it has ended.
-    """
+class CommandProcess:
+    """The process of ``glas3d ARGUMENTS``, in a session of its own; standard output is not kept."""
 
     def __init__(self, *arguments):
         self.process = subprocess.Popen(
@@ -34,48 +31,49 @@ class Run:
         )
 
     def alive(self):
+        """Return whether the command is still running."""
         return self.process.poll() is None
 
     def workers(self):
-        """Processes it has spawned to work for it."""
+        """Return the worker processes that the command has started."""
         try:
-            found = psutil.Process(self.process.pid).children(recursive=True)
+            children = psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
-        return [one for one in found if "spawn_main" in _line(one)]
+        return [child for child in children if "spawn_main" in _command_line(child)]
 
     def changes(self, folder):
-        """Whether something came into a folder, or went, while the run lived."""
+        """Wait until a file appears in a folder or vanishes, and return whether the command is still running."""
         before, until = _names(folder), time.monotonic() + LONG
         while self.alive() and _names(folder) == before:
-            assert time.monotonic() < until, "nothing happens any more"
+            assert time.monotonic() < until, "no file has changed"
             time.sleep(0.005)
         return self.alive()
 
     def finish(self):
-        """Let it end, well."""
-        _, said = self.process.communicate(timeout=LONG)
-        assert self.process.returncode == 0, said
+        """Wait until the command ends, which must be with status 0."""
+        _, errors = self.process.communicate(timeout=LONG)
+        assert self.process.returncode == 0, errors
 
     def kill_worker(self, rng):
-        """One of the workers there are at this moment, if any."""
+        """Kill one of the present workers, and return whether there was one."""
         workers = self.workers()
         if workers:
             _kill(workers[rng.integers(len(workers))].pid)
         return bool(workers)
 
     def kill_client(self):
-        """The command alone; what it has started must go away by itself."""
+        """Kill the command alone; the processes that it has started must end by themselves."""
         orphans = psutil.Process(self.process.pid).children(recursive=True)
         _kill(self.process.pid)
         self._reap()
         until = time.monotonic() + LONG
-        while left := [one for one in orphans if _lives(one)]:
-            assert time.monotonic() < until, f"orphans stay: {[_line(one) for one in left]}"
+        while left := [orphan for orphan in orphans if _is_running(orphan)]:
+            assert time.monotonic() < until, f"orphans stay: {[_command_line(orphan) for orphan in left]}"
             time.sleep(0.02)
 
     def kill_all(self):
-        """The command and whatever it has started, at once."""
+        """Kill the command and all processes that it has started, at once."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self._reap()
 
@@ -85,8 +83,8 @@ class Run:
 
 
 def _names(folder):
-    """What is there, finished or not."""
-    return {(place, name) for place, *there in os.walk(folder) for names in there for name in names}
+    """Return every file and folder, finished or not."""
+    return {(parent, name) for parent, *children in os.walk(folder) for names in children for name in names}
 
 
 def _kill(pid):
@@ -94,14 +92,14 @@ def _kill(pid):
         os.kill(pid, signal.SIGKILL)
 
 
-def _line(process):
+def _command_line(process):
     try:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
 
 
-def _lives(process):
+def _is_running(process):
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,0 +1,52 @@
+"""Functions that kill the worker process that runs them, in place of explaining a participant."""
+
+import os
+import signal
+
+from glas3d.study import derivatives
+from glas3d.study.running import participant as participant_level
+from glas3d.study.running.participant import explain_participant
+
+
+def die():
+    """Kill this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dies_once(plan, task):
+    """Kill the worker of the second participant before it starts, the first time."""
+    mark = plan.out.parent / "died"
+    if task.participant_id == "sub-02" and not mark.exists():
+        mark.write_text("")
+        die()
+    return explain_participant(plan, task)
+
+
+def dies_writing(plan, task):
+    """Kill the worker of the second participant while it writes the results, the first time."""
+    mark = plan.out.parent / "died"
+    if task.participant_id != "sub-02" or mark.exists():
+        return explain_participant(plan, task)
+
+    def write_half(folder, name, save, record):
+        def save_and_die(scratch):
+            save(scratch)
+            mark.write_text("")
+            die()
+
+        derivatives.write_participant(folder, name, save_and_die, record)
+
+    participant_level.write_participant = write_half  # only in this process, which ends here
+    return explain_participant(plan, task)
+
+
+def dies_always(plan, task):
+    """Kill every worker that explains the second participant."""
+    if task.participant_id == "sub-02":
+        die()
+    return explain_participant(plan, task)
+
+
+def dies_as_network(shape, channels, classes):
+    """Kill the process that trains, in place of making a network."""
+    die()
