@@ -1,9 +1,17 @@
-"""Functions that read the results of one participant."""
+"""The models of a study, and functions that read the results of one participant."""
 
 import json
 
 import pandas as pd
 import pytest
+
+from tests.study import studies
+
+
+@pytest.fixture(scope="module")
+def models(people, tmp_path_factory):
+    """Return the folder of two folds of models of the study."""
+    return studies.folds(tmp_path_factory.mktemp("models") / "folds", people)
 
 
 @pytest.fixture(scope="session")

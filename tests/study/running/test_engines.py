@@ -20,12 +20,6 @@ def people(tmp_path_factory):
     return studies.cohort(studies.bids(tmp_path_factory.mktemp("in") / "data", n=2))
 
 
-@pytest.fixture(scope="module")
-def models(people, tmp_path_factory):
-    """Return the folder of two folds of models of the study."""
-    return studies.folds(tmp_path_factory.mktemp("models") / "folds", people)
-
-
 def used_engines(out):
     """Return the engines that the sidecars record."""
     return {json.loads(path.read_text())["Settings"]["engine"] for path in out.rglob("sub-*/**/*_statmap.json")}

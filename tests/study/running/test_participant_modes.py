@@ -37,12 +37,6 @@ def people(bids_dir):
 
 
 @pytest.fixture(scope="module")
-def models(people, tmp_path_factory):
-    """Return the folder of two folds of models of the study."""
-    return studies.folds(tmp_path_factory.mktemp("models") / "folds", people)
-
-
-@pytest.fixture(scope="module")
 def other_cohort(tmp_path_factory):
     """Return a cohort of two participants of another study, which all folds explain."""
     table = folders.people(2).assign(participant_id=["sub-51", "sub-52"])
