@@ -91,7 +91,7 @@ def test_only_a_complete_demo_replaces_an_earlier_demo(demo, monkeypatch):
         raise RuntimeError("no figure")
 
     with monkeypatch.context() as patch:
-        patch.setattr(glas3d.cli.demo, "best_regions_figure", failing)
+        patch.setattr(glas3d.cli.demo, "regions_figure", failing)
         with pytest.raises(RuntimeError, match="no figure"):
             run_demo(out, participants=2, seed=9)
     assert files(out) == before

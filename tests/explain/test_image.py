@@ -255,9 +255,8 @@ def test_targets_share_model_evaluations():
     both = explain_image(picture(), count, [1, 0], Grid(3), batch_size=1, **MASKS)
     assert sum(batches) == 19
     alone = explained(target=0, search=Grid(3), batch_size=1)
-    np.testing.assert_allclose(
-        both[1].saliency, alone.saliency, rtol=1e-6
-    )  # sums over one row or two may differ in rounding
+    # sums over one row or two may differ in rounding
+    np.testing.assert_allclose(both[1].saliency, alone.saliency, rtol=1e-6)
     assert [explanation.stem for explanation in both] == [
         "picture_desc-grid_label-class1",
         "picture_desc-grid_label-class0",
@@ -276,13 +275,15 @@ def test_versus_is_signed():
 
 @pytest.mark.parametrize("size", [None, HALF])
 def test_each_round_of_a_recursion_finds_another_rectangle(size):
-    def either(batch):
+    def either_rectangle(batch):
         p = brightness(batch).double().clamp(0, 1)
         return 1 - (1 - 0.5 * p[:, :1]) * (1 - 0.9 * p[:, 1:])
 
     for search in (Grid((7, 8)), labels()):
         smaller = {} if size is None else {"sigma_light": 2.5, "sigma_shadow": 2.0, "sigma_spatial": 1.4}
-        r = explain_image(picture(), either, 0, search, recursive={"max_iterations": 3}, size=size, **MASKS | smaller)
+        r = explain_image(
+            picture(), either_rectangle, 0, search, recursive={"max_iterations": 3}, size=size, **MASKS | smaller
+        )
         first, second = r.rounds[:2]
         assert first.saliency.shape == SHAPE
         assert first.saliency.max() == pytest.approx(1, abs=0.05)
