@@ -20,7 +20,7 @@ from glas3d.imaging.registration import template_brain_in_native, without_skull
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of, mni_grid, resample_scan
 from glas3d.imaging.spatial_transform import SpatialTransform
-from glas3d.predict import ModelInfo, Predictor
+from glas3d.predict import ModelInfo, Predictor, Standardisation
 from glas3d.predict.interface import Invertible
 
 _BLUR_MM = 10.0
@@ -227,9 +227,14 @@ class Reference:
 
     @classmethod
     def of_model(cls, predict: object, info: ModelInfo, data: np.ndarray) -> Reference:
-        """Return the model's own reference in the units of ``data``, ``(c, *spatial)``; 0 where it has none."""
+        """Return the model's own reference in the units of ``data``, ``(c, *spatial)``; darkness where it has none.
+
+        Darkness is 0; for a model that subtracts the intensity of air, it is that of the scan's air.
+        """
         if info.reference is None:
-            return cls(0.0, "0")
+            own = predict.transform if isinstance(predict, Predictor) else None
+            air = own.fit(torch.as_tensor(data)).air if isinstance(own, Standardisation) else 0.0
+            return cls(air, f"{air:g}")
         fitted = predict.fit(torch.as_tensor(data)) if isinstance(predict, Predictor) else predict
         transform = fitted.transform if isinstance(fitted, Predictor) else None
         reference = transform.to_scan_units(info.reference) if isinstance(transform, Invertible) else info.reference

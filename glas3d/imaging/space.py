@@ -16,8 +16,11 @@ from nilearn.image import resample_img, smooth_img
 
 from glas3d.errors import GlasError
 from glas3d.imaging.scan import Scan
+from glas3d.imaging.tissue import air_level
 
 MNI = "MNI152NLin2009aSym"
+
+_SAMPLES_MM = 1.0  # the width of a voxel that larger ones are taken to average over, too
 
 # The field of view of the usual 2 mm MNI grid (91 x 109 x 91), in mm between the centres of the outer voxels.
 _FOV_LOW, _FOV_HIGH = np.array([-90.0, -126.0, -72.0]), np.array([90.0, 90.0, 108.0])
@@ -81,7 +84,9 @@ def resample(img: SpatialImage, grid: VoxelGrid, interpolation: Literal["linear"
     """Return the values of an image on another grid; 0 outside its field of view.
 
     Linear resampling to larger voxels smooths first, so that a coarse voxel is an average rather than one
-    sample: along each axis by a Gaussian whose squared FWHM is the difference of the squared voxel sizes.
+    sample: along each axis by a Gaussian whose squared FWHM is that of the larger voxels less 1 mm squared (or less
+    the square of the image's own voxels, where these are smaller), or 4/3 of the difference of the squared voxel
+    sizes, where that is less.
 
     Parameters
     ----------
@@ -139,16 +144,27 @@ def _inside(own: VoxelGrid, grid: VoxelGrid) -> np.ndarray:
 
 
 def _blur(own: VoxelGrid, grid: VoxelGrid) -> np.ndarray:
-    """Return the FWHM in mm, along each axis of the grid ``own``, that widens its voxels to those of a coarser grid."""
-    directions = own.affine[:3, :3] / np.array(own.spacing)
-    widths = np.linalg.norm(grid.affine[:3, :3].T @ directions, axis=0)
-    fwhm = np.sqrt(np.clip(widths**2 - np.square(own.spacing), 0, None))
-    return np.where(widths > np.array(own.spacing) + 1e-3, fwhm, 0.0)
+    """Return the FWHM in mm, along each axis of the grid ``own``, that widens its voxels to those of a coarser grid.
+
+    The voxels of MR images are samples more than averages: those of 1 mm and of half the coarser width are therefore
+    smoothed by the same width, and the same head recorded with either gives the same values. Less than the difference
+    of squares is never smoothed, and nothing where the voxels are as wide as the grid's.
+    """
+    sizes = np.array(own.spacing)
+    widths = np.linalg.norm(grid.affine[:3, :3].T @ (own.affine[:3, :3] / sizes), axis=0)
+    squared = np.minimum(widths**2 - np.minimum(sizes, _SAMPLES_MM) ** 2, (widths**2 - sizes**2) * 4 / 3)
+    return np.where(widths > sizes + 1e-3, np.sqrt(np.clip(squared, 0, None)), 0.0)
 
 
 def resample_scan(scan: Scan, grid: VoxelGrid) -> np.ndarray:
-    """Return a scan's intensities on another grid, ``grid.shape`` float32 (see `resample`)."""
-    return resample(nib.Nifti1Image(scan.data, scan.affine), grid)
+    """Return a scan's intensities on another grid, ``grid.shape`` float32; air outside its field of view.
+
+    See `resample`, and `glas3d.imaging.tissue.air_level` for the intensity of air, which is 0 in most scans.
+    """
+    air = np.float32(0 if grid_of(scan).same_as(grid) else air_level(scan.data))
+    if not air:
+        return resample(nib.Nifti1Image(scan.data, scan.affine), grid)
+    return resample(nib.Nifti1Image(scan.data - air, scan.affine), grid) + air
 
 
 def voxel_to_world(points: np.ndarray, affine: np.ndarray) -> np.ndarray:

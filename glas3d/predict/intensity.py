@@ -8,32 +8,54 @@ import numpy as np
 import torch
 
 from glas3d.errors import GlasError
+from glas3d.imaging.tissue import air_level, tissue_contrast
 
 # About the standard deviation of noise, on the scale of scaled scans.
 SMALLEST_DEVIATION = 0.03
 
 
 def intensity_scale(volume: np.ndarray | torch.Tensor) -> float:
-    """Return a scan's brightness: the 90th percentile of its positive intensities, about that of white matter in T1.
+    """Return a scan's brightness: the 90th percentile of tissue's intensity over air, about that of white matter in T1.
+
+    What is tissue and what is air is defined in `glas3d.imaging.tissue`.
 
     Raises
     ------
     GlasError
         No intensity is positive.
     """
+    return air_and_scale(volume)[1]
+
+
+def air_and_scale(volume: np.ndarray | torch.Tensor) -> tuple[float, float]:
+    """Return the intensity of air in a scan, 0 in most, and its `intensity_scale`.
+
+    Parameters
+    ----------
+    volume
+        ``(x, y, z)`` or ``(c, x, y, z)``.
+    """
     values = volume.cpu().numpy() if isinstance(volume, torch.Tensor) else np.asarray(volume)
-    positive = values[values > 0]
-    if positive.size == 0:
+    values = values if values.dtype.kind == "f" else values.astype(np.float64)
+    air = air_level(values)
+    tissue = tissue_contrast(values, air)
+    if tissue.size == 0:
         raise GlasError("a scan's brightness needs positive intensities, this scan has none")
-    return float(np.percentile(positive, 90))
+    return air, float(np.percentile(tissue, 90))
+
+
+def scaled(volume: np.ndarray) -> np.ndarray:
+    """Return a scan on the scale that networks are trained on: air is 0, and the brightness of its tissue is 1."""
+    air, scale = air_and_scale(volume)
+    return (volume - np.float32(air)) / np.float32(scale)
 
 
 @dataclass(frozen=True, eq=False)
 class Standardisation:
     """The transform that scales a scan to the brightness of the training scans, then standardises every voxel.
 
-    ``(x / scale - mean) / std``: the scale is that of the intact scan and fixed by `fit`; mean and standard
-    deviation are those of the training scans, voxel by voxel.
+    ``((x - air) / scale - mean) / std``: air and scale are those of the intact scan and fixed by `fit`; mean and
+    standard deviation are those of the training scans, voxel by voxel.
 
     Attributes
     ----------
@@ -60,18 +82,20 @@ class Standardisation:
         """Return the transform with the scale of one intact scan, ``(c, *spatial)``."""
         if volume.shape != self.mean.shape:
             raise GlasError(f"the model takes scans of {tuple(self.mean.shape)}, got {tuple(volume.shape)}")
-        scale = intensity_scale(volume)
+        air, scale = air_and_scale(volume)
         mean, std = self.mean.to(volume.device), self.std.to(volume.device)
-        return FittedStandardisation(1 / (std * scale), -mean / std, scale)
+        gain, offset = 1 / (std * scale), -mean / std
+        return FittedStandardisation(gain, offset - air * gain if air else offset, scale, air)
 
 
 @dataclass(frozen=True, eq=False)
 class FittedStandardisation:
-    """A `Standardisation` with the scale of one intact scan: ``x * gain + offset``, voxel by voxel."""
+    """A `Standardisation` with air and scale of one intact scan: ``x * gain + offset``, voxel by voxel."""
 
     gain: torch.Tensor
     offset: torch.Tensor
     scale: float
+    air: float = 0.0
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         """Return the standardised values of a batch ``(n, c, *spatial)`` in the scan's units."""
@@ -79,4 +103,5 @@ class FittedStandardisation:
 
     def to_scan_units(self, reference: np.ndarray) -> np.ndarray:
         """Return a volume on the model's intensity scale in the units of the scan that this is fitted to."""
-        return reference * np.float32(self.scale)
+        in_units = reference * np.float32(self.scale)
+        return in_units + np.float32(self.air) if self.air else in_units

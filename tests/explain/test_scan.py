@@ -59,8 +59,8 @@ def test_flipped_and_exchanged_axes_change_only_the_order_of_voxels(few):
     ras, las, psr = (explain_img(img, seen(img, few), search=few, **SMALL) for img in scans.values())
     turns = (las, lambda volume: volume[::-1]), (psr, lambda volume: volume.transpose(2, 0, 1)[:, ::-1])
     for other, turn in turns:
-        np.testing.assert_allclose(turn(values(other.saliency_img)), values(ras.saliency_img), rtol=1e-4)
-        pd.testing.assert_frame_equal(other.table, ras.table, rtol=1e-4)
+        np.testing.assert_allclose(turn(values(other.saliency_img)), values(ras.saliency_img), rtol=1e-4, atol=1e-8)
+        pd.testing.assert_frame_equal(other.table, ras.table, rtol=1e-4, atol=1e-6)
 
 
 def test_light_and_shadow_follow_the_paper_with_distances_in_mm(few):

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from nilearn.datasets import load_mni152_template
 
 from glas3d import GLAS, GlasError, Grid, Predictor, load_model
+from glas3d.imaging import load_scan, resample_scan
 from glas3d.predict import Standardisation, intensity_scale
 from tests import bundles
 
@@ -16,16 +18,82 @@ def scans(n=6, channels=1):
 
 
 @pytest.fixture
+def rng():
+    return np.random.default_rng(1)
+
+
+@pytest.fixture
 def standardisation():
     return Standardisation.of(scans())
 
 
 def test_the_scale_is_the_90th_percentile_of_what_is_bright():
     volume = np.zeros((4, 5, 6), dtype=np.float32)
-    volume.flat[:101] = np.arange(101)  # 1 to 100 are positive
-    assert intensity_scale(volume) == pytest.approx(np.percentile(np.arange(1, 101), 90))
+    volume.flat[:101] = np.arange(101)
+    # half of the sum of 1 to 100 comes from 71 and more, and a voxel of at most a tenth of that is no tissue
+    assert intensity_scale(volume) == pytest.approx(np.percentile(np.arange(8, 101), 90))
     assert intensity_scale(torch.as_tensor(volume)) == intensity_scale(volume)
     assert intensity_scale(np.where(volume == 0, -5, volume)) == intensity_scale(volume)
+
+
+def brain(rng):
+    """Return a brain of 600 to 1000 in an air of 0, and which voxels are air."""
+    volume = np.zeros((17, 19, 23), dtype=np.float32)
+    volume[3:14, 4:15, 5:18] = rng.uniform(600, 1000, (11, 11, 13))
+    return volume, volume == 0
+
+
+RESIDUES = {
+    "rounding": lambda shape, rng: np.full(shape, 1e-13),
+    "negative rounding": lambda shape, rng: np.full(shape, -1e-13),
+    "ringing of an interpolation": lambda shape, rng: rng.normal(0, 8, shape),
+    "a tail of smoothing": lambda shape, rng: rng.uniform(0, 30, shape) * (rng.random(shape) < 0.4),
+}
+
+
+@pytest.mark.parametrize("residue", RESIDUES)
+def test_what_is_left_in_air_does_not_change_the_scale(rng, residue):
+    volume, air = brain(rng)
+    expected = np.percentile(volume[~air], 90)
+    assert intensity_scale(volume) == pytest.approx(expected, rel=1e-6)
+    left = np.where(air, RESIDUES[residue](volume.shape, rng), volume).astype(np.float32)
+    assert intensity_scale(left) == pytest.approx(expected, rel=0.002)
+
+
+@pytest.mark.parametrize("offset", [-1024.0, -3.0, 40.0, 5000.0])
+def test_the_offset_of_air_does_not_change_what_the_network_sees(rng, offset):
+    volume, _ = brain(rng)
+    assert intensity_scale(volume + np.float32(offset)) == pytest.approx(intensity_scale(volume), rel=1e-5)
+    volumes = torch.as_tensor(np.stack([volume, volume + np.float32(offset)]))[:, None]
+    standardisation = Standardisation(torch.full((1, *volume.shape), 0.4), torch.full((1, *volume.shape), 0.1))
+    plain, shifted = (standardisation.fit(one)(one[None])[0] for one in volumes)
+    torch.testing.assert_close(shifted, plain, rtol=1e-3, atol=1e-2)
+    in_units = standardisation.fit(volumes[1]).to_scan_units(np.zeros(volumes.shape[1:], np.float32))
+    np.testing.assert_allclose(in_units, offset, rtol=1e-6)  # a reference's air is the scan's
+
+
+def test_how_much_air_surrounds_the_head_does_not_change_the_scale(rng):
+    volume, _ = brain(rng)
+    inside = volume[3:14, 4:15, 5:18]
+    assert intensity_scale(np.pad(volume, 25)) == intensity_scale(volume) == intensity_scale(inside)
+
+
+def test_a_single_bright_voxel_does_not_change_the_scale(rng):
+    volume, _ = brain(rng)
+    hot = volume.copy()
+    hot[8, 9, 11] = 1e5
+    assert intensity_scale(hot) == pytest.approx(intensity_scale(volume), rel=0.002)
+
+
+@pytest.mark.filterwarnings("ignore:The 'template")
+def test_the_same_head_at_1_and_2_mm_has_the_same_probability():
+    predict = load_model("adnc-simulated", device="cpu")
+    probabilities = []
+    for mm in (1, 2):
+        scan = load_scan(load_mni152_template(resolution=mm))
+        volume = torch.as_tensor(resample_scan(scan, predict.info.grid))[None]
+        probabilities.append(float(predict.fit(volume)(volume[None])[0, 1]))
+    assert probabilities[1] == pytest.approx(probabilities[0], abs=0.01)
 
 
 @pytest.mark.parametrize("value", [0, -1, np.nan])

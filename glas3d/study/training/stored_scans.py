@@ -16,7 +16,7 @@ from glas3d.errors import GlasError
 from glas3d.hashing import file_sha256, text_sha256
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import VoxelGrid, check_space, grid_of, resample_scan
-from glas3d.predict import intensity_scale
+from glas3d.predict.intensity import scaled
 from glas3d.study.cohort.cohort import Cohort
 
 ScanKey = tuple[str, str]
@@ -157,7 +157,7 @@ def _store(source: Path, target: Path, grid: VoxelGrid, *, check: bool) -> None:
     if check and (problem := check_space(scan).problem):
         raise GlasError(f'{source} does not look like a brain in MNI space: {problem}; assume_space="MNI" takes it')
     volume = resample_scan(scan, grid)
-    volume = volume / np.float32(intensity_scale(volume))
+    volume = scaled(volume)
     scratch = target.with_name(f".{target.stem}-{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
