@@ -15,6 +15,7 @@ from nibabel.spatialimages import SpatialImage
 
 from glas3d.checks import is_number
 from glas3d.errors import GlasError, reason
+from glas3d.imaging.orientation import check_orientation
 from glas3d.imaging.scan import ImageLike
 
 SHARE = 0.25
@@ -50,6 +51,7 @@ class ProbabilityMaps:
             raise GlasError(f"an atlas must be 3D, or 4D with a map a volume, {self.name} has shape {self.img.shape}")
         self.n = 1 if len(self.img.shape) == 3 else int(self.img.shape[3])
         self.affine = np.asarray(self.img.affine, dtype=np.float64)
+        check_orientation(self.img, self.name, stacklevel=3)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield each volume, ``(x, y, z)`` float32; values that are not finite become 0."""

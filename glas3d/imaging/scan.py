@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import SpatialImage
 
-from glas3d.errors import GlasError, GlasWarning, reason
+from glas3d.errors import GlasError, reason
 from glas3d.hashing import arrays_sha256, file_sha256
+from glas3d.imaging.orientation import check_orientation, empty_map
 
 ImageLike = str | os.PathLike[str] | SpatialImage
 
@@ -81,16 +81,8 @@ class Scan:
         data
             The values, of this scan's shape.
         """
-        img = nib.Nifti1Image(np.asarray(data, dtype=np.float32), self.affine)
-        header = self.img.header
-        if isinstance(header, nib.Nifti1Header):  # NIfTI-2 and pairs too
-            img.header.set_zooms(header.get_zooms()[:3])
-            sform, sform_code = header.get_sform(coded=True)
-            qform, qform_code = header.get_qform(coded=True)
-            img.set_sform(sform, int(sform_code), update_affine=False)
-            img.set_qform(qform, int(qform_code), update_affine=True)
-        img.header.set_xyzt_units("mm")
-        return img
+        empty = empty_map(self.img, self.affine, self.shape, self.name)
+        return nib.Nifti1Image(np.asarray(data, dtype=np.float32), empty.affine, empty.header)
 
 
 def load_scan(img: ImageLike, *, constant: bool = False) -> Scan:
@@ -110,12 +102,12 @@ def load_scan(img: ImageLike, *, constant: bool = False) -> Scan:
     ------
     GlasError
         The file does not exist, is no image, or is truncated; the image is not three-dimensional, its affine is
-        singular, or its intensities are not finite or do not vary.
+        singular, its intensities are not finite or do not vary, or no NIfTI file can hold maps on its grid.
 
     Warns
     -----
     GlasWarning
-        The header has neither sform nor qform, so that left and right are unknown.
+        The header does not say which side is left, or says it twice in different ways; see `check_orientation`.
     """
     if isinstance(img, SpatialImage):
         image, name = img, img.get_filename() or "the image"
@@ -125,6 +117,8 @@ def load_scan(img: ImageLike, *, constant: bool = False) -> Scan:
         raise GlasError(f"a scan must be a path or a nibabel image, got {type(img).__name__}")
     data = _intensities(image, str(name), constant)
     affine = _affine(image, str(name))
+    check_orientation(image, str(name))
+    empty_map(image, affine, data.shape, str(name))  # before the model is evaluated
     path = image.get_filename()
     if not isinstance(img, SpatialImage) and path:
         digest = file_sha256(Path(img))
@@ -197,9 +191,4 @@ def _affine(image: SpatialImage, name: str) -> np.ndarray:
     if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         came = "none" if affine is None else " ".join(np.array2string(affine[:3], precision=3).split())
         raise GlasError(f"a scan must have an affine that can be inverted, {name} has {came}")
-    header = image.header
-    if isinstance(header, nib.Nifti1Header) and not (header["sform_code"] or header["qform_code"]):
-        # stacklevel: load_scan's caller
-        message = f"{name} has neither sform nor qform: nothing says which side of it is left"
-        warnings.warn(message, GlasWarning, stacklevel=3)
     return affine
