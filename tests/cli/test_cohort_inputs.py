@@ -86,7 +86,10 @@ def rename_a_training_participant(folder):
         (id_with_a_path, "a participant_id must be sub- with letters and digits after it, got 'sub-../../etc' in "),
         (no_group_column, "participants need a column group, "),
         (group_column_of_another_name, "has participant_id, diagnosis, age"),
-        (two_scans, "got 1 duplicated (sub-02: sub-02_space-MNI_desc-preproc_T1w.nii.gz and sub-02_space-other"),
+        (
+            two_scans,
+            "got 1 duplicated (sub-02: sub-02/anat/sub-02_space-MNI_desc-preproc_T1w.nii.gz and sub-02/anat/sub-02_",
+        ),
         (other_grid, "got 1 grid (sub-02: scans must share one grid, its is 16 x 20 x 18 of "),
         (no_scan, "got 1 missing (sub-02)"),
         (damaged_scan, "got 1 unreadable (sub-02: "),

@@ -14,6 +14,7 @@ from glas3d.errors import GlasError, reason
 from glas3d.imaging.space import VoxelGrid
 from glas3d.options import accepts, parse
 from glas3d.study.cohort.cohort import Cohort, count_participants, problem_table
+from glas3d.study.cohort.layout import not_fetched, unread_files
 from glas3d.study.cohort.options import Selection
 from glas3d.study.cohort.participants_tsv import read_participants
 from glas3d.study.cohort.scan_files import find_scans
@@ -27,9 +28,9 @@ Problem = dict[str, Any]
 def read_cohort(bids_dir: str | os.PathLike[str], selection: Selection | None = None, **options: Any) -> Cohort:
     """Find the scans of a BIDS raw or derivative data set and the groups of their participants.
 
-    Any folder whose files have BIDS names is accepted: those of fMRIPrep and CAT12 (with ``prefix``), or the CAPS of
-    ClinicaDL. The ``derivatives`` of a data set are not searched: give the path of the folder in it. Only the headers
-    of the files are read.
+    The layouts of BIDS (raw and derivative, such as fMRIPrep's), CAT12 (with ``prefix``) and the CAPS of ClinicaDL are
+    read (see `glas3d.study.cohort.layout.dataset_files`). Other folders of a data set are not: of its ``derivatives``,
+    give the path of the folder wanted. Only the headers of the scans are read.
 
     Parameters
     ----------
@@ -70,12 +71,12 @@ def read_cohort(bids_dir: str | os.PathLike[str], selection: Selection | None = 
     scans, problems = find_scans(root, given)
     if given.participant_label:
         participants, scans, problems = _restricted(root, given, participants, scans, problems)
-    problems += _missing(participants, scans, problems, given)
+    problems += _missing(root, participants, scans, problems, given)
     rows = _with_participants(scans, participants.drop(columns="in_sessions_tsv"))
     rows = rows.sort_values([*_SCAN, "path"])
     problems += _ungrouped(rows)
     rows = rows[rows["group"].notna()].drop(columns="listed")
-    problems += _duplicated(rows)
+    problems += _duplicated(rows, root)
     rows = rows[~rows.duplicated(_SCAN, keep=False)]
     unusable = list(_unusable(rows, given.same_grid))
     rows = rows[~rows["path"].isin([problem["path"] for problem in unusable])].reset_index(drop=True)
@@ -135,7 +136,7 @@ def _with_participants(scans: pd.DataFrame, participants: pd.DataFrame) -> pd.Da
 
 
 def _missing(
-    participants: pd.DataFrame, scans: pd.DataFrame, problems: list[Problem], options: Selection
+    root: Path, participants: pd.DataFrame, scans: pd.DataFrame, problems: list[Problem], options: Selection
 ) -> list[Problem]:
     """Return the participants with a group, or their sessions that are wanted, that have no file."""
     existing = {*zip(scans["participant_id"], scans["session"], strict=True)}
@@ -157,7 +158,9 @@ def _missing(
                 "session": absent,
                 "group": row["group"],
                 "problem": "missing",
-                "detail": "",
+                "detail": ""
+                if participant_id in with_files
+                else unread_files(root / participant_id, root, tuple(options.extension)),
             }
             for absent in wanted
             if (participant_id, absent) not in existing
@@ -171,7 +174,7 @@ def _ungrouped(rows: pd.DataFrame) -> Iterator[Problem]:
         yield {key: row[key] for key in _SCAN} | {"problem": "no group", "detail": detail}
 
 
-def _duplicated(rows: pd.DataFrame) -> Iterator[Problem]:
+def _duplicated(rows: pd.DataFrame, root: Path) -> Iterator[Problem]:
     repeated = rows[rows.duplicated(_SCAN, keep=False)]
     for (participant_id, session), files in repeated.groupby(_SCAN, sort=False):
         yield {
@@ -179,7 +182,7 @@ def _duplicated(rows: pd.DataFrame) -> Iterator[Problem]:
             "session": session,
             "group": files["group"].iloc[0],
             "problem": "duplicated",
-            "detail": " and ".join(path.name for path in files["path"]),
+            "detail": " and ".join(path.relative_to(root).as_posix() for path in files["path"]),
         }
 
 
@@ -188,6 +191,9 @@ def _unusable(rows: pd.DataFrame, same_grid: bool) -> Iterator[Problem]:
     grids: list[tuple[Problem, VoxelGrid]] = []
     for row in rows.to_dict("records"):
         scan = {key: row[key] for key in (*_SCAN, "group", "path")}
+        if detail := not_fetched(row["path"]):
+            yield scan | {"problem": "unreadable", "detail": detail}
+            continue
         try:
             img: Any = nib.load(row["path"])
             shape, affine = tuple(int(n) for n in img.shape), img.affine

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from glas3d.errors import GlasError, reason
+from glas3d.study.cohort.layout import check_description, dataset_files, unread_files
 from glas3d.study.cohort.options import Selection
 
 FILES_AT_ONCE = 500  # read by ancpbids, whose time grows with the square of their number
@@ -38,7 +38,11 @@ def find_scans(root: Path, options: Selection) -> tuple[pd.DataFrame, list[dict[
         The folder cannot be read, or no file matches.
     """
     key = f"{options.prefix}sub"
-    files = [file for file in _images(root, options.extension) if key in getattr(file, "entities", ())]
+    files = [
+        file
+        for file in _images(root, options.extension, prefixed=bool(options.prefix))
+        if key in getattr(file, "entities", ())
+    ]
     rows: list[dict[str, Any]] = []
     problems: list[dict[str, Any]] = []
     for file in files:
@@ -48,9 +52,10 @@ def find_scans(root: Path, options: Selection) -> tuple[pd.DataFrame, list[dict[
         session = labels.get("ses", "")
         path = Path(file.get_absolute_path())
         row = {"participant_id": f"sub-{labels[key]}", "session": session and f"ses-{session}", "path": path}
-        folders = {part for part in path.relative_to(root).parts[:-1] if part.startswith("sub-")}
-        if not path.name.startswith(f"{key}-{labels[key]}_") or folders - {row["participant_id"]}:
-            detail = f"{path.name} does not lie where its name says"
+        folders = path.relative_to(root).parts[:-1]
+        others = {part for part in folders if part.startswith(("sub-", "ses-"))} - {*row.values()}
+        if not path.name.startswith(f"{key}-{labels[key]}_") or others:
+            detail = f"{path.relative_to(root)} does not lie where its name says"
             problems.append(row | {"problem": "unreadable", "detail": detail})
         else:
             rows.append(row)
@@ -58,8 +63,10 @@ def find_scans(root: Path, options: Selection) -> tuple[pd.DataFrame, list[dict[
         wanted = {"suffix": options.suffix, **options.labels, "session": "/".join(options.session)}
         words = " ".join(f"{name} {label}" for name, label in wanted.items() if label)
         example = f", such as {min(file.name for file in files)}" if files else ""
+        unread = "" if files else unread_files(root, root, tuple(options.extension))
         raise GlasError(
             f"no scan in {root} has {words}, it has {len(files)} images with {key}- in their names{example}"
+            + (f"; {unread}" if unread else "")
         )
     return pd.DataFrame(rows, columns=["participant_id", "session", "path"]), problems
 
@@ -78,31 +85,19 @@ def _same_label(label: str, wanted: str) -> bool:
     return label == wanted or (label.isdecimal() and wanted.isdecimal() and int(label) == int(wanted))
 
 
-def _images(root: Path, extension: Sequence[str]) -> list[Any]:
-    """Return the files with these extensions, as ancpbids parses them."""
+def _images(root: Path, extension: Sequence[str], *, prefixed: bool) -> list[Any]:
+    """Return the files of a data set with these extensions, as ancpbids parses them."""
     try:
         from ancpbids import DatasetOptions, load_dataset
     except ImportError:
         raise GlasError('reading BIDS folders needs ancpbids: pip install "glas3d[study]"') from None
+    check_description(root)
     options = DatasetOptions(ignore_pickle_file=True)  # a pickle can run any code
     images: list[Any] = []
     try:
-        # with the description, so that a damaged one is refused
-        paths = _paths(root, (*extension, "dataset_description.json"))
+        paths = dataset_files(root, tuple(extension), prefixed=prefixed)
         while some := list(islice(paths, FILES_AT_ONCE)):
             images += load_dataset(str(root), options, paths=some).query(scope="raw", extension=list(extension))
     except Exception as error:
         raise GlasError(f"the BIDS folder {root} cannot be read: {reason(error)}") from error
     return images
-
-
-def _paths(root: Path, endings: tuple[str, ...]) -> Iterator[str]:
-    """Yield the paths, with ``/``, of files below a folder but not below its ``derivatives``."""
-
-    def unreadable(error: OSError) -> None:
-        raise error
-
-    for folder, subfolders, files in os.walk(root, onerror=unreadable, followlinks=True):
-        relative = Path(folder).relative_to(root)
-        subfolders[:] = sorted(name for name in subfolders if (relative / name).as_posix() != "derivatives")
-        yield from ((relative / name).as_posix() for name in sorted(files) if name.endswith(endings))

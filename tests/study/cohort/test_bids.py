@@ -164,10 +164,21 @@ def test_the_data_set_must_be_a_folder(tmp_path, kind, message):
         read_cohort(place)
 
 
-def test_a_damaged_description_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "must be JSON in UTF-8, {} is not: "),
+        (b'{"Name": "Universit\xe4t"}', "must be JSON in UTF-8, {} is not: "),
+        (b"null", "must be a JSON object, {} holds null"),
+        (b"[1]", "must be a JSON object, {} holds a list"),
+        (b'{"BIDSVersion": ["1.8"]}', r"BIDSVersion must be a text, {} has \[.1.8.\]"),
+    ],
+)
+def test_a_damaged_description_is_refused(tmp_path, content, message):
     place = folder(tmp_path, 2)
-    (place / "dataset_description.json").write_text("{")
-    with pytest.raises(GlasError, match=f"{place} cannot be read: "):
+    path = place / "dataset_description.json"
+    path.write_bytes(content)
+    with pytest.raises(GlasError, match=message.format(path)):
         read_cohort(place)
 
 

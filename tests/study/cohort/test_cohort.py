@@ -98,7 +98,7 @@ def shifted(root):
     ("spoil", "kind", "message"),
     [
         (lost, "missing", "1 missing \\(sub-02\\)"),
-        (twice, "duplicated", "1 duplicated \\(sub-02: sub-02_space-MNI2_.* and sub-02_space-MNI_.*\\)"),
+        (twice, "duplicated", "1 duplicated \\(sub-02: sub-02/anat/.*-MNI2_.* and sub-02/anat/.*-MNI_.*\\)"),
         (damaged, "unreadable", "sub-02: .*sub-02_space-MNI_desc-preproc_T1w.nii.gz is no image"),
         (dangling, "unreadable", "1 unreadable \\(sub-02"),
         (series, "unreadable", "has shape \\(4, 5, 6, 3\\), no 3D volume"),
