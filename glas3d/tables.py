@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -22,7 +24,7 @@ def read_table(
 ) -> pd.DataFrame:
     """Read a tab-separated table, or a comma-separated one where the file's name ends in ``.csv``.
 
-    Blanks around cells of text and around the names of columns are dropped.
+    Blanks around cells of text and around the names of columns are dropped, as are rows without any content.
 
     Parameters
     ----------
@@ -42,17 +44,20 @@ def read_table(
     Raises
     ------
     GlasError
-        The file does not exist, is not such text, or has rows with more cells than columns.
+        The file does not exist, is not such text, has a quotation mark that is not closed in its cell, or has rows with
+        more cells than columns.
     """
     path = Path(path)
     comma = path.suffix.lower() == ".csv"
     kind = f"{'comma' if comma else 'tab'}-separated text"
+    separator = "," if comma else "\t"
     try:
+        content = path.read_bytes().decode("utf-8-sig")
+        _refuse_open_quotes(content, separator)
         table = pd.read_csv(
-            path,
-            sep="," if comma else "\t",
+            io.StringIO(_without_blank_rows(content, separator)),
+            sep=separator,
             dtype=str if text is None else dict.fromkeys(text, str),
-            encoding="utf-8-sig",
             keep_default_na=False,
             na_values=list(missing),
         )
@@ -67,6 +72,32 @@ def read_table(
         stripped = table[column].str.strip()
         table[column] = stripped.mask(stripped.isin(list(missing)))
     return table
+
+
+def _without_blank_rows(text: str, separator: str) -> str:
+    """Return a table without the lines that hold nothing but separators and blanks, as spreadsheets append them."""
+    return "\n".join(line for line in text.split("\n") if line.replace(separator, "").strip())
+
+
+def _refuse_open_quotes(text: str, separator: str) -> None:
+    """Refuse a quotation mark at the beginning of a cell that is not closed at its end: it would swallow what follows.
+
+    Raises
+    ------
+    ValueError
+        There is one; it names the line.
+    """
+    if '"' not in text:
+        return
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    line = 0
+    try:
+        for _ in rows:
+            if rows.line_num > line + 1:
+                raise ValueError(f"a quotation mark in line {line + 1} is not closed in that line")
+            line = rows.line_num
+    except csv.Error:
+        raise ValueError(f"a quotation mark in line {line + 1} is not closed at the end of its cell") from None
 
 
 def write_table(table: pd.DataFrame) -> Callable[[Path], object]:

@@ -57,3 +57,33 @@ def test_what_is_no_table_is_refused_in_one_sentence(file, tmp_path, content, ma
     with pytest.raises(GlasError, match=match) as caught:
         read_table(path, "a list")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'id\tnote\n1\t"left\n2\tright\n3\t"\n',
+        'id\tnote\n1\tnone\n2\t"left\n3\tright\n',
+        'id\tnote\n1\tnone\n2\t"left" side\n3\tright\n',
+        '"id\tnote\n1\tnone\n2\tleft"\n',
+    ],
+)
+def test_a_quotation_mark_that_would_swallow_rows_is_refused(file, content):
+    line = next(number for number, text in enumerate(content.split("\n"), 1) if '"' in text)
+    with pytest.raises(GlasError, match=f"t.tsv is not: a quotation mark in line {line} is not closed"):
+        read_table(file(content))
+
+
+def test_quotation_marks_within_a_cell_or_around_it_are_kept_or_dropped(file):
+    table = read_table(file('id\tnote\n"1"\t5" scar\n2\t"a ""b"" c"\n'))
+    assert table["id"].tolist() == ["1", "2"]
+    assert table["note"].tolist() == ['5" scar', 'a "b" c']
+
+
+@pytest.mark.parametrize(("name", "blank"), [("t.tsv", " \t\t"), ("t.csv", ",, ")])
+def test_rows_without_content_are_dropped(file, name, blank):
+    mark = blank.strip(" ")[0]
+    rows = [mark.join("abc"), blank, mark.join("123"), blank, mark.join(("4", "", "n/a")), blank, ""]
+    table = read_table(file("\r\n".join(rows), name))
+    assert table["a"].tolist() == ["1", "4"]
+    assert table["c"].fillna("missing").tolist() == ["3", "missing"]

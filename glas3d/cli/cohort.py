@@ -153,10 +153,12 @@ def _estimate(
         raise GlasError(renamed(str(error), _COMMAND_LINE_ADVICE)) from None
     if as_json:
         content = vars(estimate) | {"scan": estimate.scan and vars(estimate.scan), "seconds": estimate.seconds}
+        content |= {"accounting": estimate.accounting.record(), "similar_groups": participants.similar_groups()}
         terminal.write_json(content | {"failed": [vars(outcome) for outcome in estimate.failed]})
         return
-    groups = ", ".join(f"{name} {n}" for name, n in estimate.groups.items()) or "none"
-    terminal.write(f"Scans to explain: {groups}; finished: {estimate.finished}; left out: {len(estimate.failed)}")
+    terminal.write(f"Scans to explain: {estimate.accounting}")
+    for sentence in participants.similar_groups():
+        terminal.write(f"note: {sentence}")
     for outcome in estimate.failed:
         terminal.write(renamed(f"left out: {outcome.name}: {outcome.error}", _COMMAND_LINE_ADVICE))
     if estimate.failed and stops:
@@ -194,12 +196,14 @@ def _explain(
         raise GlasError(renamed(str(error), _COMMAND_LINE_ADVICE)) from None
     failed = result.failed
     if as_json:
-        terminal.write_json({"out": str(out), "scans": result.outcomes.to_dict("records")})
+        scans = result.outcomes.to_dict("records")
+        terminal.write_json({"out": str(out), "scans": scans, "accounting": result.accounting.record()})
     else:
         kept = result.count("kept")
         terminal.write(
             f"Written to {out}: {result.count('explained')} scans explained" + (f", {kept} kept" if kept else "")
         )
+        terminal.write(f"Scans explained: {result.accounting}")
         for row in failed.head(20).to_dict("records"):
             name = f"{row['participant_id']} {row['session']}".strip()
             terminal.write(renamed(f"failed: {name}: {row['error']}", _COMMAND_LINE_ADVICE))

@@ -35,8 +35,10 @@ def explain(run_command, bids_dir, models, tmp_path):
 def test_the_group_level_follows_the_participant_level(run_command, explain, bids_dir, tmp_path):
     status, output, errors = explain(*GRID)
     assert (status, errors) == (0, "")
-    assert output == f"Written to {tmp_path / 'out'}: 8 scans explained\n"
-    assert explain(*GRID)[1] == f"Written to {tmp_path / 'out'}: 0 scans explained, 8 kept\n"
+    rest = "other groups: none; left out: 0; in all: 8, of 8 participants in the table\n"
+    written = f"Written to {tmp_path / 'out'}"
+    assert output == f"{written}: 8 scans explained\nScans explained: AD 4, NC 4; finished: 0; {rest}"
+    assert explain(*GRID)[1] == f"{written}: 0 scans explained, 8 kept\nScans explained: none; finished: 8; {rest}"
     status, output, errors = run_command(
         "cohort", bids_dir, tmp_path / "out", "group", *QUICK, "--covariates", "age", "--site", "site", "--seed", 3
     )

@@ -1,5 +1,6 @@
 """``--dry-run``: the scans that would be explained and what it would take; nothing is written, and real runs agree."""
 
+import json
 import re
 import shutil
 
@@ -93,15 +94,16 @@ def dry_run(run_command, models, tmp_path):
 def test_a_dry_run_of_a_cohort_counts_unfinished_scans(dry_run, bids_dir, models, tmp_path):
     status, output, errors = dry_run(bids_dir)
     assert (status, errors) == (0, "")
-    assert output.splitlines()[0] == "Scans to explain: AD 3, NC 3; finished: 0; left out: 0"
+    rest = "other groups: none; left out: 0; in all: 6, of 6 participants in the table\n"
+    assert output.startswith(f"Scans to explain: AD 3, NC 3; finished: 0; {rest}")
     assert re.search(r"A scan: 25 model evaluations in batches of \d+, [0-9.e-]+ s each, about ", output)
     assert "All of them: 150 model evaluations, about " in output
     assert output.endswith("Nothing was written.\n")
     explain_cohort(studies.cohort(bids_dir, participant_label=("01", "02", "04")), tmp_path / "out", models, **ASSUMED)
-    assert dry_run(bids_dir)[1].startswith("Scans to explain: AD 2, NC 1; finished: 3; left out: 0\n")
+    assert dry_run(bids_dir)[1].startswith(f"Scans to explain: AD 2, NC 1; finished: 3; {rest}")
     explain_cohort(studies.cohort(bids_dir), tmp_path / "out", models, **ASSUMED)
     assert len(read_records(tmp_path / "out")) == 6
-    assert dry_run(bids_dir)[1] == "Scans to explain: none; finished: 6; left out: 0\nNothing was written.\n"
+    assert dry_run(bids_dir)[1] == f"Scans to explain: none; finished: 6; {rest}Nothing was written.\n"
     assert "finished: 0" in dry_run(bids_dir, "--recursive")[1]
 
 
@@ -113,7 +115,9 @@ def test_scans_that_are_left_out_are_listed_with_the_reason(dry_run, bids_dir, t
         folders.save(folder / f"sub-0{number}" / "anat" / "mask.nii.gz", np.ones(folders.SHAPE, np.float32))
     status, output, errors = dry_run(folder, "--brain-mask", mask, "--on-error", "skip")
     assert (status, errors) == (0, "")
-    assert output.startswith("Scans to explain: AD 3, NC 1; finished: 0; left out: 2\n")
+    assert output.startswith(
+        "Scans to explain: AD 3, NC 1; finished: 0; other groups: none; left out: 2; in all: 6, of 6 "
+    )
     assert "left out: sub-06: the brain_mask of a participant must be one file, sub-06/anat/mask.nii.gz" in output
     assert "left out: sub-02: missing\n" in output
     assert "end the work" not in output
@@ -154,3 +158,23 @@ def test_a_model_without_a_record_of_its_training_is_warned_of(models, bids_dir,
     (model / "configs" / "manifest.json").unlink()
     with pytest.warns(GlasWarning, match="not recorded which participants trained the model"):
         estimate_cohort(studies.cohort(bids_dir), tmp_path / "out", model, **ASSUMED)
+
+
+def test_another_spelling_of_a_group_is_counted_and_pointed_out(dry_run, run_command, bids_dir, models, tmp_path):
+    folder = shutil.copytree(bids_dir, tmp_path / "data")
+    folders.write_people(folder, folders.people(6).assign(group=["AD", "NC", "ad", "NC", "AD", "MCI"]))
+    rest = "other groups: MCI 1, ad 1; left out: 0; in all: 6, of 6 participants in the table"
+    similar = "group 'ad' (1 participant) is neither AD nor NC, is it another spelling of AD?"
+    status, output, _ = dry_run(folder)
+    assert status == 0
+    assert output.splitlines()[:2] == [f"Scans to explain: AD 2, NC 2; finished: 0; {rest}", f"note: {similar}"]
+    content = json.loads(dry_run(folder, "--json")[1])
+    assert content["similar_groups"] == [similar]
+    assert content["accounting"]["other_groups"] == {"MCI": 1, "ad": 1}
+    options = ("--models", models, "--grid", *SEARCH, "--assume-space", "MNI")
+    status, output, errors = run_command("cohort", folder, tmp_path / "out", "participant", *options)
+    assert (status, errors) == (0, f"note: {similar}\n")
+    assert output.splitlines()[1] == f"Scans explained: AD 2, NC 2; finished: 0; {rest}"
+    output = run_command("cohort", folder, tmp_path / "out", "participant", *options, "--json")[1]
+    expected = {"explained": {}, "finished": 4, "other_groups": {"MCI": 1, "ad": 1}, "left_out": 0, "total": 6}
+    assert json.loads(output)["accounting"].items() >= expected.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import nibabel as nib
 import pandas as pd
 
-from glas3d.errors import GlasError, reason
+from glas3d.errors import GlasError, GlasWarning, reason
 from glas3d.imaging.space import VoxelGrid
 from glas3d.options import accepts, parse
+from glas3d.study.cohort.accounting import similar_group
 from glas3d.study.cohort.cohort import Cohort, count_participants, problem_table
 from glas3d.study.cohort.layout import not_fetched, unread_files
 from glas3d.study.cohort.options import Selection
@@ -57,7 +59,8 @@ def read_cohort(bids_dir: str | os.PathLike[str], selection: Selection | None = 
     Warns
     -----
     GlasWarning
-        Scans are left out; it names them and the reasons.
+        Scans are left out; it names them and the reasons. Or the name of another group is similar to case or control,
+        such as ``ad`` or ``CN``.
     """
     if selection is not None and options:
         raise GlasError(f"give a selection or its fields as keywords, got both: {', '.join(options)}")
@@ -84,17 +87,28 @@ def read_cohort(bids_dir: str | os.PathLike[str], selection: Selection | None = 
     everyone = rows[[*first, *(name for name in rows if name not in first)]]
     group_of = dict(zip(participants["participant_id"], participants["group"], strict=True))
     table = problem_table([{"group": group_of.get(each["participant_id"])} | each for each in [*problems, *unusable]])
-    return Cohort(root, everyone, table, given.case, given.control, given.on_error).checked()
+    listed = tuple(participants["participant_id"].unique())
+    cohort = Cohort(root, everyone, table, given.case, given.control, given.on_error, listed)
+    for sentence in cohort.similar_groups():
+        warnings.warn(sentence, GlasWarning, stacklevel=2)
+    return cohort.checked()
 
 
 def _read_groups(root: Path, options: Selection) -> pd.DataFrame:
     """Read the table of participants, which must hold both groups."""
     path = options.participants_tsv or _participants_tsv(root)
-    participants = read_participants(path, options.group_column, options.covariates)
+    participants = read_participants(
+        path, options.group_column, options.covariates, groups=(options.case, options.control)
+    )
     for group in (options.case, options.control):
         if group not in set(participants["group"]):
             counts = ", ".join(f"{name} {n}" for name, n in count_participants(participants).items())
-            raise GlasError(f"no participant is of group {group}, {options.group_column} has {counts or 'no value'}")
+            similar = [name for name in dict.fromkeys(participants["group"].dropna()) if similar_group(name, group)]
+            role = "case" if group == options.case else "control"
+            advice = f"; did you mean {' or '.join(f'{role}={name!r}' for name in similar)}?" if similar else ""
+            raise GlasError(
+                f"no participant is of group {group}, {options.group_column} has {counts or 'no value'}{advice}"
+            )
     return participants
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from glas3d.errors import GlasError, GlasWarning
+from glas3d.study.cohort.accounting import Accounting, count_groups, similar_groups
 from glas3d.study.cohort.options import OnError
 
 _PROBLEM_COLUMNS = ("participant_id", "session", "group", "problem", "detail")
@@ -34,6 +35,8 @@ class Cohort:
         The two groups compared.
     on_error
         What happens if a participant cannot be used, see `Selection`.
+    listed
+        Ids of the participants in the table, or of those selected from it.
     """
 
     root: Path
@@ -42,6 +45,7 @@ class Cohort:
     case: str
     control: str
     on_error: OnError = "fail"
+    listed: tuple[str, ...] = ()
 
     @property
     def table(self) -> pd.DataFrame:
@@ -56,8 +60,42 @@ class Cohort:
     def __len__(self) -> int:
         return len(self.table)
 
-    def concerned(self) -> pd.DataFrame:
-        """Return the rows of `problems` that belong to the two groups, or to no known group."""
+    def account(self, explained: Mapping[str, int], finished: int, left_out: int, *, everyone: bool) -> Accounting:
+        """Return the account of all participants, given what became of the scans to explain.
+
+        Parameters
+        ----------
+        explained
+            Number of scans explained, by group.
+        finished, left_out
+            Number of scans whose results existed already, and of those that cannot be explained.
+        everyone
+            Whether participants of other groups are explained too.
+        """
+        with_scan = {*self.everyone["participant_id"], *self.problems["participant_id"]}
+        groups = pd.concat([self.everyone["group"], self.problems["group"].dropna()])
+        others = [] if everyone else groups[~groups.isin([self.case, self.control])]
+        return Accounting(
+            explained=explained,
+            finished=finished,
+            other_groups=count_groups(others),
+            left_out=left_out,
+            not_selected=len({*self.listed} - with_scan),
+            participants=len({*self.listed}),
+            not_in_table=len(with_scan - {*self.listed}),
+        )
+
+    def similar_groups(self) -> list[str]:
+        """Return a sentence for each other group whose name may be another spelling of case or control."""
+        problems = self.problems[self.problems["group"].notna()]
+        columns = ["participant_id", "group"]
+        counts = count_participants(pd.concat([self.everyone[columns], problems[columns]]))
+        return similar_groups(counts, [self.case, self.control])
+
+    def concerned(self, *, everyone: bool = False) -> pd.DataFrame:
+        """Return the rows of `problems` that belong to the two groups, or to no known group; with everyone all."""
+        if everyone:
+            return self.problems
         group = self.problems["group"]
         return self.problems[group.isin([self.case, self.control]) | group.isna()]
 

@@ -14,11 +14,16 @@ from glas3d.errors import GlasError
 from glas3d.tables import read_table
 
 _WHAT = "a table of participants"
+_MISSING_ELSEWHERE = ("NA", "<NA>", "#N/A", "#NA", "NaT", "NULL", "null", ".")  # besides those of `MISSING`
 _RESERVED = ("session", "path", "sha256", "in_sessions_tsv", "group")
 
 
 def read_participants(
-    path: str | os.PathLike[str], group_column: str = "group", covariates: Sequence[str] = ()
+    path: str | os.PathLike[str],
+    group_column: str = "group",
+    covariates: Sequence[str] = (),
+    *,
+    groups: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Read the participants of a study and their groups.
 
@@ -29,11 +34,14 @@ def read_participants(
     ----------
     path
         Tab-separated text with a column ``participant_id``, and ``session_id`` if each row is a session; missing values
-        are empty or ``n/a``. Ids may be given without ``sub-`` and ``ses-``.
+        are empty, ``n/a``, or what R, pandas and spreadsheets write for them, such as ``NA``. Ids may be given without
+        ``sub-`` and ``ses-``. A row without any content does not count.
     group_column
         Becomes the column ``group``.
     covariates
         Columns that the table must have.
+    groups
+        Names of groups, which are never missing values, even if one is ``NA``.
 
     Returns
     -------
@@ -62,11 +70,15 @@ def read_participants(
     for column in dict.fromkeys([group_column, *covariates]):
         _require_column(table, path, column, f" with {len(sessions_tsv)} sessions.tsv" if sessions_tsv else "")
     participants = pd.DataFrame({"participant_id": table["participant_id"], "session": table["session_id"]})
+    for column in table.columns.difference(["participant_id", "session_id"]):
+        unknown = table[column].isin([text for text in _MISSING_ELSEWHERE if text not in groups])
+        table[column] = table[column].mask(unknown)
     participants["group"] = table[group_column]
     participants["in_sessions_tsv"] = table["participant_id"].isin(list(sessions_tsv))
     if (repeated := participants.duplicated(["participant_id", "session"])).any():
         first = " ".join(participants.loc[repeated, ["participant_id", "session"]].iloc[0]).strip()
         raise GlasError(f"every participant needs one row, {first} has two in {path}")
+    _refuse_mixed_rows(participants, path)
     for column in table.columns:
         if column not in ("participant_id", "session_id", group_column):
             participants[f"{column}_" if column in _RESERVED else column] = _numbers(table[column])
@@ -91,6 +103,16 @@ def _with_sessions(table: pd.DataFrame, files: Mapping[str, Path]) -> pd.DataFra
     return pd.concat(rows, ignore_index=True)
 
 
+def _refuse_mixed_rows(participants: pd.DataFrame, path: Path) -> None:
+    """Refuse a participant with a row for all sessions next to rows of single sessions, which may contradict it."""
+    of_all = participants.groupby("participant_id", sort=False)["session"].agg(lambda sessions: (sessions == "").sum())
+    rows = participants.groupby("participant_id", sort=False).size()
+    if (mixed := (of_all > 0) & (rows > of_all)).any():
+        raise GlasError(
+            f"the rows of a participant must all have a session_id or none, {mixed.idxmax()} has both in {path}"
+        )
+
+
 def _require_column(table: pd.DataFrame, path: Path, column: str, more: str = "") -> None:
     if column not in table:
         raise GlasError(f"participants need a column {column}, {path} has {', '.join(table.columns)}{more}")
@@ -98,7 +120,11 @@ def _require_column(table: pd.DataFrame, path: Path, column: str, more: str = ""
 
 def _ids(table: pd.DataFrame, path: Path, column: str, entity: Literal["sub", "ses"]) -> pd.Series:
     ids = table[column].fillna("").map(lambda label: bids_id(label, entity))
-    if (impossible := ~ids.str.fullmatch(PARTICIPANT_ID if entity == "sub" else SESSION_ID)).any():
+    if (absent := table[column].isna()).any() and entity == "sub":
+        row = ", ".join(table[absent].iloc[0].dropna()) or "missing values only"
+        raise GlasError(f"every participant needs a {column}, {path} has a row without one: {row}")
+    ids = ids.mask(absent, "")  # a row without a session belongs to all sessions
+    if (impossible := ~absent & ~ids.str.fullmatch(PARTICIPANT_ID if entity == "sub" else SESSION_ID)).any():
         came = table.loc[impossible, column].iloc[0]
         raise GlasError(f"a {column} must be {entity}- with letters and digits after it, got {came!r} in {path}")
     return ids

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from glas3d.errors import GlasError
 from glas3d.explain.cost import CostEstimate, estimate_cost
+from glas3d.study.cohort.accounting import Accounting, count_groups
 from glas3d.study.cohort.cohort import Cohort
 from glas3d.study.derivatives import check_study_folder, is_finished, participant_folder, record_name
 from glas3d.study.running.options import StudyRequest
@@ -36,6 +36,8 @@ class CohortEstimate:
         What the explanation of one scan by one model takes; None when all are finished.
     evaluations
         Number of model evaluations for all scans and all models of each.
+    accounting
+        The number of scans of each fate, those of other groups among them.
     """
 
     groups: Mapping[str, int]
@@ -43,6 +45,7 @@ class CohortEstimate:
     failed: list[Outcome]
     scan: CostEstimate | None
     evaluations: int
+    accounting: Accounting
 
     @property
     def seconds(self) -> float:
@@ -92,5 +95,8 @@ def estimate_cohort(
             )
     evaluations = 0 if cost is None else cost.evaluations * sum(len(scan.bundles) for scan in unfinished)
     group_of = {(row["participant_id"], row["session"]): str(row["group"]) for row in rows}
-    counted = Counter(group_of[scan.task.participant_id, scan.task.session] for scan in unfinished)
-    return CohortEstimate(dict(sorted(counted.items())), finished, failed + left_out(cohort), cost, evaluations)
+    groups = count_groups(group_of[scan.task.participant_id, scan.task.session] for scan in unfinished)
+    everyone = request.study.everyone
+    failed += left_out(cohort, everyone=everyone)
+    accounting = cohort.account(groups, finished, len(failed), everyone=everyone)
+    return CohortEstimate(groups, finished, failed, cost, evaluations, accounting)

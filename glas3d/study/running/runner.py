@@ -14,6 +14,7 @@ import pandas as pd
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.options import ExplainOptions, UnsetSettings
 from glas3d.options import accepts
+from glas3d.study.cohort.accounting import Accounting, count_groups
 from glas3d.study.cohort.cohort import Cohort
 from glas3d.study.cohort.file_patterns import participant_settings
 from glas3d.study.derivatives import check_study_folder, participant_folder, start_study, write_failed
@@ -38,10 +39,13 @@ class CohortResult:
         One row for each scan, in the cohort's order: ``participant_id session status error``, the status one of
         ``explained``, ``kept`` (from an earlier run) and ``failed``. Scans that the cohort left out come last, as
         failed.
+    accounting
+        The number of scans of each fate, those of other groups among them.
     """
 
     folder: Path
     outcomes: pd.DataFrame
+    accounting: Accounting
 
     def count(self, status: str) -> int:
         """Return the number of scans of a status."""
@@ -122,7 +126,7 @@ def explain_cohort(
         if pool.dashboard is not None:
             announce(pool.dashboard)
         outcomes = incomplete + _explain_each(pool, plan, tasks, request.study.on_error == "fail", progress)
-    return _result(out, cohort, rows, outcomes, request.study.on_error == "fail")
+    return _result(out, cohort, rows, outcomes, request.study)
 
 
 def scan_rows(cohort: Cohort, out: Path, everyone: bool) -> list[dict[str, Any]]:
@@ -168,11 +172,9 @@ def training_manifest(plan: StudyPlan) -> Manifest | None:
     return manifest
 
 
-def left_out(cohort: Cohort) -> list[Outcome]:
-    """Return the outcomes of scans of the two groups, or of an unknown group, that the cohort left out."""
-    problems = cohort.problems[
-        cohort.problems["group"].isin([cohort.case, cohort.control]) | cohort.problems["group"].isna()
-    ]
+def left_out(cohort: Cohort, *, everyone: bool = False) -> list[Outcome]:
+    """Return the outcomes of scans that the cohort left out: of the two groups or an unknown one, or of any group."""
+    problems = cohort.concerned(everyone=everyone)
     return [
         Outcome(
             row["participant_id"],
@@ -199,21 +201,29 @@ def _explain_each(
 
 
 def _result(
-    out: Path, cohort: Cohort, rows: Sequence[dict[str, Any]], outcomes: list[Outcome], stops: bool
+    out: Path, cohort: Cohort, rows: Sequence[dict[str, Any]], outcomes: list[Outcome], options: StudyOptions
 ) -> CohortResult:
     """Sort the outcomes in the order of the cohort, list those that failed, and give the warnings once each."""
     by_scan = {(outcome.participant_id, outcome.session): outcome for outcome in outcomes}
     ordered = [by_scan[key] for row in rows if (key := (row["participant_id"], row["session"])) in by_scan]
-    ordered += left_out(cohort)
+    ordered += left_out(cohort, everyone=options.everyone)
     for note in dict.fromkeys(note for outcome in by_scan.values() for note in outcome.notes):
         warnings.warn(note, GlasWarning, stacklevel=3)
     table = pd.DataFrame(
         [[outcome.participant_id, outcome.session, outcome.status, outcome.error] for outcome in ordered]
     )
     table.columns = pd.Index(["participant_id", "session", "status", "error"])
-    result = CohortResult(out, table)
+    status = table["status"].value_counts()
+    group_of = {(row["participant_id"], row["session"]): row["group"] for row in rows}
+    explained = [
+        group_of[outcome.participant_id, outcome.session] for outcome in ordered if outcome.status == "explained"
+    ]
+    accounting = cohort.account(
+        count_groups(explained), int(status.get("kept", 0)), int(status.get("failed", 0)), everyone=options.everyone
+    )
+    result = CohortResult(out, table, accounting)
     write_failed(out, result.failed, {(outcome.participant_id, outcome.session) for outcome in ordered})
-    if stops:
+    if options.on_error == "fail":
         _refuse([outcome for outcome in by_scan.values() if outcome.status == "failed"])
     return result
 

@@ -17,7 +17,7 @@ def table(path, text):
         ("subject\tgroup\nsub-01\tAD\n", "need a column participant_id, .* has subject, group"),
         ("participant_id\tgroup\nsub-../../etc\tAD\n", "with letters and digits after it, got 'sub-../../etc'"),
         ("participant_id\tgroup\n../x\tAD\n", "must be sub- with letters and digits after it, got '../x'"),
-        ("participant_id\tgroup\n\tAD\n", "must be sub- with letters and digits after it, got nan"),
+        ("participant_id\tgroup\n\tAD\n", "every participant needs a participant_id, .* has a row without one: AD"),
         ("participant_id\tgroup\nsub-1\tAD\nsub-1\tNC\n", "every participant needs one row, sub-1 has two"),
         ("participant_id\tsession_id\tgroup\n1\ta/b\tAD\n", "a session_id must be ses- .*, got 'a/b'"),
         ("participant_id\tsession_id\tgroup\n1\t2\tAD\n1\t2\tAD\n", "sub-1 ses-2 has two"),
@@ -48,6 +48,7 @@ QUIRKS = {
     "numbers for ids": "participant_id\tgroup\tage\n1\tAD\t70\n2\tNC\t71.5\n",
     "Windows lines": "participant_id\tgroup\tage\r\nsub-1\tAD\t70\r\nsub-2\tNC\t71.5\r\n",
     "a missing group": "participant_id\tgroup\tage\nsub-1\tAD\t70\nsub-2\tNC\t71.5\nsub-3\tn/a \t\n",
+    "rows of blanks": "participant_id\tgroup\tage\n\t\t\nsub-1\tAD\t70\n \t \t \r\nsub-2\tNC\t71.5\n\t\t\n",
     "an empty line": "participant_id\tgroup\tage\nsub-1\tAD\t70\n\nsub-2\tNC\t71.5\n",
 }
 
@@ -97,3 +98,27 @@ def test_a_column_stays_text_if_one_value_is_no_number(tmp_path):
     assert found["age"].iloc[0] == 70
     assert np.isnan(found["age"].iloc[1])
     assert found["code"].tolist() == ["07", "x7"]
+
+
+@pytest.mark.parametrize("missing", ["NA", "<NA>", "#N/A", "NULL", "n/a", ""])
+def test_missing_values_of_other_programs_are_missing(tmp_path, missing):
+    """An age of R's NA would make the whole column text, and a group of that name would be one more group."""
+    text = f"participant_id\tgroup\tage\nsub-1\tAD\t70\nsub-2\t{missing}\t71\nsub-3\tNC\t{missing}\n"
+    found = read_participants(table(tmp_path / "p.tsv", text))
+    assert found["group"].fillna("missing").tolist() == ["AD", "missing", "NC"]
+    assert found["age"].tolist() == [70, 71, pytest.approx(np.nan, nan_ok=True)]
+
+
+def test_a_group_may_be_called_na(tmp_path):
+    path = table(tmp_path / "p.tsv", "participant_id\tgroup\nsub-NA\tNA\nsub-2\tEU\n")
+    assert read_participants(path, groups=("NA", "EU"))["group"].tolist() == ["NA", "EU"]
+    assert read_participants(path)["participant_id"].tolist() == ["sub-NA", "sub-2"]
+
+
+def test_a_row_without_a_session_belongs_to_all_sessions(tmp_path):
+    text = "participant_id\tsession_id\tgroup\n1\tn/a\tAD\n2\tM00\tNC\n2\tM12\tNC\n"
+    path = table(tmp_path / "p.tsv", text)
+    assert read_participants(path)["session"].tolist() == ["", "ses-M00", "ses-M12"]
+    path.write_text(text + "2\tn/a\tAD\n")
+    with pytest.raises(GlasError, match=f"must all have a session_id or none, sub-2 has both in {path}"):
+        read_participants(path)
