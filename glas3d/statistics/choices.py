@@ -6,7 +6,8 @@ from typing import Literal, get_args
 
 from glas3d.errors import GlasError
 
-Normalise = Literal["share", "minmax", "none"]
+Normalise = Literal["share", "clr", "minmax", "none"]
+Null = Literal["sign-flip", "bootstrap-t", "permutation"]
 CorrelationMethod = Literal["pearson", "spearman"]
 
 
@@ -20,6 +21,12 @@ def check_method(method: str) -> None:
     """Refuse a correlation that does not exist."""
     if method not in get_args(CorrelationMethod):
         raise GlasError(f'method must be "pearson" or "spearman", got {method!r}')
+
+
+def check_null(null: str) -> None:
+    """Refuse a null distribution that does not exist."""
+    if null not in get_args(Null):
+        raise GlasError(f"null must be one of {', '.join(get_args(Null))}, got {null!r}")
 
 
 def check_counts(n_perm: int, n_boot: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.statistics.choices import CorrelationMethod, check_counts, check_method
 from glas3d.statistics.design import NuisanceDesign, nuisance_design, orthonormal
 from glas3d.statistics.regions import as_matrix, complete_regions
-from glas3d.statistics.resampling import as_extreme, bootstrap_interval, p_values, shuffles
+from glas3d.statistics.resampling import as_extreme, bootstrap_interval, false_discovery, p_values, shuffles
 
 # Relative to values: residuals below this are rounding.
 _ROUNDING = 1e-12
@@ -56,9 +57,11 @@ def correlate(
     """Correlate every region's saliency with a column of the participants, or with a column of its own.
 
     With covariates it is the partial correlation, that of the residuals of both sides on intercept and covariates.
-    The null is Freedman and Lane's, as in `glas3d.statistics.two_groups.compare`: participants are permuted, all
-    regions together and within their site only, and family-wise p-values count the permutations whose largest ``|r|``
-    over the regions reaches a region's own. Two-sided; exact without covariates.
+    The null hypothesis is that the correlation is 0; the spread of saliency may depend on the column. What is tested
+    is therefore ``z``, r over a standard error that holds then, too (DiCiccio & Romano 2017), and not r itself. The
+    null distribution is Freedman and Lane's: participants are permuted, all regions together and within their site
+    only, and family-wise p-values count the permutations whose largest ``|z|`` over the regions reaches a region's
+    own. Two-sided; exact without covariates where the two sides are independent.
 
     Parameters
     ----------
@@ -70,7 +73,7 @@ def correlate(
     participants
         Table of the participants, in the same order; needed for covariates and sites.
     covariates
-        Columns of numbers, or of two values (sex), held fixed on both sides.
+        Columns of numbers or of categories (sex, scanner), held fixed on both sides.
     site
         Column of sites: participants are exchanged within them, and the sites' means are held fixed.
         Default: one site.
@@ -85,7 +88,7 @@ def correlate(
 
     Returns
     -------
-    One row a region: ``name n r low high p_uncorrected p_fwe neglog10p_fwe``. Regions without a value in
+    One row a region: ``name n r z low high p_uncorrected p_fdr p_fwe neglog10p_fwe``. Regions without a value in
     every participant, or whose values do not differ once covariates are held fixed, have NaN.
 
     Raises
@@ -93,6 +96,11 @@ def correlate(
     GlasError
         Other participants or regions on the two sides, fewer than 4 participants, or a column that has gaps, is
         not numeric, is constant or follows from the covariates; see also `glas3d.statistics.design.nuisance_design`.
+
+    Warns
+    -----
+    GlasWarning
+        Regions that some participants lack; so few participants in each site that no p-value can reach 0.05.
     """
     check_counts(n_perm, n_boot)
     check_method(method)
@@ -110,14 +118,17 @@ def correlate(
         raise GlasError(_nothing_varies(left, right, [*covariates, *([site] if site else [])]))
     data, other, left, right, r = (array[..., varied] for array in (data, other, left, right, r))
 
+    least = _smallest_p(nuisance.blocks)
+    z = _studentised(r, (left**2 * right**2).sum(axis=0))
     largest, n_as_extreme = np.empty(n_perm), np.zeros(len(r))
     for i, order in enumerate(shuffles(nuisance.blocks, n_perm, np.random.default_rng([seed, 0]))):
         # reordering what is held fixed with the column, in place of the values, is the same
-        rest = 1 - ((nuisance.covariates[order].T @ left) ** 2).sum(axis=0)
-        permuted = (left * right[order]).sum(axis=0) / np.sqrt(np.maximum(rest, _ROUNDING))
+        fixed, other_side = nuisance.covariates[order], right[order]
+        rest = left - fixed @ (fixed.T @ left) if fixed.shape[1] else left
+        permuted = _studentised((rest * other_side).sum(axis=0), (rest**2 * other_side**2).sum(axis=0))
         largest[i] = np.abs(permuted).max()
-        n_as_extreme += as_extreme(r, permuted)
-    columns = {"r": r}
+        n_as_extreme += as_extreme(z, permuted)
+    columns = {"r": r, "z": z}
     if n_boot:
         columns["low"], columns["high"] = bootstrap_interval(
             lambda a, b, c: _correlation(a, b, method, orthonormal(c)),
@@ -125,7 +136,9 @@ def correlate(
             n_boot,
             np.random.default_rng([seed, 1]),
         )
-    columns |= {"p_uncorrected": (1 + n_as_extreme) / (1 + n_perm), "p_fwe": p_values(r, largest)}
+    uncorrected = np.maximum((1 + n_as_extreme) / (1 + n_perm), least)
+    columns |= {"p_uncorrected": uncorrected, "p_fdr": false_discovery(uncorrected)}
+    columns["p_fwe"] = np.maximum(p_values(z, largest), least)
     columns["neglog10p_fwe"] = -np.log10(columns["p_fwe"])
     rows = np.flatnonzero(known)[varied]
     table = pd.DataFrame(columns, index=rows).reindex(range(len(names)))
@@ -210,6 +223,21 @@ def change_correlation(
     table.insert(0, "participant_id", ids)
     table.insert(1, "n_regions", int(known.sum()))
     return ChangeCorrelation(table, mean, low, high, float(p_values(np.array([mean]), np.abs(means))[0]))
+
+
+def _studentised(product: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Return a correlation over its standard error, ``sum(ab) / sqrt(sum(a^2 b^2))`` of residuals; 0 where both are."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.nan_to_num(product / np.sqrt(squares), nan=0.0, posinf=np.inf, neginf=-np.inf))
+
+
+def _smallest_p(blocks: np.ndarray) -> float:
+    """Return the smallest p-value that permutations within blocks can give; warn where it exceeds 0.05."""
+    ways = math.prod(math.factorial(int(count)) for count in np.unique(blocks, return_counts=True)[1])
+    if 1 / ways > 0.05:
+        message = f"participants can be permuted in {ways} ways only, so that no p-value can reach 0.05"
+        warnings.warn(message, GlasWarning, stacklevel=3)
+    return 1 / ways
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

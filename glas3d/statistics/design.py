@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ import pandas as pd
 
 from glas3d.errors import GlasError, GlasWarning, listed
 
-_LEAST_ARRANGEMENTS = 20  # with fewer, no p-value can be below 0.05
+# A covariate that is to be taken as categories, whatever its values: ``C(scanner)``.
+_CATEGORY = re.compile(r"C\((.+)\)")
+# So few different whole numbers may be codes of categories.
+_FEW_LEVELS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +85,8 @@ def two_group_design(
     group
         The column of groups.
     covariates
-        Columns of numbers, or of two values (sex), coded 0 and 1.
+        Columns of numbers, or of categories (sex, scanner), each of which but the first becomes a column of 0 and 1.
+        ``C(name)`` takes numbers as codes of categories.
     site
         The column of sites: participants are exchanged within a site, and the sites' means are held fixed.
         Default: one site.
@@ -89,13 +94,13 @@ def two_group_design(
     Raises
     ------
     GlasError
-        A column that is missing, not numeric, constant or has gaps; a group of fewer than two; a participant
-        in two rows; groups that covariates or sites separate; more covariates than participants allow.
+        A column that is missing, holds numbers and text, is constant or has gaps; a group of fewer than two; a
+        participant in two rows; groups that covariates or sites separate; more covariates than participants allow.
 
     Warns
     -----
     GlasWarning
-        Sites with one of the groups only, or so few participants that no p-value can be small.
+        Sites with one of the groups only; see also `nuisance_design`.
     """
     _check_column(participants, group)
     labels = participants[group].astype(str)
@@ -116,7 +121,6 @@ def two_group_design(
     if np.linalg.norm(tested) < 1e-6:
         names = ", ".join([*covariates, *([site] if site else [])])
         raise GlasError(f"{case} and {control} are told apart by {names} alone: no difference is left to test")
-    _warn_of_few_arrangements(nuisance.blocks, is_case)
     return TwoGroupDesign(nuisance.covariates, nuisance.blocks, rows, is_case, tested)
 
 
@@ -133,13 +137,18 @@ def nuisance_design(
     Raises
     ------
     GlasError
-        A column that is missing, not numeric, constant or has gaps; a participant in two rows; more covariates than
-        participants allow.
+        A column that is missing, holds numbers and text, is constant or has gaps; a participant in two rows; more
+        covariates than participants allow.
+
+    Warns
+    -----
+    GlasWarning
+        A covariate of three to five whole numbers, which may be codes of categories.
     """
     if "participant_id" in participants and (twice := participants["participant_id"].duplicated()).any():
         name = participants.loc[twice, "participant_id"].iloc[0]
         raise GlasError(f"every participant must have one row, {name} has two: average its sessions first")
-    columns = [_covariate(participants, name) for name in covariates]
+    columns = [column for name in covariates for column in _covariate(participants, name)]
     blocks = np.zeros(len(participants), dtype=int)
     if site is not None:
         blocks, sites = _sites(participants, site)
@@ -220,21 +229,41 @@ def _filled(table: pd.DataFrame, column: str) -> pd.Series:
     return values
 
 
-def _covariate(table: pd.DataFrame, column: str) -> np.ndarray:
-    """Return a covariate as ``(n,)`` numbers; two values that are not numbers become 0 and 1."""
+def _covariate(table: pd.DataFrame, covariate: str) -> list[np.ndarray]:
+    """Return a covariate as columns ``(n,)`` of numbers: itself, or 0 and 1 for each category but the first."""
+    inner = _CATEGORY.fullmatch(covariate)
+    column = inner.group(1) if inner else covariate
     values = _filled(table, column)
     if values.nunique() == 1:
         raise GlasError(f"a covariate must differ between participants, {column} is {values.iloc[0]} for all")
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=float)
     wrong = ~np.isfinite(numbers)
+    if inner or wrong.all() or isinstance(values.dtype, pd.CategoricalDtype):
+        return _categories(values, column)
     if wrong.any():
-        if wrong.all() and values.nunique() == 2:
-            return np.asarray(values == values.max(), dtype=float)
         raise GlasError(
-            f"a covariate must hold numbers or two values, {column} is {values[wrong].iloc[0]} "
+            f"a covariate must hold numbers only, or categories only, {column} is {values[wrong].iloc[0]} "
             f"for {_names(table, wrong)}"
         )
-    return numbers
+    levels = np.unique(numbers)
+    if 2 < len(levels) <= _FEW_LEVELS < len(numbers) and (levels % 1 == 0).all():
+        message = (
+            f"the covariate {column} has {len(levels)} whole numbers and is held fixed as an amount: if they are codes "
+            f"of categories, write C({column})"
+        )
+        warnings.warn(message, GlasWarning, stacklevel=4)
+    return [numbers]
+
+
+def _categories(values: pd.Series, column: str) -> list[np.ndarray]:
+    """Return 0 and 1 for each category but the first, in alphabetical order; a category is of two at least."""
+    names = values.astype(str)
+    categories = sorted(names.unique())
+    if len(categories) == len(names) > 2:
+        raise GlasError(
+            f"a covariate of categories must have participants in common, in {column} each has a category of their own"
+        )
+    return [(names == name).to_numpy(dtype=float) for name in categories[1:]]
 
 
 def _sites(table: pd.DataFrame, column: str) -> tuple[np.ndarray, list[str]]:
@@ -253,19 +282,6 @@ def _check_sites(is_case: np.ndarray, blocks: np.ndarray, sites: list[str], colu
         )
     if one_group:
         message = f"these sites have one of the groups only and add nothing to the difference: {', '.join(one_group)}"
-        warnings.warn(message, GlasWarning, stacklevel=3)
-
-
-def _warn_of_few_arrangements(blocks: np.ndarray, is_case: np.ndarray) -> None:
-    """Warn where participants can be exchanged in so few ways that no p-value can be small."""
-    arrangements = math.prod(
-        math.comb(int((blocks == block).sum()), int(is_case[blocks == block].sum())) for block in np.unique(blocks)
-    )
-    if arrangements < _LEAST_ARRANGEMENTS:
-        message = (
-            f"participants can be exchanged between the groups in {arrangements} ways only: "
-            f"p-values below {1 / arrangements:.2g} mean nothing"
-        )
         warnings.warn(message, GlasWarning, stacklevel=3)
 
 

@@ -11,6 +11,9 @@ from glas3d.core.saliency import minmax
 from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.statistics.choices import Normalise, check_normalise
 
+# The least score in centred log-ratios, relative to a participant's largest: 0 has no logarithm.
+CLR_FLOOR = 1e-6
+
 
 def normalised(values: np.ndarray, normalise: Normalise) -> np.ndarray:
     """Return one participant's values on a scale that participants share; NaN stays.
@@ -21,16 +24,21 @@ def normalised(values: np.ndarray, normalise: Normalise) -> np.ndarray:
         The values, of any shape.
     normalise
         ``"share"``: divided by the sum of their sizes, so that what is compared is how much of the evidence lies in
-        a region. ``"minmax"``: to [0, 1], as group maps do; the highest is 1 in every participant, and all others
-        are measured by it. ``"none"``: unchanged, so that the amount of evidence counts, too.
+        a region; a region's share also falls where another rises. ``"clr"``: centred log-ratios, the logarithm less
+        the median of the logarithms over the regions, so that a few raised regions do not lower the others; values
+        must be 0 or more, and those below `CLR_FLOOR` times the participant's largest count as that. ``"minmax"``: to
+        [0, 1], as group maps do; the highest is 1 in every participant, and all others are measured by it.
+        ``"none"``: unchanged, so that the amount of evidence counts, too.
 
     Raises
     ------
     GlasError
-        Another ``normalise``.
+        Another ``normalise``, or negative values for centred log-ratios.
 
     Examples
     --------
+    >>> normalised(np.array([1.0, 2.0, 8.0]), "clr").round(3).tolist()
+    [-0.693, 0.0, 1.386]
     >>> normalised(np.array([1.0, 2.0, 5.0]), "share").tolist()
     [0.125, 0.25, 0.625]
     >>> normalised(np.array([1.0, 2.0, 5.0]), "minmax").tolist()
@@ -44,7 +52,23 @@ def normalised(values: np.ndarray, normalise: Normalise) -> np.ndarray:
     if normalise == "share":
         total = np.abs(scaled[known]).sum()
         scaled[known] = scaled[known] / total if total > 0 else 0.0
+    if normalise == "clr" and known.any():
+        scaled[known] = _log_ratios(scaled[known])
     return scaled
+
+
+def _log_ratios(values: np.ndarray) -> np.ndarray:
+    """Return logarithms of values of 0 or more, less their median; 0 where all are 0."""
+    if (values < 0).any():
+        raise GlasError(
+            f'normalise="clr" takes logarithms of scores, which must be 0 or more, got {values.min():.3g}: '
+            'signed scores are compared with normalise="none"'
+        )
+    largest = values.max()
+    if largest == 0:
+        return np.zeros(len(values))
+    logarithms = np.log(np.maximum(values, CLR_FLOOR * largest))
+    return np.asarray(logarithms - np.median(logarithms))
 
 
 def region_values(table: pd.DataFrame, column: str = "score", *, normalise: Normalise = "none") -> pd.DataFrame:

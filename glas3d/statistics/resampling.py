@@ -65,6 +65,22 @@ def as_extreme(observed: np.ndarray, permuted: np.ndarray) -> np.ndarray:
     return np.asarray(np.abs(permuted) >= np.abs(observed) * (1 - _SAME))
 
 
+def false_discovery(p: np.ndarray) -> np.ndarray:
+    """Return p-values adjusted for the false discovery rate (Benjamini & Hochberg 1995); NaN stays NaN.
+
+    Examples
+    --------
+    >>> false_discovery(np.array([0.01, 0.5, 0.02, np.nan])).round(3)
+    array([0.03, 0.5 , 0.03,   nan])
+    """
+    adjusted = np.full(len(p), np.nan)
+    known = np.flatnonzero(np.isfinite(p))
+    order = known[np.argsort(-p[known], kind="stable")]
+    factors = len(order) / np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.minimum.accumulate(p[order] * factors), 1.0)
+    return adjusted
+
+
 def bootstrap_interval(
     statistic: Callable[..., np.ndarray], samples: Sequence[Sequence[np.ndarray]], n_boot: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -30,25 +30,57 @@ def test_r_is_the_textbooks_correlation(method, own):
     for i, name in enumerate(VALUES):
         r = METHODS[method](VALUES[name], other[name] if own else other)[0]
         np.testing.assert_allclose(table["r"][i], r, rtol=1e-10)
-    assert table.columns.tolist() == ["name", "n", "r", "p_uncorrected", "p_fwe", "neglog10p_fwe"]
+    assert table.columns.tolist() == ["name", "n", "r", "z", "p_uncorrected", "p_fdr", "p_fwe", "neglog10p_fwe"]
     assert table["name"].tolist() == VALUES.columns.tolist()
     assert set(table["n"]) == {13}
     if own:
         assert table["r"][2] < -0.8
 
 
+def studentised(a, b, method="pearson"):
+    """Return the statistic of DiCiccio and Romano (2017), by its formula."""
+    if method == "spearman":
+        a, b = stats.rankdata(a), stats.rankdata(b)
+    a, b = a - np.mean(a), b - np.mean(b)
+    tau = np.mean(a**2 * b**2) / (np.mean(a**2) * np.mean(b**2))
+    return np.sqrt(len(a)) * stats.pearsonr(a, b)[0] / np.sqrt(tau)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_p_values_agree_with_all_permutations(method):
     values, other = VALUES[:6].to_numpy()[:, :3], TABLE["mmse"][:6].to_numpy()
     every = np.array(
-        [[METHODS[method](values[:, i], other[list(order)])[0] for i in range(3)] for order in permutations(range(6))]
+        [[studentised(values[:, i], other[list(order)], method) for i in range(3)] for order in permutations(range(6))]
     )
     table = correlate(values, other, method=method, n_perm=3000, n_boot=0)
-    observed = np.abs(table["r"].to_numpy()) * (1 - 1e-9)
+    np.testing.assert_allclose(table["z"], [studentised(values[:, i], other, method) for i in range(3)])
+    observed = np.abs(table["z"].to_numpy()) * (1 - 1e-9)
     assert within(table["p_uncorrected"], (np.abs(every) >= observed).mean(axis=0), 3000)
     largest = np.abs(every).max(axis=1)
     assert within(table["p_fwe"], (largest[:, None] >= observed).mean(axis=0), 3000)
     np.testing.assert_allclose(table["neglog10p_fwe"], -np.log10(table["p_fwe"]))
+    np.testing.assert_allclose(table["p_fdr"], stats.false_discovery_control(table["p_uncorrected"]))
+
+
+@pytest.mark.parametrize("covariate", [False, True])
+def test_spread_that_follows_the_column_is_no_correlation(covariate):
+    n_rejected, plain = 0, 0
+    for seed in range(80):
+        rng = np.random.default_rng(seed)
+        column = rng.normal(size=24)
+        values = rng.normal(size=(24, 8)) * np.abs(column)[:, None]
+        options = {"participants": people(12, 12), "covariates": ["age"]} if covariate else {}
+        table = correlate(values, column, n_perm=99, n_boot=0, seed=seed, **options)
+        n_rejected += table["p_fwe"].min() <= 0.05
+        plain += min(stats.pearsonr(values[:, i], column)[1] for i in range(8)) * 8 <= 0.05
+    assert n_rejected <= stats.binom.ppf(0.999, 80, 0.05) < plain
+
+
+def test_too_few_participants_to_permute_are_warned_of():
+    table = people(3, 3, sites="aabbcc")
+    with pytest.warns(GlasWarning, match="permuted in 8 ways only, so that no p-value can reach 0.05"):
+        result = correlate(saliency(table), TABLE["mmse"][:6], participants=table, site="site", n_perm=99, n_boot=0)
+    assert result["p_fwe"].min() >= 1 / 8
 
 
 def test_planted_correlations_are_significant():

@@ -34,6 +34,11 @@ def partial(values, other, nuisance):
     return stats.pearsonr(rest(values, nuisance), rest(other, nuisance))[0]
 
 
+def studentised(values, other, nuisance):
+    a, b = rest(values, nuisance), rest(other, nuisance)
+    return (a * b).sum() / np.sqrt((a**2 * b**2).sum())
+
+
 @pytest.mark.parametrize("adjustment", ADJUSTMENTS)
 @pytest.mark.parametrize("method", ["pearson", "spearman"])
 @pytest.mark.parametrize("own", [False, True], ids=["one column", "a column a region"])
@@ -52,10 +57,10 @@ def test_residuals_on_covariates_are_permuted():
     values, other, age = VALUES[:6].to_numpy()[:, :3], MMSE[:6].to_numpy(), TABLE["age"][:6].to_numpy()
     left = rest(values, [age])
     every = np.array(
-        [[partial(left[list(order), i], other, [age]) for i in range(3)] for order in permutations(range(6))]
+        [[studentised(left[list(order), i], other, [age]) for i in range(3)] for order in permutations(range(6))]
     )
     table = correlate(values, other, participants=TABLE[:6], covariates=["age"], n_perm=4000, n_boot=0)
-    observed = np.abs(table["r"].to_numpy()) * (1 - 1e-9)
+    observed = np.abs(table["z"].to_numpy()) * (1 - 1e-9)
     assert within(table["p_uncorrected"], (np.abs(every) >= observed).mean(axis=0), 4000)
     assert within(table["p_fwe"], (np.abs(every).max(axis=1)[:, None] >= observed).mean(axis=0), 4000)
 
@@ -68,12 +73,12 @@ def test_participants_are_exchanged_within_their_site():
     left, right = rest(values, site), rest(other, site)
     every = np.array(
         [
-            [stats.pearsonr(left[[*a, *b], i], right[:, i])[0] for i in range(2)]
+            [studentised(left[[*a, *b], i], right[:, i], []) for i in range(2)]
             for a, b in product(permutations(range(4)), permutations(range(4, 7)))
         ]
     )
     result = correlate(values, other, participants=table, site="site", n_perm=4000, n_boot=0)
-    observed = np.abs(result["r"].to_numpy()) * (1 - 1e-9)
+    observed = np.abs(result["z"].to_numpy()) * (1 - 1e-9)
     exact = (np.abs(every).max(axis=1)[:, None] >= observed).mean(axis=0)
     assert within(result["p_fwe"], exact, 4000)
 

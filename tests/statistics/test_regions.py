@@ -3,7 +3,15 @@ import pandas as pd
 import pytest
 
 from glas3d import GlasError, GlasWarning
-from glas3d.statistics.regions import as_matrix, complete_regions, density, laterality, normalised, region_values
+from glas3d.statistics.regions import (
+    CLR_FLOOR,
+    as_matrix,
+    complete_regions,
+    density,
+    laterality,
+    normalised,
+    region_values,
+)
 
 ROWS = pd.DataFrame({"index": [300, 7, 41, 2, 99], "name": list("abcde"), "n_voxels": [28, 16, 6, 16, 0]})
 
@@ -135,5 +143,27 @@ def test_shares_of_signed_and_of_zero_scores():
     signed = normalised(np.array([3.0, -1.0, np.nan, 0.0]), "share")
     np.testing.assert_allclose(signed, [0.75, -0.25, np.nan, 0.0])
     np.testing.assert_array_equal(normalised(np.array([0.0, np.nan]), "share"), [0.0, np.nan])
-    with pytest.raises(GlasError, match="normalise must be one of share, minmax, none, got 'max'"):
+    with pytest.raises(GlasError, match="normalise must be one of share, clr, minmax, none, got 'max'"):
         normalised(np.ones(2), "max")
+
+
+def test_log_ratios_of_unchanged_regions_do_not_fall_where_another_rises():
+    scores = np.random.default_rng(0).uniform(1, 3, size=9)
+    raised = scores.copy()
+    raised[np.argmax(scores)] *= 50
+    unchanged = np.arange(9) != np.argmax(scores)
+    for normalise, same in (("clr", True), ("share", False)):
+        before, after = normalised(scores, normalise), normalised(raised, normalise)
+        assert np.allclose(before[unchanged], after[unchanged]) == same
+    np.testing.assert_allclose(normalised(1000 * scores, "clr"), normalised(scores, "clr"))
+    np.testing.assert_allclose(normalised(np.e * np.array([1.0, np.e, np.e**3]), "clr"), [-1, 0, 2])
+
+
+def test_log_ratios_of_zero_and_of_signed_scores():
+    ratios = normalised(np.array([0.0, np.nan, 2.0, 2.0, 1e-9]), "clr")
+    np.testing.assert_allclose(np.diff(ratios[[0, 2]]), np.log(1 / CLR_FLOOR))
+    assert ratios[0] == ratios[4]
+    assert np.isnan(ratios[1])
+    np.testing.assert_array_equal(normalised(np.array([0.0, np.nan]), "clr"), [0.0, np.nan])
+    with pytest.raises(GlasError, match=r"must be 0 or more, got -0.3: signed scores"):
+        normalised(np.array([1.0, -0.3]), "clr")

@@ -1,0 +1,116 @@
+"""Comparison of groups whose maps come from the models of several folds, which are exchangeable within a fold only."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from glas3d.errors import GlasError, GlasWarning, listed
+from glas3d.statistics.resampling import false_discovery
+from glas3d.statistics.two_groups import compare, smallest_p
+
+_CORRECTED = ("p_uncorrected", "p_fwe", "p_tfce_fwe")
+_FEWEST = 19  # draws of a test whose p-values are not used
+
+
+def compare_within_folds(
+    values: np.ndarray | pd.DataFrame,
+    participants: pd.DataFrame,
+    case: object,
+    control: object,
+    folds: Sequence[object] | pd.Series | np.ndarray,
+    *,
+    group: str = "group",
+    seed: int = 0,
+    **options: Any,
+) -> pd.DataFrame:
+    """Compare two groups within each fold, and take a region's smallest p-value times the number of folds.
+
+    The labels of the participants of one fold trained the models of the other folds. Over all folds, maps are
+    therefore not exchangeable between the groups, not even with the fold held fixed: tests of them reject too often
+    (docs/null_rates.md). Within a fold, all maps are by one model, whose training knew none of their labels.
+
+    Parameters
+    ----------
+    values, participants, case, control, group, seed
+        See `glas3d.statistics.two_groups.compare`.
+    folds
+        ``(participants,)``, the fold of each participant.
+    **options
+        Other options of `compare`.
+
+    Returns
+    -------
+    The table of `glas3d.statistics.two_groups.compare` over all participants, which describes the difference, with
+    ``n_folds``, the number of folds tested, and with p-values of the tests within folds. A fold with fewer than two
+    participants of a group is not tested; without any fold to test, p-values are NaN.
+
+    Raises
+    ------
+    GlasError
+        See `compare`; folds that are not one a participant.
+
+    Warns
+    -----
+    GlasWarning
+        Folds that cannot be tested, or tests so small that no p-value can reach 0.05; see also `compare`.
+    """
+    fold_of = np.asarray(folds)
+    if fold_of.shape != (len(participants),):
+        raise GlasError(f"a fold a participant is needed, got {fold_of.shape} for {len(participants)} participants")
+    table = compare(values, participants, case, control, group=group, seed=seed, **options | {"n_perm": _FEWEST})
+    tests: list[pd.DataFrame] = []
+    refused: list[str] = []
+    least = np.inf
+    labels = participants[group].astype(str).to_numpy()
+    for number, fold in enumerate(sorted(set(fold_of[np.isin(labels, [str(case), str(control)])]))):
+        rows = fold_of == fold
+        sizes = [(int((labels[rows] == str(case)).sum()), int((labels[rows] == str(control)).sum()))]
+        own = values[rows] if isinstance(values, np.ndarray) else values.loc[rows]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", GlasWarning)  # the table of all has warned of what regards them
+                tests.append(
+                    compare(own, participants.loc[rows], case, control, group=group, seed=seed + number, **options)
+                )
+        except GlasError as error:
+            refused.append(f"{fold} ({error})")
+            continue
+        least = min(least, smallest_p(sizes, options.get("null", "sign-flip")))
+    if refused:
+        message = f"folds without a test, for too few participants or values that do not vary: {listed(refused)}"
+        warnings.warn(message, GlasWarning, stacklevel=2)
+    if tests and least * len(tests) > 0.05:
+        message = (
+            f"tests within {len(tests)} folds of groups so small give no corrected p-value below "
+            f"{min(1.0, least * len(tests)):.2g}, so that none can reach 0.05: fewer folds, or an independent sample, "
+            "have larger groups"
+        )
+        warnings.warn(message, GlasWarning, stacklevel=2)
+    return _joined(table, tests)
+
+
+def _joined(table: pd.DataFrame, tests: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the table of all with the p-values of the folds' tests."""
+    joined = table.copy()
+    for column in _CORRECTED:
+        if column in joined:
+            joined[column] = _smallest_times_count([test[column].to_numpy() for test in tests], len(joined))
+            if f"neglog10{column}" in joined:
+                joined[f"neglog10{column}"] = -np.log10(joined[column])
+    joined["p_fdr"] = false_discovery(joined["p_uncorrected"].to_numpy())
+    joined.insert(list(joined).index("p_uncorrected"), "n_folds", len(tests))
+    return joined
+
+
+def _smallest_times_count(columns: Sequence[np.ndarray], n: int) -> np.ndarray:
+    """Return Bonferroni's combination over folds, ``(n,)``; NaN where a region has no test in any fold."""
+    if not columns:
+        return np.full(n, np.nan)
+    stacked = np.stack(columns)
+    smallest = np.where(np.isnan(stacked), np.inf, stacked).min(axis=0)
+    return np.where(np.isinf(smallest), np.nan, np.minimum(smallest * len(columns), 1.0))
