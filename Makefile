@@ -56,6 +56,7 @@ measure: $(READY)
 	$(BIN)/python docs/measure/coarse_to_fine.py docs/coarse_to_fine.md 20
 	$(BIN)/python docs/measure/experiment.py docs/experiment.md 429 both
 	$(BIN)/python docs/measure/regions_together.py docs/regions_together.md 20
+	$(BIN)/python docs/measure/null_rates.py
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel

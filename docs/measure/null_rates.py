@@ -1,7 +1,7 @@
 """Measure how often the tests of groups reject a true null hypothesis, and what power that leaves.
 
 Run ``python docs/measure/null_rates.py`` from the root of the repository; it writes ``docs/null_rates.md`` and the
-record ``docs/null_rates.tsv``. 1,000 repeats of each row take about half an hour on one core. ``--repeats 50`` is a trial.
+record ``docs/null_rates.tsv``. 1,000 repeats of each row take about ten minutes on one core. ``--repeats 50`` is a trial.
 """
 
 from __future__ import annotations
@@ -231,9 +231,10 @@ def page(rates: pd.DataFrame, powers: pd.DataFrame) -> str:
         "",
         "The label of a participant trained the models that explain participants of the other folds. Maps of several",
         "folds are therefore not exchangeable between the groups, although each model never saw the scan it explains.",
-        "The rows *pooled* show what a test over all folds would do: it rejects too often, most of all with signed",
-        "evidence. To hold the fold fixed, as covariate or as block, does not cure that. Within one fold all maps are by",
-        "one model, whose training knew none of their labels, and they are exchangeable. glas3d therefore tests within",
+        "The rows *pooled* show what a test over all folds would do: with signed evidence it rejects too often, the more",
+        "so the more folds there are. With the sizes of the evidence of this linear model it does not, which promises",
+        "nothing for other models. To hold the fold fixed, as covariate or as block, does not cure it. Within one fold all",
+        "maps are by one model, whose training knew none of their labels, and they are exchangeable. glas3d tests within",
         "each fold and takes the smallest p-value times the number of folds. Pooled evidence gets no other p-value. What",
         "that costs is power: each test has the participants of one fold only. An independent sample, explained by one",
         "model, is tested as a whole.",

@@ -15,6 +15,7 @@ from glas3d.cli.explain_options import CohortCommandOptions, explain_keywords, s
 from glas3d.cli.messages import Messages
 from glas3d.cli.parameters import class_of
 from glas3d.errors import GlasError, GlasWarning
+from glas3d.statistics.choices import covariate_column
 from glas3d.study.cohort.options import Selection
 from glas3d.study.group.options import GroupOptions
 from glas3d.study.running.options import StudyOptions
@@ -106,7 +107,9 @@ def explain_study(
         selected["same_grid"] = False
     if level == "group":
         given = given_options(groups)
-        columns = [*given.get("covariates", ()), *given.get("correlate", ())]
+        given.setdefault("on_missing", selected.get("on_error", Selection.on_error))
+        GroupOptions(**given)  # options that do not fit are refused before scans are read
+        columns = [*map(covariate_column, given.get("covariates", ())), *given.get("correlate", ())]
         columns += [given["site"]] if "site" in given else []
         _summarise(read_cohort(bids_dir, covariates=columns, **selected), out, options.atlas, given, as_json=json)
         return
@@ -118,7 +121,7 @@ def explain_study(
         keywords["target"] = class_of(target)
     if model_covariates:
         keywords["covariates"] = model_covariates
-    columns = [*groups.covariates, *model_covariates]
+    columns = [*map(covariate_column, groups.covariates), *model_covariates]
     chosen = str(models) if models is not None else str(model)
     if dry_run:
         with warnings.catch_warnings():
@@ -239,6 +242,9 @@ def _report_groups(result: GroupResult, case: str) -> None:
         title = f"The ten highest-scoring regions of {case}, {result.groups[case]} participants"
         terminal.write_table(result.tables[case], title)
     for comparison, table in result.tests.items():
+        if table["p_fwe"].isna().all():
+            terminal.write(f"{comparison}: no fold has enough participants of both groups for a test")
+            continue
         smallest = table.sort_values("p_fwe").iloc[0]
         below = int((table["p_fwe"] <= 0.05).sum())
         terminal.write(

@@ -35,3 +35,14 @@ def check_counts(n_perm: int, n_boot: int) -> None:
         raise GlasError(f"n_perm must be at least 19, for a p-value to be 0.05, got {n_perm}")
     if n_boot < 0:
         raise GlasError(f"n_boot must be 0 (no interval) or more, got {n_boot}")
+
+
+def covariate_column(covariate: str) -> str:
+    """Return the column of a covariate, which ``C(column)`` takes as categories.
+
+    Examples
+    --------
+    >>> covariate_column("C(scanner)"), covariate_column("age")
+    ('scanner', 'age')
+    """
+    return covariate[2:-1] if covariate.startswith("C(") and covariate.endswith(")") else covariate

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +11,8 @@ import numpy as np
 import pandas as pd
 
 from glas3d.errors import GlasError, GlasWarning, listed
+from glas3d.statistics.choices import covariate_column
 
-# A covariate that is to be taken as categories, whatever its values: ``C(scanner)``.
-_CATEGORY = re.compile(r"C\((.+)\)")
 # So few different whole numbers may be codes of categories.
 _FEW_LEVELS = 5
 
@@ -231,14 +229,13 @@ def _filled(table: pd.DataFrame, column: str) -> pd.Series:
 
 def _covariate(table: pd.DataFrame, covariate: str) -> list[np.ndarray]:
     """Return a covariate as columns ``(n,)`` of numbers: itself, or 0 and 1 for each category but the first."""
-    inner = _CATEGORY.fullmatch(covariate)
-    column = inner.group(1) if inner else covariate
+    column = covariate_column(covariate)
     values = _filled(table, column)
     if values.nunique() == 1:
         raise GlasError(f"a covariate must differ between participants, {column} is {values.iloc[0]} for all")
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=float)
     wrong = ~np.isfinite(numbers)
-    if inner or wrong.all() or isinstance(values.dtype, pd.CategoricalDtype):
+    if column != covariate or wrong.all() or isinstance(values.dtype, pd.CategoricalDtype):
         return _categories(values, column)
     if wrong.any():
         raise GlasError(

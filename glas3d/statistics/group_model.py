@@ -13,8 +13,8 @@ from glas3d.statistics.design import TwoGroupDesign
 
 # Relative to a region's values: residuals below this are rounding.
 ROUNDING = 1e-12
-# Numbers in one block of null statistics: large enough for fast products, small enough for any memory.
-_BLOCK = 2**19
+# Numbers in one block of null statistics: large enough for fast products, small enough to leave memory to the values.
+BLOCK = 2**13
 
 NULL_HYPOTHESES = {
     "sign-flip": (
@@ -120,22 +120,23 @@ def null_statistics(
         ``(n, p)`` residuals of the whole model.
     """
     room = 1 - model.leverage
-    scaled = residuals / np.sqrt(np.where(room > 1e-9, room, 1.0))[:, None]
+    factors = 1 / np.sqrt(np.where(room > 1e-9, room, 1.0))[:, None]
     groups = [np.flatnonzero(model.case), np.flatnonzero(~model.case)]
-    parts = [np.ascontiguousarray(scaled[rows]) for rows in groups]
-    squares = [part**2 for part in parts]
-    block = max(1, min(n_perm, _BLOCK // scaled.shape[1]))
+    parts = [residuals[rows] * factors[rows] for rows in groups]
+    squares = [part**2 if null == "bootstrap-t" else (part**2).sum(axis=0) for part in parts]
+    p = residuals.shape[1]
+    block = max(1, min(n_perm, BLOCK // p))
     for start in range(0, n_perm, block):
         count = min(block, n_perm - start)
-        along = np.zeros((2, len(model.contrast), count, scaled.shape[1]))
-        total = np.empty((2, count, scaled.shape[1]))
+        along = np.zeros((2, len(model.contrast), count, p))
+        total = np.empty((2, count, p))
         for g, rows in enumerate(groups):
             if null == "bootstrap-t":
                 drawn = rng.integers(len(rows), size=(count, len(rows)))
                 total[g] = _times_drawn(drawn, np.ones(len(rows))) @ squares[g]
             else:
                 signs = rng.integers(2, size=(count, len(rows))) * 2.0 - 1.0
-                total[g] = squares[g].sum(axis=0)
+                total[g] = squares[g]
             for j in range(len(model.contrast)):
                 weights = model.basis[rows, j]
                 if np.abs(weights).max() > 1e-12:

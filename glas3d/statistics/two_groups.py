@@ -13,14 +13,12 @@ from glas3d.errors import GlasError, GlasWarning
 from glas3d.statistics.choices import Null, check_counts, check_null
 from glas3d.statistics.design import TwoGroupDesign, two_group_design
 from glas3d.statistics.effect_size import cohen_d, cohen_d_interval, hedges_g
-from glas3d.statistics.group_model import ROUNDING, group_model, null_statistics, observed
+from glas3d.statistics.group_model import BLOCK, ROUNDING, group_model, null_statistics, observed
 from glas3d.statistics.regions import as_matrix, complete_regions
 from glas3d.statistics.resampling import as_extreme, false_discovery, p_values, shuffles
 
 Enhance = Callable[[np.ndarray], np.ndarray]
 
-# Numbers in one block of permuted statistics.
-_BLOCK = 2**19
 # A t of a map under the null is limited to this before clusters are enhanced, where all of a group may be alike.
 _LARGEST_T = 1e4
 # Sign flips of so few residuals reject a true null hypothesis up to one time in three (docs/null_rates.md).
@@ -128,7 +126,8 @@ def compare(
     enhance = None if tfce_mask is None else _enhancement(tfce_mask, varied)
     least = _smallest_p(design, null)
 
-    residuals, norms = residuals[:, varied], norms[varied]
+    if not varied.all():
+        residuals, norms = residuals[:, varied], norms[varied]
     t, dof, effect, draws = _test(design, residuals, null, n_perm, np.random.default_rng([seed, 0]))
     tests = {"adjusted_difference": effect * norms, "t": t, "dof": dof, **_resampled(t, draws, n_perm, least, enhance)}
     cases, controls = data[design.case][:, varied], data[~design.case][:, varied]
@@ -157,7 +156,8 @@ def _test(
         dof = np.full(len(t), float(design.dof))
         return t, dof, effect, _permuted(design, tested, residuals, n_perm, rng)
     model = group_model(design)
-    left = residuals - np.outer(tested, along)
+    left = np.outer(-tested, along)
+    left += residuals
     left[:, (left**2).sum(axis=0) <= ROUNDING] = 0  # the groups are apart without noise
     t, dof = observed(model, left, effect)
     return t, dof, effect, null_statistics(model, left, null, n_perm, rng)
@@ -167,7 +167,7 @@ def _permuted(
     design: TwoGroupDesign, tested: np.ndarray, residuals: np.ndarray, n_perm: int, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
     """Generate Student's t of permuted participants, in blocks ``(draws, p)``."""
-    size = max(1, min(n_perm, _BLOCK // residuals.shape[1]))
+    size = max(1, min(n_perm, BLOCK // residuals.shape[1]))
     orders = shuffles(design.blocks, n_perm, rng)
     for start in range(0, n_perm, size):
         # reordering the design in place of the residuals is the same, and moves less

@@ -73,11 +73,15 @@ class Study:
         return rows[COLUMNS], volume
 
 
-def filled(study, people):
-    """Add one session of each participant, in two folds; AD has a bright left amygdala."""
+def filled(study, people, n_folds=1):
+    """Add one session of each participant; AD has a bright left amygdala."""
     return {
         row["participant_id"]: study.add(
-            row["participant_id"], seed=i, fold=i // 2 % 2 + 1, p=0.2 + 0.1 * i, boost=3.0 * (row["group"] == "AD")
+            row["participant_id"],
+            seed=i,
+            fold=i // 2 % n_folds + 1,
+            p=0.2 + 0.1 * i,
+            boost=3.0 * (row["group"] == "AD"),
         )
         for i, row in enumerate(people.to_dict("records"))
     }

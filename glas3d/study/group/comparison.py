@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection
 from itertools import combinations
 
@@ -9,16 +10,15 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from glas3d.errors import GlasWarning
 from glas3d.statistics.design import strata
-from glas3d.statistics.two_groups import compare
 from glas3d.study.group.files import GroupFiles, paint_regions
 from glas3d.study.group.options import GroupOptions
+from glas3d.study.group.pair_test import Pair, compare_pair, pair_sidecar, warn_of_shares, with_covariates
 from glas3d.study.group.participants import GroupScores
 
-Pair = tuple[str, str]
-
 # Columns of the comparison that are also written as maps: their names in files, and their descriptions.
-_MAPS = {"t": ("t", "Student's t"), "neglog10p_fwe": ("neglog10pfwe", "-log10 of p corrected for all regions")}
+_MAPS = {"t": ("t", "t statistic"), "neglog10p_fwe": ("neglog10pfwe", "-log10 of p corrected for all regions")}
 
 
 def group_pairs(groups: Collection[str], case: str, control: str) -> list[Pair]:
@@ -62,25 +62,19 @@ def compare_groups(
 
     Returns
     -------
-    The table of `glas3d.statistics.two_groups.compare` with the column ``index``, and ``p_fwe_pairs`` for several
-    pairs.
+    The table of `glas3d.statistics.two_groups.compare`, or of `glas3d.statistics.folds.compare_within_folds` where
+    participants were explained by the models of several folds, with the column ``index``, and ``p_fwe_pairs`` for
+    several pairs.
     """
     case, control = pair
-    table = compare(
-        scores.normalised(options.normalise),
-        scores.design,
-        case,
-        control,
-        covariates=options.covariates,
-        site=options.site,
-        n_perm=options.n_perm,
-        n_boot=options.n_boot,
-        seed=options.seed,
-    )
+    scores = with_covariates(scores, options)
+    table = compare_pair(scores.normalised(options.normalise), scores, pair, options)
+    if options.normalise == "share":
+        warn_of_shares(table, pair)
     table.insert(0, "index", scores.region_index)
     if n_pairs > 1:
         table.insert(list(table).index("p_fwe") + 1, "p_fwe_pairs", np.minimum(table["p_fwe"] * n_pairs, 1))
-    record = comparison_sidecar(pair, options) | options.sidecar("n_boot") | {"Pairs": n_pairs}
+    record = pair_sidecar(pair, scores, options) | {"Pairs": n_pairs}
     stem = files.stem(case, control)
     files.write_table(stem, "statistics", table, f"{case} against {control}, region by region", **record)
     if files.atlas is not None:
@@ -90,20 +84,10 @@ def compare_groups(
     return table
 
 
-def comparison_sidecar(pair: Pair, options: GroupOptions) -> dict[str, object]:
-    """Return what sidecars record of a comparison."""
-    return {
-        "Case": pair[0],
-        "Control": pair[1],
-        **options.sidecar("normalise", "covariates", "site", "n_perm", "seed"),
-        "Exchangeable": "everyone" if options.site is None else f"within {options.site}",
-    }
-
-
 def write_strata(files: GroupFiles, pair: Pair, scores: GroupScores) -> None:
     """Write each participant's prediction, and the mean scores of true and false positives and negatives.
 
-    Nothing is written where the explained class is neither of the two groups.
+    Nothing is written where the explained class is neither of the two groups, which is warned of.
 
     Parameters
     ----------
@@ -118,6 +102,11 @@ def write_strata(files: GroupFiles, pair: Pair, scores: GroupScores) -> None:
     participants = scores.participants
     target = participants[0].records[0].content["Method"]["Target"]["class"]
     if target not in pair:
+        message = (
+            f"no table of true and false positives and negatives: the models explain {target}, which is neither "
+            f"{case} nor {control}"
+        )
+        warnings.warn(message, GlasWarning, stacklevel=4)
         return
     other = control if target == case else case
     truth = [each.group for each in participants]

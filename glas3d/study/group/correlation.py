@@ -12,9 +12,11 @@ import pandas as pd
 
 from glas3d.bids_names import bids_id, bids_label
 from glas3d.errors import GlasError, GlasWarning, listed
+from glas3d.statistics.choices import covariate_column
 from glas3d.statistics.correlation import change_correlation, correlate
 from glas3d.study.group.files import GroupFiles
 from glas3d.study.group.options import VOLUME_CHANGE, GroupOptions
+from glas3d.study.group.pair_test import check_column, with_covariates
 from glas3d.study.group.participants import GroupScores
 from glas3d.tables import read_table
 
@@ -57,7 +59,7 @@ def correlate_groups(
         Participants without a value, and groups in which nothing can be correlated.
     """
     for column in options.correlate:
-        columns = {name: _number_column(scores.design, column) for name, scores in groups.items()}
+        columns = {name: number_column(scores.design, column) for name, scores in groups.items()}
         yield from _correlate_each(files, groups, column, columns, options)
     if options.volume_change is not None:
         if files.atlas is None:
@@ -79,6 +81,8 @@ def _correlate_each(
     for name, all_scores in groups.items():
         try:
             scores, side = _with_value(all_scores, sides[name], what)
+            fixed = with_covariates(scores, options)
+            scores, side = fixed, side.loc[fixed.values.index]
             table = _correlate_group(files, name, what, scores, side, options)
         except GlasError as error:
             refusals.append(error)
@@ -173,10 +177,9 @@ def _participants_by_regions(table: pd.DataFrame, path: str | os.PathLike[str]) 
     return table.set_index("participant_id")
 
 
-def _number_column(design: pd.DataFrame, column: str) -> pd.Series:
+def number_column(design: pd.DataFrame, column: str) -> pd.Series:
     """Return a column of the participants as numbers, by participant; NaN where there is no value."""
-    if column not in design:
-        raise GlasError(f"participants need a column {column}, the table has {', '.join(map(str, design.columns))}")
+    check_column(design, column)
     numbers: pd.Series = pd.to_numeric(design[column], errors="coerce").astype(float).rename(column)
     if (wrong := numbers.isna() & design[column].notna()).any():
         row = design[wrong].iloc[0]
@@ -191,7 +194,8 @@ def _correlate_group(
 ) -> pd.DataFrame:
     """Correlate one group's saliency with its side over the participants, and write the table."""
     design = scores.design
-    covariates = [name for name in options.covariates if name not in design or design[name].nunique() > 1]
+    columns = {name: covariate_column(name) for name in options.covariates}
+    covariates = [name for name, column in columns.items() if column not in design or design[column].nunique() > 1]
     table = correlate(
         scores.normalised(options.normalise),
         side,
@@ -209,6 +213,10 @@ def _correlate_group(
         "N": len(scores),
         "With": what,
         "Method": options.correlation,
+        "Statistic": "z, the correlation over a standard error that allows unequal spread (DiCiccio & Romano 2017)",
+        "NullHypothesis": "the correlation is 0; the spread of scores may depend on the column",
+        "NullDistribution": "permutations of the participants (Freedman and Lane's), largest |z| of each",
+        "Exchangeable": "the participants" + (f" within {options.site}" if options.site else ""),
         **options.sidecar("normalise", "site", "n_perm", "n_boot", "seed"),
         "Covariates": covariates,
     }

@@ -18,12 +18,13 @@ from glas3d.imaging.atlas import Atlas
 from glas3d.options import accepts, parse
 from glas3d.output import generated_by, new_folder, remove_leftovers, write_json
 from glas3d.study.derivatives import GROUP, Record, read_records, read_study
-from glas3d.study.group.comparison import Pair, compare_groups, group_pairs, write_strata
-from glas3d.study.group.correlation import correlate_groups
+from glas3d.study.group.comparison import compare_groups, group_pairs, write_strata
+from glas3d.study.group.correlation import correlate_groups, number_column
 from glas3d.study.group.files import GroupFiles
 from glas3d.study.group.group_map import GroupMap
 from glas3d.study.group.group_sums import GroupSums
 from glas3d.study.group.options import GroupOptions
+from glas3d.study.group.pair_test import Pair, check_pair
 from glas3d.study.group.participants import GroupScores, ParticipantResults, group_scores, read_participants
 from glas3d.study.group.reproducibility import compare_runs
 from glas3d.study.group.summary import write_summary
@@ -148,18 +149,20 @@ def summarise_groups(
     """
     (chosen,) = parse(options, GroupOptions, caller="summarise_groups")
     study = _read_study(Path(out), participants, case, control, atlas)
+    scores = group_scores(study.participants, study.table)
+    groups = {name: scores.of_groups(name) for name in study.names}
+    pairs = _pairs_to_compare(study, chosen.all_pairs)
+    _check_tests(groups, scores, pairs, chosen)
     folder = study.out / GROUP
     remove_leftovers(folder)
     n_steps = len(study.participants) + 2
     with new_folder(folder, lambda existing: (existing / _PROVENANCE).is_file()) as scratch:
         files = GroupFiles(scratch, study.atlas, _common_sidecar(study))
         maps = _map_groups(study, files, chosen, lambda done: progress(done, n_steps))
-        scores = group_scores(study.participants, study.table)
-        groups = {name: scores.of_groups(name) for name in study.names}
         for name in study.names:
             write_summary(files, name, maps[name], groups[name], chosen)
         progress(n_steps - 1, n_steps)
-        tests, voxels = _compare_pairs(study, files, maps, scores, chosen)
+        tests, voxels = _compare_pairs(study, files, maps, scores, pairs, chosen)
         tests |= correlate_groups(files, groups, chosen)
         compare_runs(files, study.out, groups, study.table, case, control, chosen)
         write_json(_provenance(study, groups, chosen))(scratch / _PROVENANCE)
@@ -207,12 +210,16 @@ def _map_groups(
 
 
 def _compare_pairs(
-    study: _Study, files: GroupFiles, maps: Mapping[str, GroupSums], scores: GroupScores, options: GroupOptions
+    study: _Study,
+    files: GroupFiles,
+    maps: Mapping[str, GroupSums],
+    scores: GroupScores,
+    pairs: Sequence[Pair],
+    options: GroupOptions,
 ) -> tuple[dict[str, pd.DataFrame], dict[str, VoxelwiseResult]]:
     """Compare case and control, or every two groups, by region and by voxel, and write the files."""
     tests: dict[str, pd.DataFrame] = {}
     voxels: dict[str, VoxelwiseResult] = {}
-    pairs = _pairs_to_compare(study, options.all_pairs)
     for pair in pairs:
         _check_same_grid(*(maps[name] for name in pair))
         pattern = next(study.participants[0].sessions()).saliency_img
@@ -223,6 +230,17 @@ def _compare_pairs(
         if pair == (study.case, study.control):
             write_strata(files, pair, both)
     return tests, voxels
+
+
+def _check_tests(
+    groups: Mapping[str, GroupScores], scores: GroupScores, pairs: Sequence[Pair], options: GroupOptions
+) -> None:
+    """Refuse columns and tests that cannot be had, before any map is made."""
+    for pair in pairs:
+        check_pair(scores.of_groups(*pair), pair, options)
+    for column in options.correlate:
+        for group in groups.values():
+            number_column(group.design, column)
 
 
 def _pairs_to_compare(study: _Study, all_pairs: bool) -> list[Pair]:

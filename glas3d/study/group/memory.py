@@ -9,13 +9,13 @@ import psutil
 
 from glas3d.errors import GlasError
 
-# Matrices of participants by voxels that exist at once at the worst moment of a comparison, nilearn's among them.
-_COPIES = 6
+# Matrices of participants by voxels that exist at once at the worst moment of a comparison, and maps of the null.
+_COPIES, _MAPS = 6, 60
 
 
 def needed_memory(participants: int, voxels: int) -> int:
     """Return the bytes a comparison takes at most, beyond what the program takes anyway."""
-    return _COPIES * 8 * participants * voxels
+    return 8 * voxels * (_COPIES * participants + _MAPS)
 
 
 def free_memory() -> float:

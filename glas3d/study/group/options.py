@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from glas3d.bids_names import have_distinct_labels
 from glas3d.errors import GlasError
 from glas3d.options import option
-from glas3d.statistics.choices import CorrelationMethod, Normalise, check_counts, check_method, check_normalise
+from glas3d.statistics.choices import (
+    CorrelationMethod,
+    Normalise,
+    Null,
+    check_counts,
+    check_method,
+    check_normalise,
+    check_null,
+    covariate_column,
+)
 
 VOLUME_CHANGE = "volume change"
 
@@ -26,15 +35,24 @@ class GroupOptions:
     Parameters
     ----------
     normalise
-        Scale of each participant's scores in comparisons and correlations: "share" divides them by their sum, "minmax"
-        brings them to 0 to 1 as group maps do, "none" leaves them unchanged.
+        Scale of each participant's scores in comparisons and correlations: "share" divides them by their sum, "clr"
+        takes centred log-ratios, which do not fall where another region rises, "minmax" brings them to 0 to 1 as group
+        maps do, "none" leaves them unchanged.
     covariates
-        Columns of participants.tsv to hold fixed in comparisons and correlations, such as age and sex.
+        Columns of participants.tsv to hold fixed in comparisons and correlations, such as age and sex. Text is
+        categories; C(column) takes numbers as categories, too.
     site
-        Column of participants.tsv with the sites. Participants are exchanged within their site only, and differences
-        between sites are held fixed. Default: one site.
+        Column of participants.tsv with the sites, between which differences are held fixed; permutations are within
+        sites. Default: one site.
+    on_missing
+        What happens if a participant has no value of a covariate or no site: fail ends the work, skip leaves the
+        participant out of the tests with a warning.
+    null
+        Null distribution of comparisons. "sign-flip" and "bootstrap-t" test whether the means are equal and allow
+        unequal spread; the first assumes symmetric values, the second does not and finds less. "permutation" tests
+        whether the distributions are equal.
     n_perm
-        Number of permutations of each test; no p-value is below 1 / (n_perm + 1).
+        Number of draws from the null distribution of each test; no p-value is below 1 / (n_perm + 1).
     n_boot
         Number of resamples for 95 % intervals; 0 leaves the intervals out.
     seed
@@ -66,13 +84,15 @@ class GroupOptions:
     Raises
     ------
     GlasError
-        A choice that does not exist, too few permutations, a voxel option without voxelwise, or columns whose files
-        would have the same name.
+        A choice that does not exist, too few permutations, a voxel option without voxelwise, columns whose files
+        would have the same name, or a column that is to be held fixed and correlated with.
     """
 
     normalise: Normalise = option("share", group=_TESTS)
     covariates: tuple[str, ...] = option((), group=_TESTS)
     site: str | None = option(None, group=_TESTS)
+    on_missing: Literal["fail", "skip"] = option("fail", group=_TESTS)
+    null: Null = option("sign-flip", group=_TESTS)
     n_perm: int = option(10_000, group=_TESTS)
     n_boot: int = option(1000, group=_TESTS)
     seed: int = option(0, group=_TESTS)
@@ -90,11 +110,20 @@ class GroupOptions:
     def __post_init__(self) -> None:
         self._tidy()
         check_normalise(self.normalise)
+        check_null(self.null)
+        if self.on_missing not in ("fail", "skip"):
+            raise GlasError(f'on_missing must be "fail" or "skip", got {self.on_missing!r}')
         check_counts(self.n_perm, self.n_boot)
         check_method(self.correlation)
         if not self.voxelwise and (self.tfce or self.voxel_mask is not None):
             name = "tfce" if self.tfce else "a voxel mask"
             raise GlasError(f"{name} is for a voxelwise comparison, which needs voxelwise=True (--voxelwise)")
+        fixed = [covariate_column(name) for name in self.covariates] + ([self.site] if self.site else [])
+        if both := [name for name in self.correlate if name in fixed]:
+            raise GlasError(
+                f"a column cannot be held fixed and correlated with, got {', '.join(both)} as covariate or site and in "
+                "correlate"
+            )
         if not have_distinct_labels([*self.correlate, VOLUME_CHANGE]):
             raise GlasError(
                 "columns to correlate with need letters or digits that tell their files apart, "

@@ -15,15 +15,14 @@ from glas3d.imaging.registration import template_brain
 from glas3d.imaging.space import VoxelGrid, voxel_to_world
 from glas3d.statistics.choices import Normalise
 from glas3d.statistics.regions import normalised
-from glas3d.statistics.two_groups import compare
-from glas3d.study.group.comparison import Pair, comparison_sidecar
 from glas3d.study.group.files import GroupFiles, voxels_img
 from glas3d.study.group.memory import check_memory, too_large
 from glas3d.study.group.options import GroupOptions
+from glas3d.study.group.pair_test import Pair, compare_pair, pair_sidecar, with_covariates
 from glas3d.study.group.participants import GroupScores, ParticipantResults
 
 # Columns of the comparison that are written as maps: their names in files, and their descriptions.
-_T_MAPS = {"t": ("t", "Student's t"), "neglog10p_fwe": ("neglog10pfwe", "-log10 of p corrected for all voxels")}
+_T_MAPS = {"t": ("t", "t statistic"), "neglog10p_fwe": ("neglog10pfwe", "-log10 of p corrected for all voxels")}
 _TFCE_MAPS = {
     "tfce": ("tfce", "Threshold-free cluster enhancement of t"),
     "neglog10p_tfce_fwe": ("neglog10ptfcefwe", "-log10 of p of TFCE corrected for all voxels"),
@@ -82,14 +81,15 @@ def compare_voxels(
     grid = VoxelGrid(pattern.shape, pattern.affine)
     labels = None if files.atlas is None else files.atlas.on(grid)
     inside, mask_name = _voxels_to_compare(labels, grid, options.voxel_mask)
+    scores = with_covariates(scores, options)
     table = _compare(pair, scores, labels, inside, options)
     maps, statistic, corrected = _T_MAPS, "t", "p_fwe"
     if options.tfce:
         maps, statistic, corrected = _T_MAPS | _TFCE_MAPS, "tfce", "p_tfce_fwe"
     p = table[corrected].to_numpy()
-    record = comparison_sidecar(pair, options) | {
+    record = pair_sidecar(pair, scores, options) | {
         "Mask": mask_name,
-        "Voxels": int(np.isfinite(p).sum()),
+        "Voxels": int(table["t"].notna().sum()),
         "NormalisedOver": "the map" if labels is None else "the regions",
     }
     case, control = pair
@@ -97,9 +97,12 @@ def compare_voxels(
         img = voxels_img(inside, table[column].to_numpy(), pattern)
         stem = files.stem(case, control, desc="voxels")
         files.write_image(stem, name, img, f"{description}, {case} against {control}", **record)
-    peak = int(np.nanargmax(np.where(p == np.nanmin(p), table[statistic].abs(), np.nan)))
+    tested = table["t"].notna().to_numpy()
+    smallest = float(np.nanmin(p)) if np.isfinite(p).any() else float("nan")  # no fold was large enough
+    of_peak = (p == smallest) | (tested & np.isnan(smallest))
+    peak = int(np.nanargmax(np.where(of_peak, table[statistic].abs(), np.nan)))
     x, y, z = voxel_to_world(np.argwhere(inside)[[peak]], grid.affine)[0]
-    return VoxelwiseResult(int(np.isfinite(p).sum()), int((p <= 0.05).sum()), float(np.nanmin(p)), (x, y, z))
+    return VoxelwiseResult(int(tested.sum()), int((p <= 0.05).sum()), smallest, (x, y, z))
 
 
 def _compare(
@@ -109,17 +112,8 @@ def _compare(
     n_voxels = int(inside.sum())
     check_memory(len(scores), n_voxels)
     try:
-        return compare(
-            _voxel_values(scores, labels, inside, options.normalise),
-            scores.design,
-            *pair,
-            covariates=options.covariates,
-            site=options.site,
-            n_perm=options.n_perm,
-            n_boot=0,
-            tfce_mask=inside if options.tfce else None,
-            seed=options.seed,
-        )
+        values = _voxel_values(scores, labels, inside, options.normalise)
+        return compare_pair(values, scores, pair, options, n_boot=0, tfce_mask=inside if options.tfce else None)
     except MemoryError:
         raise GlasError(too_large(len(scores), n_voxels)) from None
 

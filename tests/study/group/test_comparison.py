@@ -8,6 +8,7 @@ import pytest
 
 from glas3d import GlasError, GlasWarning
 from glas3d.explain import ranked
+from glas3d.statistics.folds import compare_within_folds
 from glas3d.statistics.two_groups import compare
 from glas3d.study.derivatives import read_records
 from glas3d.study.group import group_sums
@@ -26,14 +27,18 @@ THREE = pd.DataFrame(
         "MMSE": [20.0, 25, 29, 22, 24, 30, 19, 27, 28, 23, 26, 27],
     }
 )
+# AD's raised amygdala lowers the shares of the other regions, which is warned of.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:shares of saliency", "ignore:tests within 2 folds of groups so small", "ignore:with 3 participants against"
+)
 PAIRS = [("AD", "MCI"), ("AD", "NC"), ("MCI", "NC")]
 
 
-def fill(study):
+def fill(study, n_folds=1):
     for i, row in enumerate(THREE.to_dict("records")):
         bright = {"AD": 1.2, "MCI": 0.6, "NC": 0.0}[row["group"]]
         scores = {"Hippocampus_R": 1.5, "Amygdala_L": bright + 0.02 * i}
-        study.add(row["participant_id"], seed=i, fold=i % 2 + 1, p=0.1 + 0.07 * i, scores=scores)
+        study.add(row["participant_id"], seed=i, fold=i % n_folds + 1, p=0.1 + 0.07 * i, scores=scores)
     return study
 
 
@@ -93,7 +98,7 @@ def test_groups_whose_files_would_have_the_same_names_are_refused(three):
 @pytest.mark.parametrize("grid", [False, True], ids=["atlas", "grid"])
 def test_every_file_has_a_sidecar(tmp_path, atlas_path, atlas, grid):
     """With all options: the sidecar describes the file, how everyone was explained, and its sources."""
-    study, other = (fill(Study(tmp_path / name, atlas_path, atlas, grid=grid)) for name in ("one", "two"))
+    study, other = (fill(Study(tmp_path / name, atlas_path, atlas, grid=grid), 2) for name in ("one", "two"))
     names = [f"point-{i}" for i in range(1, 5)] if grid else atlas.table["name"].tolist()
     change = pd.DataFrame(np.random.default_rng(0).normal(size=(12, len(names))), columns=names)
     change.insert(0, "participant_id", THREE["participant_id"])
@@ -148,3 +153,79 @@ def test_a_table_is_of_the_participants_added_so_far(tmp_path, atlas_path, atlas
     assert not tables[0].equals(tables[1])
     other.add(*participants[0].sessions())
     pd.testing.assert_frame_equal(add(other, participants[1]), tables[1])
+
+
+def test_shares_that_rise_and_fall_are_pointed_out_and_log_ratios_tell_them_apart(three):
+    with pytest.warns(GlasWarning, match=r"higher in Amygdala_L and lower in Hippocampus_R: .*--normalise clr"):
+        shares = summarise_groups(three.out, THREE, **FEW).statistics.set_index("name")
+    ratios = summarise_groups(three.out, THREE, **FEW, normalise="clr")
+    table = ratios.statistics.set_index("name")
+    assert shares.loc["Hippocampus_R", "difference"] < 0
+    assert table.loc["Amygdala_L", "difference"] > 0
+    assert table.loc["Hippocampus_R", "p_fwe"] > 0.05 >= shares.loc["Hippocampus_R", "p_fwe"]
+    sidecar = json.loads((ratios.folder / "group-ADvsNC_seg-few_statistics.json").read_text())
+    assert sidecar["Floor"] == "1e-06 of each participant's highest score"
+
+
+@pytest.mark.parametrize("null", ["sign-flip", "bootstrap-t", "permutation"])
+def test_the_sidecar_states_what_is_tested(three, null):
+    folder = summarise_groups(three.out, THREE, **FEW, null=null).folder
+    sidecar = json.loads((folder / "group-ADvsNC_seg-few_statistics.json").read_text())
+    same = null == "permutation"
+    assert sidecar["Null"] == null
+    assert ("distribution" in sidecar["NullHypothesis"].split(";")[0]) == same
+    assert sidecar["Statistic"].startswith("Student's" if same else "Welch's")
+    assert "Freedman" in sidecar["NullDistribution"] if same else "residuals" in sidecar["NullDistribution"]
+    assert sidecar["Exchangeable"]
+    assert "Satterthwaite" in sidecar["dof"]["Description"]
+
+
+def test_maps_of_several_folds_are_compared_within_them(study):
+    """Twenty-four participants in two folds: six of each group in a fold."""
+    table = pd.DataFrame({"participant_id": [f"sub-{i:02d}" for i in range(1, 25)], "group": ["AD", "NC"] * 12})
+    fold = [i // 2 % 2 + 1 for i in range(24)]
+    for i, row in enumerate(table.to_dict("records")):
+        study.add(row["participant_id"], seed=i, fold=fold[i], boost=row["group"] == "AD")
+    result = summarise_groups(study.out, table, **FEW | {"n_perm": 199}, voxelwise=True)
+    participants = list(read_participants(read_records(study.out), table, "AD", "NC"))
+    expected = compare_within_folds(score_matrix(participants, "share"), table, "AD", "NC", fold, n_perm=199)
+    pd.testing.assert_frame_equal(result.statistics.drop(columns="index"), expected)
+    assert set(result.statistics["n_folds"]) == {2}
+    assert result.statistics["p_fwe"].min() == 2 / 200
+    assert result.voxels["AD against NC"].n_voxels > 0
+    sidecar = json.loads((result.folder / "group-ADvsNC_seg-few_statistics.json").read_text())
+    assert "within each fold" in sidecar["Exchangeable"]
+
+
+def test_folds_too_small_give_no_p_value(study):
+    table = pd.DataFrame({"participant_id": [f"sub-{i}" for i in range(1, 7)], "group": ["AD", "NC"] * 3})
+    for i, row in enumerate(table.to_dict("records")):
+        study.add(row["participant_id"], seed=i, fold=i // 2 + 1)
+    with pytest.warns(GlasWarning, match="folds without a test"):
+        result = summarise_groups(study.out, table, **FEW, voxelwise=True)
+    assert result.statistics["p_fwe"].isna().all()
+    assert np.isnan(result.voxels["AD against NC"].p)
+
+
+def test_participants_without_a_covariate_are_left_out_where_wanted(three):
+    gaps = THREE.assign(age=THREE["age"].where(THREE["participant_id"] != "sub-04"))
+    with pytest.raises(GlasError, match="every participant needs a value of age, these have none: sub-04"):
+        summarise_groups(three.out, gaps, **FEW, covariates=["age"])
+    assert not (three.out / "group").exists()
+    with pytest.warns(GlasWarning, match="without age, and left out of the tests: sub-04$"):
+        result = summarise_groups(three.out, gaps, **FEW, covariates=["age"], on_missing="skip")
+    assert set(result.statistics["n_case"]) == {3}
+    assert result.groups["AD"] == 4
+
+
+@pytest.mark.parametrize("column", ["iq", "group"])
+def test_columns_that_cannot_be_correlated_are_refused_before_maps_are_made(three, column, monkeypatch):
+    monkeypatch.setattr(GroupMap, "add", lambda *_: pytest.fail("work was spent"))
+    with pytest.raises(GlasError, match="need a column iq" if column == "iq" else "must hold numbers, group of sub-01"):
+        summarise_groups(three.out, THREE, **FEW, correlate=[column])
+
+
+def test_strata_of_a_class_of_neither_group_are_said_to_be_missing(three):
+    with pytest.warns(GlasWarning, match="the models explain AD, which is neither MCI nor NC"):
+        folder = summarise_groups(three.out, THREE, **FEW | {"case": "MCI"}).folder
+    assert not list(folder.glob("*strata*"))

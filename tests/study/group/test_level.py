@@ -71,8 +71,9 @@ def test_the_comparison_is_that_of_normalised_scores(study, eight, normalise):
         assert (volume[labels == 0] == 0).all()
 
 
+@pytest.mark.filterwarnings("ignore:tests within 2 folds of groups so small")
 def test_ranks_laterality_density_strata_and_stability(study, eight):
-    made = filled(study, eight)
+    made = filled(study, eight, n_folds=2)
     folder = summarise_groups(study.out, eight, **FEW, k=3, seed=4).folder
     cases = eight.loc[eight["group"] == "AD", "participant_id"].tolist()
     values = region_values(pd.concat([made[name][0].assign(participant_id=name) for name in cases]), normalise="minmax")
@@ -246,6 +247,7 @@ def test_in_sample_results_give_a_warning(study, eight):
     assert json.loads((folder / "provenance.json").read_text())["InSample"] is True
 
 
+@pytest.mark.filterwarnings("ignore:tests within 2 folds", "ignore:with 3 participants against 4")
 def test_the_second_run_replaces_the_first_and_gives_the_same_bytes(study, eight):
     filled(study, eight)
     folder = summarise_groups(study.out, eight, **FEW).folder
@@ -274,6 +276,7 @@ def test_a_folder_without_results_is_refused(tmp_path, eight):
         summarise_groups(tmp_path, eight, **FEW)
 
 
+@pytest.mark.filterwarnings("ignore:tests within 2 folds", "ignore:with 3 participants against 4")
 def test_a_study_from_scans_to_groups(tmp_path, atlas_path):
     folder = studies.bids(tmp_path / "data", 8)
     eight = studies.cohort(folder)

@@ -32,8 +32,8 @@ def test_every_option_is_in_the_sidecar():
 
 
 def test_single_names_and_paths_as_text_are_accepted():
-    options = GroupOptions(covariates="age", correlate=["MMSE", "age"], other_run="runs/two", volume_change="a/b.tsv")
-    assert (options.covariates, options.correlate) == (("age",), ("MMSE", "age"))
+    options = GroupOptions(covariates="age", correlate=["MMSE", "iq"], other_run="runs/two", volume_change="a/b.tsv")
+    assert (options.covariates, options.correlate) == (("age",), ("MMSE", "iq"))
     assert (options.other_run, options.volume_change) == ((Path("runs/two"),), Path("a/b.tsv"))
     sidecar = options.sidecar("other_run", "volume_change")
     assert sidecar == {"OtherRuns": ["two"], "VolumeChange": "b.tsv"}
@@ -42,7 +42,12 @@ def test_single_names_and_paths_as_text_are_accepted():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"normalise": "max"}, "normalise must be one of share, minmax, none, got 'max'"),
+        ({"normalise": "max"}, "normalise must be one of share, clr, minmax, none, got 'max'"),
+        ({"null": "normal"}, "null must be one of sign-flip, bootstrap-t, permutation, got 'normal'"),
+        ({"on_missing": "ignore"}, 'on_missing must be "fail" or "skip", got \'ignore\''),
+        ({"covariates": ["age", "sex"], "correlate": ["MMSE", "age"]}, "held fixed and correlated with, got age"),
+        ({"covariates": ["C(site3)"], "correlate": ["site3"]}, "held fixed and correlated with, got site3"),
+        ({"site": "scanner", "correlate": ["scanner"]}, "held fixed and correlated with, got scanner"),
         ({"n_perm": 18}, "n_perm must be at least 19"),
         ({"n_boot": -1}, "n_boot must be 0"),
         ({"correlation": "kendall"}, "method must be"),

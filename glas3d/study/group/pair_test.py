@@ -1,0 +1,157 @@
+"""The test of two groups of a study: which participants it has, and within what their maps are exchangeable."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from glas3d.errors import GlasError, GlasWarning, listed
+from glas3d.statistics.choices import covariate_column
+from glas3d.statistics.design import two_group_design
+from glas3d.statistics.folds import compare_within_folds
+from glas3d.statistics.group_model import NULL_HYPOTHESES
+from glas3d.statistics.regions import CLR_FLOOR
+from glas3d.statistics.two_groups import compare
+from glas3d.study.group.options import GroupOptions
+from glas3d.study.group.participants import GroupScores, ParticipantResults
+from glas3d.tables import MISSING
+
+Pair = tuple[str, str]
+
+_UNEQUAL_SPREAD = (
+    "Welch's t, with covariates Aspin and Welch's v (G of Winkler et al. 2014 with the groups as variance groups)"
+)
+_STATISTICS = {"sign-flip": _UNEQUAL_SPREAD, "bootstrap-t": _UNEQUAL_SPREAD, "permutation": "Student's t"}
+_METHODS = {
+    "sign-flip": "signs of the residuals within the groups flipped at random, largest |t| of each draw",
+    "bootstrap-t": "residuals drawn with replacement within the groups, largest |t| of each draw",
+    "permutation": "Freedman and Lane's permutations, largest |t| of each draw",
+}
+
+
+def compare_pair(
+    values: np.ndarray | pd.DataFrame, scores: GroupScores, pair: Pair, options: GroupOptions, **more: Any
+) -> pd.DataFrame:
+    """Compare two groups, within the folds where their maps are by the models of several.
+
+    Parameters
+    ----------
+    values
+        ``(participants, regions)`` or voxels, of the participants of ``scores``.
+    scores
+        The participants of both groups.
+    pair
+        Case and control.
+    options
+        Options of the test.
+    **more
+        Other options of `glas3d.statistics.two_groups.compare`.
+    """
+    chosen: dict[str, Any] = {
+        "covariates": options.covariates,
+        "site": options.site,
+        "null": options.null,
+        "n_perm": options.n_perm,
+        "n_boot": options.n_boot,
+        "seed": options.seed,
+        **more,
+    }
+    folds = fold_labels(scores.participants)
+    if folds is None:
+        return compare(values, scores.design, *pair, **chosen)
+    return compare_within_folds(values, scores.design, *pair, folds, **chosen)
+
+
+def fold_labels(participants: Sequence[ParticipantResults]) -> list[str] | None:
+    """Return which models explained each participant, where they were trained on others of them; None for one model.
+
+    The labels of participants trained the models of other folds, so that maps are exchangeable within a fold only.
+    """
+    labels = [" ".join(map(str, each.folds)) for each in participants]
+    return labels if len(set(labels)) > 1 else None
+
+
+def pair_sidecar(pair: Pair, scores: GroupScores, options: GroupOptions) -> dict[str, object]:
+    """Return what sidecars record of a test of two groups."""
+    record: dict[str, object] = {
+        "Case": pair[0],
+        "Control": pair[1],
+        **options.sidecar("normalise", "covariates", "site", "null", "n_perm", "seed"),
+        "Statistic": _STATISTICS[options.null],
+        "NullDistribution": _METHODS[options.null],
+        "NullHypothesis": NULL_HYPOTHESES[options.null],
+        "Exchangeable": _exchangeable(scores, options),
+    }
+    if options.normalise == "clr":
+        record["Floor"] = f"{CLR_FLOOR:g} of each participant's highest score"
+    return record
+
+
+def _exchangeable(scores: GroupScores, options: GroupOptions) -> str:
+    in_sample = {record.content["InSample"] for each in scores.participants for record in each.records}
+    if True in in_sample:
+        return "nobody: the labels of these participants trained the models, and p-values do not hold"
+    within = "the participants" if options.null == "permutation" else "the signs or the residuals of a group"
+    if options.null == "permutation" and options.site is not None:
+        within += f" within {options.site}"
+    if fold_labels(scores.participants) is not None:
+        return f"{within} within each fold; the smallest p-value of the folds counts, times their number"
+    return within
+
+
+def with_covariates(scores: GroupScores, options: GroupOptions) -> GroupScores:
+    """Return the participants that have every covariate and a site, where the others are to be left out.
+
+    Raises
+    ------
+    GlasError
+        A column that does not exist.
+
+    Warns
+    -----
+    GlasWarning
+        Participants that are left out.
+    """
+    columns = [covariate_column(name) for name in options.covariates] + ([options.site] if options.site else [])
+    if options.on_missing == "fail" or not columns:
+        return scores
+    for column in columns:
+        check_column(scores.design, column)
+    wanted = scores.design[columns]
+    known = ~(wanted.isna() | wanted.isin(MISSING)).any(axis=1).to_numpy()
+    if known.all():
+        return scores
+    lacking = [each.participant_id for each, has in zip(scores.participants, known, strict=True) if not has]
+    message = f"without {' or '.join(columns)}, and left out of the tests: {listed(lacking)}"
+    warnings.warn(message, GlasWarning, stacklevel=3)
+    return scores.select(known)
+
+
+def check_column(design: pd.DataFrame, column: str) -> None:
+    """Refuse a column that the table of participants does not have."""
+    if column not in design:
+        raise GlasError(f"participants need a column {column}, the table has {', '.join(map(str, design.columns))}")
+
+
+def check_pair(scores: GroupScores, pair: Pair, options: GroupOptions) -> None:
+    """Refuse a test of two groups that cannot be made, before anything is computed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GlasWarning)  # the test itself warns
+        design = with_covariates(scores, options).design
+        two_group_design(design, *pair, covariates=options.covariates, site=options.site)
+
+
+def warn_of_shares(table: pd.DataFrame, pair: Pair) -> None:
+    """Warn where shares both rise and fall: a share falls where another rises."""
+    found = table[table["p_fwe"] <= 0.05]
+    rising, falling = (found.loc[found["difference"] * sign > 0, "name"].tolist() for sign in (1, -1))
+    if rising and falling:
+        message = (
+            f"shares of saliency of {pair[0]} are higher in {listed(rising)} and lower in {listed(falling)}: a share "
+            'also falls where another rises, normalise="clr" (--normalise clr) tells the two apart'
+        )
+        warnings.warn(message, GlasWarning, stacklevel=3)
