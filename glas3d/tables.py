@@ -21,6 +21,7 @@ def read_table(
     *,
     text: Collection[str] | None = None,
     missing: Collection[str] = MISSING,
+    separator: str | None = None,
 ) -> pd.DataFrame:
     """Read a tab-separated table, or a comma-separated one where the file's name ends in ``.csv``.
 
@@ -36,6 +37,8 @@ def read_table(
         Columns that stay text; the others become numbers where all their values are. None (default): all stay text.
     missing
         Cells with exactly this content are missing values. By default nothing, ``n/a``, ``N/A``, ``nan`` and ``NaN``.
+    separator
+        What separates cells. None (default): a comma where the file's name ends in ``.csv``, else a tab.
 
     Returns
     -------
@@ -50,7 +53,7 @@ def read_table(
     path = Path(path)
     comma = path.suffix.lower() == ".csv"
     kind = f"{'comma' if comma else 'tab'}-separated text"
-    separator = "," if comma else "\t"
+    separator = separator or ("," if comma else "\t")
     try:
         content = path.read_bytes().decode("utf-8-sig")
         _refuse_open_quotes(content, separator)

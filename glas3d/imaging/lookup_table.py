@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 
 from glas3d.errors import GlasError, GlasWarning, listed, reason
+from glas3d.imaging.lookup_dialects import read_lines, read_xml
 from glas3d.imaging.space import voxel_to_world
 from glas3d.tables import read_table
 
 TableLike = str | os.PathLike[str] | pd.DataFrame
 
-_COLOURS = (".txt", ".lut", ".label", ".ctbl")
+_WITHOUT_HEADER = (".txt", ".lut", ".label", ".ctbl")
+_COLUMNS = {"roiid": "index", "roiname": "name"}  # CAT12's
 _SIDES = {"l": "L", "lh": "L", "left": "L", "r": "R", "rh": "R", "right": "R"}
 _MIDDLE = ("m", "b", "mid", "midline", "bilateral", "both")
 
@@ -29,11 +31,12 @@ def read_lookup_table(table: TableLike, present: Iterable[int] = ()) -> pd.DataF
     Parameters
     ----------
     table
-        A BIDS ``*_dseg.tsv`` or the same as ``.csv`` or DataFrame (columns ``index`` and ``name``), or a
-        colour table (``.txt``, ``.lut``, ``.label``, ``.ctbl``) of FreeSurfer, ITK-SNAP or MRIcron: a label
-        and its name on each line, without a header.
+        A BIDS ``*_dseg.tsv`` or the same as ``.csv`` or DataFrame (columns ``index`` and ``name``, in any case); a
+        ``.csv`` of CAT12 (``ROIid;ROIabbr;ROIname``); an ``.xml`` of FSL; or a table without named columns (``.txt``,
+        ``.lut``, ``.label``, ``.ctbl``) of FreeSurfer, FSL, ITK-SNAP, MRtrix, MRIcron or SPM, or of a label and its
+        name on each line.
     present
-        The labels of the atlas. A colour table names all possible labels, of which these are kept.
+        The labels of the atlas. A table without named columns holds all possible labels, of which these are kept.
 
     Returns
     -------
@@ -46,12 +49,24 @@ def read_lookup_table(table: TableLike, present: Iterable[int] = ()) -> pd.DataF
         or a region has no name.
     """
     if isinstance(table, pd.DataFrame):
-        return _checked(table.reset_index() if table.index.name == "index" else table, "the table")
-    path = Path(table)
-    if path.suffix.lower() in _COLOURS and "index" not in " ".join((lines := _lines(path))[:1]).split():
-        rows = _checked(_colours(lines, path), str(path))
-        return rows[rows["index"].isin(list(present))].reset_index(drop=True)
-    return _checked(read_table(path, "an atlas table", missing=()), str(path))
+        return _checked(table.reset_index() if _column(table.index.name) == "index" else table, "the table")
+    path, present = Path(table), set(present)
+    suffix = path.suffix.lower()
+    if suffix == ".xml" or (suffix in _WITHOUT_HEADER and not _has_header(lines := _lines(path))):
+        found = read_xml(path) if suffix == ".xml" else read_lines(lines, path, present)
+        rows = _checked(pd.DataFrame(found, columns=["index", "name"]), str(path))
+        return rows[rows["index"].isin(present)].reset_index(drop=True)
+    return _checked(read_table(path, "an atlas table", missing=(), separator=_separator(path)), str(path))
+
+
+def _has_header(lines: Sequence[str]) -> bool:
+    return "index" in " ".join(lines[:1]).lower().split()
+
+
+def _separator(path: Path) -> str | None:
+    """Return the semicolon for the tables of CAT12; None where the name's ending says which separator it is."""
+    first = (_lines(path) or [""])[0]
+    return ";" if path.suffix.lower() == ".csv" and ";" in first else None
 
 
 def _lines(path: Path) -> list[str]:
@@ -63,20 +78,11 @@ def _lines(path: Path) -> list[str]:
         raise GlasError(f"an atlas table must be text, {path} is not: {reason(error)}") from None
 
 
-def _colours(lines: Sequence[str], path: Path) -> pd.DataFrame:
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        quoted = re.search(r'"([^"]*)"\s*$', line)  # ITK-SNAP's names come last
-        if not words[0].isdigit() or len(words) < 2:
-            raise GlasError(f"line {number} of {path} must be a label and its name, it is {line.strip()[:40]!r}")
-        rows.append((str(int(words[0])), quoted[1] if quoted else words[1]))
-    return pd.DataFrame(rows, columns=["index", "name"])
-
-
 def _checked(rows: pd.DataFrame, source: str) -> pd.DataFrame:
+    rows = rows.rename(columns=_column)
+    several = sorted(set(rows.columns[rows.columns.duplicated()]) & {"index", "name", "hemisphere"})
+    if several:
+        raise GlasError(f"an atlas table must have one column {several[0]}, {source} has several")
     if not {"index", "name"} <= set(rows.columns):
         has = ", ".join(map(str, rows.columns))
         raise GlasError(f"an atlas table must have the columns index and name, {source} has {has}")
@@ -96,6 +102,12 @@ def _checked(rows: pd.DataFrame, source: str) -> pd.DataFrame:
     if len(nameless):
         raise GlasError(f"every region of an atlas must have a name, index {nameless.iloc[0]} of {source} has none")
     return rows[[column for column in ("index", "name", "hemisphere") if column in rows]]
+
+
+def _column(name: object) -> object:
+    """Return the name of a column as it is used here: in lower case, and BIDS's for CAT12's."""
+    lower = str(name).strip().lower()
+    return _COLUMNS.get(lower, lower if lower in ("index", "name", "hemisphere") else name)
 
 
 def as_text(name: object) -> str:

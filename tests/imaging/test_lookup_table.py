@@ -35,6 +35,15 @@ ITKSNAP = """################################################
  2030     0    0  255      0.5  1  1    "ctx-rh-superiortemporal"
 """
 MRICRON = "".join(f"{i} {n} {i + 2000}\r\n" for i, n in zip(LABELS, NAMES, strict=True))
+ROWS = list(zip(LABELS, NAMES, strict=True))
+FSLEYES = "".join(f"{i} {i / 4000:.5f} 0.5 1.0 {n}\n" for i, n in ROWS)
+MRTRIX = "# ID short name R G B A\n" + "".join(f"{i}  S.{i}  {n}  25 5 {i % 256} 255\n" for i, n in ROWS)
+CAT12 = "ROIid;ROIabbr;ROIname;ROIbaseidname\n" + "".join(f"{i};x{i};{n};{i}\n" for i, n in ROWS)
+FSL_XML = (
+    "<?xml version='1.0'?><atlas version='1.0'><header><name>A</name><type>{}</type></header><data>{}</data></atlas>"
+)
+XML_LABELS = FSL_XML.format("Label", "".join(f'<label index="{i}" x="1" y="2" z="3">{n}</label>' for i, n in ROWS))
+XML_MAPS = FSL_XML.format("Probabilistic", "".join(f'<label index="{i - 1}">{n}</label>' for i, n in ROWS))
 BIDS = "index\tname\tcolor\n" + "".join(f"{i}\t{n}\t#ff0000\n" for i, n in zip(LABELS, NAMES, strict=True))
 TABLES = {
     "FreeSurferColorLUT.txt": FREESURFER,
@@ -44,6 +53,20 @@ TABLES = {
     "lut.ctbl": FREESURFER,
     "x_dseg.tsv": BIDS,
     "bids.txt": BIDS,
+    "fsleyes.lut": FSLEYES,
+    "exponents.lut": FSLEYES.replace("1.0", "1.00e+00"),
+    "mrtrix.txt": MRTRIX,
+    "slicer.ctbl": FREESURFER.replace("-Stem", " Stem"),
+    "rgb.txt": "".join(f"{i} {n} 1 22 255\n" for i, n in ROWS),
+    "spm.txt": "".join(f"S{i}\t{n}\t{i}\n" for i, n in ROWS),
+    "plain.txt": "".join(f"{i}\t{n}\n" for i, n in ROWS),
+    "comma.txt": "".join(f"{i}, {n}\n" for i, n in ROWS),
+    "labels.xml": XML_LABELS,
+    "maps.xml": XML_MAPS,
+    "Cased_dseg.tsv": BIDS.replace("index", "Index").replace("name", "NAME"),
+    "Cased.txt": BIDS.replace("index", "INDEX").replace("name", "Name"),
+    "cat12.csv": CAT12,
+    "semicolon.csv": BIDS.replace("\t", ";"),
     "x.csv": BIDS.replace("\t", ","),
     "excel.csv": "\ufeff" + BIDS.replace("\t", ","),
 }
@@ -74,6 +97,35 @@ def test_a_colour_table_may_name_more_labels_than_the_image_has(tmp_path):
     assert atlas.table["index"].tolist() == LABELS
     with refused("must have a row in .*, these have none: 99", "lut.txt"):
         own(tmp_path, "lut.txt", FREESURFER, [17, 99])
+
+
+NAMES_OF_WORDS = {
+    "a.lut": "3 0.1 0 1 left hippocampus, head\n4 1 0.25 0 area 4\n",
+    "b.lut": "3 left hippocampus, head 1 2 3 0\n4 area 4 10 20 30 0\n",
+    "c.txt": "3\tleft hippocampus, head\n4\tarea 4\n",
+    "d.txt": "3\tleft hippocampus, head\t2001\n4\tarea 4\t2002\n",
+    "e.label": '3 255 0 0 1 1 1 "left hippocampus, head"\n4 0 255 0 1 0 0 "area 4"\n',
+    "f.tsv": "Index\tName\n3\tleft hippocampus, head\n4\tarea 4\n",
+}
+
+
+@pytest.mark.parametrize("name", NAMES_OF_WORDS)
+def test_names_of_several_words_are_whole(tmp_path, name):
+    atlas = own(tmp_path, name, NAMES_OF_WORDS[name], [3, 4])
+    assert atlas.table["name"].tolist() == ["left hippocampus, head", "area 4"]
+
+
+def test_two_words_of_freesurfer_are_no_short_name(tmp_path):
+    atlas = own(tmp_path, "a.txt", "3 Left Hippocampus 1 2 3 0\n4 Left Amygdala 4 5 6 0\n", [3, 4])
+    assert atlas.table["name"].tolist() == ["Left Hippocampus", "Left Amygdala"]
+
+
+@pytest.mark.parametrize("text", ["3 Left 1\n4 Left 2\n9 Left 3\n", "9 b\n3 a\n4 a\n", "x\ta\t3\ny\ta\t4\n"])
+def test_a_name_of_two_labels_may_be_a_part_of_a_name(tmp_path, text):
+    """Where nothing but the name follows the label, it may be one of another dialect's columns."""
+    with refused("label must have a name of its own, .*names 3 and 4 '(Left|a)'.*another dialect", "a.txt"):
+        own(tmp_path, "a.txt", text, [3, 4])
+    assert own(tmp_path, "a.txt", text, [3]).table["index"].tolist() == [3]
 
 
 def test_quoted_names_keep_their_spaces(tmp_path):
@@ -114,6 +166,13 @@ def test_names_are_unique():
         ("a.txt", "# a comment\n\nthree red\n", "line 3 of .* must be a label and its name, it is 'three red'"),
         ("a.txt", '3 0 0 0 1 1 1 ""\n', "must have a name, index 3"),
         ("a.txt", "3 a\n3 b\n", "must occur once, .* has 3 twice"),
+        ("a.lut", "%!VEST-LUT\n0 0 1\n", "line 1 of .* must be a label and its name.*FSL, ITK-SNAP.*are read"),
+        ("a.lut", "3 0.5 0.5 0.5\n", "line 1 of .* must be a label and its name"),
+        ("a.tsv", "index\tIndex\tname\n3\t4\ta\n", "must have one column index, .* has several"),
+        ("a.csv", "ROIid;ROIabbr\n3;a\n", "must have the columns index and name"),
+        ("a.xml", "<atlas><data><label index='3'>a</label></data></atlas>", "must be FSL's, .* its type is ''"),
+        ("a.xml", "<atlas", "must be FSL's"),
+        ("a.xml", "<!DOCTYPE a [<!ENTITY b 'c'>]><atlas/>", "must be FSL's.*declares entities"),
         ("a.txt", "", "these have none: 3"),
     ],
 )
