@@ -21,6 +21,10 @@ class SpaceWarning(GlasWarning):
     """A scan does not look like a brain in the space of its atlas or model; the commands refuse it."""
 
 
+class SkullWarning(GlasWarning):
+    """A scan holds more than a brain, and its model wants a brain alone; the commands refuse it."""
+
+
 def reason(error: BaseException) -> str:
     """Return the first line of another library's error, or its type if it has no text, for a message of ours."""
     lines = str(error).strip().splitlines()

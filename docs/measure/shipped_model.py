@@ -179,6 +179,7 @@ def main(folder: Path) -> None:
             card=card(trained, chosen),
             authors="the glas3d authors",
             copyright="BSD-3-Clause",
+            skull_stripped=True,
         ),
     )
     print(json.dumps({t["seed"]: t["accuracy"][0] for t in trained}), f"written: {folder}")

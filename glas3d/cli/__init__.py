@@ -18,7 +18,7 @@ from glas3d.cli.explain import explain
 from glas3d.cli.messages import Messages
 from glas3d.cli.terminal import fail, show_warning
 from glas3d.cli.train import train
-from glas3d.errors import GlasError, GlasWarning, SpaceWarning
+from glas3d.errors import GlasError, GlasWarning, SkullWarning, SpaceWarning
 from glas3d.version import __version__
 
 app = App(
@@ -45,6 +45,7 @@ def run(arguments: list[str]) -> int:
             warnings.simplefilter("ignore")  # warnings of other libraries do not help the user of a command
             warnings.simplefilter("always", GlasWarning)
             warnings.simplefilter("error", SpaceWarning)
+            warnings.simplefilter("error", SkullWarning)
             warnings.showwarning = show_warning
             function, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
             messages = next((value for value in bound.arguments.values() if isinstance(value, Messages)), Messages())
@@ -52,6 +53,8 @@ def run(arguments: list[str]) -> int:
                 function(*bound.args, **bound.kwargs)
     except SpaceWarning as problem:
         return fail(f"{problem}; if it is, give --assume-space MNI")
+    except SkullWarning as problem:
+        return fail(str(problem))
     except MissingArgumentError as problem:
         return fail(_all_missing(arguments, problem))
     except UnknownOptionError as problem:

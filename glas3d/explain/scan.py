@@ -10,7 +10,7 @@ from glas3d.core.covariates import Covariates
 from glas3d.core.glas import GLAS, Progress
 from glas3d.core.model import HasCovariates
 from glas3d.core.score import Target, targets_of
-from glas3d.errors import SpaceWarning
+from glas3d.errors import GlasWarning, SkullWarning, SpaceWarning
 from glas3d.explain import preset
 from glas3d.explain.inputs import Images, Inputs, Reference, model_record
 from glas3d.explain.modes import Task, resolve_mode
@@ -19,6 +19,7 @@ from glas3d.explain.outputs import Request
 from glas3d.explain.result import ScanExplanation, ScanMaps
 from glas3d.explain.search import parse_search, refuse_other_space, search_on_grid, space_of
 from glas3d.imaging import registration
+from glas3d.imaging.mask import MORE_THAN_A_BRAIN, share_outside_brain
 from glas3d.imaging.scan import Scan
 from glas3d.imaging.space import SpaceCheck, check_space, grid_of
 from glas3d.imaging.spatial_transform import SpatialTransform, load_transform
@@ -75,6 +76,8 @@ def explain_img(
 
     Warns
     -----
+    SkullWarning
+        The scan holds more than a brain, and the model wants a brain alone.
     SpaceWarning
         The scan does not look like a brain in the space of the atlas or model.
     GlasWarning
@@ -109,6 +112,7 @@ def resolve_scan(
         refuse_other_space(parsed)
     inputs = Inputs.read(img, info, transform, brain_mask=options.brain_mask, strip=options.register is not None)
     space = _check_space(inputs, info, parsed, options)
+    _check_skull(inputs, info, options)
     resolved = search_on_grid(
         parsed, inputs.grid, options.point, options.mask_img, grid_of(inputs.scan), inputs.transform
     )
@@ -153,6 +157,19 @@ def _transform_of(options: ExplainOptions) -> Callable[[Scan], SpatialTransform]
         return None
     loaded = load_transform(options.transform, options.inverse)
     return lambda scan: loaded
+
+
+def _check_skull(inputs: Inputs, info: ModelInfo, options: ExplainOptions) -> None:
+    """Warn of a scan that plainly holds more than a brain, where the model wants a brain alone."""
+    if not info.skull_stripped or info.grid is None or options.brain_mask is not None or options.register is not None:
+        return
+    share = max(share_outside_brain(channel, inputs.grid) for channel in inputs.data)
+    if share > MORE_THAN_A_BRAIN:
+        message = (
+            f"{inputs.scan.name} holds more than a brain (outside of it, {share:.0%} of the brain's volume), "
+            f"and the model {info.name} wants a brain without skull: give its mask as brain_mask (--brain-mask)"
+        )
+        warnings.warn(message, GlasWarning if options.assume_space else SkullWarning, stacklevel=4)
 
 
 def _check_space(inputs: Inputs, info: ModelInfo, search: Any, options: ExplainOptions) -> SpaceCheck | None:

@@ -120,8 +120,8 @@ class Atlas:
         tsv
             BIDS look-up table (``*_dseg.tsv``, also as ``.csv`` or DataFrame): columns ``index`` and
             ``name``; or a table of FreeSurfer, FSL, ITK-SNAP, MRtrix, CAT12, MRIcron or SPM (``.txt``, ``.lut``,
-            ``.label``, ``.ctbl``, ``.xml``, ``.csv``). A missing ``hemisphere`` is taken from the region's name (``Left ...``, ``..._L``,
-            ``LH``), else from the side that three quarters of its voxels lie on.
+            ``.label``, ``.ctbl``, ``.xml``, ``.csv``). A missing ``hemisphere`` is taken from the region's name
+            (``Left ...``, ``..._L``, ``LH``), else from the side that three quarters of its voxels lie on.
         name
             The name in file names; None (default): the ``atlas-`` entity of the file's name, else the file's stem.
         space

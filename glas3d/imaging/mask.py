@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import nibabel as nib
 import numpy as np
-from scipy.ndimage import binary_fill_holes
+from scipy.ndimage import binary_fill_holes, distance_transform_edt
 
 from glas3d.errors import GlasError
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
-from glas3d.imaging.space import VoxelGrid, air_intensity, resample
+from glas3d.imaging.space import VoxelGrid, air_intensity, resample, template
+from glas3d.imaging.tissue import air_level, tissue_contrast
+
+MORE_THAN_A_BRAIN = 0.1
+"""The least `share_outside_brain` of a scan that plainly holds more than a brain: 0 without a skull, 0.7 with it."""
+
+_FAR_MM = 12.0  # from the template's brain: farther than brains differ, nearer than the scalp ends
 
 
 def mask_on(mask_img: ImageLike | Scan, grid: VoxelGrid) -> np.ndarray:
@@ -40,6 +48,35 @@ def mask_on(mask_img: ImageLike | Scan, grid: VoxelGrid) -> np.ndarray:
             f"the mask {scan.name} fills no voxel of the grid of {grid.shape}: it lies elsewhere, or is thinner"
         )
     return filled
+
+
+def share_outside_brain(volume: np.ndarray, grid: VoxelGrid) -> float:
+    """Return the volume of tissue farther than 12 mm outside the template's brain, as a share of the brain's volume.
+
+    It is 0 for a brain alone, also with a generous mask, and about 0.7 for a head with its skull.
+
+    Parameters
+    ----------
+    volume, grid
+        Intensities of ``grid.shape`` in MNI space.
+    """
+    air = air_level(volume)
+    contrast = tissue_contrast(volume, air)
+    if contrast.size == 0:
+        return 0.0
+    tissue = volume - volume.dtype.type(air) >= contrast.min()
+    brain, far = _brain_and_surroundings(tuple(grid.shape), np.asarray(grid.affine, np.float64).tobytes())
+    return float((tissue & far).sum() / max(int(brain.sum()), 1))
+
+
+@lru_cache(maxsize=4)
+def _brain_and_surroundings(shape: tuple[int, ...], affine: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Return the voxels of the template's brain, and those farther than `_FAR_MM` outside of it."""
+    grid = VoxelGrid(shape, np.frombuffer(affine).reshape(4, 4))
+    brain = np.asarray(binary_fill_holes(resample(template(), grid) > 0.1), dtype=bool)
+    if not brain.any():
+        return brain, np.zeros(shape, dtype=bool)
+    return brain, np.asarray(distance_transform_edt(~brain, sampling=grid.spacing) > _FAR_MM)
 
 
 def bright_voxels(scan: Scan) -> np.ndarray:

@@ -65,6 +65,7 @@ def read_bundle(folder: Path, activation: Activation | None, device: str | torch
         grid=volumes.grid,
         reference=volumes.reference,
         preset=metadata.preset,
+        skull_stripped=metadata.skull_stripped,
     )
     try:
         predict = Predictor(net.eval(), stated, volumes.standardisation, device, classes=classes, info=info)
@@ -123,6 +124,14 @@ class _Metadata:
     def preset(self) -> dict[str, Any]:
         """Settings of `GLAS` that were chosen with the model."""
         return _object(self.own, "preset", self.folder)
+
+    @property
+    def skull_stripped(self) -> bool | None:
+        """Whether scans must be of a brain alone, if it is stated."""
+        value = self.own.get("skull_stripped")
+        if value is not None and not isinstance(value, bool):
+            raise GlasError(f"skull_stripped in the metadata of {self.folder} must be true or false, got {value!r}")
+        return value
 
     def _data_format(self, direction: str, name: str) -> dict[str, Any]:
         data_format = _object(self.content, "network_data_format", self.folder)
@@ -243,6 +252,8 @@ class BundleDescription:
         The model card, Markdown.
     authors, copyright
         Whose model it is, and on what terms; MONAI requires both.
+    skull_stripped
+        Whether its scans are of a brain alone; None (default): not stated.
     """
 
     name: str
@@ -256,9 +267,11 @@ class BundleDescription:
     card: str
     authors: str = "not stated"
     copyright: str = "not stated"
+    skull_stripped: bool | None = None
 
     def metadata(self) -> dict[str, Any]:
         """Return the content of ``configs/metadata.json``."""
+        stated = {} if self.skull_stripped is None else {"skull_stripped": self.skull_stripped}
         return {
             "version": self.version,
             "name": self.name,
@@ -288,7 +301,7 @@ class BundleDescription:
                     }
                 },
             },
-            "glas3d": {"activation": "softmax", "preset": dict(self.preset)},
+            "glas3d": {"activation": "softmax", "preset": dict(self.preset)} | stated,
         }
 
 

@@ -65,6 +65,8 @@ class ModelInfo:
         of a control group; None: the model brings none.
     preset
         Settings of `GLAS` that were chosen with the model, such as ``sigma_light``.
+    skull_stripped
+        Whether its scans are of a brain alone, without skull; None: not stated, and no scan is checked.
     """
 
     name: str
@@ -73,6 +75,7 @@ class ModelInfo:
     grid: VoxelGrid | None = None
     reference: np.ndarray | None = None
     preset: Mapping[str, Any] = field(default_factory=dict)
+    skull_stripped: bool | None = None
 
 
 class NetworkPredictor(Protocol):

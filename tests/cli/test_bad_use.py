@@ -6,7 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import distance_transform_edt
 
+from glas3d.imaging.space import mni_grid, template_on
 from tests import bundles
 
 
@@ -283,3 +285,16 @@ def test_a_demo_of_too_few_participants_is_refused(refused, tmp_path, participan
     error = refused("demo", "--out", tmp_path / "demo", "--participants", participants)
     assert f"needs at least 2 participants, one of them AD, got {participants}" in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_head_with_its_skull_is_refused_before_the_model_is_evaluated(error_line, tmp_path):
+    grid = mni_grid(4)
+    brain = template_on(4)
+    distance = distance_transform_edt(brain < 0.1, sampling=grid.spacing)
+    nib.save(nib.Nifti1Image(np.where((distance > 13) & (distance < 20), 0.9, brain), grid.affine), tmp_path / "a.nii")
+    error = error_line(
+        "explain", tmp_path / "a.nii", "--model", "adnc-simulated", "--target", "AD", "--out", tmp_path / "out"
+    )
+    assert "a.nii holds more than a brain" in error
+    assert error.endswith("wants a brain without skull: give its mask as brain_mask (--brain-mask)")
+    assert not (tmp_path / "out").exists()

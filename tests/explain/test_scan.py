@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.ndimage import center_of_mass
+from scipy.ndimage import center_of_mass, distance_transform_edt
 
 from glas3d import GLAS, Atlas, Grid, explain_img
-from glas3d.errors import GlasWarning, SpaceWarning
+from glas3d.errors import GlasWarning, SkullWarning, SpaceWarning
 from glas3d.imaging.space import VoxelGrid, voxel_to_world, world_to_voxel
 from tests.explain.cases import SMALL
 from tests.imaging.cases import (
@@ -280,6 +280,30 @@ def test_a_scan_in_another_space_is_warned_of(few):
     explain_img(moved, model, search=Grid(1))  # a grid needs no space
     atlas_without_space = Atlas("mine", few.labels_img, few.table, few.sha256)
     explain_img(moved, model, search=atlas_without_space)
+
+
+def with_scalp(img, grid):
+    """Return a brain's image with a scalp of its own brightness around it."""
+    distance = distance_transform_edt(values(img) < 70, sampling=grid.spacing)
+    return nib.Nifti1Image(np.where((distance > 13) & (distance < 20), np.float32(600), values(img)), img.affine)
+
+
+def test_a_head_with_its_skull_is_warned_of_where_the_model_wants_a_brain_alone(few):
+    img = head(RAS)
+    scan = with_scalp(img, RAS)
+    flat = with_info(lambda b: torch.full((len(b), 2), 0.5), grid=RAS, skull_stripped=True)
+    with pytest.warns(SkullWarning, match="more than a brain.* the model toy wants .*--brain-mask") as caught:
+        explain_img(scan, flat, search=Grid(1))
+    assert [str(one.filename) for one in caught] == [__file__]
+    with pytest.warns(GlasWarning, match="more than a brain") as caught:  # which commands do not refuse
+        explain_img(scan, flat, search=Grid(1), assume_space="MNI")
+    assert caught[0].category is GlasWarning
+    brain = nib.Nifti1Image((values(img) > 70).astype(np.uint8), img.affine)
+    # no warning, which would be an error here
+    explain_img(scan, flat, search=Grid(1), brain_mask=brain)
+    explain_img(img, flat, search=Grid(1))
+    for stated in (None, False):
+        explain_img(scan, with_info(flat, grid=RAS, skull_stripped=stated), search=Grid(1))
 
 
 def test_inputs_that_do_not_fit_are_refused(few):

@@ -4,12 +4,13 @@ from functools import cache
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt
 
 from glas3d.core.search import Grid, resolve_search
-from glas3d.imaging.mask import bright_voxels, mask_on
+from glas3d.imaging.mask import MORE_THAN_A_BRAIN, bright_voxels, mask_on, share_outside_brain
 from glas3d.imaging.scan import load_scan
-from glas3d.imaging.space import VoxelGrid, mni_grid, template_on
-from tests.imaging.cases import HEADS, POSES, SHAPE, affine, head, refused
+from glas3d.imaging.space import VoxelGrid, mni_grid, resample, template, template_on
+from tests.imaging.cases import HEADS, POSES, SHAPE, affine, head, head_grid, refused
 
 
 def ball(grid, centre, radius):
@@ -114,3 +115,32 @@ def test_ventricles_are_filled():
     mask = bright_voxels(load_scan(nib.Nifti1Image(values, mni_grid(4).affine)))
     assert mask[dark].all()
     assert not mask[0].any()
+
+
+def with_scalp(grid, share=1.0):
+    """Return the template on a grid, and with a scalp around it of a share of the head's length."""
+    brain = resample(template(), grid)
+    distance = distance_transform_edt(brain < 0.1, sampling=grid.spacing)
+    scalp = (distance > 13) & (distance < 20)
+    scalp[:, int(share * grid.shape[1]) :] = False
+    return brain, np.where(scalp, np.float32(0.9), brain)
+
+
+@pytest.mark.parametrize("offset", [0.0, -1000.0])
+@pytest.mark.parametrize("grid", [mni_grid(4), head_grid("PSR", mm=(5.0, 6.0, 7.0))])
+def test_a_scalp_is_more_than_a_brain_and_a_brain_is_not(grid, offset):
+    brain, head = (one * np.float32(700) + np.float32(offset) for one in with_scalp(grid))
+    assert share_outside_brain(brain, grid) == 0
+    assert share_outside_brain(head, grid) > 3 * MORE_THAN_A_BRAIN
+    assert 0 < share_outside_brain(700 * with_scalp(grid, 0.2)[1], grid) < share_outside_brain(head, grid)
+
+
+def test_a_generous_mask_still_leaves_a_brain():
+    grid = mni_grid(4)
+    brain, _ = with_scalp(grid)
+    around = distance_transform_edt(brain < 0.1, sampling=grid.spacing) < 9
+    assert share_outside_brain(np.where(around, np.maximum(brain, np.float32(0.5)), 0), grid) == 0
+
+
+def test_nothing_at_all_is_not_more_than_a_brain():
+    assert share_outside_brain(np.zeros((7, 8, 9), np.float32), mni_grid(16)) == 0

@@ -17,7 +17,7 @@ import numpy as np
 from glas3d.core.explanation import COMPUTATION_SETTINGS
 from glas3d.core.glas import Progress
 from glas3d.core.threads import torch_threads
-from glas3d.errors import GlasError, GlasWarning, SpaceWarning
+from glas3d.errors import GlasError, GlasWarning, SkullWarning, SpaceWarning
 from glas3d.explain import COLUMNS, STATISTICS, ScanExplanation, explain_img, ranked
 from glas3d.hashing import file_sha256
 from glas3d.imaging.space import MNI
@@ -99,11 +99,12 @@ def explain_participant(plan: StudyPlan, task: ScanTask) -> Outcome:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", GlasWarning)
         warnings.simplefilter("error", SpaceWarning)
+        warnings.simplefilter("error", SkullWarning)
         try:
             status, error = _explain(plan, task), ""
         except SpaceWarning as problem:
             status, error = "failed", f"{problem}; if it is, assume_space MNI takes it"
-        except GlasError as problem:
+        except (GlasError, SkullWarning) as problem:
             status, error = "failed", str(problem)
         except Exception as problem:  # a model may raise anything, and the others continue
             status, error = "failed", f"unexpected {type(problem).__name__}: {' '.join(str(problem).split())[:300]}"

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from glas3d.core.threads import torch_threads
+from glas3d.imaging.mask import MORE_THAN_A_BRAIN, share_outside_brain
 from glas3d.output import new_folder
 from glas3d.predict import BundleDescription, Predictor, Recipe, train, write_bundle
 from glas3d.predict.interface import Transform
@@ -149,6 +150,7 @@ def train_fold(task: FoldTask, report: Report = lambda stage, epoch, loss: None)
                 reference=reference.numpy(),
                 preset=task.preset,
                 card=_model_card(task, tested),
+                skull_stripped=share_outside_brain(reference.numpy()[0], task.scans.grid) <= MORE_THAN_A_BRAIN,
             ),
         )
         task.manifest.write(scratch)
