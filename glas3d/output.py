@@ -29,7 +29,12 @@ def generated_by() -> list[dict[str, Any]]:
 
 
 def write_json(content: dict[str, Any]) -> Callable[[Path], object]:
-    """Return a writer for `write_together`: JSON with sorted keys.
+    """Return a writer for `write_together`: JSON as `to_json` makes it."""
+    return lambda path: path.write_text(to_json(content), encoding="utf-8")
+
+
+def to_json(content: dict[str, Any]) -> str:
+    """Return JSON with sorted keys.
 
     Numbers of NumPy become plain numbers; infinity and NaN, which JSON does not know, become text.
     """
@@ -43,7 +48,7 @@ def write_json(content: dict[str, Any]) -> Callable[[Path], object]:
             value = value.item()
         return str(value) if isinstance(value, float) and not np.isfinite(value) else value
 
-    return lambda path: path.write_text(json.dumps(plain(content), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return json.dumps(plain(content), indent=2, sort_keys=True) + "\n"
 
 
 def write_together(folder: Path, files: dict[str, Callable[[Path], object]]) -> list[Path]:

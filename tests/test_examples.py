@@ -157,6 +157,6 @@ def test_what_readme_shows_runs(tmp_path, monkeypatch):
         "volume": np.asarray(torch.rand(1, 48, 56, 48)),
     }
     exec(blocks[0], names)
-    assert (tmp_path / "results" / "sub-01_seg-AAL_regions.tsv").is_file()
+    assert (tmp_path / "results" / "sub-01_T1w_seg-AAL_regions.tsv").is_file()
     exec(blocks[1].replace("Grid(15)", "Grid(2)"), names)
     assert names["e"].saliency.shape == (48, 56, 48)

@@ -65,6 +65,8 @@ def run(arguments: list[str]) -> int:
         return fail(str(problem))
     except KeyboardInterrupt:
         return fail("interrupted", 130)
+    except SystemExit as exit_request:
+        return fail(f"the model, or code that it runs, ended the program with exit status {exit_request.code}")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -116,7 +116,7 @@ def run_demo(
                 "SourceDatasets": [{"URL": "simulated"}],
             }
         )(scratch / "dataset_description.json")
-        (scratch / ".bidsignore").write_text("simulated\ngroup\n*_statmap.*\n*_regions.tsv\n", encoding="utf-8")
+        (scratch / ".bidsignore").write_text("simulated\ngroup\n*_statmap.*\n*_regions.*\n", encoding="utf-8")
     truth = (people["group"] == group.group).to_numpy()
     called_ad = np.array(probabilities) > 0.5
     summary = (

@@ -39,6 +39,7 @@ def explain_scan(
     activation: Annotated[Literal["softmax", "sigmoid", "none"] | None, in_group("Model")] = None,
     device: Annotated[str, in_group("Speed")] = "auto",
     keep_memory: Annotated[bool, in_group("Speed")] = False,
+    overwrite: Annotated[bool, in_group("Output")] = False,
     dry_run: Annotated[bool, in_group("Output")] = False,
     json: Annotated[bool, in_group("Output")] = False,
     messages: Annotated[Messages, Parameter(name="*")] = Messages(),  # noqa: B008 (frozen)
@@ -67,6 +68,8 @@ def explain_scan(
     keep_memory
         Return memory to the system at the end and not after every layer. This is up to twice as fast with the engine
         eager; the process stays as large as at its largest forward pass.
+    overwrite
+        Replace results of another input, target or settings that have the same names. Default: refuse.
     dry_run
         Report what the explanation would take, estimated from its first model evaluations, and write nothing.
     json
@@ -105,7 +108,7 @@ def explain_scan(
             return
         with terminal.progress("model evaluations") as progress:
             result: Any = run(progress=progress)
-    written = result.save(out)
+    written = result.save(out, overwrite=overwrite)
     if json:
         terminal.write_json(_json(result, written))
     else:

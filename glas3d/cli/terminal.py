@@ -105,12 +105,13 @@ def write_table(table: pd.DataFrame, title: str, planted: tuple[str, ...] | None
     shown.add_column("region", no_wrap=True)
     for column in ("x y z, mm", "light", "shadow", "drop", "score"):
         shown.add_column(column, justify="right", no_wrap=True)
-    if planted is not None:
-        shown.add_column("planted", justify="center", no_wrap=True)
+    last = "direction" if planted is None else "planted"
+    shown.add_column(last, justify="center", no_wrap=True)
     for row in table.dropna(subset=["rank"]).sort_values("rank").head(10).to_dict("records"):
         cells = [f"{row['rank']}", f"{row['name']}", " ".join(f"{round(row[axis]):3d}" for axis in "xyz")]
         cells += [f"{row['light']:.3f}", f"{row['shadow']:.2g}", f"{row['drop']:+.2g}", f"{row['score']:.3g}"]
-        shown.add_row(*cells, *([] if planted is None else ["yes" if row["name"] in planted else ""]))
+        cells.append(str(row.get("direction") or "") if planted is None else "yes" if row["name"] in planted else "")
+        shown.add_row(*cells)
     out.print(shown)
 
 

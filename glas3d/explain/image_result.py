@@ -18,9 +18,10 @@ from glas3d.core.search import Grid, Segments, paint, resolve_search
 from glas3d.errors import GlasWarning
 from glas3d.explain.modes import ModeResult
 from glas3d.explain.outputs import NativeMaps, SavedResult, Writer
+from glas3d.explain.table import directions, ranks
 from glas3d.imaging.picture import Picture, resize, resize_labels, resize_points
 
-COLUMNS = ["index", "name", "row", "column", "n_pixels", "light", "shadow", "drop", "score", "rank"]
+COLUMNS = ["index", "name", "row", "column", "n_pixels", "light", "shadow", "drop", "score", "rank", "direction"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,7 @@ class ImageExplanation(SavedResult):
 
     Attributes
     ----------
-    saliency, light, shadow
+    saliency, light, shadow, drop
         ``(rows, cols)`` float32 on the image's own pixels: maps of the score, of ``f_l`` and of ``f_s``.
     table
         One row for each point or segment, ranked: ``index name row column n_pixels light shadow drop score rank``;
@@ -81,6 +82,7 @@ class ImageExplanation(SavedResult):
     saliency: np.ndarray
     light: np.ndarray
     shadow: np.ndarray
+    drop: np.ndarray
     table: pd.DataFrame
     picture: Picture
     explanation: Explanation
@@ -162,7 +164,7 @@ class ImageMaps(NativeMaps[ImageExplanation]):
         self, explanation: Explanation, fused: str, result: ModeResult | None, several: bool
     ) -> ImageExplanation:
         provenance = self._provenance(explanation, result)
-        values = np.stack([explanation.light, explanation.shadow])
+        values = np.stack([explanation.light, explanation.shadow, explanation.drop])
         if explanation.segments is None:
             volumes = self.glas.spread(explanation.points, values, self.search.size)
             maps = resize(np.stack([explanation.saliency, *volumes]), self.picture.shape)
@@ -180,8 +182,8 @@ class ImageMaps(NativeMaps[ImageExplanation]):
                 records = [image_round.record() for image_round in rounds]
                 provenance["Recursion"] = {"ended": result.recursion.reason, "rounds": records}
         stem = self._stem(f"{self.picture.stem}_desc-{self.search.kind}{fused}", explanation, several)
-        score, light, shadow = maps
-        return ImageExplanation(score, light, shadow, table, self.picture, explanation, provenance, stem, rounds)
+        score, light, shadow, drop = maps
+        return ImageExplanation(score, light, shadow, drop, table, self.picture, explanation, provenance, stem, rounds)
 
     def _search_record(self, explanation: Explanation) -> dict[str, Any]:
         if self.search.grid is not None:
@@ -231,7 +233,7 @@ class ImageMaps(NativeMaps[ImageExplanation]):
                 "score": explanation.score,
             }
         )
-        return table.assign(rank=table["score"].rank(ascending=False, method="first").astype("int64"))[COLUMNS]
+        return table.assign(rank=ranks(table["score"]), direction=directions(table["drop"]))[COLUMNS]
 
 
 def _tiff(values: np.ndarray) -> Writer:

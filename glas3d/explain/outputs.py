@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +14,16 @@ from typing import Any, Generic, TypeVar
 import pandas as pd
 
 from glas3d.bids_names import bids_label, have_distinct_labels
-from glas3d.core.explanation import Explanation
+from glas3d.core.explanation import COMPUTATION_SETTINGS, Explanation
 from glas3d.core.glas import GLAS
+from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.modes import Mode, ModeResult, Task
-from glas3d.output import write_json, write_together
+from glas3d.explain.notes import notes_on
+from glas3d.explain.table import described_columns
+from glas3d.output import to_json, write_json, write_together
 from glas3d.tables import write_table
 
-STATISTICS = ("saliency", "light", "shadow")
+STATISTICS = ("saliency", "light", "shadow", "drop")
 
 Writer = Callable[[Path], object]
 
@@ -44,19 +49,48 @@ class SavedResult(ABC):
     parts: Mapping[str, Any]
     _ending: str
 
-    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
         """Write the maps (NIfTI of a scan, 32-bit float TIFF of an image), the table and the sidecars; all or none.
 
         Parameters
         ----------
         folder
-            Folder of the files, created if it does not exist; files of the same names are replaced.
+            Folder of the files, created if it does not exist. Results of the same input, target and settings are
+            replaced.
+        overwrite
+            Replace results of another input, target or settings, too.
 
         Returns
         -------
         The paths written.
+
+        Raises
+        ------
+        GlasError
+            The folder has results of another input, target or settings under the same names, or cannot be written.
         """
+        if not overwrite:
+            self._refuse_other_results(Path(folder))
         return write_together(Path(folder), self._files())
+
+    def _refuse_other_results(self, folder: Path) -> None:
+        path = folder / f"{self.stem}_stat-{STATISTICS[0]}_statmap.json"
+        try:
+            existing = json.loads(path.read_text(encoding="utf-8"))
+        except OSError:  # there is none, or writing will report what is wrong
+            return
+        except ValueError:
+            existing = {}
+        differing = [
+            name
+            for name, value in _question(json.loads(to_json(self.provenance))).items()
+            if _question(existing).get(name) != value
+        ]
+        if differing:
+            raise GlasError(
+                f"{folder} already has results of this name, made with another {' and '.join(differing)}: {path.name}; "
+                "give another folder, or --overwrite (overwrite=True) to replace them"
+            )
 
     @abstractmethod
     def _map(self, statistic: str) -> Writer:
@@ -74,6 +108,7 @@ class SavedResult(ABC):
             files[f"{name}.json"] = write_json({"Statistic": statistic} | self.provenance)
         for number, writer in enumerate(self._rounds(), start=1):
             files[f"{self.stem.removesuffix('recursive')}round{number}_stat-saliency_statmap{self._ending}"] = writer
+        files[f"{self.stem}_regions.json"] = write_json(described_columns(self.table) | self.provenance)
         files[f"{self.stem}_regions.tsv"] = write_table(self.table)
         for part in self.parts.values():
             files |= part._files()
@@ -108,6 +143,8 @@ class NativeMaps(ABC, Generic[R]):
         single
             Return the only result by itself, not in a tuple.
         """
+        for note in dict.fromkeys(note for result in results for note in _notes(result)):
+            warnings.warn(note, GlasWarning, stacklevel=3)
         mapped = tuple(
             self._with_parts(result, several=len(results) > 1 or result.against is not None) for result in results
         )
@@ -142,6 +179,8 @@ class NativeMaps(ABC, Generic[R]):
         }
         if result is not None and result.against is not None:
             provenance["Against"] = self._class_record(result.against)
+        if result is not None and (notes := _notes(result)):
+            provenance["Notes"] = notes
         return provenance
 
     def _stem(self, start: str, explanation: Explanation, several: bool) -> str:
@@ -178,6 +217,26 @@ class Request(Generic[R]):
     mode: Mode
     maps: NativeMaps[R]
     single: bool
+
+
+def _question(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells results apart: what was explained and how, but not how fast it was computed."""
+    settings = {k: v for k, v in provenance.get("Settings", {}).items() if k not in COMPUTATION_SETTINGS}
+    names = {
+        "input": "Input",
+        "target": "Target",
+        "second class": "Against",
+        "model": "Model",
+        "search": "Search",
+        "brain mask": "BrainMask",
+        "transform": "Transform",
+        "covariates": "Covariates",
+    }
+    return {name: provenance.get(key) for name, key in names.items()} | {"settings": settings}
+
+
+def _notes(result: ModeResult) -> list[str]:
+    return notes_on(result.explanation, against=result.against is not None)
 
 
 def class_label(target: int, classes: Sequence[str] | None) -> str:

@@ -15,10 +15,10 @@ from glas3d.core.explanation import Explanation
 from glas3d.core.rglas import RecursiveExplanation
 from glas3d.explain.inputs import Inputs
 from glas3d.explain.modes import ModeResult
-from glas3d.explain.outputs import NativeMaps, SavedResult, Writer
+from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, Writer
 from glas3d.explain.search import ResolvedSearch
 from glas3d.explain.table import region_table
-from glas3d.imaging.native_mapper import NativeMapper
+from glas3d.imaging.native_mapper import NativeMapper, describe_map
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,8 @@ class ScanExplanation(SavedResult):
 
     Attributes
     ----------
-    saliency_img, light_img, shadow_img
-        Maps of the score, of ``f_l`` and of ``f_s`` on the scan's own grid, float32.
+    saliency_img, light_img, shadow_img, drop_img
+        Maps of the score, of ``f_l``, of ``f_s`` and of the signed drop on the scan's own grid, float32.
     table
         One row for each region or point, ranked: ``index name hemisphere x y z n_voxels light shadow drop score
         rank``; ``x y z`` in mm, ``n_voxels`` on the grid of the model; rank 1 has the highest score.
@@ -47,6 +47,7 @@ class ScanExplanation(SavedResult):
     saliency_img: nib.Nifti1Image
     light_img: nib.Nifti1Image
     shadow_img: nib.Nifti1Image
+    drop_img: nib.Nifti1Image
     table: pd.DataFrame
     explanation: Explanation
     provenance: dict[str, Any]
@@ -89,12 +90,14 @@ class ScanMaps(NativeMaps[ScanExplanation]):
         mapper = NativeMapper(
             inputs.scan, inputs.grid, search.atlas, explanation.segments, inputs.transform, search.native_mask
         )
-        values = np.stack([explanation.light, explanation.shadow])
+        values = np.stack([explanation.light, explanation.shadow, explanation.drop])
         if explanation.segments is None:
             volumes = self.glas.spread(explanation.points, values, inputs.grid.shape, inputs.grid.spacing)
-            score, light, shadow = (mapper.volume(volume) for volume in (explanation.saliency, *volumes))
+            maps = [mapper.volume(volume) for volume in (explanation.saliency, *volumes)]
         else:
-            score, light, shadow = (mapper.segments(column) for column in (explanation.score, *values))
+            maps = [mapper.segments(column) for column in (explanation.score, *values)]
+        for img, statistic in zip(maps, STATISTICS, strict=True):
+            describe_map(img, statistic, str(provenance["Target"]["class"]))
         table = region_table(explanation, inputs.grid, search.atlas, search.names)
         rounds: tuple[nib.Nifti1Image, ...] = ()
         if result is not None:
@@ -104,7 +107,8 @@ class ScanMaps(NativeMaps[ScanExplanation]):
                 provenance["Recursion"] = self._recursion_record(result.recursion, explanation)
                 rounds = tuple(self._round_imgs(result.recursion, explanation, mapper))
         stem = self._stem(f"{inputs.scan.stem}_{self._label(explanation, fused)}", explanation, several)
-        return ScanExplanation(score, light, shadow, table, explanation, provenance, stem, rounds)
+        score, light, shadow, drop = maps
+        return ScanExplanation(score, light, shadow, drop, table, explanation, provenance, stem, rounds)
 
     def _search_record(self, explanation: Explanation) -> dict[str, Any]:
         return self.search.record(explanation)

@@ -24,6 +24,7 @@ COLUMNS = [
     "drop",
     "score",
     "rank",
+    "direction",
 ]
 
 
@@ -82,6 +83,63 @@ def region_table(
 
 
 def ranked(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with its ``rank`` by ``score``, 1 the highest, in the columns of `COLUMNS`."""
-    rank = table["score"].rank(ascending=False, method="first").astype("Int64")
-    return table.assign(rank=rank)[COLUMNS]
+    """Return the table with its ``rank`` by ``score`` and its ``direction``, in the columns of `COLUMNS`.
+
+    Rank 1 is the highest score; a score that more than half of all regions have gets no rank. The direction is ``for``
+    where removing a region lowers the output (its drop is above 0), and ``against`` where it raises it.
+    """
+    return table.assign(rank=ranks(table["score"]), direction=directions(table["drop"]))[COLUMNS]
+
+
+def ranks(score: pd.Series) -> pd.Series:
+    """Return ranks of scores, 1 the highest; missing for a score that more than half of all have."""
+    tied = score.map(score.value_counts()) > max(1, score.notna().sum() / 2)
+    return score.rank(ascending=False, method="first").mask(tied).astype("Int64")
+
+
+def directions(drop: pd.Series) -> pd.Series:
+    """Return ``for`` where a drop is above 0, ``against`` where it is below, and a missing value elsewhere."""
+    return pd.Series(np.select([drop > 0, drop < 0], ["for", "against"], default=""), drop.index).replace("", None)
+
+
+_COLUMNS = {
+    "index": ("Index of the region in the atlas, or number of the point, from 1", ""),
+    "name": ("Name of the region or point", ""),
+    "hemisphere": ("Side: L, R, or midline", ""),
+    "x": ("Coordinate of the search point, left to right, in the space that was searched", "mm"),
+    "y": ("Coordinate of the search point, posterior to anterior", "mm"),
+    "z": ("Coordinate of the search point, inferior to superior", "mm"),
+    "row": ("Row of the search point in the image", "pixels"),
+    "column": ("Column of the search point in the image", "pixels"),
+    "n_voxels": ("Voxels of the region on the grid of the model", "voxels"),
+    "n_pixels": ("Pixels of the segment in the image", "pixels"),
+    "light": ("Probability of the target when only the region is kept (Eq. 1)", "probability"),
+    "shadow": ("Absolute change of the probability when the region is removed, plus gamma (Eq. 2)", "probability"),
+    "drop": ("Probability of the intact input minus that without the region, signed", "probability"),
+    "score": ("Score of the region, from light and shadow as Settings.fusion says", "arbitrary"),
+    "rank": ("Rank by score, 1 the highest; n/a for a score that more than half of all have", ""),
+    "direction": ("for: removing the region lowers the probability; against: it raises it", ""),
+    "evaluated": ("1 where the model was evaluated, 0 where light and shadow were estimated", ""),
+    "score_error": ("Standard deviation of the estimate of the score", "arbitrary"),
+    "scale": ("Factor on the sigmas at which the region scores highest", ""),
+    "sign": ("Sign of the drop on which most references agree", ""),
+    "agreement": ("Share of the references that agree on the sign", ""),
+    "n_models": ("Number of models that were averaged", ""),
+    "n_sessions": ("Number of sessions that were averaged", ""),
+}
+
+
+def described_columns(table: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Return the description and the units of each column, for the sidecar of a table."""
+    return {column: _described(column) for column in table.columns}
+
+
+def _described(column: str) -> dict[str, str]:
+    if column.endswith("_sd"):
+        text, units = _COLUMNS.get(column.removesuffix("_sd"), (column, ""))
+        text = f"Standard deviation over models of: {text}"
+    elif column.startswith("drop_"):
+        text, units = f"Drop with the reference {column.removeprefix('drop_')}", "probability"
+    else:
+        text, units = _COLUMNS.get(column, (column.replace("_", " "), ""))
+    return {"Description": text} | ({"Units": units} if units else {})

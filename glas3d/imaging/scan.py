@@ -59,13 +59,11 @@ class Scan:
 
     @property
     def stem(self) -> str:
-        """The file's name without its ending and, if it is a BIDS name, without its suffix; ``scan`` without a file."""
+        """The file's name without its ending, which tells every input apart; ``scan`` without a file."""
         path = self.img.get_filename()
         name = Path(path).name if path else "scan"
         for suffix in _SUFFIXES:
             name = name.removesuffix(suffix)
-        if name.startswith("sub-") and "_" in name and "-" not in name.rsplit("_", 1)[1]:
-            name = name.rsplit("_", 1)[0]
         return name
 
     def __repr__(self) -> str:

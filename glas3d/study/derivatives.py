@@ -22,7 +22,7 @@ FAILED = "participants_failed.tsv"
 GROUP = "group"
 
 _PART = "anat"
-_IGNORED = (STUDY, FAILED, GROUP, "*_statmap.*", "*_regions.tsv", "*_record.json")
+_IGNORED = (STUDY, FAILED, GROUP, "*_statmap.*", "*_regions.tsv", "*_regions.json", "*_record.json")
 
 
 @dataclass(frozen=True)

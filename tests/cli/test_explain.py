@@ -11,14 +11,14 @@ import pytest
 from glas3d.explain import COLUMNS
 from tests import bundles
 
-MAPS = ("saliency", "light", "shadow")
+MAPS = ("saliency", "light", "shadow", "drop")
 
 
 @pytest.fixture
 def explain(run_command, scan, bundle, tmp_path):
     """Return a function that explains the scan by the tiny model and returns table, maps, sidecar and output."""
 
-    def run(*more, out="out", stem="sub-07_desc-grid", target="AD"):
+    def run(*more, out="out", stem="sub-07_T1w_desc-grid", target="AD"):
         folder = tmp_path / out
         status, output, errors = run_command(
             "explain", scan, "--model", bundle, "--target", target, "--out", folder, *more
@@ -28,7 +28,7 @@ def explain(run_command, scan, bundle, tmp_path):
         maps = {s: nib.load(folder / f"{stem}_stat-{s}_statmap.nii.gz") for s in MAPS}
         sidecar = json.loads((folder / f"{stem}_stat-saliency_statmap.json").read_text())
         expected = {f"{stem}_stat-{s}_statmap.{end}" for s in MAPS for end in ("nii.gz", "json")}
-        assert {p.name for p in folder.iterdir()} == expected | {f"{stem}_regions.tsv"}
+        assert {p.name for p in folder.iterdir()} == expected | {f"{stem}_regions.tsv", f"{stem}_regions.json"}
         return table, maps, sidecar, output
 
     return run
@@ -46,10 +46,10 @@ def test_a_scan_is_explained_at_the_regions_of_aal(run_command, scan, bundle, tm
     assert status == 0
     # two regions own no voxel of the model's 8 mm grid, and a note names them
     assert errors == "note: 2 regions of AAL own no voxel of the grid (24, 32, 24): Vermis_1_2, Vermis_10\n"
-    stem = "sub-07_seg-AAL"
+    stem = "sub-07_T1w_seg-AAL"
     names = {p.name for p in (tmp_path / "new" / "out").iterdir()}
     maps = {f"{stem}_stat-{s}_statmap.{end}" for s in MAPS for end in ("nii.gz", "json")}
-    assert names == maps | {f"{stem}_regions.tsv"}
+    assert names == maps | {f"{stem}_regions.tsv", f"{stem}_regions.json"}
     table = pd.read_csv(tmp_path / "new" / "out" / f"{stem}_regions.tsv", sep="\t", na_values="n/a")
     assert table.columns.tolist() == COLUMNS
     assert table["name"].tolist() == aal.table["name"].tolist()
@@ -171,7 +171,7 @@ def test_keep_memory_lasts_for_one_command(run_command, bundle, scan, tmp_path, 
 
 def test_an_atlas_of_files_is_searched_at_centroids_or_medoids(explain, few_path):
     results = {
-        point: explain("--atlas", few_path, "--point", point, out=point, stem="sub-07_seg-few")
+        point: explain("--atlas", few_path, "--point", point, out=point, stem="sub-07_T1w_seg-few")
         for point in ("centroid", "medoid")
     }
     for point, (table, maps, sidecar, _) in results.items():
@@ -194,17 +194,27 @@ def test_a_scan_in_another_space_needs_the_option_assume_space(run_command, bund
     assert not (tmp_path / "out").exists()
     status, _, errors = run_command(*command, "--out", tmp_path / "out", "--assume-space", "MNI")
     assert (status, errors) == (0, "")
-    assert len(list((tmp_path / "out").iterdir())) == 7
+    assert len(list((tmp_path / "out").iterdir())) == 10
 
 
 def test_results_of_an_earlier_run_are_replaced(explain, tmp_path):
     before = explain("--grid", "2")[0]
-    (tmp_path / "out" / "sub-07_desc-grid_regions.tsv").write_text("old")
+    (tmp_path / "out" / "sub-07_T1w_desc-grid_regions.tsv").write_text("old")
     pd.testing.assert_frame_equal(explain("--grid", "2")[0], before)
 
 
+def test_results_of_another_question_need_the_option_overwrite(explain, run_command, scan, bundle, tmp_path):
+    before = explain("--grid", "2")[0]
+    given = ("explain", scan, "--model", bundle, "--target", "NC", "--grid", "2", "--out", tmp_path / "out")
+    status, output, errors = run_command(*given)
+    assert (status, output, errors.count("\n")) == (2, "", 1)
+    assert "already has results of this name, made with another target" in errors
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "sub-07_T1w_desc-grid_regions.tsv", sep="\t"), before)
+    assert run_command(*given, "--overwrite")[0] == 0
+
+
 def test_the_table_fits_80_columns(explain, few_path):
-    output = explain("--atlas", few_path, stem="sub-07_seg-few")[3]
+    output = explain("--atlas", few_path, stem="sub-07_T1w_seg-few")[3]
     table = [line for line in output.splitlines() if "Written" not in line]
     assert "…" not in output
     assert max(map(len, table)) <= 80

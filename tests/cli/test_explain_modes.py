@@ -31,15 +31,15 @@ def test_versus_compares_two_classes(explain):
     status, output, names = explain("--versus", "NC")
     assert status == 0
     assert "AD over NC" in output
-    assert "sub-07_desc-gridversusNC_label-AD_regions.tsv" in names
-    assert "sub-07_desc-grid_label-NC_regions.tsv" in names
+    assert "sub-07_T1w_desc-gridversusNC_label-AD_regions.tsv" in names
+    assert "sub-07_T1w_desc-grid_label-NC_regions.tsv" in names
 
 
 def test_refine_evaluates_a_share_of_the_points(explain, tmp_path):
     status, output, names = explain("--refine", 0.25, search=("--grid", 4))
     assert status == 0, output
-    assert "sub-07_desc-gridrefined_regions.tsv" in names
-    table = pd.read_csv(tmp_path / "out" / "sub-07_desc-gridrefined_regions.tsv", sep="\t")
+    assert "sub-07_T1w_desc-gridrefined_regions.tsv" in names
+    table = pd.read_csv(tmp_path / "out" / "sub-07_T1w_desc-gridrefined_regions.tsv", sep="\t")
     assert 4 <= table["evaluated"].sum() <= 16
     status, output, _ = explain("--refine", 2)
     assert status == 2
@@ -49,12 +49,12 @@ def test_refine_evaluates_a_share_of_the_points(explain, tmp_path):
 def test_cut_recomputes_part_of_the_network(explain, tmp_path):
     status, output, _ = explain()
     assert status == 0, output
-    whole = pd.read_csv(tmp_path / "out" / "sub-07_desc-grid_regions.tsv", sep="\t")
-    status, output, _ = explain("--cut", 7)
+    whole = pd.read_csv(tmp_path / "out" / "sub-07_T1w_desc-grid_regions.tsv", sep="\t")
+    status, output, _ = explain("--cut", 7, "--overwrite")
     assert status == 0, output
-    recomputed = pd.read_csv(tmp_path / "out" / "sub-07_desc-grid_regions.tsv", sep="\t")
+    recomputed = pd.read_csv(tmp_path / "out" / "sub-07_T1w_desc-grid_regions.tsv", sep="\t")
     np.testing.assert_allclose(recomputed["score"], whole["score"], atol=1e-5)
-    sidecar = json.loads((tmp_path / "out" / "sub-07_desc-grid_stat-saliency_statmap.json").read_text())
+    sidecar = json.loads((tmp_path / "out" / "sub-07_T1w_desc-grid_stat-saliency_statmap.json").read_text())
     assert sidecar["Settings"]["cut"] == 7
     assert sidecar["Settings"]["recomputed"]
 
@@ -63,7 +63,7 @@ def test_supervoxels_replace_an_atlas(explain, tmp_path):
     pytest.importorskip("skimage")
     status, output, _ = explain("--supervoxels", 12, search=())
     assert status == 0, output
-    table = pd.read_csv(tmp_path / "out" / "sub-07_seg-supervoxels_regions.tsv", sep="\t")
+    table = pd.read_csv(tmp_path / "out" / "sub-07_T1w_seg-supervoxels_regions.tsv", sep="\t")
     assert 4 <= len(table) <= 30
     assert table["name"].str.fullmatch(r"supervoxel-\d{3}").all()
     status, output, _ = explain("--supervoxels", 12)
@@ -74,7 +74,7 @@ def test_supervoxels_replace_an_atlas(explain, tmp_path):
 def test_each_of_several_backgrounds_has_its_files(explain):
     status, output, names = explain("--background", "0", "blur", "auto")
     assert status == 0, output
-    assert {f"sub-07_desc-grid{n}_regions.tsv" for n in ("0", "blur", "auto", "consensus")} < set(names)
+    assert {f"sub-07_T1w_desc-grid{n}_regions.tsv" for n in ("0", "blur", "auto", "consensus")} < set(names)
     assert "and those of 0, blur, auto" in output
 
 
@@ -84,12 +84,13 @@ def test_coordinates_outside_the_mask_are_left_out(explain, tmp_path, scan):
     )
     status, output, names = explain(search=("--coordinates", tmp_path / "coordinates.tsv"))
     assert status == 0, output
-    assert "sub-07_desc-points_regions.tsv" in names
+    assert "sub-07_T1w_desc-points_regions.tsv" in names
     img = nib.load(scan)
     x = nib.affines.apply_affine(img.affine, np.indices(img.shape).reshape(3, -1).T)[:, 0].reshape(img.shape)
     nib.save(nib.Nifti1Image((x < 0).astype(np.uint8), img.affine), tmp_path / "left.nii.gz")
-    explain("--mask", tmp_path / "left.nii.gz", search=("--coordinates", tmp_path / "coordinates.tsv"))
-    table = pd.read_csv(tmp_path / "out" / "sub-07_desc-points_regions.tsv", sep="\t")
+    search = ("--coordinates", tmp_path / "coordinates.tsv")
+    assert explain("--mask", tmp_path / "left.nii.gz", "--overwrite", search=search)[0] == 0
+    table = pd.read_csv(tmp_path / "out" / "sub-07_T1w_desc-points_regions.tsv", sep="\t")
     assert table["name"].tolist() == ["left"]
 
 
@@ -102,7 +103,7 @@ def test_a_brain_mask_changes_scores_and_an_atlas_needs_a_space(explain, tmp_pat
     np.savetxt(tmp_path / "matrix.txt", np.eye(4))
     tables = []
     for more in ((), ("--brain-mask", tmp_path / "half.nii.gz", "--assume-space", "MNI")):
-        status, output, _ = explain(*more)
+        status, output, _ = explain(*more, "--overwrite")
         assert status == 0, output
         tables.append(pd.read_csv(next((tmp_path / "out").glob("*_regions.tsv")), sep="\t"))
     assert not np.allclose(tables[0]["light"], tables[1]["light"], rtol=0.01)
@@ -121,7 +122,7 @@ def test_a_transform_brings_a_scan_to_the_template(explain, tmp_path, scan):
     """A scan moved by a matrix has the same table with that matrix; without it, or with another, it is refused."""
     matrix = nib.affines.from_matvec(np.eye(3), [40.0, -35.0, 30.0])
     img = nib.load(scan)
-    moved = tmp_path / "sub-07_desc-moved_T1w.nii.gz"
+    moved = tmp_path / "sub-07_T1w_desc-moved_T1w.nii.gz"
     nib.save(nib.Nifti1Image(np.asarray(img.dataobj), np.linalg.inv(matrix) @ img.affine), moved)
     np.savetxt(tmp_path / "matrix.txt", matrix)
     np.savetxt(tmp_path / "other.txt", matrix @ matrix)

@@ -67,9 +67,9 @@ def test_maps_and_table_are_those_of_the_core():
     np.testing.assert_allclose(r.table[["row", "column"]], e.points)
     for name in ("light", "shadow", "drop", "score"):
         np.testing.assert_array_equal(r.table[name], getattr(e, name))
-    spread = GLAS(brightness, **MASKS).spread(e.points, np.stack([e.light, e.shadow]), SHAPE)
-    np.testing.assert_array_equal([r.light, r.shadow], spread)
-    assert " ".join(r.table.columns) == "index name row column n_pixels light shadow drop score rank"
+    spread = GLAS(brightness, **MASKS).spread(e.points, np.stack([e.light, e.shadow, e.drop]), SHAPE)
+    np.testing.assert_array_equal([r.light, r.shadow, r.drop], spread)
+    assert " ".join(r.table.columns) == "index name row column n_pixels light shadow drop score rank direction"
     assert r.table["name"].tolist()[:2] == ["point-01", "point-02"]
     assert sorted(r.table["rank"]) == list(range(1, 57))
     assert highest(r)["score"] == r.table["score"].max()
@@ -339,7 +339,7 @@ def test_every_map_and_table_has_a_file(tmp_path):
     r = explained(versus=0, size=HALF)
     paths = r.save(tmp_path / "new" / "folder")
     names = {path.name for path in paths}
-    assert len(names) == len(paths) == 21
+    assert len(names) == len(paths) == 30
     start = "picture_desc-gridversus0_label-class1"
     assert {f"{start}_stat-saliency_statmap.tif", f"{start}_regions.tsv", f"{start}_stat-light_statmap.json"} <= names
     with Image.open(tmp_path / "new" / "folder" / f"{start}_stat-saliency_statmap.tif") as image:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from glas3d import GLAS, Grid, Predictor, explain_img
+from glas3d import GLAS, GlasWarning, Grid, Predictor, explain_img
 from glas3d.core.covariates import Covariates
 from glas3d.imaging.coordinates import Coordinates
 from glas3d.imaging.space import VoxelGrid, resample
@@ -68,7 +68,7 @@ def test_versus_writes_the_files_of_both_classes(scan, sided, few, tmp_path):
     written = {path.name for path in r.save(tmp_path)}
     assert "scan_seg-few_desc-versusNC_label-AD_stat-saliency_statmap.nii.gz" in written
     assert {f"scan_seg-few_label-{name}_regions.tsv" for name in ("AD", "NC")} < written
-    assert len(written) == 3 * 7
+    assert len(written) == 3 * 10
 
 
 # Several input scans
@@ -126,7 +126,8 @@ def test_a_reference_of_several_channels_is_an_array(few):
     images = [head(T1), head(PET, scale=90.0)]
     blurred = explain_img(images, model, "AD", few, background="blur", **SMALL)
     assert blurred.table["score"].notna().all()
-    replaced = explain_img(images, model, "AD", few, background=data, fusion="shadow", **SMALL)
+    with pytest.warns(GlasWarning, match="the map is flat: all 8 scores are the same"):
+        replaced = explain_img(images, model, "AD", few, background=data, fusion="shadow", **SMALL)
     assert replaced.table["drop"].abs().max() == 0  # the scans are replaced by themselves
     with refused("a background image is one channel, the model takes 2"):
         explain_img(images, model, "AD", few, background=head(T1), **SMALL)
@@ -338,7 +339,8 @@ def test_only_regions_and_points_inside_the_mask_are_searched(scan, sided, few):
     assert len(atlas.table) == len(few.table)
     assert atlas.provenance["Search"]["mask"]["sha256"]
     coarse = with_info(lambda batch: torch.full((len(batch), 2), 0.5), grid=head_grid("RAS", mm=9.0))
-    painted = explain_img(scan, coarse, "AD", few, mask_img=left, **SMALL).light_img
+    with pytest.warns(GlasWarning, match="the map is flat"):
+        painted = explain_img(scan, coarse, "AD", few, mask_img=left, **SMALL).light_img
     assert values(painted).any()
     assert not values(painted)[world_x(scan) >= 0].any()
     coordinates = Coordinates([[-25, -21, -10], [27, 6, 2]], ["here", "there"])

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import glas3d
-from glas3d import Grid, explain_img
+from glas3d import GlasError, Grid, explain_img
 from tests.imaging.cases import HEADS, head, refused, seen, values, with_info
 
 RAS = HEADS["RAS"]
@@ -46,25 +46,27 @@ def contents(folder):
 
 def expected(stem):
     """Return the sorted names of the files of an explanation."""
-    maps = [f"{stem}_stat-{s}_statmap{end}" for s in ("saliency", "light", "shadow") for end in (".nii.gz", ".json")]
-    return sorted([*maps, f"{stem}_regions.tsv"])
+    maps = [
+        f"{stem}_stat-{s}_statmap{end}" for s in ("saliency", "light", "shadow", "drop") for end in (".nii.gz", ".json")
+    ]
+    return sorted([*maps, f"{stem}_regions.tsv", f"{stem}_regions.json"])
 
 
 def test_the_files_have_the_names_of_the_contract(result, tmp_path, aal, scan):
     written = result.save(tmp_path / "deep" / "folder")
-    assert names(tmp_path / "deep" / "folder") == expected("sub-01_ses-2_seg-few")
-    assert sorted(path.name for path in written) == expected("sub-01_ses-2_seg-few")
+    assert names(tmp_path / "deep" / "folder") == expected("sub-01_ses-2_T1w_seg-few")
+    assert sorted(path.name for path in written) == expected("sub-01_ses-2_T1w_seg-few")
     assert all(path.is_file() for path in written)
     model = seen(head(RAS), aal)
-    assert explain_img(scan, model).stem == "sub-01_ses-2_seg-AAL"
-    assert explain_img(scan, model, search=Grid(2)).stem == "sub-01_ses-2_desc-grid"
+    assert explain_img(scan, model).stem == "sub-01_ses-2_T1w_seg-AAL"
+    assert explain_img(scan, model, search=Grid(2)).stem == "sub-01_ses-2_T1w_desc-grid"
     assert explain_img(head(RAS), model, search=Grid(2)).stem == "scan_desc-grid"
 
 
 def test_the_maps_in_files_equal_those_in_memory(result, tmp_path):
     result.save(str(tmp_path))
     for statistic in ("saliency", "light", "shadow"):
-        img = nib.load(tmp_path / f"sub-01_ses-2_seg-few_stat-{statistic}_statmap.nii.gz")
+        img = nib.load(tmp_path / f"sub-01_ses-2_T1w_seg-few_stat-{statistic}_statmap.nii.gz")
         assert np.array_equal(values(img), values(getattr(result, f"{statistic}_img")))
         np.testing.assert_allclose(img.affine, RAS.affine)
     assert not np.array_equal(values(result.light_img), values(result.shadow_img))
@@ -72,10 +74,10 @@ def test_the_maps_in_files_equal_those_in_memory(result, tmp_path):
 
 def test_the_table_is_tab_separated_text_with_every_digit(result, tmp_path):
     result.save(tmp_path)
-    content = (tmp_path / "sub-01_ses-2_seg-few_regions.tsv").read_bytes()
+    content = (tmp_path / "sub-01_ses-2_T1w_seg-few_regions.tsv").read_bytes()
     assert b"\r" not in content
     assert content.splitlines()[0].decode().split("\t") == list(result.table.columns)
-    read = pd.read_csv(tmp_path / "sub-01_ses-2_seg-few_regions.tsv", sep="\t", dtype=str)
+    read = pd.read_csv(tmp_path / "sub-01_ses-2_T1w_seg-few_regions.tsv", sep="\t", dtype=str)
     for column in result.table:
         kind = type(result.table[column].iloc[0])
         assert [kind(text) for text in read[column]] == result.table[column].tolist()
@@ -84,7 +86,7 @@ def test_the_table_is_tab_separated_text_with_every_digit(result, tmp_path):
 def test_the_sidecar_holds_every_setting_version_and_hash(result, tmp_path, scan, few):
     result.save(tmp_path)
     for statistic in ("saliency", "light", "shadow"):
-        text = (tmp_path / f"sub-01_ses-2_seg-few_stat-{statistic}_statmap.json").read_text(encoding="utf-8")
+        text = (tmp_path / f"sub-01_ses-2_T1w_seg-few_stat-{statistic}_statmap.json").read_text(encoding="utf-8")
         sidecar = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
         assert sidecar["Statistic"] == statistic
     settings = sidecar["Settings"]
@@ -125,27 +127,33 @@ def test_equal_explanations_have_equal_bytes(result, scan, few, tmp_path, monkey
     again = explain_img(str(scan), with_info(seen(head(RAS), few), sha256="1" * 64), "AD", few)
     again.save(tmp_path / "b")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    assert len(contents(tmp_path / "a")) == 7
+    assert len(contents(tmp_path / "a")) == 10
 
 
-def test_saving_replaces_files_of_the_same_names_only(result, scan, few, tmp_path):
+def test_results_of_another_question_are_replaced_only_on_demand(result, scan, few, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     other = explain_img(scan, with_info(seen(head(RAS), few)), "NC", few)
     other.save(tmp_path)
     before = contents(tmp_path)
-    result.save(tmp_path)
+    message = (
+        "already has results of this name, made with another target and model: .*_stat-saliency_statmap.json; give"
+    )
+    with pytest.raises(GlasError, match=message):
+        result.save(tmp_path)
+    assert contents(tmp_path) == before
+    result.save(tmp_path, overwrite=True)
     after = contents(tmp_path)
-    assert names(tmp_path) == sorted([*expected("sub-01_ses-2_seg-few"), "notes.txt"])
+    assert names(tmp_path) == sorted([*expected("sub-01_ses-2_T1w_seg-few"), "notes.txt"])
     assert after["notes.txt"] == b"mine"
     # of two classes, the drops of one are those of the other with the opposite sign: the shadow may be the same
-    of_the_target = [name for name in expected("sub-01_ses-2_seg-few") if "shadow_statmap.nii" not in name]
+    of_the_target = [name for name in expected("sub-01_ses-2_T1w_seg-few") if "shadow_statmap.nii" not in name]
     assert all(before[name] != after[name] for name in of_the_target)
 
 
 def test_the_files_of_many_targets_do_not_collide(scan, few, tmp_path):
     for r in explain_img(scan, with_info(seen(head(RAS), few)), ["NC", "AD"], few):
         r.save(tmp_path)
-    both = [f"sub-01_ses-2_seg-few_label-{name}" for name in ("AD", "NC")]
+    both = [f"sub-01_ses-2_T1w_seg-few_label-{name}" for name in ("AD", "NC")]
     assert names(tmp_path) == sorted(expected(both[0]) + expected(both[1]))
 
 
@@ -156,7 +164,7 @@ def test_files_of_classes_that_differ_in_punctuation_do_not_collide(scan, few, c
     model = with_info(seen(head(RAS), few), classes=classes)
     stems = [r.stem for r in explain_img(scan, model, list(classes), few)]
     assert len(set(stems)) == 2
-    assert all(re.fullmatch(r"sub-01_ses-2_seg-few_label-[A-Za-z0-9]+", stem) for stem in stems)
+    assert all(re.fullmatch(r"sub-01_ses-2_T1w_seg-few_label-[A-Za-z0-9]+", stem) for stem in stems)
 
 
 # Folders that cannot be written to
@@ -200,9 +208,9 @@ def test_a_full_disk_leaves_the_old_results_alone(result, scan, few, tmp_path, m
 
     monkeypatch.setattr(nib.Nifti1Image, "to_filename", to_filename)
     with refused("cannot write to.*No space left on device", tmp_path):
-        result.save(tmp_path)
+        result.save(tmp_path, overwrite=True)
     assert contents(tmp_path) == before
-    assert names(tmp_path) == expected("sub-01_ses-2_seg-few")
+    assert names(tmp_path) == expected("sub-01_ses-2_T1w_seg-few")
 
 
 def test_a_full_disk_leaves_no_new_folder(result, tmp_path, monkeypatch):
@@ -216,8 +224,8 @@ def test_a_full_disk_leaves_no_new_folder(result, tmp_path, monkeypatch):
 
 
 def test_a_folder_of_a_file_s_name_leaves_nothing_half_written(result, tmp_path):
-    taken = tmp_path / "sub-01_ses-2_seg-few_regions.tsv"
+    taken = tmp_path / "sub-01_ses-2_T1w_seg-few_regions.tsv"
     taken.mkdir()
     with refused("cannot write .*: it is a folder", taken):
         result.save(tmp_path)
-    assert names(tmp_path) == ["sub-01_ses-2_seg-few_regions.tsv"]
+    assert names(tmp_path) == ["sub-01_ses-2_T1w_seg-few_regions.tsv"]

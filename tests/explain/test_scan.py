@@ -124,7 +124,7 @@ def test_maps_are_painted_with_the_numbers_of_the_table(few):
 def test_the_table_has_the_contracts_columns_and_ranks(aal):
     img = head(RAS)
     table = explain_img(img, seen(img, aal), **SMALL).table
-    assert " ".join(table.columns) == "index name hemisphere x y z n_voxels light shadow drop score rank"
+    assert " ".join(table.columns) == "index name hemisphere x y z n_voxels light shadow drop score rank direction"
     assert table[["index", "name", "hemisphere"]].equals(aal.table)
     assert sorted(table["rank"]) == list(range(1, 117))
     assert (table.sort_values("rank")["score"].diff().dropna() <= 0).all()
@@ -202,16 +202,16 @@ def test_regions_without_a_voxel_keep_their_row(few, tmp_path):
     wide = VoxelGrid((10, 12, 11), affine(spacing=(19.0, 19.0, 19.0), origin=(-92.0, -127.0, -77.0)))
     img = head(wide)
     with pytest.warns(GlasWarning, match="regions of few own no voxel"):
-        r = explain_img(img, lambda b: torch.full((len(b), 2), 0.5), search=few, assume_space="MNI")
+        r = explain_img(img, lambda b: b.mean(dim=(2, 3, 4)).repeat(1, 2), search=few, assume_space="MNI")
     lost = r.table[r.table["n_voxels"] == 0]
     assert 0 < len(lost) < 8
     assert len(r.table) == 8
-    assert lost[["x", "y", "z", "light", "shadow", "drop", "score", "rank"]].isna().all(axis=None)
+    assert lost[["x", "y", "z", "light", "shadow", "drop", "score", "rank", "direction"]].isna().all(axis=None)
     assert sorted(r.table["rank"].dropna()) == list(range(1, 9 - len(lost)))
     assert r.provenance["Search"]["regions_without_voxels"] == lost["name"].tolist()
     r.save(tmp_path)
     rows = (tmp_path / "scan_seg-few_regions.tsv").read_text().splitlines()
-    written = {row.split("\t")[1] for row in rows if row.endswith("\tn/a\tn/a\tn/a\t0\tn/a\tn/a\tn/a\tn/a\tn/a")}
+    written = {row.split("\t")[1] for row in rows if row.endswith("\tn/a\tn/a\tn/a\t0\tn/a\tn/a\tn/a\tn/a\tn/a\tn/a")}
     assert written == set(lost["name"])
 
 

@@ -46,6 +46,7 @@ class Study:
             rows.loc[rows["name"] == region, "score"] = score
         rows = rows.assign(n_voxels=np.arange(1, len(rows) + 1), rank=0)
         rows["rank"] = rows["score"].rank(ascending=False).astype(int)
+        rows["direction"] = np.where(rows["drop"] > 0, "for", "against")
         stem = f"{name}_{session + '_' if session else ''}seg-few"
         if volume is None:
             volume = rng.uniform(0, 1, shape).astype(np.float32)

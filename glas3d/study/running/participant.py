@@ -32,7 +32,7 @@ from glas3d.study.training.manifest import Manifest
 
 Status = Literal["explained", "kept", "failed"]
 
-_SAME = ["index", "name", "hemisphere", "x", "y", "z", "n_voxels", "rank"]  # in every model's table
+_SAME = ["index", "name", "hemisphere", "x", "y", "z", "n_voxels", "rank", "direction"]  # in every model's table
 _SPACE = re.compile("_space-[0-9A-Za-z]+")
 # Options that must be the same in a group, besides the settings of `GLAS`.
 _SAME_IN_GROUP = (

@@ -38,7 +38,9 @@ def explanation(seed, *, index=INDEX, affine=AFFINE, shape=LABELS.shape, score=N
     }
     provenance["Input"] = {"name": f"sub-{seed}.nii.gz", "sha256": f"{seed}" * 64}
     core = SimpleNamespace(probability=0.5 + seed / 100)
-    return ScanExplanation(img, img, img, table[COLUMNS], core, provenance, f"sub-{seed}_seg-few")
+    return ScanExplanation(
+        img, img, img, img, table.assign(direction="for")[COLUMNS], core, provenance, f"sub-{seed}_seg-few"
+    )
 
 
 def group_of(*explanations, name="AD"):

@@ -208,7 +208,7 @@ def test_participants_that_trained_the_model_may_be_skipped(people, models, tmp_
 def test_explanations_of_training_participants_are_marked_in_every_output(people, models, read_sidecar, tmp_path):
     explain_cohort(people, tmp_path / "out", models, **ASSUMED, in_sample=True)
     paths = list((tmp_path / "out").rglob("sub-*/anat/*.json"))
-    assert len(paths) == 6 * 4
+    assert len(paths) == 6 * 6
     assert all(json.loads(p.read_text())["InSample"] is True for p in paths)
     assert read_sidecar(tmp_path / "out", "sub-01")["Folds"] == [2]
 
@@ -349,5 +349,5 @@ def test_sessions_have_folders_of_their_own(models, tmp_path):
     explain_cohort(studies.cohort(folder), tmp_path / "out", models, **ASSUMED)
     for session in ("ses-M00", "ses-M12"):
         (path,) = (tmp_path / "out" / "sub-01" / session / "anat").glob("*_regions.tsv")
-        assert path.name.startswith(f"sub-01_{session}_space-MNI_desc-preproc_desc-grid_regions")
+        assert path.name.startswith(f"sub-01_{session}_space-MNI_desc-preproc_T1w_desc-grid_regions")
     assert validate(tmp_path / "out")[0] == []

@@ -1,0 +1,138 @@
+"""What a reader of a map is told: flat maps, saturated outputs, direction, ranges and columns."""
+
+import json
+import warnings
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from glas3d import GlasError, GlasWarning, explain_img
+from glas3d.explain.table import ranks
+from tests.imaging.cases import HEADS, head, seen
+
+RAS = HEADS["RAS"]
+MASKS = {"sigma_light": 12.0, "sigma_shadow": 12.0, "unit": "mm"}
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return head(RAS)
+
+
+@pytest.fixture(scope="module")
+def result(scan, few):
+    return explain_img(scan, seen(scan, few), 1, few, **MASKS)
+
+
+def test_a_flat_map_is_reported_and_has_no_ranks(scan, few):
+    with pytest.warns(GlasWarning, match="the map is flat: all 8 scores are the same"):
+        r = explain_img(scan, lambda batch: torch.full((len(batch), 2), 0.5), 1, few, **MASKS)
+    assert r.table["rank"].isna().all()
+    assert r.table["direction"].isna().all()
+    assert r.provenance["Notes"] == [
+        "the map is flat: all 8 scores are the same, so no region stands out and ranks have no meaning"
+    ]
+
+
+def test_a_saturated_output_is_reported(scan, few):
+    def light_only(batch):
+        kept = (batch != 0).flatten(1).float().mean(dim=1)
+        p = torch.where(kept > 0.5, 1.0, 0.3 + 0.1 * kept)
+        return torch.stack([1 - p, p], dim=1)
+
+    with pytest.warns(GlasWarning, match=r"the output is saturated \(P = 1\): removing any region changes it by at"):
+        r = explain_img(scan, light_only, 1, few, **MASKS)
+    assert r.table["rank"].notna().all()
+    assert "Notes" in r.provenance
+
+
+def test_an_ordinary_result_has_no_notes(scan, few):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        r = explain_img(scan, seen(scan, few), 1, few, **MASKS)
+    assert "Notes" not in r.provenance
+
+
+def test_nothing_for_the_target_is_reported(scan, few):
+    def opposed(batch):
+        p = 0.4 * torch.tanh(batch.flatten(1).mean(dim=1) / 1e3)
+        return torch.stack([0.5 + p, 0.5 - p], dim=1)
+
+    with pytest.warns(GlasWarning, match="nothing speaks for the target over the other class"):
+        explain_img(scan, opposed, 1, few, versus=0, **MASKS)
+
+
+def test_the_direction_is_the_sign_of_the_drop(result):
+    table = result.table
+    assert set(table["direction"]) <= {"for", "against"}
+    assert (table.loc[table["direction"] == "for", "drop"] > 0).all()
+    assert (table.loc[table["direction"] == "against", "drop"] < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([3.0, 1.0, 2.0], [1, 3, 2]),
+        ([2.0, 2.0, 1.0, 0.0], [1, 2, 3, 4]),
+        ([5.0, 0.0, 0.0, 0.0], [1, None, None, None]),
+        ([1.0, 1.0], [None, None]),
+        ([1.0], [1]),
+        ([2.0, np.nan, 1.0], [1, None, 2]),
+    ],
+)
+def test_scores_that_most_regions_share_have_no_rank(scores, expected):
+    assert [None if pd.isna(rank) else rank for rank in ranks(pd.Series(scores))] == expected
+
+
+def test_headers_hold_the_statistic_the_target_and_the_range(result):
+    for statistic in ("saliency", "light", "shadow", "drop"):
+        img = getattr(result, f"{statistic}_img")
+        values = np.asarray(img.dataobj)
+        assert img.header["cal_max"] == np.float32(np.abs(values).max())
+        assert img.header["cal_min"] == (-img.header["cal_max"] if values.min() < 0 else 0)
+        assert img.header["descrip"].tobytes().startswith(f"glas3d {statistic} for ".encode())
+        assert img.header.get_intent()[::2] == ("estimate", statistic)
+
+
+def test_the_drop_map_is_signed(result, few):
+    np.testing.assert_array_equal(
+        np.unique(np.asarray(result.drop_img.dataobj)),
+        np.unique(np.append(result.table["drop"].to_numpy(dtype=np.float32), np.float32(0))),
+    )
+
+
+def test_every_column_has_a_description_in_the_sidecar(result, tmp_path):
+    result.save(tmp_path)
+    (path,) = tmp_path.glob("*_regions.json")
+    sidecar = json.loads(path.read_text())
+    columns = (tmp_path / path.name.replace(".json", ".tsv")).read_text().splitlines()[0].split("\t")
+    assert all(len(sidecar[column]["Description"]) > 5 for column in columns)
+    assert sidecar["x"]["Units"] == "mm"
+    assert sidecar["Input"] == result.provenance["Input"]
+
+
+def test_names_tell_scans_of_one_participant_apart(scan, few, tmp_path):
+    for suffix in ("T1w", "T2w"):
+        nib.save(head(RAS), tmp_path / f"sub-01_{suffix}.nii.gz")  # saving names an image
+        explain_img(tmp_path / f"sub-01_{suffix}.nii.gz", seen(scan, few), 1, few, **MASKS).save(tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").glob("*.tsv")}
+    assert names == {"sub-01_T1w_seg-few_regions.tsv", "sub-01_T2w_seg-few_regions.tsv"}
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [({"target": 0}, "target"), ({"sigma_light": 9.0}, "settings"), ({"background": 10.0}, "settings")],
+)
+def test_results_of_another_question_are_not_replaced(result, scan, few, tmp_path, change, what):
+    result.save(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    given = {"target": 1, "search": few, **MASKS} | change
+    other = explain_img(scan, seen(scan, few), given.pop("target"), **given)
+    with pytest.raises(GlasError, match=f"already has results of this name, made with another .*{what}.*--overwrite"):
+        other.save(tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    result.save(tmp_path)  # the same question again
+    other.save(tmp_path, overwrite=True)
