@@ -135,7 +135,10 @@ def _report(result: ScanExplanation, written: list[Path], name: str, out: Path) 
     probability = f"P({target}) = {result.probability:.3f}"
     if against is not None:
         probability = f"{target} over {against}: P({target}) - P({against}) = {result.probability:.3f}"
-    terminal.write_table(result.table, f"{name}: {probability}, the ten highest-scoring regions")
+    if result.table["rank"].notna().any():
+        terminal.write_table(result.table, f"{name}: {probability}, the ten highest-scoring regions")
+    else:
+        terminal.write(f"{name}: {probability}; no region stands out, because all have the same score")
     for number, record in enumerate(result.provenance.get("Recursion", {}).get("rounds", []), start=1):
         removed = ", ".join(map(str, record["removed"][:6])) + (" ..." if len(record["removed"]) > 6 else "")
         change = f"{record['probability_before']:.3f} -> {record['probability_after']:.3f}"

@@ -246,3 +246,14 @@ def test_the_device_is_chosen_by_an_option(run_command, scan, bundle, tmp_path):
     command = ("explain", scan, "--model", bundle, "--target", "AD", "--grid", 2, "--out", tmp_path / "out")
     assert run_command(*command, "--device", "cpu")[0] == 0
     assert "abacus" in run_command(*command, "--device", "abacus")[2]
+
+
+def test_a_flat_map_has_no_table_of_highest_scoring_regions(run_command, scan, tmp_path):
+    """A model that always answers the same says nothing about anatomy, and the command says so."""
+    status, output, errors = run_command(
+        *("explain", scan, "--model", "tests.bundles:constant", "--target", "1", "--grid", 2, "--out", tmp_path / "out")
+    )
+    assert status == 0
+    assert "the map is flat" in errors
+    assert "no region stands out, because all have the same score" in output
+    assert "highest-scoring" not in output
