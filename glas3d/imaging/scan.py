@@ -15,6 +15,7 @@ from nibabel.spatialimages import SpatialImage
 
 from glas3d.errors import GlasError, reason
 from glas3d.hashing import arrays_sha256, file_sha256
+from glas3d.imaging.files import no_image
 from glas3d.imaging.orientation import check_orientation, empty_map
 
 ImageLike = str | os.PathLike[str] | SpatialImage
@@ -126,10 +127,10 @@ def load_scan(img: ImageLike, *, constant: bool = False) -> Scan:
 
 
 def _read(path: Path) -> SpatialImage:
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         raise GlasError(f"no such file: {path}")
-    if path.is_dir():
-        raise GlasError(f"a scan must be a file, {path} is a folder")
+    if problem := no_image(path):
+        raise GlasError(f"a scan must be an image file, {problem}")
     try:
         image: Any = nib.load(path)
     except Exception as error:  # nibabel raises many kinds

@@ -157,11 +157,33 @@ def half(path):
     return path
 
 
+def renamed(path, ending):
+    return saved(nifti(), path.with_name(f"other{ending}")).rename(path)
+
+
+def dicom(path):
+    path.write_bytes(bytes(128) + b"DICM" + bytes(99))
+    return path
+
+
+def dicom_folder(path):
+    (path / "series").mkdir(parents=True)
+    dicom(path / "series" / "IM0001")
+    return path
+
+
 BAD_FILES = {
     "missing.nii.gz": (lambda p: p, "no such file"),
     "half.hdr": (half, r"must be complete.*half\.hdr lacks .*half\.img"),
-    "folder.nii": (lambda p: p.mkdir() or p, "must be a file.*is a folder"),
+    "folder.nii": (lambda p: p.mkdir() or p, "must be an image file, .*is a folder$"),
     "text.nii.gz": (text, "must be an image nibabel can read"),
+    "zipped.nii": (lambda p: renamed(p, ".nii.gz"), "is gzipped: rename it to zipped.nii.gz$"),
+    "plain.nii.gz": (lambda p: renamed(p, ".nii"), "is not gzipped: rename it to plain.nii$"),
+    "dicom": (dicom_folder, "is a folder of DICOM files, which dcm2niix converts to NIfTI$"),
+    "one.dcm": (dicom, "is a DICOM file: dcm2niix converts its series"),
+    "annexed.nii.gz": (lambda p: p.write_text("/annex/objects/MD5E-s9--1.nii.gz\n") and p, "fetch it with datalad get"),
+    "linked.nii.gz": (lambda p: p.symlink_to(".git/annex/objects/1/2") or p, "fetch it with datalad get"),
+    "lfs.nii": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\n") and p, "git lfs pull"),
     "text.nii": (text, "must be an image nibabel can read"),
     "text.txt": (text, "must be an image nibabel can read"),
     "surface.gii": (lambda p: saved(nib.GiftiImage(), p), "must be a volume.*GiftiImage"),

@@ -12,11 +12,12 @@ import nibabel as nib
 import pandas as pd
 
 from glas3d.errors import GlasError, GlasWarning, reason
+from glas3d.imaging.files import not_fetched
 from glas3d.imaging.space import VoxelGrid
 from glas3d.options import accepts, parse
 from glas3d.study.cohort.accounting import similar_group
 from glas3d.study.cohort.cohort import Cohort, count_participants, problem_table
-from glas3d.study.cohort.layout import not_fetched, unread_files
+from glas3d.study.cohort.layout import unread_files
 from glas3d.study.cohort.options import Selection
 from glas3d.study.cohort.participants_tsv import read_participants
 from glas3d.study.cohort.scan_files import find_scans

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from glas3d.bids_names import PARTICIPANT_ID, SESSION_ID
 from glas3d.errors import GlasError, reason
+from glas3d.imaging.files import is_dicom
 
 DESCRIPTION = "dataset_description.json"
 
@@ -136,41 +137,11 @@ def unread_files(folder: Path, root: Path, endings: tuple[str, ...]) -> str:
     for current, subfolders, files in islice(os.walk(folder), _FOLDERS_SEARCHED):
         subfolders.sort()
         relative = Path(current).relative_to(root).as_posix()
-        if any(_is_dicom(Path(current) / name) for name in sorted(files)[:3]):
+        if any(is_dicom(Path(current) / name) for name in sorted(files)[:3]):
             return f"{relative} holds DICOM files, which dcm2niix converts to NIfTI"
         if not image and (names := [name for name in files if name.endswith(endings) and "sub-" in name]):
             image = f"{relative} holds {min(names)}, but scans are read from sub-<label>/[ses-<label>/]<datatype>/ only"
     return image
-
-
-def _is_dicom(path: Path) -> bool:
-    """Return whether a file is DICOM, by its preamble."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def not_fetched(path: Path) -> str:
-    """Return what stands in the place of a file whose content is elsewhere, and how to get it; empty for other files.
-
-    git-annex and DataLad leave a link that leads nowhere or a short text, Git LFS a short text.
-    """
-    if path.is_symlink() and not path.exists():
-        if "annex" in os.readlink(path):
-            return f"{path} is a link of git-annex without its content: fetch it with datalad get (or git annex get)"
-        return f"{path} is a link to {os.readlink(path)}, which does not exist"
-    try:
-        with path.open("rb") as file:
-            start = file.read(64)
-    except OSError:
-        return ""
-    if start.startswith(b"/annex/objects/"):
-        return f"{path} is a pointer of git-annex without its content: fetch it with datalad get (or git annex get)"
-    if start.startswith(b"version https://git-lfs"):
-        return f"{path} is a pointer of Git LFS without its content: fetch it with git lfs pull"
-    return ""
 
 
 def _raise(error: OSError) -> None:
