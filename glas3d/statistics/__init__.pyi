@@ -11,6 +11,9 @@ from .effect_size import cohen_d_interval as cohen_d_interval
 from .effect_size import hedges_g as hedges_g
 from .folds import compare_within_folds as compare_within_folds
 from .map_sums import MapSums as MapSums
+from .one_group import density_test as density_test
+from .one_group import laterality_test as laterality_test
+from .one_group import mean_test as mean_test
 from .regions import density as density
 from .regions import laterality as laterality
 from .regions import normalised as normalised

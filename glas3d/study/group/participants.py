@@ -127,6 +127,11 @@ class GroupScores:
         """Return the scores on another scale, participants by regions."""
         return score_matrix(self.participants, normalise)
 
+    @property
+    def unnormalised(self) -> pd.DataFrame:
+        """The scores as they are, participants by regions."""
+        return score_matrix(self.participants, "none")
+
     def of_groups(self, *groups: str) -> GroupScores:
         """Return the participants of some groups, in the same order."""
         return self.select(np.array([each.group in groups for each in self.participants], dtype=bool))

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from glas3d.statistics.regions import density, laterality
+import warnings
+
+import pandas as pd
+
+from glas3d.errors import GlasWarning
+from glas3d.statistics.one_group import density_test, laterality_test
+from glas3d.statistics.regions import CLR_FLOOR
 from glas3d.statistics.stability import bootstrap_ranks
 from glas3d.study.group.files import GroupFiles
 from glas3d.study.group.group_sums import GroupSums, Statistic
@@ -37,7 +43,7 @@ def write_summary(
         Resamples and seed of the ranks, the top of the overlap, and the regions compared between folds.
     """
     _write_variation(files, name, group_map, options)
-    _write_shares(files, name, group_map)
+    _write_shares(files, name, group_map, scores, options)
     if len(scores) < 2:
         return
     if options.n_boot:
@@ -60,11 +66,35 @@ def _write_variation(files: GroupFiles, name: str, group_map: GroupSums, options
             files.write_image(files.stem(name), statistic, img, f"{description}, {_NORMALISED}", **record, **more)
 
 
-def _write_shares(files: GroupFiles, name: str, group_map: GroupSums) -> None:
-    """Write the regions' shares of saliency and volume and, where there are two sides, their laterality."""
-    record, table = {"Group": name, "N": len(group_map)}, group_map.table()
+def _write_shares(
+    files: GroupFiles, name: str, group_map: GroupSums, scores: GroupScores, options: GroupOptions
+) -> None:
+    """Write the regions' shares of saliency and volume and, where there are two sides, their laterality.
+
+    Both are of each participant's own scores: after min-max the smaller of two sides could be 0.
+    """
+    values = scores.unnormalised
+    record = {
+        "Group": name,
+        "N": len(scores),
+        **options.sidecar("n_perm", "seed"),
+        "Scores": "each participant's, unnormalised",
+        "NullDistribution": "signs of participants flipped at random, largest |t| of each flip",
+        "SmallestP": max(2.0 ** (1 - len(scores)), 1 / (1 + options.n_perm)) if len(scores) > 1 else None,
+    }
+    rows = group_map.table()[["index", "hemisphere", "n_voxels"]].sort_values("index", ignore_index=True)
+    chosen = {"n_perm": options.n_perm, "seed": options.seed}
+    with warnings.catch_warnings():  # the sidecars record it, and the scores' own tests warn
+        warnings.filterwarnings("ignore", "the signs of .* can be flipped", GlasWarning)
+        table = density_test(values, rows["n_voxels"].to_numpy(dtype=float), **chosen)
+    table = pd.concat([rows, table], axis=1)[["index", "name", "hemisphere", "n_voxels", *list(table)[1:]]]
+    null = {"NullHypothesis": "the mean logarithm of the density is 0", "Floor": f"{CLR_FLOOR:g} of the highest score"}
     description = "Share of the saliency and of the volume"
-    files.write_table(files.stem(name, desc="density"), "regions", density(table), description, **record)
-    if files.atlas is not None and table["name"].str.endswith("_L").any():
-        sides = laterality(table)
-        files.write_table(files.stem(name, desc="laterality"), "regions", sides, "Left against right", **record)
+    files.write_table(files.stem(name, desc="density"), "regions", table, description, **record, **null)
+    if files.atlas is not None and any(str(region).endswith("_L") for region in values.columns):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "the signs of .* can be flipped", GlasWarning)
+            sides = laterality_test(values, **chosen)
+        null = {"NullHypothesis": "the mean laterality is 0"}
+        stem = files.stem(name, desc="laterality")
+        files.write_table(stem, "regions", sides, "Left against right", **record, **null)

@@ -81,10 +81,17 @@ def test_ranks_laterality_density_strata_and_stability(study, eight):
     pd.testing.assert_frame_equal(ranks, bootstrap_ranks(values, 20, 4), check_dtype=False)
     sides = read(folder, "group-AD_seg-few_desc-laterality_regions.tsv")
     assert sides["name"].tolist() == ["Hippocampus", "Amygdala", "Precuneus", "Putamen"]
-    table = read(folder, "group-AD_seg-few_regions.tsv").set_index("name")["score"]
-    left, right = table["Amygdala_L"], table["Amygdala_R"]
-    assert sides.set_index("name").loc["Amygdala", "laterality"] == pytest.approx((left - right) / (left + right))
-    assert {"density", "volume_share"} <= set(read(folder, "group-AD_seg-few_desc-density_regions.tsv"))
+    raw = region_values(pd.concat([made[name][0].assign(participant_id=name) for name in cases]))
+    leaning = (raw["Amygdala_L"] - raw["Amygdala_R"]) / (raw["Amygdala_L"] + raw["Amygdala_R"])
+    assert sides.set_index("name").loc["Amygdala", "laterality"] == pytest.approx(leaning.mean())
+    assert {"low", "high", "p_fwe"} <= set(sides)
+    shares = read(folder, "group-AD_seg-few_desc-density_regions.tsv").set_index("name")
+    voxels = np.arange(1, 9)
+    density = raw.div(raw.sum(axis=1), axis=0) / (voxels / voxels.sum())
+    np.testing.assert_allclose(shares["density"], np.exp(np.log(density).mean()))
+    assert shares["n_voxels"].tolist() == voxels.tolist()
+    sidecar = json.loads((folder / "group-AD_seg-few_desc-laterality_regions.json").read_text())
+    assert sidecar["SmallestP"] == 1 / 8
     variation = read(folder, "group-AD_seg-few_desc-variation_regions.tsv")
     np.testing.assert_allclose(variation["mean"], values.mean())
     np.testing.assert_allclose(variation["variance"], values.var())
