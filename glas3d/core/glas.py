@@ -23,7 +23,9 @@ from glas3d.core.axes import per_axis
 from glas3d.core.covariates import Covariates, CovariateScores, WithEmptyMasks
 from glas3d.core.explanation import Explanation
 from glas3d.core.gaussian import Masks, gaussian_masks
+from glas3d.core.independence import Probe
 from glas3d.core.model import Predict, classes_of
+from glas3d.core.modules import EvalMode, modules_in
 from glas3d.core.perturb import LightAndShadow, Perturbations
 from glas3d.core.score import Target
 from glas3d.core.search import Grid, Search, Segments, resolve_search
@@ -152,7 +154,8 @@ class GLAS:
         """
         targets, single = score.targets_of(target)
         task = self._check(volume, targets, search, spacing, mask, covariates)
-        with torch.inference_mode():
+        # not inference mode: what a module keeps of an evaluation could never be trained with
+        with torch.inference_mode(False), torch.no_grad():
             inputs = self._light_and_shadow(task)
             probabilities, record = self._evaluate(task, inputs)
         explanations = self._score(task, probabilities, record)
@@ -255,14 +258,27 @@ class GLAS:
     def _evaluate(self, task: _Task, inputs: LightAndShadow) -> tuple[score.Probabilities, dict[str, Any]]:
         """Evaluate the model on all inputs; also return the record of how that was done."""
         settings = self.settings
-        perturbations = Perturbations(inputs, self._batch_size(task.volume.numel(), task.device))
-        n_batches = math.ceil(len(perturbations) / perturbations.batch_size)
-        predict = score.with_engine(task.predict, settings.engine, n_batches)
+        size = self._batch_size(task.volume.numel(), task.device)
+        score.with_engine(task.predict, settings.engine, 1)  # refuse an engine before the model is evaluated
         recomputation: dict[str, Any] = {}
-        with _reported(self.progress) as progress:
+        with EvalMode(modules_in(task.predict)) as evaluation, _reported(self.progress) as progress:
+            with evaluation.watching():
+                probe = Probe.of(
+                    task.predict,
+                    inputs,
+                    task.points,
+                    size,
+                    check=task.check_classes,
+                    covariates=task.covariates_of,
+                )
+            if probe.one_by_one:
+                size = 1
+            perturbations = Perturbations(inputs, size)
+            n_batches = math.ceil(len(perturbations) / perturbations.batch_size)
+            predict = score.with_engine(task.predict, settings.engine, n_batches)
             if settings.cut is None:
                 probabilities = score.evaluate_all(
-                    predict, perturbations, task.check_classes, progress, task.covariates_of
+                    predict, perturbations, task.check_classes, progress, task.covariates_of, probe.check_engine
                 )
             else:
                 probabilities, how = evaluate_changed_windows(
@@ -271,9 +287,12 @@ class GLAS:
                     task.check_classes,
                     progress,
                     task.covariates_of,
+                    probe.check_engine,
                     cut=settings.cut,
                     always=settings.cut_always,
-                    batch_size=partial(self._batch_size, device=task.device),
+                    batch_size=(lambda values: 1)
+                    if probe.one_by_one
+                    else partial(self._batch_size, device=task.device),
                 )
                 recomputation = {"recomputed": asdict(how)}
         record = {
@@ -281,6 +300,7 @@ class GLAS:
             "spacing": None if task.spacing is None else list(task.spacing),
             "evaluations": len(perturbations),
             "device": task.device.type,
+            **({"one_by_one": probe.one_by_one} if probe.one_by_one else {}),
             **score.engine_record(predict),
             **recomputation,
         }

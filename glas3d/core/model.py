@@ -25,7 +25,8 @@ class Predict(Protocol):
 
         Called with ``(batch,)``, ``(n, c, *spatial)`` float32 intensities before any normalisation, or with
         ``(batch, covariates)``, the latter ``(n, q)`` float32. The result is a tensor or whatever NumPy reads as an
-        array; ``(n,)`` is one column. It may be written over by the next call.
+        array; ``(n,)`` is one column. It may be written over by the next call, and the batch may be written over by
+        this one: the method hands out no memory that it reads again.
         """
         ...
 
@@ -135,6 +136,29 @@ class EngineModel(Protocol):
     @property
     def notes(self) -> Sequence[str]:
         """Which engines were tried and rejected, and why, one sentence each."""
+        ...
+
+    def check(self, expected: torch.Tensor, rows: torch.Tensor, batch: torch.Tensor, *covariates: torch.Tensor) -> bool:
+        """Compare the engine that ran the last batch with the network itself; one that differs is built anew.
+
+        Parameters
+        ----------
+        expected
+            ``(q, k)``, the outputs of the network itself for ``q`` inputs.
+        rows
+            ``(n,)``, which of these inputs each row of the batch is.
+        batch, *covariates
+            ``(n, c, *spatial)`` of the shape of the last batch, and ``(n, p)`` where the model takes covariates.
+
+        Returns
+        -------
+        Whether the engine agrees, so that what it gave before may be used.
+
+        Raises
+        ------
+        GlasError
+            An engine that was chosen by name differs from the network, also when it was built anew.
+        """
         ...
 
 

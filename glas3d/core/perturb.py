@@ -56,6 +56,17 @@ class LightAndShadow:
         """The channels that are lit and shaded."""
         return slice(None) if self.channel is None else slice(self.channel, self.channel + 1)
 
+    def perturbed(self, number: int) -> torch.Tensor:
+        """Return one input ``(c, *spatial)`` in memory of its own, by its number in `Perturbations`."""
+        volume, background = self.volume, self.background
+        if number == 0:
+            return volume.clone()
+        masks, below, above = (self.light, background, volume) if number % 2 else (self.shadow, volume, background)
+        mask = masks.masks((number - 1) // 2, torch.empty_like(volume[:1]))
+        row = below.clone(memory_format=torch.contiguous_format).unsqueeze(0)
+        blend(below[self.channels], above[self.channels], mask, out=row[:, self.channels])
+        return row[0]
+
 
 class Perturbations:
     """All inputs of one explanation: the intact volume, then light and shadow of every point.
@@ -77,6 +88,7 @@ class Perturbations:
         if bool((background == level).all()):  # one number is read faster than a volume of it
             background = level.view([1] * background.ndim).expand_as(background)
         self.inputs = inputs
+        self._repeat = False
         self._background = background
         self.batch_size = min(batch_size, len(self))
         self._batch = volume.unsqueeze(0).repeat(self.batch_size, *([1] * volume.ndim))
@@ -90,8 +102,9 @@ class Perturbations:
         """Yield each batch ``(batch_size, c, *spatial)`` with the numbers of the inputs in its first rows.
 
         The last batch is as large as the others, so that a model sees one shape only and equal settings give equal
-        bits; its spare rows hold earlier inputs and have no number. A batch is valid until the next one is taken.
-        When a batch was too large and `halve` was called, its inputs come again.
+        bits; its spare rows hold the intact volume and have no number. A batch is valid until the next one is taken,
+        and may be written over: every row of the next one is made anew.
+        When a batch was too large and `halve` was called, or `repeat`, its inputs come again.
         """
         volume, background = self.inputs.volume, self._background
         start = 0
@@ -112,9 +125,15 @@ class Perturbations:
                     masks = masks_of_kind.masks((kind[0] - 1) // 2, self._masks[: len(kind)])
                     self._blend(below, above, masks, self._batch[row : row + len(kind)])
                     row += len(kind)
+            self._batch[row:].copy_(volume)  # no row is empty in any batch but the last
             yield self._batch, [0] * (start == 0) + lights + shadows
-            if self.batch_size == size:
+            if self.batch_size == size and not self._repeat:
                 start += size
+            self._repeat = False
+
+    def repeat(self) -> None:
+        """Let the inputs of this batch come again."""
+        self._repeat = True
 
     def halve(self) -> None:
         """Halve the size of the batches to come.

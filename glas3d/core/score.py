@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from glas3d.core.agreement import allowed_difference, differ
 from glas3d.core.model import EngineModel, Fittable, Predict, RunsOnEngine, device_of
 from glas3d.core.perturb import Perturbations
 from glas3d.core.settings import Fusion
@@ -20,13 +21,15 @@ Probabilities = tuple[np.ndarray, np.ndarray, np.ndarray]
 # called after a batch: with the number of classes; with the model evaluations done and in all
 CheckClasses = Callable[[int], None]
 ReportProgress = Callable[[int, int], None]
+# called after the first batch: with the model on its engine and the batch size; returns whether the output may be used
+CheckEngine = Callable[[Predict, int], bool]
 # gives a batch's covariates (size, q), from the numbers of its inputs and its size
 CovariatesOf = Callable[[list[int], int], np.ndarray]
 
 
 def bind(predict: Predict, volume: torch.Tensor) -> tuple[Predict, torch.device]:
-    """Return the model with its preprocessing fitted to one volume, and the model's device."""
-    return predict.fit(volume) if isinstance(predict, Fittable) else predict, device_of(predict)
+    """Return the model with its preprocessing fitted to a copy of one volume, and the model's device."""
+    return predict.fit(volume.clone()) if isinstance(predict, Fittable) else predict, device_of(predict)
 
 
 def with_engine(predict: Predict, engine: str, n_batches: int) -> Predict:
@@ -74,7 +77,7 @@ def evaluate(predict: Predict, batch: torch.Tensor, *covariates: torch.Tensor) -
     predict
         The model.
     batch
-        ``(n, c, *spatial)``.
+        ``(n, c, *spatial)``; the model may write over it.
     *covariates
         ``(n, q)``, where the model takes covariates.
 
@@ -128,12 +131,18 @@ def finite(probabilities: torch.Tensor) -> np.ndarray:
     return array.numpy()
 
 
+def accept_engine(predict: Predict, batch_size: int) -> bool:
+    """Return True: the output of the first batch may be used, whatever engine gave it."""
+    return True
+
+
 def evaluate_all(
     predict: Predict,
     perturbations: Perturbations,
     check: CheckClasses = lambda n_classes: None,
     progress: ReportProgress = lambda done, total: None,
     covariates: CovariatesOf | None = None,
+    check_engine: CheckEngine = accept_engine,
 ) -> Probabilities:
     """Evaluate the model on all inputs of one explanation.
 
@@ -149,6 +158,9 @@ def evaluate_all(
         Called after every batch with the model evaluations done and in all.
     covariates
         Gives the covariates of a batch; None: the model takes none.
+    check_engine
+        Called after the first batch with the model, whose engine is chosen then, and the batch size; where it returns
+        False the batch is evaluated again.
 
     Returns
     -------
@@ -158,14 +170,16 @@ def evaluate_all(
     ------
     GlasError
         The output of a batch is not one row of finite numbers for each input, or has another number of classes than
-        the first.
+        the first; or the intact volume, which fills the last batch, has another output there than in the first.
     """
     probabilities = torch.empty(0)
+    intact_again: torch.Tensor | None = None
     evaluated: list[int] = []
     with torch_threads(torch.get_num_threads()):  # restored at the end
         for batch, numbers in perturbations.batches():
             try:
-                part = evaluate_on_device(predict, batch, *_covariate_tensors(covariates, numbers, batch))
+                rows = numbers + [0] * (len(batch) - len(numbers))  # the intact volume fills the last batch
+                part = evaluate_on_device(predict, batch, *covariate_tensors(covariates, rows, batch))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -174,6 +188,10 @@ def evaluate_all(
             first = not evaluated
             if first:
                 check(part.shape[1])
+                if not check_engine(predict, perturbations.batch_size):
+                    perturbations.repeat()
+                    check_engine = accept_engine
+                    continue
                 # one block of memory: small ones, kept between large ones that come and go, leave holes too small
                 # for any input
                 probabilities = part.new_empty((len(perturbations), part.shape[1]))
@@ -184,16 +202,25 @@ def evaluate_all(
             # a GPU gets the next batch before it has finished this one; its first output is checked at once
             if first or not part.is_cuda:
                 finite(part)
+            if not first and len(numbers) < len(part):
+                intact_again = part[-1:]
             probabilities[len(evaluated) : len(evaluated) + len(numbers)] = part[: len(numbers)]
             evaluated += numbers
             progress(len(evaluated), len(perturbations))
     in_order = finite(probabilities)[np.argsort(evaluated)]
+    if intact_again is not None and differ(finite(intact_again)[0], in_order[0], allowed_difference(in_order)):
+        change = np.abs(finite(intact_again)[0] - in_order[0]).max()
+        raise GlasError(
+            "a model must give the same scan the same output each time, this model's differs by "
+            f"{change:.2g} between the first batch and the last"
+        )
     return in_order[0], in_order[1::2], in_order[2::2]
 
 
-def _covariate_tensors(
+def covariate_tensors(
     covariates: CovariatesOf | None, numbers: list[int], batch: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
+    """Return the covariates of a batch ``(n, q)`` in a tuple, which is empty where the model takes none."""
     if covariates is None:
         return ()
     return (torch.as_tensor(covariates(numbers, len(batch)), dtype=torch.float32, device=batch.device),)

@@ -1,11 +1,40 @@
-"""Which device a network computes on."""
+"""Which device a network computes on, and by which kernels."""
 
 from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
 
 from glas3d.errors import GlasError
+
+_lock = threading.Lock()
+_exact: list[ExitStack] = []  # one entry for each evaluation that is in progress; the first has torch's own settings
+
+
+@contextmanager
+def exact_kernels() -> Iterator[None]:
+    """Let cuDNN use exact kernels that repeat their bits, until the last of the threads that need them is done.
+
+    TF32 would be off by a thousandth, and the fastest kernels do not repeat their bits.
+    """
+    with _lock:
+        flags = _exact[0] if _exact else ExitStack()
+        if not _exact:
+            flags.enter_context(
+                torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+            )
+        _exact.append(flags)
+    try:
+        yield
+    finally:
+        with _lock:
+            flags = _exact.pop()
+            if not _exact:
+                flags.close()
 
 
 def choose_device(net: object, device: str | torch.device) -> torch.device:

@@ -93,6 +93,10 @@ class NetworkPredictor(Protocol):
         """Return the probabilities ``(n, k)`` of a batch ``(n, c, *spatial)`` and covariates ``(n, q)``."""
         ...
 
+    def consume(self, batch: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
+        """Return what a call returns, for a batch that the network and its transform may write over."""
+        ...
+
     def evaluate(self, forward: Callable[[], Any], batch: torch.Tensor) -> torch.Tensor:
         """Return the probabilities ``(n, k)`` that come of a forward pass through the network."""
         ...

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, get_args
 
 import torch
 from torch import nn
 
 from glas3d.core.accelerate.windows import Windows
-from glas3d.core.model import Recomputation
+from glas3d.core.model import CannotRecompute, Recomputation
+from glas3d.core.modules import EvalMode, modules_in
 from glas3d.core.score import is_out_of_memory
 from glas3d.errors import GlasError, reason
-from glas3d.predict.device import choose_device, tensors_of
+from glas3d.predict.device import choose_device, exact_kernels, tensors_of
 from glas3d.predict.engine.engine_predictor import EnginePredictor
 from glas3d.predict.interface import Activation, FittedTransform, ModelInfo, Network, Readout, Transform
 from glas3d.predict.model_output import columns, one_tensor
@@ -125,13 +125,17 @@ class Predictor:
             net = copy.deepcopy(net).to(self.device)
         self.net = net
         self.info = info or ModelInfo(name=type(net).__name__)
+        self._modules = self._modules_found()
+        self._is_watched = False
 
     def fit(self, volume: torch.Tensor) -> Predictor:
         """Return the same predictor with its transform fitted to one intact scan, ``(c, *spatial)``."""
         if not isinstance(self.transform, FittedTransform):
             return self
         fitted = copy.copy(self)
-        fitted.transform = self.transform.fit(torch.as_tensor(volume, device=self.device))
+        # a copy: what is fitted may write to it
+        fitted.transform = self.transform.fit(torch.as_tensor(volume, device=self.device).clone())
+        fitted._modules = fitted._modules_found()
         return fitted
 
     def __call__(self, batch: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
@@ -140,15 +144,30 @@ class Predictor:
         Parameters
         ----------
         batch
-            ``(n, c, *spatial)`` float32, intensities before the transform.
+            ``(n, c, *spatial)`` float32, intensities before the transform. It is left as it is, also by a network or
+            transform that writes to its input.
         table
             ``(n, q)``: the covariates, where the model takes them.
 
         Raises
         ------
         GlasError
-            The model does not take the batch, it or its readout returns something else than ``(n, k)``, or the
-            readout returns another number of columns than there are names.
+            The model does not take the batch, it or its readout returns something else than ``(n, k)``, or another
+            number of columns than there are names.
+        """
+        with torch.inference_mode(False):
+            return self.consume(
+                torch.as_tensor(batch, dtype=torch.float32).clone(),
+                None if table is None else torch.as_tensor(table, dtype=torch.float32).clone(),
+            )
+
+    def consume(self, batch: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
+        """Return what a call returns, for a batch that the network and its transform may write over.
+
+        Parameters
+        ----------
+        batch, table
+            As when called.
         """
         transform = self.transform
         if isinstance(transform, FittedTransform):
@@ -167,27 +186,45 @@ class Predictor:
         batch
             The inputs, for their number and for messages.
         """
-        # TF32 would be off by a thousandth, and the fastest cuDNN kernels do not repeat their bits
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        with torch.inference_mode(), _eval_mode(self.net), exact:
+        # not inference mode: what a module keeps of its input could never be trained with
+        no_gradients = torch.inference_mode(False), torch.no_grad()
+        with no_gradients[0], no_gradients[1], EvalMode(self._modules) as evaluation, exact_kernels():
             try:
-                output = forward()
-            except RuntimeError as error:
+                output = self._watched(forward, evaluation)
+            except (GlasError, CannotRecompute, Warning):
+                raise
+            except Exception as error:  # the code of a network is run, and may fail in any way
                 if is_out_of_memory(error):
                     raise
                 raise GlasError(f"the model does not take a batch of {tuple(batch.shape)}: {reason(error)}") from error
+            of = "model" if self.readout is None else "readout"
             if self.readout is None:
-                return columns(self._activated(one_tensor(output)), batch)
-            activated = output if self.activation == "none" else self._activated(one_tensor(output))
-            table = columns(one_tensor(self.readout(activated), "readout"), batch, "readout")
+                table = columns(self._activated(one_tensor(output)), batch)
+            else:
+                activated = output if self.activation == "none" else self._activated(one_tensor(output))
+                table = columns(one_tensor(self.readout(activated), "readout"), batch, "readout")
             if self.classes is not None and table.shape[1] != len(self.classes):
-                raise GlasError(f"{len(self.classes)} classes are named, the readout gives {table.shape[1]}")
+                raise GlasError(f"{len(self.classes)} classes are named, the {of} gives {table.shape[1]}")
             return table
+
+    def _watched(self, forward: Callable[[], Any], evaluation: EvalMode) -> Any:
+        """Make a forward pass; the first one is watched for modules in training mode that were not found."""
+        if self._is_watched:
+            return forward()
+        with evaluation.watching():
+            output = forward()
+        self._is_watched = True
+        return output
+
+    def _modules_found(self) -> list[nn.Module]:
+        """Return the modules that an evaluation of this predictor may call."""
+        return modules_in(self.net, self.transform, self.readout)
 
     def with_net(self, net: Network) -> Predictor:
         """Return a copy of this predictor that evaluates another network, on the same device."""
         other = copy.copy(self)
         other.net = net
+        other._modules = list(dict.fromkeys([*self._modules, *other._modules_found()]))
         return other
 
     def with_engine(self, engine: str, n_batches: int) -> EnginePredictor:
@@ -257,16 +294,3 @@ class Predictor:
 def model_info(predict: Predictor | Callable[..., Any]) -> ModelInfo:
     """Return the description of a model; of a bare callable it holds the name alone."""
     return predict.info if isinstance(predict, Predictor) else ModelInfo(name=getattr(predict, "__name__", "callable"))
-
-
-@contextmanager
-def _eval_mode(net: object) -> Iterator[None]:
-    """Put every submodule into eval mode, and each one back into its own mode afterwards."""
-    training = [m for m in net.modules() if m.training] if isinstance(net, nn.Module) else []
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -13,7 +13,7 @@ from glas3d.core.explanation import class_difference
 from glas3d.core.gaussian import gaussian_masks
 from glas3d.errors import GlasError
 from tests.core import oracle
-from tests.core.cases import POINTS, SHAPES, TinyNet, assert_close, atlas, constant, refused, volume
+from tests.core.cases import POINTS, SHAPES, TinyNet, assert_close, atlas, constant, is_trial, refused, volume
 
 SIGMAS = {"sigma_light": 2.5, "sigma_shadow": 1.8, "sigma_spatial": 2.0}
 NAMES = ("age", "education", "score")
@@ -74,7 +74,8 @@ class LinearInBoth:
     def __call__(self, batch, numbers):
         assert numbers.dtype == torch.float32
         assert len(numbers) == len(batch)
-        self.inputs.append((batch.clone().numpy(), numbers.clone().numpy()))
+        if not is_trial():
+            self.inputs.append((batch.clone().numpy(), numbers.clone().numpy()))
         rows = [
             (self.weights * x.double()).flatten(1).sum(dim=1) + self.slopes @ c.double()
             for x, c in zip(batch, numbers, strict=True)
@@ -227,7 +228,7 @@ def test_all_classes_come_from_the_same_evaluations():
     net, inputs = both_net((7, 9)), []
 
     def predict(batch, numbers):
-        inputs.append(len(batch))
+        inputs.extend([len(batch)] * (not is_trial()))
         return softmax(net)(batch, numbers)
 
     classes = GLAS(predict, batch_size=1, **SIGMAS).explain(volume((7, 9)), (0, 1, 2), Grid(2), covariates=covariates())

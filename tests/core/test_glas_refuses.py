@@ -188,7 +188,7 @@ def test_a_grid_of_nothing():
 
 def test_answers_that_are_no_probabilities():
     for answer, match in (
-        (lambda batch: torch.ones(len(batch) + 1, 2), r"one row of probabilities for each input, \(9, classes\)"),
+        (lambda batch: torch.ones(len(batch) + 1, 2), r"one row of probabilities for each input, \(1, classes\)"),
         (lambda batch: torch.full((len(batch), 2), torch.nan), "finite probabilities"),
         (lambda batch: {"p": 1}, "one array of probabilities.*got dict"),
     ):

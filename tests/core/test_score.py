@@ -56,15 +56,15 @@ def test_evaluate_refuses(output, match):
 
 def test_evaluate_all_keeps_what_a_model_writes_over():
     """Some models return one buffer again and again."""
-    buffer = torch.zeros(2, 1, dtype=torch.float64)
+    buffer = torch.zeros(3, 1, dtype=torch.float64)
 
     def count(batch):
         return buffer.add_(1)
 
-    intact, light, shadow = evaluate_all(count, perturbations(2))
+    intact, light, shadow = evaluate_all(count, perturbations(3))
     assert intact.tolist() == [1]
-    assert light[:, 0].tolist() == [1, 2, 3, 4]
-    assert shadow[:, 0].tolist() == [2, 3, 4, 5]
+    assert light[:, 0].tolist() == [1, 2, 2, 3]
+    assert shadow[:, 0].tolist() == [1, 2, 3, 3]
 
 
 @pytest.mark.parametrize("wanted", [1, None])
@@ -78,6 +78,9 @@ def test_torch_has_the_threads_that_an_engine_wants_it_to_have(wanted):
 
     class Engine(Plain):
         engine, version, engine_threads, torch_threads, notes = "fast", "1.0", 2, wanted, ()
+
+        def check(self, expected, rows, batch):
+            return True
 
     model = Plain() if wanted is None else Engine()
     with torch_threads(2):

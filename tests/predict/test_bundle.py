@@ -241,7 +241,7 @@ REFUSED = {
     "outputs": (outputs(num_channels=3), f"{UNFIT}it promises 3 outputs, its network gives 2"),
     "classes": (
         outputs(channel_def={"0": "NC", "1": "MCI", "2": "AD"}),
-        f"{UNFIT}it names 3 classes, its network gives 2",
+        f"{UNFIT}3 classes are named, the model gives 2",
     ),
     "glas3d a list": (edit(lambda m: m.update(glas3d=[])), "glas3d in the metadata of .* must be an object, got list"),
     "formats a list": (

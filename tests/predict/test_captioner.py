@@ -7,7 +7,7 @@ from torch import nn
 
 from glas3d import GLAS, Grid, Predictor
 from glas3d.predict import Captioner
-from tests.core.cases import SHAPES, refused, volume
+from tests.core.cases import SHAPES, is_trial, refused, volume
 
 VOCABULARY = ("<start>", "<end>", "a", "red", "blue", "circle", "a 2")
 SMALL = {"sigma_light": 2, "sigma_shadow": 2}
@@ -30,12 +30,12 @@ class Model(nn.Module):
         self.encoded, self.steps = [], []
 
     def encode(self, images):
-        self.encoded.append(len(images))
+        self.encoded.extend([len(images)] * (not is_trial()))
         return self.doubt(torch.tanh(self.head(images.flatten(1)))), "unused"
 
     def step(self, features, words):
         assert features[1] == "unused"
-        self.steps.append((tuple(words.shape), words.dtype))
+        self.steps.extend([(tuple(words.shape), words.dtype)] * (not is_trial()))
         position = torch.arange(1, words.shape[1] + 1)[:, None]
         return self.to_words(self.doubt(features[0] * (1 + (self.embed(words) * position).sum(dim=1))))
 

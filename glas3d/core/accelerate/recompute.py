@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 import warnings
@@ -12,22 +13,28 @@ import numpy as np
 import torch
 
 from glas3d.core.accelerate.windows import Windows, crop, extent
+from glas3d.core.agreement import allowed_difference
 from glas3d.core.gaussian import GaussianMasks, Masks
 from glas3d.core.model import CannotRecompute, Predict, Recomputable, Recomputation
 from glas3d.core.perturb import LightAndShadow, Perturbations
 from glas3d.core.score import (
     CheckClasses,
+    CheckEngine,
     CovariatesOf,
     Probabilities,
     ReportProgress,
+    accept_engine,
     evaluate,
     evaluate_all,
 )
 from glas3d.errors import GlasWarning
 
-# Recomputed probabilities that differ from those of the full forward pass by more than this are not used: the masks
-# are truncated too early, or the network does something that its graph does not show.
-TOLERANCE = 1e-4
+# Recomputed probabilities that differ from those of the full forward pass by more than this, or by more than this share
+# of the effects, are not used: the masks are truncated too early, or the network does something that its graph does not
+# show.
+TOLERANCE, _SHARE_OF_EFFECT = 1e-4, 0.05
+# Inputs with the largest effects that are compared once all are evaluated, at most.
+_MOST_CHECKED = 8
 # Recomputing must take at most this share of the time, so that a busy machine does not decide.
 _WORTH = 0.95
 # Least number of batches of each kind, where there are as many points: whether recomputing pays is decided after the
@@ -163,6 +170,7 @@ def evaluate_changed_windows(
     check: CheckClasses = lambda n_classes: None,
     progress: ReportProgress = lambda done, total: None,
     covariates: CovariatesOf | None = None,
+    check_engine: CheckEngine = accept_engine,
     *,
     cut: float,
     always: bool,
@@ -170,12 +178,13 @@ def evaluate_changed_windows(
 ) -> tuple[Probabilities, RecomputationRecord]:
     """Evaluate all inputs as `score.evaluate_all` does, computing only what a mask changes where that pays.
 
-    The first batch of each kind is compared with the full forward pass. Where ``P`` differs by more than `TOLERANCE`,
-    or the full forward pass is not slower, every input is evaluated in full.
+    Inputs of the first batches are compared with the full forward pass, and in the end those of all: each time the
+    inputs whose masks have the largest effects. Where ``P`` differs by more than `TOLERANCE` or a twentieth of the
+    largest effect, or the full forward pass is not slower, every input is evaluated in full.
 
     Parameters
     ----------
-    predict, perturbations, check, progress, covariates
+    predict, perturbations, check, progress, covariates, check_engine
         See `score.evaluate_all`.
     cut
         A mask is taken as 0 where it is below ``exp(-cut^2 / 2)``.
@@ -197,23 +206,32 @@ def evaluate_changed_windows(
             f"cut={cut:g} saves nothing, every input is evaluated in full: {error}", GlasWarning, stacklevel=4
         )
         record = RecomputationRecord(recomputed=False, reason=str(error))
-        return evaluate_all(predict, perturbations, check, progress, covariates), record
+        return evaluate_all(predict, perturbations, check, progress, covariates, check_engine), record
     run = _Run(recomputation, windowed)
     check(run.probabilities.shape[1])
     run.evaluate_turn(0)
-    record, seconds_in_full = run.compare(predict, perturbations.batch_size)
-    reason = ""
-    if not record.measured_change <= TOLERANCE:
-        reason = f"it changes P by {record.measured_change:.2g}, more than {TOLERANCE:g}"
-    elif run.turns > 1 and run.evaluate_turn(1) > _WORTH * seconds_in_full and not always:
+    record, seconds_in_full, reason = run.compare(predict, perturbations.batch_size)
+    if not reason and run.turns > 1 and run.evaluate_turn(1) > _WORTH * seconds_in_full and not always:
         reason = "the full forward pass is not slower"
     if reason:
-        return evaluate_all(predict, perturbations, check, progress), replace(record, recomputed=False, reason=reason)
+        record = replace(record, recomputed=False, reason=reason)
+        return evaluate_all(predict, perturbations, check, progress, check_engine=check_engine), record
     if run.turns > 1:
         progress(run.done, len(perturbations))
     for turn in range(2, run.turns):
         run.evaluate_turn(turn)
         progress(run.done, len(perturbations))
+    if run.turns > 1:
+        end, _, reason = run.compare(predict, min(perturbations.batch_size, _MOST_CHECKED))
+        record = replace(
+            record,
+            recomputed=not reason,
+            reason=reason,
+            measured_change=max(record.measured_change, end.measured_change),
+            checked=record.checked + end.checked,
+        )
+    if reason:
+        return evaluate_all(predict, perturbations, check, progress, check_engine=check_engine), record
     progress(len(perturbations), len(perturbations))
     return (run.probabilities[0], run.probabilities[1::2], run.probabilities[2::2]), record
 
@@ -241,15 +259,17 @@ class _Run:
         self._recomputation, self._windowed = recomputation, windowed
         self._batches = [windowed.batches(kind) for kind in (LIGHT, SHADOW)]
         self.turns = max(map(len, self._batches))
-        intact = recomputation.bases[1].to("cpu", torch.float64).numpy()
+        self._bases = recomputation.bases.to("cpu", torch.float64).numpy()
+        intact = self._bases[SHADOW]
         self.probabilities = np.empty((1 + 2 * len(windowed.windows[LIGHT]), len(intact)))
         self.probabilities[0] = intact
-        self._done = 1
+        self._is_done = np.zeros(len(self.probabilities), dtype=bool)
+        self._is_done[0] = True
 
     @property
     def done(self) -> int:
-        """Inputs evaluated so far; some points come twice."""
-        return min(self._done, len(self.probabilities))
+        """Inputs evaluated so far."""
+        return int(self._is_done.sum())
 
     def evaluate_turn(self, turn: int) -> float:
         """Evaluate one batch of each kind that has one left; return the mean seconds for each volume."""
@@ -261,37 +281,54 @@ class _Run:
                 parts = self._windowed.parts(kind, rows)
                 self.probabilities[_numbers(kind, rows)] = self._evaluate(kind, rows, parts)
                 seconds.append((time.perf_counter() - start) / len(rows))
-                self._done += len(rows)
+                self._is_done[_numbers(kind, rows)] = True
         return sum(seconds) / len(seconds)
 
     def _evaluate(self, kind: int, rows: np.ndarray, parts: torch.Tensor) -> np.ndarray:
         return evaluate(lambda batch: self._recomputation(kind, rows, batch), parts)
 
-    def compare(self, predict: Predict, batch_size: int) -> tuple[RecomputationRecord, float]:
-        """Evaluate inputs of the first turn in full too; return how they differ, and seconds for each volume in full.
+    def compare(self, predict: Predict, batch_size: int) -> tuple[RecomputationRecord, float, str]:
+        """Evaluate the inputs with the largest effects in full too, of those that were evaluated so far.
 
         Parameters
         ----------
         predict
             The model.
         batch_size
-            Inputs of a full forward pass.
+            Inputs of a full forward pass, and how many are compared, but at least a light and a shadow.
+
+        Returns
+        -------
+        The record of how they differ, the seconds for each volume in full, and why the recomputed probabilities cannot
+        be used; empty: they can.
         """
-        first = zip(*(batches[0] for batches in self._batches), strict=False)
-        pairs = [(kind, int(row)) for rows in first for kind, row in enumerate(rows)]
-        pairs = list(dict.fromkeys(pairs))[: max(2, batch_size)]
-        numbers = _numbers(*np.transpose(pairs))
+        pairs = self._largest_effects(max(2, batch_size))
+        numbers = np.array([_numbers(kind, np.asarray(row)) for kind, row in pairs])
         in_full, seconds = _evaluate_in_full(predict, self._windowed, pairs, batch_size)
+        change = np.abs(in_full - self.probabilities[numbers]).max(axis=0)
+        outputs = np.concatenate([self._bases, self.probabilities[self._is_done]])
+        allowed = allowed_difference(outputs, TOLERANCE, _SHARE_OF_EFFECT)
+        worst = int((change - allowed).argmax())
+        reason = f"it changes P by {change[worst]:.2g}, more than {allowed[worst]:.2g}"
         record = RecomputationRecord(
             recomputed=True,
             whole_from=self._recomputation.whole_from,
             mask_cut_off=self._windowed.mask_cut_off,
             input_change=self._windowed.input_change,
-            measured_change=float(np.abs(in_full - self.probabilities[numbers]).max()),
+            measured_change=float(change.max()),
             checked=len(numbers),
             batch_size=self._windowed.batch_size,
         )
-        return record, seconds
+        return record, seconds, "" if (change <= allowed).all() else reason
+
+    def _largest_effects(self, count: int) -> list[tuple[int, int]]:
+        """Return kind and point of the inputs evaluated so far that differ most from their bases, of both kinds."""
+        of_kind = []
+        for kind in (LIGHT, SHADOW):
+            rows = np.flatnonzero(self._is_done[1 + kind :: 2])
+            effect = np.abs(self.probabilities[_numbers(kind, rows)] - self._bases[kind]).max(axis=1)
+            of_kind.append([(kind, int(row)) for row in rows[np.argsort(-effect, kind="stable")]])
+        return [pair for both in itertools.zip_longest(*of_kind) for pair in both if pair is not None][:count]
 
 
 def _numbers(kind: int | np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import io
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
@@ -27,6 +28,18 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 def own_copy(net: nn.Module) -> nn.Module:
     """Return a copy of a network in eval mode: what is built from it is independent of changes to the original."""
     return copy.deepcopy(net).eval().requires_grad_(False)
+
+
+class LeavesInputs(nn.Module):
+    """A network that writes to its inputs, given copies of them, so that what is built from it has no such step."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        """Return the network's output."""
+        return self.net(*(x.clone() for x in inputs))
 
 
 def build_eager(net: nn.Module, inputs: Inputs, cached: CacheEntry | None) -> Run:
@@ -56,7 +69,7 @@ def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
 def build_compiled(net: nn.Module, inputs: Inputs, cached: CacheEntry | None) -> Run:
     """Return the network as `torch.compile` makes it."""
     built = torch.compile(own_copy(net), dynamic=False)
-    with torch.inference_mode():  # as it will be evaluated; otherwise it would be compiled once more
+    with torch.no_grad():  # as it will be evaluated; otherwise it would be compiled once more
         built(*inputs)
     run: Run = built
     return run
@@ -65,7 +78,8 @@ def build_compiled(net: nn.Module, inputs: Inputs, cached: CacheEntry | None) ->
 def build_cudagraphs(net: nn.Module, inputs: Inputs, cached: CacheEntry | None) -> Run:
     """Return the network with every kernel of a forward pass recorded once and started together."""
     built, buffers = own_copy(net), tuple(x.clone() for x in inputs)
-    with torch.inference_mode():
+    lock = threading.Lock()
+    with torch.no_grad():
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -77,11 +91,12 @@ def build_cudagraphs(net: nn.Module, inputs: Inputs, cached: CacheEntry | None) 
             output = built(*buffers)
 
     def run(*inputs: torch.Tensor) -> torch.Tensor:
-        for buffer, x in zip(buffers, inputs, strict=True):
-            buffer.copy_(x)
-        graph.replay()
-        copied: torch.Tensor = output.clone()
-        return copied
+        with lock:  # the buffers are shared by all threads
+            for buffer, x in zip(buffers, inputs, strict=True):
+                buffer.copy_(x)
+            graph.replay()
+            copied: torch.Tensor = output.clone()
+            return copied
 
     return run
 
@@ -120,11 +135,12 @@ def build_openvino(net: nn.Module, inputs: Inputs, cached: CacheEntry | None) ->
             exported = io.BytesIO()
             compiled.export_model(exported)
             cached.write(exported.getvalue())
-    request = compiled.create_infer_request()
+    request, lock = compiled.create_infer_request(), threading.Lock()
 
     def run(*inputs: torch.Tensor) -> torch.Tensor:
         arrays = [x.contiguous().numpy() for x in inputs]
-        return torch.from_numpy(request.infer(arrays, share_inputs=True)[0])
+        with lock:  # a request runs one batch at a time
+            return torch.from_numpy(request.infer(arrays, share_inputs=True)[0])
 
     return run
 

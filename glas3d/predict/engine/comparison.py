@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from glas3d.core.agreement import allowed_difference, differ
 from glas3d.errors import reason
-from glas3d.predict.engine.builders import Inputs, Run
+from glas3d.predict.engine.builders import Inputs, LeavesInputs, Run
 from glas3d.predict.engine.engines import Engine, build
 from glas3d.predict.engine.fingerprint import digest
 from glas3d.predict.engine.trials import Trials
 from glas3d.predict.interface import NetworkPredictor
+
+# Engines are also compared with the network on inputs of this brightness.
+_DARKER = 0.1
 
 
 class EngineFailed(Exception):
@@ -21,18 +26,20 @@ class EngineFailed(Exception):
 
 
 class ObservedNetwork(nn.Module):
-    """A network that keeps its last inputs and output."""
+    """A network that keeps a copy of its last inputs, its last output, and whether it has written to its inputs."""
 
     def __init__(self, net: Any) -> None:
         super().__init__()
         self.net: nn.Module = net
         self.inputs: Inputs = ()
         self.output: Any = None
+        self.writes = False
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         """Return the network's output."""
-        self.inputs = inputs
+        self.inputs = tuple(x.clone() for x in inputs)
         self.output = self.net(*inputs)
+        self.writes |= not all(torch.equal(x, before) for x, before in zip(inputs, self.inputs, strict=True))
         return self.output
 
 
@@ -66,38 +73,76 @@ class Evaluated:
     def try_engine(self, engine: Engine, trials: Trials) -> Run | None:
         """Return what an engine builds of the network, or None if it fails; either is recorded in ``trials``.
 
-        It fails where it cannot be built, or where its output differs from the network's own by more than its
-        tolerance: of probabilities, and of numbers beyond 1 relative to the largest.
+        It fails where it cannot be built, or where its output differs from the network's own by more than is allowed,
+        for this batch or for the same inputs at another brightness: what depends on the values of the inputs may have
+        become a constant.
         """
         try:
-            run = self._built(engine)
-            output = self._output(run)
-            scale = max(1.0, float(self.expected.abs().max()))
-            same_shape = output.shape == self.expected.shape
-            difference = float((output - self.expected).abs().max()) / scale if same_shape else float("inf")
-            if not difference <= engine.tolerance:
-                raise EngineFailed(f"differs by {difference:.1e} from the network, more than {engine.tolerance:g}")
+            run = self._built(engine, trials.may_read)
+            darker, expected = self._darker()
+            both = torch.cat([self.expected, expected])
+            for inputs, own in ((self.inputs, self.expected), (darker, expected)):
+                check_agreement(engine, self._output(run, inputs), own, both)
         except EngineFailed as failure:
             trials.failures[engine.name] = str(failure)
             return None
         trials.runs[engine.name, torch.get_num_threads()] = run
         return run
 
-    def _built(self, engine: Engine) -> Run:
+    def _darker(self) -> tuple[Inputs, torch.Tensor]:
+        """Return the inputs at a tenth of their brightness, and the network's output for them."""
+        batch, *covariates = self.inputs
+        darker = (batch * _DARKER, *covariates)
+        return darker, self.predict.with_net(self.net.net)(*darker)
+
+    def _built(self, engine: Engine, may_read: bool) -> Run:
         if not isinstance(self.net.output, torch.Tensor):
             raise EngineFailed(f"needs one tensor as output, got a {type(self.net.output).__name__}")
         sha256 = self.predict.info.sha256
-        model = None if sha256 is None else f"{sha256} {digest(self.net.net)}"
+        net, inputs = self.net.net, self.net.inputs
+        if self.net.writes:
+            net, sha256 = LeavesInputs(net), None
         try:
-            return build(engine, self.net.net, self.net.inputs, model)
+            return build(engine, net, inputs, f"{sha256} {digest(net)}" if sha256 and may_read else None)
         except Exception as error:  # each library has its own, of every kind
             raise _not_built(error) from error
 
-    def _output(self, run: Run) -> torch.Tensor:
+    def _output(self, run: Run, inputs: Inputs) -> torch.Tensor:
         try:
-            return self.predict.with_net(run)(*self.inputs)
+            return self.predict.with_net(run)(*inputs)
         except Exception as error:
             raise _not_built(error) from error
+
+
+def check_agreement(engine: Engine, output: torch.Tensor, expected: torch.Tensor, effects: torch.Tensor) -> None:
+    """Refuse an engine whose output differs from the network's own by more than is allowed.
+
+    Parameters
+    ----------
+    output, expected
+        ``(n, k)``, of the engine and of the network.
+    effects
+        ``(m, k)``, outputs of the network for inputs that differ, by which the effects are measured. Engines of
+        reduced precision are allowed their tolerance, relative to the largest of these.
+
+    Raises
+    ------
+    EngineFailed
+        They differ.
+    """
+    own, others = expected.double().cpu().numpy(), effects.double().cpu().numpy()
+    came = output.double().cpu().numpy()
+    if engine.exact:
+        allowed = allowed_difference(others, engine.tolerance)
+    else:
+        allowed = np.full(others.shape[1], engine.tolerance * np.abs(others).max())
+    if not differ(came, own, allowed):
+        return
+    if came.shape != own.shape:
+        raise EngineFailed(f"returns {came.shape}, the network {own.shape}")
+    excess = np.nan_to_num(np.abs(came - own), nan=np.inf).max(axis=0)
+    worst = int((excess - allowed).argmax())
+    raise EngineFailed(f"differs by {excess[worst]:.1e} from the network, more than {allowed[worst]:.2g}")
 
 
 def _not_built(error: Exception) -> EngineFailed:

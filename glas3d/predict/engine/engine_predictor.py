@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -14,10 +15,13 @@ from glas3d.errors import GlasError
 from glas3d.predict.engine.auto import AutomaticChoice
 from glas3d.predict.engine.builders import Inputs
 from glas3d.predict.engine.clock import current_clock
-from glas3d.predict.engine.comparison import Evaluated
+from glas3d.predict.engine.comparison import EngineFailed, Evaluated, check_agreement
 from glas3d.predict.engine.engines import ENGINES, check_engine
-from glas3d.predict.engine.trials import Trials, trials_of
+from glas3d.predict.engine.trials import Trials, forget, trials_of
 from glas3d.predict.interface import ModelInfo, NetworkPredictor
+
+# One thread at a time tries engines: others would disturb its times, and would build the same.
+_choosing = threading.RLock()
 
 
 class EnginePredictor:
@@ -109,13 +113,16 @@ class EnginePredictor:
         return 1 if self.engine != "auto" and ENGINES[self.engine].own_threads else self.engine_threads
 
     def __call__(self, batch: torch.Tensor, *covariates: torch.Tensor) -> torch.Tensor:
-        """Return the predictor's output for a batch; the first batch of a shape decides which engine runs it."""
+        """Return the predictor's output for a batch; the first batch of a shape decides which engine runs it.
+
+        The network and the transform may write over the batch.
+        """
         inputs, shape = (batch, *covariates), tuple(batch.shape)
         if self._given_engine == "eager":
-            return self._predict(*inputs)
+            return self._predict.consume(*inputs)
         if shape in self._by_shape:
-            return self._by_shape[shape](*inputs)
-        with torch_threads(self._threads):  # those of the explanation; perhaps fewer are faster
+            return self._by_shape[shape].consume(*inputs)
+        with _choosing, torch_threads(self._threads):  # those of the explanation; perhaps fewer are faster
             trials = trials_of(self._predict, shape)
             if self._given_engine == "auto":
                 choice = AutomaticChoice(self._predict, inputs, trials, self._clock)
@@ -125,6 +132,40 @@ class EnginePredictor:
                 self._by_shape[shape], output = self._use_given(trials, inputs)
             self.engine_threads = torch.get_num_threads()
         return output
+
+    def check(self, expected: torch.Tensor, rows: torch.Tensor, batch: torch.Tensor, *covariates: torch.Tensor) -> bool:
+        """Compare the engine that ran the last batch with the network itself; one that differs is built anew.
+
+        See `glas3d.core.model.EngineModel.check`.
+        """
+        if self.engine == "eager":
+            return True
+        inputs, shape = (batch, *covariates), tuple(batch.shape)
+        try:
+            check_agreement(ENGINES[self.engine], self(*(x.clone() for x in inputs)), expected[rows], expected)
+            return True
+        except EngineFailed:
+            forget(self._predict, shape)
+            self._by_shape.clear()
+        try:
+            output = self(*(x.clone() for x in inputs))
+            if self.engine != "eager":
+                check_agreement(ENGINES[self.engine], output, expected[rows], expected)
+        except EngineFailed as failure:
+            self._leave_out(self.engine, str(failure), shape)
+        return False
+
+    def _leave_out(self, name: str, failure: str, shape: tuple[int, ...]) -> None:
+        """Use the network itself in place of an engine, unless that was chosen by name and computes exactly."""
+        with torch_threads(self._threads):
+            trials = trials_of(self._predict, shape)
+        trials.leave_out(name, failure)
+        if self._given_engine == name and ENGINES[name].exact:
+            model = self._predict.info.name
+            raise GlasError(f"the engine {name} {failure}: evaluate the model {model} without it")
+        trials.warn_of(name)
+        self._by_shape[shape] = self._predict
+        self.engine, self.notes = "eager", trials.notes()
 
     def _use_given(self, trials: Trials, inputs: Inputs) -> tuple[NetworkPredictor, torch.Tensor]:
         """Return the predictor with the engine that was chosen by name, compared with the network itself once."""

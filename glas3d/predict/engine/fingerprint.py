@@ -1,51 +1,106 @@
-"""Whether the weights of a network are the same as before."""
+"""Whether a network is the same as before: its weights, and everything else that its output depends on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from glas3d.hashing import bytes_sha256
 
-# How many values of each tensor the fingerprint contains.
+# How many values of each tensor the fingerprint contains, beside the sum of all.
 _SAMPLED = 4096
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, np.generic)
+# Members of a module that are described on their own, or say nothing of its output.
+_SKIPPED = ("training", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "_is_full_backward_hook")
 
 
 def digest(net: nn.Module) -> str:
-    """Return the hash of all values of a network's parameters and buffers."""
+    """Return the hash of all values of a network's parameters, buffers and attributes, the same in every process."""
 
     def parts() -> Iterator[bytes | memoryview]:
-        for description, tensor in _described_tensors(net):
+        for description, tensor in _described_state(net, own=False):
             yield description.encode()
-            yield _bytes(tensor.detach().reshape(-1))
+            if tensor is not None:
+                yield _bytes(_flat(tensor))
 
     return bytes_sha256(parts())
 
 
 def fingerprint(net: nn.Module) -> str:
-    """Return a hash that changes when a network's weights change, in a hundredth of the time of `digest`.
+    """Return a hash that changes when a network changes, in a hundredth of the time of `digest`.
 
-    It holds how often every parameter and buffer was written to, and some of its values: torch does not count what is
-    written through ``.data``, which as a rule changes all values of a tensor.
+    It holds, of every parameter, buffer and tensor in an attribute, where it is, how often it was written to, the sum
+    of the bits of its values and some of the values; of other attributes their values, or which objects they are; and
+    which hooks there are. What is in lists and dictionaries, and what a network reads from elsewhere, is not noticed:
+    engines are compared with the network at the start of every explanation as well.
     """
 
     def parts() -> Iterator[bytes | memoryview]:
-        for description, tensor in _described_tensors(net):
+        for description, tensor in _described_state(net, own=True):
+            yield description.encode()
+            if tensor is None:
+                continue
+            flat = _flat(tensor)
             n_writes = 0 if tensor.is_inference() else tensor._version
-            flat = tensor.detach().reshape(-1)
-            yield f"{description} {n_writes}".encode()
+            integers = _INTEGERS.get(flat.element_size())
+            total = 0 if integers is None else int(flat.contiguous().view(integers).sum(dtype=torch.int64))
+            yield f" {tensor.data_ptr() if tensor.layout == torch.strided else 0} {n_writes} {total}".encode()
             yield _bytes(flat[:: max(1, len(flat) // _SAMPLED)])
 
     return bytes_sha256(parts())
 
 
-def _described_tensors(net: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield each parameter and buffer, after its name, type and shape."""
-    for name, tensor in net.state_dict(keep_vars=True).items():
-        if isinstance(tensor, torch.Tensor):
-            yield f"{name} {tensor.dtype} {tuple(tensor.shape)}", tensor
+def _described_state(net: nn.Module, own: bool) -> Iterator[tuple[str, torch.Tensor | None]]:
+    """Yield a description of each part of a network's state, with its tensor if it is one.
+
+    Parameters
+    ----------
+    own
+        Describe objects of other kinds by which object of this process they are, not by their type alone.
+    """
+    for name, module in net.named_modules():
+        yield f"\n{name}: {type(module).__module__}.{type(module).__qualname__}", None
+        if isinstance(module, torch.jit.ScriptModule):  # of all its members it lists the tensors alone
+            for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+                yield from _described(f"{name}.{key}", tensor, own)
+            continue
+        for members in (module._parameters, module._buffers):
+            for key, member in members.items():
+                yield from _described(f"{name}.{key}", member, own)
+        for key, value in sorted(vars(module).items()):
+            if key not in _SKIPPED:
+                yield from _described(f"{name}.{key}", value, own)
+
+
+def _described(name: str, value: Any, own: bool) -> Iterator[tuple[str, torch.Tensor | None]]:
+    """Yield the description of one value."""
+    if isinstance(value, torch.Tensor):
+        has_values = not torch.nn.parameter.is_lazy(value) and value.device.type != "meta"
+        shape = tuple(value.shape) if has_values else ""
+        yield f"\n{name} {value.dtype} {shape}", value.detach() if has_values else None
+    elif isinstance(value, _PLAIN):
+        yield f"\n{name} {value!r}", None
+    elif isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        yield f"\n{name} {value.dtype} {value.shape} {bytes_sha256([np.ascontiguousarray(value).tobytes()])}", None
+    elif isinstance(value, tuple) or name.endswith("_hooks"):
+        items = enumerate(value.values() if isinstance(value, dict) else value)
+        for number, item in items:
+            yield from _described(f"{name}[{number}]", item, own)
+    elif not isinstance(value, list | dict | set):  # a network may note in these what it has evaluated
+        yield f"\n{name} {type(value).__qualname__} {id(value) if own else ''}", None
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor's values in one row; of a sparse one those that it holds."""
+    detached = tensor.detach()
+    if detached.layout != torch.strided:
+        detached = detached.to_dense()
+    return detached.reshape(-1)
 
 
 def _bytes(flat: torch.Tensor) -> memoryview:

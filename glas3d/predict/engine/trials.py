@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -35,6 +36,8 @@ class Trials:
         The number of torch's threads with which the network itself is fastest, as ``"auto"`` measured it.
     n_batches
         How many batches were evaluated so far: as many again are expected.
+    may_read
+        Whether an engine that is kept in a file may be used: not after one differed from the network.
     """
 
     runs: dict[tuple[str, int], Run] = field(default_factory=dict)
@@ -43,16 +46,26 @@ class Trials:
     best: str = "eager"
     threads: int = field(default_factory=torch.get_num_threads)
     n_batches: int = 0
+    may_read: bool = True
 
     def notes(self) -> tuple[str, ...]:
         """Return a sentence for each engine that was rejected."""
         return tuple(f"{name} {failure}" for name, failure in self.failures.items())
+
+    def leave_out(self, name: str, failure: str) -> None:
+        """Use an engine no longer, for a reason in words."""
+        self.failures[name] = failure
+        self.seconds.pop(name, None)
+        for key in [key for key in self.runs if key[0] == name]:
+            del self.runs[key]
+        self.best = min(self.seconds, key=lambda engine: self.seconds[engine], default="eager")
 
     def warn_of(self, name: str) -> None:
         """Write to the log why an engine is not used."""
         _log.warning("the engine %s is left out: it %s", name, self.failures[name])
 
 
+_lock = threading.Lock()
 _trials: WeakKeyDictionary[nn.Module, dict[Any, Trials]] = WeakKeyDictionary()
 
 
@@ -63,7 +76,16 @@ def trials_of(predict: NetworkPredictor, shape: tuple[int, ...]) -> Trials:
     """
     net: Any = predict.net
     key = (shape, str(predict.device), torch.get_num_threads(), predict.activation, fingerprint(net))
-    of_net = _trials.setdefault(net, {})
-    for other in [other for other in of_net if other[-1] != key[-1]]:
-        del of_net[other]
-    return of_net.setdefault(key, Trials())
+    with _lock:
+        of_net = _trials.setdefault(net, {})
+        for other in [other for other in of_net if other[-1] != key[-1]]:
+            del of_net[other]
+        return of_net.setdefault(key, Trials())
+
+
+def forget(predict: NetworkPredictor, shape: tuple[int, ...]) -> None:
+    """Forget what was built of a predictor's network: for a batch of this shape it differed from the network."""
+    net: Any = predict.net
+    with _lock:
+        _trials.pop(net, None)
+    trials_of(predict, shape).may_read = False

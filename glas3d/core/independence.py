@@ -1,0 +1,211 @@
+"""Whether a model's output for an input depends on that input alone, tried before the work starts.
+
+The scores compare the output for the intact scan with those under light and shadow. They mean something only when none
+of these depends on the other inputs of a batch, on what was evaluated before, or on chance.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from glas3d.core.agreement import allowed_difference, differ
+from glas3d.core.model import EngineModel, Predict
+from glas3d.core.perturb import LightAndShadow
+from glas3d.core.score import CheckClasses, CovariatesOf, covariate_tensors, evaluate, is_out_of_memory
+from glas3d.errors import GlasError, GlasWarning
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """The intact scan and one light and shadow of it, as the model itself evaluates them.
+
+    Attributes
+    ----------
+    inputs, covariates
+        See `LightAndShadow` and `score.evaluate_all`.
+    numbers
+        Which inputs were evaluated, in the numbers of `Perturbations`: a light, the intact scan, a shadow.
+    expected
+        ``(3, k)`` float64, the outputs.
+    one_by_one
+        Why inputs have to be evaluated one at a time; empty: batches may have any size.
+    """
+
+    inputs: LightAndShadow
+    covariates: CovariatesOf | None
+    numbers: tuple[int, int, int]
+    expected: np.ndarray
+    one_by_one: str
+
+    @classmethod
+    def of(
+        cls,
+        predict: Predict,
+        inputs: LightAndShadow,
+        points: np.ndarray,
+        batch_size: int,
+        *,
+        check: CheckClasses = lambda n_classes: None,
+        covariates: CovariatesOf | None = None,
+    ) -> Probe:
+        """Evaluate the intact scan alone, then inside a second batch, and compare.
+
+        Parameters
+        ----------
+        predict
+            The model bound to the volume, on no engine.
+        inputs, covariates
+            See `Probe`.
+        points
+            ``(m, ndim)``; the light and shadow of the one with the largest contrast to the background are used.
+        batch_size
+            Inputs in a batch of the explanation.
+        check
+            Called with the number of classes after the first evaluation; it may raise.
+
+        Raises
+        ------
+        GlasError
+            The model gives one scan different outputs: by chance, or because it keeps something from before.
+
+        Warns
+        -----
+        GlasWarning
+            The output depends on the other inputs of a batch, so that inputs are evaluated one at a time.
+        """
+        point = _point_of_contrast(inputs, points)
+        numbers = (1 + 2 * point, 0, 2 + 2 * point)
+        alone = _evaluate(predict, inputs, [0], covariates, 1)
+        check(alone.shape[1])
+        together = _evaluate(predict, inputs, numbers, covariates, min(batch_size, len(numbers)))
+        if together.shape[1] != alone.shape[1]:
+            raise GlasError(f"a model must return {alone.shape[1]} classes each time, got {together.shape[1]}")
+        allowed = allowed_difference(together)
+        if not differ(together[1], alone[0], allowed):
+            return cls(inputs, covariates, numbers, together, "")
+        again = _evaluate(predict, inputs, [0], covariates, 1)
+        if differ(again, alone, allowed):
+            change = np.abs(again - alone).max()
+            raise GlasError(f"{_SAME_OUTPUT} by {change:.2g}: {_cause(predict, inputs, covariates, allowed)}")
+        expected = _evaluate(predict, inputs, numbers, covariates, 1)
+        if differ(expected[1], alone[0], allowed):
+            raise GlasError(f"{_SAME_OUTPUT} by {np.abs(expected[1] - alone[0]).max():.2g}: {_KEEPS}")
+        change = np.abs(together[1] - alone[0]).max()
+        note = (
+            f"the output for a scan depends on the other inputs of its batch (it changed by {change:.2g}), such as by "
+            "a normalisation over the batch: inputs are evaluated one at a time"
+        )
+        warnings.warn(note, GlasWarning, stacklevel=5)
+        return cls(inputs, covariates, numbers, expected, note)
+
+    def check_engine(self, predict: Predict, batch_size: int) -> bool:
+        """Compare the engine of a model with the model itself.
+
+        Parameters
+        ----------
+        predict
+            The model on its engine, after its first batch; any other agrees with itself.
+        batch_size
+            Inputs in a batch of the explanation, which the engine is built for.
+
+        Returns
+        -------
+        Whether they agree. If not, the engine was built anew, or another one is used: what it gave is of no use.
+
+        Raises
+        ------
+        GlasError
+            An engine that was chosen by name differs from the network, also when it was built anew.
+        """
+        if not isinstance(predict, EngineModel) or predict.engine == "eager":
+            return True
+        agrees = True
+        n, expected = len(self.numbers), torch.from_numpy(self.expected)
+        for first in range(0, n, batch_size):
+            rows = [(first + row) % n for row in range(batch_size)]
+            batch, covariates = _batch(self.inputs, [self.numbers[row] for row in rows], self.covariates)
+            agrees = predict.check(expected, torch.tensor(rows), batch, *covariates) and agrees
+        if not agrees:
+            self.check_engine(predict, batch_size)  # what was built anew, on all inputs
+        return agrees
+
+
+_SAME_OUTPUT = "a model must give the same scan the same output each time, this model's changed"
+_KEEPS = "it keeps something from one evaluation to the next"
+
+
+def _cause(predict: Predict, inputs: LightAndShadow, covariates: CovariatesOf | None, allowed: np.ndarray) -> str:
+    """Return why the output for one scan changes: chance, if it repeats after the same seed."""
+    outputs = []
+    for _ in range(2):
+        with _seeded():
+            outputs.append(_evaluate(predict, inputs, [0], covariates, 1))
+    random_output = not differ(outputs[0], outputs[1], allowed)
+    return "it is random, such as by dropout that is always on" if random_output else _KEEPS
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Seed the generators of torch, NumPy and Python, and leave them as they were."""
+    in_python, in_numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            np.random.seed(0)
+            random.seed(0)
+            yield
+    finally:
+        random.setstate(in_python)
+        np.random.set_state(in_numpy)
+
+
+def _evaluate(
+    predict: Predict,
+    inputs: LightAndShadow,
+    numbers: list[int] | tuple[int, ...],
+    covariates: CovariatesOf | None,
+    n: int,
+) -> np.ndarray:
+    """Return the model's outputs for some inputs, ``n`` in a batch, or one where so many do not fit into memory."""
+    parts: list[np.ndarray] = []
+    done = 0
+    while done < len(numbers):
+        batch, table = _batch(inputs, list(numbers[done : done + n]), covariates)
+        try:
+            parts.append(evaluate(predict, batch, *table))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if n == 1:
+                shape = tuple(inputs.volume.shape)
+                raise GlasError(f"one input of {shape} at a time does not fit into memory") from error
+            n = 1
+            continue
+        done += n
+    if len({part.shape[1] for part in parts}) > 1:
+        classes = [part.shape[1] for part in parts]
+        raise GlasError(f"a model must return {classes[0]} classes each time, got {classes[-1]}")
+    return np.concatenate(parts)
+
+
+def _batch(
+    inputs: LightAndShadow, numbers: list[int], covariates: CovariatesOf | None
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """Return some inputs in memory of their own, and their covariates."""
+    batch = torch.stack([inputs.perturbed(number) for number in numbers])
+    return batch, covariate_tensors(covariates, numbers, batch)
+
+
+def _point_of_contrast(inputs: LightAndShadow, points: np.ndarray) -> int:
+    """Return the point around which the volume differs most from its background."""
+    contrast = (inputs.volume[inputs.channels] - inputs.background[inputs.channels]).abs().sum(dim=0)
+    voxels = np.clip(np.rint(points), 0, np.asarray(contrast.shape) - 1).astype(np.int64)
+    found: int = int(contrast[tuple(torch.from_numpy(voxels.T))].argmax())
+    return found
