@@ -59,13 +59,11 @@ def test_random_output_is_refused(batch_size):
         return softmax(torch.dropout(batch, 0.5, train=True))
 
     state = torch.get_rng_state()
-    with refused(
-        "must give the same scan the same output each time, .* changed by .*: it is random, such as by dropout"
-    ):
+    with refused("same scan the same output each time, .* changed by .*: it is random, such as by dropout"):
         explained(dropped, batch_size)
     torch.set_rng_state(state)
     with refused("it is random"):
-        explained(lambda batch: softmax(batch + np.float32(np.random.standard_normal())), batch_size)
+        explained(lambda batch: softmax(batch * np.float32(np.random.random())), batch_size)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -180,7 +178,7 @@ def test_a_background_and_a_fitted_scan_are_left_alone():
 
 def test_allowed_is_a_share_of_the_effect_and_more_than_rounding():
     outputs = np.array([[0.2, 0.5, 1e-5], [0.2, 0.5001, 4e-5]])
-    assert allowed_difference(outputs) == pytest.approx([4e-6, 1e-5, 3e-7])
+    assert allowed_difference(outputs) == pytest.approx([4e-6, 1e-5, 3e-7], rel=1e-3)
     assert allowed_difference(np.array([[0.0, 300.0], [1.0, -300.0]])) == pytest.approx([1e-4, 3e-2])
     assert differ(np.array([0.5]), np.array([0.6]), np.array([0.01]))
     assert differ(np.array([np.nan]), np.array([0.6]), np.array([1.0]))

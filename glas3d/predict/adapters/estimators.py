@@ -77,7 +77,14 @@ def from_estimator(
 
     def evaluate(batch: torch.Tensor) -> torch.Tensor:
         with model_errors(name, batch):
-            return rows(score(features(batch)), batch, name)
+            table = rows(score(features(batch)), batch, name)
+        came = table.shape[1] if table.ndim == 2 else 1
+        if came > 1 and came != len(labels):
+            raise GlasError(
+                f"the {method} of {name} gives {came} columns for {len(labels)} classes, such as one for each pair of "
+                'them: use decision_function_shape="ovr"'
+            )
+        return table
 
     grid = features.grid if isinstance(features, _MaskerFeatures) else None
     info = ModelInfo(name=name, channels=None if grid is None else 1, grid=grid)

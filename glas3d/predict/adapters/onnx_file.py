@@ -19,6 +19,7 @@ from glas3d.predict.engine.builders import onnx_session_options
 from glas3d.predict.interface import Activation, FittedTransform, Transform
 from glas3d.predict.predictor import Predictor
 
+_FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)", "tensor(bfloat16)")
 # The protobuf entry "location" of a tensor that is stored in a file next to its ONNX file: key, then a length of one or
 # two bytes.
 _LOCATION = re.compile(rb"\x0a\x08location\x12(?:([\x01-\x7f])|([\x80-\xff])([\x01-\x7f]))")
@@ -77,6 +78,9 @@ def _read(file: Path, device: str | torch.device, onnxruntime: Any) -> ExportedM
         raise GlasError(f"an ONNX model must have one float32 input, tensor(float), {file} has {came}")
     if not outputs or not outputs[0].type.startswith("tensor("):
         raise GlasError(f"an ONNX model must give a tensor first, {file} gives {[o.type for o in outputs]}")
+    if outputs[0].type not in _FLOATS:
+        came = ", ".join(f"{o.name} {o.type}" for o in outputs)
+        raise GlasError(f"the first output of an ONNX model must be the class scores, floats, {file} gives {came}")
     sizes = [n if isinstance(n, int) and n > 0 else None for n in inputs[0].shape]
     if not sizes:
         raise GlasError(f"an ONNX model must take a batch (n, c, *spatial), {file} takes a single number")

@@ -77,17 +77,31 @@ class Evaluated:
         for this batch or for the same inputs at another brightness: what depends on the values of the inputs may have
         become a constant.
         """
-        try:
-            run = self._built(engine, trials.may_read)
-            darker, expected = self._darker()
-            both = torch.cat([self.expected, expected])
-            for inputs, own in ((self.inputs, self.expected), (darker, expected)):
-                check_agreement(engine, self._output(run, inputs), own, both)
-        except EngineFailed as failure:
-            trials.failures[engine.name] = str(failure)
-            return None
-        trials.runs[engine.name, torch.get_num_threads()] = run
+        failure = ""
+        for model in dict.fromkeys([self._model() if trials.may_read else None, None]):
+            try:
+                run = self._agreeing(engine, model)
+            except EngineFailed as failed:  # also where what was kept is of another state of the network
+                failure = str(failed)
+                continue
+            trials.runs[engine.name, torch.get_num_threads()] = run
+            return run
+        trials.failures[engine.name] = failure
+        return None
+
+    def _agreeing(self, engine: Engine, model: str | None) -> Run:
+        """Return what an engine builds of the network, after it was compared with the network."""
+        run = self._built(engine, model)
+        darker, expected = self._darker()
+        both = torch.cat([self.expected, expected])
+        for inputs, own in ((self.inputs, self.expected), (darker, expected)):
+            check_agreement(engine, self._output(run, inputs), own, both)
         return run
+
+    def _model(self) -> str | None:
+        """Return what identifies the network, so that what is built of it can be kept; None: it is not kept."""
+        sha256 = self.predict.info.sha256
+        return None if sha256 is None or self.net.writes else f"{sha256} {digest(self.net.net)}"
 
     def _darker(self) -> tuple[Inputs, torch.Tensor]:
         """Return the inputs at a tenth of their brightness, and the network's output for them."""
@@ -95,15 +109,12 @@ class Evaluated:
         darker = (batch * _DARKER, *covariates)
         return darker, self.predict.with_net(self.net.net)(*darker)
 
-    def _built(self, engine: Engine, may_read: bool) -> Run:
+    def _built(self, engine: Engine, model: str | None) -> Run:
         if not isinstance(self.net.output, torch.Tensor):
             raise EngineFailed(f"needs one tensor as output, got a {type(self.net.output).__name__}")
-        sha256 = self.predict.info.sha256
-        net, inputs = self.net.net, self.net.inputs
-        if self.net.writes:
-            net, sha256 = LeavesInputs(net), None
+        net = LeavesInputs(self.net.net) if self.net.writes else self.net.net
         try:
-            return build(engine, net, inputs, f"{sha256} {digest(net)}" if sha256 and may_read else None)
+            return build(engine, net, self.net.inputs, model)
         except Exception as error:  # each library has its own, of every kind
             raise _not_built(error) from error
 

@@ -20,6 +20,15 @@ SHAPES = {2: (34, 41), 3: (20, 27, 23)}
 EXACT = 7.0  # sigmas, beyond which a mask is 0 to begin with
 
 
+def small_network():
+    """Two logits from the mean of a convolution."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 2)
+        )
+
+
 def network(ndim, channels=1):
     torch.manual_seed(ndim)
     conv, pool = (nn.Conv2d, nn.MaxPool2d) if ndim == 2 else (nn.Conv3d, nn.MaxPool3d)
@@ -229,3 +238,34 @@ def test_a_recursion_recomputes_too():
 def test_a_cut_is_a_positive_number(cut):
     with pytest.raises(GlasError, match="cut must be"):
         GLAS(lambda batch: batch, cut=cut)
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_truncation_is_checked_where_the_effects_are(batch_size):
+    """A grid whose first points lie in air, around a head in the middle."""
+    net = small_network()
+    with torch.no_grad():
+        net[-1].weight *= 20
+    image = np.zeros((1, 26, 28, 30), dtype=np.float32)
+    image[:, 9:17, 10:18, 10:20] = np.random.default_rng(0).uniform(0.5, 2.0, (1, 8, 8, 10))
+    glas = GLAS(Predictor(net, "softmax", device="cpu"), batch_size=batch_size, sigma_light=3, sigma_shadow=4)
+    expected = glas.explain(image, 1, Grid((5, 4, 6)))
+    found = glas.replace(cut=1.0, cut_always=True).explain(image, 1, Grid((5, 4, 6)))
+    np.testing.assert_allclose(found.light, expected.light, rtol=0, atol=1e-4)
+    record = found.settings["recomputed"]
+    assert not record["recomputed"]
+    assert record["measured_change"] > 1e-4
+    assert "it changes P by" in record["reason"]
+
+
+def test_truncation_is_held_to_a_share_of_small_effects():
+    """Drops of 1e-5 must not be off by a half."""
+    net = small_network()
+    with torch.no_grad():
+        net[-1].weight *= 0.1
+    glas = GLAS(Predictor(net, "softmax", device="cpu"), batch_size=4, sigma_light=2, sigma_shadow=2)
+    image = np.random.default_rng(0).uniform(0.5, 2.0, (1, 16, 18, 20))
+    expected = glas.explain(image, 1, Grid((3, 2, 4)))
+    assert np.abs(expected.drop).max() < 1e-3
+    found = glas.replace(cut=1.0, cut_always=True).explain(image, 1, Grid((3, 2, 4)))
+    np.testing.assert_allclose(found.drop, expected.drop, rtol=0, atol=0.1 * np.abs(expected.drop).max())

@@ -9,6 +9,7 @@ from nilearn.maskers import NiftiLabelsMasker, NiftiMasker
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 from torch import nn
 
 from glas3d import GlasError, Grid, Predictor, explain_img
@@ -172,3 +173,13 @@ def test_what_is_no_fitted_classifier_or_masker_is_refused(cohort):
     for decoder in (Decoder(), DecoderRegressor(), clf):
         with pytest.raises(GlasError, match=f"fitted classifier of nilearn, got {type(decoder).__name__}"):
             from_decoder(decoder)
+
+
+def test_one_against_one_has_no_column_for_each_class():
+    x = np.random.default_rng(0).normal(size=(40, 12)) + np.repeat(np.arange(4), 10)[:, None]
+    y = np.repeat(list("abcd"), 10)
+    pairs = from_estimator(SVC(decision_function_shape="ovo").fit(x, y), activation="softmax")
+    with pytest.raises(GlasError, match="the decision_function of SVC gives 6 columns for 4 classes"):
+        pairs(torch.rand(2, 1, 3, 4))
+    rest = from_estimator(SVC(decision_function_shape="ovr").fit(x, y), activation="softmax")
+    assert rest(torch.rand(2, 1, 3, 4)).shape == (2, 4)

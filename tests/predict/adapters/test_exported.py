@@ -360,3 +360,18 @@ def test_networks_of_monai_give_the_same_scores_once_exported(name, tmp_path):
     exported = from_pt2(pt2(tmp_path / "net.pt2", net, shape), "softmax", device="cpu")
     # untrained, their outputs hardly depend on the position: compare more closely
     assert_same_scores(exported, Predictor(net, "softmax", device="cpu"), shape, least=1e-5, atol=1e-6)
+
+
+def test_a_file_whose_first_output_is_a_label_is_refused(tmp_path):
+    """As scikit-learn's converters write them: the label, then the probabilities."""
+    flat = helper.make_node("Flatten", ["input"], ["flat"])
+    label = helper.make_node("ArgMax", ["flat"], ["label"], axis=1, keepdims=0)
+    scores = helper.make_node("Softmax", ["flat"], ["scores"], axis=1)
+    outputs = [value("label", [1], TensorProto.INT64), value("scores", [1, 12])]
+    graph = helper.make_graph([flat, label, scores], "g", [value("input", [1, 1, 3, 4])], outputs)
+    onnx_graph(tmp_path / "labels.onnx", graph)
+    message = (
+        r"first output of an ONNX model must be the class scores, floats, .*labels.onnx gives label tensor\(int64\), s"
+    )
+    with pytest.raises(GlasError, match=message):
+        from_onnx(tmp_path / "labels.onnx", "none")
