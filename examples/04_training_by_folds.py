@@ -53,7 +53,7 @@ for name, augment in (("with light and shadow", True), ("without", False)):
 # ## Explain every AD participant by the model that was trained without them
 
 # %%
-warnings.filterwarnings("ignore", "2 regions of AAL own no voxel", GlasWarning)  # on a grid of 8 mm
+warnings.filterwarnings("ignore", "2 regions of AAL are too small", GlasWarning)  # on a grid of 8 mm
 aal = Atlas.load("AAL")
 participants_ad = cohort.table.query("group == 'AD'").head(EXPLAINED)
 first_eight = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +44,17 @@ def folder(kind: Kind, name: str) -> Path:
         listing = ", ".join(known.values()) or "none"
         raise GlasError(f"{name!r} is none of the shipped {kind}; {hint}there are: {listing}")
     return ROOT / kind / known[name.casefold()]
+
+
+def is_path(text: str) -> bool:
+    """Return whether a text can only be meant as a path: it has a separator, or the suffix of an image.
+
+    Examples
+    --------
+    >>> is_path("AAL"), is_path("atlases/own"), is_path("own.nii.gz")
+    (False, True, True)
+    """
+    return "/" in text or os.sep in text or text.endswith((".nii", ".nii.gz", ".mgz"))
 
 
 def _by_casefolded_name(kind: Kind) -> dict[str, str]:

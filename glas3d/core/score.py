@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -245,7 +246,7 @@ def targets_of(target: Target | Sequence[Target]) -> tuple[list[Any], bool]:
     return [target] if single else list(target), single  # type: ignore[arg-type]
 
 
-def class_index(target: Target, classes: Sequence[str] | None, n_classes: int | None) -> int:
+def class_index(target: Target, classes: Sequence[str] | None, n_classes: int | None, option: str = "target") -> int:
     """Return the output column of a target.
 
     Parameters
@@ -256,6 +257,8 @@ def class_index(target: Target, classes: Sequence[str] | None, n_classes: int | 
         The model's class names, where it has some.
     n_classes
         How many columns the model's output has; None: not known yet.
+    option
+        Name of the argument that holds the target, for messages.
 
     Raises
     ------
@@ -264,12 +267,16 @@ def class_index(target: Target, classes: Sequence[str] | None, n_classes: int | 
     """
     if isinstance(target, str):
         if classes is None:
-            raise GlasError(f"target {target!r} is a name, but this model names no classes: give an index")
+            raise GlasError(f"{option} {target!r} is a name, but this model names no classes: give an index")
         if target not in classes:
-            raise GlasError(f"target must be one of {', '.join(map(repr, classes))}, got {target!r}")
+            numbered = ", ".join(f"{name} ({index})" for index, name in enumerate(classes))
+            near = [name for name in classes if name.casefold() == target.casefold()]
+            near = near or difflib.get_close_matches(target, classes, 1, 0.75)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise GlasError(f"{option} must be one of {numbered}, got {target!r}{hint}")
         target = list(classes).index(target)
     if isinstance(target, bool) or not isinstance(target, int | np.integer):
-        raise GlasError(f"target must be a class index or name, got {target!r}")
+        raise GlasError(f"{option} must be a class index or name, got {target!r}")
     if n_classes is not None and not 0 <= target < n_classes:
-        raise GlasError(f"target must be a class index from 0 to {n_classes - 1}, got {int(target)}")
+        raise GlasError(f"{option} must be a class index from 0 to {n_classes - 1}, got {int(target)}")
     return int(target)

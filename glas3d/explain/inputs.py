@@ -219,6 +219,10 @@ class Reference:
                     f"a background image is one channel, the model takes {len(data)}: "
                     "give an array (c, *spatial) on the model's grid"
                 )
+            if not isinstance(background, SpatialImage) and not Path(background).exists():
+                raise GlasError(
+                    f"background must be auto, blur, a number or an existing image, no such file: {background}"
+                )
             scan = load_scan(background, constant=True)
             return cls(resample_scan(scan, grid)[None], f"{Path(scan.name).name} sha256:{scan.sha256}")
         if isinstance(background, int | float):

@@ -16,10 +16,11 @@ import numpy as np
 from glas3d.core.accelerate.refine import CoarseToFine
 from glas3d.core.explanation import Explanation, class_difference
 from glas3d.core.glas import GLAS, Progress
+from glas3d.core.model import classes_of
 from glas3d.core.reference import consensus, references
 from glas3d.core.rglas import RGLAS, RecursiveExplanation
 from glas3d.core.scale import fuse_scales, ladder
-from glas3d.core.score import Target
+from glas3d.core.score import Target, class_index
 from glas3d.errors import GlasError
 from glas3d.explain.options import ExplainOptions, ImageOptions
 
@@ -138,6 +139,12 @@ class Versus(Mode):
     def evaluate(self, glas: GLAS, task: Task) -> list[ModeResult]:
         """Evaluate the model for both classes, and return their difference."""
         targets = [*task.targets, self.other]
+        classes = classes_of(glas.predict)
+        n_classes = None if classes is None else len(classes)
+        other = class_index(self.other, classes, n_classes, "versus")
+        if class_index(targets[0], classes, n_classes) == other:
+            name = self.other if classes is None else classes[other]
+            raise GlasError(f"versus must be another class than the target, got {name} for both")
         explanation, opponent = replace(task, targets=targets).explain(glas)
         parts = {str(target): part for target, part in zip(targets, (explanation, opponent), strict=True)}
         difference = class_difference(explanation, opponent)

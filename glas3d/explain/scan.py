@@ -10,7 +10,7 @@ from glas3d.core.covariates import Covariates
 from glas3d.core.glas import GLAS, Progress
 from glas3d.core.model import HasCovariates
 from glas3d.core.score import Target, targets_of
-from glas3d.errors import GlasWarning, SkullWarning, SpaceWarning
+from glas3d.errors import GlasError, GlasWarning, SkullWarning, SpaceWarning
 from glas3d.explain import preset
 from glas3d.explain.inputs import Images, Inputs, Reference, model_record
 from glas3d.explain.modes import Task, resolve_mode
@@ -107,6 +107,8 @@ def resolve_scan(
     info = model_info(predict)
     targets, single = targets_of(target)
     mode = resolve_mode(options, what="a scan", single=single, covariates=options.covariates is not None)
+    if options.covariates and isinstance(predict, HasCovariates) and predict.covariates is None:
+        raise GlasError(f"the model {info.name} takes no covariates, got {', '.join(map(str, options.covariates))}")
     parsed, transform = parse_search(search), _transform_of(options)
     if transform is not None:
         refuse_other_space(parsed)

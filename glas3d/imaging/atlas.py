@@ -24,7 +24,7 @@ from glas3d.imaging.nilearn_atlases import file_stem, parse_fetched
 from glas3d.imaging.probability_maps import ProbabilityMaps, highest_map
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, resample, voxel_to_world
-from glas3d.resources import folder, names, shipped_name
+from glas3d.resources import folder, is_path, names, shipped_name
 
 _CACHED = 4  # grids whose segments an atlas keeps
 _LOCK = threading.Lock()
@@ -84,6 +84,8 @@ class Atlas:
         """
         name, path = os.fspath(name), Path(name)
         if cls.shipped_name(name) or not path.exists():
+            if is_path(name) and not cls.shipped_name(name):
+                raise GlasError(f"no such file: {name}")
             shipped = folder("atlases", name)
             stem = shipped / f"atlas-{shipped.name}_dseg"
             return cls.from_files(f"{stem}.nii.gz", f"{stem}.tsv", name=shipped.name, space="MNI")
@@ -310,7 +312,8 @@ class Atlas:
         missing = self.table.loc[~self.table["index"].isin(segments.index), "name"]
         if len(missing):
             message = (
-                f"{len(missing)} regions of {self.name} own no voxel of the grid {grid.shape}: {', '.join(missing)}"
+                f"{len(missing)} regions of {self.name} are too small for the voxel grid {grid.shape} "
+                f"and get no score: {', '.join(missing)}"
             )
             warnings.warn(message, GlasWarning, stacklevel=2)
         return segments

@@ -161,7 +161,7 @@ def _intensities(image: SpatialImage, name: str, constant: bool) -> np.ndarray:
     if len(shape) > 3 and all(n == 1 for n in shape[3:]):
         shape = shape[:3]
     if len(shape) != 3:
-        volumes = f", {np.prod(shape[3:])} volumes" if len(shape) > 3 else ""
+        volumes = f", {np.prod(shape[3:])} volumes: split it first" if len(shape) > 3 else ""
         raise GlasError(f"a scan must be one 3D volume, {name} has shape {image.shape}{volumes}")
     if min(shape) < 1:
         raise GlasError(f"a scan must have voxels, {name} has shape {image.shape}")

@@ -27,6 +27,7 @@ from glas3d.errors import GlasError, reason
 from glas3d.hashing import bytes_sha256, file_sha256
 from glas3d.imaging.scan import Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of
+from glas3d.predict.device import choose_device
 from glas3d.predict.intensity import Standardisation
 from glas3d.predict.interface import Activation, ModelInfo
 from glas3d.predict.predictor import Predictor
@@ -57,6 +58,7 @@ def read_bundle(folder: Path, activation: Activation | None, device: str | torch
     net = _network(folder)
     _load_weights(net, weights, folder)
     channels, classes = metadata.channels, metadata.classes
+    chosen = choose_device(net, device)
     volumes = _Volumes.read(folder / "models")
     info = ModelInfo(
         name=metadata.content.get("name", folder.name),
@@ -68,7 +70,7 @@ def read_bundle(folder: Path, activation: Activation | None, device: str | torch
         skull_stripped=metadata.skull_stripped,
     )
     try:
-        predict = Predictor(net.eval(), stated, volumes.standardisation, device, classes=classes, info=info)
+        predict = Predictor(net.eval(), stated, volumes.standardisation, chosen, classes=classes, info=info)
         if volumes.grid is not None:
             _check_outputs(predict, channels or 1, volumes.grid, metadata.n_outputs)
     except GlasError as error:

@@ -72,9 +72,12 @@ def _named(device: str | torch.device) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise GlasError(f"device must be auto or one of torch's, such as cpu or cuda, got {device!r}") from None
+        hint = "; for a GPU give cuda" if str(device).lower().startswith("gpu") else ""
+        raise GlasError(f"device must be auto, cpu, cuda or another device of torch, got {device!r}{hint}") from None
     if chosen.type != "cuda":
         return chosen
     if not torch.cuda.is_available():
-        raise GlasError(f"device must be one this machine has, got {device!r} and there is no CUDA")
+        raise GlasError(
+            f"device must be one that this machine has, got {device!r}, but torch finds no CUDA here: give cpu"
+        )
     return torch.device("cuda", torch.cuda.current_device() if chosen.index is None else chosen.index)

@@ -14,7 +14,7 @@ from glas3d.predict.adapters.pt2 import from_pt2
 from glas3d.predict.bundle import PICKLE_SUFFIXES, read_bundle
 from glas3d.predict.interface import Activation
 from glas3d.predict.predictor import Predictor
-from glas3d.resources import folder, names, shipped_name
+from glas3d.resources import folder, is_path, names, shipped_name
 
 _EXPORTED = {".pt2": from_pt2, ".onnx": from_onnx}
 
@@ -62,10 +62,12 @@ def load_model(
         )
     if ":" in text and not path.exists():
         return _from_factory(text)
+    if is_path(text) and not path.exists():
+        raise GlasError(f"no such file or folder: {text}")
     shipped = ", ".join(names("models")) or "none"
     raise GlasError(
-        f"a model must be a shipped name ({shipped}), a MONAI bundle folder or a .pt2 or .onnx file "
-        f"or package.module:factory, got {text}"
+        f"a model must be a shipped name ({shipped}), a MONAI bundle folder, a .pt2 or .onnx file, or "
+        f"package.module:factory, got {text}"
     )
 
 

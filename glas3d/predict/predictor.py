@@ -271,7 +271,7 @@ class Predictor:
             raise GlasError(f"the model {self.info.name} takes the covariates {', '.join(names)}: give their values")
         values = torch.as_tensor(table, dtype=torch.float32, device=self.device)
         if names is None:
-            raise GlasError(f"the model {self.info.name} states no covariates, got {tuple(values.shape)} of them")
+            raise GlasError(f"the model {self.info.name} takes no covariates, got {tuple(values.shape)} of them")
         if tuple(values.shape) != (n, len(names)):
             raise GlasError(f"the covariates of a batch of {n} must be ({n}, {len(names)}), got {tuple(values.shape)}")
         return (values,)

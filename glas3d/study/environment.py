@@ -81,4 +81,5 @@ def device_kind(name: str) -> str:
     try:
         return torch.device(name).type
     except RuntimeError:
-        raise GlasError(f"device must be auto or one of torch's, such as cpu or cuda, got {name!r}") from None
+        hint = "; for a GPU give cuda" if name.lower().startswith("gpu") else ""
+        raise GlasError(f"device must be auto, cpu, cuda or another device of torch, got {name!r}{hint}") from None

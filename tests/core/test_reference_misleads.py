@@ -84,7 +84,7 @@ def test_the_answer_to_a_background_is_that_of_light_with_nothing_lit():
         assert probability_of_background(glas, volume((7, 9)), 1) == probability_of_background(
             glas, volume((7, 9)), "AD"
         )
-    with refused("target must be one of 'NC', 'AD', got 'MCI'"):
+    with refused(r"target must be one of NC \(0\), AD \(1\), got 'MCI'"):
         probability_of_background(glas, volume((7, 9)), "MCI")
 
 

@@ -166,7 +166,7 @@ def test_class_index_takes_names_and_indices():
 @pytest.mark.parametrize(
     ("target", "classes", "n", "match"),
     [
-        ("MCI", ("NC", "AD"), 2, "one of 'NC', 'AD', got 'MCI'"),
+        ("MCI", ("NC", "AD"), 2, r"one of NC \(0\), AD \(1\), got 'MCI'"),
         ("AD", None, 2, "'AD' is a name, but this model names no classes"),
         (2, None, 2, "class index from 0 to 1, got 2"),
         (-1, None, 2, "class index from 0 to 1, got -1"),

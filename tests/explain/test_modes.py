@@ -214,7 +214,7 @@ def test_covariates_that_do_not_fit_are_refused(scan, with_age, few, options, ma
     ("options", "match"),
     [
         ({"versus": "NC", "recursive": True}, "explained in one mode at a time, got versus and recursive"),
-        ({"versus": "FTD"}, "target must be one of 'NC', 'AD', got 'FTD'"),
+        ({"versus": "FTD"}, r"versus must be one of NC \(0\), AD \(1\), got 'FTD'"),
         ({"channels": "each"}, "channels one by one need two or more, got 1"),
         ({"channels": "both"}, 'channels must be "together" or "each", got \'both\''),
         ({"channel": 1}, "channel must be one of the volume's 1, counted from 0, got 1"),

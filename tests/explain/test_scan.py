@@ -201,7 +201,7 @@ def test_voxel_coordinates_are_searched(few):
 def test_regions_without_a_voxel_keep_their_row(few, tmp_path):
     wide = VoxelGrid((10, 12, 11), affine(spacing=(19.0, 19.0, 19.0), origin=(-92.0, -127.0, -77.0)))
     img = head(wide)
-    with pytest.warns(GlasWarning, match="regions of few own no voxel"):
+    with pytest.warns(GlasWarning, match="regions of few are too small"):
         r = explain_img(img, lambda b: b.mean(dim=(2, 3, 4)).repeat(1, 2), search=few, assume_space="MNI")
     lost = r.table[r.table["n_voxels"] == 0]
     assert 0 < len(lost) < 8

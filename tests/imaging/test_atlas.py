@@ -141,7 +141,7 @@ def test_regions_that_vanish_on_a_coarse_grid_are_named(aal):
     present = set(np.unique(aal.on(grid)))
     lost = aal.table[~aal.table["index"].isin(present)]
     assert 0 < len(lost) < 30
-    with pytest.warns(GlasWarning, match=f"{len(lost)} regions of AAL own no voxel") as caught:
+    with pytest.warns(GlasWarning, match=f"{len(lost)} regions of AAL are too small") as caught:
         segments = aal.segments(grid)
     for name in lost["name"]:
         assert name in str(caught[0].message)
@@ -186,7 +186,7 @@ def test_another_grid_point_or_table_gives_other_segments(few):
     taller = VoxelGrid((*grid.shape[:2], grid.shape[2] + 1), grid.affine)
     assert atlas.segments(taller).labels.shape == taller.shape
     atlas.table.loc[0, "index"] = 9999
-    with pytest.warns(GlasWarning, match="1 regions of few own no voxel"):
+    with pytest.warns(GlasWarning, match="1 regions of few are too small"):
         assert atlas.segments(grid).index.tolist() == centroids.index.tolist()[1:]
 
 
@@ -206,7 +206,7 @@ def test_only_the_grids_used_last_are_kept(few, monkeypatch):
 
 def test_regions_without_a_voxel_are_named_each_time(aal):
     for _ in range(2):
-        with pytest.warns(GlasWarning, match="regions of AAL own no voxel"):
+        with pytest.warns(GlasWarning, match="regions of AAL are too small"):
             aal.segments(mni_grid(16))
 
 
@@ -276,7 +276,7 @@ def test_a_hemisphere_that_is_given_is_kept(tmp_path):
 
 def test_a_row_without_a_voxel_is_kept_and_named(tmp_path):
     atlas = own(tmp_path, ROWS + "9\tnowhere\n")
-    with pytest.warns(GlasWarning, match="1 regions of Myown own no voxel .*: nowhere"):
+    with pytest.warns(GlasWarning, match="1 regions of Myown are too small .*: nowhere"):
         table = atlas.centroids()
     assert table["name"].tolist() == ["bridge", "right block", "left block", "nowhere"]
     assert table.iloc[3][["x", "y", "z", "n_voxels"]].isna().all()

@@ -187,7 +187,7 @@ def test_regions_that_are_not_in_the_image_keep_their_row_and_no_other_name():
     atlas = Atlas.from_nilearn({"maps": label_img([1, 4]), "labels": names, "description": ""})
     assert named(atlas) == ["a", "d"]
     assert atlas.table["name"].tolist() == ["a", "b", "c", "d"]
-    with pytest.warns(GlasWarning, match="2 regions of atlas own no voxel .*: b, c"):
+    with pytest.warns(GlasWarning, match="2 regions of atlas are too small .*: b, c"):
         assert atlas.segments(VoxelGrid(SHAPE, AFFINE)).index.tolist() == [1, 4]
 
 

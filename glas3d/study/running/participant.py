@@ -34,6 +34,10 @@ Status = Literal["explained", "kept", "failed"]
 
 _SAME = ["index", "name", "hemisphere", "x", "y", "z", "n_voxels", "rank", "direction"]  # in every model's table
 _SPACE = re.compile("_space-[0-9A-Za-z]+")
+_SPACE_ADVICE = (
+    'If the scan is in native space, give register="affine" or transform. Give assume_space="MNI" only if you know '
+    "that the scan is in MNI space."
+)
 # Options that must be the same in a group, besides the settings of `GLAS`.
 _SAME_IN_GROUP = (
     "recursive",
@@ -103,7 +107,7 @@ def explain_participant(plan: StudyPlan, task: ScanTask) -> Outcome:
         try:
             status, error = _explain(plan, task), ""
         except SpaceWarning as problem:
-            status, error = "failed", f"{problem}; if it is, assume_space MNI takes it"
+            status, error = "failed", f"{problem}. {_SPACE_ADVICE}"
         except (GlasError, SkullWarning) as problem:
             status, error = "failed", str(problem)
         except Exception as problem:  # a model may raise anything, and the others continue

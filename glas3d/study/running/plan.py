@@ -265,11 +265,11 @@ def bundles_for(
     return [str(bundle.resolve()) for bundle in bundles or [manifest.fold_of(participant_id)]]
 
 
-def _check_target(target: int | str, predict: Predictor) -> None:
+def _check_target(target: int | str, predict: Predictor, what: str = "the class to explain") -> None:
     classes = predict.classes
     if isinstance(target, str) and (classes is None or target not in classes):
-        names = ", ".join(classes) if classes else "no names"
-        raise GlasError(f"the class to explain must be one of the model's ({names}), got {target!r}")
+        names = ", ".join(f"{name} ({index})" for index, name in enumerate(classes)) if classes else "no names"
+        raise GlasError(f"{what} must be one of the model's, {names}, got {target!r}")
 
 
 def _stored_search(search: str | os.PathLike[str] | Grid | int | tuple[int, ...]) -> StoredSearch:
@@ -325,13 +325,13 @@ def _check_mode(options: ExplainOptions, settings: Mapping[str, Any], predicts: 
     mode.check(GLAS(predicts[0], **{name: settings[name] for name in _METHOD if name in settings}))
     if isinstance(mode, Versus):
         for predict in predicts:
-            _check_target(mode.other, predict)
+            _check_target(mode.other, predict, "the class of versus")
 
 
 def _check_covariates(settings: Mapping[str, Any], predict: Predictor) -> None:
     names, columns = predict.covariates, settings.get("covariates")
     if columns is not None and names is None:
-        raise GlasError(f"the model {predict.info.name} states no covariates, got {', '.join(columns)}")
+        raise GlasError(f"the model {predict.info.name} takes no covariates, got {', '.join(columns)}")
     if columns is not None:
         Covariates.of(dict.fromkeys(columns, 0.0), settings.get("covariate_reference", {}), names)
     elif names is not None:

@@ -165,8 +165,8 @@ def training_manifest(plan: StudyPlan) -> Manifest | None:
     manifest = manifest_of(plan.models)
     if manifest is None:
         message = (
-            f"it is not recorded which participants trained the model {plan.models}: make sure that none of them is in "
-            "the cohort"
+            f"The training participants of the model {plan.models} are not recorded: check that no participant of this "
+            "study was used to train it"
         )
         warnings.warn(message, GlasWarning, stacklevel=3)
     return manifest

@@ -155,10 +155,7 @@ class Manifest:
             raise GlasError(f"models must lie in a folder, {folder} {came}")
         manifests = {bundle: FoldManifest.read(bundle) for bundle in fold_folders(folder)}
         if not manifests:
-            raise GlasError(
-                f"it is not recorded which participants trained the models in {folder}: "
-                f"it has no fold-1 with {MANIFEST}"
-            )
+            raise GlasError(f"{folder} contains no folds from glas3d train: it has no fold-1 with {MANIFEST}")
         _check_folds(folder, manifests)
         return cls(folder, manifests)
 

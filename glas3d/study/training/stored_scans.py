@@ -155,7 +155,10 @@ def _store(source: Path, target: Path, grid: VoxelGrid, *, check: bool) -> None:
         return
     scan = load_scan(source)
     if check and (problem := check_space(scan).problem):
-        raise GlasError(f'{source} does not look like a brain in MNI space: {problem}; assume_space="MNI" takes it')
+        raise GlasError(
+            f"{source} does not look like a brain in MNI space: {problem}. Models are trained on scans in MNI space: "
+            'give assume_space="MNI" (--assume-space MNI) only if you know that this one is'
+        )
     volume = resample_scan(scan, grid)
     volume = scaled(volume)
     scratch = target.with_name(f".{target.stem}-{os.getpid()}")

@@ -288,7 +288,7 @@ def test_a_study_from_scans_to_groups(tmp_path, atlas_path):
     folder = studies.bids(tmp_path / "data", 8)
     eight = studies.cohort(folder)
     models = studies.folds(tmp_path / "models", eight)
-    with pytest.warns(GlasWarning, match="own no voxel"):
+    with pytest.warns(GlasWarning, match="are too small for the voxel grid"):
         explain_cohort(eight, tmp_path / "out", models, search=atlas_path, assume_space="MNI")
     steps = []
     result = summarise_groups(tmp_path / "out", eight.everyone, **FEW, progress=lambda *t: steps.append(t))

@@ -18,7 +18,7 @@ from glas3d.study.running.runner import explain_cohort
 from tests.study import folders, studies
 from tests.study.studies import SEARCH
 
-pytestmark = pytest.mark.filterwarnings("ignore:it is not recorded which participants trained")
+pytestmark = pytest.mark.filterwarnings("ignore:The training participants of the model")
 ASSUMED = {"search": SEARCH, "assume_space": "MNI"}
 MODEL = "tests.study.running.test_participant_inputs:knows_age"
 COVARIATES = {"covariates": ["age", "mmse"], "covariate_reference": {"age": 60.0, "mmse": 30.0}}

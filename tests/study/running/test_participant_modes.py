@@ -18,7 +18,7 @@ from tests.study.studies import SEARCH, content
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:participants can be exchanged"),
-    pytest.mark.filterwarnings("ignore:2 regions of few own no voxel"),
+    pytest.mark.filterwarnings("ignore:2 regions of few are too small"),
 ]
 ASSUMED = {"search": SEARCH, "assume_space": "MNI"}
 QUICK = {"case": "AD", "control": "NC", "n_perm": 19, "n_boot": 0}
@@ -197,7 +197,7 @@ def test_a_participant_without_a_file_is_named_before_anything_is_written(masked
         ({"transform": "nowhere.txt"}, "no such file: nowhere.txt"),
         ({"transform": "nowhere.txt", "register": "affine"}, "got transform and register"),
         ({"inverse": PATTERN}, "inverse holds the inverses of the warps"),
-        ({"covariates": ["age"], "covariate_reference": {"age": 70.0}}, "states no covariates, got age"),
+        ({"covariates": ["age"], "covariate_reference": {"age": 70.0}}, "takes no covariates, got age"),
         ({"covariate_reference": {"age": 70.0}}, "replaces covariates: give the covariates too"),
     ],
     ids=str,

@@ -257,7 +257,7 @@ def test_a_participant_of_another_study_is_explained_by_all_folds(models, read_r
 def test_a_model_without_a_record_of_its_training_is_warned_of(people, models, read_sidecar, tmp_path):
     bundle = shutil.copytree(models / "fold-1", tmp_path / "model")
     (bundle / "configs" / "manifest.json").unlink()
-    with pytest.warns(GlasWarning, match="not recorded which participants trained the model .*: make sure"):
+    with pytest.warns(GlasWarning, match="training participants of the model .* are not recorded: check"):
         explain_cohort(people, tmp_path / "out", bundle, **ASSUMED)
     assert read_sidecar(tmp_path / "out", "sub-01")["InSample"] == "unknown"
 

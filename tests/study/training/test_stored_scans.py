@@ -118,7 +118,10 @@ def test_one_file_for_two_sessions_of_a_participant_is_accepted(tmp_path):
 
 def test_scans_out_of_mni_space_are_refused(tmp_path):
     whole = cohort(tmp_path / "in", 2)
-    with pytest.raises(GlasError, match=r'does not look like a brain in MNI space: .* assume_space="MNI" takes it'):
+    with pytest.raises(
+        GlasError,
+        match=r'does not look like a brain in MNI space: .* give assume_space="MNI" .--assume-space MNI. only if',
+    ):
         store_scans(whole, tmp_path / "cache")
     stored(whole, tmp_path / "cache")
     with pytest.raises(GlasError, match="does not look like"):
