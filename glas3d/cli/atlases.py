@@ -34,7 +34,7 @@ def atlas_list(*, json: Annotated[bool, in_group("Output")] = False) -> None:
 
 
 @app.command
-def show(name: str) -> None:
+def show(name: str, /) -> None:
     """Print the regions of an atlas and their centroids as tab-separated text.
 
     Parameters

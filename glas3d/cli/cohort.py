@@ -15,12 +15,15 @@ from glas3d.cli.explain_options import CohortCommandOptions, explain_keywords, s
 from glas3d.cli.messages import Messages
 from glas3d.cli.parameters import class_of
 from glas3d.errors import GlasError, GlasWarning
+from glas3d.explain.options import COVARIATES
 from glas3d.statistics.choices import covariate_column
 from glas3d.study.cohort.options import Selection
 from glas3d.study.group.options import GroupOptions
 from glas3d.study.running.options import StudyOptions
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from glas3d.study.cohort.cohort import Cohort
     from glas3d.study.group.level import GroupResult
     from glas3d.study.running.runner import CohortResult
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
 _COMMAND_LINE_ADVICE = {
     'on_error="skip"': "--on-error skip",
     "set in_sample if": "give --in-sample if",
-    "assume_space MNI": "--assume-space MNI",
+    'give register="affine" or transform': "give --register affine or --transform FILE",
+    'Give assume_space="MNI"': "Give --assume-space MNI",
 }
 
 CohortCommand: Any = command_options("CohortCommand", Selection)
@@ -40,8 +44,8 @@ cohort = App(
     name="cohort",
     usage="Usage: glas3d cohort BIDS_DIR OUT participant --models DIR [OPTIONS]\n"
     "       glas3d cohort BIDS_DIR OUT group [OPTIONS]",
-    help_epilogue="The groups of options Tests, Voxelwise comparison, Correlations and Stability belong to the group "
-    "level; the others, but for Input, Participants and Scans, to the participant level.",
+    help_epilogue="Both levels take the options of Output, Input, Participants, Scans and Messages. Groups whose "
+    "title ends in (group level) are for that level; all others are for the participant level.",
     config=from_file,
 )
 
@@ -51,11 +55,12 @@ def explain_study(
     bids_dir: Path,
     out: Path,
     level: Literal["participant", "group"],
+    /,
     *,
     models: Annotated[Path | None, in_group("Model")] = None,
     model: Annotated[str | None, in_group("Model")] = None,
     target: Annotated[str | None, in_group("Model")] = None,
-    model_covariates: Annotated[tuple[str, ...], in_group("Model", consume_multiple=True)] = (),
+    model_covariates: Annotated[tuple[str, ...], in_group(COVARIATES, consume_multiple=True)] = (),
     scans: Annotated[CohortCommand, Parameter(name="*")] = CohortCommand(),  # noqa: B008 (frozen)
     options: Annotated[CohortCommandOptions, Parameter(name="*")] = CohortCommandOptions(),  # noqa: B008 (frozen)
     study: Annotated[StudyCommand, Parameter(name="*")] = StudyCommand(),  # noqa: B008 (frozen)
@@ -65,7 +70,7 @@ def explain_study(
     config: Annotated[Path | None, in_group("Input")] = None,
     messages: Annotated[Messages, Parameter(name="*")] = Messages(),  # noqa: B008 (frozen)
 ) -> None:
-    """Explain the participants of a study by models that were not trained on them, then map and compare its groups.
+    """Explain the participants of a study with models that were not trained on them, then map and compare its groups.
 
     First the participant level, then the group level. A run that was stopped resumes when it is started again.
 
@@ -82,8 +87,8 @@ def explain_study(
     level
         participant: explain the scans. group: read the results of the participant level, map and compare the groups.
     models
-        Folder of folds that glas3d train wrote: each participant is explained by the fold that was not trained on them,
-        participants of other data sets by all folds.
+        Folder that glas3d train wrote, with one model for each fold: each participant is explained with the model that
+        was not trained on them, participants of other data sets with all models.
     model
         One model for every participant: the name of a shipped model, a bundle, a .pt2 or .onnx file, or
         package.module:factory.
@@ -92,8 +97,8 @@ def explain_study(
     model_covariates
         Columns of participants.tsv that the models take next to the scan; they are ranked next to the regions.
     dry_run
-        Report which participants would be explained and what it would take, estimated from the first model
-        evaluations, and write nothing.
+        Report which participants would be explained, and the time and memory that it would take, estimated from the
+        first model evaluations, and write nothing. Participant level only.
     json
         Write the result to standard output as JSON, for other programs.
     config
@@ -114,9 +119,11 @@ def explain_study(
         _summarise(read_cohort(bids_dir, covariates=columns, **selected), out, options.atlas, given, as_json=json)
         return
     if (models is None) == (model is None):
-        raise GlasError(f"participants need --models DIR or --model M, got {'none' if model is None else 'both'}")
+        raise GlasError(
+            "give --models DIR (from glas3d train) or --model M" + (", got both" if models is not None else "")
+        )
     keywords = explain_keywords(options) | given_options(study)
-    keywords["search"] = search_of(options)
+    keywords["search"] = search_of(options, atlas_space=study.atlas_space)
     if target is not None:
         keywords["target"] = class_of(target)
     if model_covariates:
@@ -237,9 +244,15 @@ def _summarise(participants: Cohort, out: Path, atlas: str | None, given: dict[s
         _report_groups(result, participants.case)
 
 
+def _rows(table: pd.DataFrame) -> str:
+    """Return what the rows of a table are, for messages: regions, or search points of a grid."""
+    return "search points" if table["name"].str.startswith("point-").all() else "regions"
+
+
 def _report_groups(result: GroupResult, case: str) -> None:
     if case in result.tables:
-        title = f"The ten highest-scoring regions of {case}, {result.groups[case]} participants"
+        rows = _rows(result.tables[case])
+        title = f"The ten highest-scoring {rows} of {case}, {result.groups[case]} participants"
         terminal.write_table(result.tables[case], title)
     for comparison, table in result.tests.items():
         if table["p_fwe"].isna().all():
@@ -247,15 +260,16 @@ def _report_groups(result: GroupResult, case: str) -> None:
             continue
         smallest = table.sort_values("p_fwe").iloc[0]
         below = int((table["p_fwe"] <= 0.05).sum())
+        effect = "differ" if " against " in comparison else "correlate"
         terminal.write(
-            f"{comparison}: {below} of {len(table)} at p <= 0.05 corrected; "
-            f"the smallest p is {smallest['p_fwe']:.3g}, of {smallest['name']}"
+            f"{comparison}: {below} of {len(table)} {_rows(table)} {effect} "
+            f"(corrected p <= 0.05); smallest corrected p: {smallest['p_fwe']:.3g} ({smallest['name']})"
         )
     for comparison, voxels in result.voxels.items():
         peak = " ".join(f"{value:.0f}" for value in voxels.peak)
         terminal.write(
-            f"{comparison}, voxels: {voxels.n_below} of {voxels.n_voxels} at p <= 0.05 corrected; "
-            f"the smallest p is {voxels.p:.3g}, at {peak} mm"
+            f"{comparison}: {voxels.n_below} of {voxels.n_voxels} voxels differ (corrected p <= 0.05); "
+            f"smallest corrected p: {voxels.p:.3g} (at {peak} mm)"
         )
     groups = ", ".join(f"{name} {n}" for name, n in result.groups.items())
     terminal.write(f"Written to {result.folder}: {groups} participants")

@@ -18,23 +18,27 @@ from glas3d.options import documentation
 # The order in which --help lists the groups of options.
 _ORDER = (
     "Arguments",
+    "Model",
+    "Output",
     "Input",
     "Participants",
     "Scans",
-    "Where to look",
-    "Masks and scales",
-    "Score and mode",
-    "Reference",
-    "Model",
+    "Covariates",
     "Folds",
     "Training",
     "Images",
+    "Where to look",
+    "Masks and scales",
+    "Score and mode",
+    "Recursion",
+    "Saliency map",
+    "Reference",
     "Native space",
-    "Tests",
-    "Voxelwise comparison",
-    "Correlations",
-    "Stability",
-    "Output",
+    "Group maps (group level)",
+    "Tests (group level)",
+    "Voxelwise comparison (group level)",
+    "Correlations (group level)",
+    "Stability (group level)",
     "Speed",
     "Messages",
 )
@@ -66,11 +70,18 @@ def command_options(name: str, *declarations: type, without: Collection[str] = (
         Names of fields that this command has no option for.
     """
     made: dict[str, tuple[str, Any, Any]] = {}
+    named = {
+        declared.name: _option_name(declared)
+        for declaration in declarations
+        for declared in fields(declaration)
+        if declared.metadata.get("group") and declared.name not in without and declared.default is not True
+    }
     for declaration in declarations:
         texts = documentation(declaration)
         for declared in fields(declaration):
             if declared.metadata.get("group") and declared.name not in without:
-                made[declared.name] = _option(declared, declaration, texts.get(declared.name, ""))
+                text = help_text(texts.get(declared.name, ""), named)
+                made[declared.name] = _option(declared, declaration, text)
     derived = make_dataclass(name, list(made.values()), frozen=True, kw_only=True)
     derived.__module__ = __name__  # cyclopts takes classes of the module "types" for built-in ones
     derived.__doc__ = f"Command-line options of {', '.join(declaration.__name__ for declaration in declarations)}."
@@ -86,24 +97,39 @@ def given_options(options: Any, without: Collection[str] = ()) -> dict[str, Any]
     return {name: value for name, value in values.items() if value != defaults[name]}
 
 
-def help_text(documented: str) -> str:
+def help_text(documented: str, named: Mapping[str, str] | None = None) -> str:
     """Return the documentation of a field as ``--help`` shows it: without markup and without notes for Python.
+
+    Parameters
+    ----------
+    documented
+        The text in the docstring of the dataclass.
+    named
+        Options of the command by the names of their fields: where the text marks such a name, the option is shown.
 
     Examples
     --------
     >>> help_text("Standard deviation in ``unit``. In Python also a sequence. Default: 5 (in Python: 10).")
     'Standard deviation in unit. Default: 5.'
+    >>> help_text("At most ``n_perm``, ``none`` for no limit.", {"n_perm": "--n-perm"})
+    'At most --n-perm, none for no limit.'
     """
     text = " ".join(documented.split())
     text = re.sub(r" ?\([Ii]n Python[^()]*(?:\([^()]*\)[^()]*)*\)", "", text)
     kept = [s for s in re.split(r"(?<=[.:]) (?=[A-Z])", text) if not s.startswith("In Python")]
-    return " ".join(kept).replace("``", "").replace("`", "")
+    options = named or {}
+    text = re.sub(r"``(\w+)``", lambda match: options.get(match[1], match[1]), " ".join(kept))
+    return text.replace("``", "").replace("`", "")
 
 
-def _option(declared: Field[Any], declaration: type, documented: str) -> tuple[str, Any, Any]:
+def _option_name(declared: Field[Any]) -> str:
+    """Return the option of a field on the command line, such as ``--sigma-light``."""
+    return f"--{declared.metadata.get('name') or declared.name.replace('_', '-')}"
+
+
+def _option(declared: Field[Any], declaration: type, text: str) -> tuple[str, Any, Any]:
     """Return name, annotation and default of a command-line option."""
     kind = _kind(declared, declaration)
-    text = help_text(documented)
     flag = kind is bool
     several = get_origin(kind) is tuple and get_args(kind)[-1] is ...
     default: Any = False if flag else () if several else None

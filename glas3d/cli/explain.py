@@ -62,16 +62,19 @@ def explain_scan(
         Search about this many supervoxels of similar brightness, into which the scan is cut (SLIC), in place of an
         atlas. Default: an atlas.
     activation
-        What turns the model's outputs into probabilities; for .pt2 and .onnx files, and bundles that do not state it.
+        What turns the model's outputs into probabilities; for .pt2 and .onnx files, and for bundles that do not state
+        it.
     device
-        Where the model runs: auto (CUDA where it is available), or one of torch's names, such as cpu or cuda.
+        Where the model runs: auto (CUDA where it is available), cpu, or cuda, with a number for one GPU of several,
+        such as cuda:1.
     keep_memory
-        Return memory to the system at the end and not after every layer. This is up to twice as fast with the engine
-        eager; the process stays as large as at its largest forward pass.
+        Keep the memory that the network frees until the end, instead of returning it to the system after every layer.
+        This is up to twice as fast with --engine eager, but the process keeps its largest size. Linux only.
     overwrite
         Replace results of another input, target or settings that have the same names. Default: refuse.
     dry_run
-        Report what the explanation would take, estimated from its first model evaluations, and write nothing.
+        Report the time and memory that the explanation would take, estimated from its first model evaluations, and
+        write nothing.
     json
         Write the result to standard output as JSON, for other programs.
     """
@@ -87,6 +90,8 @@ def explain_scan(
         )
     keywords = explain_keywords(options)
     predict = load_model(model, activation=activation, device=device)
+    if activation is not None and predict.activation != activation:
+        raise GlasError(f"--activation is for models that state none, {model} states {predict.activation}")
     run = partial(
         explain_img,
         list(scan) if len(scan) > 1 else scan[0],
@@ -121,7 +126,7 @@ def _search(options: Any, supervoxels: int | None, scan: Path) -> Any:
     from glas3d.imaging.atlas import Atlas
     from glas3d.imaging.coordinates import Coordinates
 
-    search = search_of(options, supervoxels)
+    search = search_of(options, supervoxels, options.atlas_space)
     if supervoxels is not None:
         return slic.supervoxels(scan, supervoxels, mask_img=options.mask_img)
     if isinstance(search, Path):
@@ -135,10 +140,11 @@ def _report(result: ScanExplanation, written: list[Path], name: str, out: Path) 
     probability = f"P({target}) = {result.probability:.3f}"
     if against is not None:
         probability = f"{target} over {against}: P({target}) - P({against}) = {result.probability:.3f}"
+    rows = "region" if "atlas" in result.provenance["Search"] else "search point"
     if result.table["rank"].notna().any():
-        terminal.write_table(result.table, f"{name}: {probability}, the ten highest-scoring regions")
+        terminal.write_table(result.table, f"{name}: {probability}, the ten highest-scoring {rows}s")
     else:
-        terminal.write(f"{name}: {probability}; no region stands out, because all have the same score")
+        terminal.write(f"{name}: {probability}; no {rows} stands out, because all have the same score")
     for number, record in enumerate(result.provenance.get("Recursion", {}).get("rounds", []), start=1):
         removed = ", ".join(map(str, record["removed"][:6])) + (" ..." if len(record["removed"]) > 6 else "")
         change = f"{record['probability_before']:.3f} -> {record['probability_after']:.3f}"

@@ -26,10 +26,11 @@ class SearchOptions:
         Name of a shipped atlas, or path of a label image, or of 4D probabilities, with its .tsv table next to it.
         Default: AAL.
     atlas_space
-        The space of an atlas that is a file. Default: the space of the scan.
+        ``MNI``: the regions of the file given as ``atlas`` are in MNI space. Needed for such an atlas where scans are
+        brought to the template. Default: it is in the space of the scan.
     grid
-        Search the centres of the K x K x K cells of a grid, in place of an atlas; three numbers give the cells along
-        each axis. Default: an atlas.
+        Search the centres of the K x K x K cells of a grid, in place of an atlas: one number K, or three for the cells
+        along each axis. Default: an atlas.
     coordinates
         Search the coordinates in this table, in place of an atlas: tab-separated text with the columns x y z in mm,
         and name if they have names. Default: an atlas.
@@ -41,7 +42,7 @@ class SearchOptions:
     coordinates: Path | None = option(None, group=SEARCH)
 
 
-def search_of(options: Any, supervoxels: int | None = None) -> Any:
+def search_of(options: Any, supervoxels: int | None = None, atlas_space: str | None = None) -> Any:
     """Return the one search that was given: a `Grid`, the path of a table of coordinates, or an atlas.
 
     Parameters
@@ -50,13 +51,16 @@ def search_of(options: Any, supervoxels: int | None = None) -> Any:
         The options of `SearchOptions`.
     supervoxels
         Number of supervoxels of the scan that are searched instead.
+    atlas_space
+        Space of an atlas that is a file.
 
     Raises
     ------
     GlasError
-        Several searches were given.
+        Several searches were given, or the space of an atlas without the file of one.
     """
     from glas3d.core.search import Grid
+    from glas3d.resources import shipped_name
 
     searches = {
         "--atlas": options.atlas,
@@ -67,6 +71,8 @@ def search_of(options: Any, supervoxels: int | None = None) -> Any:
     given = [f"{name} {value}" for name, value in searches.items() if value]
     if len(given) > 1:
         raise GlasError(f"search an atlas, a grid, coordinates or supervoxels, got {' and '.join(given)}")
+    if atlas_space is not None and (options.atlas is None or shipped_name("atlases", options.atlas)):
+        raise GlasError(f"--atlas-space is for an atlas that is a file, got {' '.join(given) or 'the atlas AAL'}")
     if options.grid:
         return Grid(options.grid)  # Grid refuses fractions
     return options.coordinates or options.atlas or "AAL"

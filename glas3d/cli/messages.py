@@ -27,7 +27,7 @@ class Messages:
     Parameters
     ----------
     verbose
-        Report details too, such as which engines were tried.
+        Write versions, the full command and the duration too.
     quiet
         Report errors only: no progress, notes or tables.
     log_file

@@ -21,6 +21,7 @@ demo = App(name="demo", usage="Usage: glas3d demo [OPTIONS]")
 @simulate.default
 def simulate_participants(
     bids_dir: Path,
+    /,
     *,
     options: Annotated[SimulationCommand, Parameter(name="*")] = SimulationCommand(),  # noqa: B008 (frozen)
     messages: Annotated[Messages, Parameter(name="*")] = Messages(),  # noqa: B008 (frozen)

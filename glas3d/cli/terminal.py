@@ -117,10 +117,11 @@ def write_table(table: pd.DataFrame, title: str, planted: tuple[str, ...] | None
 
 def cost_text(cost: CostEstimate) -> str:
     """Return what the explanation of a scan takes, as a sentence."""
-    memory = "" if cost.memory is None else f"; {cost.memory / 2**30:.1f} GB of memory at the highest"
+    memory = "" if cost.memory is None else f"; peak memory {cost.memory / 2**30:.1f} GB"
     return (
-        f"A scan: {cost.evaluations} model evaluations in batches of {cost.batch_size}, {cost.seconds:.2g} s each, "
-        f"{duration(cost.evaluations * cost.seconds)}{memory}"
+        f"A scan: {cost.evaluations} model evaluations in batches of {cost.batch_size}, "
+        f"{cost.seconds_per_evaluation:.2g} s each, "
+        f"{duration(cost.evaluations * cost.seconds_per_evaluation)} plus start-up{memory}"
     )
 
 

@@ -24,6 +24,7 @@ train = App(name="train", usage="Usage: glas3d train BIDS_DIR OUT [OPTIONS]", co
 def train_models(
     bids_dir: Path,
     out: Path,
+    /,
     *,
     cohort: Annotated[CohortCommand, Parameter(name="*")] = CohortCommand(),  # noqa: B008 (frozen)
     options: Annotated[TrainingCommand, Parameter(name="*")] = TrainingCommand(),  # noqa: B008 (frozen)

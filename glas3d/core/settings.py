@@ -21,7 +21,8 @@ Fusion = Literal["product", "light", "shadow"]
 Unit = Literal["voxel", "mm"]
 Point = Literal["centroid", "medoid"]
 
-MASKS, SCORE, SPEED = "Masks and scales", "Score and mode", "Speed"
+MASKS, SALIENCY, SCORE, SPEED = "Masks and scales", "Saliency map", "Score and mode", "Speed"
+RECURSION = "Recursion"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +38,18 @@ class Settings:
         Standard deviation of the shadow mask, in ``unit``. Default: that of the model's preset, else 30 mm (in Python:
         15 voxels in `GLAS`, and 3 pixels of 224 in `explain_image`).
     sigma_spatial
-        Reach of a search point in the saliency map (Eq. 3); atlas regions do not use it. Default: 6 voxels of 2 mm.
+        How far the score of a point spreads in the map (Eq. 3); atlas regions do not use it. Default: that of the
+        model's preset, else 8.5 mm, or 6 voxels if the unit is voxel.
     unit
-        Unit of the sigmas that are given: ``voxel``, or ``mm``. Default: voxel.
+        Unit of ``sigma_light``, ``sigma_shadow`` and ``sigma_spatial`` when you set them. Default: voxel. The default
+        masks are ``sigma_light`` 20, ``sigma_shadow`` 30 and ``unit`` mm.
     kernel
         Shape of the masks: ``gaussian``; ``exponential``, which is ``exp(-|x - mu| / sigma^2)``; and for atlas regions
         also ``ellipsoid``, a Gaussian with the region's own covariance plus ``sigma^2``, or ``segment``, the region
         itself, smoothed by ``sigma``. Default: that of the model's preset, else gaussian.
     distance
-        The distance ``D`` of Eq. 3, for maps from points or a grid: ``euclidean`` or ``squared``. Default: euclidean.
+        The distance ``D`` of Eq. 3, by which the scores of points or of a grid spread: ``euclidean`` or ``squared``.
+        Default: euclidean.
     fusion
         How light and shadow become a score: their ``product``, or ``light`` or ``shadow`` alone. Default: product.
     gamma
@@ -56,15 +60,15 @@ class Settings:
     batch_size
         Number of inputs in one forward pass. Default: chosen by the size of the volume.
     cut
-        Truncate a mask where it is below ``exp(-cut^2 / 2)``, for a Gaussian beyond this many sigmas (5.5, for
-        example), and compute only what the mask then changes, where that is correct and faster; from 6.8 on nothing is
-        lost. Default: compute every model evaluation in full.
+        Set the mask to 0 beyond this many sigmas (for example 5.5) and recompute only what changes, where that is
+        correct and faster. At 6.8 or more nothing is lost. Masks of another shape than a Gaussian are 0 below
+        ``exp(-cut^2 / 2)``. Default: compute every model evaluation in full.
     cut_always
         With ``cut``, do not compare times first, so that every machine does the same. Default: compare.
     engine
-        What runs the network: ``auto`` (the fastest that is worth building), ``eager`` (PyTorch itself), ``openvino``,
-        ``onnx``, ``compile``, ``channels_last``, and on CUDA ``cudagraphs`` or ``autocast``. All but autocast agree
-        within 1e-4. Default: auto.
+        Software that runs the network: ``auto`` (the fastest that is worth building), ``eager`` (PyTorch itself),
+        ``openvino``, ``onnx``, ``compile``, ``channels_last``, ``autocast`` (bfloat16), or on CUDA ``cudagraphs``.
+        Probabilities agree with those of ``eager`` within 1e-4, of ``autocast`` within 5e-3. Default: auto.
 
     Raises
     ------
@@ -74,10 +78,10 @@ class Settings:
 
     sigma_light: float | tuple[float, ...] = option(10.0, group=MASKS, command=float)
     sigma_shadow: float | tuple[float, ...] = option(15.0, group=MASKS, command=float)
-    sigma_spatial: float | tuple[float, ...] = option(6.0, group=MASKS, command=float)
+    sigma_spatial: float | tuple[float, ...] = option(6.0, group=SALIENCY, command=float)
     unit: Unit = option("voxel", group=MASKS)
     kernel: Kernel = option("gaussian", group=MASKS)
-    distance: Distance = option("euclidean", group=SCORE)
+    distance: Distance = option("euclidean", group=SALIENCY)
     fusion: Fusion = option("product", group=SCORE)
     gamma: float = option(1e-5, group=SCORE)
     channel: int | None = option(None)
@@ -125,18 +129,18 @@ class RecursionSettings:
     Parameters
     ----------
     threshold
-        Of a recursion: each round removes the points whose value in its normalised map is above this (``t1``).
-        Default: 0.8.
+        With ``recursive``: each round removes the points whose value in its normalised map, from 0 to 1, is above
+        this (``t1`` of Algorithm 1). Default: 0.8.
     stop
-        Of a recursion: it ends when ``sqrt(mean(S) / P(y|I))`` is above this (``t2``), with ``S`` the round's
-        normalised map and ``I`` the image after it was masked out. Default: 5.
+        With ``recursive``: end when ``sqrt(mean(S) / P(y|I))`` is above this (``t2`` of Algorithm 1). ``S`` is the
+        normalised map of the round, and ``P(y|I)`` the target's probability after the map was removed from the image.
+        Default: 5.
     max_iterations
-        Of a recursion: largest number of rounds. Default: 10.
+        With ``recursive``: largest number of rounds. Default: 10.
     floor
-        Of a recursion: it also ends once ``P(y|I)`` has fallen to this value; the round that brought it there counts.
-        This goes beyond Algorithm 1: with few classes ``P`` stays at some tenths when the evidence is gone, ``stop``
-        does not act, and later rounds show noise, stretched to [0, 1]. For two classes 0.5 is a good choice. Default:
-        Algorithm 1 alone.
+        With ``recursive``: end also when the target's probability has fallen to this value; the map of that round is
+        kept. For two classes 0.5 is a good choice: the probability then seldom falls low enough for ``stop``, and
+        later rounds show noise. Not part of Algorithm 1. Default: none.
 
     Raises
     ------
@@ -144,10 +148,10 @@ class RecursionSettings:
         A number outside its range.
     """
 
-    threshold: float = option(0.8, group=SCORE)
-    stop: float = option(5.0, group=SCORE)
-    max_iterations: int = option(10, group=SCORE)
-    floor: float | None = option(None, group=SCORE)
+    threshold: float = option(0.8, group=RECURSION)
+    stop: float = option(5.0, group=RECURSION)
+    max_iterations: int = option(10, group=RECURSION)
+    floor: float | None = option(None, group=RECURSION)
 
     def __post_init__(self) -> None:
         threshold, stop, rounds, floor = self.threshold, self.stop, self.max_iterations, self.floor

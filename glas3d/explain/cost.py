@@ -27,7 +27,7 @@ class CostEstimate:
         Number of model evaluations; for a recursion the largest number possible.
     batch_size
         Number of inputs in one forward pass.
-    seconds
+    seconds_per_evaluation
         Wall-clock time of one model evaluation.
     memory
         Highest memory use of the process so far in bytes, on the GPU where the model runs there; None: unknown.
@@ -35,7 +35,7 @@ class CostEstimate:
 
     evaluations: int
     batch_size: int
-    seconds: float
+    seconds_per_evaluation: float
     memory: int | None
 
 
@@ -67,7 +67,7 @@ def estimate_cost(explain: Callable[[Progress], object], recursive: Any = False)
     return CostEstimate(
         evaluations=last[2] * _rounds(recursive),
         batch_size=times[1][1],
-        seconds=(last[0] - first[0]) / max(1, last[1] - first[1]),
+        seconds_per_evaluation=(last[0] - first[0]) / max(1, last[1] - first[1]),
         memory=_memory(),
     )
 

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from glas3d.core.settings import MASKS, SCORE, SPEED, Point, Settings
+from glas3d.core.settings import MASKS, RECURSION, SCORE, SPEED, Point, Settings
 from glas3d.errors import GlasError
 from glas3d.options import option, optional
 
 INPUT, SEARCH, REFERENCE, NATIVE = "Input", "Where to look", "Reference", "Native space"
+COVARIATES = "Covariates"
 
 # A setting that is not given (None) comes from the preset of the model, else from the paper.
 UnsetSettings: Any = optional(Settings, "UnsetSettings")
@@ -26,23 +27,24 @@ class ModeOptions:
     Parameters
     ----------
     versus
-        A second class: the score is the evidence for the target over this class, with its sign, and both classes' own
-        maps are kept too. Default: none.
+        A second class, by its name or its index from 0: the score is the evidence for the target over this class, with
+        its sign, and both classes' own maps are kept too. Default: none.
     recursive
         Mask out the evidence of each round and evaluate again, to find several pieces of evidence (Algorithm 1). The
         saliency and the scores are those of all rounds fused, in [0, 1]; light, shadow and drop are those of the first
         round, and the map of every round is kept. For one target. In Python a mapping holds settings of `RGLAS`: with
         ``{"floor": 0.5}`` the recursion ends once two classes are equally likely. Default: one round.
     scales
-        Factors on both sigmas, such as 0.5 1 2: the result joins all scales, the maps of every scale are kept too, and
-        the table names the scale of each region or point. Default: one scale.
+        Factors on ``sigma_light`` and ``sigma_shadow``, such as 0.5 1 2: the result joins all scales, the maps of every
+        scale are kept too, and the table names the scale of each region or point. Default: one scale.
     refine
-        Evaluate the model at only this share of the points, such as 0.25 of a grid's or 0.5 of an atlas's: those whose
-        score is high or may be high. The other points are estimated: the table says which points were evaluated, and
-        gives the standard error of the others. For one target. In Python a mapping holds settings of `CoarseToFine`.
-        Default: evaluate every point.
+        Evaluate the model at only this share of the points, such as 0.25 for a grid or 0.5 for an atlas: those whose
+        score is high or may be high. The scores of the other points are estimated. The table says which points were
+        evaluated, and gives the standard error of the estimates. For one target. In Python a mapping holds settings of
+        `CoarseToFine`. Default: evaluate every point.
     channels
-        For a model of several input channels: ``each`` also masks each channel alone. Default: together.
+        For a model of several input channels: ``together`` masks all channels, ``each`` also masks each channel alone.
+        Default: together.
 
     Raises
     ------
@@ -51,7 +53,7 @@ class ModeOptions:
     """
 
     versus: int | str | None = option(None, group=SCORE, command=str)
-    recursive: bool | Mapping[str, Any] = option(False, group=SCORE, command=bool)
+    recursive: bool | Mapping[str, Any] = option(False, group=RECURSION, command=bool)
     scales: Sequence[float] | None = option(None, group=MASKS, command=tuple[float, ...])
     refine: float | Mapping[str, Any] | None = option(None, group=SPEED, command=float)
     channels: Literal["together", "each"] = option("together", group=SCORE)
@@ -70,36 +72,37 @@ class ExplainOptions(ModeOptions):
     background
         What replaces tissue where a mask removes it: ``auto`` (the model's reference, else 0), a number, ``blur`` (the
         scan smoothed by a Gaussian of 10 mm, which keeps its brightness and loses its regions), or an image on any
-        grid in the scan's intensities. Several (in Python a list, or a mapping from names) give what they agree on,
-        and the result of each. Default: auto.
+        grid in the scan's intensities. With several (in Python a list, or a mapping from names) the result is their
+        consensus, the median of their normalised scores, and the result of each is kept too. Default: auto.
     point
         Search point of an atlas region: its ``centroid`` (the paper's), or ``medoid``, its voxel nearest to the
         centroid. Default: centroid.
     mask_img
-        Image: search only inside it. Points elsewhere are left out, and regions are cut to it. In the scan's space.
-        Default: search everywhere.
+        Image, in the scan's space: search only where it is above 0.5. Points elsewhere are left out, and regions are
+        cut to it. Default: search everywhere.
     brain_mask
-        Image: show the model only what is inside it, because most models want no skull. In the scan's space. Default:
-        the whole scan, or with ``register`` the template's brain mapped to the scan.
+        Image, in the scan's space: set the scan to 0 where it is not above 0.5, for a model that expects scans without
+        a skull. Default: the whole scan, or with ``register`` the template's brain mapped to the scan.
     covariates
-        Numbers that the model takes next to the scan, by name; they are ranked next to the regions. In Python the
-        model is evaluated with ``(batch, (n, q))``. Default: none.
+        Numbers that the model takes next to the scan, such as age=74; they are ranked next to the regions. In Python a
+        mapping, and the model is evaluated with ``(batch, (n, q))``. Default: none.
     covariate_reference
-        Number that replaces each covariate where it is removed, by name; each covariate needs one.
+        Number that replaces each covariate where it is removed, such as age=70. In Python a mapping. Each covariate
+        needs one.
     transform
         Transform that brings a scan in its native space to the template: a 4 x 4 matrix as text (native to
         template, in mm), or ITK or ANTs files in the order of antsApplyTransforms. The model sees the scan in the
         template's space, the maps are mapped back to native space, and ``x y z`` of the table are the template's.
         Default: the scan is in the template's space.
     inverse
-        The inverse of each warp of ``transform``, in the same order, where its file is not next to the warp.
-        Default: the file of that name next to the warp.
+        The inverse of each warp of ``transform``, in the same order. Default: the file next to the warp that has
+        the name that ANTs or fMRIPrep give to its inverse.
     register
         The scan is a raw T1 image in its native space: register it to the template, ``affine`` or with a deformation
         (``SyN``). The model sees the brain alone, and the maps are mapped back. Needs antspyx:
         pip install "glas3d[register]". Default: do not register.
     assume_space
-        ``MNI``: the scan is in MNI space, do not check. Default: check.
+        ``MNI``: do not check that the scan is in MNI space. Give it only if you know that it is. Default: check.
 
     Raises
     ------
@@ -111,12 +114,12 @@ class ExplainOptions(ModeOptions):
     point: Point = option("centroid", group=SEARCH)
     mask_img: Any = option(None, group=SEARCH, command="file", name="mask")
     brain_mask: Any = option(None, group=INPUT, command="file")
-    covariates: Any = option(None, group=INPUT, command=tuple[str, ...], name="covariate")
-    covariate_reference: Mapping[str, float] | None = option(None, group=REFERENCE, command=tuple[str, ...])
+    covariates: Any = option(None, group=COVARIATES, command=tuple[str, ...], name="covariate")
+    covariate_reference: Mapping[str, float] | None = option(None, group=COVARIATES, command=tuple[str, ...])
     transform: Any = option(None, group=NATIVE, command="files")
     inverse: Any = option(None, group=NATIVE, command="files")
     register: Literal["affine", "SyN"] | None = option(None, group=NATIVE)
-    assume_space: Literal["MNI"] | None = option(None, group=NATIVE)
+    assume_space: Literal["MNI"] | None = option(None, group=INPUT)
 
     def __post_init__(self) -> None:
         super().__post_init__()

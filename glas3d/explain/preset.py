@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from glas3d.core.settings import MASKS, SCORE, Settings
+from glas3d.core.settings import MASKS, SALIENCY, SCORE, Settings
 from glas3d.imaging.space import VoxelGrid
 
 # The paper's sigmas, 10 and 15 voxels, read on a 2 mm grid. Its sigma_spatial of 6 voxels divides a distance by
@@ -16,7 +16,7 @@ from glas3d.imaging.space import VoxelGrid
 PAPER_PRESET = {"sigma_light": 20.0, "sigma_shadow": 30.0}  # mm
 _SPATIAL_MM = {"euclidean": 6 * 2**0.5, "squared": 12.0}
 # What a bundle may choose: how masks look and scores are made, not how fast they are computed.
-_CHOOSABLE = {setting.name for setting in fields(Settings) if setting.metadata["group"] in (MASKS, SCORE)}
+_CHOOSABLE = {setting.name for setting in fields(Settings) if setting.metadata["group"] in (MASKS, SALIENCY, SCORE)}
 _SIGMAS = ("sigma_light", "sigma_shadow", "sigma_spatial")
 
 

@@ -109,8 +109,14 @@ SCANS = {
     "many volumes": (saved(np.stack([head] * 3, axis=-1)), r"one 3D volume, .*shape \(24, 32, 24, 3\), 3 volumes"),
     "2D": (saved(head[:, :, 12]), r"one 3D volume, .*shape \(24, 32\)"),
     "singular": (singular, "affine that can be inverted, .*scan.nii has"),
-    "elsewhere": (saved(head, moved), "scan.nii does not look like a brain in MNI space: its .*--assume-space MNI$"),
-    "upside down": (saved(head[:, :, ::-1].copy()), "does not look like a brain in MNI space: .*--assume-space MNI$"),
+    "elsewhere": (
+        saved(head, moved),
+        "scan.nii does not look like a brain in MNI space: its .*Give --assume",
+    ),
+    "upside down": (
+        saved(head[:, :, ::-1].copy()),
+        "does not look like a brain in MNI space: .*Give --assume",
+    ),
 }
 
 
@@ -153,12 +159,25 @@ def test_a_model_that_cannot_be_loaded_is_refused(explain, tmp_path, make, parts
 
 
 OPTIONS = [
-    ({"target": "MCI"}, "target must be one of 'NC', 'AD', got 'MCI'"),
-    ({"target": "ad"}, "target must be one of 'NC', 'AD', got 'ad'"),
+    ({"target": "MCI"}, "target must be one of NC (0), AD (1), got 'MCI'"),
+    ({"target": "ad"}, "target must be one of NC (0), AD (1), got 'ad'"),
+    ({"target": "Ad"}, "got 'Ad'; did you mean AD?"),
+    ({"versus": "AD"}, "versus must be another class than the target, got AD for both"),
+    ({"versus": "1"}, "versus must be another class than the target, got AD for both"),
+    ({"versus": "2"}, "versus must be a class index from 0 to 1, got 2"),
+    ({"activation": "sigmoid"}, "--activation is for models that state none, "),
+    ({"atlas-space": "MNI"}, "--atlas-space is for an atlas that is a file, got --grid 2"),
+    (
+        {"device": "gpu"},
+        "another device of torch, got 'gpu'; for a GPU give cuda",
+    ),
+    ({"model": "no/model"}, "no such file or folder: no/model"),
+    ({"atlas": "no/atlas.nii.gz", "grid": None}, "no such file: no/atlas.nii.gz"),
+    ({"background": "grey"}, "background must be auto, blur, a number or an existing image"),
     ({"target": "2"}, "target must be a class index from 0 to 1, got 2"),
-    ({"target": "-1"}, "target must be one of 'NC', 'AD', got '-1'"),
-    ({"target": ""}, "target must be one of 'NC', 'AD', got ''"),
-    ({"target": "²"}, "target must be one of 'NC', 'AD', got '²'"),
+    ({"target": "-1"}, "target must be one of NC (0), AD (1), got '-1'"),
+    ({"target": ""}, "target must be one of NC (0), AD (1), got ''"),
+    ({"target": "²"}, "target must be one of NC (0), AD (1), got '²'"),
     ({"sigma-light": 0}, "sigma_light must be greater than 0, got 0"),
     ({"sigma-light": -3}, "sigma_light must be greater than 0, got -3"),
     ({"sigma-light": "nan"}, "sigma_light must be greater than 0, got nan"),

@@ -44,7 +44,7 @@ def test_the_group_level_follows_the_participant_level(run_command, explain, bid
     )
     assert status == 0
     assert "tests within 2 folds of groups so small give no corrected p-value below 1" in errors
-    assert "The ten highest-scoring regions of AD, 4 participants" in output
+    assert "The ten highest-scoring search points of AD, 4 participants" in output
     assert "AD against NC: " in output
     assert output.endswith("AD 4, NC 4 participants\n")
     provenance = json.loads((tmp_path / "out" / "group" / "provenance.json").read_text())
@@ -126,13 +126,13 @@ def test_failed_scans_are_listed_and_set_the_exit_status(explain, bids_dir, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("OUT", "participant"), "need --models DIR or --model M, got none"),
+        (("OUT", "participant"), "give --models DIR (from glas3d train) or --model M"),
         (("OUT", "participant", "--models", "MODELS", "--model", "x"), "got both"),
         (
             ("OUT", "participant", "--models", "MODELS", "--atlas", "AAL", "--grid", 3),
             "search an atlas, a grid, coordinates or supervoxels, got",
         ),
-        (("OUT", "participant", "--models", "BIDS"), "it is not recorded which participants trained the models"),
+        (("OUT", "participant", "--models", "BIDS"), "contains no folds from glas3d train"),
         (("OUT", "participant", "--model", "nonsense"), "a model must be a shipped name"),
         (("OUT", "participant", "--models", "MODELS", "--participant-label", "../01"), "letters and digits"),
         (("OUT", "participant", "--models", "MODELS", "--participant-label", "99"), "no such participant"),

@@ -202,7 +202,7 @@ def test_a_configuration_takes_the_same_options(run_command, bids_dir, models, t
         (("--brain-mask", "nowhere.nii"), "no such file: nowhere.nii"),
         (("--brain-mask", "{participant_id}/nowhere.nii"), "sub-01 cannot be explained: the brain_mask of"),
         (("--inverse", "x.nii"), "inverse holds the inverses of the warps of a transform"),
-        (("--model-covariates", "age"), "states no covariates, got age"),
+        (("--model-covariates", "age"), "takes no covariates, got age"),
         (("--model-covariates", "iq"), "participants need a column iq"),
         (("--covariate-reference", "age=old"), "--covariate-reference takes name=number"),
         (("--entity", "run"), "entities must be name=value, each name once, got 'run'"),

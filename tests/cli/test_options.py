@@ -29,14 +29,17 @@ def test_options_are_listed_in_groups(help_of):
     titles = re.findall(r"^╭─ (.+?) ─+╮$", help_of("explain"), re.MULTILINE)
     assert titles == [
         "Arguments",
+        "Model",
+        "Output",
         "Input",
+        "Covariates",
         "Where to look",
         "Masks and scales",
         "Score and mode",
+        "Recursion",
+        "Saliency map",
         "Reference",
-        "Model",
         "Native space",
-        "Output",
         "Speed",
         "Messages",
     ]
@@ -44,8 +47,8 @@ def test_options_are_listed_in_groups(help_of):
 
 def test_options_of_the_participant_and_the_group_level_have_their_own_groups(help_of):
     panels = dict(re.findall(r"^╭─ (.+?) ─+╮$(.*?)^╰", help_of("cohort"), re.MULTILINE | re.DOTALL))
-    assert "--n-perm" in panels["Tests"]
-    assert "--voxelwise" in panels["Voxelwise comparison"]
+    assert "--n-perm" in panels["Tests (group level)"]
+    assert "--voxelwise" in panels["Voxelwise comparison (group level)"]
     assert "--models" in panels["Model"]
     assert "--n-perm" not in panels["Speed"]
 
@@ -71,6 +74,14 @@ def test_help_texts_have_neither_markup_nor_notes_for_python():
     assert help_text(text) == "Numbers in unit. Default: 5."
 
 
+def test_options_that_a_text_names_are_shown_as_on_the_command_line(help_of):
+    text = "Needs ``n_perm``; ``none`` and n_perm stay."
+    assert help_text(text, {"n_perm": "--n-perm"}) == "Needs --n-perm; none and n_perm stay."
+    output = " ".join(help_of("explain").replace("│", " ").split())
+    assert "Unit of --sigma-light, --sigma-shadow and --sigma-spatial when you set them" in output
+    assert "With --recursive: largest number of rounds" in output
+
+
 def test_only_options_that_are_given_are_passed_on():
     options = command_options("Some", Settings)
     assert given_options(options()) == {}
@@ -83,13 +94,40 @@ def test_every_missing_argument_is_named(error_line):
 
 def test_only_missing_arguments_are_named(error_line, scan):
     assert error_line("explain", scan, "--target", "AD").startswith(
-        "error: missing: --model, --out (glas3d explain --help"
+        "error: missing: --model, --out (see glas3d explain --help)"
     )
 
 
 def test_missing_arguments_of_a_study_are_named(error_line):
     error = error_line("cohort")
     assert all(name in error for name in ("BIDS_DIR", "OUT", "LEVEL"))
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("explain", "S", "--sigma-light", "abc"), "--sigma-light must be a number, got 'abc'"),
+        (
+            ("explain", "S", "--kernel", "box"),
+            "--kernel must be one of gaussian, exponential, ellipsoid, segment",
+        ),
+        (
+            ("explain", "--grid", "5", "S"),
+            "--grid reads all following values as numbers, got 'S': put SCAN first, as in glas3d explain SCAN --grid 5",
+        ),
+        (("explain", "S", "--mask"), "--mask needs a value"),
+        (("explain", "S", "--model"), "--model needs a value"),
+        (("explain", "S", "--colour"), "unknown option: --colour (see glas3d explain --help)"),
+        (("simulate", "OUT", "--severity", "1"), "--severity needs 2 values, got 1"),
+        (("simulate", "OUT", "--severity", "0", "1", "2"), "not understood: 2 (see glas3d simulate --help)"),
+        (("atlas", "show"), "missing: NAME (see glas3d atlas show --help)"),
+        (("cohort", "B", "OUT", "all"), "LEVEL must be one of participant, group, got 'all'"),
+    ],
+)
+def test_arguments_that_cannot_be_parsed_are_refused_in_plain_words(error_line, command, message):
+    needed = ("--model", "m", "--target", "AD", "--out", "o") if command[0] == "explain" else ()
+    start, *rest = command
+    assert message in error_line(start, *(needed if "--model" not in rest else needed[2:]), *rest)
 
 
 @pytest.mark.parametrize("before", [("--background", "0"), ("--grid", "2"), ("--scales", "1")])

@@ -22,7 +22,9 @@ from glas3d.statistics.choices import (
 
 VOLUME_CHANGE = "volume change"
 
-_TESTS, _VOXELS, _CORRELATIONS, _RUNS = "Tests", "Voxelwise comparison", "Correlations", "Stability"
+_MAPS, _TESTS = "Group maps (group level)", "Tests (group level)"
+_VOXELS, _CORRELATIONS = "Voxelwise comparison (group level)", "Correlations (group level)"
+_RUNS = "Stability (group level)"
 
 # Keys of sidecars that are not the option's name in CamelCase.
 _SIDECAR_KEYS = {"n_perm": "Permutations", "n_boot": "Resamples", "tfce": "TFCE", "other_run": "OtherRuns"}
@@ -52,22 +54,23 @@ class GroupOptions:
         unequal spread; the first assumes symmetric values, the second does not and finds less. "permutation" tests
         whether the distributions are equal.
     n_perm
-        Number of draws from the null distribution of each test; no p-value is below 1 / (n_perm + 1).
+        Number of draws from the null distribution of each test; no p-value is below 1 / (``n_perm`` + 1).
     n_boot
-        Number of resamples for 95 % intervals; 0 leaves the intervals out.
+        Number of bootstrap resamples for 95 % intervals; 0 leaves the intervals out.
     seed
         Seed of permutations and resamples.
     all_pairs
         Compare every two groups, not only case and control.
     top
-        The overlap map counts the participants that have a region or voxel among their highest top % of voxels.
+        Percentage for the overlap map, which counts for every region or voxel the participants that have it among the
+        highest-scoring voxels, as many as this percentage.
     voxelwise
-        Compare maps voxel by voxel, too.
+        Compare the groups' maps voxel by voxel too.
     tfce
-        Test threshold-free cluster enhancement of the voxels, too; needs voxelwise.
+        Test threshold-free cluster enhancement (TFCE) of the voxels too; needs ``voxelwise``.
     voxel_mask
-        Image of the voxels to compare; needs voxelwise. Default: the voxels of the atlas's regions, or on a grid those
-        of the template's brain.
+        Image of the voxels to compare; needs ``voxelwise``. Default: the voxels of the atlas's regions, or on a grid
+        those of the template's brain.
     correlate
         Columns of participants.tsv with which every region's saliency is correlated, such as MMSE, in each group.
     correlation
@@ -76,10 +79,12 @@ class GroupOptions:
         Table of the change of each region's volume, with which saliency is correlated. Its columns are participant_id
         and one for each region, or participant_id, name and change. Default: no such correlation.
     other_run
-        Folders of results of the same participants by models trained from other seeds. How alike the mean scores of
-        the runs are is measured for each group.
+        Folders OUT of other runs of this study: the same participants, explained with models that were trained from
+        another seed. For each group, the mean scores of all runs are compared: Spearman's correlation, and the
+        overlap of the ``k`` highest-scoring regions.
     k
-        Number of highest regions that the stability over folds and runs compares (fewer, where there are fewer).
+        Number of highest-scoring regions whose overlap is measured between folds, and between the runs of
+        ``other_run``; fewer where there are fewer regions.
 
     Raises
     ------
@@ -97,7 +102,7 @@ class GroupOptions:
     n_boot: int = option(1000, group=_TESTS)
     seed: int = option(0, group=_TESTS)
     all_pairs: bool = option(False, group=_TESTS)
-    top: float = option(5.0, group=_TESTS)
+    top: float = option(5.0, group=_MAPS)
     voxelwise: bool = option(False, group=_VOXELS)
     tfce: bool = option(False, group=_VOXELS)
     voxel_mask: Path | None = option(None, group=_VOXELS)

@@ -50,7 +50,7 @@ class CohortEstimate:
     @property
     def seconds(self) -> float:
         """Wall-clock time of one worker."""
-        return 0.0 if self.scan is None else self.evaluations * self.scan.seconds
+        return 0.0 if self.scan is None else self.evaluations * self.scan.seconds_per_evaluation
 
 
 def estimate_cohort(

@@ -37,15 +37,16 @@ class StudyOptions:
         Name of a shipped atlas; path of a label image, or of 4D probabilities, with its .tsv table next to it; path of
         a .tsv table of coordinates (see `Coordinates`); or a `Grid`.
     atlas_space
-        ``MNI``: the space of an atlas that is a file, where scans are brought to the template. Default: the space of
-        the scans.
+        ``MNI``: the regions of an atlas that is a file are in MNI space. Needed for such an atlas where scans are
+        brought to the template. Default: it is in the space of the scans.
     everyone
         Explain the participants of other groups too. Default: case and control only.
     in_sample
-        Explain participants by models that were trained on them, and record it in every output. Default: refuse.
+        Explain participants also with models that were trained on them; every output then records "InSample": true.
+        Such maps may show what the model memorised. Default: refuse.
     n_workers
-        Number of processes that work in parallel; 1: this process. With CUDA one for each GPU is best. A script that
-        uses more than 1 needs an ``if __name__ == "__main__"``.
+        Number of processes that work in parallel; 1: this process. With CUDA one for each GPU is best. In Python a
+        script that uses more than 1 needs an ``if __name__ == "__main__":`` block.
     scheduler
         Address of a running Dask scheduler, in place of ``n_workers``, such as tcp://10.0.0.1:8786; its workers have
         one thread each. Default: none.
@@ -53,8 +54,8 @@ class StudyOptions:
         Number of threads of each process; results of another number differ in rounding. Default: 1, or that of an
         earlier run.
     device
-        Where the models run: ``auto`` (CUDA where it is available, or that of an earlier run) or one of torch's names,
-        such as cpu or cuda.
+        Where the models run: ``auto`` (CUDA where it is available, or that of an earlier run), cpu, or cuda, with a
+        number for one GPU of several, such as cuda:1.
     on_error
         What happens when a participant cannot be explained: ``fail`` ends the work, ``skip`` continues with the
         others. The failed ones are listed in ``participants_failed.tsv`` either way.

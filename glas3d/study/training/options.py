@@ -32,8 +32,8 @@ class TrainingOptions:
     seed
         Seed of everything random; each fold derives its own from it. Default: 0.
     validation
-        Share of the participants who are not tested, from 0 to 0.5, that does not train the model but decides when
-        training stops; 0 for none. Default: 0.15.
+        Share, from 0 to 0.5, of the participants outside the tested fold that is held back: it does not train the
+        model, but decides when training stops. 0: none. Default: 0.15.
     site
         Column of the participants' table whose values are spread evenly over the folds, if it exists and each fold can
         have all of them. Default: site.
@@ -43,7 +43,8 @@ class TrainingOptions:
     pretrain
         Whether an autoencoder is trained first, as in the paper. Default: yes.
     augment
-        Whether training scans are lit and shaded towards the control mean. Default: yes.
+        Whether some training scans are perturbed by light and shadow masks towards the control mean, so that the model
+        has seen such scans before it is explained. Default: yes.
     factory
         Makes another network than the paper's, as package.module:function (in Python also a function that can be
         imported). It is called with ``shape`` (voxels along each axis), ``channels`` and ``classes``. Default: the
@@ -55,17 +56,18 @@ class TrainingOptions:
         Settings of `GLAS` to store with the models, such as ``{"sigma_light": 20, "sigma_shadow": 30, "unit": "mm"}``.
         Default: none.
     assume_space
-        MNI: the scans are in MNI space, do not check it. Default: check it.
+        MNI: do not check that the scans are in MNI space. Give it only if you know that they are. Default: check.
     cache
         Folder for the scans on the grid of the models. Default: .cache in the folder of the models.
     threads
         Number of threads of torch that train each fold. Another number rounds differently. On shared cores one is
         best: with two, these small convolutions wait for each other, and are up to eight times slower. Default: 1.
     n_workers
-        Number of processes that train folds at the same time, by Dask; 0 or 1: this process only. A Python script that
-        sets more needs an ``if __name__ == "__main__":`` block. Default: 0.
+        Number of processes that train folds at the same time, by Dask; 0 or 1: this process only. In Python a script
+        that sets more needs an ``if __name__ == "__main__":`` block. Default: 0.
     device
-        auto, or a device of torch such as cpu or cuda. Default: auto, which is CUDA if it is available.
+        auto (CUDA if it is available), cpu, or cuda, with a number for one GPU of several, such as cuda:1. Default:
+        auto.
     overwrite
         Whether folds that were trained with other settings or scans are replaced. Default: no.
 

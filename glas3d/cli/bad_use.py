@@ -1,0 +1,114 @@
+"""The messages about arguments that a command cannot take: what was required, and what came."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, get_args
+
+from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
+
+_KINDS = {float: "a number", int: "a whole number", bool: "true or false"}
+
+
+def message_of(problem: CycloptsError, app: App, arguments: Sequence[str]) -> str:
+    """Return one sentence about arguments that cannot be parsed.
+
+    Parameters
+    ----------
+    problem
+        The error of parsing them.
+    app
+        The command line.
+    arguments
+        The arguments.
+    """
+    if isinstance(problem, MissingArgumentError):
+        return _missing(problem, app, arguments)
+    if isinstance(problem, UnknownOptionError):
+        return _unknown(problem)
+    if isinstance(problem, CoercionError):
+        return _not_converted(problem)
+    if isinstance(problem, UnusedCliTokensError) and problem.unused_tokens:
+        return f"not understood: {' '.join(problem.unused_tokens)} (see {_help(problem)})"
+    return str(problem)
+
+
+def _missing(problem: MissingArgumentError, app: App, arguments: Sequence[str]) -> str:
+    """Return a message that names everything that is missing, not only the first."""
+    argument = problem.argument
+    if argument is None:
+        return str(problem)
+    if problem.tokens_so_far:
+        needed, _ = argument.token_count()
+        return f"{_name(argument)} needs {needed} values, got {len(problem.tokens_so_far)}"
+    missing: list[str] = []
+    tried, error = list(arguments), problem
+    while len(missing) < 20:
+        argument = error.argument
+        if argument is None:
+            return str(error)
+        if argument.name in tried:
+            return f"{argument.name} needs a value"
+        missing.append(_name(argument))
+        tried += [_placeholder(argument)] if argument.index is not None else [argument.name, _placeholder(argument)]
+        try:
+            _, bound, _ = app.parse_args(tried, exit_on_error=False, print_error=False)
+        except MissingArgumentError as another:
+            error = another
+        except CycloptsError:
+            break
+        else:
+            if bound.arguments.get("scan", None) == () or ("scan" in bound.signature.parameters and not bound.args):
+                missing.insert(0, "SCAN")
+            break
+    return f"missing: {', '.join(missing)} (see {_help(problem)})"
+
+
+def _help(problem: CycloptsError) -> str:
+    """Return the command that shows the help of the command that was given."""
+    return " ".join(["glas3d", *(problem.command_chain or ()), "--help"])
+
+
+def _name(argument: Any) -> str:
+    """Return the name of an argument as usage lines show it: BIDS_DIR if it is positional, else --model."""
+    name: str = argument.name
+    return name if argument.index is None else name.lstrip("-").upper().replace("-", "_")
+
+
+def _placeholder(argument: Any) -> str:
+    """Return a value that an argument accepts."""
+    choices = argument.get_choices()
+    return str(choices[0]) if choices else "0"
+
+
+def _not_converted(problem: CoercionError) -> str:
+    """Return the message about a value of the wrong type, with advice if it may belong to another argument."""
+    argument, token = problem.argument, problem.token
+    if argument is None or token is None or problem.target_type is None:
+        return str(problem)
+    name = token.keyword or _name(argument)
+    source = "" if token.source in ("", "cli") else f" from {token.source}"
+    if choices := get_args(problem.target_type):
+        return f"{name} must be one of {', '.join(map(str, choices))}, got {token.value!r}{source}"
+    kind = _KINDS.get(problem.target_type)
+    if kind is None:
+        return str(problem)
+    if argument.parameter.consume_multiple and token.index:
+        command = " ".join(["glas3d", *(problem.command_chain or ())])
+        first = "SCAN" if command.endswith("explain") else "BIDS_DIR OUT"
+        return (
+            f"{name} reads all following values as numbers, got {token.value!r}{source}: "
+            f"put {first} first, as in {command} {first} {name} {argument.tokens[0].value}"
+        )
+    return f"{name} must be {kind}, got {token.value!r}{source}"
+
+
+def _unknown(problem: UnknownOptionError) -> str:
+    """Return the message about an option that does not exist; it suggests an option spelt nearly the same."""
+    name = (problem.token.keyword or problem.token.value).split("=", 1)[0]
+    source = "" if problem.token.source in ("", "cli") else f" from {problem.token.source}"
+    names = set(chain.from_iterable(argument.names for argument in problem.argument_collection if argument.parse))
+    near = difflib.get_close_matches(name, names, 1, 0.8)
+    return f"unknown option: {name}{source} ({f'did you mean {near[0]}?' if near else f'see {_help(problem)}'})"
