@@ -180,7 +180,7 @@ def evaluate_changed_windows(
 
     Inputs of the first batches are compared with the full forward pass, and in the end those of all: each time the
     inputs whose masks have the largest effects. Where ``P`` differs by more than `TOLERANCE` or a twentieth of the
-    largest effect, or the full forward pass is not slower, every input is evaluated in full.
+    largest effect of light or shadow, or the full forward pass is not slower, every input is evaluated in full.
 
     Parameters
     ----------
@@ -305,10 +305,9 @@ class _Run:
         pairs = self._largest_effects(max(2, batch_size))
         numbers = np.array([_numbers(kind, np.asarray(row)) for kind, row in pairs])
         in_full, seconds = _evaluate_in_full(predict, self._windowed, pairs, batch_size)
-        change = np.abs(in_full - self.probabilities[numbers]).max(axis=0)
-        outputs = np.concatenate([self._bases, self.probabilities[self._is_done]])
-        allowed = allowed_difference(outputs, TOLERANCE, _SHARE_OF_EFFECT)
-        worst = int((change - allowed).argmax())
+        change = np.abs(in_full - self.probabilities[numbers])
+        allowed = np.stack([self._allowed(kind) for kind, _ in pairs])
+        worst = np.unravel_index((change - allowed).argmax(), change.shape)
         reason = f"it changes P by {change[worst]:.2g}, more than {allowed[worst]:.2g}"
         record = RecomputationRecord(
             recomputed=True,
@@ -320,6 +319,11 @@ class _Run:
             batch_size=self._windowed.batch_size,
         )
         return record, seconds, "" if (change <= allowed).all() else reason
+
+    def _allowed(self, kind: int) -> np.ndarray:
+        """Return how far the outputs of one kind may be from those of the full forward pass, ``(k,)``."""
+        outputs = self.probabilities[1 + kind :: 2][self._is_done[1 + kind :: 2]]
+        return allowed_difference(np.vstack([self._bases[kind], outputs]), TOLERANCE, _SHARE_OF_EFFECT)
 
     def _largest_effects(self, count: int) -> list[tuple[int, int]]:
         """Return kind and point of the inputs evaluated so far that differ most from their bases, of both kinds."""
