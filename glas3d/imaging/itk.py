@@ -50,9 +50,7 @@ def read_step(path: Path) -> Step:
     if path.name.endswith((".nii", ".nii.gz")):
         field_grids(path)
         return path
-    with path.open("rb") as file:
-        start = file.read(64)
-    if not (start.startswith((b"#Insight", b"\x89HDF")) or b"\x00" in start):
+    if is_plain_matrix(path):
         return np.linalg.inv(_read_matrix(path))
     transform = _read(path)
     # the origin and a point on each axis give the matrix; random points show whether it is all there is
@@ -63,6 +61,15 @@ def read_step(path: Path) -> Step:
     if _grids_of(transform) or not affine:
         return path
     return check_matrix(_LPS @ matrix @ _LPS, str(path))
+
+
+def is_plain_matrix(path: Path) -> bool:
+    """Return whether a file is the text of a matrix alone, which does not say of what kind it is."""
+    if path.name.endswith((".nii", ".nii.gz")):
+        return False
+    with path.open("rb") as file:
+        start = file.read(64)
+    return not (start.startswith((b"#Insight", b"\x89HDF")) or b"\x00" in start)
 
 
 def _read(path: Path) -> Any:

@@ -213,12 +213,15 @@ class SpaceCheck:
     correlation
         Largest absolute Pearson correlation with the T1, grey or white matter template inside the brain,
         so that grey matter maps and other contrasts pass.
+    reading
+        As what the matrix that brought the scan there would fit plainly better; None: as what it was taken for.
     """
 
     coverage: float
     distance: float
     overlap: float
     correlation: float
+    reading: str | None = None
 
     @property
     def problem(self) -> str | None:
@@ -232,6 +235,10 @@ class SpaceCheck:
             problems.append(f"it is bright in {self.overlap:.0%} of the brain (50% needed)")
         if self.correlation < 0.5:
             problems.append(f"it correlates {self.correlation:.2f} with the template (0.50 needed)")
+        if self.reading is not None:
+            problems.append(
+                f"its matrix fits better as {self.reading}, and must be from native to template world, both RAS+ in mm"
+            )
         return ", ".join(problems) or None
 
 

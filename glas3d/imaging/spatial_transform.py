@@ -17,7 +17,17 @@ from nibabel.spatialimages import SpatialImage
 
 from glas3d.errors import GlasError
 from glas3d.hashing import file_sha256
-from glas3d.imaging.itk import Step, apply_steps, check_matrix, field_grids, map_points, read_step, write_matrix
+from glas3d.imaging.itk import (
+    Step,
+    apply_steps,
+    check_matrix,
+    field_grids,
+    is_plain_matrix,
+    map_points,
+    read_step,
+    write_matrix,
+)
+from glas3d.imaging.matrix_kind import better_reading
 from glas3d.imaging.scan import Scan
 from glas3d.imaging.space import (
     SpaceCheck,
@@ -135,6 +145,9 @@ class Affine(SpatialTransform):
     ----------
     matrix
         4x4, native world to template world, both RAS+ in mm.
+    certain
+        Whether the matrix is known to be of that kind, as one from an ITK file is. `check` compares others with what
+        else they could be, such as a matrix of FLIRT.
 
     Examples
     --------
@@ -145,12 +158,18 @@ class Affine(SpatialTransform):
     matrix: np.ndarray
     name: str = "the matrix"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    certain: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "matrix", check_matrix(self.matrix, self.name))
 
     def __repr__(self) -> str:
         return f"Affine({self.name})"
+
+    def check(self, scan: Scan) -> SpaceCheck:
+        """See `SpatialTransform`."""
+        check = super().check(scan)
+        return check if self.certain else replace(check, reading=better_reading(self.matrix, scan))
 
     def points_to_template(self, points: np.ndarray) -> np.ndarray:
         """See `SpatialTransform`."""
@@ -319,8 +338,8 @@ def load_transform(
     Parameters
     ----------
     source
-        - A 4x4 array, or a text file of one: native world to template world, both RAS+ in mm (not FSL's, whose
-          matrices are between voxels).
+        - A 4x4 array, or a text file of one: native world to template world, both RAS+ in mm. FLIRT's are not, and
+          are warned of by `explain_img`, as is an inverse, where they fit the scan plainly better as what they are.
         - An ITK or ANTs file, or a sequence of them in the order of ``antsApplyTransforms``: what brings the native
           image to the template, such as ``[sub_1Warp.nii.gz, sub_0GenericAffine.mat]`` of ``antsRegistration``
           with the template fixed, or fMRIPrep's ``from-T1w_to-MNI152NLin2009cAsym_mode-image_xfm.h5``.
@@ -342,13 +361,13 @@ def load_transform(
     if isinstance(source, SpatialTransform):
         return source
     if isinstance(source, np.ndarray):
-        return Affine(source, "the matrix given")
+        return Affine(source, "the matrix given", certain=False)
     if isinstance(source, str | os.PathLike):
         source = [source]
     if not isinstance(source, Sequence) or not source:
         raise GlasError(f"a transform must be a 4 x 4 array, a path or several paths, got {source!r:.80}")
     if not all(isinstance(item, str | os.PathLike) for item in source):
-        return Affine(np.array(source, dtype=object), "the matrix given")
+        return Affine(np.array(source, dtype=object), "the matrix given", certain=False)
     paths = [Path(item) for item in source]
     if len(paths) == 1 and paths[0].is_dir():
         return _from_folder(paths[0])
@@ -359,7 +378,10 @@ def load_transform(
         raise GlasError(f"inverse must have one file a warp, got {len(inverses)} for {len(warps)} warps")
     given = dict(zip(warps, map(Path, inverses), strict=False))
     backward = tuple(_inverse_of(step, given) for step in reversed(forward))
-    return _transform_of(forward, backward, ", ".join(map(str, paths)))
+    transform = _transform_of(forward, backward, ", ".join(map(str, paths)))
+    if isinstance(transform, Affine) and len(paths) == 1 and is_plain_matrix(paths[0]):
+        return replace(transform, certain=False)
+    return transform
 
 
 def _transform_of(forward: tuple[Step, ...], inverse: tuple[Step, ...], name: str) -> SpatialTransform:
