@@ -8,10 +8,12 @@ import numpy as np
 import torch
 
 from glas3d.hashing import file_sha256
+from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import mni_grid
 from glas3d.predict import BundleDescription, Standardisation, write_bundle
 from glas3d.study import read_cohort
 from glas3d.study.training.manifest import FoldManifest, FoldScan
+from glas3d.study.training.scan_identity import voxels_sha256
 from tests.study import folders
 
 GRID = mni_grid(16)
@@ -61,7 +63,10 @@ def bundle(place, seed):
 def folds(place, people, n=2, seed=0):
     """One after another participant is tested by the next fold; the others train it."""
     rows = people.everyone[["participant_id", "session", "group", "path"]].itertuples(index=False, name=None)
-    scans = [FoldScan(name, session, group, file_sha256(Path(path))) for name, session, group, path in rows]
+    scans = [
+        FoldScan(name, session, group, file_sha256(Path(path)), voxels_sha256(load_scan(path)))
+        for name, session, group, path in rows
+    ]
     names = sorted({one.participant_id for one in scans})
     for fold in range(1, n + 1):
         tested = {name for i, name in enumerate(names) if i // 2 % n == fold - 1}

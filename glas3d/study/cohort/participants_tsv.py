@@ -15,7 +15,7 @@ from glas3d.tables import read_table
 
 _WHAT = "a table of participants"
 _MISSING_ELSEWHERE = ("NA", "<NA>", "#N/A", "#NA", "NaT", "NULL", "null", ".")  # besides those of `MISSING`
-_RESERVED = ("session", "path", "sha256", "in_sessions_tsv", "group")
+_RESERVED = ("session", "path", "sha256", "voxels_sha256", "in_sessions_tsv", "group")
 
 
 def read_participants(

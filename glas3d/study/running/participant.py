@@ -212,7 +212,7 @@ def prepare(plan: StudyPlan, task: ScanTask) -> PreparedScan:
         raise GlasError(f"no such file: {task.path}")
     digest = file_sha256(task.path)
     manifest = _load_manifest(plan.models, tuple(plan.sha256.items()))
-    bundles = bundles_for(plan, manifest, task.participant_id, digest)
+    bundles = bundles_for(plan, manifest, task.participant_id, digest, task.path)
     settings = plan.checked_settings() | dict(task.own)
     if "cut" in settings:  # timing must not decide how a study's results are rounded
         settings["cut_always"] = True

@@ -25,6 +25,7 @@ from glas3d.explain.options import ExplainOptions
 from glas3d.hashing import file_sha256
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.coordinates import Coordinates
+from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import mni_grid
 from glas3d.predict import Predictor, load_model
 from glas3d.predict.engine.engines import check_engine
@@ -33,6 +34,7 @@ from glas3d.study.derivatives import read_study
 from glas3d.study.environment import default_device, device_kind, fastest_engine, software_versions
 from glas3d.study.running.options import StudyRequest
 from glas3d.study.training.manifest import MANIFEST, Manifest
+from glas3d.study.training.scan_identity import voxels_sha256
 from glas3d.study.workers import ThisProcess, WorkerProcesses
 
 # A search that JSON can hold: an atlas's name, the path of a file, or the cells of a grid along each axis.
@@ -250,9 +252,15 @@ def search_hash(stored: StoredSearch, search: Any) -> str:
 
 
 def bundles_for(
-    plan: StudyPlan, manifest: Manifest | None, participant_id: str, sha256: str | None = None
+    plan: StudyPlan,
+    manifest: Manifest | None,
+    participant_id: str,
+    sha256: str | None = None,
+    scan: Path | None = None,
 ) -> list[str]:
     """Return the models that explain a participant.
+
+    A file that is not recorded as the participant's is read, to recognise the voxels of a training scan in it.
 
     Raises
     ------
@@ -261,7 +269,11 @@ def bundles_for(
     """
     if manifest is None:
         return list(plan.sha256)
-    bundles = manifest.models_for(participant_id, sha256, in_sample=plan.in_sample)
+    voxels = None
+    known = sha256 is not None and manifest.knows(participant_id, sha256)
+    if scan is not None and manifest.records_voxels and not (known or plan.in_sample):
+        voxels = voxels_sha256(load_scan(scan))
+    bundles = manifest.models_for(participant_id, sha256, voxels_sha256=voxels, in_sample=plan.in_sample)
     return [str(bundle.resolve()) for bundle in bundles or [manifest.fold_of(participant_id)]]
 
 

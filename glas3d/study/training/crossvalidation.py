@@ -184,7 +184,7 @@ def _recorded_settings(
 
 
 def _manifest(split: Split, options: TrainingOptions, settings: dict[str, Any], table: pd.DataFrame) -> FoldManifest:
-    rows = table[["participant_id", "session", "group", "sha256"]].itertuples(index=False, name=None)
+    rows = table[["participant_id", "session", "group", "sha256", "voxels_sha256"]].itertuples(index=False, name=None)
     scans = [FoldScan(*map(str, row)) for row in rows]
     parts = {part: tuple(scan for scan in scans if scan.participant_id in set(getattr(split, part))) for part in PARTS}
     return FoldManifest(

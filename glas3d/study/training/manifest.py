@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,16 @@ class FoldScan:
         The participant's group when the fold was trained.
     sha256
         Hash of the scan's file.
+    voxels_sha256
+        Hash of its voxels (see `glas3d.study.training.scan_identity.voxels_sha256`); empty in manifests of earlier
+        versions. It does not decide the model, and is no part of a comparison.
     """
 
     participant_id: str
     session: str
     group: str
     sha256: str
+    voxels_sha256: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +80,12 @@ class FoldManifest:
     def seen_files(self) -> Mapping[str, FoldScan]:
         """The scans of the participants seen, by the hash of the file; the first of several with one hash."""
         return {scan.sha256: scan for scan in reversed((*self.train, *self.validation))}
+
+    @cached_property
+    def seen_voxels(self) -> Mapping[str, FoldScan]:
+        """The scans of the participants seen, by the hash of the voxels, where it was recorded."""
+        scans = reversed((*self.train, *self.validation))
+        return {scan.voxels_sha256: scan for scan in scans if scan.voxels_sha256}
 
     def difference(self, other: FoldManifest) -> str | None:
         """Return in words what differs from another manifest; None if both make the same model."""
@@ -199,7 +209,13 @@ class Manifest:
         return participant_id in self._manifest_of(bundle).seen
 
     def check(
-        self, bundle: str | os.PathLike[str], participant_id: str, sha256: str | None = None, *, in_sample: bool = False
+        self,
+        bundle: str | os.PathLike[str],
+        participant_id: str,
+        sha256: str | None = None,
+        *,
+        voxels_sha256: str | None = None,
+        in_sample: bool = False,
     ) -> None:
         """Refuse to explain a participant's scan by a model that was trained on it.
 
@@ -211,6 +227,8 @@ class Manifest:
             Whose scan is to be explained.
         sha256
             Hash of the scan's file, to recognise it under another participant's name.
+        voxels_sha256
+            Hash of its voxels, to recognise them in another file.
         in_sample
             Whether a model that was trained on the participant may explain them.
 
@@ -231,15 +249,46 @@ class Manifest:
                 f"the scan of {participant_id} is the file the model {Path(bundle)} was trained with as "
                 f"{scan.participant_id}{' ' + scan.session if scan.session else ''}: {advice}"
             )
+        if voxels_sha256 is not None and voxels_sha256 in manifest.seen_voxels:
+            scan = manifest.seen_voxels[voxels_sha256]
+            raise GlasError(
+                f"the scan of {participant_id} has the voxels of the scan the model {Path(bundle)} was trained with as "
+                f"{scan.participant_id}{' ' + scan.session if scan.session else ''}: {advice}"
+            )
 
-    def models_for(self, participant_id: str, sha256: str | None = None, *, in_sample: bool = False) -> list[Path]:
+    def knows(self, participant_id: str, sha256: str) -> bool:
+        """Return whether a file is recorded as a scan of a participant, so that its voxels need not be compared.
+
+        Training refuses two participants with the same voxels.
+        """
+        return (participant_id, sha256) in self._files
+
+    @cached_property
+    def _files(self) -> frozenset[tuple[str, str]]:
+        manifests = self.folds.values()
+        scans = (scan for manifest in manifests for part in PARTS for scan in getattr(manifest, part))
+        return frozenset((scan.participant_id, scan.sha256) for scan in scans)
+
+    @cached_property
+    def records_voxels(self) -> bool:
+        """Whether the hashes of voxels were recorded, which earlier versions did not."""
+        return any(manifest.seen_voxels for manifest in self.folds.values())
+
+    def models_for(
+        self,
+        participant_id: str,
+        sha256: str | None = None,
+        *,
+        voxels_sha256: str | None = None,
+        in_sample: bool = False,
+    ) -> list[Path]:
         """Return the bundles that may explain a participant.
 
         That is the one that never saw a participant of the study, and all of them for any other participant.
 
         Parameters
         ----------
-        participant_id, sha256
+        participant_id, sha256, voxels_sha256
             See `check`.
         in_sample
             Return, for a participant of the study, the bundles that have seen them.
@@ -251,7 +300,7 @@ class Manifest:
         """
         if participant_id not in self.participants:
             for bundle in self.folds:
-                self.check(bundle, participant_id, sha256, in_sample=in_sample)
+                self.check(bundle, participant_id, sha256, voxels_sha256=voxels_sha256, in_sample=in_sample)
             return list(self.folds)
         if in_sample:
             return [bundle for bundle, manifest in self.folds.items() if participant_id in manifest.seen]
@@ -259,7 +308,7 @@ class Manifest:
             (bundle,) = self.folds
             self.check(bundle, participant_id)
         bundle = self.fold_of(participant_id)
-        self.check(bundle, participant_id, sha256)
+        self.check(bundle, participant_id, sha256, voxels_sha256=voxels_sha256)
         return [bundle]
 
     def _manifest_of(self, bundle: str | os.PathLike[str]) -> FoldManifest:

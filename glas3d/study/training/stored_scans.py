@@ -18,6 +18,9 @@ from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import VoxelGrid, check_space, grid_of, resample_scan
 from glas3d.predict.intensity import scaled
 from glas3d.study.cohort.cohort import Cohort
+from glas3d.study.training.scan_identity import voxels_sha256
+
+_HASH_LENGTH = 64
 
 ScanKey = tuple[str, str]
 """The id of a participant and of a session, which is empty if there is none."""
@@ -85,13 +88,14 @@ def store_scans(
 
     Returns
     -------
-    The cohort without the scans that cannot be used and with a column ``sha256``, and the scans of its `table`.
+    The cohort without the scans that cannot be used, with columns ``sha256`` (of the file) and ``voxels_sha256``, and
+    the scans of its `table`.
 
     Raises
     ------
     GlasError
         The folder cannot be written to. If the cohort's ``on_error`` is ``"fail"``: a scan is damaged or not in MNI
-        space, or two participants share one file.
+        space, or two participants have the same voxels.
 
     Warns
     -----
@@ -108,12 +112,14 @@ def store_scans(
     folder = folder / text_sha256(contents)[:12]
     problems: list[dict[str, Any]] = []
     hashes: dict[ScanKey, str] = {}
+    voxels: dict[ScanKey, str] = {}
     for done, row in enumerate(table.to_dict("records"), 1):
         key = (row["participant_id"], row["session"])
         unreadable = {"participant_id": key[0], "session": key[1], "problem": "unreadable"}
         try:
             hashes[key] = file_sha256(row["path"])
-            _store(Path(row["path"]), folder / f"{hashes[key]}.npy", grid, check=assume_space is None)
+            target = folder / f"{hashes[key]}.npy"
+            voxels[key] = _store(Path(row["path"]), target, grid, check=assume_space is None)
         except _UnwritableError as error:
             raise GlasError(str(error)) from None
         except GlasError as error:
@@ -122,17 +128,20 @@ def store_scans(
             problems.append(unreadable | {"detail": f"{row['path']} cannot be read: {error.strerror or error}"})
         progress(done, len(table))
     refused = {(problem["participant_id"], problem["session"]) for problem in problems}
-    problems += _shared_files({key: digest for key, digest in hashes.items() if key not in refused})
+    problems += _shared_scans({key: digest for key, digest in voxels.items() if key not in refused})
     usable = cohort.without(problems)
-    keys = zip(usable.everyone["participant_id"], usable.everyone["session"], strict=True)
-    usable = replace(usable, everyone=usable.everyone.assign(sha256=[hashes.get(key, "") for key in keys]))
+    keys = list(zip(usable.everyone["participant_id"], usable.everyone["session"], strict=True))
+    everyone = usable.everyone.assign(
+        sha256=[hashes.get(key, "") for key in keys], voxels_sha256=[voxels.get(key, "") for key in keys]
+    )
+    usable = replace(usable, everyone=everyone)
     return usable, StoredScans(tuple(folder / f"{digest}.npy" for digest in usable.table["sha256"]), grid)
 
 
-def _shared_files(hashes: dict[ScanKey, str]) -> list[dict[str, Any]]:
-    """Return the scans whose file is also another participant's.
+def _shared_scans(hashes: dict[ScanKey, str]) -> list[dict[str, Any]]:
+    """Return the scans whose voxels are also another participant's, by the hashes of their voxels.
 
-    Such a file would be trained on under one participant's name and tested under another's.
+    Such a scan would be trained on under one participant's name and tested under another's.
     """
     keys_of: dict[str, list[ScanKey]] = {}
     for key, digest in hashes.items():
@@ -141,7 +150,7 @@ def _shared_files(hashes: dict[ScanKey, str]) -> list[dict[str, Any]]:
     for keys in keys_of.values():
         participants = list(dict.fromkeys(participant_id for participant_id, _ in keys))
         if len(participants) > 1:
-            detail = f"one file for {' and '.join(participants)}"
+            detail = f"one scan for {' and '.join(participants)}"
             problems += [
                 {"participant_id": participant_id, "session": session, "problem": "duplicated", "detail": detail}
                 for participant_id, session in keys
@@ -149,16 +158,18 @@ def _shared_files(hashes: dict[ScanKey, str]) -> list[dict[str, Any]]:
     return problems
 
 
-def _store(source: Path, target: Path, grid: VoxelGrid, *, check: bool) -> None:
+def _store(source: Path, target: Path, grid: VoxelGrid, *, check: bool) -> str:
     """Write a scan on the grid, scaled, unless that is done already; ``check`` that it is in MNI space."""
-    if _is_stored(target, grid):
-        return
+    identity = target.with_suffix(".voxels")  # their hash, so that the scan need not be read again
+    if _is_stored(target, grid) and identity.is_file() and len(digest := identity.read_text()) == _HASH_LENGTH:
+        return digest
     scan = load_scan(source)
     if check and (problem := check_space(scan).problem):
         raise GlasError(
             f"{source} does not look like a brain in MNI space: {problem}. Models are trained on scans in MNI space: "
             'give assume_space="MNI" (--assume-space MNI) only if you know that this one is'
         )
+    digest = voxels_sha256(scan)
     volume = resample_scan(scan, grid)
     volume = scaled(volume)
     scratch = target.with_name(f".{target.stem}-{os.getpid()}")
@@ -167,14 +178,17 @@ def _store(source: Path, target: Path, grid: VoxelGrid, *, check: bool) -> None:
         with scratch.open("wb") as file:
             np.save(file, volume.astype(np.float32))
         os.replace(scratch, target)
+        scratch.write_text(digest)
+        os.replace(scratch, identity)
         for leftover in target.parent.glob(f".{target.stem}-*"):  # of runs that were killed
             leftover.unlink(missing_ok=True)
     except OSError as error:
         with contextlib.suppress(OSError):
             scratch.unlink()
         if _is_stored(target, grid):  # by another run, which removed our file as a leftover
-            return
+            return digest
         raise _UnwritableError(f"cannot write to {target.parent}: {error.strerror or error}") from None
+    return digest
 
 
 class _UnwritableError(Exception):

@@ -1,5 +1,6 @@
 """`explain_cohort`: results, resuming, the models that explain each participant, and participants that fail."""
 
+import gzip
 import json
 import shutil
 from dataclasses import replace
@@ -351,3 +352,16 @@ def test_sessions_have_folders_of_their_own(models, tmp_path):
         (path,) = (tmp_path / "out" / "sub-01" / session / "anat").glob("*_regions.tsv")
         assert path.name.startswith(f"sub-01_{session}_space-MNI_desc-preproc_T1w_desc-grid_regions")
     assert validate(tmp_path / "out")[0] == []
+
+
+def test_a_training_scan_under_another_name_is_recognised_by_its_voxels(models, six, tmp_path):
+    """The scan of a training participant, compressed anew, is refused for a participant from elsewhere."""
+    root = folders.derivative(tmp_path / "new", folders.people(2).assign(participant_id=["sub-51", "sub-52"]))
+    folders.save(folders.scan(root, "sub-52"), folders.brain("NC", 7))
+    content = gzip.decompress(folders.scan(six, "sub-03").read_bytes())
+    folders.scan(root, "sub-51").write_bytes(gzip.compress(content, compresslevel=1, mtime=7))
+    with pytest.raises(GlasError, match=r"the scan of sub-51 has the voxels of the scan the model .* with as sub-03"):
+        explain_cohort(studies.cohort(root), tmp_path / "out", models, **ASSUMED)
+    result = explain_cohort(studies.cohort(root), tmp_path / "skipping", models, **ASSUMED, on_error="skip")
+    assert result.failed["participant_id"].tolist() == ["sub-51"]
+    assert explain_cohort(studies.cohort(root), tmp_path / "in", models, **ASSUMED, in_sample=True).failed.empty

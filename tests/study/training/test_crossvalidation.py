@@ -18,7 +18,7 @@ from glas3d.predict import Recipe, Standardisation, intensity_scale, load_model
 from glas3d.study import read_cohort
 from glas3d.study.training.manifest import FoldManifest, Manifest
 from glas3d.study.training.performance import METRICS, measure
-from tests.study.folders import AFFINE, SHAPE, brain, derivative, people, save, scan
+from tests.study.folders import AFFINE, SHAPE, brain, derivative, people, save, scan, write_people
 from tests.study.training.trained import MODELS, ONE, contents, trained, tree, weights, with_workers
 
 # files
@@ -279,3 +279,17 @@ def test_a_trained_network_classifies(tmp_path):
     assert row["auc"] > 0.95
     assert row["brier"] < 0.15
     assert result.metrics["n_test"].sum() == 59
+
+
+def test_groups_may_be_numbers(tmp_path):
+    """Names such as 1 and 0 are read back as text, so that cases are cases when the folds are measured."""
+    table = people(12)
+    source = derivative(tmp_path / "in", table)
+    write_people(source, table.assign(group=table["group"].map({"AD": "1", "NC": "0"})))
+    for _ in range(2):  # trained now, and kept from before
+        result = trained(read_cohort(source, case="1", control="0"), tmp_path / "out")
+        assert result.predictions["group"].value_counts().to_dict() == {"1": 6, "0": 6}
+        for row in result.metrics.to_dict("records"):
+            own = result.predictions[result.predictions["fold"] == row["fold"]]
+            expected = measure(own["participant_id"].isin(table["participant_id"][::2]).to_numpy(), own["p"].to_numpy())
+            assert {name: row[name] for name in METRICS} == pytest.approx(expected, nan_ok=True)

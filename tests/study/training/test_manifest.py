@@ -184,3 +184,40 @@ def test_damaged_manifests_are_refused(folder, spoil):
 )
 def test_differences_are_named(changed, message):
     assert FOLDS[0].difference(replace(FOLDS[0], **changed)) == message
+
+
+def with_voxels(fold):
+    parts = {
+        part: tuple(replace(scan, voxels_sha256=f"voxels of {scan.participant_id}") for scan in getattr(fold, part))
+        for part in ("train", "validation", "test")
+    }
+    return replace(fold, **parts)
+
+
+def test_a_training_scan_is_recognised_by_its_voxels(tmp_path):
+    study = Manifest.load(write(tmp_path / "models", map(with_voxels, FOLDS)))
+    assert study.records_voxels
+    for stranger in ("sub-9", "sub-1"):  # not of the study, and tested by the first fold
+        with pytest.raises(GlasError, match=f"the scan of {stranger} has the voxels of the scan the model .* as sub-3"):
+            study.models_for(stranger, "another file", voxels_sha256="voxels of sub-3")
+    assert study.models_for("sub-1", "another file", voxels_sha256="voxels of sub-1") == [
+        tmp_path / "models" / "fold-1"
+    ]
+    assert len(study.models_for("sub-9", "another file", voxels_sha256="voxels of sub-9")) == 3
+    assert study.models_for("sub-9", "a file", voxels_sha256="voxels of sub-3", in_sample=True)
+    assert study.knows("sub-1", "hash1")
+    assert not study.knows("sub-9", "hash1")
+
+
+def test_a_manifest_without_hashes_of_voxels_is_read(folder):
+    for path in folder.rglob("manifest.json"):
+        content = json.loads(path.read_text())
+        for part in ("train", "validation", "test"):
+            for scan in content[part]:
+                del scan["voxels_sha256"]
+        path.write_text(json.dumps(content))
+    study = Manifest.load(folder)
+    assert not study.records_voxels
+    for bundle, fold in zip(fold_folders(folder), FOLDS, strict=True):
+        assert FoldManifest.read(bundle).difference(with_voxels(fold)) is None  # hence it is not trained again
+    assert len(study.models_for("sub-9", "another file", voxels_sha256="voxels of sub-3")) == 3

@@ -1,3 +1,4 @@
+import gzip
 import os
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_a_damaged_array_is_made_again(tmp_path, content):
     scans.files[0].with_name(f".{scans.files[0].stem}-1").write_bytes(b"of a run that was killed")
     _, scans = stored(participants, tmp_path / "cache")
     assert torch.equal(scans[[0, 1]], expected)
-    assert sorted(p.suffix for p in scans.files[0].parent.iterdir()) == [".npy"] * 2
+    assert sorted(p.suffix for p in scans.files[0].parent.iterdir()) == [".npy"] * 2 + [".voxels"] * 2
 
 
 def truncated(folder):
@@ -105,7 +106,7 @@ def test_one_file_for_two_participants_is_refused(tmp_path):
     """It would be trained on under one participant's name and tested under the other's."""
     whole = cohort(tmp_path / "in")
     scan(tmp_path / "in", "sub-03").write_bytes(scan(tmp_path / "in", "sub-02").read_bytes())
-    with pytest.raises(GlasError, match=r"2 duplicated \(sub-02, sub-03: one file for sub-02 and sub-03\)"):
+    with pytest.raises(GlasError, match=r"2 duplicated \(sub-02, sub-03: one scan for sub-02 and sub-03\)"):
         stored(whole, tmp_path / "cache")
 
 
@@ -171,3 +172,13 @@ def test_arrays_are_mapped_and_not_kept(tmp_path):
     assert scans[[1]].unique().tolist() == [1]
     os.remove(files[0])
     assert scans[[2, 1]][:, 0, 0, 0, 0].tolist() == [2, 1]
+
+
+def test_the_same_voxels_in_another_file_are_refused(tmp_path):
+    """A scan that was compressed anew has another hash of its file."""
+    whole = cohort(tmp_path / "in")
+    content = gzip.decompress(scan(tmp_path / "in", "sub-02").read_bytes())
+    scan(tmp_path / "in", "sub-03").write_bytes(gzip.compress(content, compresslevel=1, mtime=7))
+    for _ in range(2):  # also where the arrays were stored before
+        with pytest.raises(GlasError, match=r"2 duplicated \(sub-02, sub-03: one scan for sub-02 and sub-03\)"):
+            stored(whole, tmp_path / "cache")
