@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import nibabel as nib
+import numpy as np
 import pandas as pd
+from nibabel.orientations import io_orientation, ornt_transform
 
 from glas3d.bids_names import PARTICIPANT_ID, SESSION_ID
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, GlasWarning
 from glas3d.hashing import file_sha256, text_sha256
+from glas3d.imaging.space import VoxelGrid, mni_grid, resample
 from glas3d.output import generated_by, new_folder, remove_leftovers, remove_unfinished, write_json, write_together
 from glas3d.tables import read_table, write_table
 
@@ -22,6 +27,7 @@ FAILED = "participants_failed.tsv"
 GROUP = "group"
 
 _PART = "anat"
+_TEMPLATE_MM = 2.0
 _IGNORED = (STUDY, FAILED, GROUP, "*_statmap.*", "*_regions.tsv", "*_regions.json", "*_record.json")
 
 
@@ -38,12 +44,15 @@ class Record:
     content
         ``Key Input Probability InSample Folds Method Files`` (see `write_participant`), and ``Map``, the name of the
         map on the template's grid, if the scan's own maps are in its native space.
+    grid
+        The voxel grid to which `map_img` brings the map; None where all maps of the study share theirs.
     """
 
     participant_id: str
     session: str
     folder: Path
     content: Mapping[str, Any]
+    grid: VoxelGrid | None = None
 
     @property
     def name(self) -> str:
@@ -70,7 +79,42 @@ class Record:
         GlasError
             The file does not exist, or is not the one that was written.
         """
-        return self._undamaged(self.content.get("Map", f"{self.content['Stem']}_stat-saliency_statmap.nii.gz"))
+        return self._undamaged(self._map_name)
+
+    def map_img(self) -> nib.Nifti1Image:
+        """Return the saliency map on the grid that all participants of the study share.
+
+        A map on another grid is turned, where only the orders and directions of the axes differ, or else resampled.
+
+        Raises
+        ------
+        GlasError
+            The file does not exist, or is not the one that was written.
+        """
+        img = cast(nib.Nifti1Image, nib.load(self.map_path()))
+        if self.grid is None or _grid_of(img).same_as(self.grid):
+            return img
+        turned: nib.Nifti1Image = img.as_reoriented(
+            ornt_transform(io_orientation(img.affine), io_orientation(self.grid.affine))
+        )
+        if _grid_of(turned).same_as(self.grid):
+            return turned
+        resampled = nib.Nifti1Image(resample(img, self.grid), self.grid.affine)
+        resampled.set_sform(self.grid.affine, code=4)
+        resampled.set_qform(self.grid.affine, code=4)
+        resampled.header.set_xyzt_units("mm")
+        return resampled
+
+    def map_grid(self) -> VoxelGrid | None:
+        """Return the grid of the map as it was written; None if its header cannot be read."""
+        try:
+            return _grid_of(nib.load(self.folder / self._map_name))
+        except Exception:  # nibabel has many kinds of errors; `map_path` names the file that is damaged
+            return None
+
+    @property
+    def _map_name(self) -> str:
+        return str(self.content.get("Map", f"{self.content['Stem']}_stat-saliency_statmap.nii.gz"))
 
     def _undamaged(self, name: str) -> Path:
         path = self.folder / name
@@ -253,17 +297,48 @@ def read_study(out: Path) -> dict[str, Any]:
 def read_records(out: Path) -> list[Record]:
     """Return the records of all participants and sessions in the folder of a study, sorted.
 
+    Where maps lie on different voxel grids, all are brought to one when they are read (see `Record.map_img`): that of
+    the first, if only the orders and directions of axes differ, and else the template's, with voxels of 2 mm.
+
     Raises
     ------
     GlasError
         The folder is not that of a study, has no results, or has a record that is damaged.
+
+    Warns
+    -----
+    GlasWarning
+        Maps will be resampled to the template's grid.
     """
     if not (out / STUDY).is_file():
         raise GlasError(f"no results of participants in {out}: it has no {STUDY}; run the participant level first")
     records = list(_records(out))
     if not records:
         raise GlasError(f"no results of participants in {out}: run the participant level first")
-    return records
+    grid = _shared_grid(records)
+    return records if grid is None else [replace(record, grid=grid) for record in records]
+
+
+def _shared_grid(records: list[Record]) -> VoxelGrid | None:
+    """Return the grid for the maps of a study; None where they share theirs."""
+    grids: list[VoxelGrid] = []
+    for record in records:
+        grid = record.map_grid()
+        if grid is not None and not any(grid.same_as(known) for known in grids):
+            grids.append(grid)
+    if len(grids) <= 1:
+        return None
+    empty = [nib.Nifti1Image(np.broadcast_to(np.uint8(0), grid.shape), grid.affine) for grid in grids]
+    turned = [_grid_of(nib.as_closest_canonical(img)) for img in empty]
+    if all(grid.same_as(turned[0]) for grid in turned):
+        return grids[0]
+    message = f"maps lie on {len(grids)} different voxel grids, they are resampled to the template's of 2 mm"
+    warnings.warn(message, GlasWarning, stacklevel=3)
+    return mni_grid(_TEMPLATE_MM)
+
+
+def _grid_of(img: Any) -> VoxelGrid:
+    return VoxelGrid(tuple(int(n) for n in img.shape[:3]), img.affine)
 
 
 def _records(out: Path) -> Iterator[Record]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -93,8 +93,7 @@ class ParticipantResults:
                 **content["Method"],
                 "Input": {**content["Input"], "participant_id": self.participant_id, "InSample": content["InSample"]},
             }
-            img = cast(nib.Nifti1Image, nib.load(record.map_path()))
-            yield SessionResult(record.name, table, img, provenance, self.probability)
+            yield SessionResult(record.name, table, record.map_img(), provenance, self.probability)
 
 
 @dataclass(frozen=True, eq=False)

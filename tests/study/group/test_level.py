@@ -9,7 +9,7 @@ import pytest
 from glas3d import GlasError
 from glas3d.errors import GlasWarning
 from glas3d.explain import COLUMNS
-from glas3d.imaging.space import VoxelGrid
+from glas3d.imaging.space import VoxelGrid, mni_grid, resample
 from glas3d.statistics.regions import region_values
 from glas3d.statistics.stability import bootstrap_ranks, run_stability
 from glas3d.statistics.two_groups import compare
@@ -170,33 +170,65 @@ def test_a_grid_has_maps_summed_voxel_by_voxel(tmp_path, atlas_path, atlas, eigh
 # What does not fit.
 
 
+def group_maps(out):
+    paths = sorted((out / "group").glob("*saliency_statmap.nii.gz"))
+    assert len(paths) == 2
+    return [nib.load(path) for path in paths]
+
+
 @pytest.mark.parametrize("grid", [False, True])
-@pytest.mark.parametrize("other", ["shape", "affine"])
-def test_grids_that_differ_are_refused(tmp_path, atlas_path, atlas, eight, grid, other):
-    study = Study(tmp_path / "study", atlas_path, atlas, grid=grid)
-    filled(study, eight)
-    shutil.rmtree(study.out / "sub-05")
-    study.add("sub-05", **({"shape": (8, 8, 9)} if other == "shape" else {"affine": AFFINE + np.eye(4)[[3, 0, 1, 2]]}))
-    with pytest.raises(GlasError, match=r"must share grid and (regions|points): sub-05 is on"):
-        summarise_groups(study.out, eight, **FEW)
-    assert not (study.out / "group").exists()
-    assert [p.name for p in study.out.iterdir() if p.name.startswith(".group")] == []
-
-
-def test_a_second_session_on_another_grid_is_refused(study, eight):
-    filled(study, eight)
-    shutil.rmtree(study.out / "sub-05")
-    study.add("sub-05", "ses-a")
-    study.add("sub-05", "ses-b", shape=(8, 8, 9))
-    with pytest.raises(GlasError, match="must share grid"):
-        summarise_groups(study.out, eight, **FEW)
-
-
-def test_groups_on_different_grids_are_refused(study, eight):
+def test_maps_with_other_orders_of_their_axes_are_turned(tmp_path, atlas_path, atlas, eight, grid):
+    """The values of the groups are those of maps that all have one order, bit by bit."""
+    plain = Study(tmp_path / "plain", atlas_path, atlas, grid=grid)
+    made = filled(plain, eight)
+    turned = Study(tmp_path / "turned", atlas_path, atlas, grid=grid)
     for i, row in enumerate(eight.to_dict("records")):
-        study.add(row["participant_id"], seed=i, shape=(7, 8, 9) if row["group"] == "AD" else (8, 8, 9))
-    with pytest.raises(GlasError, match=r"must share a grid, they are on \(7, 8, 9\) and \(8, 8, 9\)"):
+        name = row["participant_id"]
+        img = nib.Nifti1Image(made[name][1], AFFINE)
+        img = img.as_reoriented([[2, 1], [0, -1], [1, -1]]) if i % 3 == 1 else img
+        boost = 3.0 * (row["group"] == "AD")
+        turned.add(
+            name,
+            seed=i,
+            fold=i // 2 % 2 + 1,
+            p=0.2 + 0.1 * i,
+            boost=boost,
+            volume=np.asarray(img.dataobj),
+            affine=img.affine,
+        )
+    for each in (plain, turned):
+        summarise_groups(each.out, eight, **FEW)
+    for expected, img in zip(group_maps(plain.out), group_maps(turned.out), strict=True):
+        assert img.shape == SHAPE
+        np.testing.assert_array_equal(img.affine, expected.affine)
+        np.testing.assert_array_equal(np.asarray(img.dataobj), np.asarray(expected.dataobj))
+
+
+@pytest.mark.parametrize("grid", [False, True])
+def test_maps_on_other_grids_are_brought_to_the_template(tmp_path, atlas_path, atlas, eight, grid):
+    """Of one participant the shape differs, of another the affine; one more has two sessions on two grids."""
+    study = Study(tmp_path / "study", atlas_path, atlas, grid=grid)
+    made = filled(study, eight)
+    for name in ("sub-03", "sub-04", "sub-05"):
+        shutil.rmtree(study.out / name)
+    moved = AFFINE + 7 * np.eye(4)[[3, 0, 1, 2]] * (np.arange(4) == 3)
+    volumes = {name: [(volume, AFFINE)] for name, (_, volume) in made.items()}
+    volumes["sub-03"] = [(study.add("sub-03", shape=(8, 8, 9))[1], AFFINE)]
+    volumes["sub-04"] = [(study.add("sub-04", affine=moved)[1], moved)]
+    sessions = [study.add("sub-05", "ses-a")[1], study.add("sub-05", "ses-b", shape=(8, 7, 9))[1]]
+    volumes["sub-05"] = [(volume, AFFINE) for volume in sessions]
+    with pytest.warns(GlasWarning, match="maps lie on 4 different voxel grids, they are resampled to the template's"):
         summarise_groups(study.out, eight, **FEW)
+    for group, img in zip(("AD", "NC"), group_maps(study.out), strict=True):
+        assert VoxelGrid(img.shape, img.affine).same_as(mni_grid(2))
+        if not grid:
+            continue
+        names = eight.loc[eight["group"] == group, "participant_id"]
+        resampled = [
+            minmax(sum(resample(nib.Nifti1Image(*each), mni_grid(2)).astype(float) for each in volumes[name]))
+            for name in names
+        ]
+        np.testing.assert_allclose(np.asarray(img.dataobj), minmax(sum(resampled)), atol=1e-6)
 
 
 def test_results_explained_differently_are_refused(study, eight):
