@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -219,3 +220,24 @@ def test_options_that_do_not_fit_end_in_one_line(explain, bids_dir, tmp_path, op
     assert message in errors
     assert errors.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_scans_on_several_grids_are_explained_and_summarised(run_command, explain, bids_copy, tmp_path):
+    """One scan has other directions of its axes, and one lies elsewhere; the group level follows."""
+    path = folders.scan(bids_copy, "sub-02")
+    img = nib.load(path)
+    img.as_reoriented([[0, -1], [2, 1], [1, 1]]).to_filename(path)
+    assert "got 1 grid (sub-02: " in explain(bids_copy)[2]
+    status, output, errors = explain(bids_copy, "--any-grid")
+    assert (status, errors) == (0, "")
+    group = ("cohort", bids_copy, tmp_path / "out", "group", "--any-grid", "--n-perm", 49, "--n-boot", 20)
+    status, output, errors = run_command(*group)
+    assert (status, errors) == (0, "")
+    assert output.endswith("AD 2, NC 2 participants\n")
+    path = folders.scan(bids_copy, "sub-03")
+    values = np.asarray(nib.load(path).dataobj)
+    folders.save(path, values, folders.AFFINE + np.array([[0, 0, 0, 4.0]] + [[0.0] * 4] * 3))
+    assert explain(bids_copy, "--any-grid")[0] == 0
+    status, output, errors = run_command(*group)
+    note = "note: maps lie on 3 different voxel grids, they are resampled to the template's of 2 mm\n"
+    assert (status, errors) == (0, note)
