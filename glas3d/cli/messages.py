@@ -49,7 +49,7 @@ class Messages:
         """
         if self.verbose and self.quiet:
             raise GlasError("give --verbose or --quiet, got both")
-        handlers: list[logging.Handler] = []
+        handlers: list[logging.Handler] = [logging.NullHandler()]  # without any, logging writes warnings itself
         if not self.quiet:
             handlers.append(terminal.LogHandler(logging.DEBUG if self.verbose else logging.WARNING))
         if self.log_file is not None:

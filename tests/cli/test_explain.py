@@ -258,5 +258,5 @@ def test_a_flat_map_has_no_table_of_highest_scoring_regions(run_command, scan, t
     )
     assert status == 0
     assert "the map is flat" in errors
-    assert "no region stands out, because all have the same score" in output
+    assert "no search point stands out, because all have the same score" in output
     assert "highest-scoring" not in output

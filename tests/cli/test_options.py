@@ -160,6 +160,12 @@ def test_quiet_and_verbose_choose_what_is_written(run_command, scan, bundle, tmp
     assert "note: glas3d " in errors
 
 
+def test_quiet_writes_no_notes(run_command, scan, bundle, tmp_path):
+    command = ("explain", scan, "--model", bundle, "--target", "AD", "--out", tmp_path / "out")
+    assert "note: 2 regions of AAL are too small" in run_command(*command)[2]
+    assert run_command(*command, "-q") == (0, "", "")
+
+
 def test_quiet_still_reports_errors(run_command, tmp_path):
     status, _, errors = run_command(
         "explain", tmp_path / "no.nii", "--model", "m", "--target", "AD", "--out", tmp_path, "-q"
