@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain import ScanExplanation, explain_img
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.scan import load_scan
@@ -89,12 +90,15 @@ def run_demo(
         data = write_dataset(scratch / "simulated", simulation, lambda done, _: progress(done, steps))
         people = read_table(data / "participants.tsv")
         scans = [data / scan_path(simulation, p.removeprefix("sub-")) for p in people["participant_id"]]
-        group, probabilities = GroupMap("AD", atlas), []
+        group, probabilities, saturated = GroupMap("AD", atlas), [], 0
         done = participants
         for scan, diagnosis in zip(scans, people["group"], strict=True):
             if diagnosis == group.group:
-                result = explain_img(scan, predict, diagnosis, atlas)
+                with warnings.catch_warnings():  # counted below, for all participants together
+                    warnings.filterwarnings("ignore", "the output is saturated", GlasWarning)
+                    result = explain_img(scan, predict, diagnosis, atlas)
                 assert isinstance(result, ScanExplanation)
+                saturated += "Notes" in result.provenance
                 result.save(scratch / scan.relative_to(data).parent)
                 group.add(result)
                 probabilities.append(result.explanation.probability)
@@ -123,6 +127,11 @@ def run_demo(
         f"{MODEL} calls {int(called_ad[truth].sum())} of {int(truth.sum())} AD participants AD and "
         f"{int((~called_ad[~truth]).sum())} of {int((~truth).sum())} controls NC; it learnt simulated disease."
     )
+    if saturated:
+        summary += (
+            f" For {saturated} AD participants its output is saturated: removing a region hardly changes it, so that "
+            "their ranks show light only."
+        )
     n_planted_first = int(table.loc[table["rank"] <= 8, "name"].isin(PLANTED).sum())
     return DemoResult(table, PLANTED, n_planted_first, out / figure, summary)
 

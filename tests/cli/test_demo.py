@@ -46,7 +46,7 @@ def test_the_demo_writes_the_files_of_the_contract(demo):
     assert result.figure == out / "group" / f"{stem}_regions.png"
     assert sorted(p.name for p in out.glob("sub-*")) == ["sub-0001", "sub-0003"]  # the AD ones
     for participant in out.glob("sub-*"):
-        assert len(list((participant / "anat").glob("*_stat-*_statmap.nii.gz"))) == 3
+        assert len(list((participant / "anat").glob("*_stat-*_statmap.nii.gz"))) == 4
         assert len(list((participant / "anat").glob("*_seg-AAL_regions.tsv"))) == 1
     assert len(pd.read_csv(out / "simulated" / "participants.tsv", sep="\t")) == 3
     assert [p.name for p in out.parent.iterdir()] == ["demo"]
