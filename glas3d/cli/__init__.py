@@ -14,7 +14,7 @@ from glas3d.cli.bad_use import message_of
 from glas3d.cli.cohort import cohort
 from glas3d.cli.explain import explain
 from glas3d.cli.messages import Messages
-from glas3d.cli.terminal import fail, show_warning
+from glas3d.cli.terminal import fail, warnings_shown_once
 from glas3d.cli.train import train
 from glas3d.errors import GlasError, GlasWarning, SkullWarning, SpaceWarning
 from glas3d.version import __version__
@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> int:
             warnings.simplefilter("always", GlasWarning)
             warnings.simplefilter("error", SpaceWarning)
             warnings.simplefilter("error", SkullWarning)
-            warnings.showwarning = show_warning
+            warnings.showwarning = warnings_shown_once()
             function, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
             messages = next((value for value in bound.arguments.values() if isinstance(value, Messages)), Messages())
             with messages.active(arguments):

@@ -54,6 +54,18 @@ def fail(message: str, status: int = 2) -> int:
     return status
 
 
+def warnings_shown_once() -> Callable[..., None]:
+    """Return what replaces ``warnings.showwarning``: it writes each different message once."""
+    shown: set[str] = set()
+
+    def show(message: Warning | str, *details: object, **more: object) -> None:
+        if str(message) not in shown:
+            shown.add(str(message))
+            show_warning(message, *details, **more)
+
+    return show
+
+
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Write one ``note:`` line, in place of the lines that Python writes."""
     _log.warning("%s", message)

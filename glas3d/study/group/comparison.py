@@ -14,7 +14,7 @@ from glas3d.errors import GlasWarning
 from glas3d.statistics.design import strata
 from glas3d.study.group.files import GroupFiles, paint_regions
 from glas3d.study.group.options import GroupOptions
-from glas3d.study.group.pair_test import Pair, compare_pair, pair_sidecar, warn_of_shares, with_covariates
+from glas3d.study.group.pair_comparison import Pair, compare_pair, pair_sidecar, warn_of_shares, with_covariates
 from glas3d.study.group.participants import GroupScores
 
 # Columns of the comparison that are also written as maps: their names in files, and their descriptions.

@@ -24,7 +24,7 @@ from glas3d.study.group.files import GroupFiles
 from glas3d.study.group.group_map import GroupMap
 from glas3d.study.group.group_sums import GroupSums
 from glas3d.study.group.options import GroupOptions
-from glas3d.study.group.pair_test import Pair, check_pair
+from glas3d.study.group.pair_comparison import Pair, check_pair
 from glas3d.study.group.participants import GroupScores, ParticipantResults, group_scores, read_participants
 from glas3d.study.group.reproducibility import compare_runs
 from glas3d.study.group.summary import write_summary

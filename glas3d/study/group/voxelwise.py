@@ -18,7 +18,7 @@ from glas3d.statistics.regions import normalised
 from glas3d.study.group.files import GroupFiles, voxels_img
 from glas3d.study.group.memory import check_memory, too_large
 from glas3d.study.group.options import GroupOptions
-from glas3d.study.group.pair_test import Pair, compare_pair, pair_sidecar, with_covariates
+from glas3d.study.group.pair_comparison import Pair, compare_pair, pair_sidecar, with_covariates
 from glas3d.study.group.participants import GroupScores, ParticipantResults
 
 # Columns of the comparison that are written as maps: their names in files, and their descriptions.
