@@ -22,6 +22,7 @@ TableLike = str | os.PathLike[str] | pd.DataFrame
 _WITHOUT_HEADER = (".txt", ".lut", ".label", ".ctbl")
 _COLUMNS = {"roiid": "index", "roiname": "name"}  # CAT12's
 _SIDES = {"l": "L", "lh": "L", "left": "L", "r": "R", "rh": "R", "right": "R"}
+_ENOUGH, _APART_MM, _LARGE = 3, 5.0, 1_000_000
 _MIDDLE = ("m", "b", "mid", "midline", "bilateral", "both")
 
 
@@ -65,8 +66,9 @@ def _has_header(lines: Sequence[str]) -> bool:
 
 def _separator(path: Path) -> str | None:
     """Return the semicolon for the tables of CAT12; None where the name's ending says which separator it is."""
-    first = (_lines(path) or [""])[0]
-    return ";" if path.suffix.lower() == ".csv" and ";" in first else None
+    if path.suffix.lower() != ".csv":
+        return None
+    return ";" if ";" in (_lines(path) or [""])[0] else None
 
 
 def _lines(path: Path) -> list[str]:
@@ -167,20 +169,44 @@ def hemispheres(table: pd.DataFrame, labels: np.ndarray, affine: np.ndarray, *, 
     Warns
     -----
     GlasWarning
-        Regions do not lie on the side that their names state.
+        Regions do not lie on the side that their names state, or those of the left lie to the right of the others.
     """
     given = [as_text(word).lower() for word in table.get("hemisphere", [""] * len(table))]
     sides = [_SIDES.get(word) or ("midline" if word in _MIDDLE else None) for word in given]
+    named = [None if side else side_in_name(name) for side, name in zip(sides, table["name"], strict=True)]
+    stated = [side or name for side, name in zip(sides, named, strict=True)]
+    swapped = _are_swapped(stated, labels, affine, table["index"].to_numpy())
+    if swapped:
+        message = "the left regions lie to the right of the right ones: is the atlas mirrored, or are names swapped?"
+        warnings.warn(message, GlasWarning, stacklevel=4)
     if None not in sides:
         return [side for side in sides if side]
     located = _sides_of_voxels(labels, affine, table["index"].to_numpy())
-    named = [None if side else side_in_name(name) for side, name in zip(sides, table["name"], strict=True)]
     wrong = [n for n, *both in zip(table["name"], named, located, strict=True) if set(both) == {"L", "R"}]
-    if warn and wrong:
+    if warn and wrong and not swapped:
         which = listed(wrong)
         message = f"{len(wrong)} regions do not lie on the side their name says (flipped, or names mixed up?): {which}"
         warnings.warn(message, GlasWarning, stacklevel=4)
     return [side or name or voxels for side, name, voxels in zip(sides, named, located, strict=True)]
+
+
+def _are_swapped(stated: Sequence[str | None], labels: np.ndarray, affine: np.ndarray, index: np.ndarray) -> bool:
+    """Return whether the regions of the left lie, on average, to the right of those of the right, in any space.
+
+    Three regions of each side are needed: a few may be misnamed, or lie anywhere in a space of their own.
+    """
+    if min(stated.count("L"), stated.count("R")) < _ENOUGH:
+        return False
+    step = 2 if labels.size > _LARGE else 1  # large atlases are looked at in every second voxel
+    where = np.nonzero(labels[::step, ::step, ::step])
+    values, member = np.unique(labels[::step, ::step, ::step][where], return_inverse=True)
+    x = voxel_to_world(np.stack(where, axis=1) * step, affine)[:, 0]
+    mean_x = dict(zip(values.tolist(), np.bincount(member, weights=x) / np.bincount(member), strict=True))
+    pairs = [(side, mean_x[i]) for i, side in zip(index.tolist(), stated, strict=True) if i in mean_x]
+    of = {side: [x for stated_side, x in pairs if stated_side == side] for side in "LR"}
+    if min(len(of["L"]), len(of["R"])) < _ENOUGH:
+        return False
+    return float(np.mean(of["L"]) - np.mean(of["R"])) > _APART_MM
 
 
 def _sides_of_voxels(labels: np.ndarray, affine: np.ndarray, index: np.ndarray) -> list[str]:

@@ -147,6 +147,34 @@ def test_sides_are_not_checked_in_a_scans_own_space(tmp_path):
         own(tmp_path, "lut.txt", FREESURFER, [53, 17], space="MNI")
 
 
+@pytest.mark.parametrize("space", [None, "MNI"])
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_a_mirrored_atlas_is_warned_of_in_any_space(aal, space, given, mirrored):
+    """Its image is turned around, its names are swapped, or both, which is right again."""
+    labels, affine = np.asarray(aal.labels_img.dataobj), aal.labels_img.affine.copy()
+    affine[0, 3] += 40 if space is None else 0  # a space of its own has its middle anywhere
+    table = aal.table.copy()
+    turned = labels[::-1] if mirrored else labels
+    names = (
+        table
+        if mirrored
+        else table.assign(
+            name=table["name"]
+            .str.replace("_L$", "_X", regex=True)
+            .str.replace("_R$", "_L", regex=True)
+            .str.replace("_X$", "_R", regex=True),
+            hemisphere=table["hemisphere"].map({"L": "R", "R": "L", "midline": "midline"}),
+        )
+    )
+    names = names if given else names.drop(columns="hemisphere")
+    with pytest.warns(GlasWarning, match="mirrored, or are names swapped") as caught:
+        Atlas.from_files(nib.Nifti1Image(turned, affine), names, space=space)
+    assert len(caught) == 1
+    right = table if given else table.drop(columns="hemisphere")
+    Atlas.from_files(nib.Nifti1Image(labels, affine), right, space=space)  # no warning, which would be an error
+
+
 def test_names_are_unique():
     assert unique_names(["a", "b", "a", "a"], [1, 2, 30, 4]) == ["a 1", "b", "a 30", "a 4"]
     # a name made so may be there already
