@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, GlasWarning
 from glas3d.imaging.space import mni_grid
 from glas3d.options import accepts, parse
 from glas3d.output import generated_by, remove_leftovers, remove_unfinished, write_json, write_together
@@ -33,7 +34,7 @@ from glas3d.study.training.one_fold import (
     train_fold,
 )
 from glas3d.study.training.options import TrainingOptions
-from glas3d.study.training.performance import measure, summarise
+from glas3d.study.training.performance import chance_warning, measure, pooled_performance, summarise
 from glas3d.study.training.stored_scans import StoredScans, store_scans
 from glas3d.study.workers import require_dask, workers
 from glas3d.tables import read_table, write_table
@@ -295,6 +296,10 @@ def _collect(out: Path, tasks: Sequence[FoldTask], trained: Sequence[int]) -> Cr
     )
     predictions = pd.concat(tested).sort_values(["participant_id", "session"]).reset_index(drop=True)
     summary = summarise(metrics)
+    by_participant = predictions.groupby(["participant_id", "group"], sort=False)["p"].mean().reset_index()
+    pooled = pooled_performance((by_participant["group"] == case).to_numpy(), by_participant["p"].to_numpy(dtype=float))
+    if message := chance_warning(pooled):
+        warnings.warn(message, GlasWarning, stacklevel=3)
     description = {
         "Name": f"{case} against {control}: models by folds",
         "BIDSVersion": "1.10.0",
@@ -306,6 +311,7 @@ def _collect(out: Path, tasks: Sequence[FoldTask], trained: Sequence[int]) -> Cr
         {
             "metrics.tsv": write_table(metrics),
             "summary.tsv": write_table(summary),
+            "pooled.tsv": write_table(pooled),
             "predictions.tsv": write_table(blank_sessions(predictions)),
             "dataset_description.json": write_json(description),
             ".bidsignore": lambda path: path.write_text("fold-*\n*.tsv\n.cache\n", encoding="utf-8"),

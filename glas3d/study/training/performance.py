@@ -107,3 +107,114 @@ def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
             low, high = max(mean - half, 0.0), min(mean + half, 1.0)
         rows.append({"metric": name, "mean": mean, "low": low, "high": high, "n": k})
     return pd.DataFrame(rows)
+
+
+def pooled_performance(is_case: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
+    """Measure the out-of-fold predictions of all folds together, with 95 % intervals, and compare them with chance.
+
+    Sensitivity, specificity and accuracy have exact binomial intervals (Clopper & Pearson 1934), so that 0 of 10 is
+    followed by 0 to 0.31 and not by 0 to 0. The area under the ROC curve has DeLong's interval on the logit scale.
+    ``p`` is the probability of a value at least as high by chance: of the accuracy against the share of the larger
+    group (binomial), of the AUC by the rank sum (Mann & Whitney). The calibration error is corrected for the bias that
+    it has in small samples (see `debiased_calibration_error`).
+
+    Parameters
+    ----------
+    is_case, probability
+        See `measure`; one scan a participant, for participants to count once.
+
+    Returns
+    -------
+    One row a metric: ``metric value low high p n``; NaN where a metric has no interval or test.
+
+    Raises
+    ------
+    GlasError
+        See `measure`.
+    """
+    from scipy.stats import binomtest, mannwhitneyu
+
+    values = measure(is_case, probability)
+    truth, p = np.asarray(is_case, dtype=bool), np.asarray(probability, dtype=float)
+    correct = (p > 0.5) == truth
+    rows = []
+    for name, of in (("sensitivity", truth), ("specificity", ~truth), ("accuracy", np.ones(len(truth), dtype=bool))):
+        low = high = chance = math.nan
+        if of.any():
+            result = binomtest(int(correct[of].sum()), int(of.sum()))
+            low, high = result.proportion_ci(0.95, "exact")
+        if name == "accuracy":
+            larger = max(float(truth.mean()), 1 - float(truth.mean()))
+            chance = float(binomtest(int(correct.sum()), len(truth), larger, "greater").pvalue)
+        rows.append((name, values[name], low, high, chance, int(of.sum())))
+    low = high = chance = math.nan
+    if truth.any() and not truth.all():
+        low, high = _auc_interval(p[truth], p[~truth])
+        chance = float(mannwhitneyu(p[truth], p[~truth], alternative="greater").pvalue)
+    rows.append(("auc", values["auc"], low, high, chance, len(truth)))
+    rows.append(("ece", debiased_calibration_error(truth, p), math.nan, math.nan, math.nan, len(truth)))
+    return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "p", "n"])
+
+
+def debiased_calibration_error(is_case: np.ndarray, probability: np.ndarray, bins: int = 10) -> float:
+    """Return the root-mean-square calibration error without the part that sampling alone adds.
+
+    In each bin, the squared difference of mean probability and frequency is reduced by the variance of the frequency,
+    ``f (1 - f) / (n - 1)``. Bins with one scan tell nothing and are left out; a negative sum counts as 0.
+
+    Parameters
+    ----------
+    is_case, probability
+        See `measure`.
+    bins
+        Number of bins from 0 to 1.
+
+    Examples
+    --------
+    >>> p = np.repeat([0.25, 0.75], 50)
+    >>> is_case = np.concatenate([np.arange(50) < 40, np.arange(50) < 40])
+    >>> round(debiased_calibration_error(is_case, p), 2)
+    0.39
+    """
+    truth, p = np.asarray(is_case, dtype=float), np.asarray(probability, dtype=float)
+    bin_of = np.minimum((p * bins).astype(int), bins - 1)
+    counts = np.bincount(bin_of, minlength=bins)
+    kept = counts > 1
+    if not kept.any():
+        return math.nan
+    n = counts[kept]
+    frequency, mean = (np.bincount(bin_of, weights=each, minlength=bins)[kept] / n for each in (truth, p))
+    squares = (mean - frequency) ** 2 - frequency * (1 - frequency) / (n - 1)
+    return math.sqrt(max(0.0, float((n * squares).sum() / n.sum())))
+
+
+def chance_warning(pooled: pd.DataFrame) -> str | None:
+    """Return the sentence about models that are no better than chance; None where they are better.
+
+    Parameters
+    ----------
+    pooled
+        The table of `pooled_performance`.
+    """
+    row = pooled.set_index("metric").loc["auc"]
+    if not row["low"] <= 0.5:
+        return None
+    return (
+        f"the models are not better than chance on scans they never saw: AUC {row['value']:.2f}, 95 % interval "
+        f"{row['low']:.2f} to {row['high']:.2f}; what they show of the disease means nothing"
+    )
+
+
+def _auc_interval(case: np.ndarray, control: np.ndarray) -> tuple[float, float]:
+    """Return DeLong's 95 % interval of the AUC, on the logit scale; at 0 or 1 that of the rule of three."""
+    wins = (case[:, None] > control).astype(float) + 0.5 * (case[:, None] == control)
+    auc, n_case, n_control = float(wins.mean()), len(case), len(control)
+    if min(n_case, n_control) < 2:
+        return 0.0, 1.0
+    variance = float(wins.mean(axis=1).var(ddof=1) / n_case + wins.mean(axis=0).var(ddof=1) / n_control)
+    if auc in (0.0, 1.0) or variance == 0:
+        reach = min(1.0, 3 / min(n_case, n_control))
+        return max(0.0, auc - reach), min(1.0, auc + reach)
+    middle, half = math.log(auc / (1 - auc)), 1.959964 * math.sqrt(variance) / (auc * (1 - auc))
+    low, high = (1 / (1 + math.exp(-(middle + sign * half))) for sign in (-1, 1))
+    return low, high

@@ -1,6 +1,7 @@
 import json
 import shutil
 import sys
+import warnings
 from dataclasses import replace
 
 import nibabel as nib
@@ -17,7 +18,7 @@ from glas3d.imaging.scan import load_scan
 from glas3d.predict import Recipe, Standardisation, intensity_scale, load_model
 from glas3d.study import read_cohort
 from glas3d.study.training.manifest import FoldManifest, Manifest
-from glas3d.study.training.performance import METRICS, measure
+from glas3d.study.training.performance import METRICS, chance_warning, measure, pooled_performance
 from tests.study.folders import AFFINE, SHAPE, brain, derivative, people, save, scan, write_people
 from tests.study.training.trained import MODELS, ONE, contents, trained, tree, weights, with_workers
 
@@ -212,6 +213,18 @@ def test_progress(cohort, tmp_path):
     trained(cohort, tmp_path, progress=lambda *t: ticks.append(t))
     assert ticks[:12] == [(i, 12) for i in range(1, 13)]
     assert ticks[12:] == [(i, 6) for i in (1, 2, 3, 3, 4, 5, 6, 6)]
+
+
+def test_predictions_of_all_folds_are_measured_together_and_models_at_chance_are_named(cohort, tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made = trained(cohort, tmp_path, recipe=ONE)
+    is_case, p = (made.predictions["group"] == "AD").to_numpy(), made.predictions["p"].to_numpy(dtype=float)
+    expected = pooled_performance(is_case, p)
+    table = pd.read_csv(made.folder / "pooled.tsv", sep="\t")
+    np.testing.assert_allclose(table.iloc[:, 1:], expected.iloc[:, 1:])
+    named = any("not better than chance" in str(each.message) for each in caught)
+    assert named == (chance_warning(expected) is not None)
 
 
 def test_threads_are_set_and_restored(cohort, tmp_path):

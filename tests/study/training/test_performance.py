@@ -1,10 +1,19 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn import metrics
 
 from glas3d import GlasError
-from glas3d.study.training.performance import METRICS, calibration_error, measure, summarise
+from glas3d.study.training.performance import (
+    METRICS,
+    calibration_error,
+    chance_warning,
+    debiased_calibration_error,
+    measure,
+    pooled_performance,
+    summarise,
+)
 
 
 def predictions(n=60, seed=0):
@@ -69,3 +78,45 @@ def test_the_interval_is_limited_and_missing_values_are_left_out():
     assert np.isnan([row["low"], row["high"]]).all()
     row = summarise(folds([np.nan, np.nan])).iloc[0]
     assert np.isnan([row["mean"], row["low"], row["high"]]).all()
+
+
+def test_no_correct_case_leaves_an_interval():
+    truth = np.repeat([True, False], 10)
+    table = pooled_performance(truth, np.full(20, 0.2)).set_index("metric")
+    assert table.loc["sensitivity", ["value", "low", "high"]].tolist() == pytest.approx([0, 0, 0.3085], abs=1e-4)
+    assert table.loc["specificity", ["value", "low", "high"]].tolist() == pytest.approx([1, 0.6915, 1], abs=1e-4)
+    assert table.loc["accuracy", "p"] == pytest.approx(0.588, abs=1e-3)
+
+
+def test_the_interval_of_the_auc_covers():
+    """Of 400 samples with a known AUC, 95 % and sampling error."""
+    true = float(stats.norm.cdf(1 / np.sqrt(2)))
+    covered = 0
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        truth = np.repeat([True, False], [15, 25])
+        p = stats.norm.cdf(rng.normal(size=40) + truth)
+        row = pooled_performance(truth, p).set_index("metric").loc["auc"]
+        covered += row["low"] <= true <= row["high"]
+    assert stats.binom.ppf(0.001, 400, 0.95) - 8 <= covered
+
+
+def test_calibration_without_bias():
+    rng = np.random.default_rng(2)
+    plain, corrected = [], []
+    for _ in range(200):
+        p = rng.uniform(size=60)
+        truth = rng.uniform(size=60) < p
+        plain.append(calibration_error(truth, p))
+        corrected.append(debiased_calibration_error(truth, p))
+    assert np.mean(plain) > 0.09
+    assert np.mean(corrected) < 0.06
+    assert np.isnan(debiased_calibration_error(np.array([True]), np.array([0.5])))
+
+
+def test_models_at_chance_are_named():
+    rng, truth = np.random.default_rng(0), np.repeat([True, False], 20)
+    message = chance_warning(pooled_performance(truth, rng.uniform(size=40)))
+    assert message.startswith("the models are not better than chance on scans they never saw: AUC 0.")
+    assert chance_warning(pooled_performance(truth, np.where(truth, 0.8, 0.3) + rng.uniform(0, 0.1, 40))) is None
+    assert chance_warning(pooled_performance(truth[:20], rng.uniform(size=20))) is None
