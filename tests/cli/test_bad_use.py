@@ -97,7 +97,7 @@ head = np.asarray(bundles.t1().dataobj)
 moved = bundles.GRID.affine + np.array([[0, 0, 0, 90.0], [0] * 4, [0] * 4, [0] * 4])
 SCANS = {
     "missing": (lambda folder: folder / "no.nii.gz", "no such file: .*no.nii.gz"),
-    "folder": (folder_itself, "must be a file, .*scan is a folder"),
+    "folder": (folder_itself, "must be an image file, .*scan is a folder"),
     "truncated": (truncated("scan.nii"), "must be complete, .*scan.nii is truncated or damaged"),
     "truncated gz": (truncated("scan.nii.gz"), "must be complete, .*scan.nii.gz is truncated or damaged"),
     "text": (written("scan.txt", b"a brain"), "must be an image nibabel can read, .*scan.txt is not"),

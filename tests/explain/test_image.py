@@ -12,7 +12,7 @@ from glas3d import GLAS, Grid, Predictor, explain_image
 from glas3d.core.search import Segments
 from glas3d.errors import GlasWarning
 from glas3d.predict import ModelInfo
-from tests.core.cases import TinyNet, refused
+from tests.core.cases import TinyNet, is_trial, refused
 
 SHAPE = (28, 40)
 HALF = (14, 20)  # rows and columns of the same image at half its size
@@ -249,7 +249,8 @@ def test_targets_share_model_evaluations():
     batches = []
 
     def count(batch):
-        batches.append(len(batch))
+        if not is_trial():
+            batches.append(len(batch))
         return brightness(batch)
 
     both = explain_image(picture(), count, [1, 0], Grid(3), batch_size=1, **MASKS)

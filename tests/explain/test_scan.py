@@ -12,6 +12,7 @@ from scipy.ndimage import center_of_mass, distance_transform_edt
 from glas3d import GLAS, Atlas, Grid, explain_img
 from glas3d.errors import GlasWarning, SkullWarning, SpaceWarning
 from glas3d.imaging.space import VoxelGrid, voxel_to_world, world_to_voxel
+from tests.core.cases import is_trial
 from tests.explain.cases import SMALL
 from tests.imaging.cases import (
     HEADS,
@@ -237,7 +238,7 @@ def test_a_4d_scan_of_one_volume_has_3d_maps(few):
 def test_several_targets_share_model_evaluations(few):
     img, batches = head(RAS), []
     model = seen(img, few)
-    counted = with_info(lambda b: batches.append(len(b)) or model(b))
+    counted = with_info(lambda b: (None if is_trial() else batches.append(len(b))) or model(b))
     both = explain_img(img, counted, ["AD", 0], few, batch_size=1)
     assert sum(batches) == 2 * 8 + 1
     assert isinstance(both, tuple)

@@ -132,8 +132,8 @@ def test_the_hash_tells_files_and_images_apart(tmp_path):
     [
         ("brain.nii.gz", "brain"),
         ("my.brain_T1w.nii", "my.brain_T1w"),
-        ("sub-01_T1w.nii.gz", "sub-01"),
-        ("sub-01_ses-2_space-MNI_T1w.nii.gz", "sub-01_ses-2_space-MNI"),
+        ("sub-01_T1w.nii.gz", "sub-01_T1w"),
+        ("sub-01_ses-2_space-MNI_T1w.nii.gz", "sub-01_ses-2_space-MNI_T1w"),
         ("sub-01_ses-2.nii", "sub-01_ses-2"),
         ("sub-01.nii.gz", "sub-01"),
     ],

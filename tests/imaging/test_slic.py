@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glas3d import GLAS, explain_img
+from glas3d import GLAS, GlasWarning, explain_img
 from glas3d.core.search import resolve_search
 from glas3d.imaging.mask import bright_voxels
 from glas3d.imaging.scan import load_scan
@@ -167,7 +167,8 @@ def test_the_nearest_segment_is_the_nearest_in_mm():
 
 def test_supervoxels_are_searched_like_an_atlas():
     img = head(HEADS["RAS"])
-    result = explain_img(img, constant(0.3, 0.7), search=supervoxels(img, 12), sigma_light=4.0, sigma_shadow=6.0)
+    with pytest.warns(GlasWarning, match="the map is flat"):
+        result = explain_img(img, constant(0.3, 0.7), search=supervoxels(img, 12), sigma_light=4.0, sigma_shadow=6.0)
     assert result.stem == "scan_seg-supervoxels"
     assert result.table["name"].str.startswith("supervoxel-").all()
     assert (result.table["n_voxels"] > 0).all()

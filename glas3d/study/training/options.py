@@ -66,8 +66,8 @@ class TrainingOptions:
         Number of processes that train folds at the same time, by Dask; 0 or 1: this process only. In Python a script
         that sets more needs an ``if __name__ == "__main__":`` block. Default: 0.
     device
-        auto (CUDA if it is available), cpu, or cuda, with a number for one GPU of several, such as cuda:1. Default:
-        auto.
+        auto (CUDA if it is available), cpu, or cuda, with a number for one of several GPUs, such as cuda:1.
+        Default: auto.
     overwrite
         Whether folds that were trained with other settings or scans are replaced. Default: no.
 

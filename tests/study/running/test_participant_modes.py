@@ -92,7 +92,7 @@ def test_results_of_several_models_are_averaged_in_every_part(other_cohort, mode
     for label, explanations in results.items():
         regions = read_regions(tmp_path / "out", "sub-51", f"_desc-{label}")
         tables = [explanation.table.set_index("name").reindex(regions.index) for explanation in explanations]
-        for column in tables[0].columns.drop(["index", "hemisphere", "x", "y", "z", "n_voxels", "rank"]):
+        for column in tables[0].columns.drop(["index", "hemisphere", "x", "y", "z", "n_voxels", "rank", "direction"]):
             values = np.stack([table[column].to_numpy(dtype=float) for table in tables])
             np.testing.assert_allclose(regions[column], values.mean(axis=0), atol=1e-6)
             np.testing.assert_allclose(regions[f"{column}_sd"], values.std(axis=0, ddof=1), atol=1e-6)
