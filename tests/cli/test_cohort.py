@@ -157,7 +157,9 @@ def test_trained_models_explain_the_participants(run_command, bids_dir, tmp_path
     path.write_text('assume_space = "MNI"\n[train]\nfolds = 2\nresolution = 16\nepochs = 1\nvalidation = 0\n')
     factory = ("--factory", "tests.study.folders:small_net", "--no-pretrain")
     status, output, errors = run_command("train", bids_dir, tmp_path / "models", "--config", path, *factory)
-    assert (status, errors) == (0, "")
+    assert status == 0
+    # after one epoch on a few scans the models may be at chance, which a note says
+    assert all("not better than chance" in line for line in errors.splitlines())
     assert "2 folds trained" in output
     assert "balanced_accuracy" in output
     assert (
