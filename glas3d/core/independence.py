@@ -207,5 +207,4 @@ def _point_of_contrast(inputs: LightAndShadow, points: np.ndarray) -> int:
     """Return the point around which the volume differs most from its background."""
     contrast = (inputs.volume[inputs.channels] - inputs.background[inputs.channels]).abs().sum(dim=0)
     voxels = np.clip(np.rint(points), 0, np.asarray(contrast.shape) - 1).astype(np.int64)
-    found: int = int(contrast[tuple(torch.from_numpy(voxels.T))].argmax())
-    return found
+    return int(contrast[tuple(torch.from_numpy(voxels.T))].argmax())

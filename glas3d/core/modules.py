@@ -40,7 +40,7 @@ def modules_in(*roots: Any) -> list[nn.Module]:
     >>> modules_in(lambda x: net(x)) == modules_in(functools.partial(net)) == modules_in(net.forward) == [net]
     True
     """
-    found: dict[int, nn.Module] = {}
+    by_id: dict[int, nn.Module] = {}
     seen: dict[int, Any] = {}  # holds the objects, so that no identity is used again
     left = list(roots)
     while left and len(seen) < _MOST_OBJECTS:
@@ -50,12 +50,12 @@ def modules_in(*roots: Any) -> list[nn.Module]:
         seen[id(item)] = item
         if isinstance(item, nn.Module):
             for module in item.modules():
-                found[id(module)] = module
+                by_id[id(module)] = module
                 if not isinstance(module, torch.jit.ScriptModule):
                     left += (value for key, value in vars(module).items() if key not in _KNOWN_MEMBERS)
         else:
             left += _referred(item)
-    return list(found.values())
+    return list(by_id.values())
 
 
 def _referred(item: Any) -> Iterable[Any]:

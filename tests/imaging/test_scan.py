@@ -138,7 +138,7 @@ def test_the_hash_tells_files_and_images_apart(tmp_path):
         ("sub-01.nii.gz", "sub-01"),
     ],
 )
-def test_the_stem_is_the_name_without_ending_and_bids_suffix(tmp_path, name, stem):
+def test_the_stem_is_the_name_without_its_ending(tmp_path, name, stem):
     assert load_scan(saved(nifti(), tmp_path / name)).stem == stem
     assert load_scan(nifti()).stem == "scan"
 

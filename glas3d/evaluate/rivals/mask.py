@@ -50,8 +50,8 @@ class Mask:
     >>> bright = lambda batch: batch[:, 0, 2:4, 4:6].mean(dim=(1, 2))[:, None]
     >>> volume = torch.zeros(1, 8, 12)
     >>> volume[0, 2:4, 4:6] = 1
-    >>> found = Mask(n_steps=50, side=8).attribute(bright, volume, target=0)
-    >>> bool(found[2:4, 4:6].mean() > found.mean())
+    >>> attribution = Mask(n_steps=50, side=8).attribute(bright, volume, target=0)
+    >>> bool(attribution[2:4, 4:6].mean() > attribution.mean())
     True
     """
 

@@ -40,8 +40,8 @@ class Rise:
     Examples
     --------
     >>> bright = lambda batch: batch[:, 0, 2:4, 4:6].mean(dim=(1, 2))[:, None]
-    >>> found = Rise(n_masks=400, cells=4).attribute(bright, torch.ones(1, 8, 12), target=0)
-    >>> bool(found[2:4, 4:6].mean() > found.mean())
+    >>> attribution = Rise(n_masks=400, cells=4).attribute(bright, torch.ones(1, 8, 12), target=0)
+    >>> bool(attribution[2:4, 4:6].mean() > attribution.mean())
     True
     """
 
