@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError
 from glas3d.cli import atlases, simulated
 from glas3d.cli.bad_use import message_of
 from glas3d.cli.cohort import cohort
+from glas3d.cli.config import from_file, whole_numbers
 from glas3d.cli.explain import explain
 from glas3d.cli.messages import Messages
 from glas3d.cli.terminal import fail, warnings_shown_once
@@ -25,6 +26,7 @@ app = App(
     help="Show which brain regions a 3D classifier used for its decision, by Gaussian light and shadow. "
     "For research use only; this is not a medical device.",
     suppress_keyboard_interrupt=False,
+    config=(from_file, whole_numbers),
 )
 for command in (explain, simulated.simulate, train, cohort, simulated.demo, atlases.app):
     app.command(command)
@@ -60,6 +62,8 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return fail("interrupted", 130)
     except SystemExit as exit_request:
+        if isinstance(exit_request.__context__, BrokenPipeError):  # rich's answer to one, as in glas3d --help | head
+            return 0
         return fail(f"the model, or code that it runs, ended the program with exit status {exit_request.code}")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

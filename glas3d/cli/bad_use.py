@@ -88,8 +88,8 @@ def _not_converted(problem: CoercionError) -> str:
     argument, token = problem.argument, problem.token
     if argument is None or token is None or problem.target_type is None:
         return str(problem)
-    name = token.keyword or _name(argument)
     source = "" if token.source in ("", "cli") else f" from {token.source}"
+    name = _name(argument) if source or not token.keyword else token.keyword
     if choices := get_args(problem.target_type):
         return f"{name} must be one of {', '.join(map(str, choices))}, got {token.value!r}{source}"
     kind = _KINDS.get(problem.target_type)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from glas3d.cli import terminal
-from glas3d.cli.config import from_file
 from glas3d.cli.derived import command_options, given_options, in_group, renamed
 from glas3d.cli.explain_options import CohortCommandOptions, explain_keywords, search_of
 from glas3d.cli.messages import Messages
@@ -46,7 +45,6 @@ cohort = App(
     "       glas3d cohort BIDS_DIR OUT group [OPTIONS]",
     help_epilogue="Both levels take the options of Output, Input, Participants, Scans and Messages. Groups whose "
     "title ends in (group level) are for that level; all others are for the participant level.",
-    config=from_file,
 )
 
 

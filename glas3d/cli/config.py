@@ -1,10 +1,12 @@
-"""``--config FILE``: options of a study from a TOML file; options of the command line come first."""
+"""What every command does with its options before they are converted: the file ``--config``, and whole numbers."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, get_args
 
-from cyclopts import App, ArgumentCollection
+from cyclopts import App, ArgumentCollection, CoercionError
 
 
 def from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -25,3 +27,25 @@ def from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection
     options = read_config(Path(files[-1]), known - {"config"})
     dashed = {name.replace("_", "-"): value for name, value in options.items()}
     Dict(dashed, use_commands_as_keys=False, source=files[-1])(app, commands, arguments)
+
+
+def whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse a fraction where a whole number is needed: cyclopts rounds it without a word.
+
+    Raises
+    ------
+    CoercionError
+        A value such as 2.5 of an option that takes a whole number; 2.0 is one.
+    """
+    for argument in arguments:
+        if not _takes_whole_numbers(argument.hint):
+            continue
+        for token in argument.tokens:
+            with suppress(ValueError):  # text that is no number is refused when it is converted
+                if not float(token.value).is_integer():
+                    raise CoercionError(argument=argument, token=token, target_type=int)
+
+
+def _takes_whole_numbers(hint: Any) -> bool:
+    """Return whether a type is int, or int among None or in a tuple."""
+    return hint is int or any(map(_takes_whole_numbers, get_args(hint)))

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from glas3d.cli import terminal
-from glas3d.cli.config import from_file
 from glas3d.cli.derived import command_options, given_options, in_group
 from glas3d.cli.messages import Messages
 from glas3d.study.cohort.options import Selection
@@ -17,7 +16,7 @@ from glas3d.study.training.options import TrainingOptions
 CohortCommand: Any = command_options("CohortCommand", Selection)
 TrainingCommand: Any = command_options("TrainingCommand", TrainingOptions)
 
-train = App(name="train", usage="Usage: glas3d train BIDS_DIR OUT [OPTIONS]", config=from_file)
+train = App(name="train", usage="Usage: glas3d train BIDS_DIR OUT [OPTIONS]")
 
 
 @train.default

@@ -83,8 +83,11 @@ def test_a_process_ends_with_the_exit_status(arguments, status):
 
 
 @pytest.mark.slow
-def test_output_that_is_not_read_to_its_end_is_no_error():
-    code = f"{sys.executable} -c '{MAIN}' atlas show AAL | head -n 1; echo ${{PIPESTATUS[0]}}"
+@pytest.mark.parametrize(
+    ("command", "start"), [("atlas show AAL", "index\tname"), ("explain --help", "Usage: glas3d explain")]
+)
+def test_output_that_is_not_read_to_its_end_is_no_error(command, start):
+    code = f"{sys.executable} -c '{MAIN}' {command} | head -n 1; echo ${{PIPESTATUS[0]}}"
     completed = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
-    assert completed.stdout.splitlines()[0].startswith("index\tname")
+    assert completed.stdout.splitlines()[0].startswith(start)
     assert (completed.stdout.splitlines()[1], completed.stderr) == ("0", "")

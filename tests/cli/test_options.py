@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from glas3d import cli
 from glas3d.cli.derived import command_options, given_options, help_text
 from glas3d.core.settings import Settings
 
@@ -128,6 +129,49 @@ def test_arguments_that_cannot_be_parsed_are_refused_in_plain_words(error_line, 
     needed = ("--model", "m", "--target", "AD", "--out", "o") if command[0] == "explain" else ()
     start, *rest = command
     assert message in error_line(start, *(needed if "--model" not in rest else needed[2:]), *rest)
+
+
+WHOLE = {
+    "explain": ("--batch-size", "--max-iterations", "--supervoxels"),
+    "cohort": ("--batch-size", "--max-iterations", "--n-workers", "--threads", "--n-perm", "--n-boot", "--seed", "--k"),
+    "train": ("--folds", "--seed", "--threads", "--n-workers", "--epochs", "--patience"),
+    "simulate": ("--participants", "--ad", "--seed"),
+    "demo": ("--participants", "--seed"),
+}
+NEEDED = {
+    "explain": ("S", "--model", "m", "--target", "AD", "--out", "o"),
+    "cohort": ("B", "OUT", "group"),
+    "train": ("B", "OUT"),
+    "simulate": ("OUT",),
+    "demo": (),
+}
+
+
+@pytest.mark.parametrize(("command", "option"), [(command, option) for command in WHOLE for option in WHOLE[command]])
+@pytest.mark.parametrize("value", ["2.5", "-0.5", "1e-1", "nan", "inf"])
+def test_a_fraction_is_refused_where_a_whole_number_is_needed(error_line, command, option, value):
+    error = error_line(command, *NEEDED[command], f"{option}={value}")
+    assert error == f"error: {option} must be a whole number, got {value!r}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_that_takes_a_whole_number_is_tested(command):
+    """An option whose default, or whose type in the signature, is an int is one of those above."""
+    options = {
+        argument.names[0] for argument in cli.app[command].assemble_argument_collection() if "int" in str(argument.hint)
+    }
+    assert options == set(WHOLE[command])
+
+
+def test_a_fraction_in_a_configuration_file_is_refused(error_line, tmp_path):
+    (tmp_path / "study.toml").write_text("n_workers = 1.9\n")
+    error = error_line("cohort", "B", "OUT", "participant", "--config", tmp_path / "study.toml")
+    assert error.startswith("error: --n-workers must be a whole number, got '1.9' from ")
+
+
+def test_a_whole_number_may_be_written_with_a_point(error_line):
+    """The next thing that is wrong is named: the demo needs two participants."""
+    assert "at least 2 participants" in error_line("demo", "--participants", "1.0")
 
 
 @pytest.mark.parametrize("before", [("--background", "0"), ("--grid", "2"), ("--scales", "1")])
