@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -78,8 +77,8 @@ def explain_scan(
     json
         Write the result to standard output as JSON, for other programs.
     """
-    from glas3d.explain import explain_img
     from glas3d.explain.cost import estimate_cost
+    from glas3d.explain.scan import resolve_scan
     from glas3d.predict import load_model
     from glas3d.predict.engine.memory import keep_memory as memory_is_kept
 
@@ -92,19 +91,15 @@ def explain_scan(
     predict = load_model(model, activation=activation, device=device)
     if activation is not None and predict.activation != activation:
         raise GlasError(f"--activation is for models that state none, {model} states {predict.activation}")
-    run = partial(
-        explain_img,
-        list(scan) if len(scan) > 1 else scan[0],
-        predict,
-        class_of(target),
-        _search(options, supervoxels, scan[0]),
-        **keywords,
-    )
+    images = list(scan) if len(scan) > 1 else scan[0]
+    request = resolve_scan(images, predict, class_of(target), _search(options, supervoxels, scan[0]), keywords)
+    if not overwrite:
+        request.refuse_other_results(out)
     with memory_is_kept() if keep_memory else nullcontext(True) as supported:
         if not supported:
             warnings.warn("--keep-memory does nothing here: it needs Linux with glibc", GlasWarning, stacklevel=2)
         if dry_run:
-            cost = estimate_cost(lambda progress: run(progress=progress), keywords.get("recursive", False))
+            cost = estimate_cost(request.explain, keywords.get("recursive", False))
             if json:
                 terminal.write_json(vars(cost))
             else:
@@ -112,7 +107,7 @@ def explain_scan(
                 terminal.write("Nothing was written.")
             return
         with terminal.progress("model evaluations") as progress:
-            result: Any = run(progress=progress)
+            result: Any = request.explain(progress)
     written = result.save(out, overwrite=overwrite)
     if json:
         terminal.write_json(_json(result, written))

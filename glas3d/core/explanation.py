@@ -15,7 +15,17 @@ from glas3d.errors import GlasError
 
 # Of an explanation's settings, those that say how its probabilities were computed, and not which they are: two
 # explanations may differ in these and still be compared.
-COMPUTATION_SETTINGS = ("batch_size", "device", "engine", "engine_version", "engine_notes", "evaluations", "recomputed")
+COMPUTATION_SETTINGS = (
+    "batch_size",
+    "one_by_one",
+    "device",
+    "engine",
+    "engine_version",
+    "engine_threads",
+    "engine_notes",
+    "evaluations",
+    "recomputed",
+)
 
 
 @dataclass(frozen=True, eq=False)

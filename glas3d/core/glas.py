@@ -21,7 +21,7 @@ from glas3d.core import saliency, score
 from glas3d.core.accelerate.recompute import evaluate_changed_windows
 from glas3d.core.axes import per_axis
 from glas3d.core.covariates import Covariates, CovariateScores, WithEmptyMasks
-from glas3d.core.explanation import Explanation
+from glas3d.core.explanation import COMPUTATION_SETTINGS, Explanation
 from glas3d.core.gaussian import Masks, gaussian_masks
 from glas3d.core.independence import Probe
 from glas3d.core.model import Predict, classes_of
@@ -160,6 +160,18 @@ class GLAS:
             probabilities, record = self._evaluate(task, inputs)
         explanations = self._score(task, probabilities, record)
         return explanations[0] if single else explanations
+
+    def recorded_settings(self, spacing: Sequence[float] | None = None) -> dict[str, Any]:
+        """Return the settings as an explanation records them, without how its probabilities were computed.
+
+        Parameters
+        ----------
+        spacing
+            Size of a voxel in mm, one number for each axis; used with ``unit="mm"`` only.
+        """
+        settings = {k: v for k, v in asdict(self.settings).items() if k not in COMPUTATION_SETTINGS}
+        voxel = None if spacing is None else self._spacing(spacing, len(spacing))
+        return settings | {"spacing": None if voxel is None else list(voxel)}
 
     def spread(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ def explain_image(
     search: Any = Grid(15),  # noqa: B008 (frozen)
     *,
     progress: Progress = False,
+    folder: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     **options: Any,
 ) -> ImageExplanation | tuple[ImageExplanation, ...]:
     """Explain the output of a model for one image.
@@ -62,6 +65,11 @@ def explain_image(
         `Segments`, such as those that `glas3d.imaging.superpixels` returns.
     progress
         True draws a plain bar on standard error; a callable is called with the model evaluations done and in all.
+    folder
+        Save the results to this folder too, see `ImageExplanation.save`. Default: they are not saved.
+    overwrite
+        Replace results of another input, target or settings in ``folder``. Default: refuse them, before the model is
+        evaluated.
     **options
         The settings of the method and the options of `ImageOptions`.
 
@@ -81,10 +89,7 @@ def explain_image(
     GlasWarning
         Segments that have no pixel at the model's size.
     """
-    settings, chosen = parse(options, UnsetSettings, ImageOptions, caller="explain_image")
-    request = resolve_image(image, predict, target, search, given(settings), chosen)
-    results = request.mode.evaluate(request.glas.replace(progress=progress), request.task)
-    return request.maps.map_back(results, single=request.single)
+    return resolve_image(image, predict, target, search, options).explain(progress, folder, overwrite=overwrite)
 
 
 def resolve_image(
@@ -92,16 +97,16 @@ def resolve_image(
     predict: Predictor | Callable[..., Any],
     target: Target | Sequence[Target],
     search: Any,
-    settings: dict[str, Any],
-    options: ImageOptions,
+    keywords: Mapping[str, Any],
 ) -> Request[ImageExplanation]:
-    """Read the image and resolve every option; see `explain_image`.
+    """Read the image and resolve every option; the model is not evaluated. See `explain_image`.
 
     Parameters
     ----------
-    settings
-        The settings of the method that were given.
+    keywords
+        The settings of the method and the options of `explain_image` that were given.
     """
+    settings, options = parse(keywords, UnsetSettings, ImageOptions, caller="explain_image")
     info = model_info(predict)
     targets, single = targets_of(target)
     mode = resolve_mode(options, what="an image", single=single)
@@ -109,7 +114,7 @@ def resolve_image(
     size = picture.shape if options.size is None else _size(options.size)
     data = resize(picture.data, size)
     image_search = ImageSearch.of(search, options.mask, picture.shape, size)
-    filled = _fill(settings, info.preset, size)
+    filled = _fill(given(settings), info.preset, size)
     references = _references(options, predict, info, data)
     backgrounds = {name: reference.value for name, reference in references.items()}
     glas = GLAS(predict, background=next(iter(backgrounds.values())), **filled)

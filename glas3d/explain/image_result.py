@@ -181,14 +181,17 @@ class ImageMaps(NativeMaps[ImageExplanation]):
                 )
                 records = [image_round.record() for image_round in rounds]
                 provenance["Recursion"] = {"ended": result.recursion.reason, "rounds": records}
-        stem = self._stem(f"{self.picture.stem}_desc-{self.search.kind}{fused}", explanation, several)
+        stem = self._stem(explanation.segments, explanation.target, fused, several)
         score, light, shadow, drop = maps
         return ImageExplanation(score, light, shadow, drop, table, self.picture, explanation, provenance, stem, rounds)
 
-    def _search_record(self, explanation: Explanation) -> dict[str, Any]:
+    def _search_record(self, points: np.ndarray, segments: Segments | None) -> dict[str, Any]:
         if self.search.grid is not None:
             return {"grid": self.search.grid}
-        return {self.search.kind: len(explanation.points)}
+        return {self.search.kind: len(points)}
+
+    def _unlabelled_stem(self, segments: Segments | None, fused: str) -> str:
+        return f"{self.picture.stem}_desc-{self.search.kind}{fused}"
 
     def _painted(self, values: np.ndarray, segments: Segments) -> np.ndarray:
         assert self.search.segments is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +21,7 @@ from glas3d.core.reference import consensus, references
 from glas3d.core.rglas import RGLAS, RecursiveExplanation
 from glas3d.core.scale import fuse_scales, ladder
 from glas3d.core.score import Target, class_index
+from glas3d.core.settings import RecursionSettings
 from glas3d.errors import GlasError
 from glas3d.explain.options import ExplainOptions, ImageOptions
 
@@ -101,9 +102,19 @@ class Mode(ABC):
     ----------
     name
         The mode in messages, named by the option that chooses it.
+    fused
+        Label for file names that tells how the result is fused; empty where it is not.
+    against
+        The class that the target is compared with; None: with none.
     """
 
     name: ClassVar[str]
+    fused: str = ""
+    against: Target | None = None
+
+    def recorded_settings(self, glas: GLAS) -> dict[str, Any]:
+        """Return the settings that results of this mode record besides those of the explainer, or in their place."""
+        return {}
 
     def check(self, glas: GLAS) -> None:  # noqa: B027 (most modes have nothing to check)
         """Refuse settings of the mode before the model is evaluated.
@@ -133,22 +144,31 @@ class Plain(Mode):
 class Versus(Mode):
     """The mode of ``versus``: the evidence for the target over another class."""
 
-    other: Target
+    against: Target
     name = "versus"
+
+    @property
+    def fused(self) -> str:  # type: ignore[override]
+        """``versus`` and the other class."""
+        return f"versus{self.against}"
+
+    def recorded_settings(self, glas: GLAS) -> dict[str, Any]:
+        """Return the index of the other class."""
+        return {"against": class_index(self.against, classes_of(glas.predict), None, "versus")}
 
     def evaluate(self, glas: GLAS, task: Task) -> list[ModeResult]:
         """Evaluate the model for both classes, and return their difference."""
-        targets = [*task.targets, self.other]
+        targets = [*task.targets, self.against]
         classes = classes_of(glas.predict)
         n_classes = None if classes is None else len(classes)
-        other = class_index(self.other, classes, n_classes, "versus")
+        other = class_index(self.against, classes, n_classes, "versus")
         if class_index(targets[0], classes, n_classes) == other:
-            name = self.other if classes is None else classes[other]
+            name = self.against if classes is None else classes[other]
             raise GlasError(f"versus must be another class than the target, got {name} for both")
         explanation, opponent = replace(task, targets=targets).explain(glas)
         parts = {str(target): part for target, part in zip(targets, (explanation, opponent), strict=True)}
         difference = class_difference(explanation, opponent)
-        return [ModeResult(difference, f"versus{self.other}", parts, against=opponent.target)]
+        return [ModeResult(difference, self.fused, parts, against=opponent.target)]
 
 
 @dataclass(frozen=True)
@@ -160,6 +180,11 @@ class Recursive(Mode):
 
     settings: Mapping[str, Any]
     name = "recursive"
+    fused = "recursive"
+
+    def recorded_settings(self, glas: GLAS) -> dict[str, Any]:
+        """Return the settings of the recursion."""
+        return {"recursion": asdict(RecursionSettings(**self.settings))}
 
     def check(self, glas: GLAS) -> None:
         """Refuse settings of `RGLAS` that are outside their range."""
@@ -170,8 +195,10 @@ class Recursive(Mode):
         recursion = RGLAS(glas, **self.settings).explain(
             task.volume, task.target, task.search, task.spacing, mask=task.mask
         )
-        first = replace(recursion.rounds[0].explanation, score=recursion.values, saliency=recursion.saliency)
-        return [ModeResult(first, "recursive", recursion=recursion)]
+        first = recursion.rounds[0].explanation
+        settings = first.settings | self.recorded_settings(glas)
+        fused = replace(first, score=recursion.values, saliency=recursion.saliency, settings=settings)
+        return [ModeResult(fused, self.fused, recursion=recursion)]
 
 
 @dataclass(frozen=True)
@@ -180,6 +207,12 @@ class Refined(Mode):
 
     settings: Mapping[str, Any]
     name = "refine"
+    fused = "refined"
+
+    def recorded_settings(self, glas: GLAS) -> dict[str, Any]:
+        """Return the share of points that is evaluated, and when to end sooner."""
+        refinement = CoarseToFine(glas, **self.settings)
+        return {"coarse_to_fine": {"budget": refinement.budget, "tolerance": refinement.tolerance}}
 
     def check(self, glas: GLAS) -> None:
         """Refuse settings of `CoarseToFine` that are outside their range."""
@@ -191,7 +224,7 @@ class Refined(Mode):
             task.volume, task.target, task.search, task.spacing, mask=task.mask
         )
         columns = {"evaluated": refinement.evaluated.astype(np.int8), "score_error": refinement.deviation}
-        return [ModeResult(refinement.explanation, "refined", columns=columns)]
+        return [ModeResult(refinement.explanation, self.fused, columns=columns)]
 
 
 @dataclass(frozen=True)
@@ -200,6 +233,16 @@ class Scales(Mode):
 
     factors: Sequence[float]
     name = "scales"
+    fused = "scales"
+
+    def recorded_settings(self, glas: GLAS) -> dict[str, Any]:
+        """Return the scales, and the sigmas of each."""
+        explainers = dict(sorted(ladder(glas, self.factors).items()))
+        sigmas = {
+            name: [getattr(each.settings, name) for each in explainers.values()]
+            for name in ("sigma_light", "sigma_shadow")
+        }
+        return {"scales": list(explainers), **sigmas}
 
     def check(self, glas: GLAS) -> None:
         """Refuse factors that are not positive and different."""
@@ -212,7 +255,7 @@ class Scales(Mode):
         for i in range(len(task.targets)):
             fused = fuse_scales({factor: explanations[i] for factor, explanations in by_factor.items()})
             parts = {f"scale{factor:g}".replace(".", "p"): part for factor, part in fused.explanations.items()}
-            results.append(ModeResult(fused.explanation, "scales", parts, {"scale": fused.scale}))
+            results.append(ModeResult(fused.explanation, self.fused, parts, {"scale": fused.scale}))
         return results
 
 
@@ -238,6 +281,7 @@ class References(Mode):
     """The mode of several backgrounds: several references, and what they agree on."""
 
     name = "several backgrounds"
+    fused = "consensus"
 
     def evaluate(self, glas: GLAS, task: Task) -> list[ModeResult]:
         """Explain with each reference; the table keeps the signed drop under each, and how many agree on its sign."""
@@ -248,7 +292,7 @@ class References(Mode):
             agreed = consensus(parts)
             columns = {"sign": agreed.sign, "agreement": agreed.agreement}
             columns |= {f"drop_{name}": row for name, row in zip(agreed.names, agreed.drop, strict=True)}
-            results.append(ModeResult(agreed.explanation, "consensus", parts, columns))
+            results.append(ModeResult(agreed.explanation, self.fused, parts, columns))
         return results
 
 

@@ -11,11 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from glas3d.bids_names import bids_label, have_distinct_labels
 from glas3d.core.explanation import COMPUTATION_SETTINGS, Explanation
-from glas3d.core.glas import GLAS
+from glas3d.core.glas import GLAS, Progress
+from glas3d.core.model import classes_of
+from glas3d.core.score import class_index
+from glas3d.core.search import Segments, resolve_search
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.modes import Mode, ModeResult, Task
 from glas3d.explain.notes import notes_on
@@ -74,23 +78,9 @@ class SavedResult(ABC):
         return write_together(Path(folder), self._files())
 
     def _refuse_other_results(self, folder: Path) -> None:
-        path = folder / f"{self.stem}_stat-{STATISTICS[0]}_statmap.json"
-        try:
-            existing = json.loads(path.read_text(encoding="utf-8"))
-        except OSError:  # there is none, or writing will report what is wrong
-            return
-        except ValueError:
-            existing = {}
-        differing = [
-            name
-            for name, value in _question(json.loads(to_json(self.provenance))).items()
-            if _question(existing).get(name) != value
-        ]
-        if differing:
-            raise GlasError(
-                f"{folder} already has results of this name, made with another {' and '.join(differing)}: {path.name}; "
-                "give another folder, or --overwrite (overwrite=True) to replace them"
-            )
+        refuse_other_results(folder, self.stem, self.provenance)
+        for part in self.parts.values():
+            part._refuse_other_results(folder)
 
     @abstractmethod
     def _map(self, statistic: str) -> Writer:
@@ -115,7 +105,42 @@ class SavedResult(ABC):
         return files
 
 
-R = TypeVar("R")
+def refuse_other_results(folder: Path, stem: str, provenance: Mapping[str, Any]) -> None:
+    """Refuse a folder that has results of the same name that were made otherwise.
+
+    Parameters
+    ----------
+    folder
+        The folder that results will be saved to.
+    stem
+        Start of the files' names.
+    provenance
+        What the sidecars of the new results will hold, or the entries of it that tell results apart.
+
+    Raises
+    ------
+    GlasError
+        There are results of another input, target, model, search or settings; the message names what differs.
+    """
+    path = folder / f"{stem}_stat-{STATISTICS[0]}_statmap.json"
+    try:
+        existing = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:  # there is none, or writing will report what is wrong
+        return
+    except ValueError:
+        existing = {}
+    new, old = (_identity(json.loads(to_json(content))) for content in (dict(provenance), existing))
+    differing = [name for name in new if name != "settings" and new[name] != old[name]]
+    if any(old["settings"].get(name) != value for name, value in new["settings"].items()):
+        differing.append("settings")
+    if differing:
+        raise GlasError(
+            f"{folder} already has results of this name, made with another {' and '.join(differing)}: {path.name}; "
+            "give another folder, or --overwrite (overwrite=True) to replace them"
+        )
+
+
+R = TypeVar("R", bound=SavedResult)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +169,7 @@ class NativeMaps(ABC, Generic[R]):
             Return the only result by itself, not in a tuple.
         """
         for note in dict.fromkeys(note for result in results for note in _notes(result)):
-            warnings.warn(note, GlasWarning, stacklevel=3)
+            warnings.warn(note, GlasWarning, stacklevel=4)
         mapped = tuple(
             self._with_parts(result, several=len(results) > 1 or result.against is not None) for result in results
         )
@@ -166,13 +191,17 @@ class NativeMaps(ABC, Generic[R]):
         """Map one explanation: that of a ``result``, or that of a part, which has no result."""
 
     @abstractmethod
-    def _search_record(self, explanation: Explanation) -> dict[str, Any]:
+    def _search_record(self, points: np.ndarray, segments: Segments | None) -> dict[str, Any]:
         """Return what the sidecar records of the search."""
+
+    @abstractmethod
+    def _unlabelled_stem(self, segments: Segments | None, fused: str) -> str:
+        """Return the start of the files' names without the class."""
 
     def _provenance(self, explanation: Explanation, result: ModeResult | None) -> dict[str, Any]:
         provenance = {
             **self.record,
-            "Search": self._search_record(explanation),
+            "Search": self._search_record(explanation.points, explanation.segments),
             "Target": self._class_record(explanation.target),
             "Probability": explanation.probability,
             "Settings": explanation.settings | self.record["Settings"],
@@ -183,11 +212,37 @@ class NativeMaps(ABC, Generic[R]):
             provenance["Notes"] = notes
         return provenance
 
-    def _stem(self, start: str, explanation: Explanation, several: bool) -> str:
+    def expected(self, mode: Mode, task: Task) -> list[tuple[str, dict[str, Any]]]:
+        """Return the name of the result of each target, and the entries of its provenance that tell results apart.
+
+        They are known before the model is evaluated.
+
+        Returns
+        -------
+        The start of the files' names, and the entries, of each target.
+        """
+        classes = classes_of(self.glas.predict)
+        points, segments = resolve_search(task.search, task.volume.shape[1:], task.mask)
+        against = None if mode.against is None else class_index(mode.against, classes, None, "versus")
+        settings = (
+            self.glas.recorded_settings(task.spacing) | self.record["Settings"] | mode.recorded_settings(self.glas)
+        )
+        shared = {**self.record, "Search": self._search_record(points, segments), "Settings": settings}
+        if against is not None:
+            shared["Against"] = self._class_record(against)
+        targets = [class_index(target, classes, None) for target in task.targets]
+        several = len(targets) > 1 or against is not None
+        return [
+            (self._stem(segments, target, mode.fused, several), {**shared, "Target": self._class_record(target)})
+            for target in targets
+        ]
+
+    def _stem(self, segments: Segments | None, target: int, fused: str, several: bool) -> str:
         """Return the start of the files' names; it holds the class if there are ``several``."""
+        start = self._unlabelled_stem(segments, fused)
         if not several:
             return start
-        return f"{start}_label-{class_label(explanation.target, self.record['Model']['classes'])}"
+        return f"{start}_label-{class_label(target, self.record['Model']['classes'])}"
 
     def _class_record(self, target: int) -> dict[str, Any]:
         classes = self.record["Model"]["classes"]
@@ -218,8 +273,43 @@ class Request(Generic[R]):
     maps: NativeMaps[R]
     single: bool
 
+    def refuse_other_results(self, folder: str | os.PathLike[str]) -> None:
+        """Refuse a folder that has results of the same names that were made otherwise; the model is not evaluated.
 
-def _question(provenance: Mapping[str, Any]) -> dict[str, Any]:
+        Raises
+        ------
+        GlasError
+            See `refuse_other_results`.
+        """
+        for stem, provenance in self.maps.expected(self.mode, self.task):
+            refuse_other_results(Path(folder), stem, provenance)
+
+    def explain(
+        self, progress: Progress = False, folder: str | os.PathLike[str] | None = None, *, overwrite: bool = False
+    ) -> R | tuple[R, ...]:
+        """Evaluate the model, and return the result of each target.
+
+        Parameters
+        ----------
+        progress
+            See `GLAS`.
+        folder
+            Where to save the results too; None (default): they are not saved.
+        overwrite
+            Replace results of another input, target or settings in ``folder``. Default: refuse them, before the model
+            is evaluated.
+        """
+        if folder is not None and not overwrite:
+            self.refuse_other_results(folder)
+        evaluated = self.mode.evaluate(self.glas.replace(progress=progress), self.task)
+        results = self.maps.map_back(evaluated, single=self.single)
+        if folder is not None:
+            for result in results if isinstance(results, tuple) else (results,):
+                result.save(folder, overwrite=overwrite)
+        return results
+
+
+def _identity(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Return what tells results apart: what was explained and how, but not how fast it was computed."""
     settings = {k: v for k, v in provenance.get("Settings", {}).items() if k not in COMPUTATION_SETTINGS}
     names = {

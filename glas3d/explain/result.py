@@ -13,6 +13,7 @@ import pandas as pd
 from glas3d.core import saliency
 from glas3d.core.explanation import Explanation
 from glas3d.core.rglas import RecursiveExplanation
+from glas3d.core.search import Segments
 from glas3d.explain.inputs import Inputs
 from glas3d.explain.modes import ModeResult
 from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, Writer
@@ -106,19 +107,20 @@ class ScanMaps(NativeMaps[ScanExplanation]):
             if result.recursion is not None:
                 provenance["Recursion"] = self._recursion_record(result.recursion, explanation)
                 rounds = tuple(self._round_imgs(result.recursion, explanation, mapper))
-        stem = self._stem(f"{inputs.scan.stem}_{self._label(explanation, fused)}", explanation, several)
+        stem = self._stem(explanation.segments, explanation.target, fused, several)
         score, light, shadow, drop = maps
         return ScanExplanation(score, light, shadow, drop, table, explanation, provenance, stem, rounds)
 
-    def _search_record(self, explanation: Explanation) -> dict[str, Any]:
-        return self.search.record(explanation)
+    def _search_record(self, points: np.ndarray, segments: Segments | None) -> dict[str, Any]:
+        return self.search.record(points, segments)
 
-    def _label(self, explanation: Explanation, fused: str) -> str:
-        """Return the entities of the search and of the fusion, such as ``seg-AAL``, ``desc-gridrecursive``."""
+    def _unlabelled_stem(self, segments: Segments | None, fused: str) -> str:
+        """Return the scan's name with the entities of search and fusion: ``seg-AAL``, ``desc-gridrecursive``."""
         if self.search.atlas is not None:
-            return f"seg-{self.search.atlas.name}" + (f"_desc-{fused}" if fused else "")
-        kind = self.search.kind if explanation.segments is None else "segments"
-        return f"desc-{kind}{fused}"
+            entities = f"seg-{self.search.atlas.name}" + (f"_desc-{fused}" if fused else "")
+        else:
+            entities = f"desc-{self.search.kind if segments is None else 'segments'}{fused}"
+        return f"{self.inputs.scan.stem}_{entities}"
 
     def _round_imgs(
         self, recursion: RecursiveExplanation, explanation: Explanation, mapper: NativeMapper

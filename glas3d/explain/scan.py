@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from glas3d.core.covariates import Covariates
@@ -37,6 +38,8 @@ def explain_img(
     search: Any = "AAL",
     *,
     progress: Progress = False,
+    folder: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     **options: Any,
 ) -> ScanExplanation | tuple[ScanExplanation, ...]:
     """Explain the output of a model for one scan.
@@ -60,6 +63,11 @@ def explain_img(
         function returned.
     progress
         True draws a plain bar on standard error; a callable is called with the model evaluations done and in all.
+    folder
+        Save the results to this folder too, see `ScanExplanation.save`. Default: they are not saved.
+    overwrite
+        Replace results of another input, target or settings in ``folder``. Default: refuse them, before the model is
+        evaluated.
     **options
         The settings of the method and the options of `ExplainOptions`.
 
@@ -83,10 +91,7 @@ def explain_img(
     GlasWarning
         Regions that have no voxel on the grid, by name.
     """
-    settings, chosen = parse(options, UnsetSettings, ExplainOptions, caller="explain_img")
-    request = resolve_scan(img, predict, target, search, given(settings), chosen)
-    results = request.mode.evaluate(request.glas.replace(progress=progress), request.task)
-    return request.maps.map_back(results, single=request.single)
+    return resolve_scan(img, predict, target, search, options).explain(progress, folder, overwrite=overwrite)
 
 
 def resolve_scan(
@@ -94,16 +99,16 @@ def resolve_scan(
     predict: Predictor | Callable[..., Any],
     target: Target | Sequence[Target],
     search: Any,
-    settings: dict[str, Any],
-    options: ExplainOptions,
+    keywords: Mapping[str, Any],
 ) -> Request[ScanExplanation]:
-    """Read the scans and resolve every option; see `explain_img`.
+    """Read the scans and resolve every option; the model is not evaluated. See `explain_img`.
 
     Parameters
     ----------
-    settings
-        The settings of the method that were given.
+    keywords
+        The settings of the method and the options of `explain_img` that were given.
     """
+    settings, options = parse(keywords, UnsetSettings, ExplainOptions, caller="explain_img")
     info = model_info(predict)
     targets, single = targets_of(target)
     mode = resolve_mode(options, what="a scan", single=single, covariates=options.covariates is not None)
@@ -124,7 +129,7 @@ def resolve_scan(
         names = predict.covariates if isinstance(predict, HasCovariates) else None
         covariates = Covariates.of(options.covariates, options.covariate_reference or {}, names)
     backgrounds = {name: reference.value for name, reference in references.items()}
-    filled = preset.fill(settings, info.preset, inputs.grid)
+    filled = preset.fill(given(settings), info.preset, inputs.grid)
     glas = GLAS(predict, background=next(iter(backgrounds.values())), **filled)
     task = Task(
         inputs.data, targets, resolved.search, inputs.grid.spacing, resolved.mask, covariates, backgrounds, inputs.names

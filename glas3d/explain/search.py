@@ -9,8 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from glas3d.core.explanation import Explanation
-from glas3d.core.search import Grid, inside
+from glas3d.core.search import Grid, Segments, inside
 from glas3d.core.settings import Point
 from glas3d.errors import GlasError
 from glas3d.explain.inputs import file_record
@@ -53,18 +52,18 @@ class ResolvedSearch:
     kind: str
     space: str | None
 
-    def record(self, explanation: Explanation) -> dict[str, Any]:
+    def record(self, points: np.ndarray, segments: Segments | None) -> dict[str, Any]:
         """Return what the sidecar records of the search."""
         record: dict[str, Any]
         if self.atlas is not None:
-            assert explanation.segments is not None
+            assert segments is not None
             table = self.atlas.table
-            lost = table.loc[~table["index"].isin(explanation.segments.index), "name"]
+            lost = table.loc[~table["index"].isin(segments.index), "name"]
             record = {"atlas": self.atlas.name, "sha256": self.atlas.sha256, "regions_without_voxels": lost.tolist()}
         elif isinstance(self.search, Grid):
             record = {"grid": self.search.k}
         else:
-            record = {"points" if explanation.segments is None else "segments": len(explanation.points)}
+            record = {"points" if segments is None else "segments": len(points)}
         return record if self.mask_record is None else record | {"mask": self.mask_record}
 
 

@@ -206,12 +206,17 @@ def test_results_of_an_earlier_run_are_replaced(explain, tmp_path):
     pd.testing.assert_frame_equal(explain("--grid", "2")[0], before)
 
 
-def test_results_of_another_question_need_the_option_overwrite(explain, run_command, scan, bundle, tmp_path):
+def test_results_of_another_question_need_the_option_overwrite(
+    explain, run_command, error_line, scan, bundle, tmp_path, monkeypatch
+):
+    """They are refused before the model is evaluated, in a dry run too."""
     before = explain("--grid", "2")[0]
     given = ("explain", scan, "--model", bundle, "--target", "NC", "--grid", "2", "--out", tmp_path / "out")
-    status, output, errors = run_command(*given)
-    assert (status, output, errors.count("\n")) == (2, "", 1)
-    assert "already has results of this name, made with another target" in errors
+    with monkeypatch.context() as patched:
+        patched.setattr("glas3d.core.glas.GLAS.explain", lambda *arguments, **settings: pytest.fail("evaluated"))
+        for more in ([], ["--dry-run"]):
+            error = error_line(*given, *more)
+            assert "already has results of this name, made with another target" in error
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "sub-07_T1w_desc-grid_regions.tsv", sep="\t"), before)
     assert run_command(*given, "--overwrite")[0] == 0
 

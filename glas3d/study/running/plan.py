@@ -337,7 +337,7 @@ def _check_mode(options: ExplainOptions, settings: Mapping[str, Any], predicts: 
     mode.check(GLAS(predicts[0], **{name: settings[name] for name in _METHOD if name in settings}))
     if isinstance(mode, Versus):
         for predict in predicts:
-            _check_target(mode.other, predict, "the class of versus")
+            _check_target(mode.against, predict, "the class of versus")
 
 
 def _check_covariates(settings: Mapping[str, Any], predict: Predictor) -> None:
