@@ -9,8 +9,10 @@ from .design import two_group_design as two_group_design
 from .effect_size import cohen_d as cohen_d
 from .effect_size import cohen_d_interval as cohen_d_interval
 from .effect_size import hedges_g as hedges_g
+from .folds import compare_all_within_folds as compare_all_within_folds
 from .folds import compare_within_folds as compare_within_folds
 from .map_sums import MapSums as MapSums
+from .omnibus import compare_all as compare_all
 from .one_group import density_test as density_test
 from .one_group import laterality_test as laterality_test
 from .one_group import mean_test as mean_test

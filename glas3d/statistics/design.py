@@ -63,6 +63,72 @@ class TwoGroupDesign(NuisanceDesign):
     tested: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class GroupsDesign(NuisanceDesign):
+    """Two or more groups with covariates, ready for a linear model.
+
+    Attributes
+    ----------
+    rows
+        ``(participants,)`` bool: which participants are in one of the groups; ``n`` are.
+    members
+        ``(n, groups)`` bool: which of those are in each group.
+    """
+
+    rows: np.ndarray
+    members: np.ndarray
+
+
+def groups_design(
+    participants: pd.DataFrame,
+    groups: Sequence[object],
+    *,
+    group: str = "group",
+    covariates: Sequence[str] = (),
+    site: str | None = None,
+) -> GroupsDesign:
+    """Read several groups, their covariates and their sites from a table of participants.
+
+    Parameters
+    ----------
+    participants
+        One row a participant.
+    groups
+        Values of the column ``group``, two or more; participants of other groups are left out.
+    group, covariates, site
+        See `two_group_design`.
+
+    Raises
+    ------
+    GlasError
+        A column that is missing, holds numbers and text, is constant or has gaps; a group of fewer than two; a
+        participant in two rows; groups that covariates or sites separate; more covariates than participants allow.
+
+    Warns
+    -----
+    GlasWarning
+        Sites with one of the groups only; see also `nuisance_design`.
+    """
+    _check_column(participants, group)
+    labels = participants[group].astype(str)
+    names = [str(name) for name in groups]
+    if len(set(names)) < max(2, len(names)):
+        raise GlasError(f"groups to compare must be two or more, each once, got {', '.join(names) or 'none'}")
+    _check_sizes(labels, names)
+    rows = labels.isin(names).to_numpy()
+    table = participants.loc[rows]
+    members = np.column_stack([(labels[rows] == name).to_numpy() for name in names])
+    if site is not None:
+        _check_sites(members.argmax(axis=1), *_sites(table, site), site)
+    nuisance = nuisance_design(table, covariates, site)
+    apart = orthonormal(members.astype(float))
+    left = apart - nuisance.covariates @ (nuisance.covariates.T @ apart)
+    if np.linalg.norm(left, ord=-2) < 1e-6:
+        fixed = ", ".join([*covariates, *([site] if site else [])])
+        raise GlasError(f"{', '.join(names)} are told apart by {fixed} alone: no difference is left to test")
+    return GroupsDesign(nuisance.covariates, nuisance.blocks, rows, members)
+
+
 def two_group_design(
     participants: pd.DataFrame,
     case: object,
@@ -104,11 +170,7 @@ def two_group_design(
     labels = participants[group].astype(str)
     if str(case) == str(control):
         raise GlasError(f"case and control must be two groups, both are {case}")
-    for name in (case, control):
-        count = int((labels == str(name)).sum())
-        if count < 2:
-            counts = ", ".join(f"{label} {n}" for label, n in labels.value_counts().sort_index().items())
-            raise GlasError(f"a comparison needs at least 2 participants a group, {name} has {count} ({counts})")
+    _check_sizes(labels, [str(case), str(control)])
     rows = labels.isin([str(case), str(control)]).to_numpy()
     table = participants.loc[rows]
     is_case = (labels[rows] == str(case)).to_numpy()
@@ -212,6 +274,15 @@ def _names(participants: pd.DataFrame, rows: np.ndarray | pd.Series) -> str:
     return listed(ids[np.asarray(rows)])
 
 
+def _check_sizes(labels: pd.Series, names: Sequence[str]) -> None:
+    """Refuse a group of fewer than two participants."""
+    for name in names:
+        count = int((labels == name).sum())
+        if count < 2:
+            counts = ", ".join(f"{label} {n}" for label, n in labels.value_counts().sort_index().items())
+            raise GlasError(f"a comparison needs at least 2 participants a group, {name} has {count} ({counts})")
+
+
 def _check_column(table: pd.DataFrame, column: str) -> None:
     if column not in table:
         raise GlasError(f"participants need a column {column}, the table has {', '.join(map(str, table.columns))}")
@@ -269,12 +340,13 @@ def _sites(table: pd.DataFrame, column: str) -> tuple[np.ndarray, list[str]]:
     return np.asarray(codes), [str(site) for site in sites]
 
 
-def _check_sites(is_case: np.ndarray, blocks: np.ndarray, sites: list[str], column: str) -> None:
-    """Refuse sites that have one group each, and warn of some that have."""
-    one_group = [name for code, name in enumerate(sites) if len(set(is_case[blocks == code])) == 1]
+def _check_sites(group_of: np.ndarray, blocks: np.ndarray, sites: list[str], column: str) -> None:
+    """Refuse sites that have one group each, and warn of some that have; ``group_of`` is each participant's group."""
+    one_group = [name for code, name in enumerate(sites) if len(set(group_of[blocks == code])) == 1]
     if len(one_group) == len(sites):
+        several = "both" if len(set(group_of)) == 2 else "several"
         raise GlasError(
-            f"no {column} has participants of both groups: what differs between the groups cannot be told from "
+            f"no {column} has participants of {several} groups: what differs between the groups cannot be told from "
             "what differs between sites, and no participants can be exchanged"
         )
     if one_group:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from glas3d.errors import GlasError, GlasWarning, listed
+from glas3d.statistics.corrected import smallest_p
+from glas3d.statistics.omnibus import compare_all
 from glas3d.statistics.resampling import false_discovery
-from glas3d.statistics.two_groups import compare, smallest_p
+from glas3d.statistics.two_groups import compare
 
 _CORRECTED = ("p_uncorrected", "p_fwe", "p_tfce_fwe")
 _FEWEST = 19  # draws of a test whose p-values are not used
@@ -41,7 +43,7 @@ def compare_within_folds(
     folds
         ``(participants,)``, the fold of each participant.
     **options
-        Other options of `compare`.
+        Other options of `glas3d.statistics.two_groups.compare`.
 
     Returns
     -------
@@ -52,45 +54,85 @@ def compare_within_folds(
     Raises
     ------
     GlasError
-        See `compare`; folds that are not one a participant.
+        See `glas3d.statistics.two_groups.compare`; folds that are not one a participant.
 
     Warns
     -----
     GlasWarning
-        Folds that cannot be tested, or tests so small that no p-value can reach 0.05; see also `compare`.
+        Folds that cannot be tested, or tests so small that no p-value can reach 0.05; see also
+        `glas3d.statistics.two_groups.compare`.
     """
+
+    def test(values: Any, participants: pd.DataFrame, **chosen: Any) -> pd.DataFrame:
+        return compare(values, participants, case, control, group=group, **chosen)
+
+    labels = participants[group].astype(str).to_numpy()
+    return _within_folds(test, values, participants, folds, labels, [case, control], seed, options)
+
+
+def compare_all_within_folds(
+    values: np.ndarray | pd.DataFrame,
+    participants: pd.DataFrame,
+    groups: Sequence[object],
+    folds: Sequence[object] | pd.Series | np.ndarray,
+    *,
+    group: str = "group",
+    seed: int = 0,
+    **options: Any,
+) -> pd.DataFrame:
+    """Test several groups together within each fold, and take a region's smallest p-value times the number of folds.
+
+    See `compare_within_folds`; the test is `glas3d.statistics.omnibus.compare_all`, whose options it takes.
+    """
+
+    def test(values: Any, participants: pd.DataFrame, **chosen: Any) -> pd.DataFrame:
+        return compare_all(values, participants, groups, group=group, **chosen)
+
+    labels = participants[group].astype(str).to_numpy()
+    return _within_folds(test, values, participants, folds, labels, groups, seed, options)
+
+
+def _within_folds(
+    test: Callable[..., pd.DataFrame],
+    values: np.ndarray | pd.DataFrame,
+    participants: pd.DataFrame,
+    folds: Sequence[object] | pd.Series | np.ndarray,
+    labels: np.ndarray,
+    groups: Sequence[object],
+    seed: int,
+    options: dict[str, Any],
+) -> pd.DataFrame:
+    """Return the table of all with the smallest p-values of the folds; ``labels`` is each participant's group."""
     fold_of = np.asarray(folds)
     if fold_of.shape != (len(participants),):
         raise GlasError(f"a fold a participant is needed, got {fold_of.shape} for {len(participants)} participants")
-    table = compare(values, participants, case, control, group=group, seed=seed, **options | {"n_perm": _FEWEST})
+    table = test(values, participants, seed=seed, **options | {"n_perm": _FEWEST})
     tests: list[pd.DataFrame] = []
     refused: list[str] = []
     least = np.inf
-    labels = participants[group].astype(str).to_numpy()
-    for number, fold in enumerate(sorted(set(fold_of[np.isin(labels, [str(case), str(control)])]))):
+    names = [str(name) for name in groups]
+    for number, fold in enumerate(sorted(set(fold_of[np.isin(labels, names)]))):
         rows = fold_of == fold
-        sizes = [(int((labels[rows] == str(case)).sum()), int((labels[rows] == str(control)).sum()))]
         own = values[rows] if isinstance(values, np.ndarray) else values.loc[rows]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", GlasWarning)  # the table of all has warned of what regards them
-                tests.append(
-                    compare(own, participants.loc[rows], case, control, group=group, seed=seed + number, **options)
-                )
+                tests.append(test(own, participants.loc[rows], seed=seed + number, **options))
         except GlasError as error:
             refused.append(f"{fold} ({error})")
             continue
-        least = min(least, smallest_p(sizes, options.get("null", "sign-flip")))
+        sizes = [int((labels[rows] == name).sum()) for name in names]
+        least = min(least, smallest_p([sizes], options.get("null", "sign-flip")))
     if refused:
         message = f"folds without a test, for too few participants or values that do not vary: {listed(refused)}"
-        warnings.warn(message, GlasWarning, stacklevel=2)
+        warnings.warn(message, GlasWarning, stacklevel=3)
     if tests and least * len(tests) > 0.05:
         message = (
             f"tests within {len(tests)} folds of groups so small give no corrected p-value below "
             f"{min(1.0, least * len(tests)):.2g}, so that none can reach 0.05: fewer folds, or an independent sample, "
             "have larger groups"
         )
-        warnings.warn(message, GlasWarning, stacklevel=2)
+        warnings.warn(message, GlasWarning, stacklevel=3)
     return _joined(table, tests)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,15 +16,26 @@ ROUNDING = 1e-12
 # Numbers in one block of null statistics: large enough for fast products, small enough to leave memory to the values.
 BLOCK = 2**13
 
-NULL_HYPOTHESES = {
+_NULL_HYPOTHESES = {
     "sign-flip": (
-        "the adjusted means of the two groups are equal; errors are symmetric, and may spread differently in each group"
+        "the adjusted means of {groups} are equal; errors are symmetric, and may spread differently in each group"
     ),
-    "bootstrap-t": "the adjusted means of the two groups are equal; errors may have another distribution in each group",
+    "bootstrap-t": "the adjusted means of {groups} are equal; errors may have another distribution in each group",
     "permutation": (
-        "the two groups have the same distribution once covariates are held fixed; unequal spread is rejected, too"
+        "{groups} have the same distribution once covariates are held fixed; unequal spread is rejected, too"
     ),
 }
+
+
+def null_hypothesis(null: Null, n_groups: int = 2) -> str:
+    """Return the null hypothesis that a null distribution stands for, in words.
+
+    Examples
+    --------
+    >>> null_hypothesis("permutation", 3)[:40]
+    'all groups have the same distribution on'
+    """
+    return _NULL_HYPOTHESES[null].format(groups="the two groups" if n_groups == 2 else "all groups")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,15 +55,12 @@ class GroupModel:
         ``(q,)`` the difference of the groups in terms of the basis.
     case
         ``(n,)`` bool: which participants are cases.
-    leverage
-        ``(n,)`` diagonal of the hat matrix.
     """
 
     basis: np.ndarray
     of_case: np.ndarray
     contrast: np.ndarray
     case: np.ndarray
-    leverage: np.ndarray
 
     @property
     def free(self) -> tuple[float, float]:
@@ -78,7 +86,6 @@ def group_model(design: TwoGroupDesign) -> GroupModel:
         of_case=np.clip(of_case, 0.0, 1.0),
         contrast=basis.T @ design.tested / (design.tested @ design.tested),
         case=design.case,
-        leverage=np.clip((basis**2).sum(axis=1), 0.0, 1.0),
     )
     for name, free in zip(("cases", "controls"), model.free, strict=True):
         if free < 1e-6:
@@ -110,26 +117,53 @@ def null_statistics(
 ) -> Iterator[np.ndarray]:
     """Generate statistics under the null hypothesis, in blocks ``(draws, p)``, ``n_perm`` draws in all.
 
-    The residuals of the whole model, each over the square root of 1 less its leverage (without covariates, times
-    ``sqrt(n / (n - 1))``), have their signs flipped at random, or are drawn with replacement within their group
-    (``"bootstrap-t"``); all regions of a participant together. The model is fitted to each draw.
-
     Parameters
     ----------
     residuals
-        ``(n, p)`` residuals of the whole model.
+        ``(n, p)`` residuals of the whole model, see `null_products`.
     """
-    room = 1 - model.leverage
-    factors = 1 / np.sqrt(np.where(room > 1e-9, room, 1.0))[:, None]
     groups = [np.flatnonzero(model.case), np.flatnonzero(~model.case)]
+    for along, total in null_products(model.basis, groups, residuals, null, n_perm, rng):
+        yield _statistic(model, along, total)
+
+
+def null_products(
+    basis: np.ndarray,
+    groups: Sequence[np.ndarray],
+    residuals: np.ndarray,
+    null: Null,
+    n_perm: int,
+    rng: np.random.Generator,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Generate what a model needs of draws from the null distribution, ``n_perm`` draws in all.
+
+    The residuals of the whole model, each over the square root of 1 less its leverage (without covariates, times
+    ``sqrt(n / (n - 1))``), have their signs flipped at random, or are drawn with replacement within their group
+    (``"bootstrap-t"``); all regions of a participant together. The model is to be fitted to each draw.
+
+    Parameters
+    ----------
+    basis
+        ``(n, q)`` orthonormal basis of the design.
+    groups
+        The rows of each group.
+    residuals
+        ``(n, p)`` residuals of the whole model.
+
+    Yields
+    ------
+    The groups' products with the basis, ``(groups, q, draws, p)``, and sums of squares, ``(groups, draws, p)``.
+    """
+    room = 1 - np.clip((basis**2).sum(axis=1), 0.0, 1.0)
+    factors = 1 / np.sqrt(np.where(room > 1e-9, room, 1.0))[:, None]
     parts = [residuals[rows] * factors[rows] for rows in groups]
     squares = [part**2 if null == "bootstrap-t" else (part**2).sum(axis=0) for part in parts]
     p = residuals.shape[1]
     block = max(1, min(n_perm, BLOCK // p))
     for start in range(0, n_perm, block):
         count = min(block, n_perm - start)
-        along = np.zeros((2, len(model.contrast), count, p))
-        total = np.empty((2, count, p))
+        along = np.zeros((len(groups), basis.shape[1], count, p))
+        total = np.empty((len(groups), count, p))
         for g, rows in enumerate(groups):
             if null == "bootstrap-t":
                 drawn = rng.integers(len(rows), size=(count, len(rows)))
@@ -137,12 +171,12 @@ def null_statistics(
             else:
                 signs = rng.integers(2, size=(count, len(rows))) * 2.0 - 1.0
                 total[g] = squares[g]
-            for j in range(len(model.contrast)):
-                weights = model.basis[rows, j]
+            for j in range(basis.shape[1]):
+                weights = basis[rows, j]
                 if np.abs(weights).max() > 1e-12:
                     turned = _times_drawn(drawn, weights) if null == "bootstrap-t" else signs * weights
                     along[g, j] = turned @ parts[g]
-        yield _statistic(model, along, total)
+        yield along, total
 
 
 def _times_drawn(drawn: np.ndarray, weights: np.ndarray) -> np.ndarray:

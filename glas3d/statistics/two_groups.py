@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.statistics.choices import Null, check_counts, check_null
+from glas3d.statistics.corrected import corrected_columns, enhancement, scattered, smallest_p
 from glas3d.statistics.design import TwoGroupDesign, two_group_design
 from glas3d.statistics.effect_size import cohen_d, cohen_d_interval, hedges_g
 from glas3d.statistics.group_model import BLOCK, ROUNDING, group_model, null_statistics, observed
 from glas3d.statistics.regions import as_matrix, complete_regions
-from glas3d.statistics.resampling import as_extreme, false_discovery, p_values, shuffles
-
-Enhance = Callable[[np.ndarray], np.ndarray]
-
-# A t of a map under the null is limited to this before clusters are enhanced, where all of a group may be alike.
-_LARGEST_T = 1e4
-# Sign flips of so few residuals reject too often: 3 against 10 with normal values 14 % of 300 data sets, 33 % where the
-# 3 spread twice as much.
-_TOO_FEW_FOR_SPREAD = 3
+from glas3d.statistics.resampling import shuffles
+from glas3d.statistics.skewness import warn_of_skew
 
 
 def compare(
@@ -124,21 +117,26 @@ def compare(
     varied = known & (norms > 0)
     if not varied.any():
         raise GlasError("no region can be tested: none has values that differ between participants")
-    enhance = None if tfce_mask is None else _enhancement(tfce_mask, varied)
+    enhance = None if tfce_mask is None else enhancement(tfce_mask, varied)
     least = _smallest_p(design, null)
 
     if not varied.all():
         residuals, norms = residuals[:, varied], norms[varied]
     t, dof, effect, draws = _test(design, residuals, null, n_perm, np.random.default_rng([seed, 0]))
-    tests = {"adjusted_difference": effect * norms, "t": t, "dof": dof, **_resampled(t, draws, n_perm, least, enhance)}
+    tests = {
+        "adjusted_difference": effect * norms,
+        "t": t,
+        "dof": dof,
+        **corrected_columns(t, draws, n_perm, least, enhance),
+    }
     cases, controls = data[design.case][:, varied], data[~design.case][:, varied]
     if null == "sign-flip":
-        _warn_of_skew(cases, controls)
+        warn_of_skew([cases, controls])
     tests["cohen_d"] = cohen_d(cases, controls)
     tests["hedges_g"] = hedges_g(cases, controls)
     if n_boot:
         tests["d_low"], tests["d_high"] = cohen_d_interval(tests["cohen_d"], len(cases), len(controls))
-    columns = {name: _scatter(varied, column) for name, column in tests.items()}
+    columns = {name: scattered(varied, column) for name, column in tests.items()}
     return pd.DataFrame({"name": names} | _group_means(data, design.case, known) | columns)
 
 
@@ -185,57 +183,6 @@ def _student_t(along: np.ndarray, fixed: np.ndarray, dof: int) -> np.ndarray:
         return np.asarray(np.nan_to_num(along * np.sqrt(dof / rest), nan=0.0, posinf=np.inf, neginf=-np.inf))
 
 
-def _resampled(
-    t: np.ndarray, draws: Iterator[np.ndarray], n_perm: int, least: float, enhance: Enhance | None
-) -> dict[str, np.ndarray]:
-    """Return the columns of p-values, and those of cluster enhancement."""
-    if enhance is not None and not np.isfinite(t).all():
-        raise GlasError("TFCE needs finite t values, in some voxel all of a group are alike")
-    tfce = None if enhance is None else enhance(t)
-    largest, largest_tfce, n_as_extreme = [], [], np.zeros(len(t))
-    for block in draws:
-        largest.append(np.abs(block).max(axis=1))
-        n_as_extreme += as_extreme(t, block).sum(axis=0)
-        if enhance is not None:
-            largest_tfce += [np.abs(enhance(np.clip(one, -_LARGEST_T, _LARGEST_T))).max() for one in block]
-    uncorrected = np.maximum((1 + n_as_extreme) / (1 + n_perm), least)
-    columns = {
-        "p_uncorrected": uncorrected,
-        "p_fdr": false_discovery(uncorrected),
-        **_corrected("p_fwe", t, np.concatenate(largest), least),
-    }
-    if tfce is not None:
-        columns |= {"tfce": tfce, **_corrected("p_tfce_fwe", tfce, np.array(largest_tfce), least)}
-    return columns
-
-
-def smallest_p(sizes: Sequence[tuple[int, int]], null: Null) -> float:
-    """Return the smallest two-sided p-value that groups of this size can give.
-
-    It is that of the exact test that exchanges participants. Where spreads may differ, two or three participants of a
-    group tell nothing of its spread: their residuals have 2 or 4 patterns of signs, and p is not below 1 in as many.
-
-    Parameters
-    ----------
-    sizes
-        Numbers of cases and controls that may be exchanged: of each site, or of all.
-    null
-        How the null distribution is made.
-
-    Examples
-    --------
-    >>> smallest_p([(3, 3)], "permutation"), smallest_p([(3, 3)], "sign-flip")
-    (0.1, 0.25)
-    """
-    ways = math.prod(math.comb(n_case + n_control, n_case) for n_case, n_control in sizes)
-    mirrored = all(n_case == n_control for n_case, n_control in sizes)
-    least = min(1.0, (2 if mirrored else 1) / ways)
-    fewest = min(sum(n_case for n_case, _ in sizes), sum(n_control for _, n_control in sizes))
-    if null != "permutation" and 1 <= fewest <= _TOO_FEW_FOR_SPREAD:
-        least = max(least, 0.5 ** (fewest - 1))
-    return least
-
-
 def _smallest_p(design: TwoGroupDesign, null: Null) -> float:
     """Return the smallest p-value of a design; warn where it exceeds 0.05."""
     blocks = design.blocks if null == "permutation" else np.zeros(len(design.case), dtype=int)
@@ -250,52 +197,10 @@ def _smallest_p(design: TwoGroupDesign, null: Null) -> float:
     return least
 
 
-def _warn_of_skew(case: np.ndarray, control: np.ndarray) -> None:
-    """Warn where values are so skewed that the mean difference is, too: flipped signs are not.
-
-    The third central moment of the mean difference is compared with its standard error for normal values. Its square
-    is 1 on average over regions where values are normal.
-    """
-    from scipy.stats import chi2
-
-    moment, variance = np.zeros(case.shape[1]), np.zeros(case.shape[1])
-    for values, sign in ((case, 1), (control, -1)):
-        n = len(values)
-        centred = values - values.mean(axis=0)
-        moment += sign * (centred**3).mean(axis=0) / n**2
-        variance += 6 * (centred**2).mean(axis=0) ** 3 * (n - 2) / ((n + 1) * (n + 3)) / n**4
-    known = variance > 0
-    if not known.any():
-        return
-    squares = moment[known] ** 2 / variance[known]
-    count = int(known.sum())
-    if squares.mean() > max(2.0, float(chi2.ppf(0.999, count)) / count):
-        n_skewed = int((squares > 3.84).sum())
-        message = (
-            f"values are skewed, differently or in groups of different size, in {n_skewed} of {count} regions or "
-            "voxels: flipped signs assume symmetric values and may reject too often, null='bootstrap-t' "
-            "(--null bootstrap-t) does not assume it"
-        )
-        warnings.warn(message, GlasWarning, stacklevel=3)
-
-
-def _scatter(where: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return values of some regions among NaN for the others."""
-    scattered = np.full(len(where), np.nan)
-    scattered[where] = values
-    return scattered
-
-
-def _corrected(name: str, observed_t: np.ndarray, largest: np.ndarray, least: float) -> dict[str, np.ndarray]:
-    """Return columns of the family-wise p-value and its negative logarithm."""
-    p = np.maximum(p_values(observed_t, largest), least)
-    return {name: p, f"neglog10{name}": -np.log10(p)}
-
-
 def _group_means(data: np.ndarray, case: np.ndarray, known: np.ndarray) -> dict[str, np.ndarray]:
     """Return columns of group sizes, means and their difference."""
     n_case, n_control = (np.full(len(known), int(rows.sum())) for rows in (case, ~case))
-    mean_case, mean_control = (_scatter(known, data[rows][:, known].mean(axis=0)) for rows in (case, ~case))
+    mean_case, mean_control = (scattered(known, data[rows][:, known].mean(axis=0)) for rows in (case, ~case))
     return {
         "n_case": n_case,
         "n_control": n_control,
@@ -312,24 +217,3 @@ def _residuals(data: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndar
     norms = np.where(norms > ROUNDING * np.linalg.norm(data, axis=0), norms, 0.0)
     left[:, norms == 0] = 0
     return np.divide(left, norms, out=left, where=norms > 0), norms
-
-
-def _enhancement(mask: np.ndarray, varied: np.ndarray) -> Enhance:
-    """Return the function that enhances clusters in values of the voxels that can be tested; faces make neighbours."""
-    from tfce import tfce
-
-    inside = np.asarray(mask, dtype=bool)
-    if inside.ndim != 3 or int(inside.sum()) != len(varied):
-        raise GlasError(
-            f"the mask must be a volume whose voxels are the columns of the values, got {inside.sum()} voxels in "
-            f"{inside.shape} for {len(varied)} columns"
-        )
-    kept = np.zeros(inside.shape, dtype=bool)
-    kept[inside] = varied
-
-    def enhance(values: np.ndarray) -> np.ndarray:
-        volume = np.zeros(kept.shape, np.float32)
-        volume[kept] = values
-        return np.asarray(tfce(volume, connectivity=6, E=0.5, H=2.0)[kept], dtype=float)
-
-    return enhance

@@ -67,6 +67,14 @@ def test_every_option_of_the_group_level_has_results(run_command, bids_dir, runs
     assert len(list(folder.glob("group-*_seg-few_desc-runpairs_stability.tsv"))) == 3
 
 
+def test_three_groups_are_tested_together(run_command, bids_dir, runs):
+    status, output, errors = run_command("cohort", bids_dir, runs[0].out, "group", *QUICK, "--omnibus")
+    assert (status, errors) == (0, "")
+    assert re.search(r"AD against MCI against NC: \d+ of 8 regions differ \(corrected p <= 0.05\)", output)
+    assert output.count(" against ") == 5
+    assert (runs[0].out / "group" / "group-ADvsMCIvsNC_seg-few_statistics.tsv").is_file()
+
+
 def test_options_of_the_group_level_may_be_in_a_configuration(run_command, bids_dir, runs, tmp_path):
     path = tmp_path / "study.toml"
     path.write_text(

@@ -4,7 +4,8 @@ import pytest
 from scipy import stats
 
 from glas3d import GlasError, GlasWarning
-from glas3d.statistics.folds import compare_within_folds
+from glas3d.statistics.folds import compare_all_within_folds, compare_within_folds
+from glas3d.statistics.omnibus import compare_all
 from glas3d.statistics.two_groups import compare
 from tests.statistics.people import people, saliency
 
@@ -27,6 +28,20 @@ def test_the_smallest_p_value_counts_for_every_fold():
     assert set(result["n_folds"]) == {2}
     pooled = compare(values, table, "AD", "NC", n_perm=199, n_boot=0)
     pd.testing.assert_frame_equal(result[["t", "difference", "hedges_g"]], pooled[["t", "difference", "hedges_g"]])
+
+
+def test_three_groups_are_tested_within_folds():
+    table = people(10, 14).assign(group=np.repeat(["AD", "MCI", "NC"], 8))
+    folds, groups = np.array([1, 2] * 12), ["AD", "MCI", "NC"]
+    values = saliency(table, p=5, effect=4)
+    result = compare_all_within_folds(values, table, groups, folds, n_perm=199, seed=3)
+    own = [
+        compare_all(values[k == folds], table[k == folds], groups, n_perm=199, seed=3 + k - 1)["p_fwe"] for k in (1, 2)
+    ]
+    np.testing.assert_allclose(result["p_fwe"], np.minimum(1, 2 * np.minimum(own[0].to_numpy(), own[1].to_numpy())))
+    assert result["p_fwe"][0] <= 0.05
+    np.testing.assert_allclose(result["f"], compare_all(values, table, groups, n_perm=19)["f"])
+    assert list(result).index("n_folds") == list(result).index("p_uncorrected") - 1
 
 
 def evidence(rng, n_folds):

@@ -429,7 +429,7 @@ def test_values_that_cannot_be_compared_are_refused(change, message):
 def test_tfce_of_a_voxel_without_noise_is_refused():
     table, values, inside = volumes()
     values[:, 3] = table["group"] == "AD"
-    with pytest.raises(GlasError, match="TFCE needs finite t values"):
+    with pytest.raises(GlasError, match="TFCE needs finite statistics"):
         compare(values, table, "AD", "NC", n_perm=19, tfce_mask=inside)
 
 

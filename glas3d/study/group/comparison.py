@@ -13,15 +13,25 @@ import pandas as pd
 from glas3d.errors import GlasWarning
 from glas3d.statistics.design import strata
 from glas3d.study.group.files import GroupFiles, paint_regions
+from glas3d.study.group.group_difference import (
+    Groups,
+    compare_values,
+    difference_sidecar,
+    warn_of_shares,
+    with_covariates,
+)
 from glas3d.study.group.options import GroupOptions
-from glas3d.study.group.pair_comparison import Pair, compare_pair, pair_sidecar, warn_of_shares, with_covariates
 from glas3d.study.group.participants import GroupScores
 
 # Columns of the comparison that are also written as maps: their names in files, and their descriptions.
-_MAPS = {"t": ("t", "t statistic"), "neglog10p_fwe": ("neglog10pfwe", "-log10 of p corrected for all regions")}
+_MAPS = {
+    "t": ("t", "t statistic"),
+    "f": ("F", "F statistic"),
+    "neglog10p_fwe": ("neglog10pfwe", "-log10 of p corrected for all regions"),
+}
 
 
-def group_pairs(groups: Collection[str], case: str, control: str) -> list[Pair]:
+def group_pairs(groups: Collection[str], case: str, control: str) -> list[Groups]:
     """Return every two groups, as case and control; ``case`` comes first in its pairs and ``control`` last.
 
     Examples
@@ -34,25 +44,25 @@ def group_pairs(groups: Collection[str], case: str, control: str) -> list[Pair]:
 
 def compare_groups(
     files: GroupFiles,
-    pair: Pair,
+    groups: Groups,
     scores: GroupScores,
     pattern: nib.Nifti1Image,
     options: GroupOptions,
-    n_pairs: int,
+    n_pairs: int = 1,
 ) -> pd.DataFrame:
-    """Compare two groups region by region and write table and maps.
+    """Compare two groups, or test more together, region by region and write table and maps.
 
-    ``p_fwe`` is corrected for the regions of one pair. The chance of any false positive among several pairs is
+    ``p_fwe`` is corrected for the regions of one test. The chance of any false positive among several pairs is
     bounded by Bonferroni's ``p_fwe_pairs``; Holm's correction, a region at a time, would not bound it.
 
     Parameters
     ----------
     files
         Writer into the group folder.
-    pair
-        Case and control.
+    groups
+        Case and control, or three groups and more.
     scores
-        The participants of both groups.
+        The participants of the groups.
     pattern
         An image on the participants' grid.
     options
@@ -62,29 +72,32 @@ def compare_groups(
 
     Returns
     -------
-    The table of `glas3d.statistics.two_groups.compare`, or of `glas3d.statistics.folds.compare_within_folds` where
-    participants were explained by the models of several folds, with the column ``index``, and ``p_fwe_pairs`` for
-    several pairs.
+    The table of `glas3d.study.group.group_difference.compare_values` with the column ``index``, and ``p_fwe_pairs``
+    for several pairs.
     """
-    case, control = pair
     scores = with_covariates(scores, options)
-    table = compare_pair(scores.normalised(options.normalise), scores, pair, options)
-    if options.normalise == "share":
-        warn_of_shares(table, pair)
+    table = compare_values(scores.normalised(options.normalise), scores, groups, options)
+    record = difference_sidecar(groups, scores, options, table)
+    if len(groups) == 2:
+        record["Pairs"] = n_pairs
+        if options.normalise == "share":
+            warn_of_shares(table, groups)
     table.insert(0, "index", scores.region_index)
     if n_pairs > 1:
         table.insert(list(table).index("p_fwe") + 1, "p_fwe_pairs", np.minimum(table["p_fwe"] * n_pairs, 1))
-    record = pair_sidecar(pair, scores, options) | {"Pairs": n_pairs}
-    stem = files.stem(case, control)
-    files.write_table(stem, "statistics", table, f"{case} against {control}, region by region", **record)
+    stem, names = files.stem(*groups), " against ".join(groups)
+    means = {f"mean_{name}": {"Description": f"mean of the normalised scores of {name}"} for name in groups}
+    described = {name: text for name, text in means.items() if name in table}
+    files.write_table(stem, "statistics", table, f"{names}, region by region", **described, **record)
     if files.atlas is not None:
-        for column, (statistic, description) in _MAPS.items():
-            img = paint_regions(files.atlas, pattern, table["index"], table[column])
-            files.write_image(stem, statistic, img, f"{description}, {case} against {control}", **record)
+        for column, (name, description) in _MAPS.items():
+            if column in table:
+                img = paint_regions(files.atlas, pattern, table["index"], table[column])
+                files.write_image(stem, name, img, f"{description}, {names}", **record)
     return table
 
 
-def write_strata(files: GroupFiles, pair: Pair, scores: GroupScores) -> None:
+def write_strata(files: GroupFiles, pair: Groups, scores: GroupScores) -> None:
     """Write each participant's prediction, and the mean scores of true and false positives and negatives.
 
     Nothing is written where the explained class is neither of the two groups, which is warned of.

@@ -15,8 +15,8 @@ from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.statistics.choices import covariate_column
 from glas3d.statistics.correlation import change_correlation, correlate
 from glas3d.study.group.files import GroupFiles
+from glas3d.study.group.group_difference import check_column, with_covariates
 from glas3d.study.group.options import VOLUME_CHANGE, GroupOptions
-from glas3d.study.group.pair_comparison import check_column, with_covariates
 from glas3d.study.group.participants import GroupScores
 from glas3d.tables import read_table
 

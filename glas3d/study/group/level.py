@@ -21,10 +21,10 @@ from glas3d.study.derivatives import GROUP, Record, read_records, read_study
 from glas3d.study.group.comparison import compare_groups, group_pairs, write_strata
 from glas3d.study.group.correlation import correlate_groups, number_column
 from glas3d.study.group.files import GroupFiles
+from glas3d.study.group.group_difference import Groups, check_groups
 from glas3d.study.group.group_map import GroupMap
 from glas3d.study.group.group_sums import GroupSums
 from glas3d.study.group.options import GroupOptions
-from glas3d.study.group.pair_comparison import Pair, check_pair
 from glas3d.study.group.participants import GroupScores, ParticipantResults, group_scores, read_participants
 from glas3d.study.group.reproducibility import compare_runs
 from glas3d.study.group.summary import write_summary
@@ -151,8 +151,9 @@ def summarise_groups(
     study = _read_study(Path(out), participants, case, control, atlas)
     scores = group_scores(study.participants, study.table)
     groups = {name: scores.of_groups(name) for name in study.names}
-    pairs = _pairs_to_compare(study, chosen.all_pairs)
-    _check_tests(groups, scores, pairs, chosen)
+    pairs = _pairs_to_compare(study, chosen.all_pairs or chosen.omnibus)
+    everyone = _groups_of_omnibus(pairs) if chosen.omnibus else None
+    _check_tests(groups, scores, [*pairs, *([everyone] if everyone else [])], chosen)
     folder = study.out / GROUP
     remove_leftovers(folder)
     n_steps = len(study.participants) + 2
@@ -162,7 +163,7 @@ def summarise_groups(
         for name in study.names:
             write_summary(files, name, maps[name], groups[name], chosen)
         progress(n_steps - 1, n_steps)
-        tests, voxels = _compare_pairs(study, files, maps, scores, pairs, chosen)
+        tests, voxels = _compare_pairs(study, files, maps, scores, pairs, everyone, chosen)
         tests |= correlate_groups(files, groups, chosen)
         compare_runs(files, study.out, groups, study.table, case, control, chosen)
         write_json(_provenance(study, groups, chosen))(scratch / _PROVENANCE)
@@ -214,36 +215,38 @@ def _compare_pairs(
     files: GroupFiles,
     maps: Mapping[str, GroupSums],
     scores: GroupScores,
-    pairs: Sequence[Pair],
+    pairs: Sequence[Groups],
+    everyone: Groups | None,
     options: GroupOptions,
 ) -> tuple[dict[str, pd.DataFrame], dict[str, VoxelwiseResult]]:
-    """Compare case and control, or every two groups, by region and by voxel, and write the files."""
+    """Compare case and control, or every two groups and all together, by region and by voxel, and write the files."""
     tests: dict[str, pd.DataFrame] = {}
     voxels: dict[str, VoxelwiseResult] = {}
-    for pair in pairs:
-        _check_same_grid(*(maps[name] for name in pair))
+    for compared in [*([everyone] if everyone else []), *pairs]:
+        _check_same_grid([maps[name] for name in compared])
         pattern = next(study.participants[0].sessions()).saliency_img
-        both = scores.of_groups(*pair)
-        tests[_against(pair)] = compare_groups(files, pair, both, pattern, options, len(pairs))
+        members = scores.of_groups(*compared)
+        n_pairs = len(pairs) if len(compared) == 2 else 1
+        tests[_against(compared)] = compare_groups(files, compared, members, pattern, options, n_pairs)
         if options.voxelwise:
-            voxels[_against(pair)] = compare_voxels(files, pair, both, pattern, options)
-        if pair == (study.case, study.control):
-            write_strata(files, pair, both)
+            voxels[_against(compared)] = compare_voxels(files, compared, members, pattern, options)
+        if compared == (study.case, study.control):
+            write_strata(files, compared, members)
     return tests, voxels
 
 
 def _check_tests(
-    groups: Mapping[str, GroupScores], scores: GroupScores, pairs: Sequence[Pair], options: GroupOptions
+    groups: Mapping[str, GroupScores], scores: GroupScores, comparisons: Sequence[Groups], options: GroupOptions
 ) -> None:
     """Refuse columns and tests that cannot be had, before any map is made."""
-    for pair in pairs:
-        check_pair(scores.of_groups(*pair), pair, options)
+    for compared in comparisons:
+        check_groups(scores.of_groups(*compared), compared, options)
     for column in options.correlate:
         for group in groups.values():
             number_column(group.design, column)
 
 
-def _pairs_to_compare(study: _Study, all_pairs: bool) -> list[Pair]:
+def _pairs_to_compare(study: _Study, all_pairs: bool) -> list[Groups]:
     """Return the pairs of groups with two participants or more each; warn of groups that have fewer."""
     counts = {study.case: 0, study.control: 0} | Counter(each.group for each in study.participants)
     wanted = list(counts) if all_pairs else [study.case, study.control]
@@ -254,8 +257,19 @@ def _pairs_to_compare(study: _Study, all_pairs: bool) -> list[Pair]:
     return group_pairs([name for name in wanted if counts[name] >= 2], study.case, study.control)
 
 
-def _against(pair: Pair) -> str:
-    return " against ".join(pair)
+def _groups_of_omnibus(pairs: Sequence[Groups]) -> Groups:
+    """Return the groups that are tested together, the case first and the control last."""
+    groups = tuple(dict.fromkeys(name for pair in pairs for name in pair))
+    if len(groups) < 3:
+        raise GlasError(
+            "an omnibus test (omnibus=True, --omnibus) needs at least 3 groups of at least 2 participants with "
+            f"results, got {' and '.join(groups) or 'none'}"
+        )
+    return groups
+
+
+def _against(groups: Groups) -> str:
+    return " against ".join(groups)
 
 
 def _common_sidecar(study: _Study) -> dict[str, Any]:
@@ -295,10 +309,13 @@ def _atlas(search: Any, record: Record) -> Atlas | None:
     return atlas
 
 
-def _check_same_grid(case: GroupSums, control: GroupSums) -> None:
+def _check_same_grid(groups: Sequence[GroupSums]) -> None:
     """Refuse to compare groups on different grids."""
-    if not case.grid.same_as(control.grid):
-        shapes = f"{case.grid.shape} and {control.grid.shape}"
+    first, *others = groups
+    for other in others:
+        if first.grid.same_as(other.grid):
+            continue
+        shapes = f"{first.grid.shape} and {other.grid.shape}"
         raise GlasError(f"groups to be compared must share a grid, they are on {shapes}")
 
 

@@ -61,6 +61,8 @@ class GroupOptions:
         Seed of permutations and resamples.
     all_pairs
         Compare every two groups, not only case and control.
+    omnibus
+        Test three groups or more together: whether any of them differs. Every two groups are then compared, too.
     top
         Percentage for the overlap map, which counts for every region or voxel the participants that have it among the
         highest-scoring voxels, as many as this percentage.
@@ -102,6 +104,7 @@ class GroupOptions:
     n_boot: int = option(1000, group=_TESTS)
     seed: int = option(0, group=_TESTS)
     all_pairs: bool = option(False, group=_TESTS)
+    omnibus: bool = option(False, group=_TESTS)
     top: float = option(5.0, group=_MAPS)
     voxelwise: bool = option(False, group=_VOXELS)
     tfce: bool = option(False, group=_VOXELS)

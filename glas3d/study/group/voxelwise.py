@@ -1,9 +1,10 @@
-"""Comparison of two groups voxel by voxel, corrected over all voxels, and by threshold-free cluster enhancement."""
+"""Comparison of groups voxel by voxel, corrected over all voxels, and by threshold-free cluster enhancement."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -16,15 +17,23 @@ from glas3d.imaging.space import VoxelGrid, voxel_to_world
 from glas3d.statistics.choices import Normalise
 from glas3d.statistics.regions import normalised
 from glas3d.study.group.files import GroupFiles, voxels_img
+from glas3d.study.group.group_difference import (
+    Groups,
+    compare_values,
+    difference_sidecar,
+    statistic_column,
+    with_covariates,
+)
 from glas3d.study.group.memory import check_memory, too_large
 from glas3d.study.group.options import GroupOptions
-from glas3d.study.group.pair_comparison import Pair, compare_pair, pair_sidecar, with_covariates
 from glas3d.study.group.participants import GroupScores, ParticipantResults
 
 # Columns of the comparison that are written as maps: their names in files, and their descriptions.
-_T_MAPS = {"t": ("t", "t statistic"), "neglog10p_fwe": ("neglog10pfwe", "-log10 of p corrected for all voxels")}
-_TFCE_MAPS = {
-    "tfce": ("tfce", "Threshold-free cluster enhancement of t"),
+_MAPS = {
+    "t": ("t", "t statistic"),
+    "f": ("F", "F statistic"),
+    "neglog10p_fwe": ("neglog10pfwe", "-log10 of p corrected for all voxels"),
+    "tfce": ("tfce", "Threshold-free cluster enhancement of the statistic"),
     "neglog10p_tfce_fwe": ("neglog10ptfcefwe", "-log10 of p of TFCE corrected for all voxels"),
 }
 
@@ -52,9 +61,9 @@ class VoxelwiseResult:
 
 
 def compare_voxels(
-    files: GroupFiles, pair: Pair, scores: GroupScores, pattern: nib.Nifti1Image, options: GroupOptions
+    files: GroupFiles, groups: Groups, scores: GroupScores, pattern: nib.Nifti1Image, options: GroupOptions
 ) -> VoxelwiseResult:
-    """Compare two groups voxel by voxel and write maps of t and -log10 corrected p, and those of TFCE.
+    """Compare two groups, or test more together, voxel by voxel, and write maps of t or F, -log10 corrected p and TFCE.
 
     Each participant's map is the mean over sessions, on the scale of the options: with an atlas the regions' normalised
     scores in their voxels, on a grid the whole map, normalised before it is masked.
@@ -63,10 +72,10 @@ def compare_voxels(
     ----------
     files
         Writer into the group folder.
-    pair
-        Case and control.
+    groups
+        Case and control, or three groups and more.
     scores
-        The participants of both groups, on one grid.
+        The participants of the groups, on one grid.
     pattern
         An image on that grid.
     options
@@ -82,22 +91,21 @@ def compare_voxels(
     labels = None if files.atlas is None else files.atlas.on(grid)
     inside, mask_name = _voxels_to_compare(labels, grid, options.voxel_mask)
     scores = with_covariates(scores, options)
-    table = _compare(pair, scores, labels, inside, options)
-    maps, statistic, corrected = _T_MAPS, "t", "p_fwe"
-    if options.tfce:
-        maps, statistic, corrected = _T_MAPS | _TFCE_MAPS, "tfce", "p_tfce_fwe"
+    table = _compare(groups, scores, labels, inside, options)
+    column = statistic_column(groups)
+    statistic, corrected = ("tfce", "p_tfce_fwe") if options.tfce else (column, "p_fwe")
     p = table[corrected].to_numpy()
-    record = pair_sidecar(pair, scores, options) | {
+    record = difference_sidecar(groups, scores, options, table) | {
         "Mask": mask_name,
-        "Voxels": int(table["t"].notna().sum()),
+        "Voxels": int(table[column].notna().sum()),
         "NormalisedOver": "the map" if labels is None else "the regions",
     }
-    case, control = pair
-    for column, (name, description) in maps.items():
-        img = voxels_img(inside, table[column].to_numpy(), pattern)
-        stem = files.stem(case, control, desc="voxels")
-        files.write_image(stem, name, img, f"{description}, {case} against {control}", **record)
-    tested = table["t"].notna().to_numpy()
+    stem, names = files.stem(*groups, desc="voxels"), " against ".join(groups)
+    for name, (label, description) in _MAPS.items():
+        if name in table:
+            img = voxels_img(inside, table[name].to_numpy(), pattern)
+            files.write_image(stem, label, img, f"{description}, {names}", **record)
+    tested = table[column].notna().to_numpy()
     smallest = float(np.nanmin(p)) if np.isfinite(p).any() else float("nan")  # no fold was large enough
     of_peak = (p == smallest) | (tested & np.isnan(smallest))
     peak = int(np.nanargmax(np.where(of_peak, table[statistic].abs(), np.nan)))
@@ -106,14 +114,17 @@ def compare_voxels(
 
 
 def _compare(
-    pair: Pair, scores: GroupScores, labels: np.ndarray | None, inside: np.ndarray, options: GroupOptions
+    groups: Groups, scores: GroupScores, labels: np.ndarray | None, inside: np.ndarray, options: GroupOptions
 ) -> pd.DataFrame:
-    """Return the comparison of two groups, one row a voxel of the mask."""
+    """Return the comparison of groups, one row a voxel of the mask."""
     n_voxels = int(inside.sum())
     check_memory(len(scores), n_voxels)
     try:
         values = _voxel_values(scores, labels, inside, options.normalise)
-        return compare_pair(values, scores, pair, options, n_boot=0, tfce_mask=inside if options.tfce else None)
+        more: dict[str, Any] = {"tfce_mask": inside if options.tfce else None}
+        if len(groups) == 2:
+            more["n_boot"] = 0
+        return compare_values(values, scores, groups, options, **more)
     except MemoryError:
         raise GlasError(too_large(len(scores), n_voxels)) from None
 

@@ -8,7 +8,9 @@ import pytest
 
 from glas3d import GlasError, GlasWarning
 from glas3d.explain import ranked
+from glas3d.imaging.space import VoxelGrid
 from glas3d.statistics.folds import compare_within_folds
+from glas3d.statistics.omnibus import compare_all
 from glas3d.statistics.two_groups import compare
 from glas3d.study.derivatives import read_records
 from glas3d.study.group import group_sums
@@ -17,7 +19,8 @@ from glas3d.study.group.group_map import GroupMap
 from glas3d.study.group.level import summarise_groups
 from glas3d.study.group.participants import read_participants, score_matrix
 from glas3d.study.group.voxel_map import VoxelMap
-from tests.study.made_up import FEW, Study, read
+from tests.study.made_up import AFFINE, FEW, SHAPE, Study, filled, read
+from tests.study.studies import data
 
 THREE = pd.DataFrame(
     {
@@ -66,6 +69,38 @@ def test_every_two_groups_are_compared(three):
     pd.testing.assert_frame_equal(result.statistics, result.tests["AD against NC"])
     assert len(list(result.folder.glob("*strata*.tsv"))) == 2
     assert json.loads((result.folder / "provenance.json").read_text())["AllPairs"] is True
+
+
+def test_three_groups_are_tested_together_and_then_two_by_two(three):
+    result = summarise_groups(three.out, THREE, **FEW, omnibus=True, covariates=["age"], seed=2)
+    values = score_matrix(list(read_participants(read_records(three.out), THREE, "AD", "NC")), "share")
+    expected = compare_all(values, THREE, ["AD", "MCI", "NC"], covariates=["age"], n_perm=49, seed=2)
+    table = read(result.folder, "group-ADvsMCIvsNC_seg-few_statistics.tsv")
+    pd.testing.assert_frame_equal(table.drop(columns="index"), expected, check_dtype=False)
+    assert table.loc[table["f"].idxmax(), "name"] == "Amygdala_L"
+    assert list(result.tests) == ["AD against MCI against NC", *[" against ".join(pair) for pair in PAIRS]]
+    for case, control in PAIRS:
+        pair = read(result.folder, f"group-{case}vs{control}_seg-few_statistics.tsv")
+        np.testing.assert_allclose(pair["p_fwe_pairs"], np.minimum(3 * pair["p_fwe"], 1))
+    sidecar = json.loads((result.folder / "group-ADvsMCIvsNC_seg-few_statistics.json").read_text())
+    assert sidecar["Groups"] == ["AD", "MCI", "NC"]
+    assert sidecar["Statistic"].startswith("Welch's F, with covariates G of Winkler")
+    assert sidecar["NullHypothesis"].startswith("the adjusted means of all groups are equal")
+    assert sidecar["NullDistribution"].startswith("signs of the residuals within the groups flipped")
+    assert sidecar["Exchangeable"] == "the signs or the residuals of a group"
+    assert sidecar["DegreesOfFreedomOfGroups"] == 2
+    assert sidecar["DegreesOfFreedom"] == [expected["dof"].min(), expected["dof"].max()]
+    assert sidecar["mean_MCI"]["Description"] == "mean of the normalised scores of MCI"
+    labels = three.atlas.on(VoxelGrid(SHAPE, AFFINE))
+    volume = data(result.folder / "group-ADvsMCIvsNC_seg-few_stat-F_statmap.nii.gz")
+    np.testing.assert_allclose(volume[labels == table["index"][2]], table["f"][2], rtol=1e-5)
+
+
+def test_an_omnibus_test_of_two_groups_is_refused_before_any_work(study, eight):
+    filled(study, eight)
+    with pytest.raises(GlasError, match=r"omnibus test .* needs at least 3 groups .*, got AD and NC"):
+        summarise_groups(study.out, eight, **FEW, omnibus=True)
+    assert not (study.out / "group").exists()
 
 
 def test_by_default_only_case_and_control_are_compared(three):

@@ -11,6 +11,7 @@ from scipy import ndimage, stats
 
 from glas3d import GlasError
 from glas3d.imaging.space import VoxelGrid
+from glas3d.statistics.omnibus import compare_all
 from glas3d.statistics.two_groups import compare
 from glas3d.study.derivatives import read_records
 from glas3d.study.group import memory, voxelwise
@@ -67,6 +68,27 @@ def student(y, case, nuisance=()):
     left = y - design @ beta
     variance = np.linalg.inv(design.T @ design)[0, 0] * (left**2).sum(axis=0) / (len(y) - design.shape[1])
     return beta[0] / np.sqrt(variance)
+
+
+def test_three_groups_are_tested_together_voxel_by_voxel(grid, tmp_path):
+    made = volumes(18, seed=2)
+    made[(slice(0, 18, 3), *BLOB)] += 1.5
+    table = fill(grid, made).assign(group=["AD", "MCI", "NC"] * 6)
+    path = mask(tmp_path / "mask.nii.gz", (slice(1, 6), slice(1, 7), slice(1, 8)))
+    result = summarise_groups(
+        grid.out, table, **FEW, omnibus=True, voxelwise=True, tfce=True, voxel_mask=path, normalise="none"
+    )
+    inside = data(path) > 0
+    y = np.stack([each[inside] for each in made]).astype(float)
+    expected = compare_all(y, table, ["AD", "MCI", "NC"], n_perm=49, tfce_mask=inside)
+    images = {
+        name: data(result.folder / f"group-ADvsMCIvsNC_desc-gridvoxels_stat-{name}_statmap.nii.gz")
+        for name in ("F", "neglog10pfwe", "tfce", "neglog10ptfcefwe")
+    }
+    np.testing.assert_allclose(images["F"][inside], expected["f"], rtol=1e-5)
+    np.testing.assert_allclose(images["neglog10ptfcefwe"][inside], expected["neglog10p_tfce_fwe"], rtol=1e-5)
+    voxels = result.voxels["AD against MCI against NC"]
+    assert voxels.n_below == (expected["p_tfce_fwe"] <= 0.05).sum() > 20
 
 
 @pytest.mark.filterwarnings("ignore:with 4 participants against 4 no two-sided")
@@ -226,7 +248,7 @@ def test_comparisons_larger_than_memory_are_refused(study, eight, monkeypatch):
     def exhausted(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr(voxelwise, "compare_pair", exhausted)
+    monkeypatch.setattr(voxelwise, "compare_values", exhausted)
     with pytest.raises(GlasError, match="a smaller mask or larger voxels need less"):
         summarise_groups(study.out, eight, **FEW, voxelwise=True)
 

@@ -1,4 +1,4 @@
-"""The test of two groups of a study: which participants it has, and within what their maps are exchangeable."""
+"""The test of two or more groups of a study: which participants it has, and within what their maps are exchangeable."""
 
 from __future__ import annotations
 
@@ -11,59 +11,76 @@ import pandas as pd
 
 from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.statistics.choices import covariate_column
-from glas3d.statistics.design import two_group_design
-from glas3d.statistics.folds import compare_within_folds
-from glas3d.statistics.group_model import NULL_HYPOTHESES
+from glas3d.statistics.design import groups_design, two_group_design
+from glas3d.statistics.folds import compare_all_within_folds, compare_within_folds
+from glas3d.statistics.group_model import null_hypothesis
+from glas3d.statistics.omnibus import compare_all
 from glas3d.statistics.regions import CLR_FLOOR
 from glas3d.statistics.two_groups import compare
 from glas3d.study.group.options import GroupOptions
 from glas3d.study.group.participants import GroupScores, ParticipantResults
 from glas3d.tables import MISSING
 
-Pair = tuple[str, str]
+# The groups that are compared: case and control, or three and more that are tested together.
+Groups = tuple[str, ...]
 
 _UNEQUAL_SPREAD = (
     "Welch's t, with covariates Aspin and Welch's v (G of Winkler et al. 2014 with the groups as variance groups)"
 )
-_STATISTICS = {"sign-flip": _UNEQUAL_SPREAD, "bootstrap-t": _UNEQUAL_SPREAD, "permutation": "Student's t"}
+_UNEQUAL_SPREAD_OF_ALL = "Welch's F, with covariates G of Winkler et al. (2014) with the groups as variance groups"
+# The statistic of two groups, and that of more.
+_STATISTICS = {
+    "sign-flip": (_UNEQUAL_SPREAD, _UNEQUAL_SPREAD_OF_ALL),
+    "bootstrap-t": (_UNEQUAL_SPREAD, _UNEQUAL_SPREAD_OF_ALL),
+    "permutation": ("Student's t", "Fisher's F"),
+}
 _METHODS = {
-    "sign-flip": "signs of the residuals within the groups flipped at random, largest |t| of each draw",
-    "bootstrap-t": "residuals drawn with replacement within the groups, largest |t| of each draw",
-    "permutation": "Freedman and Lane's permutations, largest |t| of each draw",
+    "sign-flip": "signs of the residuals within the groups flipped at random",
+    "bootstrap-t": "residuals drawn with replacement within the groups",
+    "permutation": "Freedman and Lane's permutations",
 }
 
 
-def compare_pair(
-    values: np.ndarray | pd.DataFrame, scores: GroupScores, pair: Pair, options: GroupOptions, **more: Any
+def compare_values(
+    values: np.ndarray | pd.DataFrame, scores: GroupScores, groups: Groups, options: GroupOptions, **more: Any
 ) -> pd.DataFrame:
-    """Compare two groups, within the folds where their maps are by the models of several.
+    """Compare two groups, or test more together, within the folds where their maps are by the models of several.
 
     Parameters
     ----------
     values
         ``(participants, regions)`` or voxels, of the participants of ``scores``.
     scores
-        The participants of both groups.
-    pair
-        Case and control.
+        The participants of the groups.
+    groups
+        Case and control, or three groups and more.
     options
         Options of the test.
     **more
-        Other options of `glas3d.statistics.two_groups.compare`.
+        Other options of `glas3d.statistics.two_groups.compare` or `glas3d.statistics.omnibus.compare_all`.
     """
     chosen: dict[str, Any] = {
         "covariates": options.covariates,
         "site": options.site,
         "null": options.null,
         "n_perm": options.n_perm,
-        "n_boot": options.n_boot,
         "seed": options.seed,
         **more,
     }
     folds = fold_labels(scores.participants)
+    if len(groups) > 2:
+        if folds is None:
+            return compare_all(values, scores.design, groups, **chosen)
+        return compare_all_within_folds(values, scores.design, groups, folds, **chosen)
+    chosen = {"n_boot": options.n_boot} | chosen
     if folds is None:
-        return compare(values, scores.design, *pair, **chosen)
-    return compare_within_folds(values, scores.design, *pair, folds, **chosen)
+        return compare(values, scores.design, groups[0], groups[1], **chosen)
+    return compare_within_folds(values, scores.design, groups[0], groups[1], folds, **chosen)
+
+
+def statistic_column(groups: Groups) -> str:
+    """Return the column of the statistic in the table of a comparison."""
+    return "t" if len(groups) == 2 else "f"
 
 
 def fold_labels(participants: Sequence[ParticipantResults]) -> list[str] | None:
@@ -75,17 +92,24 @@ def fold_labels(participants: Sequence[ParticipantResults]) -> list[str] | None:
     return labels if len(set(labels)) > 1 else None
 
 
-def pair_sidecar(pair: Pair, scores: GroupScores, options: GroupOptions) -> dict[str, object]:
-    """Return what sidecars record of a test of two groups."""
+def difference_sidecar(
+    groups: Groups, scores: GroupScores, options: GroupOptions, table: pd.DataFrame
+) -> dict[str, object]:
+    """Return what sidecars record of a test of groups, ``table`` being what `compare_values` returned."""
+    statistic = statistic_column(groups)
+    named = {"Case": groups[0], "Control": groups[1]} if len(groups) == 2 else {"Groups": list(groups)}
+    dof = table["dof"].dropna()
     record: dict[str, object] = {
-        "Case": pair[0],
-        "Control": pair[1],
+        **named,
         **options.sidecar("normalise", "covariates", "site", "null", "n_perm", "seed"),
-        "Statistic": _STATISTICS[options.null],
-        "NullDistribution": _METHODS[options.null],
-        "NullHypothesis": NULL_HYPOTHESES[options.null],
+        "Statistic": _STATISTICS[options.null][len(groups) > 2],
+        "DegreesOfFreedom": [float(dof.min()), float(dof.max())],
+        "NullDistribution": f"{_METHODS[options.null]}, largest |{statistic}| of each draw",
+        "NullHypothesis": null_hypothesis(options.null, len(groups)),
         "Exchangeable": _exchangeable(scores, options),
     }
+    if len(groups) > 2:
+        record["DegreesOfFreedomOfGroups"] = len(groups) - 1
     if options.normalise == "clr":
         record["Floor"] = f"{CLR_FLOOR:g} of each participant's highest score"
     return record
@@ -137,15 +161,19 @@ def check_column(design: pd.DataFrame, column: str) -> None:
         raise GlasError(f"participants need a column {column}, the table has {', '.join(map(str, design.columns))}")
 
 
-def check_pair(scores: GroupScores, pair: Pair, options: GroupOptions) -> None:
-    """Refuse a test of two groups that cannot be made, before anything is computed."""
+def check_groups(scores: GroupScores, groups: Groups, options: GroupOptions) -> None:
+    """Refuse a test of groups that cannot be made, before anything is computed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GlasWarning)  # the test itself warns
         design = with_covariates(scores, options).design
-        two_group_design(design, *pair, covariates=options.covariates, site=options.site)
+        chosen: dict[str, Any] = {"covariates": options.covariates, "site": options.site}
+        if len(groups) == 2:
+            two_group_design(design, groups[0], groups[1], **chosen)
+        else:
+            groups_design(design, groups, **chosen)
 
 
-def warn_of_shares(table: pd.DataFrame, pair: Pair) -> None:
+def warn_of_shares(table: pd.DataFrame, pair: Groups) -> None:
     """Warn where shares both rise and fall: a share falls where another rises."""
     found = table[table["p_fwe"] <= 0.05]
     rising, falling = (found.loc[found["difference"] * sign > 0, "name"].tolist() for sign in (1, -1))
