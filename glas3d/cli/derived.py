@@ -26,6 +26,7 @@ _ORDER = (
     "Covariates",
     "Folds",
     "Training",
+    "Disease",
     "Images",
     "Where to look",
     "Masks and scales",

@@ -9,5 +9,7 @@ from .participants import simulate_participants as simulate_participants
 from .simulation import GROUPS as GROUPS
 from .simulation import PLANTED as PLANTED
 from .simulation import Simulation as Simulation
+from .twins import Twin as Twin
+from .twins import twins as twins
 
 __all__: list[str]

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from glas3d.imaging.atlas import Atlas
+from glas3d.bids_names import have_distinct_labels
+from glas3d.errors import GlasError
 from glas3d.imaging.space import MNI
 from glas3d.output import generated_by, new_folder, write_json
 from glas3d.simulate.participants import SimulatedParticipant, planted_labels, simulate_participants
+from glas3d.simulate.regions import atlas_of
 from glas3d.simulate.simulation import PLANTED, Simulation
+from glas3d.simulate.twins import KINDS, Kind, twin_label, twins
 from glas3d.tables import write_table
 
 Progress = Callable[[int, int], None]
@@ -29,6 +31,11 @@ _COLUMNS = {
     "age": {"Description": "Age; grey matter is lost with it in everyone", "Units": "year"},
     "sex": {"Description": "Sex; without effect on the volume", "Levels": {"F": "female", "M": "male"}},
     "site": {"Description": "Scanner; each has an intensity scale of its own"},
+}
+_TWINS: dict[Kind, str] = {
+    "healed": "the disease of all regions healed",
+    "without": "the disease of {} healed",
+    "only": "the disease of {} kept and that of all others healed",
 }
 
 
@@ -51,8 +58,13 @@ def write_dataset(folder: Path, simulation: Simulation, progress: Progress = lam
     Raises
     ------
     GlasError
-        The folder has content, or cannot be written.
+        The folder has content, or cannot be written; or the names of twins in files would not be distinct.
     """
+    if simulation.twins and not have_distinct_labels(simulation.abnormalities):
+        raise GlasError(
+            "the names of twins' files need letters or digits by which the regions differ, got "
+            f"{', '.join(simulation.abnormalities)}"
+        )
     with new_folder(folder) as scratch:
         participants = _write_scans(scratch, simulation, progress)
         _write_description(scratch, simulation, participants)
@@ -60,9 +72,19 @@ def write_dataset(folder: Path, simulation: Simulation, progress: Progress = lam
     return folder
 
 
-def scan_path(simulation: Simulation, participant_id: str) -> Path:
-    """Return the path of a participant's scan within the data set; the id is given without ``sub-``."""
-    stem = f"sub-{participant_id}_space-{MNI}_res-{simulation.resolution:g}mm_desc-preproc_T1w"
+def scan_path(simulation: Simulation, participant_id: str, desc: str = "preproc") -> Path:
+    """Return the path of a participant's scan within the data set.
+
+    Parameters
+    ----------
+    simulation
+        The cohort.
+    participant_id
+        The id without ``sub-``.
+    desc
+        ``"preproc"`` (default), or the `Twin.desc` of a twin.
+    """
+    stem = f"sub-{participant_id}_space-{MNI}_res-{simulation.resolution:g}mm_desc-{desc}_T1w"
     return Path(f"sub-{participant_id}") / "anat" / f"{stem.replace('.', 'p')}.nii.gz"
 
 
@@ -83,11 +105,15 @@ def _write_scans(folder: Path, simulation: Simulation, progress: Progress) -> li
         "Resolution": f"{simulation.resolution:g} mm",
         "Description": "Simulated from the ICBM152 2009a symmetric template",
     }
-    for participant in simulate_participants(simulation):
-        path = folder / scan_path(simulation, participant.participant_id)
-        path.parent.mkdir(parents=True)
-        nib.save(scan_img(simulation, participant.volume), path)
-        write_json(sidecar)(path.with_name(path.name.replace(".nii.gz", ".json")))
+    for number, participant in enumerate(simulate_participants(simulation)):
+        scans = {"preproc": participant}
+        if simulation.twins:
+            scans |= {twin.desc: twin.participant for twin in twins(simulation, number)}
+        for desc, scan in scans.items():
+            path = folder / scan_path(simulation, participant.participant_id, desc)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(scan_img(simulation, scan.volume), path)
+            write_json(sidecar)(path.with_name(path.name.replace(".nii.gz", ".json")))
         participants.append(participant)
         progress(len(participants), simulation.participants)
     return participants
@@ -108,35 +134,64 @@ def _write_description(folder: Path, simulation: Simulation, participants: list[
             "BIDSVersion": "1.10.0",
             "DatasetType": "derivative",
             "License": "CC0",
-            "GeneratedBy": [generated_by()[0] | {"Description": json.dumps(asdict(simulation), sort_keys=True)}],
+            "GeneratedBy": [generated_by()[0] | {"Description": json.dumps(simulation.record(), sort_keys=True)}],
         }
     )(folder / "dataset_description.json")
-    (folder / "README.md").write_text(_README, encoding="utf-8")
+    if simulation.twins:
+        _write_twins(folder, simulation)
+    (folder / "README.md").write_text(_readme(simulation), encoding="utf-8")
     (folder / ".bidsignore").write_text("truth\n", encoding="utf-8")
+
+
+def _write_twins(folder: Path, simulation: Simulation) -> None:
+    """Write what each label of the entity desc means, as BIDS has it."""
+    meanings = {"preproc": "the participant's scan", twin_label("healed"): _TWINS["healed"]}
+    for kind in KINDS[1:]:
+        meanings |= {twin_label(kind, name): _TWINS[kind].format(name) for name in simulation.abnormalities}
+    table = pd.DataFrame({"desc_id": [f"desc-{desc}" for desc in meanings], "description": meanings.values()})
+    write_table(table)(folder / "descriptions.tsv")
 
 
 def _write_truth(folder: Path, simulation: Simulation, participants: list[SimulatedParticipant]) -> None:
     folder.mkdir()
-    labels = scan_img(simulation, planted_labels(simulation.resolution))
+    labels = scan_img(simulation, planted_labels(simulation.resolution, simulation.regions, simulation.atlas))
     nib.save(labels, folder / f"space-{MNI}_desc-planted_dseg.nii.gz")
-    regions = Atlas.load("AAL").table
-    regions = regions.assign(planted=regions["name"].isin(PLANTED).astype(int))
+    regions = atlas_of(simulation.atlas).table
+    regions = regions.assign(planted=regions["name"].isin(simulation.regions).astype(int))
     write_table(regions)(folder / "desc-planted_regions.tsv")
-    severity = pd.DataFrame([p.severity for p in participants], columns=list(PLANTED))
+    severity = pd.DataFrame([p.severity for p in participants], columns=list(simulation.regions))
     severity.insert(0, "participant_id", [f"sub-{p.participant_id}" for p in participants])
     write_table(severity)(folder / "desc-severity_participants.tsv")
 
 
+def _readme(simulation: Simulation) -> str:
+    """Return the text for readers of the data set, which says what was simulated."""
+    atlas = atlas_of(simulation.atlas).name
+    disease = _DEFAULT_DISEASE
+    if (simulation.regions, simulation.atlas) != (PLANTED, "AAL"):
+        disease = f"thinned in regions of {atlas} if the group is AD\n({', '.join(simulation.regions)})"
+    return _README.format(disease=disease, atlas=atlas, mni=MNI, twins=_README_TWINS if simulation.twins else "")
+
+
+_DEFAULT_DISEASE = """thinned in six AAL regions if the group is AD
+(hippocampus, amygdala and, 0.6 times as much, inferior temporal gyrus, both sides)"""
+
+_README_TWINS = """
+Every participant with AD has twins: the same scan, noise, bias field and deformation equal bit for bit, with the
+disease of all regions healed (`desc-healed`), of one region healed (`desc-without...`), or of all others healed
+(`desc-only...`); `descriptions.tsv` lists them. `glas3d cohort` and `glas3d train` read the participants' own scans
+with `--desc preproc`.
+"""
+
 _README = """# Simulated Alzheimer's disease and normal controls
 
-Every volume is the ICBM152 2009a symmetric T1w template, aged, thinned in six AAL regions if the group is AD
-(hippocampus, amygdala and, 0.6 times as much, inferior temporal gyrus, both sides), deformed smoothly, and recorded
+Every volume is the ICBM152 2009a symmetric T1w template, aged, {disease}, deformed smoothly, and recorded
 with a bias field, noise and the scale of the site's scanner. No person was scanned. Where disease was planted is known,
 and written in `truth/`:
 
-- `desc-planted_regions.tsv`: every AAL region, and whether disease was planted in it
-- `space-MNI152NLin2009aSym_desc-planted_dseg.nii.gz`: the planted regions, by AAL label
+- `desc-planted_regions.tsv`: every {atlas} region, and whether disease was planted in it
+- `space-{mni}_desc-planted_dseg.nii.gz`: the planted regions, by {atlas} label
 - `desc-severity_participants.tsv`: the share of grey matter each participant lost in them
-
+{twins}
 Made to check methods and software; nothing in it is evidence about disease.
 """

@@ -1,26 +1,29 @@
 """Simulate participants from the ICBM152 template, with disease in known regions.
 
-Each participant is the template, aged, thinned in six regions for Alzheimer's disease (AD), deformed smoothly, and
+Each participant is the template, aged, thinned in known regions for Alzheimer's disease (AD), deformed smoothly, and
 recorded by a scanner with a bias field, noise and a scale of its own. The regions that a method should find are
-therefore known. The simulation is a caricature of the disease: use it to check methods and software, and for nothing
-else.
+therefore known. Twins of a participant differ in nothing but the disease of chosen regions, so that its effect on a
+model can be measured. The simulation is a caricature of the disease: use it to check methods and software, and for
+nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import map_coordinates
 
-from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import VoxelGrid, mni_grid, resample, template, template_on
+from glas3d.simulate.regions import atlas_of, region_shares
 from glas3d.simulate.simulation import PLANTED, Simulation
 
 # Disease begins in the medial temporal lobe and reaches the inferior temporal gyrus later (Braak & Braak 1991).
-_RELATIVE_SEVERITY = np.array([1.0, 1.0, 1.0, 1.0, 0.6, 0.6])
+_RELATIVE_SEVERITY = {"Temporal_Inf_L": 0.6, "Temporal_Inf_R": 0.6}  # 1 in all others
 
 _CSF = 0.25  # T1 intensity of fluid, in the template's units, where grey matter was lost
 _RELATIVE_AGEING = 2.0  # in normal ageing the hippocampus loses grey matter this many times faster than the rest
@@ -36,9 +39,12 @@ class SimulatedParticipant:
     participant_id, group, age, sex, site
         The row of ``participants.tsv``; the age is in years.
     severity
-        Share of grey matter lost to disease in each region of `PLANTED`; zeros for controls.
+        Share of grey matter lost to disease in each region of the simulation (by default of `PLANTED`); zeros for
+        controls and for healed regions.
     volume
         ``(x, y, z)`` float32, the recorded T1w volume in the scanner's units; 0 outside the brain.
+    abnormalities
+        Names of what the scan shows and a twin can be healed of: the regions with disease; none in controls.
     """
 
     participant_id: str
@@ -48,6 +54,7 @@ class SimulatedParticipant:
     site: str
     severity: tuple[float, ...]
     volume: np.ndarray
+    abnormalities: tuple[str, ...] = ()
 
 
 def simulate_participants(simulation: Simulation) -> Iterator[SimulatedParticipant]:
@@ -68,8 +75,35 @@ def simulate_participants(simulation: Simulation) -> Iterator[SimulatedParticipa
         yield simulate_participant(simulation, number)
 
 
-def simulate_participant(simulation: Simulation, number: int) -> SimulatedParticipant:
-    """Return participant ``number``, counted from 0, of a simulation."""
+def simulate_participant(
+    simulation: Simulation, number: int, keep: Collection[str] | None = None
+) -> SimulatedParticipant:
+    """Return a participant of a simulation, or a twin with some abnormalities healed and all else equal bit for bit.
+
+    Parameters
+    ----------
+    simulation
+        The cohort.
+    number
+        Number of the participant, counted from 0.
+    keep
+        Names of the abnormalities that the participant keeps, such as ``["Hippocampus_L"]``; all others are healed.
+        Default: all are kept.
+
+    Raises
+    ------
+    GlasError
+        A name in ``keep`` that is no abnormality of the simulation.
+
+    Examples
+    --------
+    >>> from glas3d.simulate import Simulation
+    >>> simulation = Simulation(resolution=8)
+    >>> ill, healed = (simulate_participant(simulation, 0, keep) for keep in (None, []))
+    >>> ill.abnormalities[:2], healed.abnormalities, ill.age == healed.age
+    (('Hippocampus_L', 'Hippocampus_R'), (), True)
+    """
+    kept = simulation.kept(keep)
     # the order of the draws below is part of what a seed means
     rng = np.random.default_rng([simulation.seed, number])
     group = simulation.group(number)
@@ -77,39 +111,61 @@ def simulate_participant(simulation: Simulation, number: int) -> SimulatedPartic
     sex = str(rng.choice(["F", "M"]))
     site = int(rng.integers(len(_SITE_SCALE)))
     general, spread = rng.uniform(*simulation.severity), rng.uniform(0.75, 1.25, len(PLANTED))
-    severity = np.zeros(len(PLANTED))
+    severity = np.zeros(len(simulation.regions))
     if group == "AD":
-        severity = np.clip(general * spread, *simulation.severity) * _RELATIVE_SEVERITY
+        of_regions = [_spread(simulation, number, region, spread) for region in simulation.regions]
+        relative = [_RELATIVE_SEVERITY.get(region, 1.0) * (region in kept) for region in simulation.regions]
+        severity = np.clip(general * np.array(of_regions), *simulation.severity) * np.array(relative)
     ageing = rng.normal(0.003, 0.0008) * (age - 55)
 
-    tissue = _tissue(simulation.resolution, severity, ageing)
+    tissue = _tissue(simulation, severity, ageing)
     volume = _recorded(tissue, simulation, _SITE_SCALE[site], rng)
-    participant_id = f"{number + 1:04d}"
-    return SimulatedParticipant(participant_id, group, age, sex, f"site{site + 1}", tuple(map(float, severity)), volume)
+    return SimulatedParticipant(
+        participant_id=f"{number + 1:04d}",
+        group=group,
+        age=age,
+        sex=sex,
+        site=f"site{site + 1}",
+        severity=tuple(map(float, severity)),
+        volume=volume,
+        abnormalities=tuple(r for r, lost in zip(simulation.regions, severity, strict=True) if lost),
+    )
 
 
-def planted_labels(resolution: float) -> np.ndarray:
+def planted_labels(resolution: float, regions: Sequence[str] = PLANTED, atlas: str | Path = "AAL") -> np.ndarray:
     """Return the regions in which disease was planted, on the MNI grid.
 
     Parameters
     ----------
     resolution
         Voxel size in mm.
+    regions
+        Names of the regions. Default: `PLANTED`.
+    atlas
+        Their atlas, by its name or path. Default: AAL.
 
     Returns
     -------
-    ``(x, y, z)`` int32: the atlas's labels of the regions of `PLANTED`, 0 elsewhere.
+    ``(x, y, z)`` int32: the atlas's labels of the regions, 0 elsewhere.
     """
-    aal = Atlas.load("AAL")
-    labels = aal.on(mni_grid(resolution))
-    planted = aal.table.loc[aal.table["name"].isin(PLANTED), "index"]
+    of_names = atlas_of(atlas)
+    labels = of_names.on(mni_grid(resolution))
+    planted = of_names.table.loc[of_names.table["name"].isin(regions), "index"]
     return np.where(np.isin(labels, planted), labels, 0).astype(np.int32)
 
 
-def _tissue(resolution: float, severity: np.ndarray, ageing: float) -> np.ndarray:
+def _spread(simulation: Simulation, number: int, region: str, of_planted: np.ndarray) -> float:
+    """Return a region's severity relative to the participant's, which no other region's disease changes."""
+    if region in PLANTED:
+        return float(of_planted[PLANTED.index(region)])
+    return float(np.random.default_rng([simulation.seed, number, zlib.crc32(region.encode())]).uniform(0.75, 1.25))
+
+
+def _tissue(simulation: Simulation, severity: np.ndarray, ageing: float) -> np.ndarray:
     """Return the template without the grey matter that disease and age removed, in the template's units."""
-    t1, grey = template_on(resolution), template_on(resolution, "gm")
-    regions, hippocampus = planted_shares(resolution)
+    t1, grey = template_on(simulation.resolution), template_on(simulation.resolution, "gm")
+    regions = region_shares(simulation.resolution, simulation.regions, simulation.atlas)
+    hippocampus = region_shares(simulation.resolution, PLANTED[:2]).sum(axis=0)
     lost = np.clip(ageing * (1 + (_RELATIVE_AGEING - 1) * hippocampus) + np.tensordot(severity, regions, 1), 0, 1)
     # fluid takes the space of lost grey matter
     return np.asarray(t1 - lost * grey * np.maximum(t1 - _CSF, 0))
@@ -129,22 +185,6 @@ def _recorded(tissue: np.ndarray, simulation: Simulation, scale: float, rng: np.
     recorded = np.hypot(recorded + noise[0], noise[1])  # a magnitude image, whose noise is Rician
     scale = scale * rng.uniform(0.85, 1.15)
     return np.where(brain, recorded * scale, 0).astype(np.float32)
-
-
-@lru_cache(maxsize=4)
-def planted_shares(resolution: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return each voxel's share in the planted regions, ``(6, x, y, z)``, and in both hippocampi, ``(x, y, z)``."""
-    aal = Atlas.load("AAL")
-    index = aal.table.set_index("name")["index"]
-    labels = np.asarray(aal.labels_img.dataobj)
-    grid = mni_grid(resolution)
-    shares = []
-    for name in PLANTED:
-        # at 1 mm, so that the share of a coarse voxel is right
-        smooth = gaussian_filter((labels == index[name]).astype(np.float32), 1.0)
-        shares.append(resample(type(aal.labels_img)(smooth, aal.labels_img.affine), grid))
-    regions = np.stack(shares)
-    return regions, regions[:2].sum(axis=0)
 
 
 @lru_cache(maxsize=4)

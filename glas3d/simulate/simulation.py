@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, listed
 from glas3d.options import option
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ PLANTED = (
 GROUPS = ("NC", "AD")
 """Normal controls, and participants with Alzheimer's disease."""
 
-COHORT, IMAGES = "Participants", "Images"
+COHORT, DISEASE, IMAGES = "Participants", "Disease", "Images"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +45,16 @@ class Simulation:
     resolution
         Voxel size in mm of the MNI grid of the scans, from 0.5 to 16. Default: 4.
     severity
-        Lowest and highest share of grey matter, from 0 to 1, that AD removes from hippocampus and amygdala; the
-        inferior temporal gyrus loses 0.6 times as much. Default: 0.3 and 0.7.
+        Lowest and highest share of grey matter, from 0 to 1, that AD removes from a region; the inferior temporal gyrus
+        loses 0.6 times as much. Default: 0.3 and 0.7.
+    regions
+        Names of the regions in which AD removes grey matter. A region loses as much in the same participant whichever
+        the other regions are. Default: hippocampus, amygdala and inferior temporal gyrus of both sides.
+    atlas
+        The atlas of the regions, in MNI space: a name, or the path of a label image with its table. Default: AAL.
+    twins
+        Also write the twins of every participant with AD: the same scan with the disease of all regions healed, with
+        that of one region healed, and with that of one region alone. Default: no.
     deformation
         Root mean square of the smooth displacement of the anatomy, in mm. Default: 1.5.
     bias
@@ -63,6 +73,9 @@ class Simulation:
     seed: int = option(0, group=COHORT)
     resolution: float = option(4.0, group=IMAGES)
     severity: tuple[float, float] = option((0.3, 0.7), group=COHORT)
+    regions: tuple[str, ...] = option(PLANTED, group=DISEASE)
+    atlas: str | Path = option("AAL", group=DISEASE, command=str)
+    twins: bool = option(False, group=DISEASE)
     deformation: float = option(1.5, group=IMAGES)
     bias: float = option(0.05, group=IMAGES)
     noise: float = option(0.02, group=IMAGES)
@@ -81,6 +94,12 @@ class Simulation:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise GlasError(f"{name} must be 0 or more, got {getattr(self, name)}")
         _ = self.grid  # refuse an impossible resolution
+        object.__setattr__(self, "regions", tuple(self.regions))
+        object.__setattr__(self, "atlas", str(self.atlas))
+        if (self.regions, self.atlas) != (PLANTED, "AAL"):
+            from glas3d.simulate.regions import check_regions
+
+            check_regions(self.atlas, self.regions)
 
     @property
     def grid(self) -> VoxelGrid:
@@ -94,3 +113,31 @@ class Simulation:
         if self.ad is None or number < 2 * min(self.ad, self.participants - self.ad):
             return GROUPS[1 - number % 2]
         return GROUPS[2 * self.ad > self.participants]
+
+    @property
+    def abnormalities(self) -> tuple[str, ...]:
+        """Names of what participants may have and twins are healed of: the regions with disease."""
+        return self.regions
+
+    def kept(self, keep: Collection[str] | None) -> frozenset[str]:
+        """Return the abnormalities that a participant keeps; all of them where None is given.
+
+        Raises
+        ------
+        GlasError
+            A name that is no abnormality of this simulation.
+        """
+        if keep is None:
+            return frozenset(self.abnormalities)
+        unknown = sorted(set(keep) - set(self.abnormalities))
+        if unknown:
+            raise GlasError(f"keep must name abnormalities of {', '.join(self.abnormalities)}, got {listed(unknown)}")
+        return frozenset(keep)
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings as a data set records them: those of its disease only where they are not the default."""
+        return {
+            declared.name: getattr(self, declared.name)
+            for declared in fields(self)
+            if declared.metadata["group"] != DISEASE or getattr(self, declared.name) != declared.default
+        }

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -10,9 +11,11 @@ import pytest
 from glas3d import GlasError
 from glas3d.imaging.space import MNI, mni_grid
 from glas3d.simulate import PLANTED, Simulation, planted_labels, scan_path, simulate_participant, write_dataset
+from glas3d.study import read_cohort
 from tests.validator import validate
 
 SIMULATION = Simulation(participants=5, seed=3, resolution=8)
+TWINS = Simulation(participants=3, seed=3, resolution=8, regions=("Thalamus_R", "Precuneus_L"), twins=True)
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +113,66 @@ def test_the_truth_is_written(folder, aal):
     assert (severity.loc["sub-0001"] > 0.1).all()
 
 
+@pytest.fixture(scope="module")
+def twins_folder(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("made") / "twins", TWINS)
+
+
+def test_twins_are_a_valid_bids_derivative(twins_folder):
+    assert validate(twins_folder)[0] == []
+    descriptions = table(twins_folder, "descriptions.tsv")["desc_id"].tolist()
+    written = {path.name.split("_")[-2] for path in twins_folder.glob("sub-*/anat/*.nii.gz")}
+    assert written == set(descriptions)
+    assert len(written) == len(descriptions) == 6
+
+
+def test_twins_are_written_beside_the_participants_own_scans(twins_folder, tmp_path):
+    """Only participants with AD have twins, and the data set is otherwise that without twins."""
+    path = twins_folder / scan_path(TWINS, "0001", "withoutPrecuneusL")
+    expected = simulate_participant(TWINS, 0, ("Thalamus_R",)).volume
+    np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), np.rint(expected))
+    assert len(list(twins_folder.glob("sub-0001/anat/*.nii.gz"))) == 6
+    assert len(list(twins_folder.glob("sub-0002/anat/*.nii.gz"))) == 1
+    other = write_dataset(tmp_path / "plain", replace(TWINS, twins=False))
+    changed = {"README.md", "dataset_description.json"}
+    for file in (path for path in other.rglob("*") if path.is_file() and path.name not in changed):
+        assert file.read_bytes() == (twins_folder / file.relative_to(other)).read_bytes()
+
+
+def test_a_cohort_reads_participants_and_twins_by_desc(twins_folder):
+    own = read_cohort(twins_folder, desc="preproc")
+    assert own.groups == {"AD": 2, "NC": 1}
+    twin = read_cohort(twins_folder, desc="onlyThalamusR", participant_label=["0001", "0003"])
+    assert [path.name for path in twin.everyone["path"]] == [
+        scan_path(TWINS, n, "onlyThalamusR").name for n in ("0001", "0003")
+    ]
+
+
+def test_the_truth_of_other_regions_is_written(twins_folder, aal):
+    regions = table(twins_folder, "truth/desc-planted_regions.tsv")
+    assert regions.loc[regions["planted"] == 1, "name"].tolist() == ["Precuneus_L", "Thalamus_R"]
+    labels = np.asarray(nib.load(twins_folder / "truth" / f"space-{MNI}_desc-planted_dseg.nii.gz").dataobj)
+    assert set(np.unique(labels)) == {0, *aal.table.set_index("name")["index"][["Precuneus_L", "Thalamus_R"]]}
+    severity = table(twins_folder, "truth/desc-severity_participants.tsv")
+    assert severity.columns.tolist() == ["participant_id", "Thalamus_R", "Precuneus_L"]
+    assert "thinned in regions of AAL if the group is AD\n(Thalamus_R, Precuneus_L)" in (
+        twins_folder / "README.md"
+    ).read_text(encoding="utf-8")
+
+
+def test_settings_of_disease_are_recorded_where_they_are_not_the_default():
+    assert "regions" not in Simulation().record()
+    assert set(TWINS.record()) - set(Simulation().record()) == {"regions", "twins"}
+
+
+def test_regions_whose_files_would_have_one_name_are_refused(tmp_path, monkeypatch):
+    simulation = replace(TWINS)
+    object.__setattr__(simulation, "regions", ("Insula_L", "InsulaL"))
+    with pytest.raises(GlasError, match="by which the regions differ, got Insula_L, InsulaL"):
+        write_dataset(tmp_path / "twins", simulation)
+    assert listing(tmp_path) == []
+
+
 def test_equal_settings_write_equal_bytes(folder, tmp_path):
     other = write_dataset(tmp_path / "cohort", SIMULATION)
     assert listing(other) == listing(folder)
@@ -150,7 +213,7 @@ def test_existing_content_is_not_touched(tmp_path, kind, message):
 @pytest.mark.parametrize("error", [RuntimeError("bug"), KeyboardInterrupt(), OSError(28, "No space left on device")])
 @pytest.mark.parametrize("existed", [False, True])
 def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch, error, existed):
-    def failing(simulation, number):
+    def failing(simulation, number, keep=None):
         if number == 2:
             raise error
         return simulate_participant(simulation, number)

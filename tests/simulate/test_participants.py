@@ -264,19 +264,14 @@ def test_left_is_left(aal, name):
     assert (x < 0).all() if name.endswith("_L") else (x > 0).all()
 
 
-def test_disease_on_one_side_is_on_that_side(monkeypatch):
-    """Severity is planted by name: the left hippocampus alone darkens the left half only."""
-    ill, well = (simulate_participant(replace(STILL, severity=(s, s)), 0).volume for s in (0.6, 0.0))
-    from glas3d.simulate import participants as simulate
-
-    shares, both = simulate.planted_shares(4)
-    alone = np.where(np.arange(6)[:, None, None, None] == PLANTED.index("Hippocampus_L"), shares, 0)
-    monkeypatch.setattr(simulate, "planted_shares", lambda resolution: (alone, both))
-    left = well - simulate_participant(replace(STILL, severity=(0.6, 0.6)), 0).volume
-    x = voxel_to_world(np.argwhere(left > 0.2 * left.max()), STILL.grid.affine)[:, 0]
+def test_disease_on_one_side_is_on_that_side():
+    """The left hippocampus alone darkens the left half only."""
+    well, left = (simulate_participant(STILL, 0, keep).volume for keep in ((), ("Hippocampus_L",)))
+    gone = well - left
+    x = voxel_to_world(np.argwhere(gone > 0.2 * gone.max()), STILL.grid.affine)[:, 0]
     assert len(x) > 20
     assert (x < 0).all()
-    assert (well - ill).sum() > 2 * left.sum()
+    assert (well - simulate_participant(STILL, 0).volume).sum() > 2 * gone.sum()
 
 
 @pytest.mark.parametrize(
@@ -296,6 +291,10 @@ def test_disease_on_one_side_is_on_that_side(monkeypatch):
         ({"noise": float("inf")}, "noise must be 0 or more, got inf"),
         ({"resolution": 0}, "resolution must be from 0.5 to 16 mm, got 0"),
         ({"resolution": float("nan")}, "resolution must be from 0.5 to 16 mm, got nan"),
+        ({"regions": ()}, "regions must name at least one region, got none"),
+        ({"regions": ("Insula_L", "Hipocampus_L")}, "the atlas AAL, which has no 'Hipocampus_L'; did you mean Hippo"),
+        ({"regions": ("Insula_L", "Insula_L")}, "regions must be given once each, got Insula_L, Insula_L"),
+        ({"atlas": "nowhere.nii.gz"}, "no such file: nowhere.nii.gz"),
     ],
     ids=str,
 )
