@@ -19,13 +19,28 @@ from glas3d.bids_names import PARTICIPANT_ID, SESSION_ID
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.hashing import file_sha256, text_sha256
 from glas3d.imaging.space import VoxelGrid, mni_grid, resample
-from glas3d.output import generated_by, new_folder, remove_leftovers, remove_unfinished, write_json, write_together
+from glas3d.output import (
+    generated_by,
+    new_folder,
+    remove_leftovers,
+    remove_unfinished,
+    to_json,
+    write_json,
+    write_together,
+)
 from glas3d.tables import read_table, write_table
 
 STUDY = "study.json"
 FAILED = "participants_failed.tsv"
 GROUP = "group"
 
+# What tells the results of two studies apart, and the entries of study.json that hold it.
+_TOLD_APART_BY = {
+    "target": ("Target",),
+    "models": ("Models",),
+    "search": ("Search", "SearchSha256", "AtlasSpace"),
+    "settings": ("Settings",),
+}
 _PART = "anat"
 _TEMPLATE_MM = 2.0
 _IGNORED = (STUDY, FAILED, GROUP, "*_statmap.*", "*_regions.tsv", "*_regions.json", "*_record.json")
@@ -274,6 +289,37 @@ def check_study_folder(out: Path) -> None:
             raise GlasError(f"the folder must be new, empty or an earlier study's, {out} holds {content[0]}")
 
 
+def refuse_other_study(out: Path, study: Mapping[str, Any]) -> None:
+    """Refuse a folder whose results of participants were made with another target, models, search or settings.
+
+    Parameters
+    ----------
+    out
+        The folder of a study.
+    study
+        The content that its ``study.json`` would get.
+
+    Raises
+    ------
+    GlasError
+        There are such results; the message names what differs.
+    """
+    stored = read_study(out)
+    if not stored or next(_record_paths(out), None) is None:
+        return
+    new = json.loads(to_json(dict(study)))
+    differing = [
+        what
+        for what, names in _TOLD_APART_BY.items()
+        if any(name in stored and stored[name] != new.get(name) for name in names)
+    ]
+    if differing:
+        raise GlasError(
+            f"the results in {out} were made with other {' and '.join(differing)}: give another folder, or --overwrite "
+            "(overwrite=True) to replace them"
+        )
+
+
 def read_study(out: Path) -> dict[str, Any]:
     """Read the settings that `start_study` wrote; empty if there are none.
 
@@ -343,7 +389,7 @@ def _grid_of(img: Any) -> VoxelGrid:
 
 def _records(out: Path) -> Iterator[Record]:
     methods: dict[str, Any] = {}
-    for path in sorted([*out.glob(f"sub-*/{_PART}/*_record.json"), *out.glob(f"sub-*/ses-*/{_PART}/*_record.json")]):
+    for path in sorted(_record_paths(out)):
         folders = path.relative_to(out).parts
         session = folders[1] if len(folders) == 4 else ""
         content = _read_record(path)
@@ -352,6 +398,11 @@ def _records(out: Path) -> Iterator[Record]:
         method = content.get("Method")  # nearly always the same for all, and then held in memory once
         content["Method"] = methods.setdefault(json.dumps(method, sort_keys=True), method)
         yield Record(folders[0], session, path.parent, content)
+
+
+def _record_paths(out: Path) -> Iterator[Path]:
+    yield from out.glob(f"sub-*/{_PART}/*_record.json")
+    yield from out.glob(f"sub-*/ses-*/{_PART}/*_record.json")
 
 
 def write_failed(out: Path, failed: pd.DataFrame, attempted: set[tuple[str, str]]) -> None:

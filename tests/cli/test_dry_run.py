@@ -105,7 +105,7 @@ def test_a_dry_run_of_a_cohort_counts_unfinished_scans(dry_run, bids_dir, models
     explain_cohort(studies.cohort(bids_dir), tmp_path / "out", models, **ASSUMED)
     assert len(read_records(tmp_path / "out")) == 6
     assert dry_run(bids_dir)[1] == f"Scans to explain: none; finished: 6; {rest}Nothing was written.\n"
-    assert "finished: 0" in dry_run(bids_dir, "--recursive")[1]
+    assert "finished: 0" in dry_run(bids_dir, "--recursive", "--overwrite")[1]
 
 
 def test_scans_that_are_left_out_are_listed_with_the_reason(dry_run, bids_dir, tmp_path):

@@ -12,7 +12,13 @@ from glas3d.errors import GlasError
 from glas3d.explain.cost import CostEstimate, estimate_cost
 from glas3d.study.cohort.accounting import Accounting, count_groups
 from glas3d.study.cohort.cohort import Cohort
-from glas3d.study.derivatives import check_study_folder, is_finished, participant_folder, record_name
+from glas3d.study.derivatives import (
+    check_study_folder,
+    is_finished,
+    participant_folder,
+    record_name,
+    refuse_other_study,
+)
 from glas3d.study.running.options import StudyRequest
 from glas3d.study.running.participant import Outcome, PreparedScan, limited, prepare
 from glas3d.study.running.plan import resolve_plan
@@ -71,6 +77,8 @@ def estimate_cohort(
     rows = scan_rows(cohort, out, request.study.everyone)
     target = cohort.case if request.study.target is None else request.study.target
     plan = resolve_plan(out, models, Path(rows[0]["path"]), request, target, pool=ThisProcess(), n_scans=len(rows))
+    if not request.study.overwrite:
+        refuse_other_study(out, plan.record())
     training_manifest(plan)
     tasks, failed = scan_tasks(plan, cohort, rows)
     unfinished: list[PreparedScan] = []

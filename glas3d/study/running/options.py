@@ -56,6 +56,9 @@ class StudyOptions:
     device
         Where the models run: ``auto`` (CUDA where it is available, or that of an earlier run), cpu, or cuda, with a
         number for one GPU of several, such as cuda:1.
+    overwrite
+        Replace the results of a study with another target, models, search or settings in the folder. Default: refuse,
+        before a model is evaluated.
     on_error
         What happens when a participant cannot be explained: ``fail`` ends the work, ``skip`` continues with the
         others. The failed ones are listed in ``participants_failed.tsv`` either way.
@@ -75,6 +78,7 @@ class StudyOptions:
     scheduler: str | None = option(None, group=SPEED)
     threads: int | None = option(None, group=SPEED)
     device: str = option("auto", group=SPEED)
+    overwrite: bool = option(False, group="Output")
     on_error: Literal["fail", "skip"] = option("fail")
 
     def __post_init__(self) -> None:

@@ -17,7 +17,13 @@ from glas3d.options import accepts
 from glas3d.study.cohort.accounting import Accounting, count_groups
 from glas3d.study.cohort.cohort import Cohort
 from glas3d.study.cohort.file_patterns import participant_settings
-from glas3d.study.derivatives import check_study_folder, participant_folder, start_study, write_failed
+from glas3d.study.derivatives import (
+    check_study_folder,
+    participant_folder,
+    refuse_other_study,
+    start_study,
+    write_failed,
+)
 from glas3d.study.running.options import StudyOptions, StudyRequest
 from glas3d.study.running.participant import Outcome, ScanTask, explain_participant
 from glas3d.study.running.plan import StudyPlan, bundles_for, manifest_of, resolve_plan
@@ -71,8 +77,9 @@ def explain_cohort(
     """Explain the scans of a cohort into a BIDS derivatives folder, ``out/sub-01/[ses-M00/]anat`` and so on.
 
     A scan whose folder already exists, from the same scan, model, settings and versions, is not explained again: a run
-    that was killed resumes where it stopped, and leaves the same bytes as one that was not. Batch size, engine,
-    threads and device are resolved by the first run and kept in ``out/study.json``.
+    that was killed resumes where it stopped, and leaves the same bytes as one that was not. Results of another target,
+    other models, search or settings are replaced only with ``overwrite``. Batch size, engine, threads and device are
+    resolved by the first run and kept in ``out/study.json``.
 
     Of the options of `explain_img`, files (``mask_img``, ``brain_mask``, ``transform``, ``inverse``, ``background``)
     are the same for all participants; with ``{participant_id}`` or ``{session_id}`` in their path, which is then
@@ -99,7 +106,8 @@ def explain_cohort(
     Raises
     ------
     GlasError
-        No scan to explain, a participant that trained all models, options with which no participant can be explained,
+        No scan to explain, results of another study in ``out``, a participant that trained all models, options with
+        which no participant can be explained,
         or (with ``on_error="fail"``) the error of the first participant that failed.
     TypeError
         A keyword that is none of the above.
@@ -116,6 +124,8 @@ def explain_cohort(
     with workers(request.study.n_workers, request.study.scheduler, request.study.threads) as pool:
         target = cohort.case if request.study.target is None else request.study.target
         plan = resolve_plan(out, models, Path(rows[0]["path"]), request, target, pool=pool, n_scans=len(rows))
+        if not request.study.overwrite:
+            refuse_other_study(out, plan.record())
         manifest = training_manifest(plan)
         tasks, incomplete = scan_tasks(plan, cohort, rows)
         if request.study.on_error == "fail":

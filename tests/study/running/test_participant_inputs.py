@@ -96,7 +96,7 @@ def models(bids_dir, tmp_path):
     return studies.folds(tmp_path / "folds", studies.cohort(bids_dir))
 
 
-def test_changed_coordinates_are_explained_again(bids_dir, models, read_regions, tmp_path):
+def test_changed_coordinates_are_another_study(bids_dir, models, read_regions, tmp_path):
     path = tmp_path / "coordinates.tsv"
     coordinates = pd.DataFrame({"x": [-25.0, 26.0], "y": [-20.0, -18.0], "z": [-12.0, 0.0], "name": ["left", "right"]})
     coordinates.to_csv(path, sep="\t", index=False)
@@ -106,7 +106,9 @@ def test_changed_coordinates_are_explained_again(bids_dir, models, read_regions,
     assert read_regions(out, "sub-01").index.tolist() == ["left", "right"]
     assert explain_cohort(cohort, out, models, **options).count("kept") == 4
     coordinates.assign(z=[-12.0, 1.0]).to_csv(path, sep="\t", index=False)
-    assert explain_cohort(cohort, out, models, **options).count("explained") == 4
+    with pytest.raises(GlasError, match="made with other search: "):
+        explain_cohort(cohort, out, models, **options)
+    assert explain_cohort(cohort, out, models, **options, overwrite=True).count("explained") == 4
 
 
 def test_a_probabilistic_atlas_is_searched(bids_dir, models, read_regions, tmp_path):
@@ -148,5 +150,5 @@ def test_every_scan_is_registered_and_explained_again_for_another_kind(bids_dir,
     assert nib.load(path).shape == studies.GRID.shape
     assert explain_cohort(cohort, out, models, **options).count("kept") == 4
     assert len(registered) == 4
-    again = explain_cohort(cohort, out, models, **ASSUMED | {"register": "SyN"})
+    again = explain_cohort(cohort, out, models, **ASSUMED | {"register": "SyN"}, overwrite=True)
     assert again.count("explained") == 4

@@ -76,7 +76,7 @@ def test_a_mode_of_a_study_is_that_of_one_scan(people, models, read_regions, tmp
     np.testing.assert_allclose(regions["score"], alone.table.set_index("name")["score"], atol=1e-6)
     assert explain_cohort(people, out, models, **ASSUMED, **options).count("kept") == 4
     if mode != "point":
-        assert explain_cohort(people, out, models, **ASSUMED).count("explained") == 4
+        assert explain_cohort(people, out, models, **ASSUMED, overwrite=True).count("explained") == 4
 
 
 @pytest.mark.parametrize("mode", ["recursive", "scales", "versus", "consensus"])
@@ -121,7 +121,7 @@ def test_participants_of_a_group_must_be_explained_with_the_same_settings(people
     shutil.rmtree(out / "sub-02")
     kept = {name: content(out / name) for name in ("sub-01", "sub-03", "sub-04")}
     one_participant = studies.cohort(people.root, participant_label="02")
-    explain_cohort(one_participant, out, models, **ASSUMED, **second)
+    explain_cohort(one_participant, out, models, **ASSUMED, **second, overwrite=True)
     assert kept == {name: content(out / name) for name in kept}
     with pytest.raises(GlasError, match=r"explained alike, sub-02 and sub-01 differ in Options recursive"):
         summarise_groups(out, people.everyone, **QUICK)

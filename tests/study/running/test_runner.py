@@ -16,6 +16,7 @@ from glas3d.explain import COLUMNS, explain_img
 from glas3d.predict import load_model
 from glas3d.study.derivatives import FAILED
 from glas3d.study.running import participant as participant_level
+from glas3d.study.running.forecast import estimate_cohort
 from glas3d.study.running.runner import explain_cohort
 from tests.study import folders, studies
 from tests.study.studies import SEARCH, content
@@ -106,26 +107,48 @@ def test_folders_that_a_killed_run_left_are_removed(complete, earlier, people, m
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "what"),
     [
-        {"sigma_light": 30.0, "unit": "mm"},
-        {"target": "NC"},
-        {"search": (2, 2, 2)},
-        {"assume_space": None},
+        ({"sigma_light": 30.0, "unit": "mm"}, "settings"),
+        ({"target": "NC"}, "target"),
+        ({"search": (2, 2, 2)}, "search"),
+        ({"search": (2, 2, 2), "fusion": "light"}, "search and settings"),
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_other_settings_are_explained_again(earlier, people, models, change, monkeypatch):
-    if "assume_space" in change:  # the scans are not brains
-        monkeypatch.setattr("glas3d.imaging.space.SpaceCheck.problem", None)
-    result = explain_cohort(people, earlier, models, **ASSUMED | change)
+def test_results_of_another_study_are_replaced_only_on_demand(earlier, people, models, change, what, monkeypatch):
+    """They are refused before a model is evaluated, also by an estimate and for some of the participants."""
+    before = content(earlier)
+    one = studies.cohort(people.root, participant_label="02")
+    with monkeypatch.context() as patched:
+        patched.setattr("glas3d.core.glas.GLAS.explain", lambda *arguments, **settings: pytest.fail("evaluated"))
+        for cohort, run in ((people, explain_cohort), (one, explain_cohort), (people, estimate_cohort)):
+            with pytest.raises(GlasError, match=f"the results in {earlier} were made with other {what}: .*--overwrite"):
+                run(cohort, earlier, models, **ASSUMED | change)
+    assert content(earlier) == before
+    result = explain_cohort(people, earlier, models, **ASSUMED | change, overwrite=True)
     assert result.count("explained") == 6
     assert result.outcomes["error"].tolist() == [""] * 6
+    assert explain_cohort(people, earlier, models, **ASSUMED | change).count("kept") == 6
 
 
-def test_results_of_other_models_are_replaced(earlier, people, tmp_path):
+def test_a_study_without_results_may_be_started_with_other_settings(earlier, people, models):
+    """As after a first run in which nobody could be explained."""
+    for folder in earlier.glob("sub-*"):
+        shutil.rmtree(folder)
+    assert explain_cohort(people, earlier, models, **ASSUMED, sigma_light=3.0).count("explained") == 6
+
+
+def test_a_check_of_the_space_is_no_other_study(earlier, people, models, monkeypatch):
+    monkeypatch.setattr("glas3d.imaging.space.SpaceCheck.problem", None)  # the scans are not brains
+    assert explain_cohort(people, earlier, models, **ASSUMED | {"assume_space": None}).count("explained") == 6
+
+
+def test_results_of_other_models_are_replaced_only_on_demand(earlier, people, tmp_path):
     other = studies.folds(tmp_path / "folds", people, seed=1)
-    assert explain_cohort(people, earlier, other, **ASSUMED).count("explained") == 6
+    with pytest.raises(GlasError, match="made with other models: "):
+        explain_cohort(people, earlier, other, **ASSUMED)
+    assert explain_cohort(people, earlier, other, **ASSUMED, overwrite=True).count("explained") == 6
 
 
 def test_a_changed_scan_is_explained_again(earlier, six, models, tmp_path):
@@ -142,14 +165,16 @@ def test_results_of_other_versions_are_replaced(earlier, people, models, monkeyp
     assert explain_cohort(people, earlier, models, **ASSUMED).count("explained") == 6
 
 
-def test_a_changed_background_is_explained_again(people, models, tmp_path):
+def test_a_changed_background_is_another_study(people, models, tmp_path):
     path = folders.save(tmp_path / "dark.nii.gz", folders.brain(seed=7) / 2)
     options = {"background": path}
     assert explain_cohort(people, tmp_path / "out", models, **ASSUMED, **options).count("explained") == 6
     assert explain_cohort(people, tmp_path / "out", models, **ASSUMED, **options).count("kept") == 6
     assert str(tmp_path) not in (tmp_path / "out" / "study.json").read_text()
     folders.save(path, folders.brain(seed=8) / 2)
-    assert explain_cohort(people, tmp_path / "out", models, **ASSUMED, **options).count("explained") == 6
+    with pytest.raises(GlasError, match="made with other settings: "):
+        explain_cohort(people, tmp_path / "out", models, **ASSUMED, **options)
+    assert explain_cohort(people, tmp_path / "out", models, **ASSUMED, **options, overwrite=True).count("kept") == 0
 
 
 @pytest.mark.parametrize("damage", ["record", "map", "folder"])
