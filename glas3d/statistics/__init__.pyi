@@ -1,3 +1,5 @@
+from .clusters import ClusterTables as ClusterTables
+from .clusters import cluster_tables as cluster_tables
 from .correlation import ChangeCorrelation as ChangeCorrelation
 from .correlation import change_correlation as change_correlation
 from .correlation import correlate as correlate

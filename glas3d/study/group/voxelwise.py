@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import numpy as np
 import pandas as pd
 
 from glas3d.errors import GlasError
+from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.mask import mask_on
 from glas3d.imaging.registration import template_brain
 from glas3d.imaging.space import VoxelGrid, voxel_to_world
 from glas3d.statistics.choices import Normalise
+from glas3d.statistics.clusters import PEAK_DISTANCE, cluster_tables
 from glas3d.statistics.regions import normalised
 from glas3d.study.group.files import GroupFiles, voxels_img
 from glas3d.study.group.group_difference import (
@@ -35,6 +38,14 @@ _MAPS = {
     "neglog10p_fwe": ("neglog10pfwe", "-log10 of p corrected for all voxels"),
     "tfce": ("tfce", "Threshold-free cluster enhancement of the statistic"),
     "neglog10p_tfce_fwe": ("neglog10ptfcefwe", "-log10 of p of TFCE corrected for all voxels"),
+}
+
+
+# The group level's grid is that of the template, or of scans that were in its space.
+_AXES = {
+    "x": "position of the highest voxel, left to right, in the space of the template",
+    "y": "position, back to front, in the space of the template",
+    "z": "position, bottom to top, in the space of the template",
 }
 
 
@@ -63,7 +74,9 @@ class VoxelwiseResult:
 def compare_voxels(
     files: GroupFiles, groups: Groups, scores: GroupScores, pattern: nib.Nifti1Image, options: GroupOptions
 ) -> VoxelwiseResult:
-    """Compare two groups, or test more together, voxel by voxel, and write maps of t or F, -log10 corrected p and TFCE.
+    """Compare two groups, or test more together, voxel by voxel.
+
+    Maps of t or F, of -log10 corrected p and of TFCE are written, and tables of the clusters of significant voxels.
 
     Each participant's map is the mean over sessions, on the scale of the options: with an atlas the regions' normalised
     scores in their voxels, on a grid the whole map, normalised before it is masked.
@@ -105,12 +118,55 @@ def compare_voxels(
         if name in table:
             img = voxels_img(inside, table[name].to_numpy(), pattern)
             files.write_image(stem, label, img, f"{description}, {names}", **record)
+    _write_clusters(files, stem, names, table, column, corrected, inside, labels, grid, record)
     tested = table[column].notna().to_numpy()
     smallest = float(np.nanmin(p)) if np.isfinite(p).any() else float("nan")  # no fold was large enough
     of_peak = (p == smallest) | (tested & np.isnan(smallest))
     peak = int(np.nanargmax(np.where(of_peak, table[statistic].abs(), np.nan)))
     x, y, z = voxel_to_world(np.argwhere(inside)[[peak]], grid.affine)[0]
     return VoxelwiseResult(int(tested.sum()), int((p <= 0.05).sum()), smallest, (x, y, z))
+
+
+def _write_clusters(
+    files: GroupFiles,
+    stem: str,
+    names: str,
+    table: pd.DataFrame,
+    column: str,
+    corrected: str,
+    inside: np.ndarray,
+    labels: np.ndarray | None,
+    grid: VoxelGrid,
+    record: Mapping[str, Any],
+) -> None:
+    """Write the clusters of significant voxels and their peaks, with the regions of the atlas, else those of AAL."""
+    atlas = files.atlas or Atlas.load("AAL")
+    statistic, p = (np.full(inside.shape, np.nan) for _ in range(2))
+    statistic[inside], p[inside] = table[column], table[corrected]
+    found = cluster_tables(
+        statistic,
+        p,
+        grid.affine,
+        labels=atlas.on(grid) if labels is None else labels,
+        names=dict(zip(atlas.table["index"].astype(int), atlas.table["name"].astype(str), strict=True)),
+    )
+    own = {
+        "Atlas": atlas.name,
+        "Clusters": f"voxels of one sign with {corrected} of at most 0.05 that share faces",
+        "PeakDistance": PEAK_DISTANCE,
+        **{axis: {"Description": text, "Units": "mm"} for axis, text in _AXES.items()},
+        "volume": {"Description": "volume of the cluster", "Units": "mm3"},
+        "regions": {"Description": f"share of the cluster's voxels in each region of {atlas.name}"},
+        "name": {"Description": f"region of {atlas.name} at the peak"},
+        column: {"Description": "statistic at the peak, see Statistic"},
+        corrected: {"Description": "corrected p at the peak"},
+    }
+    renamed = {"statistic": column, "p": corrected}
+    for suffix, rows, description in (
+        ("clusters", found.clusters, "Clusters of significant voxels"),
+        ("peaks", found.peaks, f"Peaks of the clusters, at least {PEAK_DISTANCE:g} mm apart within a cluster"),
+    ):
+        files.write_table(stem, suffix, rows.rename(columns=renamed), f"{description}, {names}", **record, **own)
 
 
 def _compare(

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from scipy import ndimage, stats
 
-from glas3d import GlasError
+from glas3d import Atlas, GlasError
 from glas3d.imaging.space import VoxelGrid
+from glas3d.statistics.clusters import cluster_tables
 from glas3d.statistics.omnibus import compare_all
 from glas3d.statistics.two_groups import compare
 from glas3d.study.derivatives import read_records
@@ -87,6 +88,8 @@ def test_three_groups_are_tested_together_voxel_by_voxel(grid, tmp_path):
     }
     np.testing.assert_allclose(images["F"][inside], expected["f"], rtol=1e-5)
     np.testing.assert_allclose(images["neglog10ptfcefwe"][inside], expected["neglog10p_tfce_fwe"], rtol=1e-5)
+    peak = pd.read_csv(result.folder / "group-ADvsMCIvsNC_desc-gridvoxels_clusters.tsv", sep="\t").iloc[0]
+    assert peak["p_tfce_fwe"] <= 0.05
     voxels = result.voxels["AD against MCI against NC"]
     assert voxels.n_below == (expected["p_tfce_fwe"] <= 0.05).sum() > 20
 
@@ -187,6 +190,32 @@ def test_a_planted_blob_is_significant_by_tfce(grid, tmp_path):
     assert result.voxels["AD against NC"].n_below == below.sum()
     peak = np.round(np.linalg.inv(AFFINE) @ [*result.voxels["AD against NC"].peak, 1]).astype(int)[:3]
     assert blob[tuple(peak)]
+
+
+def test_clusters_have_names_of_regions_and_all_peaks(grid, tmp_path):
+    made = volumes(16, effect=1.5)
+    table = fill(grid, made)
+    path = mask(tmp_path / "mask.nii.gz", (slice(1, 6), slice(1, 7), slice(1, 8)))
+    options = {"voxelwise": True, "voxel_mask": path, "normalise": "none"}
+    folder = summarise_groups(grid.out, table, **FEW | {"n_perm": 199}, **options).folder
+    images = maps(folder)
+    aal, t = Atlas.load("AAL"), images["t"].astype(float)
+    where = images["neglog10pfwe"] >= -np.log10(0.05) - 1e-6
+    expected = cluster_tables(t, np.where(where, 0.01, 1), AFFINE, labels=aal.on(VoxelGrid(SHAPE, AFFINE)))
+    clusters, peaks = (
+        pd.read_csv(folder / f"group-ADvsNC_desc-gridvoxels_{n}.tsv", sep="\t") for n in ("clusters", "peaks")
+    )
+    assert len(peaks) >= len(clusters) > 0
+    for found, right in ((clusters, expected.clusters), (peaks, expected.peaks)):
+        np.testing.assert_allclose(found[["x", "y", "z"]], right[["x", "y", "z"]])
+        np.testing.assert_allclose(found["t"], right["statistic"], rtol=1e-5)
+        assert (found["p_fwe"] <= 0.05).all()
+    names = aal.table.set_index("index")["name"]
+    assert clusters["name"].tolist() == [names.get(i, "no region") for i in expected.clusters["index"].fillna(0)]
+    sidecar = json.loads((folder / "group-ADvsNC_desc-gridvoxels_peaks.json").read_text())
+    assert (sidecar["Atlas"], sidecar["PeakDistance"], sidecar["x"]["Units"]) == ("AAL", 8.0, "mm")
+    assert sidecar["Clusters"] == "voxels of one sign with p_fwe of at most 0.05 that share faces"
+    assert sidecar["Statistic"].startswith("Welch's t")
 
 
 def test_sessions_are_averaged_first(tmp_path, atlas_path, atlas):
