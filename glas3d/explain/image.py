@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from glas3d.bids_names import have_distinct_labels
 from glas3d.core.glas import GLAS, Progress
 from glas3d.core.score import Target, targets_of
 from glas3d.core.search import Grid
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.image_result import ImageExplanation, ImageMaps, ImageSearch
 from glas3d.explain.inputs import Reference, model_record
 from glas3d.explain.modes import Task, resolve_mode
+from glas3d.explain.notes import note_on_intensities
 from glas3d.explain.options import ImageOptions, UnsetSettings
 from glas3d.explain.outputs import Request
 from glas3d.imaging.picture import Colour, Picture, PictureLike, load_picture, resize
@@ -110,6 +112,8 @@ def resolve_image(
     info = model_info(predict)
     targets, single = targets_of(target)
     mode = resolve_mode(options, what="an image", single=single)
+    if info.resampling is not None:
+        raise GlasError(f"the model {info.name} takes scans, which it resamples: {', '.join(info.preprocessing)}")
     picture = _read(image, options.colour, info)
     size = picture.shape if options.size is None else _size(options.size)
     data = resize(picture.data, size)
@@ -132,6 +136,9 @@ def resolve_image(
         },
         "GeneratedBy": generated_by(),
     }
+    if notes := note_on_intensities(predict, info, data):
+        warnings.warn(notes[0], GlasWarning, stacklevel=3)
+        record["Notes"] = notes
     return Request(glas, task, mode, ImageMaps(record, glas, picture, image_search), single)
 
 

@@ -100,10 +100,10 @@ class Inputs:
         mask = None if brain_mask is None else load_scan(brain_mask, constant=True)
         shown = scans if mask is None else tuple(without_skull(scan, mask) for scan in scans)
         if transform_of is None:
-            transform, grid = None, info.grid or grid_of(scans[0])
-            data = np.stack([resample_scan(scan, grid) for scan in shown])
+            transform, grid = None, info.grid_for(grid_of(scans[0]))
+            data = np.stack([_on_grid(scan, scans[0], grid, info) for scan in shown])
         else:
-            transform, grid = transform_of(scans[0]), info.grid or mni_grid(TEMPLATE_MM)
+            transform, grid = transform_of(scans[0]), info.grid_for(mni_grid(TEMPLATE_MM))
             if strip and mask is None:
                 brain = template_brain_in_native(scans[0], transform)
                 shown = tuple(without_skull(scan, brain) for scan in scans)
@@ -118,6 +118,13 @@ class Inputs:
         """Return names and hashes of the files, for the sidecar."""
         files = [file_record(scan) for scan in self.scans]
         return files[0] if len(files) == 1 else {"channels": dict(zip(self.names, files, strict=True))}
+
+
+def _on_grid(scan: Scan, first: Scan, grid: VoxelGrid, info: ModelInfo) -> np.ndarray:
+    """Return a scan's intensities on the model's grid; as the model resamples, where it does so by rules of its own."""
+    if info.resampling is not None and grid_of(scan).same_as(grid_of(first)):
+        return info.resampling.resample(scan)
+    return resample_scan(scan, grid)
 
 
 def _named_images(img: Images) -> tuple[tuple[str, ...], list[ImageLike]]:
@@ -147,6 +154,7 @@ def model_record(predict: object, info: ModelInfo) -> dict[str, Any]:
         "sha256": info.sha256,
         "activation": predict.activation if isinstance(predict, HasActivation) else None,
         "classes": predict.classes if isinstance(predict, HasClasses) else None,
+        **({"preprocessing": list(info.preprocessing)} if info.preprocessing else {}),
     }
 
 

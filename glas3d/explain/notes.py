@@ -1,10 +1,11 @@
-"""What a reader of a map must know: that it is flat, that the model's output is certain, or that nothing is for it."""
+"""What a reader of a map must know: it is flat, the output is certain, or intensities may be of another scale."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from glas3d.core.explanation import Explanation
+from glas3d.predict import ModelInfo, Predictor
 
 # Scores that differ by less, relative to the largest, are equal: they are sums of float32 outputs.
 _EQUAL = 1e-12
@@ -39,4 +40,31 @@ def notes_on(explanation: Explanation, *, against: bool = False) -> list[str]:
             f"{largest:.1e}, and {n} regions have {distinct} different drops; the ranks show light only and are no "
             "evidence from shadow"
         ]
+    return []
+
+
+def note_on_intensities(predict: object, info: ModelInfo, data: np.ndarray) -> list[str]:
+    """Return a sentence about a model from a file that gets intensities of which it did not say that it takes them.
+
+    Parameters
+    ----------
+    predict, info
+        The model. One that was made in Python, or states a transform or a preprocessing, is taken at its word.
+    data
+        ``(c, *spatial)``, what the model gets.
+    """
+    stated = info.preprocessing or not isinstance(predict, Predictor) or predict.transform is not None
+    if stated or not info.from_file:
+        return []
+    low, high = float(data.min()), float(data.max())
+    gets = f"it gets those of the scan, from {low:.4g} to {high:.4g}, unchanged"
+    if info.value_range is None:
+        return [
+            f"the model {info.name} does not state which intensities it takes, and {gets}: if it was trained on "
+            "another scale, the results mean nothing"
+        ]
+    least, most = info.value_range
+    tolerance = 0.01 * (most - least)
+    if low < least - tolerance or high > most + tolerance:
+        return [f"the model {info.name} states that it takes intensities from {least:g} to {most:g}, but {gets}"]
     return []

@@ -209,7 +209,7 @@ class NativeMaps(ABC, Generic[R]):
         if result is not None and result.against is not None:
             provenance["Against"] = self._class_record(result.against)
         if result is not None and (notes := _notes(result)):
-            provenance["Notes"] = notes
+            provenance["Notes"] = [*self.record.get("Notes", ()), *notes]
         return provenance
 
     def expected(self, mode: Mode, task: Task) -> list[tuple[str, dict[str, Any]]]:

@@ -15,6 +15,7 @@ from glas3d.errors import GlasError, GlasWarning, SkullWarning, SpaceWarning
 from glas3d.explain import preset
 from glas3d.explain.inputs import Images, Inputs, Reference, model_record
 from glas3d.explain.modes import Task, resolve_mode
+from glas3d.explain.notes import note_on_intensities
 from glas3d.explain.options import ExplainOptions, UnsetSettings
 from glas3d.explain.outputs import Request
 from glas3d.explain.result import ScanExplanation, ScanMaps
@@ -134,7 +135,7 @@ def resolve_scan(
     task = Task(
         inputs.data, targets, resolved.search, inputs.grid.spacing, resolved.mask, covariates, backgrounds, inputs.names
     )
-    record = {
+    record: dict[str, Any] = {
         "Settings": {
             "background": ", ".join(reference.name for reference in references.values()),
             "point": options.point,
@@ -147,6 +148,9 @@ def resolve_scan(
         "SpaceCheck": None if space is None else space.__dict__,
         "GeneratedBy": generated_by(),
     }
+    if notes := note_on_intensities(predict, info, inputs.data):
+        warnings.warn(notes[0], GlasWarning, stacklevel=3)
+        record["Notes"] = notes
     if covariates is not None:
         record["Covariates"] = {
             "values": dict(zip(covariates.names, covariates.values.tolist(), strict=True)),

@@ -17,20 +17,21 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from monai.bundle.config_parser import ConfigParser
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from glas3d.checks import whole_number
-from glas3d.errors import GlasError, reason
+from glas3d.checks import is_number, whole_number
+from glas3d.errors import GlasError
 from glas3d.hashing import bytes_sha256, file_sha256
 from glas3d.imaging.scan import Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of
+from glas3d.predict.bundle_config import BundleConfig
 from glas3d.predict.device import choose_device
 from glas3d.predict.intensity import Standardisation
 from glas3d.predict.interface import Activation, ModelInfo
 from glas3d.predict.predictor import Predictor
+from glas3d.predict.preprocessing.preprocessing import Preprocessing
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".ts")
 
@@ -52,14 +53,22 @@ def read_bundle(folder: Path, activation: Activation | None, device: str | torch
     """
     metadata = _Metadata.read(folder)
     weights = _weights_file(folder)
-    stated = metadata.own.get("activation") or activation
-    if stated is None:
-        raise GlasError(f"the bundle {folder} states no activation: give softmax, sigmoid or none")
-    net = _network(folder)
+    config = BundleConfig.of(folder, metadata.content)
+    stated = _stated_activation(metadata, config, activation)
+    volumes = _Volumes.read(folder / "models")
+    preprocessing = _preprocessing(config, volumes, metadata.image_key)
+    if (inferer := config.inferer()) is not None and inferer.rsplit(".", 1)[-1] != "SimpleInferer":
+        raise GlasError(
+            f"a bundle must give its network the whole scan at once (SimpleInferer), {folder} states {inferer}"
+        )
+    net = config.network()
     _load_weights(net, weights, folder)
     channels, classes = metadata.channels, metadata.classes
+    n_outputs = metadata.n_outputs
+    if stated == "sigmoid" and n_outputs == 1:  # one logit makes two columns
+        n_outputs = 2
+        classes = (f"not {classes[0]}", classes[0]) if classes is not None and len(classes) == 1 else classes
     chosen = choose_device(net, device)
-    volumes = _Volumes.read(folder / "models")
     info = ModelInfo(
         name=metadata.content.get("name", folder.name),
         sha256=_digest(folder),
@@ -68,11 +77,16 @@ def read_bundle(folder: Path, activation: Activation | None, device: str | torch
         reference=volumes.reference,
         preset=metadata.preset,
         skull_stripped=metadata.skull_stripped,
+        resampling=None if preprocessing is None else preprocessing.resampling,
+        preprocessing=() if preprocessing is None else preprocessing.names,
+        value_range=metadata.value_range,
+        from_file=True,
     )
+    transform = volumes.standardisation or (preprocessing if preprocessing and preprocessing.steps else None)
     try:
-        predict = Predictor(net.eval(), stated, volumes.standardisation, chosen, classes=classes, info=info)
+        predict = Predictor(net.eval(), stated, transform, chosen, classes=classes, info=info)
         if volumes.grid is not None:
-            _check_outputs(predict, channels or 1, volumes.grid, metadata.n_outputs)
+            _check_outputs(predict, channels or 1, volumes.grid, n_outputs)
     except GlasError as error:
         raise GlasError(f"the bundle {folder} does not fit its own description: {error}") from None
     return predict
@@ -102,7 +116,7 @@ class _Metadata:
     @property
     def channels(self) -> int | None:
         """Number of input channels, if it is stated."""
-        channels = self._data_format("inputs", "image").get("num_channels")
+        channels = self._data_format("inputs", self.image_key).get("num_channels")
         if channels is None:
             return None
         return whole_number(f"num_channels in the metadata of {self.folder}", channels, least=1)
@@ -135,6 +149,20 @@ class _Metadata:
             raise GlasError(f"skull_stripped in the metadata of {self.folder} must be true or false, got {value!r}")
         return value
 
+    @property
+    def image_key(self) -> str:
+        """What the configuration calls the scan: the name of the only input, else ``"image"``."""
+        inputs = _object(_object(self.content, "network_data_format", self.folder), "inputs", self.folder)
+        return next(iter(inputs)) if len(inputs) == 1 else "image"
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Lowest and highest intensity that the network takes, if both are stated."""
+        match self._data_format("inputs", self.image_key).get("value_range"):
+            case [low, high] if is_number(low) and is_number(high) and low < high:
+                return float(low), float(high)
+        return None
+
     def _data_format(self, direction: str, name: str) -> dict[str, Any]:
         data_format = _object(self.content, "network_data_format", self.folder)
         return _object(_object(data_format, direction, self.folder), name, self.folder)
@@ -159,27 +187,65 @@ def _weights_file(folder: Path) -> Path:
 
 def _load_weights(net: nn.Module, weights: Path, folder: Path) -> None:
     try:
-        net.load_state_dict(load_file(weights))
+        state = load_file(weights)
     except SafetensorError as error:
         raise GlasError(f"{weights} is no safetensors file: {error}") from None
+    fit_weights(net, state, folder)
+
+
+def fit_weights(net: nn.Module, state: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Give a bundle's network its weights.
+
+    Raises
+    ------
+    GlasError
+        The weights are not those of this network.
+    """
+    try:
+        net.load_state_dict(dict(state))
     except RuntimeError as error:
         every_key = " ".join(str(error).split())[:200]
         raise GlasError(f"the weights of {folder} do not fit its network: {every_key}") from None
 
 
-def _network(folder: Path) -> nn.Module:
-    configs = [p for p in (folder / "configs" / f"inference.{end}" for end in ("json", "yaml", "yml")) if p.is_file()]
-    if not configs:
-        raise GlasError(f"a bundle must describe its network in configs/inference.json, {folder} has none")
+def _stated_activation(metadata: _Metadata, config: BundleConfig, given: Activation | None) -> Activation:
+    """Return the activation that a bundle states in its metadata or its postprocessing, else the one that was given."""
+    own: Activation | None = metadata.own.get("activation")
     try:
-        parser = ConfigParser()
-        parser.read_config(str(configs[0]))
-        net = parser.get_parsed_content("network_def")
-    except Exception as error:  # the configuration may run anything, so it may raise anything
-        raise GlasError(f"the network_def of {configs[0]} cannot be made: {reason(error)}") from error
-    if not isinstance(net, nn.Module):
-        raise GlasError(f"the network_def of {configs[0]} must be a torch module, it is a {type(net).__name__}")
-    return net
+        stated = own or config.activation() or given
+    except GlasError:  # what the postprocessing states cannot be read
+        if given is None:
+            raise
+        stated = given
+    if stated is None:
+        raise GlasError(f"the bundle {config.folder} states no activation: give softmax, sigmoid or none")
+    return stated
+
+
+def _preprocessing(config: BundleConfig, volumes: _Volumes, key: str) -> Preprocessing | None:
+    """Return what the bundle states of its scans' preprocessing, if it states any."""
+    folder, declared = config.folder, config.preprocessing()
+    try:
+        preprocessing = Preprocessing.of(declared, key) if declared else None
+    except GlasError as error:
+        raise GlasError(f"the preprocessing of the bundle {folder} cannot be used: {error}") from error
+    if preprocessing is None:
+        return None
+    if volumes.standardisation is not None:
+        raise GlasError(
+            f"a bundle must state its preprocessing once, {folder} has a preprocessing and models/mean.nii.gz"
+        )
+    if volumes.grid is not None and preprocessing.resampling is not None:
+        raise GlasError(
+            f"a bundle must state its voxel grid once, {folder} resamples by its preprocessing and has "
+            "models/reference.nii.gz"
+        )
+    if volumes.reference is not None and not preprocessing.is_invertible:
+        raise GlasError(
+            f"the reference of the bundle {folder} cannot be brought to the units of a scan: its preprocessing, "
+            f"{', '.join(preprocessing.names)}, cannot be undone"
+        )
+    return preprocessing
 
 
 @dataclass(frozen=True)

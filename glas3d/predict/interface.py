@@ -16,6 +16,7 @@ from torch import nn
 
 from glas3d.core.accelerate.windows import Windows
 from glas3d.core.model import Recomputation
+from glas3d.imaging.scan import Scan
 from glas3d.imaging.space import VoxelGrid
 
 Activation = Literal["softmax", "sigmoid", "none"]
@@ -46,6 +47,18 @@ class FittedTransform(Protocol):
         ...
 
 
+class ScanResampling(Protocol):
+    """Brings a scan to the voxel grid of a model that depends on the scan's own, such as by a voxel size."""
+
+    def grid_for(self, grid: VoxelGrid) -> VoxelGrid:
+        """Return the model's grid for a scan that was recorded on ``grid``."""
+        ...
+
+    def resample(self, scan: Scan) -> np.ndarray:
+        """Return a scan's intensities on that grid, float32."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelInfo:
     """The description of a model.
@@ -59,7 +72,10 @@ class ModelInfo:
     channels
         Number of input channels; None: unknown.
     grid
-        The voxel grid that scans are resampled to before they reach the model; None: any grid.
+        The voxel grid that scans are resampled to before they reach the model; None: any grid, or that of
+        ``resampling``.
+    resampling
+        Resamples scans to a voxel grid that depends on their own; None: they are taken as they are.
     reference
         ``(c, *spatial)`` float32 on the model's intensity scale: what masks put in place of tissue, such as the mean
         of a control group; None: the model brings none.
@@ -67,6 +83,12 @@ class ModelInfo:
         Settings of `GLAS` that were chosen with the model, such as ``sigma_light``.
     skull_stripped
         Whether its scans are of a brain alone, without skull; None: not stated, and no scan is checked.
+    preprocessing
+        What is done to its scans before the network, step by step, as its bundle states it.
+    value_range
+        Lowest and highest intensity that the network takes, after the transform; None: not stated.
+    from_file
+        Whether the network comes from a file, so that the intensities it takes are known only if they are stated.
     """
 
     name: str
@@ -76,6 +98,16 @@ class ModelInfo:
     reference: np.ndarray | None = None
     preset: Mapping[str, Any] = field(default_factory=dict)
     skull_stripped: bool | None = None
+    resampling: ScanResampling | None = None
+    preprocessing: tuple[str, ...] = ()
+    value_range: tuple[float, float] | None = None
+    from_file: bool = False
+
+    def grid_for(self, grid: VoxelGrid) -> VoxelGrid:
+        """Return the voxel grid on which the model takes a scan that was recorded on ``grid``."""
+        if self.grid is not None:
+            return self.grid
+        return grid if self.resampling is None else self.resampling.grid_for(grid)
 
 
 class NetworkPredictor(Protocol):

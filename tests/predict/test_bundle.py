@@ -202,7 +202,7 @@ REFUSED = {
     "metadata no text": (content("configs/metadata.json", b"\xff\xfe\x00"), "metadata.json must be JSON"),
     "metadata a list": (content("configs/metadata.json", b"[]"), "metadata.json must hold a JSON object"),
     "no inference": (remove("configs/inference.json"), "must describe its network in configs/inference.json"),
-    "inference no JSON": (content("configs/inference.json", b"{"), "inference.json cannot be made"),
+    "inference no JSON": (content("configs/inference.json", b"{"), "inference.json cannot be read as a config"),
     "no network": (content("configs/inference.json", b"{}"), "inference.json cannot be made: .*network_def"),
     "network unknown": (
         edit(lambda c: c["network_def"].update(_target_="no.such.Net"), "inference"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from glas3d.checks import is_number
 from glas3d.errors import GlasError
 from glas3d.imaging.space import VoxelGrid
 from glas3d.predict.interface import Activation, FittedTransform, ModelInfo, Network, Transform
@@ -89,6 +90,7 @@ def predictor_of_file(
     transform: Transform | FittedTransform | None,
     classes: Sequence[str] | None,
     grid: VoxelGrid | None,
+    value_range: tuple[float, float] | None,
 ) -> Predictor:
     """Return the predictor of an exported file.
 
@@ -100,12 +102,16 @@ def predictor_of_file(
         See `Predictor`.
     grid
         The voxel grid that the model's scans must have; None: it is not known.
+    value_range
+        Lowest and highest intensity that the network takes; None: they are not known.
 
     Raises
     ------
     GlasError
         The file does not exist, cannot be read, or takes scans of another shape than the grid's.
     """
+    if value_range is not None and not (all(map(is_number, value_range)) and value_range[0] < value_range[1]):
+        raise GlasError(f"value_range must be the lowest and the highest intensity, got {value_range!r}")
     file = Path(path)
     if not file.is_file():
         raise GlasError(f"no such file: {file}")
@@ -113,7 +119,9 @@ def predictor_of_file(
     channels, *spatial = model.batches.input_shape
     if grid is not None and not _fits(spatial, grid.shape):
         raise GlasError(f"the model {file} takes scans of {tuple(spatial)} voxels, the grid given has {grid.shape}")
-    info = ModelInfo(name=file.name, sha256=model.sha256, channels=channels, grid=grid)
+    info = ModelInfo(
+        name=file.name, sha256=model.sha256, channels=channels, grid=grid, value_range=value_range, from_file=True
+    )
     return Predictor(model.net, activation, transform, model.device, classes=classes, info=info)
 
 

@@ -33,6 +33,7 @@ def from_onnx(
     device: str | torch.device = "auto",
     classes: Sequence[str] | None = None,
     grid: VoxelGrid | None = None,
+    value_range: tuple[float, float] | None = None,
 ) -> Predictor:
     """Return a predictor of a network in an ONNX file, run by ONNX Runtime (``pip install "glas3d[onnx]"``).
 
@@ -46,6 +47,9 @@ def from_onnx(
         See `Predictor`.
     grid
         The voxel grid that the model's scans must have, if it is known; scans are resampled to it.
+    value_range
+        Lowest and highest intensity that the network takes. Without it and without a transform, an explanation notes
+        that the scale of the intensities is not known.
 
     Raises
     ------
@@ -57,7 +61,9 @@ def from_onnx(
     except ImportError:
         raise GlasError('ONNX files need onnxruntime, which is missing: pip install "glas3d[onnx]"') from None
     read = partial(_read, device=device, onnxruntime=onnxruntime)
-    return predictor_of_file(path, read, activation, transform=transform, classes=classes, grid=grid)
+    return predictor_of_file(
+        path, read, activation, transform=transform, classes=classes, grid=grid, value_range=value_range
+    )
 
 
 def _read(file: Path, device: str | torch.device, onnxruntime: Any) -> ExportedModel:

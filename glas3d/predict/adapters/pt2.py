@@ -51,6 +51,7 @@ def from_pt2(
     device: str | torch.device = "auto",
     classes: Sequence[str] | None = None,
     grid: VoxelGrid | None = None,
+    value_range: tuple[float, float] | None = None,
 ) -> Predictor:
     """Return a predictor of a network that was saved by ``torch.export.save``.
 
@@ -65,6 +66,9 @@ def from_pt2(
         See `Predictor`.
     grid
         The voxel grid that the model's scans must have, if it is known; scans are resampled to it.
+    value_range
+        Lowest and highest intensity that the network takes. Without it and without a transform, an explanation notes
+        that the scale of the intensities is not known.
 
     Raises
     ------
@@ -72,7 +76,9 @@ def from_pt2(
         The file does not exist, is not from ``torch.export``, takes not one input, or was exported in training mode.
     """
     read = partial(_read, device=device)
-    return predictor_of_file(path, read, activation, transform=transform, classes=classes, grid=grid)
+    return predictor_of_file(
+        path, read, activation, transform=transform, classes=classes, grid=grid, value_range=value_range
+    )
 
 
 class Pt2Network(nn.Module):

@@ -26,7 +26,7 @@ from glas3d.hashing import file_sha256
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.coordinates import Coordinates
 from glas3d.imaging.scan import load_scan
-from glas3d.imaging.space import mni_grid
+from glas3d.imaging.space import VoxelGrid, mni_grid
 from glas3d.predict import Predictor, load_model
 from glas3d.predict.engine.engines import check_engine
 from glas3d.study.cohort.file_patterns import check_files, file_hashes, recordable, storable
@@ -302,9 +302,9 @@ def _shape(predict: Predictor, first_scan: Path, *, native: bool) -> tuple[int, 
     if predict.info.grid is not None:
         return predict.info.grid.shape
     if native:
-        return mni_grid(TEMPLATE_MM).shape
+        return predict.info.grid_for(mni_grid(TEMPLATE_MM)).shape
     img: Any = nib.load(first_scan)
-    return tuple(img.shape[:3])
+    return predict.info.grid_for(VoxelGrid(tuple(img.shape[:3]), img.affine)).shape
 
 
 def _n_points(search: Any, shape: tuple[int, ...]) -> int:

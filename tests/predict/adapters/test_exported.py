@@ -183,7 +183,7 @@ def test_the_first_output_is_used(tmp_path):
 def test_an_exported_model_may_state_its_grid_and_classes(tmp_path):
     path = pt2(tmp_path / "net.pt2", network(3), SHAPES[3])
     grid = VoxelGrid(SHAPES[3], AFFINE)
-    predict = from_pt2(path, "softmax", classes=("NC", "AD"), grid=grid, device="cpu")
+    predict = from_pt2(path, "softmax", classes=("NC", "AD"), grid=grid, value_range=(0, 1), device="cpu")
     scan = nib.Nifti1Image(
         np.random.default_rng(0).random((14, 16, 18), dtype="float32"), AFFINE @ np.diag([0.5] * 3 + [1])
     )
@@ -192,6 +192,9 @@ def test_an_exported_model_may_state_its_grid_and_classes(tmp_path):
     assert {"name": "net.pt2", "sha256": predict.info.sha256}.items() <= result.provenance["Model"].items()
     with pytest.raises(GlasError, match=r"net.pt2 takes scans of \(7, 8, 9\) voxels, the grid given has \(9, 8, 7\)"):
         from_pt2(path, "softmax", grid=VoxelGrid((9, 8, 7), AFFINE))
+    for value_range in ((1, 0), ("0", 1)):
+        with pytest.raises(GlasError, match="value_range must be the lowest and the highest intensity"):
+            from_pt2(path, "softmax", value_range=value_range)
 
 
 @pytest.mark.parametrize("kind", ["pt2", "onnx"])

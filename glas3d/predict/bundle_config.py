@@ -1,0 +1,200 @@
+"""The configuration of a MONAI bundle: its network, and what it states of preprocessing, inferer and activation.
+
+MONAI resolves references and expressions. What a bundle states of its preprocessing is read as names and arguments:
+nothing that a ``_target_`` in it names is made here, let alone run. Only `BundleConfig.network` makes something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai.bundle.config_item import ConfigComponent
+from monai.bundle.config_parser import ConfigParser
+from torch import nn
+
+from glas3d.errors import GlasError, reason
+from glas3d.predict.interface import Activation
+
+_SUFFIXES = ("json", "yaml", "yml")
+# Where configurations for inference and for training keep the preprocessing of scans that are not trained on.
+_PREPROCESSING = {"inference": ("preprocessing",), "train": ("validate::preprocessing", "val_preprocessing")}
+_ACTIVATIONS = ("Activationsd", "ActivationsD", "ActivationsDict", "Activations")
+_TRAINING_ONLY = ("train::preprocessing", "preprocessing")
+
+
+@dataclass(frozen=True)
+class DeclaredTransform:
+    """A transform as a configuration names it.
+
+    Attributes
+    ----------
+    target
+        Its ``_target_``, such as ``"NormalizeIntensityd"``.
+    arguments
+        Its arguments, references resolved.
+    """
+
+    target: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class BundleConfig:
+    """The configuration files of a bundle.
+
+    Attributes
+    ----------
+    folder
+        The bundle.
+    files
+        The files for ``"inference"`` and ``"train"``, as far as it has them.
+    metadata
+        The content of its ``configs/metadata.json``, to which configurations may refer.
+    """
+
+    folder: Path
+    files: Mapping[str, Path]
+    metadata: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, folder: Path, metadata: Mapping[str, Any]) -> BundleConfig:
+        """Return the configuration of a bundle.
+
+        Raises
+        ------
+        GlasError
+            It has neither a configuration for inference nor one for training.
+        """
+        files: dict[str, Path] = {}
+        for name in ("inference", "train"):
+            candidates = (folder / "configs" / f"{name}.{suffix}" for suffix in _SUFFIXES)
+            if (path := next(filter(Path.is_file, candidates), None)) is not None:
+                files[name] = path
+        if not files:
+            raise GlasError(f"a bundle must describe its network in configs/inference.json, {folder} has none")
+        return cls(folder, files, metadata)
+
+    def network(self) -> nn.Module:
+        """Return the network of ``network_def``, with weights as they are made.
+
+        Raises
+        ------
+        GlasError
+            There is none, it cannot be made, or it is no torch module.
+        """
+        path = next(iter(self.files.values()))
+        parser = self._parser(path)
+        try:
+            net = parser.get_parsed_content("network_def")
+        except Exception as error:  # the configuration may run anything, so it may raise anything
+            raise GlasError(f"the network_def of {path} cannot be made: {reason(error)}") from error
+        if not isinstance(net, nn.Module):
+            raise GlasError(f"the network_def of {path} must be a torch module, it is a {type(net).__name__}")
+        return net
+
+    def preprocessing(self) -> list[DeclaredTransform]:
+        """Return the transforms that scans go through before the network, in order; empty where none are stated.
+
+        Raises
+        ------
+        GlasError
+            They cannot be read.
+        """
+        for name, keys in (*_PREPROCESSING.items(), ("train", _TRAINING_ONLY)):
+            for key in keys:
+                declared = self._transforms(name, key)
+                if declared is not None:
+                    return declared
+        return []
+
+    def activation(self) -> Activation | None:
+        """Return the activation that the postprocessing applies to the network's outputs, if it states one."""
+        for transform in self._transforms("inference", "postprocessing") or ():
+            if transform.target.rsplit(".", 1)[-1] in (
+                "Activationsd",
+                "ActivationsD",
+                "ActivationsDict",
+                "Activations",
+            ):
+                for activation in ("softmax", "sigmoid"):
+                    stated = transform.arguments.get(activation)
+                    if any(map(_is_true, stated if isinstance(stated, list | tuple) else [stated])):
+                        return "softmax" if activation == "softmax" else "sigmoid"
+        return None
+
+    def inferer(self) -> str | None:
+        """Return the ``_target_`` of what applies the network to a scan, if it is stated."""
+        path = self.files.get("inference")
+        content = None if path is None else self._parser(path).get("inferer")
+        return str(content.get("_target_")) if isinstance(content, dict) else None
+
+    def _transforms(self, name: str, key: str) -> list[DeclaredTransform] | None:
+        """Return the transforms under a key of a file; None where there is no such file or key."""
+        path = self.files.get(name)
+        item = None if path is None else self._item(path, key)
+        if item is None:
+            return None
+        try:
+            return list(_declared(item))
+        except _Unreadable as error:
+            raise GlasError(f"the {key} of {path} cannot be read: {error}") from None
+
+    def _item(self, path: Path, key: str) -> Any:
+        """Return what a file has under a key, references resolved but nothing made; None if it has no such key."""
+        parser = self._parser(path)
+        try:
+            if key not in parser:
+                return None
+            return parser.get_parsed_content(key, instantiate=False)
+        except Exception as error:  # expressions may run anything, so they may raise anything
+            raise GlasError(f"the {key} of {path} cannot be read: {reason(error)}") from error
+
+    def _parser(self, path: Path) -> ConfigParser:
+        parser = ConfigParser()
+        try:
+            parser.read_config(str(path))
+            parser["bundle_root"] = str(self.folder)
+            parser.read_meta(dict(self.metadata))
+        except Exception as error:  # a damaged file may fail anywhere in the reader
+            raise GlasError(f"{path} cannot be read as a configuration of MONAI: {reason(error)}") from error
+        return parser
+
+
+class _Unreadable(Exception):
+    """Says, in words, why a list of transforms cannot be read."""
+
+
+def _declared(item: Any) -> Iterator[DeclaredTransform]:
+    """Yield the transforms of a resolved item: of a ``Compose``, of a list, or the item itself."""
+    if isinstance(item, list | tuple):
+        for part in item:
+            yield from _declared(part)
+        return
+    if not isinstance(item, ConfigComponent):
+        raise _Unreadable(f"it must be a list of transforms with a _target_ each, it holds a {type(item).__name__}")
+    config = _content(item)
+    target = config.get("_target_")
+    if item.is_disabled():
+        return
+    if not isinstance(target, str):
+        raise _Unreadable(f"the _target_ of a transform must be a name, got a {type(target).__name__}")
+    if _is_true(config.get("lazy")) or config.get("_mode_", "default") != "default":
+        raise _Unreadable(f"{target} is lazy, or not made in the default way")
+    arguments = {name: value for name, value in config.items() if name not in ConfigComponent.non_arg_keys}
+    if target.rsplit(".", 1)[-1] == "Compose":
+        yield from _declared(arguments.get("transforms") or [])
+    else:
+        yield DeclaredTransform(target, arguments)
+
+
+def _content(item: ConfigComponent) -> dict[str, Any]:
+    content: dict[str, Any] = item.get_config()  # type: ignore[no-untyped-call]
+    return content
+
+
+def _is_true(value: Any) -> bool:
+    """Return whether a configuration says yes; a text says so by its word."""
+    return value.strip().casefold() == "true" if isinstance(value, str) else bool(value)

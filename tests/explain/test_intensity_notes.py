@@ -1,0 +1,110 @@
+"""A network from a file that does not state which intensities it takes is noted, once, in terminal and sidecar."""
+
+import json
+import warnings
+
+import pytest
+import torch
+
+from glas3d import GlasWarning, Grid, Predictor, explain_image, explain_img, load_model
+from glas3d.cli import run
+from glas3d.predict import from_onnx, from_pt2
+from tests import zoo
+from tests.predict.adapters.test_exported import onnx_file, pt2
+from tests.predict.cases import SHAPES, network
+
+UNKNOWN = "does not state which intensities it takes, and it gets those of the scan, from 0 to "
+SETTINGS = {"search": Grid(1), "assume_space": "MNI", "sigma_light": 5.0, "sigma_shadow": 7.0}
+
+
+@pytest.fixture
+def scan(tmp_path):
+    return zoo.scan(tmp_path / "sub-01_T1w.nii.gz")
+
+
+def notes(scan, predict):
+    """Return the warnings and the notes of the record, which must be the same."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", GlasWarning)
+        result = explain_img(scan, predict, **SETTINGS)
+    recorded = result.provenance.get("Notes", [])
+    assert [str(w.message) for w in caught if "intensities" in str(w.message)] == [n for n in recorded if "intens" in n]
+    return [note for note in recorded if "intensities" in note]
+
+
+def exported(kind, path):
+    return (pt2 if kind == "pt2" else onnx_file)(path / f"net.{kind}", network(3), zoo.SHAPE, 1)
+
+
+@pytest.mark.parametrize("kind", ["pt2", "onnx"])
+def test_an_exported_network_without_a_statement_is_noted(tmp_path, scan, kind):
+    read, path = from_pt2 if kind == "pt2" else from_onnx, exported(kind, tmp_path)
+    assert [UNKNOWN in note for note in notes(scan, load_model(path, activation="softmax"))] == [True]
+    assert notes(scan, read(path, "softmax", transform=lambda batch: batch / 1000)) == []
+    assert notes(scan, read(path, "softmax", value_range=(0, 1e5))) == []
+    stated = notes(scan, read(path, "softmax", value_range=(0, 1)))
+    assert len(stated) == 1
+    assert "net" in stated[0]
+    assert "states that it takes intensities from 0 to 1, but it gets those of the scan, from 0 to" in stated[0]
+
+
+@pytest.mark.parametrize(
+    ("transforms", "value_range", "expected"),
+    [
+        (None, None, UNKNOWN),
+        (None, [], UNKNOWN),
+        (None, [0, 1], "states that it takes intensities from 0 to 1, but"),
+        (None, [0, 100000], None),
+        ([zoo.step("ScaleIntensityd")], None, None),
+        ([zoo.step("ScaleIntensityd")], [0, 255], None),
+        ([zoo.step("Orientationd", axcodes="RAS")], None, None),
+    ],
+)
+def test_a_bundle_states_its_intensities_by_its_preprocessing_or_its_range(
+    tmp_path, scan, transforms, value_range, expected
+):
+    image = {"num_channels": 1, "value_range": value_range}
+    formats = {"inputs": {"image": image}, "outputs": {"pred": {"num_channels": 2}}}
+    bundle = zoo.write(tmp_path / "bundle", transforms, metadata={"network_data_format": formats})
+    found = notes(scan, load_model(bundle, activation="softmax"))
+    assert len(found) == (expected is not None)
+    assert expected is None or expected in found[0]
+
+
+def test_a_network_of_python_is_taken_at_its_word(scan):
+    assert notes(scan, Predictor(zoo.network(), "softmax", device="cpu")) == []
+
+
+def test_the_command_says_it_once_and_writes_it_to_the_sidecars(tmp_path, scan, capsys):
+    words = [
+        "explain",
+        str(scan),
+        "--model",
+        str(exported("onnx", tmp_path)),
+        "--activation",
+        "softmax",
+        "--target",
+        "1",
+    ]
+    words += ["--grid", "2", "--assume-space", "MNI", "--out", str(tmp_path / "out")]
+    assert run(words) == 0
+    assert capsys.readouterr().err.count(UNKNOWN) == 1
+    sidecars = [*(tmp_path / "out").glob("*_statmap.json"), *(tmp_path / "out").glob("*_regions.json")]
+    assert len(sidecars) == 5
+    for path in sidecars:
+        assert sum(UNKNOWN in note for note in json.loads(path.read_text())["Notes"]) == 1
+
+
+def test_an_image_is_noted_too(tmp_path):
+    path = pt2(tmp_path / "net.pt2", network(2), SHAPES[2])
+    image = torch.rand(SHAPES[2]).numpy()
+    with pytest.warns(GlasWarning, match="net.pt2 does not state which intensities it takes"):
+        result = explain_image(image, load_model(path, activation="softmax"), 1, Grid(2))
+    assert any("net.pt2" in note for note in result.provenance["Notes"])
+
+
+def test_a_model_of_scans_that_resamples_takes_no_image(tmp_path):
+    bundle = zoo.write(tmp_path / "bundle", [zoo.step("Orientationd", axcodes="RAS")])
+    predict = load_model(bundle, activation="softmax")
+    with pytest.raises(ValueError, match=r"the model zoo takes scans, which it resamples: Orientation\(axcodes=RAS\)"):
+        explain_image(torch.rand(16, 18).numpy(), predict, 1, Grid(2))
