@@ -113,7 +113,7 @@ def explain_study(
         given.setdefault("on_missing", selected.get("on_error", Selection.on_error))
         GroupOptions(**given)  # options that do not fit are refused before scans are read
         columns = [*map(covariate_column, given.get("covariates", ())), *given.get("correlate", ())]
-        columns += [given["site"]] if "site" in given else []
+        columns += [given[name] for name in ("site", "slope_over") if name in given]
         _summarise(read_cohort(bids_dir, covariates=columns, **selected), out, options.atlas, given, as_json=json)
         return
     if (models is None) == (model is None):
@@ -259,6 +259,7 @@ def _report_groups(result: GroupResult, case: str) -> None:
         smallest = table.sort_values("p_fwe").iloc[0]
         below = int((table["p_fwe"] <= 0.05).sum())
         effect = "differ" if " against " in comparison else "correlate"
+        effect = "change" if comparison.startswith("slope over ") and effect == "correlate" else effect
         terminal.write(
             f"{comparison}: {below} of {len(table)} {_rows(table)} {effect} "
             f"(corrected p <= 0.05); smallest corrected p: {smallest['p_fwe']:.3g} ({smallest['name']})"

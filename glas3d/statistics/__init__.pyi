@@ -25,6 +25,7 @@ from .regions import region_values as region_values
 from .resampling import bootstrap_interval as bootstrap_interval
 from .resampling import p_values as p_values
 from .resampling import shuffles as shuffles
+from .slopes import session_slopes as session_slopes
 from .stability import Stability as Stability
 from .stability import bootstrap_ranks as bootstrap_ranks
 from .stability import run_stability as run_stability

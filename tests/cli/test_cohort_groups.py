@@ -75,6 +75,25 @@ def test_three_groups_are_tested_together(run_command, bids_dir, runs):
     assert (runs[0].out / "group" / "group-ADvsMCIvsNC_seg-few_statistics.tsv").is_file()
 
 
+def test_slopes_over_sessions_are_reported(run_command, few, tmp_path):
+    """The time of a session is in sessions.tsv."""
+    folder = studies.bids(tmp_path / "data", 8, ("a", "b"))
+    study = Study(tmp_path / "out", path := studies.atlas(tmp_path / "atlas", few), load_search(str(path)))
+    for i in range(8):
+        name = f"sub-{i + 1:02d}"
+        (folder / name / f"{name}_sessions.tsv").write_text(f"session_id\tyears\nses-a\t0\nses-b\t{1 + i / 10}\n")
+        for k, session in enumerate(("ses-a", "ses-b")):
+            study.add(name, session, seed=i, p=0.6, boost=k * (1 - i % 2) * (1 + i / 50))
+    status, output, errors = run_command("cohort", folder, study.out, "group", *QUICK, "--slope-over", "years")
+    assert status == 0
+    assert "note: the signs of 4 participants can be flipped in 8 ways" in errors
+    assert "slope over years in AD: 0 of 8 regions change (corrected p <= 0.05)" in output
+    assert re.search(r"slope over years, AD against NC: \d of 8 regions differ \(corrected p", output)
+    status, output, errors = run_command("cohort", folder, study.out, "group", *QUICK, "--slope-over", "months")
+    assert (status, output) == (2, "")
+    assert "participants need a column months" in errors
+
+
 def test_options_of_the_group_level_may_be_in_a_configuration(run_command, bids_dir, runs, tmp_path):
     path = tmp_path / "study.toml"
     path.write_text(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection
 from itertools import combinations
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -49,6 +50,11 @@ def compare_groups(
     pattern: nib.Nifti1Image,
     options: GroupOptions,
     n_pairs: int = 1,
+    *,
+    values: pd.DataFrame | None = None,
+    what: str = "",
+    desc: str = "",
+    **record: Any,
 ) -> pd.DataFrame:
     """Compare two groups, or test more together, region by region and write table and maps.
 
@@ -69,6 +75,12 @@ def compare_groups(
         Options of the test.
     n_pairs
         Number of pairs of groups that are compared.
+    values
+        What is compared in place of the scores, participants by regions.
+    what, desc
+        What the files then hold, in words and in their names.
+    **record
+        More for the sidecars.
 
     Returns
     -------
@@ -76,17 +88,20 @@ def compare_groups(
     for several pairs.
     """
     scores = with_covariates(scores, options)
-    table = compare_values(scores.normalised(options.normalise), scores, groups, options)
-    record = difference_sidecar(groups, scores, options, table)
+    compared = scores.normalised(options.normalise) if values is None else values.loc[scores.values.index]
+    table = compare_values(compared, scores, groups, options)
+    record = difference_sidecar(groups, scores, options, table) | record
     if len(groups) == 2:
         record["Pairs"] = n_pairs
-        if options.normalise == "share":
+        if options.normalise == "share" and values is None:
             warn_of_shares(table, groups)
     table.insert(0, "index", scores.region_index)
     if n_pairs > 1:
         table.insert(list(table).index("p_fwe") + 1, "p_fwe_pairs", np.minimum(table["p_fwe"] * n_pairs, 1))
-    stem, names = files.stem(*groups), " against ".join(groups)
-    means = {f"mean_{name}": {"Description": f"mean of the normalised scores of {name}"} for name in groups}
+    stem, names = files.stem(*groups, desc=desc), what or " against ".join(groups)
+    measured = "normalised scores" if values is None else "slopes"
+    of_group = dict.fromkeys(("case", "control"), "") | {name: f" of {name}" for name in groups}
+    means = {f"mean_{name}": {"Description": f"mean of the {measured}{of}"} for name, of in of_group.items()}
     described = {name: text for name, text in means.items() if name in table}
     files.write_table(stem, "statistics", table, f"{names}, region by region", **described, **record)
     if files.atlas is not None:

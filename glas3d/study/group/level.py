@@ -27,6 +27,7 @@ from glas3d.study.group.group_sums import GroupSums
 from glas3d.study.group.options import GroupOptions
 from glas3d.study.group.participants import GroupScores, ParticipantResults, group_scores, read_participants
 from glas3d.study.group.reproducibility import compare_runs
+from glas3d.study.group.slopes import check_slopes, compare_slopes, session_times
 from glas3d.study.group.summary import write_summary
 from glas3d.study.group.voxel_map import VoxelMap
 from glas3d.study.group.voxelwise import VoxelwiseResult, compare_voxels
@@ -153,7 +154,15 @@ def summarise_groups(
     groups = {name: scores.of_groups(name) for name in study.names}
     pairs = _pairs_to_compare(study, chosen.all_pairs or chosen.omnibus)
     everyone = _groups_of_omnibus(pairs) if chosen.omnibus else None
-    _check_tests(groups, scores, [*pairs, *([everyone] if everyone else [])], chosen)
+    comparisons = [*([everyone] if everyone else []), *pairs]
+    _check_tests(groups, scores, comparisons, chosen)
+    times = (
+        session_times(study.participants, study.table, chosen.slope_over, chosen.on_missing)
+        if chosen.slope_over
+        else None
+    )
+    if times is not None:
+        check_slopes(scores, times[0], comparisons, chosen)
     folder = study.out / GROUP
     remove_leftovers(folder)
     n_steps = len(study.participants) + 2
@@ -163,8 +172,11 @@ def summarise_groups(
         for name in study.names:
             write_summary(files, name, maps[name], groups[name], chosen)
         progress(n_steps - 1, n_steps)
-        tests, voxels = _compare_pairs(study, files, maps, scores, pairs, everyone, chosen)
+        tests, voxels = _compare_pairs(study, files, maps, scores, comparisons, chosen)
         tests |= correlate_groups(files, groups, chosen)
+        if times is not None:
+            pattern = next(study.participants[0].sessions()).saliency_img
+            tests |= compare_slopes(files, scores, *times, comparisons, pattern, chosen)
         compare_runs(files, study.out, groups, study.table, case, control, chosen)
         write_json(_provenance(study, groups, chosen))(scratch / _PROVENANCE)
     progress(n_steps, n_steps)
@@ -215,19 +227,19 @@ def _compare_pairs(
     files: GroupFiles,
     maps: Mapping[str, GroupSums],
     scores: GroupScores,
-    pairs: Sequence[Groups],
-    everyone: Groups | None,
+    comparisons: Sequence[Groups],
     options: GroupOptions,
 ) -> tuple[dict[str, pd.DataFrame], dict[str, VoxelwiseResult]]:
     """Compare case and control, or every two groups and all together, by region and by voxel, and write the files."""
     tests: dict[str, pd.DataFrame] = {}
     voxels: dict[str, VoxelwiseResult] = {}
-    for compared in [*([everyone] if everyone else []), *pairs]:
+    n_pairs = sum(len(compared) == 2 for compared in comparisons)
+    for compared in comparisons:
         _check_same_grid([maps[name] for name in compared])
         pattern = next(study.participants[0].sessions()).saliency_img
         members = scores.of_groups(*compared)
-        n_pairs = len(pairs) if len(compared) == 2 else 1
-        tests[_against(compared)] = compare_groups(files, compared, members, pattern, options, n_pairs)
+        n_alike = n_pairs if len(compared) == 2 else 1
+        tests[_against(compared)] = compare_groups(files, compared, members, pattern, options, n_alike)
         if options.voxelwise:
             voxels[_against(compared)] = compare_voxels(files, compared, members, pattern, options)
         if compared == (study.case, study.control):

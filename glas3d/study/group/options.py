@@ -24,6 +24,7 @@ VOLUME_CHANGE = "volume change"
 
 _MAPS, _TESTS = "Group maps (group level)", "Tests (group level)"
 _VOXELS, _CORRELATIONS = "Voxelwise comparison (group level)", "Correlations (group level)"
+_SESSIONS = "Change over sessions (group level)"
 _RUNS = "Stability (group level)"
 
 # Keys of sidecars that are not the option's name in CamelCase.
@@ -80,6 +81,9 @@ class GroupOptions:
     volume_change
         Table of the change of each region's volume, with which saliency is correlated. Its columns are participant_id
         and one for each region, or participant_id, name and change. Default: no such correlation.
+    slope_over
+        Column with the time of each session, such as years, or dates, which become years. Each participant's slope of
+        saliency over it is tested in each group and compared between groups. Default: no slopes.
     other_run
         Folders OUT of other runs of this study: the same participants, explained with models that were trained from
         another seed. For each group, the mean scores of all runs are compared: Spearman's correlation, and the
@@ -112,6 +116,7 @@ class GroupOptions:
     correlate: tuple[str, ...] = option((), group=_CORRELATIONS)
     correlation: CorrelationMethod = option("pearson", group=_CORRELATIONS)
     volume_change: Path | None = option(None, group=_CORRELATIONS)
+    slope_over: str | None = option(None, group=_SESSIONS)
     other_run: tuple[Path, ...] = option((), group=_RUNS)
     k: int = option(10, group=_RUNS)
 
