@@ -13,6 +13,7 @@ from glas3d.cli import atlases, simulated
 from glas3d.cli.bad_use import message_of
 from glas3d.cli.cohort import cohort
 from glas3d.cli.config import from_file, whole_numbers
+from glas3d.cli.convert import convert
 from glas3d.cli.explain import explain
 from glas3d.cli.messages import Messages
 from glas3d.cli.terminal import fail, warnings_shown_once
@@ -28,7 +29,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     config=(from_file, whole_numbers),
 )
-for command in (explain, simulated.simulate, train, cohort, simulated.demo, atlases.app):
+for command in (explain, simulated.simulate, train, cohort, convert, simulated.demo, atlases.app):
     app.command(command)
 app.register_install_completion_command(help="Install completion of commands and options for the current shell.")
 

@@ -7,6 +7,7 @@ from .adapters.pt2 import from_pt2 as from_pt2
 from .bundle import BundleDescription as BundleDescription
 from .bundle import write_bundle as write_bundle
 from .captioner import Captioner as Captioner
+from .conversion import convert_weights as convert_weights
 from .engine.clock import use_clock as use_clock
 from .engine.memory import keep_memory as keep_memory
 from .intensity import Standardisation as Standardisation

@@ -176,11 +176,31 @@ def _object(container: Mapping[str, Any], key: str, folder: Path) -> dict[str, A
     return value
 
 
+def network_of(folder: Path) -> nn.Module:
+    """Return the network that a bundle describes, with weights as they are made.
+
+    Raises
+    ------
+    GlasError
+        The bundle does not describe its network, or it cannot be made.
+    """
+    return BundleConfig.of(folder, _Metadata.read(folder).content).network()
+
+
+def save_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write a bundle's weights as safetensors that others may read, too."""
+    save_file({key: value.contiguous() for key, value in state.items()}, path)
+    path.chmod(0o644)  # safetensors lets its owner alone read it
+
+
 def _weights_file(folder: Path) -> Path:
     weights = folder / "models" / "model.safetensors"
     if not weights.is_file():
         pickled = sorted(p.name for p in folder.glob("models/*") if p.suffix in PICKLE_SUFFIXES)
-        came = f"it has {pickled[0]}, a pickle, which can run any code" if pickled else "the file does not exist"
+        came = "the file does not exist"
+        if pickled:
+            convert = f"glas3d convert {folder / 'models' / pickled[0]} {folder}"
+            came = f"it has {pickled[0]}, a pickle, which can run any code; {convert} takes its tensors"
         raise GlasError(f"a bundle must keep its weights in models/model.safetensors, {folder}: {came}")
     return weights
 
@@ -193,8 +213,15 @@ def _load_weights(net: nn.Module, weights: Path, folder: Path) -> None:
     fit_weights(net, state, folder)
 
 
-def fit_weights(net: nn.Module, state: Mapping[str, torch.Tensor], folder: Path) -> None:
+def fit_weights(net: nn.Module, state: Mapping[str, torch.Tensor], source: Path, owner: str = "its") -> None:
     """Give a bundle's network its weights.
+
+    Parameters
+    ----------
+    source
+        The bundle or file that the weights are from, for messages.
+    owner
+        Whose network it is, for messages.
 
     Raises
     ------
@@ -205,7 +232,7 @@ def fit_weights(net: nn.Module, state: Mapping[str, torch.Tensor], folder: Path)
         net.load_state_dict(dict(state))
     except RuntimeError as error:
         every_key = " ".join(str(error).split())[:200]
-        raise GlasError(f"the weights of {folder} do not fit its network: {every_key}") from None
+        raise GlasError(f"the weights of {source} do not fit {owner} network: {every_key}") from None
 
 
 def _stated_activation(metadata: _Metadata, config: BundleConfig, given: Activation | None) -> Activation:
@@ -289,8 +316,9 @@ def _check_outputs(predict: Predictor, channels: int, grid: VoxelGrid, n_outputs
 
 
 def _digest(folder: Path) -> str:
-    """Return one hash over everything that decides a bundle's outputs."""
-    files = sorted(p for part in ("configs", "models") for p in (folder / part).rglob("*") if p.is_file())
+    """Return one hash over everything that decides a bundle's outputs; pickles next to its weights do not."""
+    found = (p for part in ("configs", "models") for p in (folder / part).rglob("*") if p.is_file())
+    files = sorted(p for p in found if p.suffix not in PICKLE_SUFFIXES)
     return bytes_sha256(
         path.relative_to(folder).as_posix().encode() + b"\0" + bytes.fromhex(file_sha256(path)) for path in files
     )
@@ -389,9 +417,7 @@ def write_bundle(folder: Path, net: nn.Module, network_def: Mapping[str, Any], d
         (folder / part).mkdir(parents=True, exist_ok=True)
     _write_json(folder / "configs" / "metadata.json", description.metadata())
     _write_json(folder / "configs" / "inference.json", {"network_def": dict(network_def)})
-    state = {key: value.contiguous() for key, value in net.state_dict().items()}
-    save_file(state, folder / "models" / "model.safetensors")
-    (folder / "models" / "model.safetensors").chmod(0o644)  # safetensors lets its owner alone read it
+    save_weights(net.state_dict(), folder / "models" / "model.safetensors")
     volumes = {
         "mean": description.standardisation.mean.numpy(),
         "std": description.standardisation.std.numpy(),

@@ -11,7 +11,7 @@ from glas3d import cli
 from glas3d.cli.derived import command_options, given_options, help_text
 from glas3d.core.settings import Settings
 
-COMMANDS = ("explain", "simulate", "train", "cohort", "demo")
+COMMANDS = ("explain", "simulate", "train", "cohort", "convert", "demo")
 
 
 @pytest.fixture
@@ -136,6 +136,7 @@ WHOLE = {
     "cohort": ("--batch-size", "--max-iterations", "--n-workers", "--threads", "--n-perm", "--n-boot", "--seed", "--k"),
     "train": ("--folds", "--seed", "--threads", "--n-workers", "--epochs", "--patience"),
     "simulate": ("--participants", "--ad", "--seed"),
+    "convert": (),
     "demo": ("--participants", "--seed"),
 }
 NEEDED = {
@@ -143,6 +144,7 @@ NEEDED = {
     "cohort": ("B", "OUT", "group"),
     "train": ("B", "OUT"),
     "simulate": ("OUT",),
+    "convert": ("WEIGHTS", "BUNDLE_DIR"),
     "demo": (),
 }
 
