@@ -20,7 +20,7 @@ from torch import nn
 from benchmarks.workloads import DEVICE, Workload
 from glas3d import GLAS, Predictor
 from glas3d.core.threads import torch_threads
-from glas3d.evaluate.rivals import FeatureAblation, GaussianOcclusion, Occlusion, Rival
+from glas3d.evaluate.rivals import ExplainedValue, FeatureAblation, GaussianOcclusion, Occlusion, Rival, Task
 from glas3d.predict import keep_memory
 
 TARGET = 1
@@ -137,16 +137,35 @@ class Glas(Method):
         return np.where(np.isin(segments.labels, segments.index), result.saliency, np.nan)
 
 
+def bind_rival(rival: Rival, net: nn.Module, workload: Workload, labels: np.ndarray, batch: int) -> Callable[[], Any]:
+    """Return the call of a rival on a net, for the regions of ``labels``."""
+    predict = Predictor(net, "softmax", device=DEVICE)
+    value = ExplainedValue(predict, workload.volume, TARGET, batch_size=batch)
+    task = Task.of(value, labels)
+
+    def call() -> Any:
+        with value.prepared():
+            return rival.attribute(task)
+
+    return call
+
+
 class RivalMethod(Method):
     """A rival of `glas3d.evaluate.rivals`."""
+
+    stock_batch = 1  # inputs in a batch that the rival's library takes by default
 
     @abstractmethod
     def rival(self) -> Rival:
         """Return the rival with its settings for this workload."""
 
+    @property
+    def labels(self) -> np.ndarray:
+        """The regions of the rival, ``(*spatial)``."""
+        return np.ones(self.workload.shape, dtype=int)
+
     def bind(self, net: nn.Module) -> Callable[[], Any]:
-        rival = self.rival()
-        return lambda: rival.attribute(net, self.workload.volume, TARGET)
+        return bind_rival(self.rival(), net, self.workload, self.labels, self.batch or self.stock_batch)
 
     def map(self, result: Any) -> np.ndarray:
         return result.cpu().numpy()
@@ -158,10 +177,11 @@ class MonaiOcclusion(RivalMethod):
 
     name = "MONAI OcclusionSensitivity"
     overlap = 0.6
+    stock_batch = 16
 
     @property
     def evaluations(self) -> int:
-        return self.n_parts
+        return self.n_parts + 1
 
     @property
     def n_parts(self) -> int:
@@ -179,9 +199,7 @@ class MonaiOcclusion(RivalMethod):
         return box
 
     def rival(self) -> Rival:
-        return GaussianOcclusion(
-            window=self.workload.window, overlap=self.overlap, box=self._box, batch_size=self.batch
-        )
+        return GaussianOcclusion(window=self.workload.window, overlap=self.overlap, box=self._box)
 
     def planted(self) -> np.ndarray:
         voxels = np.zeros(self.workload.shape, dtype=bool)
@@ -191,7 +209,7 @@ class MonaiOcclusion(RivalMethod):
 
 @dataclass(frozen=True)
 class CaptumAblation(RivalMethod):
-    """Captum `FeatureAblation` over the regions; all other voxels are one region more."""
+    """Captum `FeatureAblation` over the regions."""
 
     name = "Captum FeatureAblation"
 
@@ -201,15 +219,18 @@ class CaptumAblation(RivalMethod):
 
     @property
     def n_parts(self) -> int:
-        return len(np.unique(self._features))
+        return len(self.workload.segments.index)
 
     @property
-    def _features(self) -> np.ndarray:
-        segments = self.workload.segments
-        return np.where(np.isin(segments.labels, segments.index), segments.labels, 0)
+    def labels(self) -> np.ndarray:
+        return self.workload.segments.paint(np.arange(1, self.n_parts + 1)).astype(int)
 
     def rival(self) -> Rival:
-        return FeatureAblation(features=self._features, batch_size=self.batch)
+        return FeatureAblation()
+
+    def map(self, result: Any) -> np.ndarray:
+        segments = self.workload.segments
+        return np.where(self.labels > 0, segments.paint(result.cpu().numpy()), np.nan)
 
     def planted(self) -> np.ndarray:
         return self.workload.segments.labels == self.workload.segments.index[0]
@@ -235,7 +256,7 @@ class CaptumOcclusion(RivalMethod):
         return tuple(-(-n // k) for n, k in zip(self.workload.shape, self.workload.windows, strict=True))
 
     def rival(self) -> Rival:
-        return Occlusion(window=self._window, batch_size=self.batch)
+        return Occlusion(window=self._window)
 
     def planted(self) -> np.ndarray:
         voxels = np.zeros(self.workload.shape, dtype=bool)

@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
 from benchmarks.checks import InsufficientWork, count_inputs
-from benchmarks.methods import TARGET, resolve_auto
+from benchmarks.methods import TARGET, bind_rival, resolve_auto
 from benchmarks.rows import Row, row
 from benchmarks.timing import time_in_rounds
 from benchmarks.workloads import DEVICE, Workload, workloads
@@ -74,8 +75,7 @@ class GradCamMap(MapMethod):
     name = "Captum LayerGradCam"
 
     def bind(self, net: nn.Module) -> Call:
-        method = rivals.GradCam()
-        return lambda: method.attribute(net, self.workload.volume, TARGET)
+        return bind_rival(rivals.GradCam(), net, self.workload, _whole(self.workload), _BATCH)
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ class LimeMap(MapMethod):
     def bind(self, net: nn.Module) -> Call:
         from skimage.segmentation import slic
 
-        volume = self.workload.volume
-        picture = volume.cpu().numpy() / 255
+        picture = self.workload.volume.cpu().numpy() / 255
+        method = rivals.Lime(n_samples=self.timed)
 
         def call() -> torch.Tensor:
-            superpixels = slic(picture, n_segments=60, channel_axis=0, start_label=0)
-            method = rivals.Lime(features=superpixels, n_samples=self.timed, batch_size=_BATCH)
-            return method.attribute(net, volume, TARGET)
+            superpixels = slic(picture, n_segments=60, channel_axis=0, start_label=1)
+            weights = bind_rival(method, net, self.workload, superpixels, _BATCH)()
+            return torch.as_tensor(weights)[torch.from_numpy(superpixels) - 1]
 
         return call
 
@@ -105,24 +105,22 @@ class RiseMap(MapMethod):
     name = "RISE"
 
     def bind(self, net: nn.Module) -> Call:
-        method = rivals.Rise(n_masks=self.timed, batch_size=_BATCH)
-        return lambda: method.attribute(_probabilities(net), self.workload.volume, TARGET)
+        return bind_rival(rivals.Rise(n_masks=self.timed), net, self.workload, _whole(self.workload), _BATCH)
 
 
 @dataclass(frozen=True)
 class MaskMap(MapMethod):
-    """MASK with a mask of 28 x 28 cells; blurring the photograph is not part of the time."""
+    """MASK with a mask of 28 x 28 cells."""
 
     name = "MASK"
 
     def bind(self, net: nn.Module) -> Call:
-        volume = self.workload.volume
-        method = rivals.Mask(n_steps=self.timed, background=rivals.blurred(volume))
-        return lambda: method.attribute(_probabilities(net), volume, TARGET)
+        return bind_rival(rivals.Mask(n_steps=self.timed), net, self.workload, _whole(self.workload), _BATCH)
 
 
-def _probabilities(net: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    return lambda batch: net(batch).softmax(dim=1)
+def _whole(workload: Workload) -> np.ndarray:
+    """Return labels of the volume as one region, for methods that are not about regions."""
+    return np.ones(workload.shape, dtype=int)
 
 
 def map_methods(workload: Workload, quick: bool) -> list[MapMethod]:

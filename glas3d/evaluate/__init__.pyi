@@ -1,6 +1,10 @@
 from . import audits as audits
 from . import metrics as metrics
 from . import rivals as rivals
+from .attribution import Attribution as Attribution
+from .attribution import Comparison as Comparison
+from .attribution import attribute as attribute
+from .attribution import compare as compare
 from .captum import GLASAttribution as GLASAttribution
 from .quantus import explain_func as explain_func
 from .true_effects import mean_true_effects as mean_true_effects

@@ -18,7 +18,7 @@ from glas3d.core.search import Grid, Segments, paint, resolve_search
 from glas3d.errors import GlasWarning
 from glas3d.explain.modes import ModeResult
 from glas3d.explain.outputs import NativeMaps, SavedResult, Writer
-from glas3d.explain.table import directions, ranks
+from glas3d.explain.table import directions, ranks, row_names
 from glas3d.imaging.picture import Picture, resize, resize_labels, resize_points
 
 COLUMNS = ["index", "name", "row", "column", "n_pixels", "light", "shadow", "drop", "score", "rank", "direction"]
@@ -100,10 +100,10 @@ class ImageExplanation(SavedResult):
         return f"ImageExplanation({self.stem}: {self.explanation!r}, {highest})"
 
     def _map(self, statistic: str) -> Writer:
-        return _tiff(getattr(self, statistic))
+        return write_tiff(getattr(self, statistic))
 
     def _rounds(self) -> list[Writer]:
-        return [_tiff(image_round.saliency) for image_round in self.rounds]
+        return [write_tiff(image_round.saliency) for image_round in self.rounds]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +148,10 @@ class ImageSearch:
             warnings.warn(message, GlasWarning, stacklevel=4)
         return cls(shape, size, resized, segments, "segments")
 
+    def record(self, n_points: int) -> dict[str, Any]:
+        """Return what the sidecar records of the search and its number of points or segments."""
+        return {"grid": self.grid} if self.grid is not None else {self.kind: n_points}
+
     def to_image(self, points: np.ndarray) -> np.ndarray:
         """Return points at the model's size in the image's own pixels."""
         return resize_points(points, self.size, self.shape)
@@ -186,9 +190,7 @@ class ImageMaps(NativeMaps[ImageExplanation]):
         return ImageExplanation(score, light, shadow, drop, table, self.picture, explanation, provenance, stem, rounds)
 
     def _search_record(self, points: np.ndarray, segments: Segments | None) -> dict[str, Any]:
-        if self.search.grid is not None:
-            return {"grid": self.search.grid}
-        return {self.search.kind: len(points)}
+        return self.search.record(len(points))
 
     def _unlabelled_stem(self, segments: Segments | None, fused: str) -> str:
         return f"{self.picture.stem}_desc-{self.search.kind}{fused}"
@@ -217,7 +219,6 @@ class ImageMaps(NativeMaps[ImageExplanation]):
         position = self.search.to_image(explanation.points)
         segments = explanation.segments
         index = np.arange(1, len(position) + 1) if segments is None else segments.index
-        kind, width = "point" if segments is None else "segment", len(str(index.max()))
         n_pixels: Any = 1
         if segments is not None:
             assert self.search.segments is not None
@@ -226,7 +227,7 @@ class ImageMaps(NativeMaps[ImageExplanation]):
         table = pd.DataFrame(
             {
                 "index": index,
-                "name": [f"{kind}-{i:0{width}d}" for i in index],
+                "name": row_names(index, "point" if segments is None else "segment"),
                 "row": position[:, 0],
                 "column": position[:, 1],
                 "n_pixels": n_pixels,
@@ -239,6 +240,6 @@ class ImageMaps(NativeMaps[ImageExplanation]):
         return table.assign(rank=ranks(table["score"]), direction=directions(table["drop"]))[COLUMNS]
 
 
-def _tiff(values: np.ndarray) -> Writer:
+def write_tiff(values: np.ndarray) -> Writer:
     """Return a writer of 32-bit float TIFF, which ImageJ, QGIS and scikit-image read without conversion."""
     return lambda path: Image.fromarray(np.ascontiguousarray(values, dtype=np.float32)).save(path, format="TIFF")

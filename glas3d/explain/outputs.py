@@ -105,7 +105,9 @@ class SavedResult(ABC):
         return files
 
 
-def refuse_other_results(folder: Path, stem: str, provenance: Mapping[str, Any]) -> None:
+def refuse_other_results(
+    folder: Path, stem: str, provenance: Mapping[str, Any], sidecar: str = f"stat-{STATISTICS[0]}_statmap"
+) -> None:
     """Refuse a folder that has results of the same name that were made otherwise.
 
     Parameters
@@ -116,13 +118,15 @@ def refuse_other_results(folder: Path, stem: str, provenance: Mapping[str, Any])
         Start of the files' names.
     provenance
         What the sidecars of the new results will hold, or the entries of it that tell results apart.
+    sidecar
+        The rest of the name of the file in which the provenance of existing results would be.
 
     Raises
     ------
     GlasError
         There are results of another input, target, model, search or settings; the message names what differs.
     """
-    path = folder / f"{stem}_stat-{STATISTICS[0]}_statmap.json"
+    path = folder / f"{stem}_{sidecar}.json"
     try:
         existing = json.loads(path.read_text(encoding="utf-8"))
     except OSError:  # there is none, or writing will report what is wrong

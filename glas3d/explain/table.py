@@ -61,11 +61,9 @@ def region_table(
         table = atlas.table.merge(scored, on="index", how="left", validate="one_to_one")
         table["n_voxels"] = table["n_voxels"].fillna(0).astype("int64")
     else:
-        width = len(str(index.max()))
-        kind = "point" if segments is None else "segment"
         sides = np.where(scored["x"] < 0, "L", np.where(scored["x"] > 0, "R", "midline"))
-        row_names = [f"{kind}-{i:0{width}d}" for i in index] if names is None else list(names)
-        table = scored.assign(name=row_names, hemisphere=sides)
+        kind = "point" if segments is None else "segment"
+        table = scored.assign(name=row_names(index, kind) if names is None else list(names), hemisphere=sides)
     if explanation.covariates is not None:
         covariates = explanation.covariates
         rows = pd.DataFrame(
@@ -80,6 +78,18 @@ def region_table(
         )
         table = pd.concat([table.astype({"index": "Int64"}), rows], ignore_index=True)
     return ranked(table)
+
+
+def row_names(index: np.ndarray, kind: str) -> list[str]:
+    """Return the names of points or segments that have none.
+
+    Examples
+    --------
+    >>> row_names(np.array([7, 12]), "segment")
+    ['segment-07', 'segment-12']
+    """
+    width = len(str(index.max()))
+    return [f"{kind}-{i:0{width}d}" for i in index]
 
 
 def ranked(table: pd.DataFrame) -> pd.DataFrame:

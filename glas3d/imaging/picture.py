@@ -86,6 +86,17 @@ class Picture:
         return f"Picture({self.name}: {rows} rows, {columns} columns, {len(self.data)} channels)"
 
 
+def is_picture_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file's name has the ending of a format that Pillow reads.
+
+    Examples
+    --------
+    >>> is_picture_file("bird.JPG"), is_picture_file("sub-01_T1w.nii.gz")
+    (True, False)
+    """
+    return Path(path).suffix.lower() in Image.registered_extensions()
+
+
 def load_picture(image: PictureLike, colour: Colour | None = None) -> Picture:
     """Read one picture from a path, a Pillow image, an array or a tensor.
 

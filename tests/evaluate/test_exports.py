@@ -3,15 +3,23 @@
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from glas3d.evaluate import attribute, compare
+from glas3d.evaluate.rivals.methods import METHODS, methods_table
+
 ROOMS = {
-    "glas3d.evaluate": {"GLASAttribution", "audits", "explain_func", "metrics", "rivals"},
+    "glas3d.evaluate": {
+        *("Attribution", "Comparison", "GLASAttribution", "attribute", "audits", "compare", "explain_func", "metrics"),
+        *("mean_true_effects", "rivals", "true_effects"),
+    },
     "glas3d.evaluate.audits": set(),
     "glas3d.evaluate.metrics": {"DeletionCurve", "ScoreDrop", "deletion_curve", "rearranged", "score_drop"},
     "glas3d.evaluate.rivals": {
-        *("FeatureAblation", "GaussianOcclusion", "GradCam", "Lime", "Mask", "Occlusion", "Rise", "Rival", "blurred"),
+        *("METHODS", "Method", "Rival", "Task", "ExplainedValue"),
+        *{method.rival for method in METHODS.values()},
     },
 }
 
@@ -22,7 +30,8 @@ def test_what_a_room_exports(room):
     assert set(module.__all__) == ROOMS[room]
     for name in module.__all__:
         assert name in dir(module)
-        assert getattr(module, name).__name__.split(".")[-1] == name
+        if name != "METHODS":
+            assert getattr(module, name).__name__.split(".")[-1] == name
 
 
 def test_a_room_imports_nothing_before_it_is_used():
@@ -30,3 +39,10 @@ def test_a_room_imports_nothing_before_it_is_used():
     code = f"import sys, glas3d.evaluate as e; e.metrics, e.rivals, e.audits; print({heavy} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed == "set()\n"
+
+
+def test_the_page_lists_the_methods_that_there_are():
+    page = Path(__file__).parents[2] / "docs" / "rivals.md"
+    assert methods_table() in page.read_text(encoding="utf-8")
+    for function in (attribute, compare):
+        assert all(f"``{name}`` ({method.summary})" in function.__doc__ for name, method in METHODS.items())

@@ -1,8 +1,8 @@
 """Other explanation methods than GLAS, each a small object of settings, to compare with.
 
-Each has ``attribute(model, volume, target)``, which returns a map ``(*spatial)`` of a volume ``(c, *spatial)``, higher
-where there is more evidence for the class. To add one, write a class that meets `Rival` in a file of its own, and name
-it in ``__init__.pyi``.
+Each has ``attribute(task)``, which returns a map ``(*spatial)`` or the values of regions, higher where there is more
+evidence for the class. `METHODS` lists them by the names that `glas3d.evaluate.attribute` takes. To add one, write a
+class that meets `Rival`, name it in ``__init__.pyi``, and enter it in ``methods.py``.
 """
 
 import lazy_loader

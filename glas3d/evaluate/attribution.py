@@ -1,0 +1,475 @@
+"""`attribute` and `compare`: any explanation method on a scan or an image, and several of them side by side."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from glas3d.core.explanation import Explanation
+from glas3d.core.score import Target, is_out_of_memory
+from glas3d.errors import GlasError, reason
+from glas3d.evaluate import rivals
+from glas3d.evaluate.rivals.light_and_shadow import Glas
+from glas3d.evaluate.rivals.methods import AttributionOptions, Method, listed_methods, method_of
+from glas3d.evaluate.rivals.rival import Rival, Task
+from glas3d.evaluate.rivals.value import ExplainedValue
+from glas3d.evaluate.subject import Subject, options_of, resolve_subject
+from glas3d.explain.options import UnsetSettings
+from glas3d.explain.outputs import Writer, refuse_other_results
+from glas3d.explain.table import described_columns
+from glas3d.options import parse
+from glas3d.output import write_json, write_together
+from glas3d.tables import write_table
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """The map of one explanation method.
+
+    Attributes
+    ----------
+    method
+        Its name.
+    map
+        NIfTI image on the scan's own grid, or an array ``(rows, cols)`` on the image's own pixels; float32. Higher
+        values mean more evidence for the target.
+    table
+        One row for each region: ``index``, ``name``, and ``score``, the value of the region.
+    volume
+        ``(*spatial)`` float32, the map on the grid of the model.
+    evaluations
+        Model evaluations that it took, a backward pass counted as two.
+    seconds
+        How long it took.
+    provenance
+        Every setting, version and hash, ready for JSON.
+    stem, search_label
+        Start of the files' names, and the search in the name of the table.
+    """
+
+    method: str
+    map: Any
+    table: pd.DataFrame
+    volume: np.ndarray
+    evaluations: int
+    seconds: float
+    provenance: dict[str, Any]
+    stem: str
+    search_label: str
+    _writer: tuple[str, Writer]
+
+    def __repr__(self) -> str:
+        first = self.table.sort_values("score", ascending=False).iloc[0]
+        return (
+            f"Attribution({self.method} of {self.stem}: {len(self.table)} regions, highest-scoring {first['name']}, "
+            f"{self.evaluations} model evaluations)"
+        )
+
+    @property
+    def label(self) -> str:
+        """The method in file names, such as ``gradcam``."""
+        return self.method.replace("_", "")
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
+        """Write the map, the table and their sidecars; all or none.
+
+        Parameters
+        ----------
+        folder
+            Folder of the files, created if it does not exist.
+        overwrite
+            Replace results of another input, target or settings, too.
+
+        Returns
+        -------
+        The paths written.
+
+        Raises
+        ------
+        GlasError
+            The folder has results of another input, target or settings under the same names, or cannot be written.
+        """
+        sidecar = f"{self.search_label}{self.label}_regions"
+        if not overwrite:
+            refuse_other_results(Path(folder), self.stem, self.provenance, sidecar)
+        table = f"{self.stem}_{sidecar}"
+        files = {
+            f"{table}.tsv": write_table(self.table),
+            f"{table}.json": write_json(described_columns(self.table) | self.provenance),
+        }
+        return write_together(Path(folder), files | self._files())
+
+    def _files(self) -> dict[str, Writer]:
+        """Return the functions that write the map and its sidecar, by the names of the files."""
+        ending, writer = self._writer
+        name = f"{self.stem}_desc-{self.label}_stat-attribution_statmap"
+        return {f"{name}{ending}": writer, f"{name}.json": write_json({"Statistic": "attribution"} | self.provenance)}
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Several explanation methods of one scan or image for one class.
+
+    Attributes
+    ----------
+    attributions
+        The map and table of each method, by its name.
+    table
+        One row for each region: ``index``, ``name``, and one column a method.
+    """
+
+    attributions: Mapping[str, Attribution]
+    table: pd.DataFrame
+
+    def __repr__(self) -> str:
+        first = next(iter(self.attributions.values()))
+        return f"Comparison({first.stem}: {', '.join(self.attributions)}, {len(self.table)} regions)"
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Every setting, version and hash, ready for JSON; the settings of each method by its name."""
+        first = next(iter(self.attributions.values()))
+        by_name = {name: each.provenance for name, each in self.attributions.items()}
+        return first.provenance | {
+            "Settings": {"methods": list(by_name)} | {name: each["Settings"] for name, each in by_name.items()},
+            "Evaluations": {name: each["Evaluations"] for name, each in by_name.items()},
+            "Method": list(by_name),
+        }
+
+    def correlations(self, with_method: str | None = None) -> pd.Series:
+        """Return Spearman's rank correlation of the regions' values with those of one method, by method.
+
+        Parameters
+        ----------
+        with_method
+            Its name; None: the first.
+        """
+        values = self.table[list(self.attributions)]
+        reference = next(iter(self.attributions)) if with_method is None else with_method
+        ranks = values.rank()
+        constant = ranks.nunique() < 2
+        return ranks.loc[:, ~constant].corrwith(ranks[reference]).reindex(values.columns)
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
+        """Write the table of all methods, the map of each, and the sidecars; all or none.
+
+        Parameters
+        ----------
+        folder
+            Folder of the files, created if it does not exist.
+        overwrite
+            Replace results of another input, target, methods or settings, too.
+
+        Returns
+        -------
+        The paths written.
+
+        Raises
+        ------
+        GlasError
+            The folder has results of another input, target, methods or settings under the same names, or cannot be
+            written.
+        """
+        first = next(iter(self.attributions.values()))
+        sidecar, provenance = f"{first.search_label}methods_regions", self.provenance
+        if not overwrite:
+            refuse_other_results(Path(folder), first.stem, provenance, sidecar)
+        table = f"{first.stem}_{sidecar}"
+        files = {
+            f"{table}.tsv": write_table(self.table),
+            f"{table}.json": write_json(described_columns(self.table) | provenance),
+        }
+        for attribution in self.attributions.values():
+            files |= attribution._files()
+        return write_together(Path(folder), files)
+
+
+def attribute(
+    img: Any, predict: Any, target: Target = 1, method: str = "glas", search: Any = None, **options: Any
+) -> Attribution:
+    """Explain the output of a model for one scan or image by one of many methods.
+
+    All methods have the same regions and the same reference, explain the same class, and return a map on the scan's own
+    grid (or the image's own pixels) and a value for every region. The model is left as it was.
+
+    Parameters
+    ----------
+    img
+        A scan as `glas3d.explain_img` takes it (path or nibabel image), or an image as `glas3d.explain.explain_image`
+        takes it.
+    predict
+        A `Predictor`, or any callable ``(n, c, *spatial)`` to ``(n, classes)`` probabilities. Methods that need
+        gradients need a torch network.
+    target
+        Class index or name.
+    method
+        One of {methods}.
+    search
+        The regions: as `glas3d.explain_img` or `glas3d.explain.explain_image` takes them. The region of a point or of
+        a grid's cell is what is nearest to it. None: the regions of AAL in a scan, 15 x 15 cells of an image.
+    **options
+        The options of `AttributionOptions` (``link``, ``batch_size``); those of the input (``background``,
+        ``mask_img``, ...; see `glas3d.explain_img` or `glas3d.explain.explain_image`); and the method's own settings
+        (see `glas3d.evaluate.rivals`), for ``glas`` those of `GLAS`.
+
+    Returns
+    -------
+    The map, the table of regions, and how many model evaluations it took.
+
+    Raises
+    ------
+    GlasError
+        Input that does not fit, or a model that lacks what the method needs.
+    TypeError
+        A keyword that is none of the above.
+    """
+    (attribution,) = _attributions(img, predict, target, {method: options}, search, {}, caller="attribute")
+    return attribution
+
+
+def compare(
+    img: Any,
+    predict: Any,
+    target: Target = 1,
+    methods: Iterable[str] = ("glas", "feature_ablation", "integrated_gradients", "difference"),
+    search: Any = None,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    folder: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> Comparison:
+    """Explain the output of a model for one scan or image by several methods.
+
+    Parameters
+    ----------
+    img, predict, target, search
+        As `attribute` takes them.
+    methods
+        Names of methods: {methods}. A mapping holds settings of each method by their names.
+    progress
+        Called with the methods done and in all.
+    folder
+        Where to save the comparison too; None: it is not saved.
+    overwrite
+        Replace another comparison in ``folder``. Default: refuse it, before the first method is computed.
+    **options
+        The options of `AttributionOptions` and those of the input, as `attribute` takes them. A method that is made of
+        one ``link`` alone keeps to it.
+
+    Returns
+    -------
+    The maps, and a table with one column a method.
+
+    Raises
+    ------
+    GlasError
+        Input that does not fit, no method or one that is named twice, or a model that lacks what a method needs; all
+        methods are checked before the first is computed.
+    TypeError
+        A keyword that is none of the above.
+    """
+    names = [methods] if isinstance(methods, str) else list(methods)
+    if not names or len(set(names)) != len(names):
+        raise GlasError(f"methods must be one or more, each once, got {', '.join(map(str, names)) or 'none'}")
+    own = {name: dict(methods[name]) if isinstance(methods, Mapping) else {} for name in names}
+    attributions = {}
+    progress(0, len(names))
+    kept = None if overwrite else folder
+    for attribution in _attributions(img, predict, target, own, search, options, caller="compare", folder=kept):
+        attributions[attribution.method] = attribution
+        progress(len(attributions), len(names))
+    first = next(iter(attributions.values()))
+    columns = {name: attribution.table["score"] for name, attribution in attributions.items()}
+    comparison = Comparison(attributions, first.table[["index", "name"]].assign(**columns))
+    if folder is not None:
+        comparison.save(folder, overwrite=overwrite)
+    return comparison
+
+
+for _function in (attribute, compare):
+    _function.__doc__ = (_function.__doc__ or "").replace("{methods}", listed_methods())
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """A method that is ready to be computed."""
+
+    name: str
+    method: Method
+    rival: Rival
+    value: ExplainedValue
+
+
+def _attributions(
+    img: Any,
+    predict: Any,
+    target: Target,
+    methods: Mapping[str, Mapping[str, Any]],
+    search: Any,
+    shared: Mapping[str, Any],
+    caller: str,
+    folder: str | os.PathLike[str] | None = None,
+) -> Iterable[Attribution]:
+    """Check everything, and yield the attribution of each method as it is computed.
+
+    Parameters
+    ----------
+    methods
+        The keywords of each method, by its name.
+    shared
+        Keywords of all methods, which are not settings of one.
+    caller
+        Name of the function that was given the keywords.
+    folder
+        Folder that may not hold another comparison; None: any folder may.
+    """
+    of_input = options_of(img)
+    known = {declared.name for declaration in (AttributionOptions, of_input) for declared in fields(declaration)}
+    general = dict(shared)
+    own: dict[str, Rival] = {}
+    for name, keywords in methods.items():
+        method = method_of(name)
+        general |= {key: value for key, value in keywords.items() if key in known}
+        own[name] = _rival(method, {k: v for k, v in keywords.items() if k not in known}, known, caller)
+    options, _ = parse(general, AttributionOptions, of_input, caller=caller)
+    of_methods = {declared.name for declared in fields(AttributionOptions)}
+    keywords_of_input = {name: value for name, value in general.items() if name not in of_methods}
+    subject = resolve_subject(img, predict, target, search, keywords_of_input, options.batch_size)
+    values: dict[str, ExplainedValue] = {}
+    prepared = []
+    for name, rival in own.items():
+        link = options.link
+        if link not in (None, *rival.links):
+            if caller == "attribute":
+                raise GlasError(f"{name} is made of the {' or '.join(rival.links)} alone, got link={link!r}")
+            link = None
+        wanted = link or ("auto" if "logit" in rival.links else "probability")
+        if wanted not in values:
+            values[wanted] = subject.value(wanted)
+        values[wanted].require(rival.needs, name)
+        prepared.append(_Prepared(name, method_of(name), rival, values[wanted]))
+    if folder is not None:
+        _refuse_other_comparison(folder, subject, prepared)
+    return (_computed(each, subject) for each in prepared)
+
+
+def _refuse_other_comparison(folder: str | os.PathLike[str], subject: Subject, prepared: Iterable[_Prepared]) -> None:
+    """Refuse a folder with a comparison of another input, target or model; settings are compared when it is saved.
+
+    Raises
+    ------
+    GlasError
+        There is such a comparison.
+    """
+    target = next(iter(prepared)).value.target
+    sidecar = f"{subject.search_label}methods_regions"
+    refuse_other_results(Path(folder), subject.stem, subject.record(target) | {"Settings": {}}, sidecar)
+
+
+def _rival(method: Method, settings: Mapping[str, Any], known: Iterable[str], caller: str) -> Rival:
+    """Return the object that computes a method.
+
+    Raises
+    ------
+    TypeError
+        A keyword that is no setting of the method.
+    """
+    made: type[Rival] = getattr(rivals, method.rival)
+    if made is Glas:
+        (checked,) = parse(settings, UnsetSettings, caller=caller)
+        given = {name: getattr(checked, name) for name in settings}
+        return Glas(settings=given, **method.settings)
+    declared = {each.name for each in fields(made)}  # type: ignore[arg-type]
+    for name in settings:
+        if name not in declared:
+            near = difflib.get_close_matches(name, {*declared, *known}, 1, 0.75)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{caller}() got an unexpected keyword argument {name!r} for {method.rival}{hint}")
+    return made(**{**method.settings, **settings})
+
+
+def _computed(prepared: _Prepared, subject: Subject) -> Attribution:
+    """Compute a method, and map the result back."""
+    value, name = prepared.value, prepared.name
+    value.evaluations = 0
+    begin = time.perf_counter()
+    found = _found(prepared, subject.task(value))
+    seconds = time.perf_counter() - begin
+    settings = {each.name: getattr(prepared.rival, each.name) for each in fields(prepared.rival)}  # type: ignore[arg-type]
+    volume: np.ndarray | None
+    if isinstance(found, Explanation):
+        evaluations, settings, target = int(found.settings["evaluations"]), dict(found.settings), found.target
+        volume, scores = found.saliency if found.segments is None else None, found.score
+    else:
+        evaluations, target = value.evaluations, value.target
+        if evaluations:
+            settings["link"] = value.link
+        array = found.detach().cpu().numpy()
+        if array.ndim == 1:
+            volume, scores = None, array.astype(np.float64)
+        else:
+            volume = array.astype(np.float32)
+            scores = _of_regions(volume, subject.labels, len(subject.index), prepared.method.region)
+            settings["region"] = prepared.method.region
+    record = subject.record(target)
+    provenance = record | {
+        "Method": name,
+        "Settings": settings | record["Settings"],
+        "Probability": value.probability,
+        "Evaluations": evaluations,
+    }
+    mapped = subject.map_back(volume, scores, provenance["Target"]["class"])
+    table = subject.regions()
+    table["score"] = table["index"].map(dict(zip(subject.index, scores, strict=True)))
+    if volume is None:
+        padded = np.concatenate([[0.0], scores])
+        volume = padded[subject.labels].astype(np.float32)
+    return Attribution(
+        name,
+        mapped,
+        table,
+        volume,
+        evaluations,
+        seconds,
+        provenance,
+        subject.stem,
+        subject.search_label,
+        subject.writer(mapped),
+    )
+
+
+def _found(prepared: _Prepared, task: Task) -> torch.Tensor | Explanation:
+    """Return what a method finds; whatever the code of a network or library raises becomes one sentence."""
+    if isinstance(prepared.rival, Glas):
+        return prepared.rival.attribute(task)
+    try:
+        with prepared.value.prepared():
+            found = prepared.rival.attribute(task)
+    except GlasError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise GlasError(f"{prepared.name} cannot explain this model: {reason(error)}") from error
+    if not isinstance(found, Explanation) and torch.isinf(found).any():
+        raise GlasError(f"{prepared.name} gives infinite values on this model")
+    return found
+
+
+def _of_regions(volume: np.ndarray, labels: np.ndarray, m: int, how: str) -> np.ndarray:
+    """Return the mean or the sum of a map's voxels in each region, ``(m,)`` float64; NaN for a region without any."""
+    known = np.isfinite(volume)
+    counts = np.bincount(labels[known], minlength=m + 1)[1:].astype(np.float64)
+    sums = np.bincount(labels[known], weights=volume[known].astype(np.float64), minlength=m + 1)[1:]
+    counts[counts == 0] = np.nan
+    return np.asarray(sums / counts if how == "mean" else sums + 0 * counts)

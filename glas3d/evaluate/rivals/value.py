@@ -1,0 +1,354 @@
+"""The model as a rival method meets it: one number of a volume, and the same number of a set of regions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from glas3d.core.model import Predict, classes_of
+from glas3d.core.modules import EvalMode, modules_in
+from glas3d.core.score import Target, bind, class_index
+from glas3d.core.volume import Background, as_reference, as_volume
+from glas3d.errors import GlasError, reason
+from glas3d.evaluate.rivals.methods import Link
+from glas3d.predict import Predictor
+from glas3d.predict.device import exact_kernels
+from glas3d.predict.model_output import columns, model_errors, one_tensor
+
+_SUM_OF_PROBABILITIES = 1e-3  # how far probabilities may be from a sum of 1
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class ExplainedValue(nn.Module):
+    """The number that is explained, of volumes that are given as differences from the reference.
+
+    A difference ``d`` stands for the volume ``B + d``: where a method of another library puts 0, the reference ``B``
+    stands. All methods have the same reference by this alone, whether they take one or not.
+
+    Parameters
+    ----------
+    predict
+        The model; its preprocessing is fitted to the volume.
+    volume
+        ``(c, *spatial)``, intensities before normalisation.
+    target
+        Index or name of the explained class.
+    reference
+        What stands where the volume is removed: a number, ``(*spatial)`` or ``(c, *spatial)``.
+    link
+        ``"probability"``: the model's output for the class. ``"logit"``: its log-odds against all other classes.
+        ``"auto"``: log-odds where the model has logits or its outputs are probabilities, else its output.
+    batch_size
+        Volumes that the model is given at once.
+
+    Attributes
+    ----------
+    evaluations
+        Model evaluations so far; a backward pass counts as two.
+    link
+        The link that was resolved.
+    target
+        Index of the explained class.
+    intact, removed
+        The explained number of the intact volume, and of the reference.
+    probability
+        The model's output for the class, of the intact volume.
+
+    Raises
+    ------
+    GlasError
+        The target is no class, or log-odds cannot be had.
+    """
+
+    def __init__(
+        self,
+        predict: Predict,
+        volume: Any,
+        target: Target,
+        *,
+        reference: Background = 0.0,
+        link: Link | Literal["auto"] = "probability",
+        batch_size: int = 2,
+    ) -> None:
+        super().__init__()
+        array = as_volume(volume)
+        if link not in ("probability", "logit", "auto"):
+            raise GlasError(f"link must be probability, logit or auto, got {link!r}")
+        self._predict, device = bind(predict, array)
+        # captum reaches layers by way of this module
+        self.modules_of_model = nn.ModuleList(top_level(modules_in(self._predict)))
+        self.reference = as_reference(reference, array).to(device)
+        self.difference = array.to(device) - self.reference
+        self.batch_size = batch_size
+        self.evaluations = 0
+        # Not `eval()`: each module of the model keeps its mode, and libraries that put a wrapper "back" into training
+        # mode leave this one alone.
+        self.training = False
+        self.target, self.link = -1, link
+        self.intact = self.removed = self.probability = float("nan")
+        self._resolve(target)
+
+    def forward(self, difference: torch.Tensor) -> torch.Tensor:
+        """Return the number of each volume, ``(n, 1)``, and count the evaluations.
+
+        Parameters
+        ----------
+        difference
+            ``(n, c, *spatial)``, the volumes less the reference.
+        """
+        values = torch.cat([self._values(part) for part in torch.split(difference, self.batch_size)])
+        n = len(values)
+        self.evaluations += n
+        if values.requires_grad:
+            values.register_hook(lambda gradient: self._count_backward(n))  # type: ignore[no-untyped-call]
+        return values.unsqueeze(1)
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Hold the model in eval mode without gradients of its weights, and leave everything of it as it was."""
+        modules = modules_in(self._predict)
+        states = [
+            (module, module.training, {name: dict(vars(module)[name]) for name in _HOOKS if name in vars(module)})
+            for module in modules
+        ]
+        weights = list(dict.fromkeys(p for module in modules for p in module.parameters(recurse=False)))
+        gradients = [(weight.requires_grad, weight.grad) for weight in weights]
+        try:
+            for weight in weights:
+                weight.requires_grad_(False)
+            with EvalMode(modules) as evaluation, evaluation.watching(), exact_kernels(), torch.inference_mode(False):
+                yield
+        finally:
+            for weight, (required, gradient) in zip(weights, gradients, strict=True):
+                weight.requires_grad_(required)
+                weight.grad = gradient
+            for module, training, hooks in states:
+                module.training = training
+                for name, kept in hooks.items():
+                    current = vars(module)[name]
+                    current.clear()
+                    current.update(kept)
+
+    def require(self, needs: Sequence[str], method: str) -> None:
+        """Refuse a model that lacks something that a method needs.
+
+        Parameters
+        ----------
+        needs
+            ``"gradients"``: gradients flow from the output to the input. ``"relu"``: every ReLU is a module
+            ``nn.ReLU``, whose gradient can be replaced. ``"convolution"``: there is a convolution.
+        method
+            Name of the method, for the message.
+
+        Raises
+        ------
+        GlasError
+            Something is missing.
+        """
+        if "gradients" in needs:
+            self._require_gradients(method)
+        if "relu" in needs:
+            self._require_relu(method)
+        if "convolution" in needs and not any(is_convolution(module) for module in self.modules()):
+            raise GlasError(f"{method} needs a network with a convolution, this model has none")
+
+    def _require_gradients(self, method: str) -> None:
+        why = "its output does not depend on its input by way of torch"
+        try:
+            with self.prepared(), torch.enable_grad():
+                probe = self.difference[None].clone().requires_grad_(True)
+                (gradient,) = torch.autograd.grad(self._values(probe).sum(), probe, allow_unused=True)
+            if gradient is not None:
+                return
+        except Exception as error:  # whatever the code of a model raises when it is given such a tensor
+            why = reason(error)
+        raise GlasError(f"{method} needs a torch network through which gradients flow to its input, got none: {why}")
+
+    def _require_relu(self, method: str) -> None:
+        """Count the ReLUs of a forward pass, and those of them that are modules."""
+        of_modules = 0
+
+        def count(module: nn.Module, *_: object) -> None:
+            nonlocal of_modules
+            of_modules += isinstance(module, nn.ReLU)
+
+        handle = nn.modules.module.register_module_forward_hook(count)
+        try:
+            with self.prepared(), torch.no_grad(), _CountedRelus() as relus:
+                self._values(self.difference[None])
+        finally:
+            handle.remove()
+        if relus.count == 0:
+            raise GlasError(f"{method} changes the gradient of ReLUs, this model has none")
+        if of_modules < relus.count:
+            raise GlasError(
+                f"{method} needs every ReLU of the network as a module nn.ReLU, "
+                f"{relus.count - of_modules} of {relus.count} are functions"
+            )
+
+    def _count_backward(self, n: int) -> None:
+        self.evaluations += 2 * n
+
+    def _values(self, difference: torch.Tensor) -> torch.Tensor:
+        """Return ``(n,)`` numbers of at most a batch."""
+        outputs, activation = self._outputs(self.reference + difference)
+        if self.link == "logit":
+            return log_odds(outputs, activation, self.target)
+        return _activated(outputs, activation)[:, self.target]
+
+    def _outputs(self, batch: torch.Tensor) -> tuple[torch.Tensor, str]:
+        """Return the model's outputs ``(n, k)`` and the activation that they still lack."""
+        predict = self._predict
+        if not isinstance(predict, Predictor):
+            return columns(one_tensor(predict(batch)), batch), "none"
+        with model_errors(predict.info.name, batch):
+            transform: Any = predict.transform
+            output: Any = predict.net(batch if transform is None else transform(batch))
+        if predict.readout is None:
+            return columns(one_tensor(output), batch), predict.activation
+        if predict.activation != "none":
+            output = _activated(one_tensor(output), predict.activation)
+        return columns(one_tensor(predict.readout(output), "readout"), batch, "readout"), "readout"
+
+    def _resolve(self, target: Target) -> None:
+        """Evaluate the intact volume and the reference once to check them, and choose target and link."""
+        classes = classes_of(self._predict)
+        if isinstance(target, str):
+            class_index(target, classes, None)
+        if isinstance(self._predict, Predictor) and self._predict.covariates is not None:
+            raise GlasError(
+                f"rival methods explain a scan alone, the model takes covariates: {', '.join(self._predict.covariates)}"
+            )
+        both = torch.stack([self.difference, torch.zeros_like(self.difference)])
+        with self.prepared(), torch.no_grad():
+            parts = [self._outputs(self.reference + one[None]) for one in both]
+        activation = parts[0][1]
+        outputs = torch.cat([output for output, _ in parts])
+        probabilities = _activated(outputs, activation)
+        if not torch.isfinite(probabilities).all():
+            raise GlasError(f"a model must return finite outputs, got {probabilities.flatten().tolist()[:4]} ...")
+        self.target = class_index(target, classes, probabilities.shape[1])
+        self.probability = float(probabilities[0, self.target])
+        explained = probabilities[:, self.target]
+        if self.link != "probability":
+            try:
+                explained = log_odds(outputs, activation, self.target)
+                self.link = "logit"
+            except GlasError:
+                if self.link == "logit":
+                    raise
+                self.link = "probability"
+        self.intact, self.removed = explained.tolist()
+
+
+def log_odds(outputs: torch.Tensor, activation: str, target: int) -> torch.Tensor:
+    """Return the log-odds of a class against all others, ``(n,)``.
+
+    Parameters
+    ----------
+    outputs
+        ``(n, k)``: logits, or probabilities where the activation is ``"none"``.
+    activation
+        The activation of the outputs: ``"softmax"``, ``"sigmoid"``, ``"none"``, or ``"readout"`` for what a readout
+        made, which has no logits.
+    target
+        The column of the class.
+
+    Raises
+    ------
+    GlasError
+        The outputs are neither logits nor probabilities of which the log-odds are finite.
+
+    Examples
+    --------
+    >>> log_odds(torch.tensor([[0.0, 2.0]]), "softmax", 1), log_odds(torch.tensor([[0.25, 0.75]]), "none", 0).exp()
+    (tensor([2.]), tensor([0.3333], dtype=torch.float64))
+    """
+    if activation == "softmax":
+        others = torch.cat([outputs[:, :target], outputs[:, target + 1 :]], dim=1)
+        return outputs[:, target] - others.logsumexp(dim=1)
+    if activation == "sigmoid":
+        if outputs.shape[1] == 1:
+            return outputs[:, 0] if target == 1 else -outputs[:, 0]
+        return outputs[:, target]
+    if activation == "readout":
+        raise GlasError('link="logit" needs the logits of a class, a readout gives other numbers: link="probability"')
+    p = outputs.double()
+    if p.shape[1] > 1 and not bool(((p.sum(dim=1) - 1).abs() <= _SUM_OF_PROBABILITIES).all() and (p >= 0).all()):
+        raise GlasError(
+            'link="logit" needs logits or probabilities that sum to 1, '
+            f"the model returns {[round(v, 4) for v in p[0].tolist()[:4]]}"
+        )
+    others = 1 - p[:, 0] if p.shape[1] == 1 else p.sum(dim=1) - p[:, target]
+    odds = p[:, 0 if p.shape[1] == 1 else target].log() - others.log()
+    if not torch.isfinite(odds).all():
+        raise GlasError(
+            'link="logit" needs finite log-odds, the model gives a probability of exactly 0 or 1 or none at all: '
+            f"{[round(v, 4) for v in p[0].tolist()[:4]]}"
+        )
+    return odds
+
+
+def _activated(outputs: torch.Tensor, activation: str) -> torch.Tensor:
+    """Return probabilities from logits, as `Predictor` does; outputs without a pending activation stay as they are."""
+    if activation == "softmax":
+        return outputs.softmax(dim=1)
+    if activation == "sigmoid":
+        p = outputs.sigmoid()
+        return torch.cat([1 - p, p], dim=1) if p.shape[1] == 1 else p
+    return outputs
+
+
+class RegionGame:
+    """The explained number of a set of regions: those of the set as they are, the others at the reference.
+
+    Voxels of no region are always as they are.
+
+    Parameters
+    ----------
+    value
+        The number of a volume.
+    labels
+        ``(*spatial)`` int64: 0 for voxels of no region, and 1 to ``m`` for those of the regions.
+    """
+
+    def __init__(self, value: ExplainedValue, labels: torch.Tensor) -> None:
+        self._value, self._labels = value, labels
+
+    def __call__(self, present: torch.Tensor) -> torch.Tensor:
+        """Return the numbers ``(n, 1)`` of sets ``(n, m)`` of regions, 1 where a region is in the set."""
+        values = [self._one_batch(part) for part in torch.split(present, self._value.batch_size)]
+        return torch.cat(values)
+
+    def _one_batch(self, present: torch.Tensor) -> torch.Tensor:
+        weights = torch.cat([torch.ones_like(present[:, :1]), present], dim=1).to(self._value.difference.dtype)
+        values: torch.Tensor = self._value(self._value.difference * weights[:, self._labels].unsqueeze(1))
+        return values
+
+
+def top_level(modules: Sequence[nn.Module]) -> list[nn.Module]:
+    """Return the modules that are in none of the others."""
+    inner = {id(child) for module in modules for child in module.modules() if child is not module}
+    return [module for module in modules if id(module) not in inner]
+
+
+def is_convolution(module: nn.Module) -> bool:
+    """Return whether a module is a convolution of images or volumes."""
+    return isinstance(module, nn.Conv2d | nn.Conv3d)
+
+
+class _CountedRelus(TorchFunctionMode):
+    """Counts the calls of ReLU, by modules and by functions alike."""
+
+    count = 0
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: Any = (), keywords: dict[str, Any] | None = None
+    ) -> Any:
+        self.count += getattr(function, "__name__", "") in ("relu", "relu_")
+        return function(*arguments, **(keywords or {}))
