@@ -33,7 +33,7 @@ def against_rivals(workload: Workload, repeats: int) -> Iterator[Row]:
         "eager": Glas(replace(workload, regions=min(_FEW, workload.regions))),
     }
     seen = observe(glas["eager"], net, keep=True)
-    chosen = resolve_auto(net, seen.batches[0])
+    chosen = resolve_auto(net, seen.batches[-1])
     stock = [rival(workload) for rival in RIVALS]
     tuned = [rival(workload, batch=seen.largest) for rival in RIVALS]
     seen_of = {method: observe(method, net) for method in (*stock, *tuned)}
@@ -65,7 +65,7 @@ def against_engines(workload: Workload, repeats: int, log: Log) -> Iterator[Row]
     """Yield every engine against the network itself, and ``auto`` against the fastest, in one interleaved run."""
     net = workload.build()
     seen = observe(Glas(workload), net, keep=True)
-    chosen = resolve_auto(net, seen.batches[0])
+    chosen = resolve_auto(net, seen.batches[-1])
     entries: dict[str, Entry] = {}
     for engine in ("eager", *workload.engines, "auto"):
         entries[engine] = Glas(workload, engine=engine).bind(net)
@@ -93,13 +93,14 @@ def over_forward_passes(workload: Workload, repeats: int) -> Iterator[Row]:
     """Yield the whole explanation, by the network itself and by what ``auto`` chooses, over bare forward passes."""
     net = workload.build()
     seen = observe(Glas(workload), net, keep=True)
-    engines = dict.fromkeys(("eager", resolve_auto(net, seen.batches[0])))
+    engines = dict.fromkeys(("eager", resolve_auto(net, seen.batches[-1])))
     entries: dict[str, Entry] = {}
-    again = [seen.batches[0]] * len(seen.batches)
+    needed = seen.batches[-math.ceil(Glas(workload).evaluations / seen.largest) :]  # a trial of the model comes first
+    again = needed[-1:] * len(needed)
     for engine in engines:
         predict = Predictor(net, "softmax", device=DEVICE).with_engine(engine, BATCHES_TO_COME)
         entries[engine] = Glas(workload, engine=engine).bind(net)
-        entries[f"batches by {engine}"] = bare_forward_passes(predict, seen.batches)
+        entries[f"batches by {engine}"] = bare_forward_passes(predict, needed)
         entries[f"again by {engine}"] = bare_forward_passes(predict, again)
     for warm in entries.values():
         warm()

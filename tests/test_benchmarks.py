@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from benchmarks.checks import InsufficientWork, Planted, check_reaction, count_inputs, observe
+from benchmarks.gpu import page
 from benchmarks.methods import RIVALS, CaptumAblation, CaptumOcclusion, Glas, MonaiOcclusion
 from benchmarks.report import BEGIN, END, KINDS, UNMEASURED, insert, merged, table, verdict
 from benchmarks.roofline import Layer, layers, least_seconds
@@ -24,6 +26,27 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "benchmarks"
 
 NETS = ["paper's net", "MONAI DenseNet121", "MONAI ResNet18", "EfficientNet-Lite0"]
+
+
+@pytest.mark.slow
+def test_every_step_on_a_gpu_runs_without_one(tmp_path):
+    command = ["bash", "benchmarks/gpu.sh", str(tmp_path), "--quick"]
+    environment = os.environ | {"PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    texts = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    assert done.returncode == 0, texts
+    assert set(texts) == {f"{name}.txt" for name in ("machine", "tests", "figures", "profile", "study", "steps")} | {
+        "figures.json"
+    }
+    results = json.loads(texts["figures.json"])
+    assert results["machine"]["gpu"] == "none"
+    assert results["failed"] == []
+    assert {row["kind"] for row in results["rows"]} >= {"engines", "auto", "overhead", "per evaluation"}
+    assert all(found["ms"] > found["floor_ms"] > 0 for found in results["evaluations"])
+    assert "2 participants in" in texts["study.txt"]
+    written = page(results)
+    assert "| paper's net 16x24x16 | eager | 2 |" in written
+    assert "nan" not in written
 
 
 @pytest.fixture(scope="module")

@@ -128,7 +128,9 @@ class Segments:
             wanted = np.asarray(index, dtype=np.int64)
         if len(np.unique(wanted)) != len(wanted):
             raise GlasError("every segment needs a label value of its own, got the same value twice")
-        owned, owner = _owners(labels, wanted)
+        position = _positions(labels, wanted)
+        owned = position < len(wanted)
+        owner = position[owned]
         counts = np.bincount(owner, minlength=len(wanted))
         kept = counts > 0
         if not kept.any():
@@ -204,24 +206,32 @@ def paint(labels: np.ndarray, index: np.ndarray, values: np.ndarray) -> np.ndarr
     -------
     ``(..., *labels.shape)`` float32; voxels of no segment get 0.
     """
-    owned, owner = _owners(labels, index)
+    position = _positions(labels, index)
     values = np.asarray(values)
-    painted = np.zeros((*values.shape[:-1], *labels.shape), dtype=np.float32)
+    painted = np.empty((*values.shape[:-1], *labels.shape), dtype=np.float32)
     count = math.prod(values.shape[:-1])
     for image, row in zip(painted.reshape(count, *labels.shape), values.reshape(count, len(index)), strict=True):
-        image[owned] = row[owner]
+        np.append(row, 0.0).astype(np.float32).take(position, out=image)
     return painted
 
 
-def _owners(labels: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which voxels belong to a segment, ``labels.shape`` bool, and each one's position in ``index``."""
-    if len(index) == 0:
-        return np.zeros(labels.shape, dtype=bool), np.empty(0, dtype=np.intp)
+def _positions(labels: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Return the position in ``index`` of every voxel's label, and the length of ``index`` where it is none of them."""
+    m = len(index)
+    low, high = (int(index.min()), int(index.max())) if m else (0, 0)
+    if high - low < _LARGEST_TABLE:  # looking up is faster than searching
+        table = np.full(high - low + 2, m, dtype=np.int32)
+        table[index - low] = np.arange(m)
+        # as unsigned numbers labels below the lowest are large too: all that belong to no segment read the last value
+        offset = (labels.astype(np.int64) - low).view(np.uint64)
+        return table[np.minimum(offset, np.uint64(high - low + 1)).view(np.int64)]
     order = np.argsort(index)
-    position = np.searchsorted(index[order], labels).clip(max=len(index) - 1)
-    owned = index[order][position] == labels
-    return owned, order[position[owned]]
+    position = np.searchsorted(index[order], labels).clip(max=m - 1)
+    return np.where(index[order][position] == labels, order[position], m)
 
+
+# Range of label values up to which a table of them is made.
+_LARGEST_TABLE = 2**20
 
 Search = Grid | Segments | np.ndarray
 

@@ -117,6 +117,22 @@ def test_paint_takes_segments_in_any_order_and_several_rows(order, kept):
     assert np.array_equal(paint(labels, index, values), np.float32(expected))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [
+        (np.uint8, [1, 254, 255]),
+        (np.int16, [-300, -2, 5]),
+        (np.int64, [-(2**40), 3, 2**40]),
+        (np.uint16, [7, 41, 60000]),
+    ],
+)
+def test_paint_takes_labels_of_any_range(dtype, values):
+    labels = np.random.default_rng(0).choice([0, 4, *values], size=(4, 5, 6)).astype(dtype)
+    index = np.array(values)
+    expected = oracle.paint(labels, index, [1.5, 2.5, -3.5]).astype(np.float32)
+    assert np.array_equal(paint(labels, index, np.array([1.5, 2.5, -3.5])), expected)
+
+
 def test_resolve_takes_every_kind_of_search():
     labels = atlas((7, 9))
     points, segments = resolve_search(Grid(3), (7, 9))

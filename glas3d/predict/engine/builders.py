@@ -98,6 +98,8 @@ def build_cudagraphs(net: nn.Module, inputs: Inputs, cached: CacheEntry | None) 
             copied: torch.Tensor = output.clone()
             return copied
 
+    # A graph holds addresses, not tensors: the memory of weights that nobody keeps would be given to others, and read.
+    run.network = built  # type: ignore[attr-defined]
     return run
 
 

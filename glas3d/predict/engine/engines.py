@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import logging
 import platform
@@ -61,14 +62,20 @@ class Engine:
     @property
     def version(self) -> str | None:
         """Version of its library; None where it is not installed."""
-        try:
-            return importlib.metadata.version(self.library).partition("+")[0]
-        except importlib.metadata.PackageNotFoundError:
-            return None
+        return installed_version(self.library)
 
     def expected_seconds(self, n_modules: int) -> float:
         """Return how long building is expected to take, for a network of so many modules."""
         return self.seconds_to_build + self.seconds_per_module * n_modules
+
+
+@functools.cache
+def installed_version(library: str) -> str | None:
+    """Return the version of a distribution, None where it is not installed; reading it takes milliseconds."""
+    try:
+        return importlib.metadata.version(library).partition("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 # In the order in which "auto" tries them.

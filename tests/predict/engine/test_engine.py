@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import importlib.metadata
 import logging
 import os
 import time
@@ -17,7 +16,7 @@ from glas3d.core.threads import torch_threads
 from glas3d.predict import ModelInfo, use_clock
 from glas3d.predict.engine.build_cache import BuildCache
 from glas3d.predict.engine.builders import own_copy
-from glas3d.predict.engine.engines import ENGINES, Engine
+from glas3d.predict.engine.engines import ENGINES, Engine, installed_version
 from glas3d.predict.engine.fingerprint import fingerprint
 from tests.core.cases import TinyNet, is_trial, refused, volume
 from tests.predict.engine import engines
@@ -131,15 +130,10 @@ def test_what_cannot_be_asked_by_an_engine_is_refused():
 
 @pytest.mark.parametrize("name", ["openvino", "onnx"])
 def test_a_library_that_is_missing_is_named_and_passed_over(name, monkeypatch):
-    there = importlib.metadata.version
     library = ENGINES[name].library
-
-    def version(of):
-        if of == library:
-            raise importlib.metadata.PackageNotFoundError(of)
-        return there(of)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(
+        "glas3d.predict.engine.engines.installed_version", lambda of: None if of == library else installed_version(of)
+    )
     predict = Predictor(TinyNet((7, 9)), "softmax", device="cpu")
     message = f'the engine {name} needs {library}, which is missing: pip install "glas3d[{ENGINES[name].extra}]"'
     with pytest.raises(GlasError) as caught:
