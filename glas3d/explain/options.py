@@ -91,7 +91,8 @@ class ExplainOptions(ModeOptions):
         needs one.
     transform
         Transform that brings a scan in its native space to the template: a 4 x 4 matrix as text (native to
-        template, in mm), or ITK or ANTs files in the order of antsApplyTransforms. The model sees the scan in the
+        template, in mm), or ITK or ANTs files in the order of antsApplyTransforms, which need SimpleITK:
+        pip install "glas3d[transforms]". The model sees the scan in the
         template's space, the maps are mapped back to native space, and ``x y z`` of the table are the template's.
         Default: the scan is in the template's space.
     inverse

@@ -1,66 +1,110 @@
-"""Transforms in ITK's files and world: read, written, and applied to images and points by ANTs."""
+"""Transforms in ITK's files and world: read, written, and applied to images and points by SimpleITK."""
 
 from __future__ import annotations
 
 import importlib
+import signal
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
+from nibabel.affines import apply_affine
 
-from glas3d.errors import GlasError
-from glas3d.imaging.space import VoxelGrid
-
-Step = np.ndarray | Path
-"""A 4x4 matrix in RAS+ mm, or a file with a displacement field; both map points of the target grid to the image."""
+from glas3d.errors import GlasError, reason
+from glas3d.hashing import file_sha256
+from glas3d.imaging.scan import check_gzip
+from glas3d.imaging.space import Interpolation, VoxelGrid
 
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # between ITK's world and nibabel's, in both directions
 _VECTORS = 1007  # NIfTI's intent code
+_MORE = "more than one transform in the file"
+_LIMIT_S = 120.0  # a composite of 200 MB is read in some seconds
 
 
-def import_ants() -> Any:
-    """Return the module ``ants`` of antspyx.
+@dataclass(frozen=True, eq=False)
+class Field:
+    """A displacement field, which maps points of its own space.
+
+    Attributes
+    ----------
+    vectors
+        ``(x, y, z, 3)`` float32, displacements in RAS+ mm; 0 outside.
+    grid
+        The voxel grid of the vectors.
+    """
+
+    vectors: np.ndarray
+    grid: VoxelGrid
+
+
+@dataclass(frozen=True, eq=False)
+class Deformation:
+    """A transform that is no matrix, as a file holds it.
+
+    Attributes
+    ----------
+    path, sha256
+        The file and its hash.
+    parts
+        4x4 matrices in RAS+ mm and fields, in the order in which a point passes them.
+    """
+
+    path: Path
+    sha256: str
+    parts: tuple[np.ndarray | Field, ...]
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields among the parts."""
+        return tuple(part for part in self.parts if isinstance(part, Field))
+
+
+Step = np.ndarray | Deformation
+"""A 4x4 matrix in RAS+ mm, or a deformation; both map points of the target grid to the image."""
+
+
+def import_simpleitk() -> Any:
+    """Return the module ``SimpleITK``.
 
     Raises
     ------
     GlasError
-        antspyx is not installed.
+        It is not installed.
     """
     try:
-        return importlib.import_module("ants")
+        return importlib.import_module("SimpleITK")
     except ImportError:
-        raise GlasError('ITK transforms and registration need antspyx: pip install "glas3d[register]"') from None
+        raise GlasError('transforms of ITK and ANTs need SimpleITK: pip install "glas3d[transforms]"') from None
 
 
 def read_step(path: Path) -> Step:
-    """Return the step that a file holds: a matrix if the transform is affine, else the path itself.
+    """Return the step that a file holds: a matrix if the transform is affine, else a deformation.
 
     Raises
     ------
     GlasError
-        The file does not exist, or ITK cannot read it as a transform.
+        The file does not exist, is damaged, or holds no matrices and displacement fields that can be read.
     """
     if not path.is_file():
         raise GlasError(f"no such file: {path}")
     if path.name.endswith((".nii", ".nii.gz")):
-        field_grids(path)
-        return path
+        return Deformation(path, file_sha256(path), (_read_field(path),))
     if is_plain_matrix(path):
         return np.linalg.inv(_read_matrix(path))
-    transform = _read(path)
-    # the origin and a point on each axis give the matrix; random points show whether it is all there is
-    points = np.vstack([np.zeros(3), 100 * np.eye(3), np.random.default_rng(0).uniform(-90, 90, (60, 3))])
-    mapped = np.array([transform.apply_to_point(tuple(map(float, point))) for point in points])
-    matrix = nib.affines.from_matvec((mapped[1:4] - mapped[0]).T / 100, mapped[0])
-    affine = np.allclose(nib.affines.apply_affine(matrix, points), mapped, atol=1e-3)
-    if _grids_of(transform) or not affine:
-        return path
-    return check_matrix(_LPS @ matrix @ _LPS, str(path))
+    parts = _read_parts(path)
+    if any(isinstance(part, Field) for part in parts):
+        return Deformation(path, file_sha256(path), parts)
+    product = np.eye(4)
+    for part in parts:
+        assert isinstance(part, np.ndarray)
+        product = part @ product
+    return product
 
 
 def is_plain_matrix(path: Path) -> bool:
@@ -72,11 +116,52 @@ def is_plain_matrix(path: Path) -> bool:
     return not (start.startswith((b"#Insight", b"\x89HDF")) or b"\x00" in start)
 
 
-def _read(path: Path) -> Any:
+def _read_parts(path: Path) -> tuple[np.ndarray | Field, ...]:
+    """Read a transform of ITK in a process of its own, which a damaged file may end or hang."""
+    import_simpleitk()
+    with tempfile.TemporaryDirectory(prefix="glas3d-") as folder:
+        target = Path(folder) / "parts.npz"
+        command = [sys.executable, "-m", "glas3d.imaging.itk_process", str(path), str(target)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            raise GlasError(f"{_no_transform(path)}: reading it takes longer than {_LIMIT_S:.0f} s") from None
+        if done.returncode:
+            lines = done.stderr.strip().splitlines()
+            why = f"reading it ends with {_end_of(done.returncode)}" if done.returncode < 0 or not lines else lines[-1]
+            raise GlasError(f"{_no_transform(path)}: {why[:200]}")
+        if _MORE in done.stderr:  # a warning of SimpleITK
+            raise GlasError(f"a transform must be one, or a composite, {path} holds several that are none")
+        with np.load(target, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files}
+    parts: list[np.ndarray | Field] = []
+    for number in range(len(arrays)):
+        if (matrix := arrays.get(f"matrix{number}")) is not None:
+            parts.append(check_matrix(_LPS @ matrix @ _LPS, str(path)))
+        elif (vectors := arrays.get(f"vectors{number}")) is not None:
+            parts.append(_field(vectors, _LPS @ arrays[f"affine{number}"], path))
+    return tuple(parts)
+
+
+def _no_transform(path: Path) -> str:
+    return f"a transform must be one that ITK reads, {path} is not"
+
+
+def _end_of(status: int) -> str:
+    """Return what ended a process, by its status."""
     try:
-        return import_ants().read_transform(str(path), precision="double")
-    except RuntimeError:
-        raise GlasError(f"a transform must be one that ITK reads, {path} is not") from None
+        return f"the signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+    except ValueError:
+        return f"status {status}"
+
+
+def _field(vectors: np.ndarray, affine: np.ndarray, path: Path) -> Field:
+    """Return a field of ITK, whose vectors are in its world."""
+    if not (np.isfinite(vectors).all() and np.isfinite(affine).all()):
+        raise GlasError(f"a warp must hold finite displacements, {path} holds NaN or infinity")
+    x, y, z = vectors.shape[:3]
+    ras = np.asarray(vectors, np.float32) * np.float32(np.diag(_LPS)[:3])
+    return Field(ras, VoxelGrid((x, y, z), np.asarray(affine, dtype=np.float64)))
 
 
 def _read_matrix(path: Path) -> np.ndarray:
@@ -114,48 +199,24 @@ def check_matrix(matrix: np.ndarray, name: str) -> np.ndarray:
     return matrix
 
 
-def field_grids(path: Path) -> list[VoxelGrid]:
-    """Return the grids of the displacement fields in a file, in their order.
-
-    Raises
-    ------
-    GlasError
-        The image is not a displacement field as ITK writes it.
-    """
-    if not path.name.endswith((".nii", ".nii.gz")):
-        return _grids_of(_read(path))
+def _read_field(path: Path) -> Field:
+    """Read a displacement field as ITK writes it to NIfTI: ``(x, y, z, 1, 3)``, of vector intent, in LPS+ mm."""
     try:
         img: Any = nib.load(path)
     except Exception as error:  # nibabel has many of its own
-        raise GlasError(f"a warp must be an image nibabel can read, {path} is not: {error}") from None
+        raise GlasError(f"a warp must be an image nibabel can read, {path} is not: {reason(error)}") from None
     intent = int(img.header["intent_code"])
     if img.ndim != 5 or img.shape[3:] != (1, 3) or intent != _VECTORS:
         raise GlasError(
             f"a warp must be ITK's displacement field (x, y, z, 1, 3) of vector intent, "
             f"{path} has shape {img.shape} and intent code {intent}"
         )
-    return [VoxelGrid(img.shape[:3], np.asarray(img.affine, dtype=np.float64))]
-
-
-def _grids_of(transform: Any) -> list[VoxelGrid]:
-    """Return the grids that a transform's fixed parameters describe.
-
-    Those of a field are its size, origin, spacing and direction; a composite lists those of
-    its parts one after another.
-    """
-    numbers = np.asarray(transform.fixed_parameters, dtype=np.float64)
-    grids, at = [], 0
-    while at + 18 <= len(numbers):
-        size, origin, spacing, direction = np.split(numbers[at : at + 18], [3, 6, 9])
-        axes = direction.reshape(3, 3)
-        whole = np.array_equal(size, np.rint(size)) and size.min() > 1
-        if whole and spacing.min() > 0 and np.allclose(axes @ axes.T, np.eye(3), atol=1e-4):
-            shape = (int(size[0]), int(size[1]), int(size[2]))
-            grids.append(VoxelGrid(shape, _LPS @ nib.affines.from_matvec(axes * spacing, origin)))
-            at += 18
-        else:
-            at += 1
-    return grids
+    check_gzip(path, "a warp")
+    try:
+        vectors = np.asarray(img.dataobj, dtype=np.float32)[:, :, :, 0]
+    except Exception as error:  # a damaged file can raise anything
+        raise GlasError(f"a warp must be complete, {path} is truncated or damaged: {reason(error)}") from None
+    return _field(vectors, img.affine, path)
 
 
 def write_matrix(matrix: np.ndarray, path: Path) -> None:
@@ -166,30 +227,8 @@ def write_matrix(matrix: np.ndarray, path: Path) -> None:
     path.write_text("\n".join([*text, f"Parameters: {numbers}", "FixedParameters: 0 0 0", ""]), encoding="ascii")
 
 
-@contextmanager
-def _files(steps: Sequence[Step]) -> Iterator[list[str]]:
-    """Yield the paths of files that hold the steps; those of matrices are removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="glas3d-") as folder:
-        names = []
-        for number, step in enumerate(steps):
-            if isinstance(step, np.ndarray):
-                write_matrix(step, Path(folder) / f"{number}.txt")
-                names.append(f"{folder}/{number}.txt")
-            else:
-                names.append(str(step))
-        yield names
-
-
-def ants_image(data: np.ndarray, affine: np.ndarray) -> Any:
-    """Return a volume as an image of ANTs, float32, with any affine that can be inverted."""
-    lps = _LPS @ affine
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    origin, sizes = [float(v) for v in lps[:3, 3]], [float(v) for v in spacing]
-    return import_ants().from_numpy(np.asarray(data, np.float32), origin, sizes, lps[:3, :3] / spacing)
-
-
 def apply_steps(
-    data: np.ndarray, affine: np.ndarray, grid: VoxelGrid, steps: Sequence[Step], interpolator: str
+    data: np.ndarray, affine: np.ndarray, grid: VoxelGrid, steps: Sequence[Step], interpolation: Interpolation
 ) -> np.ndarray:
     """Return a volume on another grid through a chain of steps, ordered as for ``antsApplyTransforms``.
 
@@ -199,24 +238,63 @@ def apply_steps(
         The volume ``(x, y, z)`` and its affine.
     grid
         Where its values are wanted.
-    interpolator
-        ANTs' name of it, such as ``"linear"`` or ``"nearestNeighbor"``.
+    interpolation
+        ``"linear"``, or ``"nearest"`` for labels.
 
     Returns
     -------
-    ``grid.shape`` float32; 0 outside the volume's field of view.
+    ``grid.shape``, float32 or of the type of the labels; 0 outside the volume's field of view.
     """
-    fixed = ants_image(np.zeros(grid.shape, np.float32), grid.affine)
-    with _files(steps) as names:
-        moved = import_ants().apply_transforms(
-            fixed, ants_image(data, affine), names, interpolator, whichtoinvert=[False] * len(names)
-        )
-    return np.asarray(moved.numpy())
+    itk = import_simpleitk()
+    labels = interpolation == "nearest"
+    moved = itk.Resample(
+        _image(data if labels else np.asarray(data, np.float32), affine),
+        [int(n) for n in grid.shape],
+        _composite(steps),
+        itk.sitkNearestNeighbor if labels else itk.sitkLinear,
+        *_geometry(grid.affine),
+        0.0,
+    )
+    return np.asarray(itk.GetArrayFromImage(moved)).transpose()
 
 
 def map_points(points: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
     """Map points ``(m, 3)`` in RAS+ mm through a chain of steps, the first step first; float64."""
-    table = pd.DataFrame(points @ _LPS[:3, :3], columns=["x", "y", "z"])
-    with _files(steps) as names:
-        mapped = import_ants().apply_transforms_to_points(3, table, names, whichtoinvert=[False] * len(names))
-    return np.asarray(np.asarray(mapped[["x", "y", "z"]], dtype=np.float64) @ _LPS[:3, :3])
+    composite = _composite(steps)
+    lps = apply_affine(_LPS, np.asarray(points, dtype=np.float64).reshape(-1, 3))
+    mapped = [composite.TransformPoint(point) for point in lps.tolist()]
+    return np.asarray(apply_affine(_LPS, np.array(mapped).reshape(-1, 3)))
+
+
+def _composite(steps: Sequence[Step]) -> Any:
+    """Return a chain of steps as a transform of SimpleITK, which passes a point to the last transform first."""
+    itk = import_simpleitk()
+    composite = itk.CompositeTransform(3)
+    parts = [part for step in steps for part in (step.parts if isinstance(step, Deformation) else (step,))]
+    for part in reversed(parts):
+        if isinstance(part, Field):
+            vectors = part.vectors.astype(np.float64) * np.diag(_LPS)[:3]
+            image = _image(vectors, part.grid.affine, isVector=True)
+            composite.AddTransform(itk.DisplacementFieldTransform(image))
+        else:
+            lps = _LPS @ part @ _LPS
+            composite.AddTransform(itk.AffineTransform(lps[:3, :3].ravel().tolist(), lps[:3, 3].tolist()))
+    return composite
+
+
+def _image(data: np.ndarray, affine: np.ndarray, **kind: bool) -> Any:
+    """Return a volume, or vectors along the last axis, as an image of SimpleITK."""
+    axes = (2, 1, 0, 3)[: data.ndim]
+    image = import_simpleitk().GetImageFromArray(np.ascontiguousarray(data.transpose(axes)), **kind)
+    origin, spacing, direction = _geometry(affine)
+    image.SetOrigin(origin)
+    image.SetSpacing(spacing)
+    image.SetDirection(direction)
+    return image
+
+
+def _geometry(affine: np.ndarray) -> tuple[list[float], list[float], list[float]]:
+    """Return origin, spacing and direction of an affine in ITK's world; its axes may be sheared."""
+    lps = _LPS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    return lps[:3, 3].tolist(), spacing.tolist(), (lps[:3, :3] / spacing).ravel().tolist()

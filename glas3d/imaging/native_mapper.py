@@ -8,8 +8,8 @@ import numpy as np
 from glas3d.core.search import Segments, paint
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.scan import Scan
-from glas3d.imaging.space import VoxelGrid, grid_of, resample
-from glas3d.imaging.spatial_transform import Interpolation, SpatialTransform
+from glas3d.imaging.space import Interpolation, VoxelGrid, grid_of, resample
+from glas3d.imaging.spatial_transform import SpatialTransform
 
 
 class NativeMapper:

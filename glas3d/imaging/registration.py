@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
 import os
@@ -21,7 +22,7 @@ from nibabel.eulerangles import euler2mat
 from scipy.ndimage import binary_fill_holes
 
 from glas3d.errors import GlasError
-from glas3d.imaging.itk import import_ants, read_step, write_matrix
+from glas3d.imaging.itk import import_simpleitk, read_step, write_matrix
 from glas3d.imaging.mask import bright_voxels, mask_on
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of, mni_grid, resample_scan, template_on, voxel_to_world
@@ -68,7 +69,8 @@ def register(
         raise GlasError(f'kind must be "affine" or "SyN", got {kind!r}')
     if threads < 1 or seed < 1:
         raise GlasError(f"threads and seed must be 1 or more, got {threads} and {seed}")
-    import_ants()
+    _require_antspyx()
+    import_simpleitk()
     scan = img if isinstance(img, Scan) else load_scan(img)
     name = f"the registration of {Path(scan.name).name}"
     settings = {"kind": kind, "seed": seed, "threads": threads, "antspyx": importlib.metadata.version("antspyx")}
@@ -76,6 +78,13 @@ def register(
         registration = _Registration(Path(folder), scan, name, settings)
         affine = registration.affine()
         return affine if kind == "affine" else registration.warp(affine)
+
+
+def _require_antspyx() -> None:
+    try:
+        importlib.import_module("ants")
+    except ImportError:
+        raise GlasError('registration needs antspyx: pip install "glas3d[register]"') from None
 
 
 class _Registration:
@@ -133,8 +142,8 @@ class _Registration:
         try:
             for file in ("1Warp.nii.gz", "1InverseWarp.nii.gz"):
                 shutil.move(self._folder / f"result_{file}", kept / file)
-            forward = (kept / "1Warp.nii.gz", np.linalg.inv(affine.matrix))
-            inverse = (affine.matrix, kept / "1InverseWarp.nii.gz")
+            forward = (read_step(kept / "1Warp.nii.gz"), np.linalg.inv(affine.matrix))
+            inverse = (affine.matrix, read_step(kept / "1InverseWarp.nii.gz"))
             warp = Warp(forward, inverse, self._name, self._settings)
         except BaseException:
             shutil.rmtree(kept, ignore_errors=True)

@@ -139,12 +139,18 @@ def _read(path: Path) -> SpatialImage:
         raise GlasError(f"a scan must be a volume, {path} is a {type(image).__name__}")
     for part in image.file_map.values():  # header and voxels may be two files
         if part.filename and Path(part.filename).is_file():
-            _check_gzip(Path(part.filename))
+            check_gzip(Path(part.filename))
     return image
 
 
-def _check_gzip(path: Path) -> None:
-    """Read a file to its end, where the checksum is; nibabel stops before, and would read damaged intensities."""
+def check_gzip(path: Path, what: str = "a scan") -> None:
+    """Read a file to its end, where the checksum is; nibabel stops before, and would read damaged intensities.
+
+    Raises
+    ------
+    GlasError
+        The file is gzipped, and truncated or damaged; ``what`` names it.
+    """
     with path.open("rb") as file:
         if file.read(2) != b"\x1f\x8b":
             return
@@ -153,7 +159,7 @@ def _check_gzip(path: Path) -> None:
             while file.read(2**22):
                 pass
     except (OSError, EOFError, zlib.error) as error:
-        raise GlasError(f"a scan must be complete, {path} is truncated or damaged: {reason(error)}") from None
+        raise GlasError(f"{what} must be complete, {path} is truncated or damaged: {reason(error)}") from None
 
 
 def _intensities(image: SpatialImage, name: str, constant: bool) -> np.ndarray:

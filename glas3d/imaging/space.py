@@ -20,6 +20,8 @@ from glas3d.imaging.tissue import air_level
 
 MNI = "MNI152NLin2009aSym"
 
+Interpolation = Literal["linear", "nearest"]
+
 _SAMPLES_MM = 1.0  # the width of a voxel that larger ones are taken to average over, too
 
 # The field of view of the usual 2 mm MNI grid (91 x 109 x 91), in mm between the centres of the outer voxels.
@@ -80,7 +82,7 @@ def mni_grid(resolution: float) -> VoxelGrid:
     return VoxelGrid((int(counts[0]), int(counts[1]), int(counts[2])), affine)
 
 
-def resample(img: SpatialImage, grid: VoxelGrid, interpolation: Literal["linear", "nearest"] = "linear") -> np.ndarray:
+def resample(img: SpatialImage, grid: VoxelGrid, interpolation: Interpolation = "linear") -> np.ndarray:
     """Return the values of an image on another grid; 0 outside its field of view.
 
     Linear resampling to larger voxels smooths first, so that a coarse voxel is an average rather than one

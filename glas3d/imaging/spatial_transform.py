@@ -16,12 +16,11 @@ from nibabel.affines import apply_affine
 from nibabel.spatialimages import SpatialImage
 
 from glas3d.errors import GlasError
-from glas3d.hashing import file_sha256
 from glas3d.imaging.itk import (
+    Deformation,
     Step,
     apply_steps,
     check_matrix,
-    field_grids,
     is_plain_matrix,
     map_points,
     read_step,
@@ -30,6 +29,7 @@ from glas3d.imaging.itk import (
 from glas3d.imaging.matrix_kind import better_reading
 from glas3d.imaging.scan import Scan
 from glas3d.imaging.space import (
+    Interpolation,
     SpaceCheck,
     VoxelGrid,
     check_space,
@@ -42,7 +42,6 @@ from glas3d.imaging.space import (
 )
 from glas3d.output import write_json, write_together
 
-Interpolation = Literal["linear", "nearest"]
 FilePath = str | os.PathLike[str]
 Direction = Literal["to_template", "to_native"]
 
@@ -227,10 +226,12 @@ class Warp(SpatialTransform):
         brain = voxel_to_world(np.argwhere(template_on(4) > 0.1)[::7], mni_grid(4).affine)
         native = map_points(brain, self.forward)
         for steps, ends in ((self.forward, (brain, native)), (self.inverse, (native, brain))):
-            for path in (step for step in steps if isinstance(step, Path)):
-                share = max(_covered(grid, end) for grid in field_grids(path) for end in ends)
+            for step in (step for step in steps if isinstance(step, Deformation)):
+                share = max(_covered(each.grid, end) for each in step.fields for end in ends)
                 if share < 0.75:
-                    raise GlasError(f"a warp must cover the brain (75% needed), the field of {path} covers {share:.0%}")
+                    raise GlasError(
+                        f"a warp must cover the brain (75% needed), the field of {step.path} covers {share:.0%}"
+                    )
         error = float(np.median(np.linalg.norm(map_points(native, self.inverse) - brain, axis=1)))
         if not error <= 2:
             raise GlasError(
@@ -253,8 +254,8 @@ class Warp(SpatialTransform):
         """See `SpatialTransform`."""
 
         def step_record(step: Step) -> Any:
-            if isinstance(step, Path):
-                return {"name": step.name, "sha256": file_sha256(step)}
+            if isinstance(step, Deformation):
+                return {"name": step.path.name, "sha256": step.sha256}
             return {"matrix": step.tolist()}
 
         return {
@@ -274,7 +275,8 @@ class Warp(SpatialTransform):
     ) -> np.ndarray:
         steps = self.forward if direction == "to_template" else self.inverse
         if interpolation == "nearest":
-            return _resample_labels(data, affine, grid, steps)
+            kind = np.int32 if data.dtype.kind in "iub" and data.dtype.itemsize != 2 else data.dtype  # as in resample
+            return apply_steps(data.astype(kind), affine, grid, steps, "nearest")
         finer = _finer(grid, min(nib.affines.voxel_sizes(affine)))
         moved = apply_steps(data, affine, finer, steps, "linear")
         return resample(nib.Nifti1Image(moved, finer.affine), grid)
@@ -291,27 +293,15 @@ class Warp(SpatialTransform):
         return index, files
 
 
-def _resample_labels(data: np.ndarray, affine: np.ndarray, grid: VoxelGrid, steps: Sequence[Step]) -> np.ndarray:
-    """Return labels on another grid through a chain of steps, by nearest neighbour.
-
-    ANTs works in float32, which cannot tell labels above 2^24 apart: it is given each label's rank instead.
-    """
-    kind = np.int32 if data.dtype.kind in "iub" and data.dtype.itemsize != 2 else data.dtype  # as in resample
-    labels = np.unique(np.append(data, 0)).astype(kind)
-    rank_of_zero = int(np.searchsorted(labels, 0))
-    ranks = apply_steps(np.searchsorted(labels, data) - rank_of_zero, affine, grid, steps, "nearestNeighbor")
-    return np.asarray(labels[np.rint(ranks).astype(int) + rank_of_zero])
-
-
 def _suffix(step: Step) -> str:
-    if not isinstance(step, Path):
+    if not isinstance(step, Deformation):
         return ".txt"
-    return ".nii.gz" if step.name.endswith(".nii.gz") else step.suffix
+    return ".nii.gz" if step.path.name.endswith(".nii.gz") else step.path.suffix
 
 
 def _writer(step: Step) -> Callable[[Path], object]:
-    if isinstance(step, Path):
-        content = step.read_bytes()  # read at once: the file may lie in the folder that is written to
+    if isinstance(step, Deformation):
+        content = step.path.read_bytes()  # read at once: the file may lie in the folder that is written to
         return lambda path: path.write_bytes(content)
     return lambda path: write_matrix(step, path)
 
@@ -373,7 +363,7 @@ def load_transform(
         return _from_folder(paths[0])
     inverses = [] if inverse is None else [inverse] if isinstance(inverse, str | os.PathLike) else list(inverse)
     forward = tuple(read_step(path) for path in paths)
-    warps = [step for step in forward if isinstance(step, Path)]
+    warps = [step.path for step in forward if isinstance(step, Deformation)]
     if inverses and len(inverses) != len(warps):
         raise GlasError(f"inverse must have one file a warp, got {len(inverses)} for {len(warps)} warps")
     given = dict(zip(warps, map(Path, inverses), strict=False))
@@ -385,7 +375,7 @@ def load_transform(
 
 
 def _transform_of(forward: tuple[Step, ...], inverse: tuple[Step, ...], name: str) -> SpatialTransform:
-    if any(isinstance(step, Path) for step in (*forward, *inverse)):
+    if any(isinstance(step, Deformation) for step in (*forward, *inverse)):
         return Warp(forward, inverse, name)
     product = np.eye(4)
     for step in forward:
@@ -395,14 +385,14 @@ def _transform_of(forward: tuple[Step, ...], inverse: tuple[Step, ...], name: st
 
 
 def _inverse_of(step: Step, given: dict[Path, Path]) -> Step:
-    if not isinstance(step, Path):
+    if not isinstance(step, Deformation):
         return np.linalg.inv(step)
-    if step in given:
-        return read_step(given[step])
-    path = _path_of_inverse(step)
+    if step.path in given:
+        return read_step(given[step.path])
+    path = _path_of_inverse(step.path)
     if path is None or not path.is_file():
         example = f", such as {path.name}" if path is not None else ""
-        raise GlasError(f"a warp holds no inverse of its own, give the inverse of {step} as inverse={example}")
+        raise GlasError(f"a warp holds no inverse of its own, give the inverse of {step.path} as inverse={example}")
     return read_step(path)
 
 

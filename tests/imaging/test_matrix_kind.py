@@ -61,5 +61,5 @@ def test_an_inverse_is_told_apart():
 
 def test_a_matrix_of_an_itk_file_is_of_a_known_kind(tmp_path):
     write_matrix(WORLD, tmp_path / "itk.txt")
-    pytest.importorskip("ants")
+    pytest.importorskip("SimpleITK")
     assert load_transform(tmp_path / "itk.txt").check(scan(1)).reading is None

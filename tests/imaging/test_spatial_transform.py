@@ -2,13 +2,14 @@
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 from nibabel.affines import apply_affine, from_matvec
 from nibabel.eulerangles import euler2mat
 from scipy.ndimage import binary_erosion
 
 from glas3d.imaging.atlas import Atlas
-from glas3d.imaging.itk import ants_image, field_grids, write_matrix
+from glas3d.imaging.itk import apply_steps, map_points, read_step, write_matrix
 from glas3d.imaging.native_mapper import NativeMapper
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import VoxelGrid, mni_grid, resample, template, template_on
@@ -80,11 +81,11 @@ def test_points_map_in_both_directions(points):
     np.testing.assert_allclose(transform.points_to_template(points), to_template(points), atol=1e-9)
 
 
-def test_the_sources_of_a_matrix_agree(tmp_path, points, ants):
+def test_the_sources_of_a_matrix_agree(tmp_path, points, itk):
     np.savetxt(tmp_path / "plain.txt", MOVED)
     write_matrix(HOME, tmp_path / "itk.txt")
     for name in ("itk.tfm", "itk.mat", "itk.h5"):
-        ants.write_transform(ants.read_transform(str(tmp_path / "itk.txt"), precision="double"), str(tmp_path / name))
+        itk.WriteTransform(itk.ReadTransform(str(tmp_path / "itk.txt")), str(tmp_path / name))
     first = from_matvec(euler2mat(0.3, 0.2, 0.1), [4, 5, 6])
     write_matrix(first, tmp_path / "first.txt")
     write_matrix(HOME @ np.linalg.inv(first), tmp_path / "second.txt")
@@ -107,7 +108,7 @@ def test_the_sources_of_a_matrix_agree(tmp_path, points, ants):
         )
 
 
-def test_an_itk_rotation_is_a_matrix(tmp_path, points, ants):
+def test_an_itk_rotation_is_a_matrix(tmp_path, points, itk):
     """An Euler3DTransform has six parameters, not twelve."""
     path = tmp_path / "rigid.tfm"
     text = "#Insight Transform File V1.0\n#Transform 0\nTransform: Euler3DTransform_double_3_3\n"
@@ -118,14 +119,14 @@ def test_an_itk_rotation_is_a_matrix(tmp_path, points, ants):
 
 
 @pytest.mark.parametrize("kind", ["matrix", "warp"])
-def test_a_saved_transform_is_read_again(tmp_path, points, ants, warp, kind):
+def test_a_saved_transform_is_read_again(tmp_path, points, warp, kind):
     made = {"kind": "affine", "seed": 3}
     transform: SpatialTransform = Affine(MOVED, "mine", made) if kind == "matrix" else warp
     written = transform.save(tmp_path / "new")
     again = load_transform(tmp_path / "new")
     assert set(written) == set((tmp_path / "new").iterdir())
-    np.testing.assert_array_equal(again.points_to_native(points), transform.points_to_native(points))
-    np.testing.assert_array_equal(again.points_to_template(points), transform.points_to_template(points))
+    np.testing.assert_allclose(again.points_to_native(points), transform.points_to_native(points), atol=1e-9)
+    np.testing.assert_allclose(again.points_to_template(points), transform.points_to_template(points), atol=1e-9)
     assert (again.name, again.settings) == (transform.name, transform.settings)
     if kind == "matrix":
         assert again.record() == {"name": "mine", "matrix": MOVED.tolist(), **made}
@@ -182,7 +183,7 @@ def test_a_map_is_mapped_to_native_space_by_a_warp(warp):
     assert np.linalg.norm(centre - to_native(point, bent=True)) < 1
 
 
-def test_a_warp_without_deformation_is_its_matrix(tmp_path, ants):
+def test_a_warp_without_deformation_is_its_matrix(tmp_path, itk):
     """It gives the values of `resample`, with its smoothing, field of view and types; shears included."""
     for name in ("1Warp.nii.gz", "1InverseWarp.nii.gz"):
         write_field(tmp_path / name, lambda points: points)
@@ -212,17 +213,19 @@ def test_a_warp_without_deformation_is_its_matrix(tmp_path, ants):
     assert abs(check.correlation - expected.correlation) < 0.02
 
 
-def composed(files, folder, names, ants):
-    """Return one file for each direction, of a field that also moves, since composites cannot be written."""
+def composed(files, folder, names, itk):
+    """Return one composite for each direction, of a matrix and a field, written by ITK; the last is passed first."""
     write_matrix(MOVED, folder / "back.txt")
-    ways = (
-        [files / "sub_1Warp.nii.gz", files / "sub_0GenericAffine.mat"],
-        [folder / "back.txt", files / "sub_1InverseWarp.nii.gz"],
-    )
-    for name, steps, grid in zip(names, ways, (mni_grid(4), native.native_grid(spacing=(4.0, 3.9, 4.1))), strict=True):
-        ref = ants_image(np.zeros(grid.shape), grid.affine)
-        paths = [str(path) for path in steps]
-        ants.apply_transforms(ref, ref, paths, whichtoinvert=[False, False], compose=str(folder / name))
+    ways = (("sub_0GenericAffine.mat", "sub_1Warp.nii.gz"), ("sub_1InverseWarp.nii.gz", "back.txt"))
+    for name, way in zip(names, ways, strict=True):
+        composite = itk.CompositeTransform(3)
+        for file in way:
+            path = str((folder if file == "back.txt" else files) / file)
+            if file.endswith(".nii.gz"):
+                composite.AddTransform(itk.DisplacementFieldTransform(itk.ReadImage(path, itk.sitkVectorFloat64)))
+            else:
+                composite.AddTransform(itk.ReadTransform(path))
+        itk.WriteTransform(composite, str(folder / name))
     return folder / names[0], folder / names[1]
 
 
@@ -234,14 +237,14 @@ def composed(files, folder, names, ants):
     ],
     ids=["fMRIPrep", "ANTs"],
 )
-def test_a_composite_and_its_inverse_lie_side_by_side(tmp_path, files, warp, points, ants, names):
+def test_a_composite_and_its_inverse_lie_side_by_side(tmp_path, files, warp, points, itk, names):
     """The inverse has a known name, or is given."""
-    path, inverse = composed(files, tmp_path, names, ants)
+    path, inverse = composed(files, tmp_path, names, itk)
     composite = load_transform(path)
     assert isinstance(composite, Warp)
-    np.testing.assert_allclose(composite.points_to_native(points), warp.points_to_native(points), atol=0.2)
+    np.testing.assert_allclose(composite.points_to_native(points), warp.points_to_native(points), atol=1e-4)
     there = to_native(points, bent=True)
-    np.testing.assert_allclose(composite.points_to_template(there), warp.points_to_template(there), atol=0.2)
+    np.testing.assert_allclose(composite.points_to_template(there), warp.points_to_template(there), atol=1e-4)
     inverse.rename(tmp_path / "elsewhere.h5")
     with refused(f"give the inverse of .*such as {names[1]}", path):
         load_transform(path)
@@ -250,18 +253,51 @@ def test_a_composite_and_its_inverse_lie_side_by_side(tmp_path, files, warp, poi
     assert given.record()["from-native_to-template"][0]["name"] == names[0]
 
 
-def test_composites_of_ants_registration(tmp_path, points, ants):
+def of_ants(ants, data, affine):
+    """Return a volume as an image of ANTs."""
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    return ants.from_numpy(np.asarray(data, np.float32), lps[:3, 3].tolist(), spacing.tolist(), lps[:3, :3] / spacing)
+
+
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_a_warp_is_applied_as_ants_applies_it(files, warp, points, ants, direction):
+    """Volumes and points, by the same files in the same order."""
+    table = pd.DataFrame(points * [-1, -1, 1], columns=["x", "y", "z"])
+    names = [str(files / name) for name in ("sub_1Warp.nii.gz", "sub_0GenericAffine.mat")]
+    inverted, steps = [False, False], warp.forward
+    if direction == "inverse":
+        names = [names[1], str(files / "sub_1InverseWarp.nii.gz")]
+        inverted, steps = [True, False], warp.inverse
+    mapped = ants.apply_transforms_to_points(3, table, names, whichtoinvert=inverted)[["x", "y", "z"]].to_numpy()
+    np.testing.assert_allclose(map_points(points, steps), mapped * [-1, -1, 1], atol=1e-4)
+    scan, grid = native.head(GRIDS["oblique"], bent=True), GRIDS["LAS"]
+    moved = ants.apply_transforms(
+        of_ants(ants, np.zeros(grid.shape), grid.affine),
+        of_ants(ants, scan.data, scan.affine),
+        names,
+        "linear",
+        whichtoinvert=inverted,
+    ).numpy()
+    own = apply_steps(scan.data, scan.affine, grid, steps, "linear")
+    assert own.dtype == np.float32
+    inside = (moved != 0) & (own != 0)  # which voxels lie on the border is decided by rounding
+    assert inside.mean() > 0.2
+    np.testing.assert_allclose(own[inside], moved[inside], atol=0.02)
+
+
+def test_composites_of_ants_registration(tmp_path, points, ants, itk):
     """A file with affine and field is a warp with the field's grid; a file with matrices alone is a matrix."""
-    fixed, grid = ants_image(template_on(4), mni_grid(4).affine).clone("float"), mni_grid(4)
+    fixed, grid = of_ants(ants, template_on(4), mni_grid(4).affine), mni_grid(4)
     settings = {"outprefix": f"{tmp_path}/c_", "write_composite_transform": True, "initial_transform": "Identity"}
     coarse = {"aff_iterations": (1,), "aff_shrink_factors": (4,), "aff_smoothing_sigmas": (1,)}
-    bent = ants_image(native.head(native.native_grid(spacing=(4.0, 3.9, 4.1))).data, grid.affine).clone("float")
+    bent = of_ants(ants, native.head(native.native_grid(spacing=(4.0, 3.9, 4.1))).data, grid.affine)
     ants.registration(fixed, bent, "SyN", **settings, **coarse, reg_iterations=(2, 0, 0))
     both = load_transform(tmp_path / "c_Composite.h5")
     assert isinstance(both, Warp)
     for name in ("c_Composite.h5", "c_InverseComposite.h5"):
-        (field_grid,) = field_grids(tmp_path / name)
-        assert field_grid.same_as(grid)
+        (field,) = read_step(tmp_path / name).fields
+        assert field.grid.same_as(grid)
     np.testing.assert_allclose(both.points_to_native(both.points_to_template(points)), points, atol=1)
     ants.registration(fixed, bent, "Affine", **settings, **coarse)
     assert isinstance(load_transform(tmp_path / "c_Composite.h5"), Affine)

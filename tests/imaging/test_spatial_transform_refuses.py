@@ -48,7 +48,7 @@ def test_a_matrix_that_is_no_transform_is_refused(matrix, match):
     ],
     ids=["missing", "lta", "3x3", "singular", "itk"],
 )
-def test_a_file_that_is_no_transform_is_refused(tmp_path, ants, content, match):
+def test_a_file_that_is_no_transform_is_refused(tmp_path, itk, content, match):
     path = tmp_path / "transform.txt"
     if content is not None:
         path.write_text(content)
@@ -106,15 +106,15 @@ def test_an_image_that_is_no_warp_is_refused(tmp_path, files):
         load_transform(tmp_path / "text.nii.gz")
 
 
-def test_without_antspyx_matrices_still_work(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ants", None)
+def test_without_simpleitk_matrices_still_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
     np.savetxt(tmp_path / "plain.txt", MOVED)
     load_transform(tmp_path / "plain.txt").save(tmp_path / "kept")
     np.testing.assert_array_equal(
         load_transform(tmp_path / "kept").matrix, load_transform(tmp_path / "plain.txt").matrix
     )
     write_matrix(HOME, tmp_path / "itk.txt")
-    with refused(r'pip install "glas3d\[register\]"'):
+    with refused(r'pip install "glas3d\[transforms\]"'):
         load_transform(tmp_path / "itk.txt")
-    with refused(r'pip install "glas3d\[register\]"'):
+    with refused(r'pip install "glas3d\[transforms\]"'):
         apply_steps(np.zeros(SHAPE), np.eye(4), mni_grid(8), [], "linear")
