@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError
 from glas3d.cli import atlases, simulated
 from glas3d.cli.bad_use import message_of
 from glas3d.cli.cohort import cohort
+from glas3d.cli.compare import compare
 from glas3d.cli.config import from_file, whole_numbers
 from glas3d.cli.convert import convert
 from glas3d.cli.explain import explain
@@ -29,7 +30,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     config=(from_file, whole_numbers),
 )
-for command in (explain, simulated.simulate, train, cohort, convert, simulated.demo, atlases.app):
+for command in (explain, compare, simulated.simulate, train, cohort, convert, simulated.demo, atlases.app):
     app.command(command)
 app.register_install_completion_command(help="Install completion of commands and options for the current shell.")
 

@@ -11,9 +11,9 @@ from cyclopts import App, Parameter
 
 from glas3d.cli import terminal
 from glas3d.cli.derived import in_group
-from glas3d.cli.explain_options import ScanCommandOptions, explain_keywords, search_of
+from glas3d.cli.explain_options import ScanCommandOptions, explain_keywords, search_on_scan
 from glas3d.cli.messages import Messages
-from glas3d.cli.parameters import class_of
+from glas3d.cli.parameters import class_of, model_of
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.options import SEARCH
 
@@ -79,7 +79,6 @@ def explain_scan(
     """
     from glas3d.explain.cost import estimate_cost
     from glas3d.explain.scan import resolve_scan
-    from glas3d.predict import load_model
     from glas3d.predict.engine.memory import keep_memory as memory_is_kept
 
     if not scan:
@@ -88,11 +87,9 @@ def explain_scan(
             "give SCAN first, as in glas3d explain SCAN --background 0"
         )
     keywords = explain_keywords(options)
-    predict = load_model(model, activation=activation, device=device)
-    if activation is not None and predict.activation != activation:
-        raise GlasError(f"--activation is for models that state none, {model} states {predict.activation}")
+    predict = model_of(model, activation, device)
     images = list(scan) if len(scan) > 1 else scan[0]
-    request = resolve_scan(images, predict, class_of(target), _search(options, supervoxels, scan[0]), keywords)
+    request = resolve_scan(images, predict, class_of(target), search_on_scan(options, supervoxels, scan[0]), keywords)
     if not overwrite:
         request.refuse_other_results(out)
     with memory_is_kept() if keep_memory else nullcontext(True) as supported:
@@ -113,20 +110,6 @@ def explain_scan(
         terminal.write_json(_json(result, written))
     else:
         _report(result, written, scan[0].name, out)
-
-
-def _search(options: Any, supervoxels: int | None, scan: Path) -> Any:
-    """Return what to search: an atlas, a grid, coordinates or supervoxels."""
-    from glas3d.imaging import slic
-    from glas3d.imaging.atlas import Atlas
-    from glas3d.imaging.coordinates import Coordinates
-
-    search = search_of(options, supervoxels, options.atlas_space)
-    if supervoxels is not None:
-        return slic.supervoxels(scan, supervoxels, mask_img=options.mask_img)
-    if isinstance(search, Path):
-        return Coordinates.from_file(search, space="MNI")
-    return Atlas.load(search, space=options.atlas_space) if isinstance(search, str) else search
 
 
 def _report(result: ScanExplanation, written: list[Path], name: str, out: Path) -> None:

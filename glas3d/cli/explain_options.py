@@ -78,6 +78,20 @@ def search_of(options: Any, supervoxels: int | None = None, atlas_space: str | N
     return options.coordinates or options.atlas or "AAL"
 
 
+def search_on_scan(options: Any, supervoxels: int | None, scan: Path) -> Any:
+    """Return what to search on a scan: an atlas, a grid, coordinates or supervoxels."""
+    from glas3d.imaging import slic
+    from glas3d.imaging.atlas import Atlas
+    from glas3d.imaging.coordinates import Coordinates
+
+    search = search_of(options, supervoxels, options.atlas_space)
+    if supervoxels is not None:
+        return slic.supervoxels(scan, supervoxels, mask_img=options.mask_img)
+    if isinstance(search, Path):
+        return Coordinates.from_file(search, space="MNI")
+    return Atlas.load(search, space=options.atlas_space) if isinstance(search, str) else search
+
+
 def explain_keywords(options: Any) -> dict[str, Any]:
     """Return the keywords of `explain_img` that were given, but for the search.
 

@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from glas3d.errors import GlasError
+
+if TYPE_CHECKING:
+    from glas3d.predict import Predictor
+    from glas3d.predict.interface import Activation
+
+
+def model_of(model: str, activation: Activation | None, device: str) -> Predictor:
+    """Return the model that the options --model, --activation and --device name.
+
+    Raises
+    ------
+    GlasError
+        There is no such model, or it states another activation itself.
+    """
+    from glas3d.predict import load_model
+
+    predict = load_model(model, activation=activation, device=device)
+    if activation is not None and predict.activation != activation:
+        raise GlasError(f"--activation is for models that state none, {model} states {predict.activation}")
+    return predict
 
 
 def class_of(text: str) -> int | str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -107,23 +107,49 @@ def write_table(table: pd.DataFrame, title: str, planted: tuple[str, ...] | None
     planted
         Names of the regions with simulated disease, which are marked in a column of their own. Default: no column.
     """
+    last = "direction" if planted is None else "planted"
+    rows = []
+    for row in table.dropna(subset=["rank"]).sort_values("rank").head(10).to_dict("records"):
+        cells = [f"{row['rank']}", f"{row['name']}", " ".join(f"{round(row[axis]):3d}" for axis in "xyz")]
+        cells += [f"{row['light']:.3f}", f"{row['shadow']:.2g}", f"{row['drop']:+.2g}", f"{row['score']:.3g}"]
+        cells.append(str(row.get("direction") or "") if planted is None else "yes" if row["name"] in planted else "")
+        rows.append(cells)
+    columns = ("rank", "region", "x y z, mm", "light", "shadow", "drop", "score", last)
+    write_rows(columns, rows, title, left=("region",), centre=(last,))
+
+
+def write_rows(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    title: str,
+    left: Collection[str] = (),
+    centre: Collection[str] = (),
+) -> None:
+    """Write a table of texts.
+
+    Parameters
+    ----------
+    columns
+        Titles of the columns.
+    rows
+        The cells of each row.
+    title
+        Title above the table, one line.
+    left, centre
+        Columns that are not aligned to the right.
+    """
     if _Reporting.quiet:
         return
     from rich.table import Table
 
     out.print(title, style="bold", **_PLAIN)
     shown = Table(box=None, pad_edge=False, header_style="dim")
-    shown.add_column("rank", justify="right", no_wrap=True)
-    shown.add_column("region", no_wrap=True)
-    for column in ("x y z, mm", "light", "shadow", "drop", "score"):
-        shown.add_column(column, justify="right", no_wrap=True)
-    last = "direction" if planted is None else "planted"
-    shown.add_column(last, justify="center", no_wrap=True)
-    for row in table.dropna(subset=["rank"]).sort_values("rank").head(10).to_dict("records"):
-        cells = [f"{row['rank']}", f"{row['name']}", " ".join(f"{round(row[axis]):3d}" for axis in "xyz")]
-        cells += [f"{row['light']:.3f}", f"{row['shadow']:.2g}", f"{row['drop']:+.2g}", f"{row['score']:.3g}"]
-        cells.append(str(row.get("direction") or "") if planted is None else "yes" if row["name"] in planted else "")
-        shown.add_row(*cells)
+    for column in columns:
+        shown.add_column(
+            column, justify="left" if column in left else "center" if column in centre else "right", no_wrap=True
+        )
+    for row in rows:
+        shown.add_row(*row)
     out.print(shown)
 
 

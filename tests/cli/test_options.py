@@ -11,7 +11,7 @@ from glas3d import cli
 from glas3d.cli.derived import command_options, given_options, help_text
 from glas3d.core.settings import Settings
 
-COMMANDS = ("explain", "simulate", "train", "cohort", "convert", "demo")
+COMMANDS = ("explain", "compare", "simulate", "train", "cohort", "convert", "demo")
 
 
 @pytest.fixture
@@ -133,6 +133,7 @@ def test_arguments_that_cannot_be_parsed_are_refused_in_plain_words(error_line, 
 
 WHOLE = {
     "explain": ("--batch-size", "--max-iterations", "--supervoxels"),
+    "compare": ("--batch-size", "--supervoxels"),
     "cohort": ("--batch-size", "--max-iterations", "--n-workers", "--threads", "--n-perm", "--n-boot", "--seed", "--k"),
     "train": ("--folds", "--seed", "--threads", "--n-workers", "--epochs", "--patience"),
     "simulate": ("--participants", "--ad", "--seed"),
@@ -141,6 +142,7 @@ WHOLE = {
 }
 NEEDED = {
     "explain": ("S", "--model", "m", "--target", "AD", "--out", "o"),
+    "compare": ("S", "--model", "m", "--target", "AD", "--methods", "lime", "--out", "o"),
     "cohort": ("B", "OUT", "group"),
     "train": ("B", "OUT"),
     "simulate": ("OUT",),
