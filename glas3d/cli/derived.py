@@ -28,6 +28,7 @@ _ORDER = (
     "Training",
     "Disease",
     "Images",
+    "Anatomy and artefacts",
     "Where to look",
     "Masks and scales",
     "Score and mode",

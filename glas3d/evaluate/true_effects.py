@@ -19,12 +19,14 @@ from glas3d.predict.predictor import Predictor, model_info
 from glas3d.simulate.dataset import scan_img
 from glas3d.simulate.participants import simulate_participant
 from glas3d.simulate.regions import atlas_of
-from glas3d.simulate.simulation import Simulation
+from glas3d.simulate.simulation import LESIONS, Simulation
 from glas3d.simulate.twins import twins
 
 
 def true_effects(predict: Predict, simulation: Simulation, number: int, target: Target = "AD") -> pd.DataFrame:
     """Return how the disease of each region of a simulated participant changes a model's log-odds of a class.
+
+    The same for other abnormalities that a simulation has.
 
     The effect of region ``i`` is the mean of ``L(all) - L(all but i)`` and ``L(i alone) - L(none)``, what its disease
     adds when it comes last and when it comes first. ``L`` is the log-odds of the class against all others of a twin
@@ -45,7 +47,9 @@ def true_effects(predict: Predict, simulation: Simulation, number: int, target: 
     Returns
     -------
     A row a region of the simulation's atlas: ``index``, ``name``, ``planted`` (1: the simulation plants disease there)
-    and ``effect``, in log-odds (natural logarithm); 0 where the participant has no disease, as in all of a control.
+    and ``effect``, in log-odds (natural logarithm); 0 where the participant lost nothing, as in all of a control. The
+    row of a suppressor has the effect of what is lost there, and is not planted. Where the simulation has white-matter
+    lesions, a last row ``lesions`` with the index 0 has theirs.
 
     Raises
     ------
@@ -65,8 +69,10 @@ def true_effects(predict: Predict, simulation: Simulation, number: int, target: 
             first = with_twin["only", name] - with_twin["healed", ""]
             effects[name] = (last + first) / 2
     regions = atlas_of(simulation.atlas).table[["index", "name"]]
+    if any(simulation.lesions):
+        regions = pd.concat([regions, pd.DataFrame({"index": [0], "name": [LESIONS]})], ignore_index=True)
     return regions.assign(
-        planted=regions["name"].isin(simulation.regions).astype(int),
+        planted=regions["name"].isin([*simulation.regions, LESIONS]).astype(int),
         effect=regions["name"].map(effects).fillna(0.0),
     )
 

@@ -16,7 +16,7 @@ from glas3d.imaging.space import MNI
 from glas3d.output import generated_by, new_folder, write_json
 from glas3d.simulate.participants import SimulatedParticipant, planted_labels, simulate_participants
 from glas3d.simulate.regions import atlas_of
-from glas3d.simulate.simulation import PLANTED, Simulation
+from glas3d.simulate.simulation import COLIN27, ICBM152, LESIONS, PLANTED, Simulation
 from glas3d.simulate.twins import KINDS, Kind, twin_label, twins
 from glas3d.tables import write_table
 
@@ -33,9 +33,9 @@ _COLUMNS = {
     "site": {"Description": "Scanner; each has an intensity scale of its own"},
 }
 _TWINS: dict[Kind, str] = {
-    "healed": "the disease of all regions healed",
-    "without": "the disease of {} healed",
-    "only": "the disease of {} kept and that of all others healed",
+    "healed": "all abnormalities healed",
+    "without": "the abnormality of {} healed",
+    "only": "the abnormality of {} kept and all others healed",
 }
 
 
@@ -84,7 +84,7 @@ def scan_path(simulation: Simulation, participant_id: str, desc: str = "preproc"
     desc
         ``"preproc"`` (default), or the `Twin.desc` of a twin.
     """
-    stem = f"sub-{participant_id}_space-{MNI}_res-{simulation.resolution:g}mm_desc-{desc}_T1w"
+    stem = f"sub-{participant_id}_space-{_space(simulation)}_res-{simulation.resolution:g}mm_desc-{desc}_T1w"
     return Path(f"sub-{participant_id}") / "anat" / f"{stem.replace('.', 'p')}.nii.gz"
 
 
@@ -97,13 +97,24 @@ def scan_img(simulation: Simulation, volume: np.ndarray) -> nib.Nifti1Image:
     return img
 
 
+def _space(simulation: Simulation) -> str:
+    """Return the label of the scans' space in file names; MNI alone for a template of the user's own."""
+    return {ICBM152: MNI, COLIN27: "MNIColin27"}.get(str(simulation.template), "MNI")
+
+
+def _template(simulation: Simulation) -> str:
+    """Return what texts call the template that participants are made from."""
+    names = {ICBM152: "the ICBM152 2009a symmetric", COLIN27: "the Colin27"}
+    return names.get(str(simulation.template), f"{Path(simulation.template).name}, a")
+
+
 def _write_scans(folder: Path, simulation: Simulation, progress: Progress) -> list[SimulatedParticipant]:
     participants: list[SimulatedParticipant] = []
     sidecar = {
         "SkullStripped": True,
-        "SpatialReference": MNI,
+        "SpatialReference": _space(simulation),
         "Resolution": f"{simulation.resolution:g} mm",
-        "Description": "Simulated from the ICBM152 2009a symmetric template",
+        "Description": f"Simulated from {_template(simulation)} template",
     }
     for number, participant in enumerate(simulate_participants(simulation)):
         scans = {"preproc": participant}
@@ -154,12 +165,26 @@ def _write_twins(folder: Path, simulation: Simulation) -> None:
 
 def _write_truth(folder: Path, simulation: Simulation, participants: list[SimulatedParticipant]) -> None:
     folder.mkdir()
+    space = f"space-{_space(simulation)}"
     labels = scan_img(simulation, planted_labels(simulation.resolution, simulation.regions, simulation.atlas))
-    nib.save(labels, folder / f"space-{MNI}_desc-planted_dseg.nii.gz")
+    nib.save(labels, folder / f"{space}_desc-planted_dseg.nii.gz")
     regions = atlas_of(simulation.atlas).table
     regions = regions.assign(planted=regions["name"].isin(simulation.regions).astype(int))
+    if simulation.suppressor is not None:
+        regions["suppressor"] = (regions["name"] == simulation.suppressor).astype(int)
     write_table(regions)(folder / "desc-planted_regions.tsv")
     severity = pd.DataFrame([p.severity for p in participants], columns=list(simulation.regions))
+    if simulation.suppressor is not None:
+        severity[simulation.suppressor] = [p.suppressor for p in participants]
+    if any(simulation.lesions):
+        shares = [p.lesions for p in participants]
+        severity[LESIONS] = [0.0 if s is None else float(s.sum() * simulation.resolution**3) for s in shares]
+        for participant, share in zip(participants, shares, strict=True):
+            if share is not None:
+                img = nib.Nifti1Image(share.astype(np.float32), simulation.grid.affine)
+                nib.save(img, folder / f"sub-{participant.participant_id}_{space}_label-WMH_probseg.nii.gz")
+    if simulation.artefacts:
+        severity["artefacts"] = [int(bool(p.artefacts)) for p in participants]
     severity.insert(0, "participant_id", [f"sub-{p.participant_id}" for p in participants])
     write_table(severity)(folder / "desc-severity_participants.tsv")
 
@@ -168,30 +193,53 @@ def _readme(simulation: Simulation) -> str:
     """Return the text for readers of the data set, which says what was simulated."""
     atlas = atlas_of(simulation.atlas).name
     disease = _DEFAULT_DISEASE
-    if (simulation.regions, simulation.atlas) != (PLANTED, "AAL"):
-        disease = f"thinned in regions of {atlas} if the group is AD\n({', '.join(simulation.regions)})"
-    return _README.format(disease=disease, atlas=atlas, mni=MNI, twins=_README_TWINS if simulation.twins else "")
+    if (simulation.regions, simulation.atlas, simulation.atrophy) != (PLANTED, "AAL", "thinning"):
+        done = {"thinning": "thinned", "shrinking": "shrunken", "both": "thinned and shrunken"}[simulation.atrophy]
+        disease = f"{done} in regions of {atlas} if the group is AD\n({', '.join(simulation.regions)})"
+    more = ""
+    if simulation.suppressor is not None:
+        more += (
+            f"\nEveryone, whatever the group, lost a further share of grey matter in the regions with disease and in "
+            f"{simulation.suppressor},\nthe suppressor; its share is in the same table.\n"
+        )
+    if any(simulation.lesions):
+        more += (
+            "\nLesions of white matter are in `truth/sub-*_label-WMH_probseg.nii.gz`, as shares of voxels, and their "
+            "volumes\nin mm^3 in the column `lesions` of that table.\n"
+        )
+    if simulation.artefacts:
+        more += (
+            f"\nThe scanner has artefacts ({', '.join(simulation.artefacts)}).\n"
+            "The column `artefacts` of that table says in whose scans.\n"
+        )
+    return _README.format(
+        template=_template(simulation),
+        disease=disease,
+        atlas=atlas,
+        space=_space(simulation),
+        more=more + (_README_TWINS if simulation.twins else ""),
+    )
 
 
 _DEFAULT_DISEASE = """thinned in six AAL regions if the group is AD
 (hippocampus, amygdala and, 0.6 times as much, inferior temporal gyrus, both sides)"""
 
 _README_TWINS = """
-Every participant with AD has twins: the same scan, noise, bias field and deformation equal bit for bit, with the
-disease of all regions healed (`desc-healed`), of one region healed (`desc-without...`), or of all others healed
+Every participant with an abnormality has twins: the same scan, noise, bias field and deformation equal bit for bit,
+with all abnormalities healed (`desc-healed`), one of them healed (`desc-without...`), or all others healed
 (`desc-only...`); `descriptions.tsv` lists them. `glas3d cohort` and `glas3d train` read the participants' own scans
 with `--desc preproc`.
 """
 
 _README = """# Simulated Alzheimer's disease and normal controls
 
-Every volume is the ICBM152 2009a symmetric T1w template, aged, {disease}, deformed smoothly, and recorded
+Every volume is {template} T1w template, aged, {disease}, deformed smoothly, and recorded
 with a bias field, noise and the scale of the site's scanner. No person was scanned. Where disease was planted is known,
 and written in `truth/`:
 
 - `desc-planted_regions.tsv`: every {atlas} region, and whether disease was planted in it
-- `space-{mni}_desc-planted_dseg.nii.gz`: the planted regions, by {atlas} label
+- `space-{space}_desc-planted_dseg.nii.gz`: the planted regions, by {atlas} label
 - `desc-severity_participants.tsv`: the share of grey matter each participant lost in them
-{twins}
+{more}
 Made to check methods and software; nothing in it is evidence about disease.
 """

@@ -12,20 +12,24 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from glas3d.imaging.space import VoxelGrid, mni_grid, resample, template, template_on
+from glas3d.imaging.space import VoxelGrid, mni_grid, voxel_to_world
+from glas3d.simulate.anatomy import anatomy
+from glas3d.simulate.artefacts import with_artefacts
+from glas3d.simulate.lesions import lesion_share
 from glas3d.simulate.regions import atlas_of, region_shares
-from glas3d.simulate.simulation import PLANTED, Simulation
+from glas3d.simulate.shrinkage import shrinking_shift
+from glas3d.simulate.simulation import GROUPS, LESIONS, PLANTED, Simulation
 
 # Disease begins in the medial temporal lobe and reaches the inferior temporal gyrus later (Braak & Braak 1991).
 _RELATIVE_SEVERITY = {"Temporal_Inf_L": 0.6, "Temporal_Inf_R": 0.6}  # 1 in all others
 
-_CSF = 0.25  # T1 intensity of fluid, in the template's units, where grey matter was lost
+_CSF, _GREY = 0.25, 0.65  # T1 intensities, in the template's units, of fluid and of grey matter
+_SHARED_LOSS = 0.3  # largest share of grey matter that regions with disease lose together with a suppressor
 _RELATIVE_AGEING = 2.0  # in normal ageing the hippocampus loses grey matter this many times faster than the rest
 _SITE_SCALE = (700.0, 1000.0, 1500.0)  # intensity of the brightest tissue in the units of each site's scanner
 
@@ -44,7 +48,13 @@ class SimulatedParticipant:
     volume
         ``(x, y, z)`` float32, the recorded T1w volume in the scanner's units; 0 outside the brain.
     abnormalities
-        Names of what the scan shows and a twin can be healed of: the regions with disease; none in controls.
+        Names of what the scan shows and a twin can be healed of: regions with disease, the suppressor, ``"lesions"``.
+    lesions
+        ``(x, y, z)`` share of each voxel in white-matter lesions; None without any.
+    suppressor
+        Share of grey matter that the suppressor lost; 0 without one.
+    artefacts
+        Names of the scanner's artefacts in the scan.
     """
 
     participant_id: str
@@ -55,6 +65,9 @@ class SimulatedParticipant:
     severity: tuple[float, ...]
     volume: np.ndarray
     abnormalities: tuple[str, ...] = ()
+    lesions: np.ndarray | None = None
+    suppressor: float = 0.0
+    artefacts: tuple[str, ...] = ()
 
 
 def simulate_participants(simulation: Simulation) -> Iterator[SimulatedParticipant]:
@@ -118,8 +131,18 @@ def simulate_participant(
         severity = np.clip(general * np.array(of_regions), *simulation.severity) * np.array(relative)
     ageing = rng.normal(0.003, 0.0008) * (age - 55)
 
-    tissue = _tissue(simulation, severity, ageing)
-    volume = _recorded(tissue, simulation, _SITE_SCALE[site], rng)
+    loss = _loss(simulation, number, severity, kept)
+    lesions = None
+    if LESIONS in kept and any(simulation.lesions):
+        mean = simulation.lesions[GROUPS.index(group)]
+        lesions = lesion_share(_own(simulation, number, LESIONS), mean, str(simulation.template), simulation.grid)
+    record = _Recording(simulation, number, group, loss, rng)
+    volume = record(_tissue(simulation, loss, ageing, lesions), _SITE_SCALE[site])
+    present = {region: bool(lost) for region, lost in zip(simulation.regions, severity, strict=True)}
+    present |= {LESIONS: lesions is not None}
+    suppressed = 0.0 if simulation.suppressor is None else float(loss[-1])
+    if simulation.suppressor is not None:
+        present[simulation.suppressor] = bool(suppressed)
     return SimulatedParticipant(
         participant_id=f"{number + 1:04d}",
         group=group,
@@ -128,8 +151,31 @@ def simulate_participant(
         site=f"site{site + 1}",
         severity=tuple(map(float, severity)),
         volume=volume,
-        abnormalities=tuple(r for r, lost in zip(simulation.regions, severity, strict=True) if lost),
+        abnormalities=tuple(name for name in simulation.abnormalities if present[name]),
+        lesions=None if lesions is None else record.moved(lesions),
+        suppressor=suppressed,
+        artefacts=record.artefacts,
     )
+
+
+def _own(simulation: Simulation, number: int, purpose: str) -> np.random.Generator:
+    """Return a generator of a participant's own for one purpose, so that what is drawn changes nothing else."""
+    return np.random.default_rng([simulation.seed, number, zlib.crc32(purpose.encode())])
+
+
+def _spread(simulation: Simulation, number: int, region: str, of_planted: np.ndarray) -> float:
+    """Return a region's severity relative to the participant's, which no other region's disease changes."""
+    if region in PLANTED:
+        return float(of_planted[PLANTED.index(region)])
+    return float(_own(simulation, number, region).uniform(0.75, 1.25))
+
+
+def _loss(simulation: Simulation, number: int, severity: np.ndarray, kept: frozenset[str]) -> np.ndarray:
+    """Return the share that each changed region loses: by disease, and by what it shares with the suppressor."""
+    if simulation.suppressor is None:
+        return severity
+    shared = _own(simulation, number, "suppressor").uniform(0, _SHARED_LOSS)
+    return np.append(np.minimum(severity + shared, 1), shared * (simulation.suppressor in kept))
 
 
 def planted_labels(resolution: float, regions: Sequence[str] = PLANTED, atlas: str | Path = "AAL") -> np.ndarray:
@@ -154,44 +200,63 @@ def planted_labels(resolution: float, regions: Sequence[str] = PLANTED, atlas: s
     return np.where(np.isin(labels, planted), labels, 0).astype(np.int32)
 
 
-def _spread(simulation: Simulation, number: int, region: str, of_planted: np.ndarray) -> float:
-    """Return a region's severity relative to the participant's, which no other region's disease changes."""
-    if region in PLANTED:
-        return float(of_planted[PLANTED.index(region)])
-    return float(np.random.default_rng([simulation.seed, number, zlib.crc32(region.encode())]).uniform(0.75, 1.25))
-
-
-def _tissue(simulation: Simulation, severity: np.ndarray, ageing: float) -> np.ndarray:
-    """Return the template without the grey matter that disease and age removed, in the template's units."""
-    t1, grey = template_on(simulation.resolution), template_on(simulation.resolution, "gm")
-    regions = region_shares(simulation.resolution, simulation.regions, simulation.atlas)
+def _tissue(simulation: Simulation, loss: np.ndarray, ageing: float, lesions: np.ndarray | None) -> np.ndarray:
+    """Return the template as disease, age and lesions left it, in the template's units."""
+    brain = anatomy(str(simulation.template), simulation.resolution)
     hippocampus = region_shares(simulation.resolution, PLANTED[:2]).sum(axis=0)
-    lost = np.clip(ageing * (1 + (_RELATIVE_AGEING - 1) * hippocampus) + np.tensordot(severity, regions, 1), 0, 1)
+    lost = ageing * (1 + (_RELATIVE_AGEING - 1) * hippocampus)
+    if simulation.atrophy != "shrinking":
+        regions = region_shares(simulation.resolution, simulation.changed_regions, simulation.atlas)
+        lost = lost + np.tensordot(loss, regions, 1)
     # fluid takes the space of lost grey matter
-    return np.asarray(t1 - lost * grey * np.maximum(t1 - _CSF, 0))
+    t1 = np.asarray(brain.t1 - np.clip(lost, 0, 1) * brain.grey * np.maximum(brain.t1 - _CSF, 0))
+    return t1 if lesions is None else t1 - lesions * brain.white * np.maximum(t1 - _GREY, 0)
 
 
-def _recorded(tissue: np.ndarray, simulation: Simulation, scale: float, rng: np.random.Generator) -> np.ndarray:
-    """Return the tissue as a scanner records it: deformed, with a bias field and noise, in the scanner's units."""
-    grid = simulation.grid
-    fields = SmoothFields(grid)
-    displacement = np.stack([fields.draw(rng) * simulation.deformation / np.sqrt(3) for _ in range(3)])
-    voxels = np.indices(grid.shape) + displacement / np.array(grid.spacing)[:, None, None, None]
-    deformed = map_coordinates(tissue, voxels, order=1, mode="constant")
-    brain = map_coordinates(_brain_share(simulation.resolution), voxels, order=1, mode="constant") > 0.5
+class _Recording:
+    """How a scanner records a participant: the deformation of the anatomy, the bias field, noise and the scale.
 
-    recorded = deformed * np.exp(simulation.bias * fields.draw(rng))
-    noise = simulation.noise * rng.standard_normal((2, *grid.shape))
-    recorded = np.hypot(recorded + noise[0], noise[1])  # a magnitude image, whose noise is Rician
-    scale = scale * rng.uniform(0.85, 1.15)
-    return np.where(brain, recorded * scale, 0).astype(np.float32)
+    Parameters
+    ----------
+    simulation, number, group
+        The cohort, and the participant's number and group.
+    loss
+        Share that each changed region loses, by which it shrinks where the simulation shrinks regions.
+    rng
+        The participant's generator; what is drawn from it does not depend on the tissue.
+    """
 
+    def __init__(
+        self, simulation: Simulation, number: int, group: str, loss: np.ndarray, rng: np.random.Generator
+    ) -> None:
+        self._simulation, self._rng = simulation, rng
+        grid = simulation.grid
+        self._fields = SmoothFields(grid)
+        displacement = np.stack([self._fields.draw(rng) * simulation.deformation / np.sqrt(3) for _ in range(3)])
+        self._voxels = np.indices(grid.shape) + displacement / np.array(grid.spacing)[:, None, None, None]
+        if simulation.atrophy != "thinning" and loss.any():
+            points = voxel_to_world(np.moveaxis(self._voxels, 0, -1), grid.affine)
+            shift = shrinking_shift(points, loss, simulation.changed_regions, str(simulation.atlas))
+            self._voxels = self._voxels + np.moveaxis(shift / np.array(grid.spacing), -1, 0)
+        self._of_artefacts = _own(simulation, number, "artefacts")
+        share = simulation.artefact_share[GROUPS.index(group)]
+        self.artefacts = simulation.artefacts if self._of_artefacts.uniform() < share else ()
 
-@lru_cache(maxsize=4)
-def _brain_share(resolution: float) -> np.ndarray:
-    """Return the share of brain in each voxel."""
-    t1 = template()
-    return resample(type(t1)((np.asarray(t1.dataobj) > 0.05).astype(np.float32), t1.affine), mni_grid(resolution))
+    def moved(self, values: np.ndarray) -> np.ndarray:
+        """Return values of the template, such as a tissue's share, where the participant has them."""
+        return np.asarray(map_coordinates(values, self._voxels, order=1, mode="constant"))
+
+    def __call__(self, tissue: np.ndarray, scale: float) -> np.ndarray:
+        """Return the recorded volume, float32 in the scanner's units; 0 outside the brain. Call it once."""
+        simulation, rng = self._simulation, self._rng
+        brain = self.moved(anatomy(str(simulation.template), simulation.resolution).brain) > 0.5
+        recorded = self.moved(tissue) * np.exp(simulation.bias * self._fields.draw(rng))
+        if self.artefacts:
+            recorded = with_artefacts(recorded, self.artefacts, self._of_artefacts)
+        noise = simulation.noise * rng.standard_normal((2, *tissue.shape))
+        recorded = np.hypot(recorded + noise[0], noise[1])  # a magnitude image, whose noise is Rician
+        scale = scale * rng.uniform(0.85, 1.15)
+        return np.where(brain, recorded * scale, 0).astype(np.float32)
 
 
 class SmoothFields:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from glas3d.errors import GlasError, listed
 from glas3d.options import option
@@ -26,7 +26,16 @@ PLANTED = (
 GROUPS = ("NC", "AD")
 """Normal controls, and participants with Alzheimer's disease."""
 
-COHORT, DISEASE, IMAGES = "Participants", "Disease", "Images"
+ICBM152, COLIN27 = "ICBM152", "Colin27"
+"""Templates that participants can be made from, by name."""
+
+LESIONS = "lesions"
+"""The name of a participant's white-matter lesions among the abnormalities."""
+
+Atrophy = Literal["thinning", "shrinking", "both"]
+Artefact = Literal["gibbs", "spike", "low-resolution"]
+
+COHORT, DISEASE, IMAGES, ARTEFACTS = "Participants", "Disease", "Images", "Anatomy and artefacts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +61,35 @@ class Simulation:
         the other regions are. Default: hippocampus, amygdala and inferior temporal gyrus of both sides.
     atlas
         The atlas of the regions, in MNI space: a name, or the path of a label image with its table. Default: AAL.
+    atrophy
+        What AD does to its regions: ``thinning`` turns grey matter into fluid, ``shrinking`` takes the share from the
+        region's volume by a smooth deformation that draws in the tissue around it, ``both`` does both.
+        Default: thinning.
+    lesions
+        Mean number of white-matter hyperintensities in controls and in participants with AD. On T1w scans they are as
+        dark as grey matter. Default: 0 and 0.
+    suppressor
+        Name of a region that tells the groups apart only together with others: in everyone, whatever the group, it and
+        the regions with disease lose the same further share of grey matter, from 0 to 0.3, by which the disease is hard
+        to see until the suppressor's is subtracted. Default: none.
     twins
-        Also write the twins of every participant with AD: the same scan with the disease of all regions healed, with
-        that of one region healed, and with that of one region alone. Default: no.
+        Also write the twins of every participant: the same scan with all abnormalities healed, with one of them healed,
+        and with one of them alone. Abnormalities are the disease of a region, the lesions and the suppressor's loss; a
+        control without any has no twins. Default: no.
     deformation
         Root mean square of the smooth displacement of the anatomy, in mm. Default: 1.5.
     bias
         Standard deviation of the logarithm of the bias field. Default: 0.05.
     noise
         Standard deviation of the noise, relative to the brightest tissue. Default: 0.02.
+    template
+        The brain that participants are made from: ICBM152; Colin27, where Debian's package mricron-data is installed;
+        or the path of a T1w scan of a brain without skull in MNI space. Default: ICBM152.
+    artefacts
+        Artefacts of the scanner: ``gibbs`` (ringing), ``spike`` (stripes), ``low-resolution``. Default: none.
+    artefact_share
+        Share of controls, and of participants with AD, whose scans have the artefacts. Where the two differ, a model
+        can take them for the disease. Default: 1 and 1.
 
     Raises
     ------
@@ -75,10 +104,16 @@ class Simulation:
     severity: tuple[float, float] = option((0.3, 0.7), group=COHORT)
     regions: tuple[str, ...] = option(PLANTED, group=DISEASE)
     atlas: str | Path = option("AAL", group=DISEASE, command=str)
+    atrophy: Atrophy = option("thinning", group=DISEASE)
+    lesions: tuple[float, float] = option((0.0, 0.0), group=DISEASE)
+    suppressor: str | None = option(None, group=DISEASE, command=str)
     twins: bool = option(False, group=DISEASE)
     deformation: float = option(1.5, group=IMAGES)
     bias: float = option(0.05, group=IMAGES)
     noise: float = option(0.02, group=IMAGES)
+    template: str | Path = option(ICBM152, group=ARTEFACTS, command=str)
+    artefacts: tuple[Artefact, ...] = option((), group=ARTEFACTS)
+    artefact_share: tuple[float, float] = option((1.0, 1.0), group=ARTEFACTS)
 
     def __post_init__(self) -> None:
         if self.participants < 1:
@@ -96,10 +131,19 @@ class Simulation:
         _ = self.grid  # refuse an impossible resolution
         object.__setattr__(self, "regions", tuple(self.regions))
         object.__setattr__(self, "atlas", str(self.atlas))
-        if (self.regions, self.atlas) != (PLANTED, "AAL"):
+        object.__setattr__(self, "template", str(self.template))
+        if self.atrophy not in get_args(Atrophy):
+            raise GlasError(f"atrophy must be one of {', '.join(get_args(Atrophy))}, got {self.atrophy!r}")
+        if not all(0 <= mean < float("inf") for mean in self.lesions):
+            raise GlasError(f"lesions must be two mean numbers of at least 0, got {self.lesions}")
+        if unknown := sorted(set(self.artefacts) - set(get_args(Artefact))):
+            raise GlasError(f"artefacts must be among {', '.join(get_args(Artefact))}, got {listed(unknown)}")
+        if not all(0 <= share <= 1 for share in self.artefact_share):
+            raise GlasError(f"artefact_share must be two shares from 0 to 1, got {self.artefact_share}")
+        if (self.changed_regions, self.atlas) != (PLANTED, "AAL"):
             from glas3d.simulate.regions import check_regions
 
-            check_regions(self.atlas, self.regions)
+            check_regions(self.atlas, self.changed_regions)
 
     @property
     def grid(self) -> VoxelGrid:
@@ -115,9 +159,14 @@ class Simulation:
         return GROUPS[2 * self.ad > self.participants]
 
     @property
+    def changed_regions(self) -> tuple[str, ...]:
+        """Names of the regions that lose tissue in some participants: those with disease, and the suppressor."""
+        return self.regions if self.suppressor is None else (*self.regions, self.suppressor)
+
+    @property
     def abnormalities(self) -> tuple[str, ...]:
-        """Names of what participants may have and twins are healed of: the regions with disease."""
-        return self.regions
+        """Names of what participants may have and twins are healed of: regions that lose tissue, and lesions."""
+        return (*self.changed_regions, LESIONS) if any(self.lesions) else self.changed_regions
 
     def kept(self, keep: Collection[str] | None) -> frozenset[str]:
         """Return the abnormalities that a participant keeps; all of them where None is given.
@@ -135,9 +184,9 @@ class Simulation:
         return frozenset(keep)
 
     def record(self) -> dict[str, Any]:
-        """Return the settings as a data set records them: those of its disease only where they are not the default."""
+        """Return the settings as a data set records them: those of participants and images, and others that are set."""
         return {
             declared.name: getattr(self, declared.name)
             for declared in fields(self)
-            if declared.metadata["group"] != DISEASE or getattr(self, declared.name) != declared.default
+            if declared.metadata["group"] in (COHORT, IMAGES) or getattr(self, declared.name) != declared.default
         }

@@ -122,6 +122,21 @@ def test_a_control_has_no_effects_and_is_not_evaluated():
     assert table["planted"].sum() == 3
 
 
+def test_lesions_and_a_suppressor_have_effects_of_their_own(aal):
+    simulation = replace(SIMULATION, lesions=(20.0, 20.0), suppressor="Insula_L")
+    predict = Predictor(Linear(), "sigmoid", classes=("NC", "AD"), device="cpu")
+    table = true_effects(predict, simulation, 1).set_index("name")  # a control
+    assert len(table) == 117
+    assert table.loc["lesions", "index"] == 0
+    assert table["planted"][["lesions", "Insula_L", "Putamen_R"]].tolist() == [1, 0, 1]
+    well = np.rint(simulate_participant(simulation, 1, ()).volume)
+    for name in ("lesions", "Insula_L"):
+        changed = np.rint(simulate_participant(simulation, 1, (name,)).volume) - well
+        assert table.loc[name, "effect"] == pytest.approx((changed * WEIGHTS).sum(), rel=1e-2, abs=1e-3)
+        assert table.loc[name, "effect"] != 0
+    assert (table["effect"].drop(["lesions", "Insula_L"]) == 0).all()
+
+
 def test_the_mean_is_over_participants():
     predict = Predictor(Linear(), "sigmoid", classes=("NC", "AD"), device="cpu")
     both = [true_effects(predict, SIMULATION, number)["effect"] for number in (0, 2)]

@@ -9,8 +9,16 @@ import pandas as pd
 import pytest
 
 from glas3d import GlasError
-from glas3d.imaging.space import MNI, mni_grid
-from glas3d.simulate import PLANTED, Simulation, planted_labels, scan_path, simulate_participant, write_dataset
+from glas3d.imaging.space import MNI, mni_grid, template_on
+from glas3d.simulate import (
+    PLANTED,
+    Simulation,
+    planted_labels,
+    scan_img,
+    scan_path,
+    simulate_participant,
+    write_dataset,
+)
 from glas3d.study import read_cohort
 from tests.validator import validate
 
@@ -158,6 +166,59 @@ def test_the_truth_of_other_regions_is_written(twins_folder, aal):
     assert "thinned in regions of AAL if the group is AD\n(Thalamus_R, Precuneus_L)" in (
         twins_folder / "README.md"
     ).read_text(encoding="utf-8")
+
+
+RICH = Simulation(
+    participants=3,
+    seed=3,
+    resolution=8,
+    regions=("Thalamus_R",),
+    atrophy="both",
+    suppressor="Insula_L",
+    lesions=(2.0, 30.0),
+    artefacts=("gibbs",),
+    artefact_share=(0.0, 1.0),
+    twins=True,
+)
+
+
+def test_the_truth_of_lesions_a_suppressor_and_artefacts_is_written(tmp_path):
+    folder = write_dataset(tmp_path / "rich", RICH)
+    assert validate(folder)[0] == []
+    people = [simulate_participant(RICH, i) for i in range(3)]
+    truth = table(folder, "truth/desc-severity_participants.tsv")
+    assert truth.columns.tolist() == ["participant_id", "Thalamus_R", "Insula_L", "lesions", "artefacts"]
+    np.testing.assert_allclose(truth["Insula_L"], [p.suppressor for p in people])
+    assert truth["artefacts"].tolist() == [1, 0, 1]
+    for p, volume in zip(people, truth["lesions"], strict=True):
+        path = folder / "truth" / f"sub-{p.participant_id}_space-{MNI}_label-WMH_probseg.nii.gz"
+        assert path.is_file() == (volume > 0) == (p.lesions is not None)
+        if volume:
+            share = np.asarray(nib.load(path).dataobj)
+            np.testing.assert_allclose(share, p.lesions, atol=1e-6)
+            assert share.sum() * 8**3 == pytest.approx(volume, rel=1e-5)
+    assert truth["lesions"][0] > 0
+    regions = table(folder, "truth/desc-planted_regions.tsv").set_index("name")
+    assert regions.index[regions["suppressor"] == 1].tolist() == ["Insula_L"]
+    assert regions.index[regions["planted"] == 1].tolist() == ["Thalamus_R"]
+    assert len(list(folder.glob("sub-0002/anat/*_desc-*InsulaL_T1w.nii.gz"))) == 2  # a control may have twins, too
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    assert "thinned and shrunken in regions of AAL if the group is AD\n(Thalamus_R)" in readme
+    for said in ("Insula_L", "label-WMH_probseg", "artefacts (gibbs)"):
+        assert said in readme
+
+
+def test_scans_of_another_template_name_its_space(tmp_path):
+    path = tmp_path / "mybrain.nii.gz"
+    scan_img(SIMULATION, 1000 * template_on(8)).to_filename(path)
+    simulation = replace(SIMULATION, participants=1, template=path)
+    folder = write_dataset(tmp_path / "own", simulation)
+    assert validate(folder)[0] == []
+    scan = folder / scan_path(simulation, "0001")
+    assert scan.name == "sub-0001_space-MNI_res-8mm_desc-preproc_T1w.nii.gz"
+    sidecar = json.loads(scan.with_name(scan.name.replace(".nii.gz", ".json")).read_text())
+    assert sidecar["Description"] == "Simulated from mybrain.nii.gz, a template"
+    assert scan_path(replace(SIMULATION, template="Colin27"), "0001").name.startswith("sub-0001_space-MNIColin27_res")
 
 
 def test_settings_of_disease_are_recorded_where_they_are_not_the_default():
