@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from glas3d.errors import GlasError
+from glas3d.predict.device import exact_kernels
 from glas3d.predict.engine import builders
 from glas3d.predict.engine.build_cache import BuildCache
 from glas3d.predict.engine.builders import Build, Inputs, Run
@@ -148,7 +149,8 @@ def build(engine: Engine, net: nn.Module, inputs: Inputs, model: str | None = No
     model
         Identifies the network's weights and code; what is built is then kept for other runs. None: it is not kept.
     """
-    with torch.inference_mode(False), torch.no_grad(), _silent():
+    # what is recorded or chosen while building must be what an evaluation would use
+    with torch.inference_mode(False), torch.no_grad(), exact_kernels(), _silent():
         shapes = [tuple(x.shape) for x in inputs]
         versions = (engine.name, engine.version, torch.__version__, platform.machine(), torch.get_num_threads())
         cached = None if model is None else BuildCache().entry(model, shapes, *versions)

@@ -16,7 +16,7 @@ from glas3d.core.threads import torch_threads
 from glas3d.predict import ModelInfo, use_clock
 from glas3d.predict.engine.build_cache import BuildCache
 from glas3d.predict.engine.builders import own_copy
-from glas3d.predict.engine.engines import ENGINES, Engine, installed_version
+from glas3d.predict.engine.engines import ENGINES, Engine, build, installed_version
 from glas3d.predict.engine.fingerprint import fingerprint
 from tests.core.cases import TinyNet, is_trial, refused, volume
 from tests.predict.engine import engines
@@ -126,6 +126,19 @@ def test_what_cannot_be_asked_by_an_engine_is_refused():
         GLAS(Predictor(plain, "none", device="cpu"), engine="onnx").explain(image, 1, Grid(2))
     with refused("the engine cudagraphs runs on cuda, the model is on cpu"):
         GLAS(predict, engine="cudagraphs").explain(image, 1, Grid(2))
+
+
+def test_an_engine_is_built_under_the_settings_of_evaluations():
+    """A CUDA graph that is recorded while TF32 is allowed would repeat its error in every evaluation."""
+    allowed = []
+
+    def build_recording(net, inputs, cached):
+        allowed.append((torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic))
+        return net
+
+    engine = Engine(name="recording", build=build_recording, devices=("cpu",))
+    build(engine, TinyNet((7, 9)), (torch.zeros(2, 1, 7, 9),))
+    assert allowed == [(False, True)]
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnx"])
