@@ -19,6 +19,8 @@ import torch
 from glas3d.errors import GlasError
 from glas3d.version import __version__
 
+DESCRIPTION = "dataset_description.json"
+
 _UNFINISHED = ".unfinished-"
 
 
@@ -26,6 +28,25 @@ def generated_by() -> list[dict[str, Any]]:
     """Return the software and its versions in the form of BIDS's ``GeneratedBy``."""
     versions = {"torch": torch.__version__, "numpy": np.__version__, "nibabel": nib.__version__}
     return [{"Name": "glas3d", "Version": __version__, "Python": platform.python_version(), **versions}]
+
+
+def dataset_description(name: str, **more: Any) -> dict[str, Any]:
+    """Return the content of ``dataset_description.json`` for a BIDS derivative that this package writes.
+
+    Parameters
+    ----------
+    name
+        Title of the data set.
+    **more
+        Further keys, such as ``SourceDatasets``.
+    """
+    return {
+        "Name": name,
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": generated_by(),
+        **more,
+    }
 
 
 def write_json(content: dict[str, Any]) -> Callable[[Path], object]:

@@ -9,14 +9,16 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
-from glas3d.cli import atlases, simulated
+from glas3d.cli import atlases, simulated, terminal
 from glas3d.cli.bad_use import message_of
 from glas3d.cli.cohort import cohort
 from glas3d.cli.compare import compare
 from glas3d.cli.config import from_file, whole_numbers
 from glas3d.cli.convert import convert
 from glas3d.cli.explain import explain
+from glas3d.cli.interruption import if_interrupted, message_and_status, signals_end_the_command
 from glas3d.cli.messages import Messages
+from glas3d.cli.option_names import option_names
 from glas3d.cli.terminal import fail, warnings_shown_once
 from glas3d.cli.train import train
 from glas3d.errors import GlasError, GlasWarning, SkullWarning, SpaceWarning
@@ -37,7 +39,9 @@ app.register_install_completion_command(help="Install completion of commands and
 
 def main() -> None:
     """Run the command line: bad use ends in one ``error:`` line and status 2."""
-    sys.exit(run(sys.argv[1:]))
+    with signals_end_the_command():
+        status = run(sys.argv[1:])
+    sys.exit(status)
 
 
 def run(arguments: list[str]) -> int:
@@ -49,7 +53,10 @@ def run(arguments: list[str]) -> int:
             warnings.simplefilter("error", SpaceWarning)
             warnings.simplefilter("error", SkullWarning)
             warnings.showwarning = warnings_shown_once()
+            terminal.use_option_names({})
+            if_interrupted(None)
             function, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+            terminal.use_option_names(option_names(function))
             messages = next((value for value in bound.arguments.values() if isinstance(value, Messages)), Messages())
             with messages.active(arguments):
                 function(*bound.args, **bound.kwargs)
@@ -61,8 +68,8 @@ def run(arguments: list[str]) -> int:
         return fail(message_of(problem, app, arguments))
     except GlasError as problem:
         return fail(str(problem))
-    except KeyboardInterrupt:
-        return fail("interrupted", 130)
+    except KeyboardInterrupt as interruption:
+        return fail(*message_and_status(interruption))
     except SystemExit as exit_request:
         if isinstance(exit_request.__context__, BrokenPipeError):  # rich's answer to one, as in glas3d --help | head
             return 0

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from glas3d.cli import terminal
-from glas3d.cli.derived import command_options, given_options, in_group, renamed
+from glas3d.cli.derived import command_options, given_options, in_group
 from glas3d.cli.explain_options import CohortCommandOptions, explain_keywords, search_of
+from glas3d.cli.interruption import if_interrupted
 from glas3d.cli.messages import Messages
 from glas3d.cli.parameters import class_of
 from glas3d.errors import GlasError, GlasWarning
@@ -26,14 +27,6 @@ if TYPE_CHECKING:
     from glas3d.study.cohort.cohort import Cohort
     from glas3d.study.group.level import GroupResult
     from glas3d.study.running.runner import CohortResult
-
-# Advice that messages give for Python, and the same advice for the command line.
-_COMMAND_LINE_ADVICE = {
-    'on_error="skip"': "--on-error skip",
-    "set in_sample if": "give --in-sample if",
-    'give register="affine" or transform': "give --register affine or --transform FILE",
-    'Give assume_space="MNI"': "Give --assume-space MNI",
-}
 
 CohortCommand: Any = command_options("CohortCommand", Selection)
 StudyCommand: Any = command_options("StudyCommand", StudyOptions)
@@ -102,6 +95,7 @@ def explain_study(
     config
         TOML file with any of these options; options of the command line come first.
     """
+    if_interrupted(lambda: _kept(out, level))
     from glas3d.study.cohort.bids import read_cohort
 
     selected = given_options(scans)
@@ -155,10 +149,7 @@ def _estimate(
 
     if has_folds:
         Manifest.load(model)
-    try:
-        estimate = estimate_cohort(participants, out, model, **keywords)
-    except GlasError as error:
-        raise GlasError(renamed(str(error), _COMMAND_LINE_ADVICE)) from None
+    estimate = estimate_cohort(participants, out, model, **keywords)
     if as_json:
         content = vars(estimate) | {"scan": estimate.scan and vars(estimate.scan), "seconds": estimate.seconds}
         content |= {"accounting": estimate.accounting.record(), "similar_groups": participants.similar_groups()}
@@ -168,7 +159,7 @@ def _estimate(
     for sentence in participants.similar_groups():
         terminal.write(f"note: {sentence}")
     for outcome in estimate.failed:
-        terminal.write(renamed(f"left out: {outcome.name}: {outcome.error}", _COMMAND_LINE_ADVICE))
+        terminal.write_message(f"left out: {outcome.name}: ", outcome.error)
     if estimate.failed and stops:
         terminal.write("They end the work, unless --on-error skip is given.")
     workers = keywords.get("n_workers", 1)
@@ -189,19 +180,17 @@ def _explain(
 
     if has_folds:
         Manifest.load(model)  # the folder must record which participants trained its models
-    try:
-        with terminal.progress("scans") as progress:
-            result: CohortResult = explain_cohort(
-                participants,
-                out,
-                model,
-                progress=progress,
-                announce=lambda dashboard: terminal.write(f"Dashboard: {dashboard}"),
-                on_error=participants.on_error,
-                **keywords,
-            )
-    except GlasError as error:
-        raise GlasError(renamed(str(error), _COMMAND_LINE_ADVICE)) from None
+    with terminal.progress("scans") as progress:
+        result: CohortResult = explain_cohort(
+            participants,
+            out,
+            model,
+            progress=progress,
+            announce=lambda dashboard: terminal.write(f"Dashboard: {dashboard}"),
+            on_error=participants.on_error,
+            **keywords,
+        )
+    terminal.show_notes(result.notes)
     failed = result.failed
     if as_json:
         scans = result.outcomes.to_dict("records")
@@ -214,10 +203,19 @@ def _explain(
         terminal.write(f"Scans explained: {result.accounting}")
         for row in failed.head(20).to_dict("records"):
             name = f"{row['participant_id']} {row['session']}".strip()
-            terminal.write(renamed(f"failed: {name}: {row['error']}", _COMMAND_LINE_ADVICE))
+            terminal.write_message(f"failed: {name}: ", row["error"])
     if len(failed):
         listed = out / "participants_failed.tsv"
         raise GlasError(f"{len(failed)} of {len(result.outcomes)} scans could not be explained, see {listed}")
+
+
+def _kept(out: Path, level: str) -> str:
+    """Return what an interrupted level has kept."""
+    n = len(list(out.glob("sub-*/**/*_record.json")))  # nothing is imported: an import may have been interrupted
+    scans = f"the results of {n} scan{'' if n == 1 else 's'} are kept in {out}"
+    if level == "group":
+        return f"the group level was not written, and {scans}"
+    return f"{scans}: the same command resumes with the others"
 
 
 def _summarise(participants: Cohort, out: Path, atlas: str | None, given: dict[str, Any], *, as_json: bool) -> None:
@@ -234,6 +232,8 @@ def _summarise(participants: Cohort, out: Path, atlas: str | None, given: dict[s
             progress=progress,
             **given,
         )
+    if_interrupted(f"the group level is in {result.folder}")
+    terminal.show_notes(result.notes)
     if as_json:
         tables = {name: table.to_dict("records") for name, table in result.tables.items()}
         tests = {name: table.to_dict("records") for name, table in result.tests.items()}

@@ -14,10 +14,11 @@ import torch
 
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain import ScanExplanation, explain_img
+from glas3d.explain.notes import statement_of
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import resample_scan
-from glas3d.output import generated_by, new_folder, write_json
+from glas3d.output import DESCRIPTION, dataset_description, new_folder, write_json
 from glas3d.predict import Predictor, load_model
 from glas3d.report.regions import regions_figure
 from glas3d.simulate import PLANTED, Simulation, scan_path, write_dataset
@@ -98,7 +99,7 @@ def run_demo(
                     warnings.filterwarnings("ignore", "the output is saturated", GlasWarning)
                     result = explain_img(scan, predict, diagnosis, atlas)
                 assert isinstance(result, ScanExplanation)
-                saturated += "Notes" in result.provenance
+                saturated += any("saturated" in statement_of(note) for note in result.notes)
                 result.save(scratch / scan.relative_to(data).parent)
                 group.add(result)
                 probabilities.append(result.explanation.probability)
@@ -111,15 +112,8 @@ def run_demo(
         title = f"AD group, {len(group)} simulated participants: saliency of {MODEL}"
         figure = Path("group") / "group-AD_seg-AAL_regions.png"
         regions_figure(group.saliency_img(), table, atlas, title=title)(scratch / figure)
-        write_json(
-            {
-                "Name": _NAME,
-                "BIDSVersion": "1.10.0",
-                "DatasetType": "derivative",
-                "GeneratedBy": generated_by(),
-                "SourceDatasets": [{"URL": "simulated"}],
-            }
-        )(scratch / "dataset_description.json")
+        description = dataset_description(_NAME, SourceDatasets=[{"URL": "simulated"}])
+        write_json(description)(scratch / DESCRIPTION)
         (scratch / ".bidsignore").write_text("simulated\ngroup\n*_statmap.*\n*_regions.*\n", encoding="utf-8")
     truth = (people["group"] == group.group).to_numpy()
     called_ad = np.array(probabilities) > 0.5
@@ -146,6 +140,6 @@ def _probability(predict: Predictor, path: Path, name: str) -> float:
 
 def _is_demo(out: Path) -> bool:
     try:
-        return bool(json.loads((out / "dataset_description.json").read_text(encoding="utf-8"))["Name"] == _NAME)
+        return bool(json.loads((out / DESCRIPTION).read_text(encoding="utf-8"))["Name"] == _NAME)
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -78,14 +78,17 @@ def command_options(name: str, *declarations: type, without: Collection[str] = (
         for declared in fields(declaration)
         if declared.metadata.get("group") and declared.name not in without and declared.default is not True
     }
+    typed: dict[str, str] = {}
     for declaration in declarations:
         texts = documentation(declaration)
         for declared in fields(declaration):
             if declared.metadata.get("group") and declared.name not in without:
                 text = help_text(texts.get(declared.name, ""), named)
                 made[declared.name] = _option(declared, declaration, text)
+                typed[declared.name] = _typed(declared)
     derived = make_dataclass(name, list(made.values()), frozen=True, kw_only=True)
     derived.__module__ = __name__  # cyclopts takes classes of the module "types" for built-in ones
+    derived.option_names = typed  # type: ignore[attr-defined]
     derived.__doc__ = f"Command-line options of {', '.join(declaration.__name__ for declaration in declarations)}."
     return derived
 
@@ -129,6 +132,12 @@ def _option_name(declared: Field[Any]) -> str:
     return f"--{declared.metadata.get('name') or declared.name.replace('_', '-')}"
 
 
+def _typed(declared: Field[Any]) -> str:
+    """Return what the user types to give a field: of one that is True by default, the option that makes it False."""
+    opposite = declared.default is True and not declared.metadata.get("name")
+    return f"--no-{declared.name.replace('_', '-')}" if opposite else _option_name(declared)
+
+
 def _option(declared: Field[Any], declaration: type, text: str) -> tuple[str, Any, Any]:
     """Return name, annotation and default of a command-line option."""
     kind = _kind(declared, declaration)
@@ -149,7 +158,7 @@ def _option(declared: Field[Any], declaration: type, text: str) -> tuple[str, An
         kind = bool | None
     else:
         settings["negative"] = ()
-    if "Default:" not in text and stated not in (None, False, True, ()):
+    if "Default:" not in text and not (stated is None or isinstance(stated, bool) or stated == ()):
         settings["help"] = f"{text} Default: {_shown(stated)}."
     annotation: Any = Annotated[kind if flag or several else kind | None, Parameter(**settings)]
     return declared.name, annotation, field(default=default)
@@ -175,10 +184,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(map(_shown, value))
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def renamed(message: str, options: Mapping[str, str]) -> str:
-    """Return a message with names of Python replaced by options of the command line."""
-    for python, option in options.items():
-        message = message.replace(python, option)
-    return message

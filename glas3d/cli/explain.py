@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 from glas3d.cli import terminal
 from glas3d.cli.derived import in_group
 from glas3d.cli.explain_options import ScanCommandOptions, explain_keywords, search_on_scan
+from glas3d.cli.interruption import if_interrupted
 from glas3d.cli.messages import Messages
 from glas3d.cli.parameters import class_of, model_of
 from glas3d.errors import GlasError, GlasWarning
@@ -77,7 +78,9 @@ def explain_scan(
     json
         Write the result to standard output as JSON, for other programs.
     """
+    if_interrupted("nothing was written")
     from glas3d.explain.cost import estimate_cost
+    from glas3d.explain.dataset import describe_dataset
     from glas3d.explain.scan import resolve_scan
     from glas3d.predict.engine.memory import keep_memory as memory_is_kept
 
@@ -106,6 +109,9 @@ def explain_scan(
         with terminal.progress("model evaluations") as progress:
             result: Any = request.explain(progress)
     written = result.save(out, overwrite=overwrite)
+    if_interrupted(f"the results are in {out}")
+    describe_dataset(out, scan)
+    terminal.show_notes(result.notes)
     if json:
         terminal.write_json(_json(result, written))
     else:

@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from glas3d.cli import terminal
 from glas3d.cli.derived import command_options, given_options, in_group
+from glas3d.cli.interruption import if_interrupted
 from glas3d.cli.messages import Messages
 from glas3d.simulate.simulation import Simulation
 
@@ -33,11 +34,13 @@ def simulate_participants(
     bids_dir
         New folder for the data set.
     """
+    if_interrupted("nothing was written")
     from glas3d.simulate.dataset import write_dataset
 
     simulation = Simulation(**given_options(options))
     with terminal.progress("participants") as progress:
         write_dataset(bids_dir, simulation, progress)
+    if_interrupted(f"the data set is in {bids_dir}")
     terminal.write(
         f"Written to {bids_dir}: {simulation.participants} participants, their truth in {bids_dir / 'truth'}"
     )
@@ -62,10 +65,12 @@ def run(
     seed
         Seed of the simulation. Default: 2020.
     """
+    if_interrupted("nothing was written")
     from glas3d.cli.demo import run_demo
 
     with terminal.progress("participants") as progress:
         result = run_demo(out, participants=participants, seed=seed, progress=progress)
+    if_interrupted(f"the results are in {out}")
     terminal.write(result.summary)
     title = "The ten highest-scoring regions of the AD group, and where disease was planted"
     terminal.write_table(result.table, title, planted=result.planted)

@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import threading
+import time
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+from glas3d.cli.option_names import as_typed
+from glas3d.errors import GlasWarning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,13 +25,20 @@ if TYPE_CHECKING:
 out = Console()
 err = Console(stderr=True)
 _log = logging.getLogger("glas3d.cli")
+FIRST_LINE, SELDOM_LINES = 10.0, 300.0  # seconds between lines of progress where there is no terminal
 _PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "emoji": False, "soft_wrap": True}
 
 
 class _Reporting:
-    """Whether results and notes are written; one object, because a process runs one command at a time."""
+    """Whether results and notes are written, and how; one object, because a process runs one command at a time."""
 
     quiet = False
+    names: Mapping[str, str] = {}
+
+
+def use_option_names(names: Mapping[str, str]) -> None:
+    """Show these options in messages, in place of the Python arguments that they set (see `option_names`)."""
+    _Reporting.names = names
 
 
 @contextmanager
@@ -49,7 +62,7 @@ class LogHandler(logging.Handler):
 
 def fail(message: str, status: int = 2) -> int:
     """Write one ``error:`` line and return the exit status."""
-    line = " ".join(message.split())
+    line = as_typed(" ".join(message.split()), _Reporting.names)
     err.print(f"error: {line}", style="red", **_PLAIN)
     return status
 
@@ -68,9 +81,16 @@ def warnings_shown_once() -> Callable[..., None]:
 
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Write one ``note:`` line, in place of the lines that Python writes."""
+    message = as_typed(str(message), _Reporting.names)
     _log.warning("%s", message)
     if not _Reporting.quiet:
         err.print(f"note: {message}", style="yellow", **_PLAIN)
+
+
+def show_notes(notes: Iterable[str]) -> None:
+    """Write notes on a result; those that were already given as warnings are not repeated."""
+    for note in notes:
+        warnings.warn(note, GlasWarning, stacklevel=2)
 
 
 def write(text: str) -> None:
@@ -78,6 +98,11 @@ def write(text: str) -> None:
     _log.info("%s", text)
     if not _Reporting.quiet:
         out.print(text, **_PLAIN)
+
+
+def write_message(start: str, message: str) -> None:
+    """Write a message of the package after the start of a line, as one line of the result."""
+    write(start + as_typed(message, _Reporting.names))
 
 
 def write_json(content: dict[str, Any]) -> None:
@@ -179,7 +204,25 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def progress(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Draw a progress bar on standard error for as long as the block lasts; nothing if it is not a terminal."""
+    """Show progress on standard error for as long as the block lasts: a bar on a terminal, else a line now and then.
+
+    Parameters
+    ----------
+    unit
+        What is counted, in the plural.
+    """
+    if _Reporting.quiet:
+        yield lambda done, total: None
+    elif err.is_terminal:
+        with _bar(unit) as update:
+            yield update
+    else:
+        with _lines(unit, FIRST_LINE, SELDOM_LINES) as update:
+            yield update
+
+
+@contextmanager
+def _bar(unit: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -195,10 +238,36 @@ def progress(unit: str) -> Iterator[Callable[[int, int], None]]:
         def render(self, task: Task) -> Text:
             return Text(f"{unit}, {task.speed:.1f}/s" if task.speed else unit)
 
-    if not err.is_terminal or _Reporting.quiet:
-        yield lambda done, total: None
-        return
     columns = (BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn(), TextColumn("left"))
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(unit, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _lines(unit: str, first: float, seldom: float) -> Iterator[Callable[[int, int], None]]:
+    """Write a line after ``first`` seconds, and more after ever longer times, at most ``seldom`` seconds.
+
+    A thread of its own writes them, so that work whose steps take hours is seen to continue.
+    """
+    ended, start = threading.Event(), time.monotonic()
+    count = [0, 0]
+
+    def update(done: int, total: int) -> None:
+        count[:] = done, total
+
+    def write_lines() -> None:
+        pause = first
+        while not ended.wait(pause):
+            pause = min(2 * pause, seldom)
+            done, total = count
+            so_far = f"{done} of {total} {unit}" if total else f"no {unit} yet"
+            err.print(f"progress: {so_far} after {duration(time.monotonic() - start)[6:]}", **_PLAIN)
+
+    thread = threading.Thread(target=write_lines, daemon=True)
+    thread.start()
+    try:
+        yield update
+    finally:
+        ended.set()
+        thread.join()

@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from glas3d.cli import terminal
 from glas3d.cli.derived import command_options, given_options, in_group
+from glas3d.cli.interruption import if_interrupted
 from glas3d.cli.messages import Messages
 from glas3d.study.cohort.options import Selection
 from glas3d.study.training.options import TrainingOptions
@@ -50,6 +51,7 @@ def train_models(
     config
         TOML file with any of these options; options of the command line come first.
     """
+    if_interrupted(lambda: _kept(out))
     from glas3d.predict import Recipe
     from glas3d.study.cohort.bids import read_cohort
     from glas3d.study.training.crossvalidation import train_folds
@@ -72,3 +74,10 @@ def train_models(
         terminal.write(f"  {row['metric']:<18} {row['mean']:.3f}  {row['low']:.3f} to {row['high']:.3f}")
     kept = len(models.folds) - len(models.trained)
     terminal.write(f"Written to {out}: {len(models.trained)} folds trained" + (f", {kept} kept" if kept else ""))
+
+
+def _kept(out: Path) -> str:
+    """Return what interrupted training has kept."""
+    n = len(list(out.glob("fold-*")))  # nothing is imported: an import may have been interrupted
+    folds = f"{n} finished fold{'' if n == 1 else 's'}"
+    return f"{folds} and the scans that were read are kept in {out}: the same command resumes with the others"

@@ -56,6 +56,8 @@ class Explanation:
         The settings it was made with and how it was computed, ready for JSON.
     covariates
         The same scores for the covariates, when the model takes some.
+    outputs
+        ``(k,)`` float64, the model's outputs for all classes of the intact volume; None: not known.
     """
 
     target: int
@@ -69,6 +71,7 @@ class Explanation:
     segments: Segments | None
     settings: dict[str, Any]
     covariates: CovariateScores | None = None
+    outputs: np.ndarray | None = None
 
     def __repr__(self) -> str:
         where = "segments" if self.segments is not None else "points"

@@ -353,6 +353,7 @@ class GLAS:
                 else CovariateScores(
                     task.covariates.names, *(values[m:, i].copy() for values in (light, shadow, drop, scores))
                 ),
+                outputs=intact.copy(),
             )
             for i, column in enumerate(columns)
         )

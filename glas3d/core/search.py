@@ -5,11 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from glas3d.core.settings import Point
 from glas3d.errors import GlasError
+
+
+def _shown(cells: Any) -> str:
+    """Return cells for each axis as a command takes them: ``3`` or ``2 3 2``."""
+    return " ".join(map(str, cells)) if isinstance(cells, tuple | list) else repr(cells)
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Grid:
            [2.5, 4. ]])
     >>> Grid(0)
     Traceback (most recent call last):
-    glas3d.errors.GlasError: a grid needs at least 1 cell on each axis, got k=0
+    glas3d.errors.GlasError: grid must have at least 1 cell on each axis, got 0
     """
 
     k: int | tuple[int, ...]
@@ -46,10 +52,10 @@ class Grid:
         except (TypeError, ValueError, OverflowError):
             are_whole, cells = False, ()
         if not are_whole:
-            raise GlasError(f"a grid needs a whole number of cells on each axis, got k={self.k!r}")
+            raise GlasError(f"grid must have a whole number of cells on each axis, got {_shown(self.k)}")
         object.__setattr__(self, "k", cells[0] if len(cells) == 1 else cells)
         if not cells or min(cells) < 1:
-            raise GlasError(f"a grid needs at least 1 cell on each axis, got k={self.k}")
+            raise GlasError(f"grid must have at least 1 cell on each axis, got {_shown(self.k)}")
 
     def points(self, shape: Sequence[int]) -> np.ndarray:
         """Return the cell centres in C order, ``(k_1 * ... * k_ndim, ndim)`` float64 voxel coordinates.
@@ -61,9 +67,13 @@ class Grid:
         """
         cells = self.k if isinstance(self.k, tuple) else (self.k,) * len(shape)
         if len(cells) != len(shape):
-            raise GlasError(f"Grid{cells} has {len(cells)} axes, the volume has {len(shape)}: {tuple(shape)}")
+            raise GlasError(
+                f"grid must have one number or one for each of the volume's {len(shape)} axes, got {_shown(cells)}"
+            )
         if any(k > n for k, n in zip(cells, shape, strict=True)):
-            raise GlasError(f"a grid cannot have more cells than voxels: k={self.k} on a volume of {tuple(shape)}")
+            raise GlasError(
+                f"grid must have no more cells than voxels, got {_shown(self.k)} on a volume of {tuple(shape)}"
+            )
         axes = [(np.arange(k) + 0.5) * n / k - 0.5 for k, n in zip(cells, shape, strict=True)]
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(shape))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from glas3d.bids_names import have_distinct_labels
 from glas3d.core.glas import GLAS, Progress
 from glas3d.core.score import Target, targets_of
 from glas3d.core.search import Grid
-from glas3d.errors import GlasError, GlasWarning
+from glas3d.errors import GlasError
 from glas3d.explain.image_result import ImageExplanation, ImageMaps, ImageSearch
 from glas3d.explain.inputs import Reference, model_record
 from glas3d.explain.modes import Task, resolve_mode
@@ -136,10 +135,8 @@ def resolve_image(
         },
         "GeneratedBy": generated_by(),
     }
-    if notes := note_on_intensities(predict, info, data):
-        warnings.warn(notes[0], GlasWarning, stacklevel=3)
-        record["Notes"] = notes
-    return Request(glas, task, mode, ImageMaps(record, glas, picture, image_search), single)
+    notes = note_on_intensities(predict, info, data)
+    return Request(glas, task, mode, ImageMaps(record, glas, notes, picture, image_search), single)
 
 
 def _size(size: Any) -> tuple[int, int]:

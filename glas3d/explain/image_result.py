@@ -97,7 +97,7 @@ class ImageExplanation(SavedResult):
         first = self.table.sort_values("rank").iloc[0]
         position = f"row {first['row']:.0f}, column {first['column']:.0f}"
         highest = f"highest-scoring {first['name']} at {position} (drop {first['drop']:+.3g})"
-        return f"ImageExplanation({self.stem}: {self.explanation!r}, {highest})"
+        return f"ImageExplanation({self.stem}: {self.explanation!r}, {highest}){self._shown_notes()}"
 
     def _map(self, statistic: str) -> Writer:
         return write_tiff(getattr(self, statistic))

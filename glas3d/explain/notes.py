@@ -1,50 +1,92 @@
-"""What a reader of a map must know: it is flat, the output is certain, or intensities may be of another scale."""
+"""Notes: what a reader of a map must know, for the terminal, sidecars, result objects and studies alike.
+
+Each note is one sentence: a statement, a colon, and the numbers behind it. A study counts its scans by the statement.
+"""
 
 from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from glas3d.core.explanation import Explanation
+from glas3d.errors import GlasWarning
 from glas3d.predict import ModelInfo, Predictor
 
 # Scores that differ by less, relative to the largest, are equal: they are sums of float32 outputs.
 _EQUAL = 1e-12
 _FEW = 10  # points, below which few different values say nothing
 _CERTAIN = 0.999  # probability from which float32 may hide what a region adds
+_SUM = 1e-3  # how far the outputs of classes that exclude each other may be from a sum of 1
 
 
-def notes_on(explanation: Explanation, *, against: bool = False) -> list[str]:
-    """Return sentences about an explanation that must not be overlooked; none for most.
+@dataclass(frozen=True)
+class Note:
+    """A sentence about a result.
+
+    Attributes
+    ----------
+    text
+        The sentence.
+    warns
+        Whether the map or its ranks mean less than they seem to: Python then gives a warning too.
+    """
+
+    text: str
+    warns: bool = False
+
+
+def notes_on(
+    explanation: Explanation,
+    *,
+    classes: Sequence[str] | None = None,
+    activation: str | None = None,
+    against: int | None = None,
+) -> list[Note]:
+    """Return notes about an explanation that must not be overlooked; none for most.
 
     Parameters
     ----------
     explanation
         The result of `GLAS` for one class.
+    classes
+        Names of the model's classes, where it has some.
+    activation
+        What makes probabilities of the model's outputs: ``"softmax"``, ``"sigmoid"`` or ``"none"``; None: not known.
     against
-        Whether it compares the class with another.
+        Index of the class that it is compared with; None: it is of one class.
     """
+    notes = []
+    if text := _not_predicted(explanation, classes, activation, against):
+        notes.append(Note(text))
     score, drop = explanation.score, explanation.drop
     n = len(score)
     if n < 2:
-        return []
+        return notes
     if np.ptp(score) <= _EQUAL * np.abs(score).max():
-        return [f"the map is flat: all {n} scores are the same, so no region stands out and ranks have no meaning"]
-    if against and score.max() <= 0:
-        return ["nothing speaks for the target over the other class: no score is above 0"]
+        text = f"the map is flat: all {n} scores are the same, so no region stands out and ranks have no meaning"
+        return [*notes, Note(text, warns=True)]
+    if against is not None and score.max() <= 0:
+        names = f"{_name(explanation.target, classes)} over {_name(against, classes)}"
+        return [*notes, Note(f"nothing speaks for {names}: no score is above 0", warns=True)]
     largest, gamma = float(np.abs(drop).max()), float(explanation.settings.get("gamma", 0.0))
     distinct = len(np.unique(drop))
     certain = explanation.probability > _CERTAIN and n >= _FEW and distinct <= n // 2
     if certain or largest <= gamma:
-        return [
-            f"the output is saturated (P = {explanation.probability:.6g}): removing any region changes it by at most "
+        text = (
+            f"the output is saturated: P = {explanation.probability:.6g}, removing any region changes it by at most "
             f"{largest:.1e}, and {n} regions have {distinct} different drops; the ranks show light only and are no "
             "evidence from shadow"
-        ]
-    return []
+        )
+        notes.append(Note(text, warns=True))
+    return notes
 
 
-def note_on_intensities(predict: object, info: ModelInfo, data: np.ndarray) -> list[str]:
-    """Return a sentence about a model from a file that gets intensities of which it did not say that it takes them.
+def note_on_intensities(predict: object, info: ModelInfo, data: np.ndarray) -> list[Note]:
+    """Warn of a model from a file that gets intensities which it did not state, and return the note.
 
     Parameters
     ----------
@@ -59,12 +101,117 @@ def note_on_intensities(predict: object, info: ModelInfo, data: np.ndarray) -> l
     low, high = float(data.min()), float(data.max())
     gets = f"it gets those of the scan, from {low:.4g} to {high:.4g}, unchanged"
     if info.value_range is None:
-        return [
-            f"the model {info.name} does not state which intensities it takes, and {gets}: if it was trained on "
-            "another scale, the results mean nothing"
+        text = (
+            f"the model {info.name} does not state which intensities it takes: {gets}; if it was trained on another "
+            "scale, the results mean nothing"
+        )
+    else:
+        least, most = info.value_range
+        tolerance = 0.01 * (most - least)
+        if low >= least - tolerance and high <= most + tolerance:
+            return []
+        text = f"the model {info.name} states that it takes intensities from {least:g} to {most:g}: {gets}"
+    warnings.warn(text, GlasWarning, stacklevel=4)
+    return [Note(text, warns=True)]
+
+
+def voxel_sigmas(names: Sequence[str], spacing: Sequence[float]) -> Note:
+    """Return the note that sigmas are in voxels, because they were given without a unit.
+
+    Parameters
+    ----------
+    names
+        The sigmas that were given.
+    spacing
+        Size in mm of a voxel of the model's grid, one number for each axis.
+    """
+    size = " x ".join(f"{mm:.4g}" for mm in spacing)
+    verb = "is" if len(names) == 1 else "are"
+    return Note(
+        f"{' and '.join(names)} {verb} in voxels: no unit was given, and a voxel of the model's grid has {size} mm"
+    )
+
+
+def statement_of(note: str) -> str:
+    """Return what a note states, without the numbers behind it.
+
+    Examples
+    --------
+    >>> statement_of("the map is flat: all 8 scores are the same")
+    'the map is flat'
+    """
+    return note.partition(": ")[0]
+
+
+def count_notes(
+    notes: Mapping[str, Iterable[str]], groups: Mapping[str, str] | None = None, *, what: str = "scans"
+) -> list[str]:
+    """Return one sentence for each statement, with the number of scans or participants that it is about.
+
+    Parameters
+    ----------
+    notes
+        The notes of each scan, by the names of all scans.
+    groups
+        The group of each name, to count them by group. Default: count all together.
+    what
+        What is counted.
+
+    Examples
+    --------
+    >>> count_notes({"sub-01": ["it is flat: all 8 are 0"], "sub-02": ["it is flat: all 8 are 1"], "sub-03": []})
+    ['it is flat: 2 of 3 scans, such as that of sub-01']
+    >>> count_notes({"sub-01": ["sigmas are in voxels: of 4 mm"], "sub-02": ["sigmas are in voxels: of 4 mm"]})
+    ['sigmas are in voxels: of 4 mm']
+    >>> count_notes({"sub-01": ["it is flat: all 8 are 0"], "sub-02": []}, {"sub-01": "AD", "sub-02": "NC"})
+    ['it is flat: 1 of 1 scans of AD, 0 of 1 of NC']
+    """
+    concerned: dict[str, dict[str, str]] = {}
+    for name, sentences in notes.items():
+        for sentence in sentences:
+            concerned.setdefault(statement_of(sentence), {})[name] = sentence
+    counted: list[str] = []
+    for statement, by_scan in concerned.items():
+        sentences = set(by_scan.values())
+        if len(by_scan) == len(notes) and len(sentences) == 1:
+            counted += sentences
+            continue
+        if groups is None:
+            example = f", such as that of {next(iter(by_scan))}" if len(by_scan) < len(notes) else ""
+            counted.append(f"{statement}: {len(by_scan)} of {len(notes)} {what}{example}")
+            continue
+        total, part = (Counter(groups[name] for name in names) for names in (notes, by_scan))
+        first, *others = [(part[group], n, group) for group, n in sorted(total.items())]
+        parts = [
+            f"{first[0]} of {first[1]} {what} of {first[2]}",
+            *(f"{k} of {n} of {group}" for k, n, group in others),
         ]
-    least, most = info.value_range
-    tolerance = 0.01 * (most - least)
-    if low < least - tolerance or high > most + tolerance:
-        return [f"the model {info.name} states that it takes intensities from {least:g} to {most:g}, but {gets}"]
-    return []
+        counted.append(f"{statement}: {', '.join(parts)}")
+    return counted
+
+
+def _not_predicted(
+    explanation: Explanation, classes: Sequence[str] | None, activation: str | None, against: int | None
+) -> str | None:
+    """Return the note that the model predicts another class than the target; None if not, or if it is not known."""
+    outputs, target = explanation.outputs, explanation.target
+    if outputs is None:
+        return None
+    name = _name(target, classes)
+    shown = f"P({name}) = {outputs[target]:.3g}"
+    purpose = f"the map shows what speaks for {name} all the same"
+    exclusive = len(outputs) > 1 and outputs.min() >= 0 and abs(outputs.sum() - 1) <= _SUM
+    rival = against if against is not None else int(outputs.argmax()) if exclusive else None
+    if rival is not None:
+        if outputs[target] >= outputs[rival]:
+            return None
+        other = _name(rival, classes)
+        over = f" over {other}" if against is not None else ""
+        return f"the model does not predict {name}{over}: {shown}, P({other}) = {outputs[rival]:.3g}; {purpose}"
+    if activation == "sigmoid" and outputs[target] < 0.5:
+        return f"the model does not predict {name}: {shown}, below 0.5; {purpose}"
+    return None
+
+
+def _name(column: int, classes: Sequence[str] | None) -> str:
+    return f"class {column}" if classes is None else str(classes[column])

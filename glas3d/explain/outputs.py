@@ -22,7 +22,7 @@ from glas3d.core.score import class_index
 from glas3d.core.search import Segments, resolve_search
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.modes import Mode, ModeResult, Task
-from glas3d.explain.notes import notes_on
+from glas3d.explain.notes import Note, notes_on
 from glas3d.explain.table import described_columns
 from glas3d.output import to_json, write_json, write_together
 from glas3d.tables import write_table
@@ -52,6 +52,15 @@ class SavedResult(ABC):
     provenance: dict[str, Any]
     parts: Mapping[str, Any]
     _ending: str
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of the result, such as that the model does not predict the target; mostly empty."""
+        return tuple(self.provenance.get("Notes", ()))
+
+    def _shown_notes(self) -> str:
+        """Return the notes as lines that follow the representation of the result."""
+        return "".join(f"\nnote: {note}" for note in self.notes)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
         """Write the maps (NIfTI of a scan, 32-bit float TIFF of an image), the table and the sidecars; all or none.
@@ -157,10 +166,13 @@ class NativeMaps(ABC, Generic[R]):
         The provenance that the results of all targets share.
     glas
         The explainer, whose settings the maps of light and shadow are made with.
+    setting_notes
+        Notes about the settings, the same for all targets.
     """
 
     record: Mapping[str, Any]
     glas: GLAS
+    setting_notes: Sequence[Note]
 
     def map_back(self, results: Sequence[ModeResult], *, single: bool) -> R | tuple[R, ...]:
         """Return the result of each target on the native grid.
@@ -172,8 +184,9 @@ class NativeMaps(ABC, Generic[R]):
         single
             Return the only result by itself, not in a tuple.
         """
-        for note in dict.fromkeys(note for result in results for note in _notes(result)):
-            warnings.warn(note, GlasWarning, stacklevel=4)
+        for note in dict.fromkeys(note for result in results for note in self._own_notes(result)):
+            if note.warns:
+                warnings.warn(note.text, GlasWarning, stacklevel=4)
         mapped = tuple(
             self._with_parts(result, several=len(results) > 1 or result.against is not None) for result in results
         )
@@ -212,9 +225,15 @@ class NativeMaps(ABC, Generic[R]):
         }
         if result is not None and result.against is not None:
             provenance["Against"] = self._class_record(result.against)
-        if result is not None and (notes := _notes(result)):
-            provenance["Notes"] = [*self.record.get("Notes", ()), *notes]
+        if result is not None and (notes := [*self.setting_notes, *self._own_notes(result)]):
+            provenance["Notes"] = [note.text for note in notes]
         return provenance
+
+    def _own_notes(self, result: ModeResult) -> list[Note]:
+        model = self.record["Model"]
+        return notes_on(
+            result.explanation, classes=model["classes"], activation=model["activation"], against=result.against
+        )
 
     def expected(self, mode: Mode, task: Task) -> list[tuple[str, dict[str, Any]]]:
         """Return the name of the result of each target, and the entries of its provenance that tell results apart.
@@ -226,15 +245,16 @@ class NativeMaps(ABC, Generic[R]):
         The start of the files' names, and the entries, of each target.
         """
         classes = classes_of(self.glas.predict)
+        n_classes = None if classes is None else len(classes)
         points, segments = resolve_search(task.search, task.volume.shape[1:], task.mask)
-        against = None if mode.against is None else class_index(mode.against, classes, None, "versus")
+        against = None if mode.against is None else class_index(mode.against, classes, n_classes, "versus")
         settings = (
             self.glas.recorded_settings(task.spacing) | self.record["Settings"] | mode.recorded_settings(self.glas)
         )
         shared = {**self.record, "Search": self._search_record(points, segments), "Settings": settings}
         if against is not None:
             shared["Against"] = self._class_record(against)
-        targets = [class_index(target, classes, None) for target in task.targets]
+        targets = [class_index(target, classes, n_classes) for target in task.targets]
         several = len(targets) > 1 or against is not None
         return [
             (self._stem(segments, target, mode.fused, several), {**shared, "Target": self._class_record(target)})
@@ -327,10 +347,6 @@ def _identity(provenance: Mapping[str, Any]) -> dict[str, Any]:
         "covariates": "Covariates",
     }
     return {name: provenance.get(key) for name, key in names.items()} | {"settings": settings}
-
-
-def _notes(result: ModeResult) -> list[str]:
-    return notes_on(result.explanation, against=result.against is not None)
 
 
 def class_label(target: int, classes: Sequence[str] | None) -> str:

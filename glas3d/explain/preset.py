@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from glas3d.core.settings import MASKS, SALIENCY, SCORE, Settings
+from glas3d.explain.notes import Note, voxel_sigmas
 from glas3d.imaging.space import VoxelGrid
 
 # The paper's sigmas, 10 and 15 voxels, read on a 2 mm grid. Its sigma_spatial of 6 voxels divides a distance by
@@ -54,6 +55,18 @@ def fill(given: Mapping[str, Any], preset: Mapping[str, Any], grid: VoxelGrid) -
         root = not squared if name == "sigma_spatial" else settings.get("kernel") == "exponential"
         filled[name] = _convert(stored, stored_unit, unit, grid, root)
     return filled
+
+
+def notes_on_unit(given: Mapping[str, Any], grid: VoxelGrid) -> list[Note]:
+    """Return a note where sigmas were given without a unit, and are therefore in voxels; none elsewhere.
+
+    Parameters
+    ----------
+    given, grid
+        See `fill`.
+    """
+    names = [name for name in _SIGMAS if name in given]
+    return [voxel_sigmas(names, grid.spacing)] if names and "unit" not in given else []
 
 
 def _convert(value: Any, stored: str, wanted: str, grid: VoxelGrid, root: bool) -> Any:

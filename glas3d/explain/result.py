@@ -66,7 +66,7 @@ class ScanExplanation(SavedResult):
     def __repr__(self) -> str:
         first = self.table.sort_values("rank").iloc[0]
         highest = f"highest-scoring {first['name']} (drop {first['drop']:+.3g})"
-        return f"ScanExplanation({self.stem}: {self.explanation!r}, {highest})"
+        return f"ScanExplanation({self.stem}: {self.explanation!r}, {highest}){self._shown_notes()}"
 
     def _map(self, statistic: str) -> Writer:
         writer: Writer = getattr(self, f"{statistic}_img").to_filename

@@ -148,15 +148,13 @@ def resolve_scan(
         "SpaceCheck": None if space is None else space.__dict__,
         "GeneratedBy": generated_by(),
     }
-    if notes := note_on_intensities(predict, info, inputs.data):
-        warnings.warn(notes[0], GlasWarning, stacklevel=3)
-        record["Notes"] = notes
     if covariates is not None:
         record["Covariates"] = {
             "values": dict(zip(covariates.names, covariates.values.tolist(), strict=True)),
             "reference": dict(zip(covariates.names, covariates.reference.tolist(), strict=True)),
         }
-    return Request(glas, task, mode, ScanMaps(record, glas, inputs, resolved), single)
+    notes = [*note_on_intensities(predict, info, inputs.data), *preset.notes_on_unit(given(settings), inputs.grid)]
+    return Request(glas, task, mode, ScanMaps(record, glas, notes, inputs, resolved), single)
 
 
 def _transform_of(options: ExplainOptions) -> Callable[[Scan], SpatialTransform] | None:

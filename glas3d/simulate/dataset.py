@@ -13,7 +13,7 @@ import pandas as pd
 from glas3d.bids_names import have_distinct_labels
 from glas3d.errors import GlasError
 from glas3d.imaging.space import MNI
-from glas3d.output import generated_by, new_folder, write_json
+from glas3d.output import DESCRIPTION, dataset_description, generated_by, new_folder, write_json
 from glas3d.simulate.participants import SimulatedParticipant, planted_labels, simulate_participants
 from glas3d.simulate.regions import atlas_of
 from glas3d.simulate.simulation import COLIN27, ICBM152, LESIONS, PLANTED, Simulation
@@ -140,14 +140,12 @@ def _write_description(folder: Path, simulation: Simulation, participants: list[
     write_table(table)(folder / "participants.tsv")
     write_json(_COLUMNS)(folder / "participants.json")
     write_json(
-        {
-            "Name": "Simulated Alzheimer's disease and normal controls",
-            "BIDSVersion": "1.10.0",
-            "DatasetType": "derivative",
-            "License": "CC0",
-            "GeneratedBy": [generated_by()[0] | {"Description": json.dumps(simulation.record(), sort_keys=True)}],
-        }
-    )(folder / "dataset_description.json")
+        dataset_description(
+            "Simulated Alzheimer's disease and normal controls",
+            License="CC0",
+            GeneratedBy=[generated_by()[0] | {"Description": json.dumps(simulation.record(), sort_keys=True)}],
+        )
+    )(folder / DESCRIPTION)
     if simulation.twins:
         _write_twins(folder, simulation)
     (folder / "README.md").write_text(_readme(simulation), encoding="utf-8")

@@ -20,7 +20,8 @@ from glas3d.errors import GlasError, GlasWarning
 from glas3d.hashing import file_sha256, text_sha256
 from glas3d.imaging.space import VoxelGrid, mni_grid, resample
 from glas3d.output import (
-    generated_by,
+    DESCRIPTION,
+    dataset_description,
     new_folder,
     remove_leftovers,
     remove_unfinished,
@@ -182,7 +183,7 @@ def is_finished(folder: Path, name: str, key: str) -> bool:
     key
         See `key_of`.
     """
-    content = _read_record(folder / name)
+    content = read_record(folder / name)
     return bool(content) and content["Key"] == key and not damaged_files(folder, content)
 
 
@@ -211,7 +212,7 @@ def write_participant(folder: Path, name: str, save: Callable[[Path], object], r
         The folder has other content than a participant's results, or cannot be written.
     """
     if folder.is_dir():
-        if any(folder.iterdir()) and not _read_record(folder / name):
+        if any(folder.iterdir()) and not read_record(folder / name):
             raise GlasError(f"{folder} has content that is no participant's results: give another folder, or move it")
         with suppress(OSError):  # an empty folder would be filled file by file
             folder.rmdir()
@@ -246,15 +247,9 @@ def start_study(out: Path, name: str, study: Mapping[str, Any]) -> None:
         The folder has other content than a study, or cannot be written.
     """
     check_study_folder(out)
-    description = {
-        "Name": name,
-        "BIDSVersion": "1.10.0",
-        "DatasetType": "derivative",
-        "GeneratedBy": generated_by(),
-    }
     files: dict[str, Callable[[Path], object]] = {  # in this order: a killed run recognises its folder by the first
         STUDY: write_json(dict(study)),
-        "dataset_description.json": write_json(description),
+        DESCRIPTION: write_json(dataset_description(name)),
         ".bidsignore": lambda path: path.write_text("\n".join(_IGNORED) + "\n", encoding="utf-8"),
     }
 
@@ -392,7 +387,7 @@ def _records(out: Path) -> Iterator[Record]:
     for path in sorted(_record_paths(out)):
         folders = path.relative_to(out).parts
         session = folders[1] if len(folders) == 4 else ""
-        content = _read_record(path)
+        content = read_record(path)
         if not content or path.name != record_name(folders[0], session):
             raise GlasError(f"{path} is damaged: remove {path.parent} and explain {folders[0]} again")
         method = content.get("Method")  # nearly always the same for all, and then held in memory once
@@ -430,7 +425,7 @@ def write_failed(out: Path, failed: pd.DataFrame, attempted: set[tuple[str, str]
     write_together(out, {FAILED: write_table(rows.assign(session=rows["session"].where(rows["session"] != "")))})
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
     """Return the content of a record; empty if the file does not exist or is no record."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

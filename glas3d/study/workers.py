@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from glas3d.checks import whole_number
@@ -222,19 +224,38 @@ def _local_cluster(n_workers: int, threads: int, allowed_deaths: int | None) -> 
         settings["distributed.scheduler.allowed-failures"] = allowed_deaths
     with dask.config.set(settings):
         try:
-            cluster = distributed.LocalCluster(
-                n_workers=n_workers,
-                threads_per_worker=1,
-                processes=True,
-                memory_limit=int(distributed.system.MEMORY_LIMIT / n_workers),
-                dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
-            )
+            with _without_interrupts():
+                cluster = distributed.LocalCluster(
+                    n_workers=n_workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    memory_limit=int(distributed.system.MEMORY_LIMIT / n_workers),
+                    dashboard_address="127.0.0.1:0",
+                    silence_logs=logging.CRITICAL,
+                )
         except RuntimeError as error:
             raise GlasError(f"the {n_workers} workers did not start, one ended before it was ready: {error}") from None
         with cluster, distributed.Client(cluster, set_as_default=False) as client:
             client.register_plugin(one_gpu_each())
             yield client
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Let threads and processes that are started in the block never receive Ctrl-C, which this process handles alone.
+
+    A terminal sends Ctrl-C to all processes of a command. Workers would each write a traceback; they end with this
+    process. A Ctrl-C during the block takes effect at its end.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it would unblock the signal in the thread that starts the workers
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def require_dask() -> None:

@@ -4,8 +4,15 @@ import nibabel as nib
 import pytest
 
 from glas3d import cli
+from glas3d.cli import terminal
 from tests import bundles
 from tests.study import studies
+
+
+@pytest.fixture(autouse=True)
+def _no_lines_of_progress(monkeypatch):
+    """Keep a busy machine from adding lines of progress to what commands write."""
+    monkeypatch.setattr(terminal, "FIRST_LINE", 1e6)
 
 
 @pytest.fixture

@@ -164,7 +164,7 @@ OPTIONS = [
     ({"target": "Ad"}, "got 'Ad'; did you mean AD?"),
     ({"versus": "AD"}, "versus must be another class than the target, got AD for both"),
     ({"versus": "1"}, "versus must be another class than the target, got AD for both"),
-    ({"versus": "2"}, "versus must be a class index from 0 to 1, got 2"),
+    ({"versus": "2"}, "--versus must be a class index from 0 to 1, got 2"),
     ({"activation": "sigmoid"}, "--activation is for models that state none, "),
     ({"atlas-space": "MNI"}, "--atlas-space is for an atlas that is a file, got --grid 2"),
     (
@@ -174,32 +174,32 @@ OPTIONS = [
     ({"model": "no/model"}, "no such file or folder: no/model"),
     ({"atlas": "no/atlas.nii.gz", "grid": None}, "no such file: no/atlas.nii.gz"),
     ({"background": "grey"}, "background must be auto, blur, a number or an existing image"),
-    ({"target": "2"}, "target must be a class index from 0 to 1, got 2"),
+    ({"target": "2"}, "--target must be a class index from 0 to 1, got 2"),
     ({"target": "-1"}, "target must be one of NC (0), AD (1), got '-1'"),
     ({"target": ""}, "target must be one of NC (0), AD (1), got ''"),
     ({"target": "²"}, "target must be one of NC (0), AD (1), got '²'"),
-    ({"sigma-light": 0}, "sigma_light must be greater than 0, got 0"),
-    ({"sigma-light": -3}, "sigma_light must be greater than 0, got -3"),
-    ({"sigma-light": "nan"}, "sigma_light must be greater than 0, got nan"),
+    ({"sigma-light": 0}, "--sigma-light must be greater than 0, got 0"),
+    ({"sigma-light": -3}, "--sigma-light must be greater than 0, got -3"),
+    ({"sigma-light": "nan"}, "--sigma-light must be greater than 0, got nan"),
     ({"sigma-light": "wide"}, "--sigma-light"),
-    ({"sigma-shadow": 0}, "sigma_shadow must be greater than 0, got 0"),
-    ({"sigma-spatial": "-inf"}, "sigma_spatial must be greater than 0, got -inf"),
+    ({"sigma-shadow": 0}, "--sigma-shadow must be greater than 0, got 0"),
+    ({"sigma-spatial": "-inf"}, "--sigma-spatial must be greater than 0, got -inf"),
     ({"gamma": -1}, "gamma must be 0 or a positive number, got -1"),
-    ({"grid": 0}, "a grid needs at least 1 cell on each axis, got k=0"),
-    ({"grid": -2}, "a grid needs at least 1 cell on each axis, got k=-2"),
-    ({"grid": 25}, "a grid cannot have more cells than voxels: k=25 on a volume of (24, 32, 24)"),
-    ({"grid": 10**6}, "a grid cannot have more cells than voxels: k=1000000"),
+    ({"grid": 0}, "--grid must have at least 1 cell on each axis, got 0"),
+    ({"grid": -2}, "--grid must have at least 1 cell on each axis, got -2"),
+    ({"grid": 25}, "--grid must have no more cells than voxels, got 25 on a volume of (24, 32, 24)"),
+    ({"grid": 10**6}, "--grid must have no more cells than voxels, got 1000000 on"),
     ({"grid": "many"}, "--grid"),
-    ({"grid": 2.5}, "a grid needs a whole number of cells on each axis, got k="),
-    ({"grid": "nan"}, "a grid needs a whole number of cells on each axis, got k="),
-    ({"grid": "inf"}, "a grid needs a whole number of cells on each axis, got k="),
+    ({"grid": 2.5}, "--grid must have a whole number of cells on each axis, got "),
+    ({"grid": "nan"}, "--grid must have a whole number of cells on each axis, got "),
+    ({"grid": "inf"}, "--grid must have a whole number of cells on each axis, got "),
     ({"atlas": "nosuch", "grid": None}, "'nosuch' is none of the shipped atlases; there are: AAL"),
     ({"unit": "inch"}, "--unit"),
     ({"kernel": "box"}, "--kernel"),
     ({"fusion": "both"}, "--fusion"),
     ({"point": "middle"}, "--point"),
     ({"assume-space": "Talairach"}, "--assume-space"),
-    ({"batch-size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+    ({"batch-size": 0}, "--batch-size must be a whole number of at least 1, got 0"),
     ({"engine": "fast"}, "engine must be one of auto, eager"),
     ({"engine": "cudagraphs"}, "the engine cudagraphs runs on cuda, the model is on cpu"),
     ({"background": "no.nii"}, "no such file: no.nii"),
@@ -217,7 +217,9 @@ def test_an_option_outside_its_range_is_refused(explain, changed, message):
 
 
 def test_a_grid_of_two_axes_is_refused_for_a_scan(explain):
-    assert "has 2 axes, the volume has 3" in explain("--grid", 2, 3, grid=None)
+    assert "--grid must have one number or one for each of the volume's 3 axes, got 2 3" in explain(
+        "--grid", 2, 3, grid=None
+    )
 
 
 def test_a_grid_and_an_atlas_together_are_refused(explain):
@@ -315,5 +317,5 @@ def test_a_head_with_its_skull_is_refused_before_the_model_is_evaluated(error_li
         "explain", tmp_path / "a.nii", "--model", "adnc-simulated", "--target", "AD", "--out", tmp_path / "out"
     )
     assert "a.nii holds more than a brain" in error
-    assert error.endswith("wants a brain without skull: give its mask as brain_mask (--brain-mask)")
+    assert error.endswith("wants a brain without skull: give its mask as --brain-mask")
     assert not (tmp_path / "out").exists()

@@ -96,7 +96,7 @@ def test_one_model_explains_its_own_training_participants_only_when_allowed(run_
         *("--assume-space", "MNI"),
     )
     assert status == 2
-    assert errors.startswith(f"error: the model {models / 'fold-1'} was trained with sub-03: give --in-sample if that")
+    assert errors.startswith(f"error: the model {models / 'fold-1'} was trained with sub-03: set --in-sample if that")
     assert not (tmp_path / "out").exists()
     status, _, errors = run_command(
         *("cohort", bids_dir, tmp_path / "out", "participant", "--model", models / "fold-1", *GRID),
@@ -138,7 +138,7 @@ def test_failed_scans_are_listed_and_set_the_exit_status(explain, bids_dir, tmp_
         (("OUT", "participant", "--models", "MODELS", "--participant-label", "99"), "no such participant"),
         (("OUT", "participant", "--models", "MODELS", "--target", "MCI"), "must be one of the model's"),
         (("OUT", "participant", "--models", "MODELS", "--case", "MCI"), "no participant is of group MCI"),
-        (("OUT", "participant", "--models", "MODELS", "--n-workers", 0), "n_workers must be"),
+        (("OUT", "participant", "--models", "MODELS", "--n-workers", 0), "--n-workers must be"),
         (("OUT", "participant", "--models", "MODELS", "--grid", 0), "error"),
         (("BIDS", "participant", "--models", "MODELS"), "an earlier study's"),
         (("OUT", "somewhere"), "somewhere"),

@@ -123,13 +123,13 @@ def test_a_training_participant_is_refused_by_id_or_by_file(run_command, explain
     options = ("--model", models / "fold-1", "--assume-space", "MNI", *GRID)
     status, output, errors = run_command("cohort", bids_copy, tmp_path / "out", "participant", *options)
     assert (status, output, errors.count("\n")) == (2, "", 1)
-    assert errors.startswith(f"error: the model {models / 'fold-1'} was trained with sub-03: give --in-sample if that")
+    assert errors.startswith(f"error: the model {models / 'fold-1'} was trained with sub-03: set --in-sample if that")
     assert not (tmp_path / "out").exists()
     rename_a_training_participant(bids_copy)
     status, output, errors = explain(bids_copy)
     assert (status, output, errors.count("\n")) == (2, "", 1)
     assert "error: sub-99 cannot be explained: the scan of sub-99 is the file the model " in errors
-    assert "was trained with as sub-01: give --in-sample if that is intended; --on-error skip continues" in errors
+    assert "was trained with as sub-01: set --in-sample if that is intended; --on-error skip continues" in errors
     assert not list((tmp_path / "out").glob("sub-99/anat"))
 
 
@@ -201,12 +201,12 @@ def test_a_configuration_takes_the_same_options(run_command, bids_dir, models, t
         (("--recursive", "--versus", "NC"), "explained in one mode at a time"),
         (("--versus", "FTD"), "must be one of the model's"),
         (("--brain-mask", "nowhere.nii"), "no such file: nowhere.nii"),
-        (("--brain-mask", "{participant_id}/nowhere.nii"), "sub-01 cannot be explained: the brain_mask of"),
+        (("--brain-mask", "{participant_id}/nowhere.nii"), "sub-01 cannot be explained: the --brain-mask of"),
         (("--inverse", "x.nii"), "inverse holds the inverses of the warps of a transform"),
         (("--model-covariates", "age"), "takes no covariates, got age"),
         (("--model-covariates", "iq"), "participants need a column iq"),
         (("--covariate-reference", "age=old"), "--covariate-reference takes name=number"),
-        (("--entity", "run"), "entities must be name=value, each name once, got 'run'"),
+        (("--entity", "run"), "--entity must be name=value, each name once, got 'run'"),
         (("--entity", "run=3"), "has suffix T1w run 3"),
         (("--space", "none"), "has suffix T1w space none"),
         (("--grid", 1.5), "grid"),

@@ -119,7 +119,7 @@ def test_scans_that_are_left_out_are_listed_with_the_reason(dry_run, bids_dir, t
     assert output.startswith(
         "Scans to explain: AD 3, NC 1; finished: 0; other groups: none; left out: 2; in all: 6, of 6 "
     )
-    assert "left out: sub-06: the brain_mask of a participant must be one file, sub-06/anat/mask.nii.gz" in output
+    assert "left out: sub-06: the --brain-mask of a participant must be one file, sub-06/anat/mask.nii.gz" in output
     assert "left out: sub-02: missing\n" in output
     assert "end the work" not in output
     assert "They end the work, unless --on-error skip is given." in dry_run(folder, "--brain-mask", mask)[1]

@@ -9,9 +9,18 @@ import pandas as pd
 import pytest
 
 from glas3d.explain import COLUMNS
+from glas3d.explain.dataset import describe_dataset
 from tests import bundles
+from tests.validator import validate
 
 MAPS = ("saliency", "light", "shadow", "drop")
+DATASET = {"dataset_description.json", ".bidsignore"}
+
+
+def without_notes(errors):
+    """Return what was written to standard error, but for two notes that tests of their own check."""
+    known = ("note: the model does not predict AD: ", "note: --sigma-", "note: sigma_")
+    return "".join(line for line in errors.splitlines(keepends=True) if not line.startswith(known))
 
 
 @pytest.fixture
@@ -23,12 +32,14 @@ def explain(run_command, scan, bundle, tmp_path):
         status, output, errors = run_command(
             "explain", scan, "--model", bundle, "--target", target, "--out", folder, *more
         )
-        assert (status, errors) == (0, "")
+        assert (status, without_notes(errors)) == (0, "")
         table = pd.read_csv(folder / f"{stem}_regions.tsv", sep="\t")
         maps = {s: nib.load(folder / f"{stem}_stat-{s}_statmap.nii.gz") for s in MAPS}
         sidecar = json.loads((folder / f"{stem}_stat-saliency_statmap.json").read_text())
         expected = {f"{stem}_stat-{s}_statmap.{end}" for s in MAPS for end in ("nii.gz", "json")}
-        assert {p.name for p in folder.iterdir()} == expected | {f"{stem}_regions.tsv", f"{stem}_regions.json"}
+        assert {p.name for p in folder.iterdir()} == expected | DATASET | {
+            f"{stem}_regions.{e}" for e in ("tsv", "json")
+        }
         return table, maps, sidecar, output
 
     return run
@@ -45,11 +56,11 @@ def test_a_scan_is_explained_at_the_regions_of_aal(run_command, scan, bundle, tm
     )
     assert status == 0
     lost = "2 regions of AAL are too small for the voxel grid (24, 32, 24) and get no score: Vermis_1_2, Vermis_10"
-    assert errors == f"note: {lost}\n"  # the grid of the model has 8 mm
+    assert without_notes(errors) == f"note: {lost}\n"  # the grid of the model has 8 mm
     stem = "sub-07_T1w_seg-AAL"
     names = {p.name for p in (tmp_path / "new" / "out").iterdir()}
     maps = {f"{stem}_stat-{s}_statmap.{end}" for s in MAPS for end in ("nii.gz", "json")}
-    assert names == maps | {f"{stem}_regions.tsv", f"{stem}_regions.json"}
+    assert names == maps | DATASET | {f"{stem}_regions.tsv", f"{stem}_regions.json"}
     table = pd.read_csv(tmp_path / "new" / "out" / f"{stem}_regions.tsv", sep="\t", na_values="n/a")
     assert table.columns.tolist() == COLUMNS
     assert table["name"].tolist() == aal.table["name"].tolist()
@@ -166,7 +177,9 @@ def test_keep_memory_lasts_for_one_command(run_command, bundle, scan, tmp_path, 
     assert blocks == []
     status, _, errors = run_command(*command, "--keep-memory")
     assert (status, blocks) == (0, ["begin", "end"])
-    assert errors == ("" if supported else "note: --keep-memory does nothing here: it needs Linux with glibc\n")
+    assert without_notes(errors) == (
+        "" if supported else "note: --keep-memory does nothing here: it needs Linux with glibc\n"
+    )
 
 
 def test_an_atlas_of_files_is_searched_at_centroids_or_medoids(explain, few_path):
@@ -196,8 +209,8 @@ def test_a_scan_in_another_space_needs_the_option_assume_space(run_command, bund
     )
     assert not (tmp_path / "out").exists()
     status, _, errors = run_command(*command, "--out", tmp_path / "out", "--assume-space", "MNI")
-    assert (status, errors) == (0, "")
-    assert len(list((tmp_path / "out").iterdir())) == 10
+    assert (status, without_notes(errors)) == (0, "")
+    assert len(list((tmp_path / "out").iterdir())) == 12
 
 
 def test_results_of_an_earlier_run_are_replaced(explain, tmp_path):
@@ -232,7 +245,7 @@ def test_the_result_is_written_as_json(run_command, scan, bundle, tmp_path):
     status, out, err = run_command(
         "explain", scan, "--model", bundle, "--target", "AD", "--grid", 2, "--out", tmp_path / "out", "--json"
     )
-    assert (status, err) == (0, "")
+    assert (status, without_notes(err)) == (0, "")
     content = json.loads(out)
     assert content["target"] == {"index": 1, "class": "AD"}
     assert 0 <= content["probability"] <= 1
@@ -265,3 +278,55 @@ def test_a_flat_map_has_no_table_of_highest_scoring_regions(run_command, scan, t
     assert "the map is flat" in errors
     assert "no search point stands out, because all have the same score" in output
     assert "highest-scoring" not in output
+
+
+def test_notes_are_written_once(run_command, scan, bundle, tmp_path):
+    command = ("explain", scan, "--model", bundle, "--target", "AD", "--grid", 2, "--out", tmp_path / "out")
+    for spelling in ((), ("--json", "--overwrite")):
+        status, _, errors = run_command(*command, "--sigma-light", 3, *spelling)
+        assert status == 0
+        first, second = errors.splitlines()
+        assert first.startswith(
+            "note: --sigma-light is in voxels: no unit was given, and a voxel of the model's grid has"
+        )
+        assert first.endswith(" 8 x 8 x 8 mm")
+        assert second.startswith("note: the model does not predict AD: P(AD) = 0.")
+        sidecar = json.loads(next((tmp_path / "out").glob("*_regions.json")).read_text())
+        assert [note.partition(" ")[2] for note in sidecar["Notes"]] == [
+            first.partition("--sigma-light ")[2],
+            second.partition("note: the ")[2],
+        ]
+
+
+def test_the_folder_is_a_bids_derivative(explain, scan, tmp_path):
+    """Its description names the sources of all scans, and is written again; the official validator accepts it."""
+    explain("--grid", 2)
+    path = tmp_path / "out" / "dataset_description.json"
+    description = json.loads(path.read_text())
+    assert (description["DatasetType"], description["GeneratedBy"][0]["Name"]) == ("derivative", "glas3d")
+    (source,) = description["SourceDatasets"]
+    assert (path.parent / source["URL"]).resolve() == scan.parent
+    assert validate(path.parent)[0] == []
+    other = tmp_path / "other data"
+    (other / "sub-08").mkdir(parents=True)
+    (other / "dataset_description.json").write_text(
+        '{"Name": "x", "BIDSVersion": "1.10.0", "DatasetDOI": "doi:10.1/x"}'
+    )
+    describe_dataset(path.parent, [other / "sub-08" / "scan.nii", other / "scan.nii"])
+    sources = json.loads(path.read_text())["SourceDatasets"]
+    assert sources == [source, {"URL": "../other data", "DOI": "doi:10.1/x"}]
+
+
+def test_the_description_of_another_data_set_stays(explain, scan, tmp_path):
+    """That of another tool is not replaced, and a folder inside a data set gets none."""
+    folder = tmp_path / "derivatives" / "out"
+    folder.mkdir(parents=True)
+    (tmp_path / "dataset_description.json").write_text("{}")
+    assert {path.name for path in describe_dataset(folder, [scan])} == DATASET  # derivatives are data sets of their own
+    inner = folder / "sub-07"
+    inner.mkdir()
+    assert describe_dataset(inner, [scan]) == []
+    for content in ('{"Name": "fMRIPrep"}', "no JSON", "[]"):
+        (folder / "dataset_description.json").write_text(content)
+        assert describe_dataset(folder, [scan]) == []
+        assert (folder / "dataset_description.json").read_text() == content

@@ -166,7 +166,7 @@ def test_a_floor_ends_the_recursion_after_a_round(explain):
         ),
         (("--coordinates", "nowhere.tsv"), "search an atlas, a grid, coordinates or supervoxels"),
         (("--versus", "FTD"), "versus must be one of NC (0), AD (1), got 'FTD'"),
-        (("--kernel", "segment"), 'kernel="segment" takes its shape from segments'),
+        (("--kernel", "segment"), "--kernel segment takes its shape from segments"),
         (("--background", "0", "nowhere.nii"), "nowhere.nii"),
         (("--background", "0", "0"), "several backgrounds must be two or more"),
     ],

@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-import glas3d.explain
 from glas3d import GlasError, __version__, cli
 
 
@@ -27,7 +26,7 @@ def test_the_version_is_written(run_command):
     ("problem", "status", "message"),
     [
         (GlasError("one\nthing"), 2, "error: one thing"),
-        (KeyboardInterrupt(), 130, "error: interrupted"),
+        (KeyboardInterrupt(), 130, "error: interrupted; nothing was written"),
         (RuntimeError("deep\ninside"), 1, "error: unexpected RuntimeError: deep (set GLAS3D_TRACEBACK=1 to see where)"),
         (AssertionError(), 1, "error: unexpected AssertionError: (set GLAS3D_TRACEBACK=1 to see where)"),
     ],
@@ -37,7 +36,7 @@ def test_every_exception_ends_in_one_line(run_command, scan, bundle, tmp_path, m
     def failing(*args, **kwargs):
         raise problem
 
-    monkeypatch.setattr(glas3d.explain, "explain_img", failing)
+    monkeypatch.setattr("glas3d.explain.scan.resolve_scan", failing)
     command = ["explain", scan, "--model", bundle, "--target", "AD", "--out", tmp_path / "out"]
     assert run_command(*command) == (status, "", f"{message}\n")
     assert not (tmp_path / "out").exists()

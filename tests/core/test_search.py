@@ -33,11 +33,11 @@ def test_a_grid_of_every_voxel_is_every_voxel():
 @pytest.mark.parametrize(
     ("k", "match"),
     [
-        (0, "at least 1 cell on each axis, got k=0"),
+        (0, "at least 1 cell on each axis, got 0"),
         ((3, -1), "at least 1 cell"),
         ((), "at least 1 cell"),
-        (2.5, "whole number of cells on each axis, got k=2.5"),
-        ("many", "whole number of cells on each axis, got k='many'"),
+        (2.5, "whole number of cells on each axis, got 2.5"),
+        ("many", "whole number of cells on each axis, got 'many'"),
     ],
 )
 def test_grid_refuses(k, match):
@@ -46,9 +46,9 @@ def test_grid_refuses(k, match):
 
 
 def test_grid_refuses_a_volume_it_does_not_fit():
-    with refused(r"more cells than voxels: k=8 on a volume of \(7, 9\)"):
+    with refused(r"no more cells than voxels, got 8 on a volume of \(7, 9\)"):
         Grid(8).points((7, 9))
-    with refused(r"2 axes, the volume has 3: \(7, 8, 9\)"):
+    with refused(r"one number or one for each of the volume.s 3 axes, got 2 3"):
         Grid((2, 3)).points((7, 8, 9))
 
 

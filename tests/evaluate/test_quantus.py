@@ -60,7 +60,7 @@ def test_a_predictor_states_its_own_activation():
         ({"targets": np.array([0, 1, 2])}, "got 3 for 2 inputs"),
         ({"targets": np.array([0.0, 1.0])}, "class index or name, got 0.0"),
         ({"targets": np.array([0, 3])}, "class index from 0 to 2, got 3"),
-        ({"search": Grid(8)}, "more cells than voxels"),
+        ({"search": Grid(8)}, "no more cells than voxels"),
         ({"sigma_light": 0}, "sigma_light must be greater than 0"),
         ({"device": "gpu"}, "device must be .*got 'gpu'"),
     ],

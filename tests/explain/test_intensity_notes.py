@@ -13,7 +13,7 @@ from tests import zoo
 from tests.predict.adapters.test_exported import onnx_file, pt2
 from tests.predict.cases import SHAPES, network
 
-UNKNOWN = "does not state which intensities it takes, and it gets those of the scan, from 0 to "
+UNKNOWN = "does not state which intensities it takes: it gets those of the scan, from 0 to "
 SETTINGS = {"search": Grid(1), "assume_space": "MNI", "sigma_light": 5.0, "sigma_shadow": 7.0}
 
 
@@ -45,7 +45,7 @@ def test_an_exported_network_without_a_statement_is_noted(tmp_path, scan, kind):
     stated = notes(scan, read(path, "softmax", value_range=(0, 1)))
     assert len(stated) == 1
     assert "net" in stated[0]
-    assert "states that it takes intensities from 0 to 1, but it gets those of the scan, from 0 to" in stated[0]
+    assert "states that it takes intensities from 0 to 1: it gets those of the scan, from 0 to" in stated[0]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_an_exported_network_without_a_statement_is_noted(tmp_path, scan, kind):
     [
         (None, None, UNKNOWN),
         (None, [], UNKNOWN),
-        (None, [0, 1], "states that it takes intensities from 0 to 1, but"),
+        (None, [0, 1], "states that it takes intensities from 0 to 1: "),
         (None, [0, 100000], None),
         ([zoo.step("ScaleIntensityd")], None, None),
         ([zoo.step("ScaleIntensityd")], [0, 255], None),

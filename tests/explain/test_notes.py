@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from glas3d import GlasError, GlasWarning, explain_img
+from glas3d import GlasError, GlasWarning, Grid, Predictor, explain_image, explain_img
+from glas3d.explain.notes import statement_of
 from glas3d.explain.table import ranks
 from tests.imaging.cases import HEADS, head, seen
 
@@ -43,7 +44,7 @@ def test_a_saturated_output_is_reported(scan, few):
         p = torch.where(kept > 0.5, 1.0, 0.3 + 0.1 * kept)
         return torch.stack([1 - p, p], dim=1)
 
-    with pytest.warns(GlasWarning, match=r"the output is saturated \(P = 1\): removing any region changes it by at"):
+    with pytest.warns(GlasWarning, match=r"the output is saturated: P = 1, removing any region changes it by at"):
         r = explain_img(scan, light_only, 1, few, **MASKS)
     assert r.table["rank"].notna().all()
     assert "Notes" in r.provenance
@@ -61,8 +62,75 @@ def test_nothing_for_the_target_is_reported(scan, few):
         p = 0.4 * torch.tanh(batch.flatten(1).mean(dim=1) / 1e3)
         return torch.stack([0.5 + p, 0.5 - p], dim=1)
 
-    with pytest.warns(GlasWarning, match="nothing speaks for the target over the other class"):
+    with pytest.warns(GlasWarning, match="nothing speaks for class 1 over class 0: no score is above 0"):
         explain_img(scan, opposed, 1, few, versus=0, **MASKS)
+
+
+def fixed(*outputs):
+    """Return a model whose outputs hardly depend on the scan, but are not flat."""
+
+    def predict(batch):
+        shift = 0.05 * torch.tanh(batch.flatten(1).mean(dim=1, keepdim=True) / 300)
+        return torch.tensor(outputs) + shift * torch.tensor([1.0, *[-1 / (len(outputs) - 1)] * (len(outputs) - 1)])
+
+    return predict
+
+
+@pytest.mark.parametrize(
+    ("outputs", "activation", "target", "versus", "expected"),
+    [
+        ([0.8, 0.2], "none", "AD", None, "the model does not predict AD: P(AD) = 0."),
+        ([0.8, 0.2], "none", "NC", None, None),
+        ([0.2, 0.5, 0.3], "none", "C", None, "the model does not predict C: P(C) = 0."),
+        ([0.2, 0.5, 0.3], "none", "C", "NC", None),
+        ([0.2, 0.5, 0.3], "none", "NC", "C", "the model does not predict NC over C: P(NC) = 0."),
+        ([0.4, 0.2], "none", "AD", None, None),  # outputs of unknown kind: a regression, or a readout
+        ([0.4, 0.2, 0.7], "sigmoid", "AD", None, "the model does not predict AD: P(AD) = 0."),
+        ([0.4, 0.2, 0.7], "sigmoid", "C", None, None),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:nothing speaks for C over NC")
+def test_a_target_that_is_not_predicted_is_noted(scan, few, tmp_path, outputs, activation, target, versus, expected):
+    values = torch.logit(torch.tensor(outputs)).tolist() if activation == "sigmoid" else outputs
+    classes = ("NC", "AD", "C")[: len(outputs)]
+    predict = Predictor(fixed(*values), activation, classes=classes, device="cpu")
+    r = explain_img(scan, predict, target, few, versus=versus, sigma_light=12.0, sigma_shadow=12.0, unit="mm")
+    about = [note for note in r.notes if statement_of(note).startswith("the model does not predict")]
+    assert len(about) == (expected is not None), r.notes
+    if expected is not None:
+        assert about[0].startswith(expected)
+        assert f"\nnote: {expected}" in repr(r)
+    r.save(tmp_path)
+    for sidecar in tmp_path.glob("*seg-few*regions.json"):
+        content = json.loads(sidecar.read_text())
+        if "Against" in content or versus is None:
+            assert content.get("Notes", []) == list(r.notes)
+
+
+def test_an_image_has_the_same_note():
+    values = np.random.default_rng(0).uniform(0, 255, (14, 18, 3)).astype(np.float32)
+    predict = Predictor(fixed(0.8, 0.2), "none", classes=("cat", "dog"), device="cpu")
+    r = explain_image(values, predict, "dog", Grid(2), sigma_light=4.0, sigma_shadow=4.0)
+    assert [statement_of(note) for note in r.notes] == ["the model does not predict dog"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"sigma_light": 3.0}, "sigma_light is in voxels: no unit was given, and a voxel of the model's grid has "),
+        ({"sigma_light": 3.0, "sigma_shadow": 3.0}, "sigma_light and sigma_shadow are in voxels: "),
+        ({"sigma_light": 3.0, "unit": "voxel"}, None),
+        ({}, None),
+    ],
+)
+def test_a_sigma_without_unit_is_noted_without_a_warning(scan, few, given, expected):
+    r = explain_img(scan, seen(scan, few), 1, few, **given)  # warnings are errors
+    about = [note for note in r.provenance.get("Notes", ()) if "in voxels" in note]
+    assert len(about) == (expected is not None)
+    if expected is not None:
+        size = " x ".join(f"{mm:.4g}" for mm in nib.affines.voxel_sizes(scan.affine))
+        assert about[0].startswith(expected)
+        assert about[0].endswith(f"has {size} mm")
 
 
 def test_the_direction_is_the_sign_of_the_drop(result):

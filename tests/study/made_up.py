@@ -33,6 +33,7 @@ class Study:
         volume=None,
         model="2 folds",
         scores=None,
+        notes=(),
         **method,
     ):
         rng = np.random.default_rng(seed)
@@ -69,7 +70,7 @@ class Study:
                 "Model": {"name": model},
                 "Search": search,
             },
-        }
+        } | ({"Notes": list(notes)} if notes else {})
         write_participant(participant_folder(self.out, name, session), record_name(name, session), save, record)
         return rows[COLUMNS], volume
 

@@ -14,6 +14,7 @@ import pandas as pd
 from glas3d.core.explanation import COMPUTATION_SETTINGS
 from glas3d.errors import GlasError
 from glas3d.explain import ranked
+from glas3d.explain.notes import count_notes
 from glas3d.imaging.space import VoxelGrid
 from glas3d.output import generated_by, write_json, write_together
 from glas3d.statistics.map_sums import MapSums
@@ -47,7 +48,7 @@ class GroupInput(Protocol):
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """``Target Settings Model Search``, which must be the same in the whole group, and ``Input``."""
+        """``Target Settings Model Search``, which must be the same in the whole group; ``Input``; ``Notes`` if any."""
 
     @property
     def probability(self) -> float:
@@ -77,6 +78,7 @@ class GroupSums(ABC):
         self._scores = MapSums((0,), top)
         self._measure_sums = np.zeros((len(_MEASURES), 0))
         self._inputs: list[dict[str, Any]] = []
+        self._notes: dict[str, list[str]] = {}
         self._method: dict[str, Any] = {}
         self._rows: pd.DataFrame | None = None
         self._pattern: nib.Nifti1Image | None = None
@@ -106,6 +108,7 @@ class GroupSums(ABC):
         for session in sessions:
             self._check_alike(session)
         table = self._ordered(result.table)
+        self._notes[result.stem] = [note for session in sessions for note in session.provenance.get("Notes", ())]
         self._measure_sums += table[_MEASURES].to_numpy(dtype=float).T
         self._add_values(table["score"].to_numpy(dtype=float), sessions)
         self._table = None
@@ -169,6 +172,8 @@ class GroupSums(ABC):
             "GeneratedBy": generated_by(),
             **self._method,
         }
+        if notes := count_notes(self._notes, what="participants"):
+            sidecar["Notes"] = notes
         return write_together(
             folder,
             {

@@ -14,6 +14,7 @@ import pandas as pd
 
 from glas3d.bids_names import have_distinct_labels
 from glas3d.errors import GlasError, GlasWarning
+from glas3d.explain.notes import count_notes
 from glas3d.imaging.atlas import Atlas
 from glas3d.options import accepts, parse
 from glas3d.output import generated_by, new_folder, remove_leftovers, write_json
@@ -56,6 +57,8 @@ class GroupResult:
         The table of every test of regions, by names such as ``AD against NC`` and ``MMSE in AD``.
     voxels
         Every voxelwise comparison in short, by the same names.
+    notes
+        Notes on the participants' results (see `glas3d.explain.notes`), with the number of participants by group.
     """
 
     folder: Path
@@ -64,6 +67,7 @@ class GroupResult:
     statistics: pd.DataFrame | None
     tests: dict[str, pd.DataFrame] = field(default_factory=dict)
     voxels: dict[str, VoxelwiseResult] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +103,12 @@ class _Study:
     names: Sequence[str]
     atlas: Atlas | None
     in_sample: bool | str
+
+    @property
+    def notes(self) -> list[str]:
+        """The notes on the participants' results, counted by group."""
+        groups = {each.participant_id: each.group for each in self.participants}
+        return count_notes({each.participant_id: each.notes for each in self.participants}, groups, what="participants")
 
 
 @accepts(GroupOptions)
@@ -187,6 +197,7 @@ def summarise_groups(
         tests.get(_against((case, control))),
         tests,
         voxels,
+        tuple(study.notes),
     )
 
 
@@ -288,6 +299,7 @@ def _common_sidecar(study: _Study) -> dict[str, Any]:
     """Return what the sidecars of all files record."""
     return {
         **study.participants[0].records[0].content["Method"],
+        **({"Notes": study.notes} if study.notes else {}),
         "InSample": study.in_sample,
         "Sources": [_PROVENANCE],
         "GeneratedBy": generated_by(),

@@ -84,6 +84,11 @@ class ParticipantResults:
         """The folds whose models explained this participant."""
         return tuple(sorted({fold for record in self.records for fold in record.content["Folds"]}))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes on the results of all sessions."""
+        return tuple(note for record in self.records for note in record.content.get("Notes", []))
+
     def sessions(self) -> Iterator[SessionResult]:
         """Read each session, with the table of the participant."""
         table = self.table
@@ -92,6 +97,7 @@ class ParticipantResults:
             provenance = {
                 **content["Method"],
                 "Input": {**content["Input"], "participant_id": self.participant_id, "InSample": content["InSample"]},
+                "Notes": content.get("Notes", []),
             }
             yield SessionResult(record.name, table, record.map_img(), provenance, self.probability)
 

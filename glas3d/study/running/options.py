@@ -45,8 +45,8 @@ class StudyOptions:
         Explain participants also with models that were trained on them; every output then records "InSample": true.
         Such maps may show what the model memorised. Default: refuse.
     n_workers
-        Number of processes that work in parallel; 1: this process. With CUDA one for each GPU is best. In Python a
-        script that uses more than 1 needs an ``if __name__ == "__main__":`` block.
+        Number of processes that explain scans in parallel; 1: this process alone. With CUDA one for each GPU is best.
+        In Python a script that uses more than 1 needs an ``if __name__ == "__main__":`` block. Default: 1.
     scheduler
         Address of a running Dask scheduler, in place of ``n_workers``, such as tcp://10.0.0.1:8786; its workers have
         one thread each. Default: none.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import nibabel as nib
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from glas3d.core.explanation import COMPUTATION_SETTINGS
 from glas3d.core.glas import Progress
 from glas3d.core.threads import torch_threads
-from glas3d.errors import GlasError, GlasWarning, SkullWarning, SpaceWarning
+from glas3d.errors import GlasError, GlasWarning, SkullWarning, SpaceWarning, listed
 from glas3d.explain import COLUMNS, STATISTICS, ScanExplanation, explain_img, ranked
 from glas3d.hashing import file_sha256
 from glas3d.imaging.space import MNI
@@ -25,7 +25,14 @@ from glas3d.imaging.spatial_transform import load_transform
 from glas3d.output import remove_leftovers
 from glas3d.predict import Predictor, load_model
 from glas3d.study.cohort.file_patterns import file_hashes, has_pattern, recordable
-from glas3d.study.derivatives import is_finished, key_of, participant_folder, record_name, write_participant
+from glas3d.study.derivatives import (
+    is_finished,
+    key_of,
+    participant_folder,
+    read_record,
+    record_name,
+    write_participant,
+)
 from glas3d.study.environment import software_versions
 from glas3d.study.running.plan import StudyPlan, bundles_for, load_search, manifest_of, search_hash
 from glas3d.study.training.manifest import Manifest
@@ -35,8 +42,8 @@ Status = Literal["explained", "kept", "failed"]
 _SAME = ["index", "name", "hemisphere", "x", "y", "z", "n_voxels", "rank", "direction"]  # in every model's table
 _SPACE = re.compile("_space-[0-9A-Za-z]+")
 _SPACE_ADVICE = (
-    'If the scan is in native space, give register="affine" or transform. Give assume_space="MNI" only if you know '
-    "that the scan is in MNI space."
+    'If the scan is in native space, give register="affine" or transform=FILE. Give assume_space="MNI" only if you '
+    "know that the scan is in MNI space."
 )
 # Options that must be the same in a group, besides the settings of `GLAS`.
 _SAME_IN_GROUP = (
@@ -81,15 +88,18 @@ class Outcome:
         ``"explained"``, ``"kept"`` from an earlier run, or ``"failed"``.
     error
         Message of a scan that failed, else empty.
-    notes
+    warnings
         Warnings that were given.
+    notes
+        Notes on the result, see `glas3d.explain.notes`.
     """
 
     participant_id: str
     session: str
     status: Status
     error: str = ""
-    notes: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -104,19 +114,22 @@ def explain_participant(plan: StudyPlan, task: ScanTask) -> Outcome:
         warnings.simplefilter("always", GlasWarning)
         warnings.simplefilter("error", SpaceWarning)
         warnings.simplefilter("error", SkullWarning)
+        status: Status = "failed"
+        error, notes = "", cast(tuple[str, ...], ())
         try:
-            status, error = _explain(plan, task), ""
+            status, notes = _explain(plan, task)
         except SpaceWarning as problem:
-            status, error = "failed", f"{problem}. {_SPACE_ADVICE}"
+            error = f"{problem}. {_SPACE_ADVICE}"
         except (GlasError, SkullWarning) as problem:
-            status, error = "failed", str(problem)
+            error = str(problem)
         except Exception as problem:  # a model may raise anything, and the others continue
-            status, error = "failed", f"unexpected {type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
-    notes = tuple(dict.fromkeys(str(warning.message) for warning in caught))
-    return Outcome(task.participant_id, task.session, status, " ".join(error.split()), notes)
+            error = f"unexpected {type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
+    given = tuple(dict.fromkeys(str(warning.message) for warning in caught))
+    return Outcome(task.participant_id, task.session, status, " ".join(error.split()), given, notes)
 
 
-def _explain(plan: StudyPlan, task: ScanTask) -> Status:
+def _explain(plan: StudyPlan, task: ScanTask) -> tuple[Status, tuple[str, ...]]:
+    """Return the status of the scan, and the notes on its result."""
     installed = software_versions(plan.engine, "register" in plan.settings)
     if installed != plan.version:
         raise GlasError(f"every worker needs the same versions: the study has {plan.version}, this one {installed}")
@@ -125,7 +138,7 @@ def _explain(plan: StudyPlan, task: ScanTask) -> Status:
     prepared = prepare(plan, task)
     name = record_name(task.participant_id, task.session)
     if is_finished(folder, name, prepared.key):
-        return "kept"
+        return "kept", tuple(read_record(folder / name).get("Notes", ()))
     results = [prepared.explain(bundle) for bundle in prepared.bundles]
     result = results[0] if len(results) == 1 else average(results)
     training = {"Key": prepared.key} | _training_record(prepared.manifest, prepared.bundles, task.participant_id)
@@ -137,7 +150,7 @@ def _explain(plan: StudyPlan, task: ScanTask) -> Status:
         "Probability": float(np.mean(probabilities)),
         "Probabilities": probabilities,
         "Method": _method_record(results[0], prepared.manifest, plan),
-    }
+    } | ({"Notes": list(result.notes)} if result.notes else {})
     files = {}
     if result.provenance["Transform"] is not None:
         record["Map"] = f"{re.sub(_SPACE, '', result.stem)}_space-{MNI}_stat-saliency_statmap.nii.gz"
@@ -152,9 +165,9 @@ def _explain(plan: StudyPlan, task: ScanTask) -> Status:
         write_participant(folder, name, save, record)
     except GlasError:
         if is_finished(folder, name, prepared.key):  # by a worker that was thought to be lost
-            return "kept"
+            return "kept", result.notes
         raise
-    return "explained"
+    return "explained", result.notes
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,10 +282,21 @@ def average(results: list[ScanExplanation]) -> ScanExplanation:
         "Probability": float(np.mean([result.probability for result in results])),
         "Fused": f"mean of {len(results)} models",
     }
+    if notes := _notes_of_models(results):
+        provenance["Notes"] = notes
     if "Recursion" in provenance:
         provenance["Recursion"] = [result.provenance["Recursion"] for result in results]
     parts = {name: average([result.parts[name] for result in results]) for name in first.parts}
     return replace(first, table=table, provenance=provenance, round_imgs=(), parts=parts, **imgs)
+
+
+def _notes_of_models(results: Sequence[ScanExplanation]) -> list[str]:
+    """Return the notes on several models' explanations; those that not all models have say whose they are."""
+    models: dict[str, list[str]] = {}
+    for result in results:
+        for note in result.notes:
+            models.setdefault(note, []).append(str(result.provenance["Model"]["name"]))
+    return [note if len(names) == len(results) else f"{note} ({listed(names)})" for note, names in models.items()]
 
 
 def template_map(results: list[ScanExplanation]) -> nib.Nifti1Image:

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from glas3d.errors import GlasError, GlasWarning
+from glas3d.explain.notes import count_notes, statement_of
 from glas3d.explain.options import ExplainOptions, UnsetSettings
 from glas3d.options import accepts
 from glas3d.study.cohort.accounting import Accounting, count_groups
@@ -47,11 +48,15 @@ class CohortResult:
         failed.
     accounting
         The number of scans of each fate, those of other groups among them.
+    notes
+        Notes on the results of the scans, one sentence for each, with the number of scans that it is about. Those that
+        were given as warnings are not repeated.
     """
 
     folder: Path
     outcomes: pd.DataFrame
     accounting: Accounting
+    notes: tuple[str, ...] = ()
 
     def count(self, status: str) -> int:
         """Return the number of scans of a status."""
@@ -217,8 +222,12 @@ def _result(
     by_scan = {(outcome.participant_id, outcome.session): outcome for outcome in outcomes}
     ordered = [by_scan[key] for row in rows if (key := (row["participant_id"], row["session"])) in by_scan]
     ordered += left_out(cohort, everyone=options.everyone)
-    for note in dict.fromkeys(note for outcome in by_scan.values() for note in outcome.notes):
-        warnings.warn(note, GlasWarning, stacklevel=3)
+    given = count_notes({outcome.name: outcome.warnings for outcome in by_scan.values()})
+    for message in given:
+        warnings.warn(message, GlasWarning, stacklevel=3)
+    warned = {statement_of(message) for message in given}
+    explained_now = {outcome.name: outcome.notes for outcome in by_scan.values() if outcome.status != "failed"}
+    notes = [note for note in count_notes(explained_now) if statement_of(note) not in warned]
     table = pd.DataFrame(
         [[outcome.participant_id, outcome.session, outcome.status, outcome.error] for outcome in ordered]
     )
@@ -231,7 +240,7 @@ def _result(
     accounting = cohort.account(
         count_groups(explained), int(status.get("kept", 0)), int(status.get("failed", 0)), everyone=options.everyone
     )
-    result = CohortResult(out, table, accounting)
+    result = CohortResult(out, table, accounting, tuple(notes))
     write_failed(out, result.failed, {(outcome.participant_id, outcome.session) for outcome in ordered})
     if options.on_error == "fail":
         _refuse([outcome for outcome in by_scan.values() if outcome.status == "failed"])

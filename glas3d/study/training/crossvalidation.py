@@ -18,7 +18,14 @@ import torch
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.imaging.space import mni_grid
 from glas3d.options import accepts, parse
-from glas3d.output import generated_by, remove_leftovers, remove_unfinished, write_json, write_together
+from glas3d.output import (
+    DESCRIPTION,
+    dataset_description,
+    remove_leftovers,
+    remove_unfinished,
+    write_json,
+    write_together,
+)
 from glas3d.predict import Recipe
 from glas3d.predict.interface import Transform
 from glas3d.study.cohort.cohort import Cohort
@@ -154,14 +161,18 @@ def train_folds(
 
 def _transform(options: TrainingOptions) -> Transform | None:
     """Return what is applied to training scans, and refuse what cannot be sent to worker processes."""
-    transform = options.transform
-    change: Transform | None = import_callable(transform, "transform") if isinstance(transform, str) else transform
+    transform = options.intensity_transform
+    change: Transform | None = (
+        import_callable(transform, "intensity_transform") if isinstance(transform, str) else transform
+    )
     if options.n_workers > 1:
         require_dask()
         try:
             pickle.dumps(change)
         except Exception as error:  # what pickle raises depends on the object
-            raise GlasError(f"a transform must be sent to other processes, {name_of(change)} cannot: {error}") from None
+            raise GlasError(
+                f"intensity_transform must be sent to other processes, {name_of(change)} cannot: {error}"
+            ) from None
     return change
 
 
@@ -238,10 +249,11 @@ def _train(tasks: Sequence[FoldTask], n_workers: int, progress: Progress) -> Non
     """Train the folds, in this process or in at most as many workers as there are folds."""
     if not tasks:
         return
-    if n_workers <= 1:
+    if n_workers == 1:
         _train_here(tasks, progress)
         return
     total = sum(_epochs(task) for task in tasks)
+    progress(0, total)
     # a fold may take hours: it is not repeated where its worker died before the user knows of it
     with workers(min(n_workers, len(tasks)), threads=tasks[0].threads, allowed_deaths=0) as pool:
         for done, problem in enumerate(pool.run(_train_in_worker, None, tasks, _worker_lost), 1):
@@ -300,12 +312,6 @@ def _collect(out: Path, tasks: Sequence[FoldTask], trained: Sequence[int]) -> Cr
     pooled = pooled_performance((by_participant["group"] == case).to_numpy(), by_participant["p"].to_numpy(dtype=float))
     if message := chance_warning(pooled):
         warnings.warn(message, GlasWarning, stacklevel=3)
-    description = {
-        "Name": f"{case} against {control}: models by folds",
-        "BIDSVersion": "1.10.0",
-        "DatasetType": "derivative",
-        "GeneratedBy": generated_by(),
-    }
     write_together(
         out,
         {
@@ -313,7 +319,7 @@ def _collect(out: Path, tasks: Sequence[FoldTask], trained: Sequence[int]) -> Cr
             "summary.tsv": write_table(summary),
             "pooled.tsv": write_table(pooled),
             "predictions.tsv": write_table(blank_sessions(predictions)),
-            "dataset_description.json": write_json(description),
+            DESCRIPTION: write_json(dataset_description(f"{case} against {control}: models by folds")),
             ".bidsignore": lambda path: path.write_text("fold-*\n*.tsv\n.cache\n", encoding="utf-8"),
         },
     )

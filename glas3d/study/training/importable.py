@@ -17,7 +17,7 @@ def importable_name(function: str | Callable[..., Any], what: str) -> str:
     function
         A function, a class or such a name.
     what
-        What it is for, in messages: ``"factory"`` or ``"transform"``.
+        What it is for, in messages: ``"factory"`` or ``"intensity_transform"``.
 
     Raises
     ------
@@ -27,7 +27,7 @@ def importable_name(function: str | Callable[..., Any], what: str) -> str:
     name = function if isinstance(function, str) else f"{function.__module__}:{getattr(function, '__qualname__', '')}"
     imported = import_callable(name, what)
     if not isinstance(function, str) and imported is not function:
-        raise GlasError(f"a {what} must be importable as package.module:name, {name} is something else")
+        raise GlasError(f"{what} must be importable as package.module:name, {name} is something else")
     return name
 
 
@@ -45,9 +45,9 @@ def import_callable(name: str, what: str) -> Any:
         for part in attribute.split("."):
             imported = getattr(imported, part)
     except (ImportError, AttributeError, ValueError) as error:
-        raise GlasError(f"a {what} must be importable as package.module:name, {name} is not: {error}") from None
+        raise GlasError(f"{what} must be importable as package.module:name, {name} is not: {error}") from None
     if not callable(imported):
-        raise GlasError(f"a {what} must be callable, {name} is a {type(imported).__name__}")
+        raise GlasError(f"{what} must be callable, {name} is a {type(imported).__name__}")
     return imported
 
 

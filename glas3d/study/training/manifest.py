@@ -240,7 +240,7 @@ class Manifest:
         manifest = self._manifest_of(bundle)
         if in_sample:
             return
-        advice = "set in_sample if that is intended"
+        advice = "set in_sample=True if that is intended"
         if participant_id in manifest.seen:
             raise GlasError(f"the model {Path(bundle)} was trained with {participant_id}: {advice}")
         if sha256 is not None and sha256 in manifest.seen_files:

@@ -49,9 +49,9 @@ class TrainingOptions:
         Makes another network than the paper's, as package.module:function (in Python also a function that can be
         imported). It is called with ``shape`` (voxels along each axis), ``channels`` and ``classes``. Default: the
         network of the paper.
-    transform
-        Applied to each scaled training scan ``(1, *shape)``, as package.module:function (in Python also any callable,
-        such as a transform of MONAI). It is recorded by its name only. Default: none.
+    intensity_transform
+        Applied to the intensities of each scaled training scan ``(1, *shape)``, as package.module:function (in Python
+        also any callable, such as a transform of MONAI). It is recorded by its name only. Default: none.
     preset
         Settings of `GLAS` to store with the models, such as ``{"sigma_light": 20, "sigma_shadow": 30, "unit": "mm"}``.
         Default: none.
@@ -63,8 +63,8 @@ class TrainingOptions:
         Number of threads of torch that train each fold. Another number rounds differently. On shared cores one is
         best: with two, these small convolutions wait for each other, and are up to eight times slower. Default: 1.
     n_workers
-        Number of processes that train folds at the same time, by Dask; 0 or 1: this process only. In Python a script
-        that sets more needs an ``if __name__ == "__main__":`` block. Default: 0.
+        Number of processes that train folds in parallel; 1: this process alone. In Python a script that uses more than
+        1 needs an ``if __name__ == "__main__":`` block. Default: 1.
     device
         auto (CUDA if it is available), cpu, or cuda, with a number for one of several GPUs, such as cuda:1.
         Default: auto.
@@ -85,17 +85,17 @@ class TrainingOptions:
     pretrain: bool = option(True, group="Model")
     augment: bool = option(True, group="Model")
     factory: str | Callable[..., Any] | None = option(None, group="Model", command=str)
-    transform: str | Callable[..., Any] | None = option(None, group="Model", command=str)
+    intensity_transform: str | Callable[..., Any] | None = option(None, group="Model", command=str)
     preset: Mapping[str, Any] | None = option(None)
     assume_space: Literal["MNI"] | None = option(None, group="Input")
     cache: str | os.PathLike[str] | None = option(None, group="Output", command=Path)
     threads: int = option(1, group="Speed")
-    n_workers: int = option(0, group="Speed")
+    n_workers: int = option(1, group="Speed")
     device: str = option("auto", group="Speed")
     overwrite: bool = option(False, group="Output")
 
     def __post_init__(self) -> None:
-        for name, least in (("folds", 2), ("seed", 0), ("threads", 1), ("n_workers", 0)):
+        for name, least in (("folds", 2), ("seed", 0), ("threads", 1), ("n_workers", 1)):
             object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
         if not 0 <= self.validation <= 0.5:
             raise GlasError(f"validation must be a share from 0 to 0.5, got {self.validation}")
@@ -103,4 +103,4 @@ class TrainingOptions:
     def recorded(self) -> dict[str, Any]:
         """Return the options that the manifest of every fold records under their own names."""
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _NOT_RECORDED}
-        return values | {"transform": name_of(self.transform), "preset": dict(self.preset or {})}
+        return values | {"intensity_transform": name_of(self.intensity_transform), "preset": dict(self.preset or {})}

@@ -41,6 +41,22 @@ def test_maps_and_tables_of_groups(study, eight):
         assert (np.asarray(img.dataobj)[labels == 0] == 0).all()
 
 
+def test_notes_on_participants_are_counted_by_group(study, eight):
+    """A note with the same numbers for everyone is repeated; others are counted, once a participant."""
+    everyone = "sigma_light is in voxels: of 4 mm"
+    for i, row in enumerate(eight.to_dict("records")):
+        own = [f"the model does not predict AD: P(AD) = 0.{i}"] if row["group"] == "NC" or i == 0 else []
+        for session in ("ses-M00", "ses-M12"):
+            study.add(row["participant_id"], session, seed=i, notes=[everyone, *own])
+    result = summarise_groups(study.out, eight, **FEW)
+    expected = [everyone, "the model does not predict AD: 1 of 4 participants of AD, 4 of 4 of NC"]
+    assert list(result.notes) == expected
+    assert json.loads((result.folder / "group-ADvsNC_seg-few_statistics.json").read_text())["Notes"] == expected
+    own_group = json.loads((result.folder / "group-AD_seg-few_regions.json").read_text())["Notes"]
+    assert own_group[0] == everyone
+    assert own_group[1].startswith("the model does not predict AD: 1 of 4 participants, such as that of sub-01")
+
+
 SCALES = {
     "share": lambda scores: scores / scores.sum(),
     "minmax": minmax,

@@ -86,6 +86,19 @@ def test_no_path_of_this_machine_is_written(complete, people, models):
         assert str(people.root.parent) not in text
 
 
+def test_scans_whose_target_is_not_predicted_are_counted(complete, people, models, read_sidecar, tmp_path):
+    """The note is in each participant's sidecars, and is counted again for results that are kept."""
+    assert complete[0].notes == ()
+    out = tmp_path / "study"
+    result = explain_cohort(people, out, models, target="NC", **ASSUMED)
+    for name in people.table["participant_id"]:
+        sidecar = read_sidecar(out, name)
+        (note,) = sidecar["Notes"]
+        assert note.startswith(f"the model does not predict NC: P(NC) = {sidecar['Probability']:.3g}, P(AD) = ")
+    assert result.notes == ("the model does not predict NC: 6 of 6 scans",)
+    assert explain_cohort(people, out, models, target="NC", **ASSUMED).notes == result.notes
+
+
 def test_a_second_run_has_the_same_bytes(complete, people, models, tmp_path):
     explain_cohort(people, tmp_path / "again", models, **ASSUMED)
     assert content(tmp_path / "again") == content(complete[0].folder)

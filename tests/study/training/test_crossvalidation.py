@@ -192,7 +192,7 @@ def test_a_network_with_the_papers_encoder_is_pre_trained(cohort, tmp_path):
 )
 def test_transforms_of_monai(cohort, tmp_path, transform):
     plain = trained(cohort, tmp_path / "plain", recipe=ONE)
-    one, two = (trained(cohort, tmp_path / name, recipe=ONE, transform=transform) for name in "ab")
+    one, two = (trained(cohort, tmp_path / name, recipe=ONE, intensity_transform=transform) for name in "ab")
     assert weights(one) != weights(plain)
     assert weights(one) == weights(two)
     assert contents(one.folds[0], MODELS[1:]) == contents(plain.folds[0], MODELS[1:])
@@ -238,19 +238,22 @@ def test_threads_are_set_and_restored(cohort, tmp_path):
     ("settings", "message"),
     [
         ({"threads": 0}, "threads must be a whole number of at least 1, got 0"),
-        ({"n_workers": -1}, "n_workers must be a whole number of at least 0, got -1"),
+        ({"n_workers": 0}, "n_workers must be a whole number of at least 1, got 0"),
         ({"folds": 7}, "7 folds need two groups of at least 7 participants, got AD 6, NC 6"),
         ({"resolution": 99}, "resolution must be from 0.5 to 16 mm"),
-        ({"factory": "tests.study.folders:nothing"}, "a factory must be importable as .*folders:nothing is not"),
-        ({"factory": "no.such:thing"}, "a factory must be importable"),
-        ({"factory": "x"}, "a factory must be importable"),
-        ({"factory": lambda **_: None}, "a factory must be importable as package.module:name, .*lambda"),
-        ({"factory": "tests.study.folders:SHAPE"}, "a factory must be callable, .* is a tuple"),
+        ({"factory": "tests.study.folders:nothing"}, "factory must be importable as .*folders:nothing is not"),
+        ({"factory": "no.such:thing"}, "factory must be importable"),
+        ({"factory": "x"}, "factory must be importable"),
+        ({"factory": lambda **_: None}, "factory must be importable as package.module:name, .*lambda"),
+        ({"factory": "tests.study.folders:SHAPE"}, "factory must be callable, .* is a tuple"),
         ({"factory": "tests.study.folders:one_logit"}, r"must return \(2, 2\) logits for a batch of 2, got \(2, 1\)"),
         ({"factory": "tests.study.folders:flat_net"}, r"does not take a batch of \(2, 1, 16, 18, 20\): "),
         ({"factory": "tests.study.folders:no_net"}, "must be a torch module, got str"),
-        ({"transform": "tests.study.folders:nothing"}, "a transform must be importable"),
-        ({"transform": lambda x: x, "n_workers": 2}, "a transform must be sent to other processes, .*lambda.* cannot"),
+        ({"intensity_transform": "tests.study.folders:nothing"}, "intensity_transform must be importable"),
+        (
+            {"intensity_transform": lambda x: x, "n_workers": 2},
+            "intensity_transform must be sent to other processes, .*lambda.* cannot",
+        ),
         ({"assume_space": None}, "does not look like a brain in MNI space"),
     ],
     ids=lambda given: ", ".join(given) if isinstance(given, dict) else given,

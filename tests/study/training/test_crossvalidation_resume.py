@@ -86,7 +86,7 @@ def test_leftovers_of_killed_runs_are_removed(cohort, made, copy):
         ({"preset": {"sigma_light": 9}}, "preset"),
         ({"factory": "tests.study.folders:small_net"}, "network"),
         ({"threads": 2}, "threads"),
-        ({"transform": "tests.study.folders:people"}, "transform"),
+        ({"intensity_transform": "tests.study.folders:people"}, "intensity_transform"),
     ],
     ids=str,
 )

@@ -1,0 +1,87 @@
+"""The folder that ``glas3d explain`` writes into, as a BIDS derivative data set of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from glas3d.output import DESCRIPTION, dataset_description, write_json, write_together
+
+NAME = "GLAS explanations of scans"
+# The validator knows neither statistical maps nor tables of regions yet.
+_IGNORED = ("*_statmap.*", "*_regions.*")
+
+
+def describe_dataset(folder: Path, scans: Sequence[Path]) -> list[Path]:
+    """Write ``dataset_description.json``, and what validators skip, next to the results of scans.
+
+    The data sets of earlier scans in the folder stay among the sources. Nothing is written into a folder that belongs
+    to a data set already: one with the description of another tool, or inside a described data set.
+
+    Parameters
+    ----------
+    folder
+        The folder of the results, which exists.
+    scans
+        The scans that were explained.
+
+    Returns
+    -------
+    The paths written.
+
+    Raises
+    ------
+    GlasError
+        The folder cannot be written to.
+    """
+    existing = _description_of(folder)
+    if existing is None or (not existing and _root_of(folder.resolve().parent) is not None):
+        return []
+    sources = list(existing.get("SourceDatasets", []))
+    for scan in scans:
+        source = _source(scan, folder)
+        if source not in sources:
+            sources.append(source)
+    files: dict[str, Callable[[Path], object]] = {
+        DESCRIPTION: write_json(dataset_description(NAME, SourceDatasets=sources))
+    }
+    if not (folder / ".bidsignore").exists():
+        files[".bidsignore"] = lambda path: path.write_text("\n".join(_IGNORED) + "\n", encoding="utf-8")
+    return write_together(folder, files)
+
+
+def _description_of(folder: Path) -> dict[str, Any] | None:
+    """Return the description that this module wrote into a folder, empty if there is none; None if it is another's."""
+    path = folder / DESCRIPTION
+    if not os.path.lexists(path):
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and content.get("Name") == NAME else None
+
+
+def _source(scan: Path, folder: Path) -> dict[str, str]:
+    """Return where a scan comes from, relative to the folder of the results: its data set, else its folder."""
+    path = scan.resolve()
+    root = _root_of(path.parent)
+    source = {"URL": Path(os.path.relpath(root or path.parent, folder.resolve())).as_posix()}
+    try:
+        doi = json.loads(((root or path.parent) / DESCRIPTION).read_text(encoding="utf-8")).get("DatasetDOI")
+    except (OSError, ValueError, AttributeError):
+        doi = None
+    return source | ({"DOI": doi} if isinstance(doi, str) else {})
+
+
+def _root_of(folder: Path) -> Path | None:
+    """Return the data set that a folder belongs to; None if to none. A folder ``derivatives`` begins data sets anew."""
+    for parent in (folder, *folder.parents):
+        if (parent / DESCRIPTION).is_file():
+            return parent
+        if parent.name == "derivatives":
+            return None
+    return None
