@@ -22,6 +22,7 @@ from .regions import density as density
 from .regions import laterality as laterality
 from .regions import normalised as normalised
 from .regions import region_values as region_values
+from .relabelling import compare_relabelled as compare_relabelled
 from .resampling import bootstrap_interval as bootstrap_interval
 from .resampling import p_values as p_values
 from .resampling import shuffles as shuffles

@@ -6,6 +6,7 @@ from .group.group_map import GroupMap as GroupMap
 from .group.level import GroupResult as GroupResult
 from .group.level import summarise_groups as summarise_groups
 from .group.options import GroupOptions as GroupOptions
+from .relabelling import relabel_cohort as relabel_cohort
 from .running.options import StudyOptions as StudyOptions
 from .running.runner import CohortResult as CohortResult
 from .running.runner import explain_cohort as explain_cohort
