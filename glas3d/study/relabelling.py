@@ -16,6 +16,7 @@ import pandas as pd
 
 from glas3d.bids_names import bids_label
 from glas3d.errors import GlasError, GlasWarning, listed
+from glas3d.options import parse
 from glas3d.output import generated_by, to_json, write_json, write_together
 from glas3d.statistics.choices import Normalise, check_normalise
 from glas3d.statistics.relabelling import NULL_HYPOTHESIS, group_statistics, relabelled_table, relabellings
@@ -23,8 +24,10 @@ from glas3d.study.cohort.cohort import Cohort
 from glas3d.study.derivatives import read_records
 from glas3d.study.group.files import GroupFiles
 from glas3d.study.group.participants import read_participants, score_matrix
+from glas3d.study.running.options import StudyRequest
 from glas3d.study.running.runner import explain_cohort
 from glas3d.study.training.crossvalidation import train_folds
+from glas3d.study.training.options import TrainingOptions
 from glas3d.tables import read_table, write_table
 
 RECORD = "relabelling.json"
@@ -84,6 +87,9 @@ def relabel_cohort(
         A folder with tables of other settings or participants; a participant of both groups; what training,
         explaining or the test refuse.
 
+    TypeError
+        A keyword that is no option of training or explaining.
+
     Warns
     -----
     GlasWarning
@@ -91,6 +97,8 @@ def relabel_cohort(
         labels.
     """
     check_normalise(normalise)
+    parse({k: v for k, v in (training or {}).items() if k != "recipe"}, TrainingOptions, caller="train_folds")
+    StudyRequest.of(explaining or {}, "explain_cohort")
     out = Path(out)
     people = _participants(cohort)
     every = relabellings(people, cohort.case, cohort.control, site=site, n_perm=n_perm, seed=seed)

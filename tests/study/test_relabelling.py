@@ -107,4 +107,8 @@ def test_folders_of_other_settings_are_refused(cohort, cheap, tmp_path):
         relabel_cohort(cohort, tmp_path / "other", n_perm=19)
     with pytest.raises(GlasError, match="at least 19"):
         relabel_cohort(cohort, tmp_path / "new", n_perm=5)
+    with pytest.raises(TypeError, match=r"explain_cohort\(\) got an unexpected keyword argument 'atlas'"):
+        relabel_cohort(cohort, tmp_path / "new", n_perm=19, explaining={"atlas": "AAL"})
+    with pytest.raises(GlasError, match="folds must be"):
+        relabel_cohort(cohort, tmp_path / "new", n_perm=19, training={"folds": 1})
     assert not (tmp_path / "new").exists()
