@@ -25,7 +25,7 @@ from glas3d.core.explanation import COMPUTATION_SETTINGS, Explanation
 from glas3d.core.gaussian import Masks, gaussian_masks
 from glas3d.core.independence import Probe
 from glas3d.core.model import Predict, classes_of
-from glas3d.core.modules import EvalMode, modules_in
+from glas3d.core.modules import EvalMode, modules_in, refuse_without_values
 from glas3d.core.perturb import LightAndShadow, Perturbations
 from glas3d.core.score import Target
 from glas3d.core.search import Grid, Search, Segments, resolve_search
@@ -273,7 +273,9 @@ class GLAS:
         size = self._batch_size(task.volume.numel(), task.device)
         score.with_engine(task.predict, settings.engine, 1)  # refuse an engine before the model is evaluated
         recomputation: dict[str, Any] = {}
-        with EvalMode(modules_in(task.predict)) as evaluation, _reported(self.progress) as progress:
+        modules = modules_in(task.predict)
+        refuse_without_values(modules)
+        with EvalMode(modules) as evaluation, _reported(self.progress) as progress:
             with evaluation.watching():
                 probe = Probe.of(
                     task.predict,

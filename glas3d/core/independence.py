@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from glas3d.core.agreement import allowed_difference, differ
+from glas3d.core.foreign_code import is_out_of_memory
 from glas3d.core.model import EngineModel, Predict
 from glas3d.core.perturb import LightAndShadow
-from glas3d.core.score import CheckClasses, CovariatesOf, covariate_tensors, evaluate, is_out_of_memory
+from glas3d.core.score import CheckClasses, CovariatesOf, covariate_tensors, evaluate
 from glas3d.errors import GlasError, GlasWarning
 
 

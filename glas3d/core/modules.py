@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from glas3d.errors import GlasError
+
 # Objects that are looked at in the search for modules, at most; a callable refers to a few dozen.
 _MOST_OBJECTS = 20_000
 _NOT_SEARCHED = (str, bytes, int, float, complex, torch.Tensor, type, types.ModuleType)
@@ -56,6 +58,30 @@ def modules_in(*roots: Any) -> list[nn.Module]:
         else:
             left += _referred(item)
     return list(by_id.values())
+
+
+def refuse_without_values(modules: Iterable[nn.Module]) -> None:
+    """Refuse modules whose parameters or buffers have no values yet.
+
+    A lazy module would be given random weights by the first evaluation, and tensors on the meta device have none.
+
+    Raises
+    ------
+    GlasError
+        A parameter or buffer has no values.
+    """
+    for module in modules:
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            if nn.parameter.is_lazy(tensor):
+                raise GlasError(
+                    f"a network must have its weights, {name} of a {type(module).__name__} is not initialised: "
+                    "evaluate the network once, and load its weights"
+                )
+            if tensor.is_meta:
+                raise GlasError(
+                    f"a network must have its weights, {name} of a {type(module).__name__} is on the meta device, "
+                    "where tensors have no values: load them"
+                )
 
 
 def _referred(item: Any) -> Iterable[Any]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from glas3d.core.agreement import allowed_difference, differ
+from glas3d.core.foreign_code import failures_of, is_out_of_memory
 from glas3d.core.model import EngineModel, Fittable, Predict, RunsOnEngine, device_of
 from glas3d.core.perturb import Perturbations
 from glas3d.core.settings import Fusion
@@ -30,7 +31,10 @@ CovariatesOf = Callable[[list[int], int], np.ndarray]
 
 def bind(predict: Predict, volume: torch.Tensor) -> tuple[Predict, torch.device]:
     """Return the model with its preprocessing fitted to a copy of one volume, and the model's device."""
-    return predict.fit(volume.clone()) if isinstance(predict, Fittable) else predict, device_of(predict)
+    if not isinstance(predict, Fittable):
+        return predict, device_of(predict)
+    with failures_of(f"the model cannot be fitted to a scan of {tuple(volume.shape)}"):
+        return predict.fit(volume.clone()), device_of(predict)
 
 
 def with_engine(predict: Predict, engine: str, n_batches: int) -> Predict:
@@ -99,14 +103,20 @@ def evaluate_on_device(predict: Predict, batch: torch.Tensor, *covariates: torch
 
     The result has memory of its own, and only its shape is checked.
     """
-    output = predict(batch, *covariates)
+    with failures_of(f"the model does not take a batch of {tuple(batch.shape)}"):
+        output = predict(batch, *covariates)
     try:
         probabilities = output.detach() if isinstance(output, torch.Tensor) else torch.as_tensor(np.asarray(output))
+        if unusual_kind(probabilities):
+            raise TypeError
         device = probabilities.device if probabilities.is_cuda else "cpu"
         probabilities = probabilities.to(device=device, dtype=torch.float64, copy=True)
-    except (TypeError, ValueError, RuntimeError):
+    except Exception as error:  # an output may be of any kind, and fail in any way
+        if is_out_of_memory(error):
+            raise
+        unusual = unusual_kind(output) if isinstance(output, torch.Tensor) else ""
         raise GlasError(
-            f"a model must return one array of probabilities, (n, classes), got {type(output).__name__}"
+            f"a model must return one array of probabilities, (n, classes), got {unusual or type(output).__name__}"
         ) from None
     if probabilities.ndim == 1:
         probabilities = probabilities.unsqueeze(1)
@@ -116,6 +126,17 @@ def evaluate_on_device(predict: Predict, batch: torch.Tensor, *covariates: torch
             f"for a batch of {tuple(batch.shape)}, got {tuple(probabilities.shape)}"
         )
     return probabilities
+
+
+def unusual_kind(tensor: torch.Tensor) -> str:
+    """Return why a tensor cannot hold probabilities, in words for a message: it has no values, or none one by one."""
+    kinds = {
+        "a tensor on the meta device, where it has no values": tensor.is_meta,
+        "a nested tensor": tensor.is_nested,
+        f"a sparse tensor ({tensor.layout})": tensor.layout not in (torch.strided, torch.jagged),
+        f"numbers of {tensor.dtype}": tensor.is_complex() or tensor.is_quantized,
+    }
+    return next((words for words, holds in kinds.items() if holds), "")
 
 
 def finite(probabilities: torch.Tensor) -> np.ndarray:
@@ -225,12 +246,6 @@ def covariate_tensors(
     if covariates is None:
         return ()
     return (torch.as_tensor(covariates(numbers, len(batch)), dtype=torch.float32, device=batch.device),)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory is exhausted, so that a smaller batch may succeed."""
-    message = str(error)
-    return isinstance(error, MemoryError) or "out of memory" in message or "allocate memory" in message
 
 
 def fuse(light: np.ndarray, shadow: np.ndarray, fusion: Fusion) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from glas3d.core.foreign_code import described, failures_of
 from glas3d.errors import GlasError
 from glas3d.predict.adapters.onnx_file import from_onnx
 from glas3d.predict.adapters.pt2 import from_pt2
@@ -77,7 +78,12 @@ def _from_factory(spec: str) -> Predictor:
         factory = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise GlasError(f"no model factory {spec}: {error}") from None
-    predict = factory() if callable(factory) else None
+    except Exception as error:  # a module is run when it is imported, and may fail in any way
+        raise GlasError(f"the module of the model factory {spec} cannot be imported: {described(error)}") from error
+    predict = None
+    if callable(factory):
+        with failures_of(f"the model factory {spec} failed"):
+            predict = factory()
     if not isinstance(predict, Predictor):
         raise GlasError(f"a model factory must return a Predictor, {spec} returned {type(predict).__name__}")
     return predict

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
 
-from glas3d.core.score import is_out_of_memory
-from glas3d.errors import GlasError, reason
+from glas3d.core.foreign_code import failures_of
+from glas3d.core.score import unusual_kind
+from glas3d.errors import GlasError
 
 
 def one_tensor(output: Any, of: str = "model") -> torch.Tensor:
@@ -27,8 +27,8 @@ def one_tensor(output: Any, of: str = "model") -> torch.Tensor:
         The output is a list, a dictionary or an object.
     """
     try:
-        return torch.as_tensor(output)
-    except (TypeError, ValueError, RuntimeError):
+        tensor = torch.as_tensor(output)
+    except Exception:  # an output may be of any kind, and fail in any way
         advice = (
             ": glas3d.predict.FirstOutput(net) takes the first of several outputs, "
             'a readout with activation="none" any of them'
@@ -36,6 +36,9 @@ def one_tensor(output: Any, of: str = "model") -> torch.Tensor:
         raise GlasError(
             f"a {of} must return one tensor (n, classes), got {type(output).__name__}{advice if of == 'model' else ''}"
         ) from None
+    if unusual := unusual_kind(tensor):
+        raise GlasError(f"a {of} must return one tensor (n, classes) of numbers, got {unusual}")
+    return tensor
 
 
 def columns(output: torch.Tensor, batch: torch.Tensor, of: str = "model") -> torch.Tensor:
@@ -78,14 +81,6 @@ def rows(output: Any, batch: torch.Tensor, name: str) -> torch.Tensor:
     return tensor
 
 
-@contextmanager
-def model_errors(name: str, batch: torch.Tensor) -> Iterator[None]:
+def model_errors(name: str, batch: torch.Tensor) -> AbstractContextManager[None]:
     """Raise whatever another library raises over a batch as a `GlasError`, in one sentence."""
-    try:
-        yield
-    except GlasError:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        raise GlasError(f"the model {name} does not take a batch of {tuple(batch.shape)}: {reason(error)}") from error
+    return failures_of(f"the model {name} does not take a batch of {tuple(batch.shape)}")

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from glas3d.core.accelerate.windows import Windows
-from glas3d.core.model import CannotRecompute, Recomputation
-from glas3d.core.modules import EvalMode, modules_in
-from glas3d.core.score import is_out_of_memory
-from glas3d.errors import GlasError, reason
+from glas3d.core.foreign_code import failures_of
+from glas3d.core.model import Recomputation
+from glas3d.core.modules import EvalMode, modules_in, refuse_without_values
+from glas3d.errors import GlasError
 from glas3d.predict.device import choose_device, exact_kernels, tensors_of
 from glas3d.predict.engine.engine_predictor import EnginePredictor
 from glas3d.predict.interface import Activation, FittedTransform, ModelInfo, Network, Readout, Transform
@@ -113,6 +113,7 @@ class Predictor:
             raise GlasError(f"transform must be callable or have fit(), got {type(transform).__name__}")
         if readout is not None and not callable(readout):
             raise GlasError(f"readout must be callable, got {type(readout).__name__}")
+        refuse_without_values(modules_in(net, transform, readout))
         self.activation: Activation = activation
         self.transform = transform
         self.readout = readout
@@ -133,8 +134,11 @@ class Predictor:
         if not isinstance(self.transform, FittedTransform):
             return self
         fitted = copy.copy(self)
-        # a copy: what is fitted may write to it
-        fitted.transform = self.transform.fit(torch.as_tensor(volume, device=self.device).clone())
+        intact = torch.as_tensor(volume, device=self.device).clone()  # what is fitted may write to it
+        with failures_of(f"the transform cannot be fitted to a scan of {tuple(intact.shape)}"):
+            fitted.transform = self.transform.fit(intact)
+        if not callable(fitted.transform):
+            raise GlasError(f"the fit of a transform must return a callable, got {type(fitted.transform).__name__}")
         fitted._modules = fitted._modules_found()
         return fitted
 
@@ -189,20 +193,16 @@ class Predictor:
         # not inference mode: what a module keeps of its input could never be trained with
         no_gradients = torch.inference_mode(False), torch.no_grad()
         with no_gradients[0], no_gradients[1], EvalMode(self._modules) as evaluation, exact_kernels():
-            try:
+            with failures_of(f"the model does not take a batch of {tuple(batch.shape)}"):
                 output = self._watched(forward, evaluation)
-            except (GlasError, CannotRecompute, Warning):
-                raise
-            except Exception as error:  # the code of a network is run, and may fail in any way
-                if is_out_of_memory(error):
-                    raise
-                raise GlasError(f"the model does not take a batch of {tuple(batch.shape)}: {reason(error)}") from error
             of = "model" if self.readout is None else "readout"
             if self.readout is None:
                 table = columns(self._activated(one_tensor(output)), batch)
             else:
                 activated = output if self.activation == "none" else self._activated(one_tensor(output))
-                table = columns(one_tensor(self.readout(activated), "readout"), batch, "readout")
+                with failures_of(f"the readout does not take the output for a batch of {tuple(batch.shape)}"):
+                    read = self.readout(activated)
+                table = columns(one_tensor(read, "readout"), batch, "readout")
             if self.classes is not None and table.shape[1] != len(self.classes):
                 raise GlasError(f"{len(self.classes)} classes are named, the {of} gives {table.shape[1]}")
             return table

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from glas3d.checks import whole_number
-from glas3d.core.score import is_out_of_memory
-from glas3d.errors import GlasError, reason
+from glas3d.core.foreign_code import described, is_out_of_memory
+from glas3d.errors import GlasError
 from glas3d.imaging.space import VoxelGrid
 from glas3d.predict.interface import Activation, FittedTransform, ModelInfo, Transform
 from glas3d.predict.model_output import rows
@@ -121,7 +121,7 @@ class Retrying:
                     times = "once" if attempt == 1 else f"{attempt} times"
                     raise GlasError(
                         f"the model {self.name} was evaluated {times} on a batch of {tuple(batch.shape)} and failed: "
-                        f"{type(error).__name__}: {reason(error)}"
+                        f"{described(error)}"
                     ) from error
                 _log.warning("%s failed (attempt %d): %s: %s", self.name, attempt, type(error).__name__, error)
             time.sleep(self.wait * 2 ** (attempt - 1))

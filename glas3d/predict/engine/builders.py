@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import io
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import torch
@@ -169,8 +169,8 @@ def build_onnx(net: nn.Module, inputs: Inputs, cached: CacheEntry | None) -> Run
 
     file = io.BytesIO()
     names = [f"input{i}" for i in range(len(inputs))]
-    # the exporter by torch.export would need onnxscript
-    torch.onnx.export(own_copy(net), inputs, cast(Any, file), input_names=names, dynamo=False)
+    with _quiet_exporter():  # the exporter by torch.export would need onnxscript
+        torch.onnx.export(own_copy(net), inputs, cast(Any, file), input_names=names, dynamo=False)
     session = onnxruntime.InferenceSession(file.getvalue(), onnx_session_options(), providers=["CPUExecutionProvider"])
 
     def run(*inputs: torch.Tensor) -> torch.Tensor:
@@ -178,6 +178,16 @@ def build_onnx(net: nn.Module, inputs: Inputs, cached: CacheEntry | None) -> Run
         return torch.from_numpy(session.run(None, values)[0])
 
     return run
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep torch's exporter from writing the graph of what it cannot export to standard output."""
+    logged, torch._C._jit_onnx_log = torch._C._jit_onnx_log, lambda *_: None  # no public setting reaches it
+    try:
+        yield
+    finally:
+        torch._C._jit_onnx_log = logged
 
 
 def onnx_session_options() -> Any:
