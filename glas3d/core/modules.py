@@ -60,6 +60,28 @@ def modules_in(*roots: Any) -> list[nn.Module]:
     return list(by_id.values())
 
 
+@contextmanager
+def evaluating(*roots: Any) -> Iterator[None]:
+    """Hold the modules of a model in eval mode, and compute no gradients.
+
+    Not torch's inference mode: what a module keeps of its input could never be trained with.
+
+    Parameters
+    ----------
+    *roots
+        See `modules_in`.
+
+    Raises
+    ------
+    GlasError
+        A module has no values yet.
+    """
+    modules = modules_in(*roots)
+    refuse_without_values(modules)
+    with torch.inference_mode(False), torch.no_grad(), EvalMode(modules) as evaluation, evaluation.watching():
+        yield
+
+
 def refuse_without_values(modules: Iterable[nn.Module]) -> None:
     """Refuse modules whose parameters or buffers have no values yet.
 

@@ -19,7 +19,7 @@ from glas3d.core.covariates import CovariateScores
 from glas3d.core.explanation import Explanation, draw_scores
 from glas3d.core.glas import GLAS
 from glas3d.core.model import classes_of
-from glas3d.core.modules import EvalMode, modules_in
+from glas3d.core.modules import evaluating
 from glas3d.core.score import Target, bind, class_index, evaluate
 from glas3d.core.volume import Background, as_reference, as_volume
 from glas3d.errors import GlasError
@@ -196,7 +196,7 @@ def probability_of_background(glas: GLAS, volume: np.ndarray | torch.Tensor, tar
     array = as_volume(volume)
     predict, device = bind(glas.predict, array)
     background = as_reference(glas.background, array).clone(memory_format=torch.contiguous_format)
-    with torch.no_grad(), EvalMode(modules_in(predict)) as evaluation, evaluation.watching():
+    with evaluating(predict):
         (row,) = evaluate(predict, background.unsqueeze(0).to(device))
     return float(row[class_index(target, classes_of(glas.predict), len(row))])
 

@@ -12,7 +12,7 @@ import torch
 from glas3d.core.explanation import Explanation
 from glas3d.core.glas import GLAS
 from glas3d.core.model import device_of
-from glas3d.core.modules import EvalMode, modules_in
+from glas3d.core.modules import evaluating
 from glas3d.core.perturb import blend
 from glas3d.core.rounds import Prepared, prepare_rounds
 from glas3d.core.saliency import minmax
@@ -197,7 +197,7 @@ def _explain_round(
 
 def _probability(glas: GLAS, image: torch.Tensor, column: int) -> float:
     batch = image.clone().unsqueeze(0).to(device_of(glas.predict))  # the model may write over it
-    with torch.no_grad(), EvalMode(modules_in(glas.predict)) as evaluation, evaluation.watching():
+    with evaluating(glas.predict):
         return float(evaluate(glas.predict, batch)[0, column])
 
 

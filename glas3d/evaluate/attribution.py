@@ -15,8 +15,9 @@ import pandas as pd
 import torch
 
 from glas3d.core.explanation import Explanation
-from glas3d.core.score import Target, is_out_of_memory
-from glas3d.errors import GlasError, reason
+from glas3d.core.foreign_code import failures_of
+from glas3d.core.score import Target
+from glas3d.errors import GlasError
 from glas3d.evaluate import rivals
 from glas3d.evaluate.rivals.light_and_shadow import Glas
 from glas3d.evaluate.rivals.methods import AttributionOptions, Method, listed_methods, method_of
@@ -452,15 +453,8 @@ def _found(prepared: _Prepared, task: Task) -> torch.Tensor | Explanation:
     """Return what a method finds; whatever the code of a network or library raises becomes one sentence."""
     if isinstance(prepared.rival, Glas):
         return prepared.rival.attribute(task)
-    try:
-        with prepared.value.prepared():
-            found = prepared.rival.attribute(task)
-    except GlasError:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        raise GlasError(f"{prepared.name} cannot explain this model: {reason(error)}") from error
+    with failures_of(f"{prepared.name} cannot explain this model"), prepared.value.prepared():
+        found = prepared.rival.attribute(task)
     if not isinstance(found, Explanation) and torch.isinf(found).any():
         raise GlasError(f"{prepared.name} gives infinite values on this model")
     return found

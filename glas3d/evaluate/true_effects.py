@@ -11,10 +11,10 @@ import torch
 from scipy.special import logsumexp
 
 from glas3d.core.model import Predict, classes_of
+from glas3d.core.modules import evaluating
 from glas3d.core.score import Target, bind, class_index, evaluate
 from glas3d.errors import GlasError
 from glas3d.imaging.scan import load_scan
-from glas3d.imaging.space import resample_scan
 from glas3d.predict.predictor import Predictor, model_info
 from glas3d.simulate.dataset import scan_img
 from glas3d.simulate.participants import simulate_participant
@@ -107,7 +107,7 @@ def _log_odds(predict: Predict, simulation: Simulation, volume: np.ndarray, targ
     float32; else from the probabilities.
     """
     scan = load_scan(scan_img(simulation, volume))
-    batch = torch.as_tensor(resample_scan(scan, model_info(predict).grid or simulation.grid))[None]
+    batch = torch.as_tensor(model_info(predict).resampled(scan))[None]
     kind = "none"
     classes = classes_of(predict)
     if isinstance(predict, Predictor) and predict.activation != "none" and predict.readout is None:
@@ -115,7 +115,8 @@ def _log_odds(predict: Predict, simulation: Simulation, volume: np.ndarray, targ
         predict = copy.copy(predict)
         predict.activation, predict.classes = "none", None
     fitted, device = bind(predict, batch)
-    outputs = evaluate(fitted, batch[None].to(device))[0]
+    with evaluating(fitted):
+        outputs = evaluate(fitted, batch[None].to(device))[0]
     if kind == "sigmoid" and len(outputs) == 1:
         outputs = np.array([-outputs[0], outputs[0]])
     column = class_index(target, classes, len(outputs))

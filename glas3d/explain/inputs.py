@@ -101,7 +101,8 @@ class Inputs:
         shown = scans if mask is None else tuple(without_skull(scan, mask) for scan in scans)
         if transform_of is None:
             transform, grid = None, info.grid_for(grid_of(scans[0]))
-            data = np.stack([_on_grid(scan, scans[0], grid, info) for scan in shown])
+            own = grid_of(scans[0])  # a scan of another grid is brought to the same one
+            data = np.stack([info.resampled(s) if grid_of(s).same_as(own) else resample_scan(s, grid) for s in shown])
         else:
             transform, grid = transform_of(scans[0]), info.grid_for(mni_grid(TEMPLATE_MM))
             if strip and mask is None:
@@ -118,13 +119,6 @@ class Inputs:
         """Return names and hashes of the files, for the sidecar."""
         files = [file_record(scan) for scan in self.scans]
         return files[0] if len(files) == 1 else {"channels": dict(zip(self.names, files, strict=True))}
-
-
-def _on_grid(scan: Scan, first: Scan, grid: VoxelGrid, info: ModelInfo) -> np.ndarray:
-    """Return a scan's intensities on the model's grid; as the model resamples, where it does so by rules of its own."""
-    if info.resampling is not None and grid_of(scan).same_as(grid_of(first)):
-        return info.resampling.resample(scan)
-    return resample_scan(scan, grid)
 
 
 def _named_images(img: Images) -> tuple[tuple[str, ...], list[ImageLike]]:

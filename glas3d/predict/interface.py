@@ -17,7 +17,7 @@ from torch import nn
 from glas3d.core.accelerate.windows import Windows
 from glas3d.core.model import Recomputation
 from glas3d.imaging.scan import Scan
-from glas3d.imaging.space import VoxelGrid
+from glas3d.imaging.space import VoxelGrid, grid_of, resample_scan
 
 Activation = Literal["softmax", "sigmoid", "none"]
 Network = nn.Module | Callable[..., Any]
@@ -108,6 +108,12 @@ class ModelInfo:
         if self.grid is not None:
             return self.grid
         return grid if self.resampling is None else self.resampling.grid_for(grid)
+
+    def resampled(self, scan: Scan) -> np.ndarray:
+        """Return a scan's intensities on the model's grid, float32."""
+        if self.grid is None and self.resampling is not None:
+            return self.resampling.resample(scan)
+        return resample_scan(scan, self.grid_for(grid_of(scan)))
 
 
 class NetworkPredictor(Protocol):

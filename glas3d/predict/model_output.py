@@ -36,7 +36,7 @@ def one_tensor(output: Any, of: str = "model") -> torch.Tensor:
         raise GlasError(
             f"a {of} must return one tensor (n, classes), got {type(output).__name__}{advice if of == 'model' else ''}"
         ) from None
-    if unusual := unusual_kind(tensor):
+    if not tensor.is_meta and (unusual := unusual_kind(tensor)):  # a model may be tried where nothing is computed
         raise GlasError(f"a {of} must return one tensor (n, classes) of numbers, got {unusual}")
     return tensor
 

@@ -218,7 +218,7 @@ class _Training:
         """Return the mean loss over scans, in eval mode."""
         module.eval()
         total = 0.0
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference mode: what a module keeps of its input could not be trained with
             for rows in in_parts(torch.arange(len(scaled))):
                 total += float(loss_of(self._standardised(scaled[rows]), labels[rows].to(self.device))) * len(rows)
         module.train()

@@ -113,7 +113,8 @@ class Predictor:
             raise GlasError(f"transform must be callable or have fit(), got {type(transform).__name__}")
         if readout is not None and not callable(readout):
             raise GlasError(f"readout must be callable, got {type(readout).__name__}")
-        refuse_without_values(modules_in(net, transform, readout))
+        if isinstance(net, nn.Module) and str(device) != "meta":  # where a model may be tried without computing
+            refuse_without_values(modules_in(net))
         self.activation: Activation = activation
         self.transform = transform
         self.readout = readout

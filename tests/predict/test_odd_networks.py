@@ -88,11 +88,11 @@ def test_a_network_without_values_is_refused_before_it_is_evaluated(make, messag
     net = make()
     called = []
     net.register_forward_pre_hook(lambda *_: called.append(1))
-    for model in (net, lambda batch: net(batch)):
-        with pytest.raises(GlasError, match=f"a network must have its weights, {message}"):
-            Predictor(model, "softmax")
     with pytest.raises(GlasError, match=f"a network must have its weights, {message}"):
-        explained(lambda batch: net(batch).softmax(1))
+        Predictor(net, "softmax")
+    for model in (lambda batch: net(batch).softmax(1), Predictor(lambda batch: net(batch), "softmax")):
+        with pytest.raises(GlasError, match=f"a network must have its weights, {message}"):
+            explained(model)
     assert called == []
 
 
@@ -161,7 +161,7 @@ def test_an_error_of_a_transform_or_readout_is_named(parts, message):
 @pytest.mark.parametrize("activation", ["softmax", "none"])
 def test_an_output_without_plain_numbers_is_refused(output, activation):
     with pytest.raises(
-        GlasError, match=r"a model must return one tensor \(n, classes\) of numbers, got a (sparse|tensor)"
+        GlasError, match=r"a model must return one .*\(n, classes\).*, got a (sparse|tensor on the meta)"
     ):
         explained(Predictor(lambda batch: output(len(batch)), activation))
 

@@ -127,7 +127,8 @@ def test_a_model_that_fails_without_a_word():
     def silent(batch):
         raise RuntimeError
 
-    with refused(r"does not take a batch of \(3, 1, 7, 8, 9\): RuntimeError$"):
+    origin = r"\(test_predictor\.py, line \d+, in silent\)"
+    with refused(rf"does not take a batch of \(3, 1, 7, 8, 9\): RuntimeError {origin}$"):
         Predictor(silent, "softmax", device="cpu")(torch.zeros(3, 1, *SHAPE))
 
 

@@ -10,6 +10,7 @@ import torch
 from glas3d.checks import whole_number
 from glas3d.core.explanation import Explanation
 from glas3d.core.glas import GLAS
+from glas3d.core.modules import evaluating
 from glas3d.core.perturb import blend
 from glas3d.core.score import bind, evaluate
 from glas3d.core.volume import as_reference, as_volume
@@ -90,7 +91,7 @@ def deletion_curve(
     searched = np.isfinite(order).sum()
     shares, probabilities = [], []
     batch_size = int(explanation.settings["batch_size"])
-    with torch.inference_mode():
+    with evaluating(predict):
         for start in range(0, steps + 1, batch_size):
             step = np.arange(start, min(start + batch_size, steps + 1))
             removed = order * steps < n_parts * step.reshape(-1, *[1] * order.ndim)

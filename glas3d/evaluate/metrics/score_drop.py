@@ -10,6 +10,7 @@ import torch
 
 from glas3d.core.glas import GLAS
 from glas3d.core.model import classes_of
+from glas3d.core.modules import evaluating
 from glas3d.core.perturb import blend
 from glas3d.core.score import Target, bind, class_index, evaluate
 from glas3d.core.volume import as_reference, as_volume
@@ -88,7 +89,7 @@ def score_drop(
     for strength, saliency in zip(strengths[1:], maps, strict=True):
         strength.copy_(torch.as_tensor(saliency))
     outputs = []
-    with torch.inference_mode():
+    with evaluating(predict):
         for masks in torch.split(strengths, batch_size):
             out = torch.empty((len(masks), *array.shape), device=device)
             outputs.append(evaluate(predict, blend(intact, background, masks.to(device), out=out)))

@@ -45,7 +45,7 @@ def test_a_service_that_stays_away_is_reported_in_one_sentence(waits):
     predict = from_callable(Flaky(2, 99), "softmax", name="far", retries=3, as_numpy=True)
     message = (
         r"^the model far was evaluated 4 times on a batch of \(1, 1, 12, 10\) and failed: "
-        r"ConnectionError: connection reset$"
+        r"ConnectionError: connection reset \(test_callables\.py, line \d+, in __call__\)$"
     )
     with pytest.raises(GlasError, match=message) as caught:
         explained(predict, SHAPES[2])

@@ -113,7 +113,7 @@ def test_a_classifier_of_pixels_needs_no_masker():
     predict = from_estimator(clf)
     assert_same_scores(predict, Predictor(linear, "sigmoid", device="cpu"), shape)
     assert predict.info.grid is None
-    message = r"LogisticRegression does not take a batch of \(2, 1, 7, 8, 9\): X has 504 features"
+    message = r"LogisticRegression does not take a batch of \(2, 1, 7, 8, 9\): ValueError: X has 504 features"
     with pytest.raises(GlasError, match=message):
         predict(torch.rand(2, 1, *SHAPES[3]))
 
