@@ -9,6 +9,8 @@ from .participants import simulate_participants as simulate_participants
 from .simulation import GROUPS as GROUPS
 from .simulation import PLANTED as PLANTED
 from .simulation import Simulation as Simulation
+from .targets import RegionTargets as RegionTargets
+from .targets import region_targets as region_targets
 from .twins import Twin as Twin
 from .twins import twins as twins
 
