@@ -73,11 +73,11 @@ $(READY_DEMO): pyproject.toml constraints.txt
 	$(PIP_INSTALL) --editable ".[openvino]"
 	@touch $@
 
-# Two extras do not install everywhere: antspyx lacks wheels for some systems, and the opencv of quantus needs the libraries
-# of a desktop. Tests that need one that is missing are skipped and say so; .ci/run insists on both.
+# These extras do not install everywhere: antspyx and what deepbet needs lack wheels for some systems, and the opencv of quantus
+# needs the libraries of a desktop. Tests that need one that is missing are skipped and say so; .ci/run insists on all.
 $(READY): $(READY_DEMO)
 	$(PIP_INSTALL) --editable ".[test,check]"
-	for extra in quantus register; do \
+	for extra in quantus register brain-mask; do \
 		$(PIP_INSTALL) --editable ".[$$extra]" || echo "warning: the extra $$extra does not install here; its tests are skipped"; \
 	done
 	@touch $@

@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter
 from glas3d.bids_names import have_distinct_labels
 from glas3d.core.model import HasActivation, HasClasses
 from glas3d.errors import GlasError
+from glas3d.imaging.brain_extraction import brain_mask_of, is_automatic
 from glas3d.imaging.registration import template_brain_in_native, without_skull
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of, mni_grid, resample_scan
@@ -46,7 +47,8 @@ class Inputs:
     transform
         The transform between the scans' native space and the template's; None: the scans are in the template's space.
     brain_mask
-        Name and hash of the image outside of which the model sees nothing; None: no image was given.
+        Name and hash of the image outside of which the model sees nothing, or library, version and hash of a mask
+        that was found; None: neither.
     """
 
     scans: tuple[Scan, ...]
@@ -82,7 +84,7 @@ class Inputs:
         transform_of
             Returns the transform of the first scan to the template; the others share it. None: no transform.
         brain_mask
-            Keep what is inside this image, in the first scan's space.
+            Keep what is inside this image, in the first scan's space; ``"auto"``: the brain that deepbet finds in it.
         strip
             Keep the brain alone: without a mask, inside the template's brain mapped to the scan.
 
@@ -97,7 +99,12 @@ class Inputs:
             received = "a scan has 1" if len(images) == 1 else f"got {len(images)} scans"
             raise GlasError(f"the model {info.name} takes {info.channels} input channels, {received}")
         scans = tuple(load_scan(image) for image in images)
-        mask = None if brain_mask is None else load_scan(brain_mask, constant=True)
+        mask, mask_record = None, None
+        if is_automatic(brain_mask):
+            mask, mask_record = brain_mask_of(scans[0])
+        elif brain_mask is not None:
+            mask = load_scan(brain_mask, constant=True)
+            mask_record = file_record(mask)
         shown = scans if mask is None else tuple(without_skull(scan, mask) for scan in scans)
         if transform_of is None:
             transform, grid = None, info.grid_for(grid_of(scans[0]))
@@ -113,7 +120,7 @@ class Inputs:
             if not channel.any():
                 grid_owner = f"the model {info.name}" if info.grid is not None else scans[0].name
                 raise GlasError(f"{scan.name} holds no signal on the grid of {grid_owner}, {grid.shape}")
-        return cls(scans, names, grid, data, transform, None if mask is None else file_record(mask))
+        return cls(scans, names, grid, data, transform, mask_record)
 
     def record(self) -> dict[str, Any]:
         """Return names and hashes of the files, for the sidecar."""

@@ -82,7 +82,9 @@ class ExplainOptions(ModeOptions):
         cut to it. Default: search everywhere.
     brain_mask
         Image, in the scan's space: set the scan to 0 where it is not above 0.5, for a model that expects scans without
-        a skull. Default: the whole scan, or with ``register`` the template's brain mapped to the scan.
+        a skull. ``auto``: the brain that deepbet finds in a T1-weighted scan, which needs
+        pip install "glas3d[brain-mask]". Default: the whole scan, or with ``register`` the template's brain mapped to
+        the scan.
     covariates
         Numbers that the model takes next to the scan, such as age=74; they are ranked next to the regions. In Python a
         mapping, and the model is evaluated with ``(batch, (n, q))``. Default: none.

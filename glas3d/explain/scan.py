@@ -176,7 +176,8 @@ def _check_skull(inputs: Inputs, info: ModelInfo, options: ExplainOptions) -> No
     if share > MORE_THAN_A_BRAIN:
         message = (
             f"{inputs.scan.name} holds more than a brain (outside of it, {share:.0%} of the brain's volume), "
-            f"and the model {info.name} wants a brain without skull: give its mask as brain_mask (--brain-mask)"
+            f"and the model {info.name} wants a brain without skull: give its mask as brain_mask (--brain-mask), or "
+            'brain_mask="auto" (--brain-mask auto) for deepbet\'s'
         )
         warnings.warn(message, GlasWarning if options.assume_space else SkullWarning, stacklevel=4)
 

@@ -3,40 +3,52 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError
+from glas3d.imaging.brain_extraction import is_automatic
 from glas3d.predict import load_model
 from glas3d.predict.engine.engines import ENGINES
 from glas3d.version import __version__
 
 
-def software_versions(engine: str, registers: bool = False) -> str:
-    """Return the versions that decide the numbers: of glas3d, of torch and of the engine's library.
+def software_versions(engine: str, settings: Mapping[str, Any] | None = None) -> str:
+    """Return the versions that decide the numbers: of glas3d, of torch, of the engine's library and of others in use.
 
     Parameters
     ----------
     engine
         Name of the engine.
-    registers
-        Whether scans are registered, so that the version of antspyx is added.
+    settings
+        Options of `explain_img`: the version of antspyx is added where scans are registered, and that of deepbet where
+        it finds their brains.
 
     Raises
     ------
     GlasError
-        Scans are registered, and antspyx is not installed.
+        One of these libraries is needed, and not installed.
     """
     versions = f"glas3d {__version__}, torch {torch.__version__.partition('+')[0]}"
     if ENGINES[engine].library != "torch":
         versions += f", {ENGINES[engine].library} {ENGINES[engine].version}"
-    if not registers:
-        return versions
+    given = settings or {}
+    if "register" in given:
+        versions += f", antspyx {_version('antspyx', 'registration', 'register')}"
+    if is_automatic(given.get("brain_mask")):
+        versions += f", deepbet {_version('deepbet', 'an automatic brain mask', 'brain-mask')}"
+    return versions
+
+
+def _version(library: str, user: str, extra: str) -> str:
+    """Return the version of an optional library."""
     try:
-        return f"{versions}, antspyx {importlib.metadata.version('antspyx')}"
+        return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:
-        raise GlasError('registration needs antspyx: pip install "glas3d[register]"') from None
+        raise GlasError(f'{user} needs {library}: pip install "glas3d[{extra}]"') from None
 
 
 def fastest_engine(model: str, device: str, threads: int, shape: tuple[int, ...], batches: int) -> str:

@@ -317,5 +317,7 @@ def test_a_head_with_its_skull_is_refused_before_the_model_is_evaluated(error_li
         "explain", tmp_path / "a.nii", "--model", "adnc-simulated", "--target", "AD", "--out", tmp_path / "out"
     )
     assert "a.nii holds more than a brain" in error
-    assert error.endswith("wants a brain without skull: give its mask as --brain-mask")
+    assert error.endswith(
+        "wants a brain without skull: give its mask as --brain-mask, or --brain-mask auto for deepbet's"
+    )
     assert not (tmp_path / "out").exists()

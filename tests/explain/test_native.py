@@ -1,6 +1,8 @@
 """Scans in native space: a scan moved by a known matrix has the explanation of the scan at the template."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -121,6 +123,37 @@ def test_the_model_sees_only_what_is_inside_the_brain_mask(model, few):
     elsewhere = nib.Nifti1Image(np.ones(scan.shape, np.uint8), nib.affines.from_matvec(np.eye(3), [900, 900, 900]))
     with refused("lies elsewhere"):
         explain_img(scan, model, "AD", few, brain_mask=elsewhere, **SMALL)
+
+
+def test_an_automatic_brain_mask_is_that_of_the_first_scan(model, few, monkeypatch):
+    """The explanation is that with the same mask given; library, version and hash are recorded."""
+    scan = native(head(TEMPLATE))
+    brain = nib.Nifti1Image((np.indices(scan.shape)[0] >= scan.shape[0] // 2).astype(np.float32), scan.affine)
+    record = {"name": "deepbet", "version": "9.9", "sha256": "0" * 64}
+    found = []
+
+    def brain_mask_of(given):
+        found.append(given.sha256)
+        return load_scan(brain), record
+
+    monkeypatch.setattr("glas3d.explain.inputs.brain_mask_of", brain_mask_of)
+    options = {"transform": MOVED, "assume_space": "MNI", **SMALL}
+    for automatic in ("auto", Path("auto")):  # the command line gives a path
+        r = explain_img(scan, model, "AD", few, brain_mask=automatic, **options)
+        given = explain_img(scan, model, "AD", few, brain_mask=brain, **options)
+        np.testing.assert_array_equal(r.table["score"], given.table["score"])
+        assert r.provenance["BrainMask"] == record
+    assert found == [load_scan(scan).sha256] * 2
+
+
+def test_an_automatic_brain_mask_without_deepbet_is_refused_before_the_evaluation(few, monkeypatch):
+    monkeypatch.setitem(sys.modules, "deepbet", None)
+
+    def evaluated(batch):
+        raise AssertionError("the model is evaluated")
+
+    with refused(r'needs deepbet: pip install "glas3d\[brain-mask\]"'):
+        explain_img(head(TEMPLATE), evaluated, 1, few, brain_mask="auto", **SMALL)
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ from glas3d.hashing import file_sha256
 NAMING_FILES = ("background", "mask_img", "brain_mask", "transform", "inverse")
 """The settings of `explain_img` that may name files (``inverse``: of `load_transform`)."""
 
-_BACKGROUND_WORDS = ("auto", "blur")
+# What these settings may be besides files.
+_WORDS = {"background": ("auto", "blur"), "brain_mask": ("auto",)}
 _PLACEHOLDERS = ("{participant_id}", "{session_id}")
 
 
@@ -72,7 +73,7 @@ def check_files(settings: Mapping[str, Any]) -> None:
     """
     for name in NAMING_FILES:
         for text in _texts(settings.get(name)):
-            if not (is_pattern(text) or Path(text).exists() or (name == "background" and text in _BACKGROUND_WORDS)):
+            if not (is_pattern(text) or Path(text).exists() or text in _WORDS.get(name, ())):
                 raise GlasError(f"no such file: {text}, as {name}")
 
 

@@ -130,7 +130,7 @@ def explain_participant(plan: StudyPlan, task: ScanTask) -> Outcome:
 
 def _explain(plan: StudyPlan, task: ScanTask) -> tuple[Status, tuple[str, ...]]:
     """Return the status of the scan, and the notes on its result."""
-    installed = software_versions(plan.engine, "register" in plan.settings)
+    installed = software_versions(plan.engine, plan.settings)
     if installed != plan.version:
         raise GlasError(f"every worker needs the same versions: the study has {plan.version}, this one {installed}")
     folder = participant_folder(plan.out, task.participant_id, task.session)

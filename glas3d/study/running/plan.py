@@ -210,7 +210,7 @@ def resolve_plan(
         engine=engine,
         threads=threads,
         device=device,
-        version=software_versions(engine, "register" in settings),
+        version=software_versions(engine, settings),
     )
 
 

@@ -1,6 +1,8 @@
 """Inputs of a study next to the scans: covariates, coordinates, a probabilistic atlas and registration."""
 
+import importlib.metadata
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -129,6 +131,44 @@ def test_a_probabilistic_atlas_is_searched(bids_dir, models, read_regions, tmp_p
         summarise_groups(
             tmp_path / "out", studies.cohort(bids_dir).everyone, case="AD", control="NC", n_perm=19, n_boot=0
         )
+
+
+def test_brains_are_found_in_every_scan(bids_dir, models, tmp_path, monkeypatch):
+    """The version of deepbet is a part of the key."""
+    found = []
+
+    def brain_mask_of(scan):
+        found.append(Path(scan.name).name[:6])
+        brain = replace(scan, data=(np.indices(scan.shape)[1] > 3).astype(np.float32))
+        return brain, {"name": "deepbet", "version": "9.9", "sha256": "0" * 64}
+
+    version = importlib.metadata.version
+    monkeypatch.setattr("glas3d.explain.inputs.brain_mask_of", brain_mask_of)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "9.9" if name == "deepbet" else version(name))
+    cohort, out = studies.cohort(bids_dir), tmp_path / "out"
+    options = ASSUMED | {"brain_mask": "auto"}
+    explain_cohort(cohort, out, models, **options)
+    assert found == [f"sub-0{i}" for i in range(1, 5)]
+    study = json.loads((out / "study.json").read_text())
+    assert study["Version"].endswith(", deepbet 9.9")
+    assert study["Settings"]["brain_mask"] == "auto"
+    assert explain_cohort(cohort, out, models, **options).count("kept") == 4
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "10" if name == "deepbet" else version(name))
+    assert explain_cohort(cohort, out, models, **options).count("explained") == 4
+
+
+def test_without_deepbet_a_study_is_refused_before_anything_is_written(bids_dir, models, tmp_path, monkeypatch):
+    version = importlib.metadata.version
+
+    def version_of(name):
+        if name == "deepbet":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version_of)
+    with pytest.raises(GlasError, match=r'needs deepbet: pip install "glas3d\[brain-mask\]"$'):
+        explain_cohort(studies.cohort(bids_dir), tmp_path / "out", models, **ASSUMED, brain_mask="auto")
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_scan_is_registered_and_explained_again_for_another_kind(bids_dir, models, tmp_path, monkeypatch):
