@@ -28,7 +28,7 @@ class ChangeCorrelation:
     Attributes
     ----------
     participants
-        One row a participant: ``participant_id n_regions r low high p``.
+        One row a participant: ``participant_id n_regions r low high p_uncorrected``.
     mean, low, high
         Mean of ``r`` over participants, with its 95 % bootstrap interval over participants (NaN without).
     p
@@ -88,7 +88,8 @@ def correlate(
 
     Returns
     -------
-    One row a region: ``name n r z low high p_uncorrected p_fdr p_fwe neglog10p_fwe``. Regions without a value in
+    One row a region: ``name n r z dof low high p_uncorrected p_fdr p_fwe neglog10p_fwe``; ``dof`` are the degrees of
+    freedom of the residuals. Regions without a value in
     every participant, or whose values do not differ once covariates are held fixed, have NaN.
 
     Raises
@@ -128,7 +129,7 @@ def correlate(
         permuted = _studentised((rest * other_side).sum(axis=0), (rest**2 * other_side**2).sum(axis=0))
         largest[i] = np.abs(permuted).max()
         n_as_extreme += as_extreme(z, permuted)
-    columns = {"r": r, "z": z}
+    columns = {"r": r, "z": z, "dof": np.full(len(r), float(nuisance.dof))}
     if n_boot:
         columns["low"], columns["high"] = bootstrap_interval(
             lambda a, b, c: _correlation(a, b, method, orthonormal(c)),
@@ -218,7 +219,7 @@ def change_correlation(
         columns["low"], columns["high"] = bootstrap_interval(_correlation, [[left, right]], n_boot, rng)
         if len(r) > 1:
             low, high = (float(end) for end in bootstrap_interval(_mean, [[r]], n_boot, rng))
-    columns["p"] = (1 + n_as_extreme) / (1 + n_perm)
+    columns["p_uncorrected"] = (1 + n_as_extreme) / (1 + n_perm)
     table = pd.DataFrame(columns, index=np.flatnonzero(varied)).reindex(range(len(data)))
     table.insert(0, "participant_id", ids)
     table.insert(1, "n_regions", int(known.sum()))

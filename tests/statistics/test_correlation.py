@@ -30,7 +30,8 @@ def test_r_is_the_textbooks_correlation(method, own):
     for i, name in enumerate(VALUES):
         r = METHODS[method](VALUES[name], other[name] if own else other)[0]
         np.testing.assert_allclose(table["r"][i], r, rtol=1e-10)
-    assert table.columns.tolist() == ["name", "n", "r", "z", "p_uncorrected", "p_fdr", "p_fwe", "neglog10p_fwe"]
+    assert table.columns.tolist() == ["name", "n", "r", "z", "dof", "p_uncorrected", "p_fdr", "p_fwe", "neglog10p_fwe"]
+    assert set(table["dof"]) == {11}
     assert table["name"].tolist() == VALUES.columns.tolist()
     assert set(table["n"]) == {13}
     if own:
@@ -197,7 +198,7 @@ def test_the_change_correlation_permutes_regions():
     every = np.array([(a * b[:, list(order)]).sum(axis=1) for order in permutations(range(5))])
     result = change_correlation(values, change, n_perm=3000, n_boot=0)
     r = result.participants["r"].to_numpy()
-    assert within(result.participants["p"], (np.abs(every) >= np.abs(r) * (1 - 1e-9)).mean(axis=0), 3000)
+    assert within(result.participants["p_uncorrected"], (np.abs(every) >= np.abs(r) * (1 - 1e-9)).mean(axis=0), 3000)
     assert within(result.p, (np.abs(every.mean(axis=1)) >= abs(r.mean()) * (1 - 1e-9)).mean(), 3000)
     assert 0.05 < result.p < 0.95
 

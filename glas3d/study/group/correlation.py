@@ -213,6 +213,7 @@ def _correlate_group(
         "N": len(scores),
         "With": what,
         "Method": options.correlation,
+        "DegreesOfFreedom": int(table["dof"].max()),
         "Statistic": "z, the correlation over a standard error that allows unequal spread (DiCiccio & Romano 2017)",
         "NullHypothesis": "the correlation is 0; the spread of scores may depend on the column",
         "NullDistribution": "permutations of the participants (Freedman and Lane's), largest |z| of each",
@@ -234,7 +235,14 @@ def _correlate_over_regions(
     )
     record = {
         "Group": group,
-        **options.sidecar("n_perm", "n_boot", "seed"),
+        "N": len(scores),
+        "Method": "pearson",
+        "Statistic": "the correlation over the regions",
+        "NullHypothesis": "score and change of a region are independent, and regions can be exchanged",
+        "NullDistribution": "permutations of the regions, alike in all participants; neighbours are alike, so that "
+        "p-values are smaller than they should be",
+        "Exchangeable": "the regions",
+        **options.sidecar("normalise", "n_perm", "n_boot", "seed"),
         "Mean": result.mean,
         "Low": result.low,
         "High": result.high,

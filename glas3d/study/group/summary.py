@@ -79,6 +79,9 @@ def _write_shares(
         "N": len(scores),
         **options.sidecar("n_perm", "seed"),
         "Scores": "each participant's, unnormalised",
+        "Statistic": "Student's t of the mean",
+        "DegreesOfFreedom": len(scores) - 1,
+        "Exchangeable": "the signs of the participants' values, which are symmetric about the null hypothesis's mean",
         "NullDistribution": "signs of participants flipped at random, largest |t| of each flip",
         "SmallestP": max(2.0 ** (1 - len(scores)), 1 / (1 + options.n_perm)) if len(scores) > 1 else None,
     }

@@ -72,6 +72,8 @@ def test_a_column_is_correlated_group_by_group(sixteen, method, normalise):
     assert (sidecar["N"], sidecar["Method"], sidecar["Covariates"], sidecar["Site"]) == (8, method, ["age"], "site")
     assert sidecar["Normalise"] == normalise
     assert "corrected for all regions" in sidecar["p_fwe"]["Description"]
+    assert sidecar["DegreesOfFreedom"] == 8 - 2 - 1 - 1  # age, and one of two sites
+    assert sidecar["Exchangeable"] == "the participants within site"
 
 
 def test_participants_without_a_value_are_left_out_with_a_warning(sixteen):
@@ -114,6 +116,7 @@ def test_saliency_is_correlated_with_each_regions_volume_change(sixteen, tmp_pat
         np.testing.assert_allclose(by_participant["r"], each.participants["r"])
         sidecar = json.loads((result.folder / f"group-{group}_seg-few_desc-volumechange_participants.json").read_text())
         assert (sidecar["Mean"], sidecar["P"]) == (each.mean, each.p)
+        assert (sidecar["Exchangeable"], sidecar["Method"]) == ("the regions", "pearson")
 
 
 def test_missing_regions_and_participants_of_a_change_table_give_warnings(sixteen, tmp_path):

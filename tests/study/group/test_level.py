@@ -108,6 +108,8 @@ def test_ranks_laterality_density_strata_and_stability(study, eight):
     assert shares["n_voxels"].tolist() == voxels.tolist()
     sidecar = json.loads((folder / "group-AD_seg-few_desc-laterality_regions.json").read_text())
     assert sidecar["SmallestP"] == 1 / 8
+    assert (sidecar["DegreesOfFreedom"], sidecar["Statistic"]) == (3, "Student's t of the mean")
+    assert sidecar["Exchangeable"].startswith("the signs of the participants")
     variation = read(folder, "group-AD_seg-few_desc-variation_regions.tsv")
     np.testing.assert_allclose(variation["mean"], values.mean())
     np.testing.assert_allclose(variation["variance"], values.var())
