@@ -16,7 +16,13 @@ ROOMS = {
         *("mean_true_effects", "rivals", "true_effects"),
     },
     "glas3d.evaluate.audits": set(),
-    "glas3d.evaluate.metrics": {"DeletionCurve", "ScoreDrop", "deletion_curve", "rearranged", "score_drop"},
+    "glas3d.evaluate.metrics": {
+        *("RankingCurve", "RankingCurves", "deletion_curve", "insertion_curve", "ranking_curves"),
+        *("Detection", "Transport", "detection", "earth_movers", "EffectCorrelation", "effect_correlation"),
+        *("Pointing", "PointingGame", "highest_point", "pointing", "pointing_game", "landmark_distance"),
+        *("intersection_over_union", "Repeatability", "repeatability", "sparsity"),
+        *("ScoreDrop", "rearranged", "score_drop"),
+    },
     "glas3d.evaluate.rivals": {
         *("METHODS", "Method", "Rival", "Task", "ExplainedValue"),
         *{method.rival for method in METHODS.values()},

@@ -1,4 +1,4 @@
-"""The deletion curve against plain loops, and what it says of maps that are right and wrong."""
+"""Deletion and insertion against plain loops and Quantus, and what they say of maps that are right and wrong."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ import torch
 from glas3d import GLAS, Grid, Predictor
 from glas3d.core.covariates import Covariates
 from glas3d.core.reference import consensus
-from glas3d.evaluate.metrics import deletion_curve
+from glas3d.evaluate.metrics import deletion_curve, insertion_curve, ranking_curves
 from tests.core.atrophy import shrunk_participant
 from tests.core.cases import (
     CELLS,
@@ -142,3 +142,99 @@ def test_volumes_that_are_refused():
     explained = glas.explain(volume((7, 9)), 0, Grid(2), covariates=numbers)
     with refused("is of a volume alone, got covariates: age, score"):
         deletion_curve(glas, volume((7, 9)), explained)
+
+
+# Insertion, maps, and several references.
+
+
+@pytest.mark.parametrize("search", ["grid", "segments"])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_insertion_is_deletion_of_the_rest(ndim, search):
+    """To put back the first k is to remove the others, beginning with the last."""
+    shape = SHAPES[ndim]
+    explained, image = explanation(ndim, search), volume(shape)
+    glas = explainer(shape, background=0.7)
+    steps = explained.saliency.size if search == "grid" else len(explained.score)
+    inserted = insertion_curve(glas, image, explained, steps)
+    turned = replace(explained, score=-explained.score, saliency=-explained.saliency)
+    removed = deletion_curve(glas, image, turned, steps)
+    assert_close(inserted.probability, removed.probability[::-1], 1e-6)
+    assert_close(inserted.share, 1 - removed.share[::-1], 1e-6)
+    assert np.ptp(inserted.probability) > 1e-3
+    area = sum((b - a) * (p + q) / 2 for a, b, p, q in pairs(inserted))
+    assert inserted.area == pytest.approx(area, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["deletion", "insertion"])
+def test_a_map_is_ranked_voxel_by_voxel(kind):
+    """Against plain loops; voxels of one value are taken together, and no more than a step is due."""
+    shape = SHAPES[3]
+    saliency, image = np.round(np.random.default_rng(2).normal(size=shape), 1), volume(shape)
+    recorder = Recorder(Predictor(TinyNet(shape), "softmax", device="cpu", classes=("NC", "MCI", "AD")))
+    glas = explainer(shape, background=0.7).replace(predict=recorder)
+    curve = {"deletion": deletion_curve, "insertion": insertion_curve}[kind](glas, image, saliency, 6, target=2)
+    inputs = np.concatenate(recorder.batches)
+    for step in range(7):
+        due = saliency.size * step / 6
+        taken = np.array([(saliency >= value).sum() <= due for value in saliency.ravel()]).reshape(shape)
+        removed = taken if kind == "deletion" else ~taken
+        assert np.array_equal(inputs[step, 0], np.where(removed, np.float32(0.7), image[0]))
+        assert curve.share[step] == taken.mean()
+    assert_close(curve.probability, np.asarray(recorder.predict(torch.from_numpy(inputs)))[:, 2], 1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_deletion_agrees_with_quantus():
+    """Pixel flipping to black, one voxel a step; Quantus does not evaluate the intact image."""
+    quantus = pytest.importorskip("quantus")
+    shape = SHAPES[2]
+    net, image = TinyNet(shape).eval(), volume(shape)
+    saliency = np.random.default_rng(2).normal(size=shape)
+    glas = GLAS(Predictor(net, "softmax", device="cpu"), background=float(image.min()))  # Quantus' black
+    metric = quantus.PixelFlipping(
+        features_in_step=1,
+        perturb_baseline="black",
+        abs=False,
+        normalise=False,
+        disable_warnings=True,
+        display_progressbar=False,
+    )
+    flipped = metric(
+        model=net,
+        x_batch=image[None],
+        y_batch=np.array([1]),
+        a_batch=saliency[None, None],
+        channel_first=True,
+        softmax=True,
+        device="cpu",
+    )[0]
+    curve = deletion_curve(glas, image, saliency, saliency.size, target=1)
+    assert_close(curve.probability[1:], np.ravel(flipped), 1e-5)
+
+
+def test_several_references():
+    shape = SHAPES[3]
+    explained, image = explanation(), volume(shape)
+    backgrounds = {"black": 0.0, "grey": 0.7, "donor": volume(shape, seed=5)}
+    found = ranking_curves(explainer(shape), image, explained, backgrounds, steps=4)
+    for name, background in backgrounds.items():
+        glas = explainer(shape, background=background)
+        for kind, curve in (("deletion", deletion_curve), ("insertion", insertion_curve)):
+            expected = curve(glas, image, explained, 4)
+            assert np.array_equal(getattr(found, kind)[name].probability, expected.probability)
+    areas = [found.deletion[name].area for name in backgrounds]
+    assert found.deletion_area == pytest.approx(np.mean(areas))
+    assert found.insertion_area == pytest.approx(np.mean([found.insertion[name].area for name in backgrounds]))
+    assert len({round(area, 6) for area in areas}) == 3
+    with refused("references must be backgrounds by their names"):
+        ranking_curves(explainer(shape), image, explained, {})
+
+
+def test_one_class_is_needed():
+    glas, image = explainer((7, 9)), volume((7, 9))
+    with refused("a deletion curve needs one class, an explanation's own or the target of a map"):
+        deletion_curve(glas, image, image[0])
+    with refused("an insertion curve needs one class"):
+        insertion_curve(glas, image, explanation(2), target=1)
+    with refused("target must be a class index from 0 to 2, got 3"):
+        deletion_curve(glas, image, image[0], target=3)
