@@ -117,7 +117,8 @@ def explain_study(
     keywords = explain_keywords(options) | given_options(study)
     keywords["search"] = search_of(options, atlas_space=study.atlas_space)
     if target is not None:
-        keywords["target"] = class_of(target)
+        groups_named = (selected.get("control", Selection.control), selected.get("case", Selection.case))
+        keywords["target"] = class_of(target, groups_named)
     if model_covariates:
         keywords["covariates"] = model_covariates
     columns = [*map(covariate_column, groups.covariates), *model_covariates]

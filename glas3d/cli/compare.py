@@ -95,7 +95,7 @@ def compare_methods(
         comparison = compare_on(
             list(scan) if len(scan) > 1 else scan[0],
             predict,
-            class_of(target),
+            class_of(target, predict.classes),
             methods,
             search_on_scan(options, supervoxels, scan[0]),
             progress=progress,

@@ -92,7 +92,10 @@ def explain_scan(
     keywords = explain_keywords(options)
     predict = model_of(model, activation, device)
     images = list(scan) if len(scan) > 1 else scan[0]
-    request = resolve_scan(images, predict, class_of(target), search_on_scan(options, supervoxels, scan[0]), keywords)
+    search, explained = search_on_scan(options, supervoxels, scan[0]), class_of(target, predict.classes)
+    if "versus" in keywords:
+        keywords["versus"] = class_of(keywords["versus"], predict.classes)
+    request = resolve_scan(images, predict, explained, search, keywords)
     if not overwrite:
         request.refuse_other_results(out)
     with memory_is_kept() if keep_memory else nullcontext(True) as supported:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, GlasWarning
 
 if TYPE_CHECKING:
     from glas3d.predict import Predictor
@@ -27,9 +29,29 @@ def model_of(model: str, activation: Activation | None, device: str) -> Predicto
     return predict
 
 
-def class_of(text: str) -> int | str:
-    """Return a class by its index from 0, or by its name."""
-    return int(text) if text.isdecimal() else text
+def class_of(text: str | int, names: Sequence[str] | None = None) -> int | str:
+    """Return a class by its name, or by its index from 0.
+
+    Parameters
+    ----------
+    text
+        What was given on the command line.
+    names
+        Names of classes: a number that is one of them is that class, whatever its index.
+
+    Warns
+    -----
+    GlasWarning
+        The number is the index of another class, too.
+    """
+    text = str(text)
+    if not text.isdecimal() or text not in (names or ()):
+        return int(text) if text.isdecimal() else text
+    index = int(text)
+    if names is not None and index < len(names) and names[index] != text:
+        message = f"class {text} is taken for the class of this name, not for the one of this index, {names[index]}"
+        warnings.warn(message, GlasWarning, stacklevel=2)
+    return text
 
 
 def named_values(texts: tuple[str, ...], option: str) -> dict[str, str]:

@@ -134,6 +134,11 @@ class _Metadata:
             raise GlasError(
                 f"channel_def in the metadata of {self.folder} must number the outputs, got {', '.join(names)}"
             )
+        if sorted(map(int, names)) != list(range(len(names))):
+            raise GlasError(
+                f"channel_def in the metadata of {self.folder} must number the outputs from 0 on, "
+                f"got {', '.join(names)}"
+            )
         return tuple(str(names[key]) for key in sorted(names, key=int)) or None
 
     @property

@@ -256,6 +256,11 @@ REFUSED = {
         outputs(channel_def={"zero": "NC", "one": "AD"}),
         "channel_def in the metadata of .* must number the outputs, got zero, one",
     ),
+    "classes from 1": (
+        outputs(channel_def={"1": "NC", "2": "AD"}),
+        "channel_def in the metadata of .* must number the outputs from 0 on, got 1, 2",
+    ),
+    "classes with a gap": (outputs(channel_def={"0": "NC", "2": "AD"}), "must number the outputs from 0 on, got 0, 2"),
     "mean without std": (remove("models/std.nii.gz"), "needs mean.nii.gz and std.nii.gz, .* has one of them"),
     "std without mean": (remove("models/mean.nii.gz"), "needs mean.nii.gz and std.nii.gz, .* has one of them"),
     "another affine": (volume("std", affine=bundles.GRID.affine + np.eye(4) * 0.1), "must share one grid"),

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from glas3d.core.foreign_code import described
 from glas3d.core.model import Predict, classes_of
 from glas3d.core.modules import EvalMode, modules_in
 from glas3d.core.score import Target, bind, class_index
 from glas3d.core.volume import Background, as_reference, as_volume
-from glas3d.errors import GlasError, reason
+from glas3d.errors import GlasError
 from glas3d.evaluate.rivals.methods import Link
 from glas3d.predict import Predictor
 from glas3d.predict.device import exact_kernels
@@ -166,7 +167,7 @@ class ExplainedValue(nn.Module):
             if gradient is not None:
                 return
         except Exception as error:  # whatever the code of a model raises when it is given such a tensor
-            why = reason(error)
+            why = described(error.__cause__ or error)
         raise GlasError(f"{method} needs a torch network through which gradients flow to its input, got none: {why}")
 
     def _require_relu(self, method: str) -> None:

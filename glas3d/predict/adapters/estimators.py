@@ -71,6 +71,11 @@ def from_estimator(
     if score is None:
         advice = "give an activation, so that decision_function is used" if activation is None else "give no activation"
         raise GlasError(f"the model {name} has no {method}: {advice}")
+    if method == "decision_function" and len(labels) > 2 and _decides_between_pairs(estimator):
+        raise GlasError(
+            f"the decision_function of {name} gives one column for each pair of its {len(labels)} classes: use "
+            'decision_function_shape="ovr"'
+        )
     if activation == "none" and len(labels) == 2:
         labels = labels[1:]  # the raw decision between two classes is one value, about the second
     features = _MaskerFeatures(masker, name, images) if masker is not None else _flatten
@@ -114,6 +119,20 @@ def from_decoder(decoder: Any, activation: Activation = "sigmoid", *, images: An
     if masker is None or not hasattr(decoder, "decision_function"):
         raise GlasError(f"a decoder must be a fitted classifier of nilearn, got {type(decoder).__name__}")
     return from_estimator(decoder, masker, activation, images=images)
+
+
+def _decides_between_pairs(estimator: Any) -> bool:
+    """Return whether a classifier of several classes decides one against one, and says so by a column for each pair.
+
+    Three classes have three pairs, so that their number alone does not tell.
+    """
+    steps = getattr(estimator, "steps", None)
+    last = steps[-1][1] if steps else estimator
+    if getattr(last, "decision_function_shape", None) == "ovo":
+        return True
+    # an ensemble averages what its members decide; what makes several classes of two-class members does not
+    members: Any = getattr(last, "estimators_", None) if hasattr(last, "estimators_features_") else None
+    return bool(members) and _decides_between_pairs(members[0])
 
 
 class _MaskerFeatures:

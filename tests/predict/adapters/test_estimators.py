@@ -6,7 +6,10 @@ import pytest
 import torch
 from nilearn.decoding import Decoder, DecoderRegressor
 from nilearn.maskers import NiftiLabelsMasker, NiftiMasker
+from sklearn.ensemble import BaggingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
@@ -177,9 +180,26 @@ def test_what_is_no_fitted_classifier_or_masker_is_refused(cohort):
 
 def test_one_against_one_has_no_column_for_each_class():
     x = np.random.default_rng(0).normal(size=(40, 12)) + np.repeat(np.arange(4), 10)[:, None]
-    y = np.repeat(list("abcd"), 10)
-    pairs = from_estimator(SVC(decision_function_shape="ovo").fit(x, y), activation="softmax")
-    with pytest.raises(GlasError, match="the decision_function of SVC gives 6 columns for 4 classes"):
-        pairs(torch.rand(2, 1, 3, 4))
-    rest = from_estimator(SVC(decision_function_shape="ovr").fit(x, y), activation="softmax")
-    assert rest(torch.rand(2, 1, 3, 4)).shape == (2, 4)
+    for k in (3, 4):  # three classes have three pairs
+        y = np.repeat(list("abcd"), 10)[: 10 * k]
+        pairs = SVC(decision_function_shape="ovo")
+        for made in (pairs, make_pipeline(StandardScaler(), pairs), BaggingClassifier(pairs, n_estimators=2)):
+            with pytest.raises(GlasError, match=f"gives one column for each pair of its {k} classes"):
+                from_estimator(made.fit(x[: 10 * k], y), activation="softmax")
+        for made in (SVC(decision_function_shape="ovr"), OneVsRestClassifier(pairs)):
+            rest = from_estimator(made.fit(x[: 10 * k], y), activation="softmax")
+            assert rest(torch.rand(2, 1, 3, 4)).shape == (2, k)
+
+
+@pytest.mark.parametrize("made", [MultiOutputClassifier(LogisticRegression()), RandomForestClassifier(3)])
+def test_a_classifier_of_several_outputs_is_refused(made):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 12)), np.stack([np.repeat(["NC", "AD"], 20), np.tile(["f", "m", "x", "y"], 10)], axis=1)
+    with pytest.raises(GlasError, match="must return numbers, one row for each input, got list"):
+        from_estimator(made.fit(x, y))(torch.rand(2, 1, 3, 4))
+
+
+def test_names_are_as_many_as_the_columns():
+    x, y = np.random.default_rng(0).normal(size=(30, 12)), np.repeat(list("abc"), 10)
+    with pytest.raises(GlasError, match="2 classes are named, the model gives 3"):
+        from_estimator(LogisticRegression().fit(x, y), classes=("NC", "AD"))(torch.rand(2, 1, 3, 4))
