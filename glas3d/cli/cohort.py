@@ -102,10 +102,10 @@ def explain_study(
     native = bool(options.transform) or options.register is not None
     if native:
         selected["same_grid"] = False
+    given = given_options(groups)
+    given.setdefault("on_missing", selected.get("on_error", Selection.on_error))
+    GroupOptions(**given)  # those that do not fit together are refused before scans are read, on both levels
     if level == "group":
-        given = given_options(groups)
-        given.setdefault("on_missing", selected.get("on_error", Selection.on_error))
-        GroupOptions(**given)  # options that do not fit are refused before scans are read
         columns = [*map(covariate_column, given.get("covariates", ())), *given.get("correlate", ())]
         columns += [given[name] for name in ("site", "slope_over") if name in given]
         _summarise(read_cohort(bids_dir, covariates=columns, **selected), out, options.atlas, given, as_json=json)

@@ -121,3 +121,39 @@ def test_every_refusal_is_one_line(error_line, bids_dir, runs, arguments, messag
     before = sorted(runs[1].out.rglob("*"))
     assert message in error_line("cohort", bids_dir, runs[1].out, "group", *QUICK, *arguments)
     assert sorted(runs[1].out.rglob("*")) == before
+
+
+@pytest.mark.parametrize("level", ["participant", "group"])
+def test_a_column_held_fixed_and_correlated_with_is_refused_before_any_work(error_line, bids_dir, tmp_path, level):
+    """On the participant level, too, whose scans would take hours before the group level could refuse."""
+    arguments = ("--models", tmp_path) if level == "participant" else ()
+    line = error_line(
+        "cohort", bids_dir, tmp_path / "out", level, *arguments, "--covariates", "age", "--correlate", "age"
+    )
+    assert "a column cannot be held fixed and correlated with, got age" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_participants_without_a_covariate_or_site_are_left_out_by_name(run_command, bids_dir, runs, tmp_path):
+    table = pd.read_csv(bids_dir / "participants.tsv", sep="\t")
+    table["age"], table["site"] = table["age"].astype(object), table["site"].astype(object)
+    table.loc[0, "age"], table.loc[5, "site"] = "n/a", "n/a"
+    table.to_csv(tmp_path / "gaps.tsv", sep="\t", index=False)
+    given = ("cohort", bids_dir, runs[0].out, "group", *QUICK, "--participants-tsv", tmp_path / "gaps.tsv")
+    given += ("--covariates", "age", "--site", "site")
+    status, output, errors = run_command(*given)
+    assert (status, output) == (2, "")
+    assert "every participant needs a value of site, these have none: sub-06" in errors
+    status, output, errors = run_command(*given, "--on-error", "skip")
+    assert status == 0
+    assert "without age or site, and left out of the tests: sub-01" in errors
+    assert "sub-06" in errors
+    sizes = pd.read_csv(runs[0].out / "group" / "group-ADvsNC_seg-few_statistics.tsv", sep="\t")
+    assert set(sizes["n_case"]) == {3}
+
+
+def test_tiny_groups_are_told_the_smallest_p_value(run_command, bids_dir, runs):
+    names = [f"{i:02d}" for i in (1, 3, 4, 6, 7, 9)]
+    status, _, errors = run_command("cohort", bids_dir, runs[0].out, "group", *QUICK, "--participant-label", *names)
+    assert status == 0
+    assert "with 3 participants against 3 no two-sided p-value can be below 0.25, so that none can reach 0.05" in errors
