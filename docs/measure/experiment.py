@@ -158,8 +158,9 @@ for run, (models, out) in runs.items():
         )
         + " |",
         "",
-        f"The AD group's first eight of {len(ranked)} regions by score, and the comparison with controls (permutations within "
-        "site, age held fixed, of shares of evidence, corrected over regions):",
+        f"The AD group's first eight of {len(ranked)} regions by score, and the comparison with controls (Welch-type t of "
+        "shares of evidence, age and site held fixed; sign flips within each fold, the smallest p of a fold times their number, "
+        "corrected over regions):",
         "",
         "| rank | region | | score | t | p corrected |",
         "|---|---|---|---|---|---|",
