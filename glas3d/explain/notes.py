@@ -14,11 +14,12 @@ import numpy as np
 
 from glas3d.core.explanation import Explanation
 from glas3d.errors import GlasWarning
-from glas3d.predict import ModelInfo, Predictor
+from glas3d.predict import ModelInfo, Predictor, Standardisation
 
 # Scores that differ by less, relative to the largest, are equal: they are sums of float32 outputs.
 _EQUAL = 1e-12
 _FEW = 10  # points, below which few different values say nothing
+_OTHER_UNIT = 5  # times the largest mean of the training scans: a map of tissue has at most about twice that
 _CERTAIN = 0.999  # probability from which float32 may hide what a region adds
 _SUM = 1e-3  # how far the outputs of classes that exclude each other may be from a sum of 1
 
@@ -86,21 +87,30 @@ def notes_on(
 
 
 def note_on_intensities(predict: object, info: ModelInfo, data: np.ndarray) -> list[Note]:
-    """Warn of a model from a file that gets intensities which it did not state, and return the note.
+    """Warn of a model that gets intensities of another unit, or that did not state which it takes; return the note.
 
     Parameters
     ----------
     predict, info
-        The model. One that was made in Python, or states a transform or a preprocessing, is taken at its word.
+        The model. One that was made in Python, or states a transform or a preprocessing, is taken at its word, unless
+        it takes absolute intensities and gets those of another unit, such as a T1w scan in place of a tissue map.
     data
         ``(c, *spatial)``, what the model gets.
     """
-    stated = info.preprocessing or not isinstance(predict, Predictor) or predict.transform is not None
-    if stated or not info.from_file:
-        return []
+    transform = predict.transform if isinstance(predict, Predictor) else None
+    stated = info.preprocessing or not isinstance(predict, Predictor) or transform is not None
     low, high = float(data.min()), float(data.max())
     gets = f"it gets those of the scan, from {low:.4g} to {high:.4g}, unchanged"
-    if info.value_range is None:
+    if isinstance(transform, Standardisation) and transform.intensities == "absolute":
+        known = float(transform.mean.max())
+        if high <= _OTHER_UNIT * known:
+            return []
+        text = (
+            f"the model {info.name} was trained on intensities of another unit, in the mean up to {known:.3g}: {gets}"
+        )
+    elif stated or not info.from_file:
+        return []
+    elif info.value_range is None:
         text = (
             f"the model {info.name} does not state which intensities it takes: {gets}; if it was trained on another "
             "scale, the results mean nothing"

@@ -211,7 +211,8 @@ class SpaceCheck:
     distance
         Distance between the centres of mass of scan and template, in mm.
     overlap
-        Share of the template's brain where the scan is bright.
+        Share of the template's brain where the scan is bright; of its grey or white matter, where the scan correlates
+        best with that, because a map of one tissue is dark in the others.
     correlation
         Largest absolute Pearson correlation with the T1, grey or white matter template inside the brain,
         so that grey matter maps and other contrasts pass.
@@ -264,8 +265,10 @@ def check_space(scan: Scan) -> SpaceCheck:
     spacing = np.array(grid.spacing)
     distance = float(np.linalg.norm((np.argwhere(bright).mean(axis=0) - np.argwhere(brain).mean(axis=0)) * spacing))
     inside = values[brain]
-    correlation = 0.0
+    correlation, tissue = 0.0, brain
     if inside.std() > 0:
         tissues: Sequence[Literal["t1", "gm", "wm"]] = ("t1", "gm", "wm")
-        correlation = max(abs(float(np.corrcoef(inside, template_on(4, t)[brain])[0, 1])) for t in tissues)
-    return SpaceCheck(coverage, distance, float(bright[brain].mean()), correlation)
+        of = {t: abs(float(np.corrcoef(inside, template_on(4, t)[brain])[0, 1])) for t in tissues}
+        best = max(tissues, key=lambda t: of[t])
+        correlation, tissue = of[best], template_on(4, best) > 0.1
+    return SpaceCheck(coverage, distance, float(bright[tissue].mean()), correlation)

@@ -28,7 +28,7 @@ from glas3d.imaging.scan import Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of
 from glas3d.predict.bundle_config import BundleConfig
 from glas3d.predict.device import choose_device
-from glas3d.predict.intensity import Standardisation
+from glas3d.predict.intensity import Intensities, Standardisation
 from glas3d.predict.interface import Activation, ModelInfo
 from glas3d.predict.predictor import Predictor
 from glas3d.predict.preprocessing.preprocessing import Preprocessing
@@ -55,7 +55,7 @@ def read_bundle(folder: Path, activation: Activation | None, device: str | torch
     weights = _weights_file(folder)
     config = BundleConfig.of(folder, metadata.content)
     stated = _stated_activation(metadata, config, activation)
-    volumes = _Volumes.read(folder / "models")
+    volumes = _Volumes.read(folder / "models", metadata.intensities)
     preprocessing = _preprocessing(config, volumes, metadata.image_key)
     if (inferer := config.inferer()) is not None and inferer.rsplit(".", 1)[-1] != "SimpleInferer":
         raise GlasError(
@@ -153,6 +153,16 @@ class _Metadata:
         if value is not None and not isinstance(value, bool):
             raise GlasError(f"skull_stripped in the metadata of {self.folder} must be true or false, got {value!r}")
         return value
+
+    @property
+    def intensities(self) -> Intensities:
+        """Whether the standardisation scales a scan by its brightness first (relative), or not (absolute)."""
+        value = self.own.get("intensities", "relative")
+        if value not in ("relative", "absolute"):
+            raise GlasError(
+                f'intensities in the metadata of {self.folder} must be "relative" or "absolute", got {value!r}'
+            )
+        return "absolute" if value == "absolute" else "relative"
 
     @property
     def image_key(self) -> str:
@@ -289,7 +299,7 @@ class _Volumes:
     grid: VoxelGrid | None = None
 
     @classmethod
-    def read(cls, folder: Path) -> _Volumes:
+    def read(cls, folder: Path, intensities: Intensities) -> _Volumes:
         scans: dict[str, Scan] = {}
         for name in ("mean", "std", "reference"):
             path = folder / f"{name}.nii.gz"
@@ -307,7 +317,7 @@ class _Volumes:
             if not (scans["std"].data > 0).all():
                 raise GlasError(f"standard deviations must be greater than 0, got others in {folder / 'std.nii.gz'}")
             mean, std = (torch.as_tensor(scans[name].data).unsqueeze(0) for name in ("mean", "std"))
-            standardisation = Standardisation(mean, std)
+            standardisation = Standardisation(mean, std, intensities)
         reference = scans["reference"].data[None] if "reference" in scans else None
         return cls(reference, standardisation, grids[0])
 
@@ -370,11 +380,14 @@ class BundleDescription:
 
     def metadata(self) -> dict[str, Any]:
         """Return the content of ``configs/metadata.json``."""
-        stated = {} if self.skull_stripped is None else {"skull_stripped": self.skull_stripped}
+        stated: dict[str, Any] = {} if self.skull_stripped is None else {"skull_stripped": self.skull_stripped}
+        absolute = self.standardisation.intensities == "absolute"
+        if absolute:
+            stated["intensities"] = "absolute"
         return {
             "version": self.version,
             "name": self.name,
-            "task": "Classification of T1w brain scans",
+            "task": f"Classification of {'tissue maps' if absolute else 'T1w brain scans'}",
             "description": self.description,
             "authors": self.authors,
             "copyright": self.copyright,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 
 from glas3d.errors import GlasError
 from glas3d.imaging.tissue import air_level, tissue_contrast
+
+Intensities = Literal["relative", "absolute"]
+"""Whether the unit of a scan's intensities is the scanner's, or means something, as in a map of grey matter."""
 
 # About the standard deviation of noise, on the scale of scaled scans.
 SMALLEST_DEVIATION = 0.03
@@ -44,8 +48,14 @@ def air_and_scale(volume: np.ndarray | torch.Tensor) -> tuple[float, float]:
     return air, float(np.percentile(tissue, 90))
 
 
-def scaled(volume: np.ndarray) -> np.ndarray:
-    """Return a scan on the scale that networks are trained on: air is 0, and the brightness of its tissue is 1."""
+def scaled(volume: np.ndarray, intensities: Intensities = "relative") -> np.ndarray:
+    """Return a scan on the scale that networks are trained on: air is 0, and the brightness of its tissue is 1.
+
+    Absolute intensities are returned as they are: the brightest tissue of a map of grey matter is the thickest, and
+    dividing by it would undo a part of the atrophy.
+    """
+    if intensities == "absolute":
+        return volume
     air, scale = air_and_scale(volume)
     return (volume - np.float32(air)) / np.float32(scale)
 
@@ -54,17 +64,20 @@ def scaled(volume: np.ndarray) -> np.ndarray:
 class Standardisation:
     """The transform that scales a scan to the brightness of the training scans, then standardises every voxel.
 
-    ``((x - air) / scale - mean) / std``: air and scale are those of the intact scan and fixed by `fit`; mean and
-    standard deviation are those of the training scans, voxel by voxel.
+    ``((x - air) / scale - mean) / std``: air and scale are those of the intact scan and fixed by `fit`, or 0 and 1 for
+    absolute intensities; mean and standard deviation are those of the training scans, voxel by voxel.
 
     Attributes
     ----------
     mean, std
         ``(c, *spatial)`` float32, on the scale of scaled scans; ``std`` is greater than 0.
+    intensities
+        ``"relative"`` (default): scans are scaled; ``"absolute"``: they are not, as their unit means something.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
+    intensities: Intensities = "relative"
 
     @classmethod
     def of(cls, scaled: torch.Tensor, floor: float = SMALLEST_DEVIATION) -> Standardisation:
@@ -82,7 +95,7 @@ class Standardisation:
         """Return the transform with the scale of one intact scan, ``(c, *spatial)``."""
         if volume.shape != self.mean.shape:
             raise GlasError(f"the model takes scans of {tuple(self.mean.shape)}, got {tuple(volume.shape)}")
-        air, scale = air_and_scale(volume)
+        air, scale = (0.0, 1.0) if self.intensities == "absolute" else air_and_scale(volume)
         mean, std = self.mean.to(volume.device), self.std.to(volume.device)
         gain, offset = 1 / (std * scale), -mean / std
         return FittedStandardisation(gain, offset - air * gain if air else offset, scale, air)

@@ -13,7 +13,7 @@ from torch import nn
 
 from glas3d.errors import GlasError, GlasWarning, reason
 from glas3d.predict.augmentation import light_or_shade
-from glas3d.predict.intensity import Standardisation
+from glas3d.predict.intensity import Intensities, Standardisation
 from glas3d.predict.interface import Transform
 from glas3d.predict.networks import Autoencoder, PaperNet
 from glas3d.predict.recipe import Recipe
@@ -35,13 +35,14 @@ def train(
     network: Callable[[], nn.Module] | None = None,
     transform: Transform | None = None,
     device: str | torch.device = "cpu",
+    intensities: Intensities = "relative",
 ) -> tuple[nn.Module, Standardisation]:
     """Train the paper's network with batch normalisation, or another network, on scaled scans.
 
     Parameters
     ----------
     scaled
-        ``(n, c, *spatial)``, each scan divided by its `intensity_scale`.
+        ``(n, c, *spatial)``, each scan divided by its `intensity_scale`, or as it is if intensities are absolute.
     labels
         ``(n,)`` class indices.
     reference
@@ -60,6 +61,8 @@ def train(
         transforms; a random one is seeded when it has ``set_random_state`` or draws from torch.
     device
         Where the network is trained; scans are perturbed on the CPU.
+    intensities
+        ``"absolute"`` if the scans were not scaled, so that those to come are not either.
 
     Returns
     -------
@@ -81,7 +84,7 @@ def train(
     training = _Training(
         scaled=scaled,
         labels=labels,
-        standardisation=standardisation_of(scaled),
+        standardisation=replace(standardisation_of(scaled), intensities=intensities),
         recipe=recipe,
         generator=torch.Generator().manual_seed(recipe.seed),
         report=report,

@@ -13,7 +13,10 @@ _IN_MEMORY = 16  # scans in memory at a time, unless all are
 
 
 class ScaledScans(Protocol):
-    """Scans divided by their `intensity_scale`: a tensor ``(n, c, *spatial)``, or what is indexed like one."""
+    """Scans ready for training: a tensor ``(n, c, *spatial)``, or what is indexed like one.
+
+    They are divided by their `intensity_scale`, unless their intensities are absolute.
+    """
 
     @property
     def shape(self) -> Any:

@@ -8,7 +8,8 @@ import torch
 
 from glas3d import GlasWarning, Grid, Predictor, explain_image, explain_img, load_model
 from glas3d.cli import run
-from glas3d.predict import from_onnx, from_pt2
+from glas3d.imaging import load_scan
+from glas3d.predict import Standardisation, from_onnx, from_pt2
 from tests import zoo
 from tests.predict.adapters.test_exported import onnx_file, pt2
 from tests.predict.cases import SHAPES, network
@@ -108,3 +109,17 @@ def test_a_model_of_scans_that_resamples_takes_no_image(tmp_path):
     predict = load_model(bundle, activation="softmax")
     with pytest.raises(ValueError, match=r"the model zoo takes scans, which it resamples: Orientation\(axcodes=RAS\)"):
         explain_image(torch.rand(16, 18).numpy(), predict, 1, Grid(2))
+
+
+def test_a_scan_of_another_unit_is_noted_by_a_model_of_absolute_intensities(scan):
+    data = load_scan(scan).data
+    for level, noted in ((float(data.max()), False), (1.0, True)):
+        mean = torch.full((1, *data.shape), level)
+        for intensities in ("absolute", "relative"):
+            transform = Standardisation(mean, torch.ones_like(mean), intensities)
+            found = notes(scan, Predictor(network(3), "softmax", transform, "cpu"))
+            if noted and intensities == "absolute":
+                assert len(found) == 1
+                assert "of another unit, in the mean up to 1: it gets those of the scan, from 0 to" in found[0]
+            else:
+                assert found == []

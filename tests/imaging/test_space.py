@@ -257,6 +257,22 @@ def test_what_is_not_in_mni_space_has_a_problem_in_one_phrase(name):
     assert "nan" not in problem
 
 
+def tissue_map(tissue):
+    """Return a map of the template's tissue as a participant's is: nearly 0 or 1, and unequal voxels."""
+    grid = VoxelGrid((61, 55, 65), affine("RAS", (3.0, 4.0, 2.9), (0, 0, 0), (-90, -126, -80)))
+    probability = resample(template(tissue), grid)
+    return 1 / (1 + np.exp(-14 * (probability - 0.65))) * (probability > 0.02), grid.affine
+
+
+@pytest.mark.parametrize("tissue", ["gm", "wm"])
+def test_a_map_of_one_tissue_is_a_brain_in_mni_space(tissue):
+    values, placed = tissue_map(tissue)
+    assert check_space(load_scan(nib.Nifti1Image(values, placed))).problem is None
+    for name in ("30 mm right", "30 mm back", "30 mm up", "x and y swapped", "upside down", "front to back"):
+        other, moved = WRONG[name](values, placed.copy())
+        assert check_space(load_scan(nib.Nifti1Image(np.ascontiguousarray(other), moved))).problem is not None, name
+
+
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [

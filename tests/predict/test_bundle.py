@@ -96,6 +96,18 @@ def test_volumes_are_kept_exactly(tmp_path):
     np.testing.assert_array_equal(loaded.info.reference, reference)
 
 
+def test_intensities_are_kept(tmp_path):
+    volumes = torch.full((2, 1, *bundles.GRID.shape), 0.5)
+    for intensities in ("relative", "absolute"):
+        folder = bundles.write(tmp_path / intensities, standardisation=Standardisation(*volumes, intensities))
+        loaded = load_model(folder, device="cpu")
+        assert loaded.transform.intensities == intensities
+        stated = json.loads((folder / "configs" / "metadata.json").read_text())
+        assert stated["task"] == f"Classification of {SUBJECTS[intensities]}"
+        outputs = [bundles.probabilities(loaded, bundles.scan(0) / unit) for unit in (1000, 2000)]
+        assert torch.allclose(*outputs, atol=1e-5) is (intensities == "relative")
+
+
 def test_the_files_are_monai_s_and_nothing_is_pickled(bundle):
     files = {str(p.relative_to(bundle)) for p in bundle.rglob("*") if p.is_file()}
     volumes = {f"models/{name}.nii.gz" for name in ("mean", "std", "reference")}
@@ -195,6 +207,7 @@ def on_another_grid(folder):
 
 other_shape = np.random.default_rng(0).uniform(1, 2, (24, 24, 32))
 some_zeros = np.random.default_rng(0).uniform(1, 2, bundles.GRID.shape) * (np.arange(24)[:, None, None] > 0)
+SUBJECTS = {"relative": "T1w brain scans", "absolute": "tissue maps"}
 UNFIT = "the bundle .*mine does not fit its own description: "
 REFUSED = {
     "no metadata": (remove("configs/metadata.json"), "must hold configs/metadata.json"),
@@ -232,6 +245,10 @@ REFUSED = {
     "activation": (
         edit(lambda m: m["glas3d"].update(activation="relu")),
         f"{UNFIT}.*softmax, sigmoid, none, got 'relu'",
+    ),
+    "intensities": (
+        edit(lambda m: m["glas3d"].update(intensities="mine")),
+        'intensities in the metadata of .* must be "relative" or "absolute", got \'mine\'',
     ),
     "channels": (
         inputs(num_channels=2),

@@ -190,6 +190,19 @@ def test_a_reference_in_the_units_of_the_scan(standardisation):
     np.testing.assert_allclose(fitted.to_scan_units((volume / fitted.scale).numpy()), volume.numpy(), rtol=1e-6)
 
 
+def test_absolute_intensities_are_standardised_as_they_are(standardisation):
+    """Half the tissue everywhere is half of every value, not another unit."""
+    absolute = Standardisation(standardisation.mean, standardisation.std, "absolute")
+    volume = scans(1)[0]
+    for amount in (1.0, 0.5):
+        fitted = absolute.fit(amount * volume)
+        expected = (amount * volume - absolute.mean) / absolute.std
+        torch.testing.assert_close(fitted((amount * volume)[None])[0], expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(fitted.to_scan_units(volume.numpy()), volume.numpy())
+    offset = absolute.fit(volume + 7)  # no air is looked for either
+    assert (offset.air, offset.scale) == (0, 1)
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 7, 9), (2, *SHAPE), SHAPE])
 def test_another_shape_is_refused(standardisation, shape):
     with pytest.raises(GlasError, match=r"takes scans of \(1, 7, 8, 9\), got \(") as caught:

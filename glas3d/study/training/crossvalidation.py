@@ -133,7 +133,9 @@ def train_folds(
     grid = None if given.resolution is None else mni_grid(given.resolution)
     split_participants(cohort.table, given)  # refuse folds that are impossible before scans are read
     cache = out / ".cache" if given.cache is None else Path(given.cache)
-    cohort, scans = store_scans(cohort, cache, grid, assume_space=given.assume_space, progress=progress)
+    cohort, scans = store_scans(
+        cohort, cache, grid, assume_space=given.assume_space, intensities=given.intensities, progress=progress
+    )
     settings = _recorded_settings(given, recipe, network, cohort, scans)
     tasks = []
     for split in split_participants(cohort.table, given):
@@ -190,6 +192,7 @@ def _recorded_settings(
         "grid": {"shape": list(scans.grid.shape), "affine": np.asarray(scans.grid.affine).tolist()},
         "recipe": {key: value for key, value in asdict(recipe).items() if key != "seed"},
         "network": network,
+        "intensities": scans.intensities,
     }
     as_json: dict[str, Any] = json.loads(json.dumps(settings))
     return as_json

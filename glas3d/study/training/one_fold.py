@@ -27,6 +27,8 @@ from glas3d.tables import write_table
 PREDICTIONS = Path("results") / "predictions.tsv"
 LEARNING = Path("results") / "learning.tsv"
 
+_TAKEN = {"relative": "scaled by its own brightness", "absolute": "taken as it is (its unit means something)"}
+
 PAPER_NETWORK = "glas3d.predict.networks:PaperNet"
 
 
@@ -130,6 +132,7 @@ def train_fold(task: FoldTask, report: Report = lambda stage, epoch, loss: None)
             network=None if task.network == PAPER_NETWORK else lambda: _make_network(definition),
             transform=task.transform,
             device=task.device,
+            intensities=task.scans.intensities,
         )
         predict = Predictor(net, "softmax", standardisation, "cpu", classes=task.groups)
         probabilities = _case_probabilities(predict, scans["test"])
@@ -211,7 +214,7 @@ def _model_card(task: FoldTask, tested: pd.DataFrame) -> str:
         f"- Participants: {n['train']} trained the model, {n['validation']} decided when training",
         f"  stopped, {n['test']} tested it",
         f"- Network: `{task.network}` on {shape} voxels; recipe `{task.recipe}`",
-        "- Input: each scan is scaled by its own brightness, then standardised voxel by voxel with",
+        f"- Input: each scan is {_TAKEN[task.scans.intensities]}, then standardised voxel by voxel with",
         "  `models/mean.nii.gz` and `models/std.nii.gz` of the training scans",
         f"- `models/reference.nii.gz`: mean of the training scans of {task.groups[0]}",
         "",

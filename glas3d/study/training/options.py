@@ -16,7 +16,7 @@ from glas3d.study.training.importable import name_of
 # Options that do not decide the models, or that the manifest records in another form: the number of the folds and
 # their strata, the grid, the recipe and the name of the network.
 _NOT_RECORDED = (
-    *("folds", "site", "resolution", "pretrain", "augment", "factory"),
+    *("folds", "site", "resolution", "intensities", "pretrain", "augment", "factory"),
     *("assume_space", "cache", "n_workers", "device", "overwrite"),
 )
 
@@ -40,6 +40,11 @@ class TrainingOptions:
     resolution
         Voxel size in mm of the MNI grid on which the models work (in Python None means the grid of the scans).
         Default: 4.
+    intensities
+        Whether each scan is divided by its own brightness (relative: a scanner's unit means nothing), or taken as it is
+        (absolute: as in a map of grey matter, whose brightness is the amount of tissue). auto: absolute if all scans
+        are maps of tissue by their names (suffix probseg or probability, or a prefix such as mwp1 of CAT12 and mwc1 of
+        SPM), else relative. Default: auto.
     pretrain
         Whether an autoencoder is trained first, as in the paper. Default: yes.
     augment
@@ -82,6 +87,7 @@ class TrainingOptions:
     validation: float = option(0.15, group="Folds")
     site: str = option("site", group="Folds")
     resolution: float | None = option(4.0, group="Model", command=float)
+    intensities: Literal["auto", "relative", "absolute"] = option("auto", group="Model")
     pretrain: bool = option(True, group="Model")
     augment: bool = option(True, group="Model")
     factory: str | Callable[..., Any] | None = option(None, group="Model", command=str)
@@ -97,6 +103,8 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         for name, least in (("folds", 2), ("seed", 0), ("threads", 1), ("n_workers", 1)):
             object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
+        if self.intensities not in ("auto", "relative", "absolute"):
+            raise GlasError(f"intensities must be auto, relative or absolute, got {self.intensities!r}")
         if not 0 <= self.validation <= 0.5:
             raise GlasError(f"validation must be a share from 0 to 0.5, got {self.validation}")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,11 +17,15 @@ from glas3d.errors import GlasError
 from glas3d.hashing import file_sha256, text_sha256
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import VoxelGrid, check_space, grid_of, resample_scan
-from glas3d.predict.intensity import scaled
+from glas3d.predict.intensity import Intensities, scaled
 from glas3d.study.cohort.cohort import Cohort
 from glas3d.study.training.scan_identity import voxels_sha256
 
 _HASH_LENGTH = 64
+
+# Names of maps of one tissue: those of BIDS and CAPS, and those of SPM and CAT12, which are smoothed (s), modulated
+# (m), warped (w), imported for DARTEL (r), and numbered by tissue.
+_TISSUE_MAP = re.compile(r".*_(probseg|probability)\.nii(\.gz)?|(s\d*)?(m0?)?w?r?[cp][1-6]sub-.*")
 
 ScanKey = tuple[str, str]
 """The id of a participant and of a session, which is empty if there is none."""
@@ -28,7 +33,7 @@ ScanKey = tuple[str, str]
 
 @dataclass(frozen=True, eq=False)
 class StoredScans:
-    """Scaled scans on disk, which are indexed like a tensor ``(n, 1, *grid.shape)``.
+    """Scans on disk, ready for training, which are indexed like a tensor ``(n, 1, *grid.shape)``.
 
     Attributes
     ----------
@@ -36,10 +41,13 @@ class StoredScans:
         One ``.npy`` file for each scan.
     grid
         The grid of all scans.
+    intensities
+        ``"relative"``: the scans were divided by their brightness; ``"absolute"``: they are as their files have them.
     """
 
     files: tuple[Path, ...]
     grid: VoxelGrid
+    intensities: Intensities = "relative"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,7 +66,7 @@ class StoredScans:
 
     def subset(self, rows: Sequence[int]) -> StoredScans:
         """Return the scans of some rows, without reading them."""
-        return StoredScans(tuple(self.files[row] for row in rows), self.grid)
+        return replace(self, files=tuple(self.files[row] for row in rows))
 
 
 def store_scans(
@@ -67,9 +75,10 @@ def store_scans(
     grid: VoxelGrid | None = None,
     *,
     assume_space: str | None = None,
+    intensities: Literal["auto", "relative", "absolute"] = "auto",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Cohort, StoredScans]:
-    """Resample the scans of the cohort's two groups to one grid, and divide each by its brightness.
+    """Resample the scans of the cohort's two groups to one grid, and divide each by its brightness if it is relative.
 
     A scan that is stored already, under the hash of its file, is not read again.
 
@@ -83,6 +92,8 @@ def store_scans(
         Grid of the arrays. Default: that of the first scan.
     assume_space
         ``"MNI"``: the scans are in MNI space, do not check it. Default: check it.
+    intensities
+        See `TrainingOptions`.
     progress
         Called with the number of scans done and of all scans.
 
@@ -108,7 +119,9 @@ def store_scans(
     if table.empty:
         raise GlasError(f"a cohort needs scans, {cohort.root} has none of {cohort.case} or {cohort.control}")
     grid = grid or grid_of(load_scan(table["path"].iloc[0]))
+    kept = _intensities(table["path"]) if intensities == "auto" else intensities
     contents = f"1 {grid.shape} {np.round(grid.affine, 3).tolist()} {assume_space}"
+    contents += "" if kept == "relative" else f" {kept}"
     folder = folder / text_sha256(contents)[:12]
     problems: list[dict[str, Any]] = []
     hashes: dict[ScanKey, str] = {}
@@ -119,7 +132,7 @@ def store_scans(
         try:
             hashes[key] = file_sha256(row["path"])
             target = folder / f"{hashes[key]}.npy"
-            voxels[key] = _store(Path(row["path"]), target, grid, check=assume_space is None)
+            voxels[key] = _store(Path(row["path"]), target, grid, kept, check=assume_space is None)
         except _UnwritableError as error:
             raise GlasError(str(error)) from None
         except GlasError as error:
@@ -135,7 +148,12 @@ def store_scans(
         sha256=[hashes.get(key, "") for key in keys], voxels_sha256=[voxels.get(key, "") for key in keys]
     )
     usable = replace(usable, everyone=everyone)
-    return usable, StoredScans(tuple(folder / f"{digest}.npy" for digest in usable.table["sha256"]), grid)
+    return usable, StoredScans(tuple(folder / f"{digest}.npy" for digest in usable.table["sha256"]), grid, kept)
+
+
+def _intensities(paths: Iterable[Path]) -> Intensities:
+    """Return how the intensities of scans are to be read, by the names of their files."""
+    return "absolute" if all(_TISSUE_MAP.fullmatch(Path(path).name) for path in paths) else "relative"
 
 
 def _shared_scans(hashes: dict[ScanKey, str]) -> list[dict[str, Any]]:
@@ -158,8 +176,8 @@ def _shared_scans(hashes: dict[ScanKey, str]) -> list[dict[str, Any]]:
     return problems
 
 
-def _store(source: Path, target: Path, grid: VoxelGrid, *, check: bool) -> str:
-    """Write a scan on the grid, scaled, unless that is done already; ``check`` that it is in MNI space."""
+def _store(source: Path, target: Path, grid: VoxelGrid, intensities: Intensities, *, check: bool) -> str:
+    """Write a scan on the grid, scaled if relative, unless that is done already; ``check`` that it is in MNI space."""
     identity = target.with_suffix(".voxels")  # their hash, so that the scan need not be read again
     if _is_stored(target, grid) and identity.is_file() and len(digest := identity.read_text()) == _HASH_LENGTH:
         return digest
@@ -170,8 +188,7 @@ def _store(source: Path, target: Path, grid: VoxelGrid, *, check: bool) -> str:
             'give assume_space="MNI" (--assume-space MNI) only if you know that this one is'
         )
     digest = voxels_sha256(scan)
-    volume = resample_scan(scan, grid)
-    volume = scaled(volume)
+    volume = scaled(resample_scan(scan, grid), intensities)
     scratch = target.with_name(f".{target.stem}-{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -227,6 +227,26 @@ def test_predictions_of_all_folds_are_measured_together_and_models_at_chance_are
     assert named == (chance_warning(expected) is not None)
 
 
+def test_absolute_intensities_reach_the_models(cohort, tmp_path):
+    made = trained(cohort, tmp_path, recipe=ONE, intensities="absolute")
+    rows = cohort.table.set_index("participant_id")
+    for bundle in made.folds:
+        manifest = FoldManifest.read(bundle)
+        assert manifest.settings["intensities"] == "absolute"
+        expected = np.mean([load_scan(rows["path"][item.participant_id]).data for item in manifest.train], axis=0)
+        model = load_model(bundle, device="cpu")
+        np.testing.assert_allclose(model.transform.mean[0], expected, rtol=1e-4)
+        assert model.transform.intensities == "absolute"
+        assert "taken as it is" in (bundle / "docs" / "README.md").read_text()
+        for item in manifest.test:  # as the fold tested it, so is it when it is explained
+            volume = torch.as_tensor(load_scan(rows["path"][item.participant_id]).data)[None]
+            p = model.fit(volume)(volume[None])[0, 1]
+            tested = made.predictions.set_index("participant_id")["p"][item.participant_id]
+            assert float(p) == pytest.approx(tested, abs=1e-5)
+    with pytest.raises(GlasError, match=r"was trained otherwise \(intensities\)"):
+        trained(cohort, tmp_path, recipe=ONE)
+
+
 def test_threads_are_set_and_restored(cohort, tmp_path):
     before, during = torch.get_num_threads(), set()
     trained(cohort, tmp_path, recipe=ONE, threads=before + 1, progress=lambda *t: during.add(torch.get_num_threads()))
@@ -240,6 +260,7 @@ def test_threads_are_set_and_restored(cohort, tmp_path):
         ({"threads": 0}, "threads must be a whole number of at least 1, got 0"),
         ({"n_workers": 0}, "n_workers must be a whole number of at least 1, got 0"),
         ({"folds": 7}, "7 folds need two groups of at least 7 participants, got AD 6, NC 6"),
+        ({"intensities": "mine"}, "intensities must be auto, relative or absolute, got 'mine'"),
         ({"resolution": 99}, "resolution must be from 0.5 to 16 mm"),
         ({"factory": "tests.study.folders:nothing"}, "factory must be importable as .*folders:nothing is not"),
         ({"factory": "no.such:thing"}, "factory must be importable"),

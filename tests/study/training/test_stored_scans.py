@@ -1,5 +1,6 @@
 import gzip
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,6 +43,38 @@ def test_scans_are_resampled_to_another_grid(tmp_path):
     assert scans.grid is grid
     expected = resample_scan(load_scan(kept.table["path"][1]), grid)
     np.testing.assert_allclose(scans[[1]][0, 0], expected / intensity_scale(expected), rtol=1e-6)
+
+
+NAMES = {
+    "sub-01_space-MNI_label-GM_probseg": "absolute",
+    "sub-01_T1w_space-Ixi549Space_modulated-on_probability": "absolute",
+    "mwp1sub-01_T1w": "absolute",
+    "s8mwp1sub-01_T1w": "absolute",
+    "m0wp1sub-01_T1w": "absolute",
+    "mwrc2sub-01_T1w": "absolute",
+    "p0sub-01_T1w": "relative",  # labels of CAT12
+    "wmsub-01_T1w": "relative",
+    "sub-01_desc-probseg_T1w": "relative",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_maps_of_tissue_are_known_by_their_names(name):
+    for extension in (".nii", ".nii.gz"):
+        assert cache._intensities([Path("p1sub-01") / f"{name}{extension}"] * 2) == NAMES[name]
+    both = [Path(f"{name}.nii"), Path("sub-02_T1w.nii"), Path("sub-03_probseg.nii")]
+    assert cache._intensities(both) == "relative"
+
+
+def test_absolute_intensities_are_kept(tmp_path):
+    participants = cohort(tmp_path / "in")
+    _, relative = stored(participants, tmp_path / "cache")
+    kept, absolute = stored(participants, tmp_path / "cache", intensities="absolute")
+    assert (relative.intensities, absolute.intensities) == ("relative", "absolute")
+    assert absolute.subset([1]).intensities == "absolute"
+    for row, path in enumerate(kept.table["path"]):
+        assert np.array_equal(absolute[[row]][0, 0], load_scan(path).data)
+        assert relative[[row]].max() < 2 < 100 < absolute[[row]].max()
 
 
 def test_a_scan_is_read_once(tmp_path, monkeypatch):
