@@ -160,7 +160,9 @@ class _Training:
         weight = len(self.labels) / (self.n_classes * counts.float())
 
         def classification_loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            return nn.functional.cross_entropy(net(x), y, weight=weight.to(x.device))
+            return nn.functional.cross_entropy(
+                net(x), y, weight=weight.to(x.device), label_smoothing=self.recipe.label_smoothing
+            )
 
         def augment(batch: torch.Tensor, share: float) -> torch.Tensor:
             if transform is not None:

@@ -282,6 +282,24 @@ def test_light_and_shadow_come_in_over_the_first_epochs(monkeypatch, ramp, expec
     assert len(set(zip(shares, [i // steps for i in range(len(shares))], strict=True))) == 4
 
 
+def test_label_smoothing_bounds_the_log_odds():
+    """The least loss of two classes smoothed by 0.2 is at log-odds of log(0.9 / 0.1)."""
+    volumes = lesson(40, seed=9)[0]
+    sizes = {}
+    for smoothing in (0.0, 0.2):
+        net, standardisation = trained(replace(QUICK, epochs=16, augmented=0.0, label_smoothing=smoothing))
+        with torch.no_grad():
+            logits = net((volumes - standardisation.mean) / standardisation.std)
+        sizes[smoothing] = float((logits[:, 1] - logits[:, 0]).abs().median())
+    assert 0.6 * np.log(9) < sizes[0.2] < 1.3 * np.log(9) < sizes[0.0]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_label_is_smoothed_by_a_share(share):
+    with pytest.raises(GlasError, match="label_smoothing must be a share from 0 to below 1, got"):
+        Recipe(label_smoothing=share)
+
+
 @pytest.mark.parametrize("bad", [{"epochs": 0}, {"pretraining": -1}, {"batch_size": 1}], ids=str)
 def test_impossible_recipes_are_refused(bad):
     with pytest.raises(GlasError, match="at least 1 epoch, 0 of pre-training, and 2 scans a batch"):
