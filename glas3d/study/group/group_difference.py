@@ -11,6 +11,7 @@ import pandas as pd
 
 from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.statistics.choices import covariate_column
+from glas3d.statistics.corrected import smallest_p
 from glas3d.statistics.design import groups_design, two_group_design
 from glas3d.statistics.folds import compare_all_within_folds, compare_within_folds
 from glas3d.statistics.group_model import null_hypothesis
@@ -107,12 +108,26 @@ def difference_sidecar(
         "NullDistribution": f"{_METHODS[options.null]}, largest |{statistic}| of each draw",
         "NullHypothesis": null_hypothesis(options.null, len(groups)),
         "Exchangeable": _exchangeable(scores, options),
+        "SmallestP": _smallest_p(groups, scores, options),
     }
     if len(groups) > 2:
         record["DegreesOfFreedomOfGroups"] = len(groups) - 1
     if options.normalise == "clr":
         record["Floor"] = f"{CLR_FLOOR:g} of each participant's highest score"
     return record
+
+
+def _smallest_p(groups: Groups, scores: GroupScores, options: GroupOptions) -> float | None:
+    """Return the smallest p-value that a test of these groups can give; None where no fold can be tested."""
+    folds = fold_labels(scores.participants) or [""] * len(scores)
+    by_site = options.null == "permutation" and options.site is not None
+    sites = scores.design[options.site].astype(str).tolist() if by_site else [""] * len(scores)
+    counts = pd.crosstab([folds, sites], [each.group for each in scores.participants]).reindex(columns=list(groups))
+    tests = [of_fold for _, of_fold in counts.groupby(level=0) if (of_fold.sum() > 1).all()]
+    if not tests:
+        return None
+    least = min(smallest_p(of_fold.to_numpy().tolist(), options.null) for of_fold in tests)
+    return float(min(1.0, len(tests) * max(least, 1 / (1 + options.n_perm))))
 
 
 def _exchangeable(scores: GroupScores, options: GroupOptions) -> str:

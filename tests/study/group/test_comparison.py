@@ -1,6 +1,7 @@
 """Comparison of three groups, two by two, and the sidecars of all files."""
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -264,3 +265,29 @@ def test_strata_of_a_class_of_neither_group_are_said_to_be_missing(three):
     with pytest.warns(GlasWarning, match="the models explain AD, which is neither MCI nor NC"):
         folder = summarise_groups(three.out, THREE, **FEW | {"case": "MCI"}).folder
     assert not list(folder.glob("*strata*"))
+
+
+def smallest(folder, pair="ADvsNC"):
+    sidecar = json.loads((folder / f"group-{pair}_seg-few_statistics.json").read_text())
+    table = read(folder, f"group-{pair}_seg-few_statistics.tsv")
+    assert table["p_fwe"].isna().all() if sidecar["SmallestP"] is None else table["p_fwe"].min() >= sidecar["SmallestP"]
+    return sidecar["SmallestP"]
+
+
+@pytest.mark.filterwarnings("ignore:with groups of")
+def test_sidecars_state_the_smallest_p_value_that_groups_of_this_size_can_give(three, tmp_path, atlas_path, atlas):
+    table = THREE.assign(site=["a", "a", "b", "b"] * 3)
+    options = FEW | {"n_perm": 999}
+    assert smallest(summarise_groups(three.out, table, **options).folder) == 2 / 70
+    of_sites = summarise_groups(three.out, table, **options, site="site", null="permutation").folder
+    assert smallest(of_sites) == 2 / (math.comb(4, 2) * math.comb(4, 2))
+    together = summarise_groups(three.out, table, **options, omnibus=True).folder
+    assert smallest(together, "ADvsMCIvsNC") == 1 / 1000
+    few = table[~table["participant_id"].isin(["sub-01", "sub-03"])]
+    with pytest.warns(GlasWarning, match="no group"):
+        assert smallest(summarise_groups(three.out, few, **options).folder) == 0.25
+    folds = fill(Study(tmp_path / "folds", atlas_path, atlas), 2)
+    assert smallest(summarise_groups(folds.out, table, **options).folder) == 1.0  # two a group and fold
+    many = fill(Study(tmp_path / "many", atlas_path, atlas), 4)
+    with pytest.warns(GlasWarning, match="folds without a test"):
+        assert smallest(summarise_groups(many.out, table, **options).folder) is None
