@@ -20,6 +20,8 @@ from glas3d.statistics.skewness import warn_of_skew
 
 # A group's variance counts as at least this much of the variance of all, so that groups without any can be weighted.
 _LEAST_VARIANCE = 1e-9
+# Voxels whose matrices are in memory together, which are as many numbers a voxel as the design has columns, squared.
+_AT_ONCE = 2**13
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +84,18 @@ class _Model:
 
     def _quadratic(self, fitted: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Return the contrasts' weighted sum of squares, ``(..., p)``."""
-        effect = np.moveaxis(np.tensordot(self.contrasts.T, fitted, axes=1), 0, -1)[..., None]
+        effect = self.contrasts.T @ fitted.reshape(len(fitted), -1)
         if len(self.parts) == 1:
-            return np.asarray((effect**2).sum(axis=(-2, -1)))
-        information = np.tensordot(np.moveaxis(weights, 0, -1), self.crossed, axes=1)
-        spread = self.contrasts.T @ np.linalg.solve(information, self.contrasts)
-        return np.asarray((effect * np.linalg.solve(spread, effect)).sum(axis=(-2, -1)))
+            return np.asarray((effect**2).sum(axis=0).reshape(fitted.shape[1:]))
+        weights = weights.reshape(len(weights), -1)
+        squares = np.empty(effect.shape[1])
+        for start in range(0, len(squares), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            information = np.tensordot(weights[:, some].T, self.crossed, axes=1)
+            spread = self.contrasts.T @ np.linalg.solve(information, self.contrasts)
+            own = effect[:, some].T[..., None]
+            squares[some] = (own * np.linalg.solve(spread, own)).sum(axis=(-2, -1))
+        return np.asarray(squares.reshape(fitted.shape[1:]))
 
 
 def compare_all(
