@@ -61,6 +61,7 @@ measure: $(READY)
 	$(BIN)/python docs/measure/experiment.py docs/experiment.md 429 both
 	$(BIN)/python docs/measure/regions_together.py docs/regions_together.md 20
 	$(BIN)/python docs/measure/null_rates.py
+	$(BIN)/python docs/measure/relabelling.py docs/relabelling.md 19
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel

@@ -117,7 +117,12 @@ def test_example_runs(name, tmp_path):
 
 def test_every_example_is_run_or_trains():
     scripts = [*(ROOT / "examples").glob("*.py"), *(ROOT / "docs" / "measure").glob("*.py")]
-    assert {p.name for p in scripts} == {*OUTPUTS, "shipped_model.py", "null_rates.py"}  # these take hours
+    assert {p.name for p in scripts} == {
+        *OUTPUTS,
+        "shipped_model.py",
+        "null_rates.py",
+        "relabelling.py",
+    }  # these take hours
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ from glas3d.study.training.options import TrainingOptions
 from glas3d.tables import read_table, write_table
 
 RECORD = "relabelling.json"
+_CACHE = ".cache"  # the scans on the grid of the models, which all relabellings read
 # Keywords of training and explaining that do not decide the maps.
 _NOT_RECORDED = ("n_workers", "scheduler", "cache", "progress", "announce")
 
@@ -136,6 +137,7 @@ def relabel_cohort(
 
     result = relabelled_table(tables(), people, cohort.case, cohort.control, site=site)
     _write(out, result, settings, n_perm)
+    shutil.rmtree(out / _CACHE, ignore_errors=True)
     return result
 
 
@@ -177,7 +179,7 @@ def _relabelled_once(
     with warnings.catch_warnings():
         if quiet:
             warnings.simplefilter("ignore", GlasWarning)  # models of permuted labels are at chance, as they should be
-        train_folds(cohort, scratch / "models", **{"cache": out / ".cache", **training})
+        train_folds(cohort, scratch / "models", **{"cache": out / _CACHE, **training})
         explain_cohort(cohort, scratch / "results", scratch / "models", **explaining)
     results = list(read_participants(read_records(scratch / "results"), cohort.everyone, cohort.case, cohort.control))
     found = [each.participant_id for each in results]

@@ -55,7 +55,12 @@ def test_a_relabelling_trains_and_explains_as_the_study_does(cohort, tmp_path):
         found = pd.read_csv(tmp_path / "out" / f"relabelling-{number:04d}_regions.tsv", sep="\t")
         np.testing.assert_allclose(found["t"], expected["t"], rtol=1e-4)
     assert result["p_fwe"].between(1 / 20, 1).all()
-    assert not (tmp_path / "out" / ".relabelling").exists()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"{STATISTICS}.json",
+        f"{STATISTICS}.tsv",
+        *(f"relabelling-{number:04d}_regions.tsv" for number in range(20)),
+        "relabelling.json",
+    ]
 
 
 def test_the_result_has_a_sidecar_and_more_relabellings_may_follow(cohort, cheap, tmp_path):
