@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import io
 import logging
 import platform
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 
 import torch
@@ -159,12 +160,16 @@ def build(engine: Engine, net: nn.Module, inputs: Inputs, model: str | None = No
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Suppress the warnings of tracers, and the handler that ``logging.warning`` would install for good."""
+    """Suppress what tracers warn of, log and print, and the handler that ``logging.warning`` would install for good."""
     root, nowhere = logging.getLogger(), logging.NullHandler()
     root.addHandler(nowhere)
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        # torch.export prints the graph of what it cannot follow
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
+        logging.disable(level)
         root.removeHandler(nowhere)
