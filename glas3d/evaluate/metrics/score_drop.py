@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from glas3d.core.agreement import allowed_difference, differ
 from glas3d.core.glas import GLAS
 from glas3d.core.model import classes_of
 from glas3d.core.modules import evaluating
@@ -93,7 +94,13 @@ def score_drop(
         for masks in torch.split(strengths, batch_size):
             out = torch.empty((len(masks), *array.shape), device=device)
             outputs.append(evaluate(predict, blend(intact, background, masks.to(device), out=out)))
+        alone = evaluate(predict, intact[None].clone())
     probabilities = np.concatenate(outputs)
+    if differ(alone[0], probabilities[0], allowed_difference(probabilities)):
+        raise GlasError(
+            "a score drop needs outputs that depend on their own input alone, this model's changed by "
+            f"{np.abs(alone[0] - probabilities[0]).max():.2g} within a batch: give batch_size=1, unless it is random"
+        )
     column = class_index(target, classes_of(glas.predict), probabilities.shape[1])
     return ScoreDrop(float(probabilities[0, column]), probabilities[1:, column])
 

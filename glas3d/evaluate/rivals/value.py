@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from glas3d.core.foreign_code import described
+from glas3d.core.agreement import allowed_difference, differ
+from glas3d.core.foreign_code import described, failures_of
 from glas3d.core.model import Predict, classes_of
 from glas3d.core.modules import EvalMode, modules_in
 from glas3d.core.score import Target, bind, class_index
 from glas3d.core.volume import Background, as_reference, as_volume
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, GlasWarning
 from glas3d.evaluate.rivals.methods import Link
 from glas3d.predict import Predictor
 from glas3d.predict.device import exact_kernels
@@ -205,11 +208,14 @@ class ExplainedValue(nn.Module):
     def _outputs(self, batch: torch.Tensor) -> tuple[torch.Tensor, str]:
         """Return the model's outputs ``(n, k)`` and the activation that they still lack."""
         predict = self._predict
+        output: Any
         if not isinstance(predict, Predictor):
-            return columns(one_tensor(predict(batch)), batch), "none"
+            with failures_of(f"the model does not take a batch of {tuple(batch.shape)}"):
+                output = predict(batch)
+            return columns(one_tensor(output), batch), "none"
         with model_errors(predict.info.name, batch):
             transform: Any = predict.transform
-            output: Any = predict.net(batch if transform is None else transform(batch))
+            output = predict.net(batch if transform is None else transform(batch))
         if predict.readout is None:
             return columns(one_tensor(output), batch), predict.activation
         if predict.activation != "none":
@@ -228,8 +234,9 @@ class ExplainedValue(nn.Module):
         both = torch.stack([self.difference, torch.zeros_like(self.difference)])
         with self.prepared(), torch.no_grad():
             parts = [self._outputs(self.reference + one[None]) for one in both]
-        activation = parts[0][1]
-        outputs = torch.cat([output for output, _ in parts])
+            activation = parts[0][1]
+            outputs = torch.cat([output for output, _ in parts])
+            self._check_independence(both, outputs)
         probabilities = _activated(outputs, activation)
         if not torch.isfinite(probabilities).all():
             raise GlasError(f"a model must return finite outputs, got {probabilities.flatten().tolist()[:4]} ...")
@@ -245,6 +252,26 @@ class ExplainedValue(nn.Module):
                     raise
                 self.link = "probability"
         self.intact, self.removed = explained.tolist()
+
+    def _check_independence(self, both: torch.Tensor, alone: torch.Tensor) -> None:
+        """Evaluate volumes one at a time where their outputs differ in a batch; refuse a model that is random."""
+        outputs = alone.cpu().double().numpy()
+        allowed = allowed_difference(outputs)
+        together = self._outputs(self.reference + both)[0].cpu().double().numpy()
+        if not differ(together, outputs, allowed):
+            return
+        again = np.concatenate([self._outputs(self.reference + one[None])[0].cpu().double().numpy() for one in both])
+        if differ(again, outputs, allowed):
+            raise GlasError(
+                "a model must give the same scan the same output each time, this model's changed by "
+                f"{np.abs(again - outputs).max():.2g}"
+            )
+        self.batch_size = 1
+        warnings.warn(
+            "the output for a scan depends on the other inputs of its batch: inputs are evaluated one at a time",
+            GlasWarning,
+            stacklevel=4,
+        )
 
 
 def log_odds(outputs: torch.Tensor, activation: str, target: int) -> torch.Tensor:

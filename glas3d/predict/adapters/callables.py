@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -111,7 +112,8 @@ class Retrying:
         while True:
             attempt += 1
             try:
-                return rows(self.call(batch), batch, self.name)
+                # a call that fails may have written to its batch before
+                return rows(self.call(copy.deepcopy(batch) if attempt <= self.retries else batch), batch, self.name)
             except GlasError:
                 raise
             except Exception as error:

@@ -20,6 +20,7 @@ from glas3d.errors import GlasError, reason
 
 # How far a fitted transform may be from MONAI's own on the intact scan, as a share of the largest value.
 _ROUNDING = 1e-4
+_FLOAT32 = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,8 @@ class IntensityStep:
         except Exception as error:  # arguments may be of any kind
             raise GlasError(f"{self.name} of the model's preprocessing cannot be applied: {reason(error)}") from error
         difference = (fitted(volume[None])[0] - expected).abs().max()
-        if not difference <= _ROUNDING * expected.abs().max().clamp_min(1.0):
+        rounding = _FLOAT32 * fitted.offset.abs().max()  # where what is subtracted is much larger than what is left
+        if not difference <= _ROUNDING * expected.abs().max() + rounding:
             raise GlasError(
                 f"{self.name} of the model's preprocessing cannot be kept under masks: with its numbers fixed, it is "
                 f"off by {float(difference):.2g} on the intact scan"

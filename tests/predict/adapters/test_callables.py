@@ -41,6 +41,21 @@ def test_a_service_that_recovers_gives_the_scores_of_its_network(ndim, waits):
     assert waits == [0.5, 1.0]
 
 
+@pytest.mark.parametrize("as_numpy", [True, False])
+def test_a_service_that_writes_to_a_batch_before_it_fails_gets_the_batch_again(waits, as_numpy):
+    def service(batch):
+        batch -= 0.5
+        calls.append(1)
+        if len(calls) % 3:
+            raise ConnectionError
+        return torch.as_tensor(batch).flatten(1)[:, :2]
+
+    calls = []
+    batch = torch.rand(2, 1, *SHAPES[2])
+    output = from_callable(service, "none", retries=2, as_numpy=as_numpy)(batch)
+    assert torch.equal(output, (batch - 0.5).flatten(1)[:, :2])
+
+
 def test_a_service_that_stays_away_is_reported_in_one_sentence(waits):
     predict = from_callable(Flaky(2, 99), "softmax", name="far", retries=3, as_numpy=True)
     message = (

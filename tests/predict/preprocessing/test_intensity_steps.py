@@ -155,6 +155,16 @@ def test_numbers_that_do_not_repeat_monai_s_are_refused(monkeypatch):
         apply("ScaleIntensity", volume(), volume())
 
 
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_what_differs_is_measured_by_the_size_of_the_output(monkeypatch, size):
+    arguments = {"a_min": 0, "a_max": 1000, "b_min": 0, "b_max": size}
+    apply("ScaleIntensityRange", volume(), volume(), **arguments)
+    own = mt.intensity.array.ScaleIntensityRange.__call__
+    monkeypatch.setattr(mt.intensity.array.ScaleIntensityRange, "__call__", lambda self, img: own(self, img) * 1.01)
+    with pytest.raises(GlasError, match="cannot be kept under masks"):
+        apply("ScaleIntensityRange", volume(), volume(), **arguments)
+
+
 def test_a_reference_is_brought_back_to_the_units_of_the_scan():
     declared = [
         DeclaredTransform("ClipIntensityPercentiles", {"lower": 0, "upper": 100}),
