@@ -68,6 +68,8 @@ def run(arguments: list[str]) -> int:
         return fail(message_of(problem, app, arguments))
     except GlasError as problem:
         return fail(str(problem))
+    except PermissionError as problem:
+        return fail(f"permission denied: {problem.filename}")
     except KeyboardInterrupt as interruption:
         return fail(*message_and_status(interruption))
     except SystemExit as exit_request:

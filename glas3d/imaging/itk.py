@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 
 from glas3d.errors import GlasError, reason
 from glas3d.hashing import file_sha256
-from glas3d.imaging.scan import check_gzip
+from glas3d.imaging.orientation import check_orientation
+from glas3d.imaging.scan import read_image
 from glas3d.imaging.space import Interpolation, VoxelGrid
 
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # between ITK's world and nibabel's, in both directions
@@ -201,17 +201,14 @@ def check_matrix(matrix: np.ndarray, name: str) -> np.ndarray:
 
 def _read_field(path: Path) -> Field:
     """Read a displacement field as ITK writes it to NIfTI: ``(x, y, z, 1, 3)``, of vector intent, in LPS+ mm."""
-    try:
-        img: Any = nib.load(path)
-    except Exception as error:  # nibabel has many of its own
-        raise GlasError(f"a warp must be an image nibabel can read, {path} is not: {reason(error)}") from None
+    img: Any = read_image(path, "a warp")
     intent = int(img.header["intent_code"])
     if img.ndim != 5 or img.shape[3:] != (1, 3) or intent != _VECTORS:
         raise GlasError(
             f"a warp must be ITK's displacement field (x, y, z, 1, 3) of vector intent, "
             f"{path} has shape {img.shape} and intent code {intent}"
         )
-    check_gzip(path, "a warp")
+    check_orientation(img, str(path), stacklevel=4)
     try:
         vectors = np.asarray(img.dataobj, dtype=np.float32)[:, :, :, 0]
     except Exception as error:  # a damaged file can raise anything

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.openers import ImageOpener
@@ -16,7 +15,7 @@ from nibabel.spatialimages import SpatialImage
 from glas3d.checks import is_number
 from glas3d.errors import GlasError, reason
 from glas3d.imaging.orientation import check_orientation
-from glas3d.imaging.scan import ImageLike
+from glas3d.imaging.scan import ImageLike, read_image
 
 SHARE = 0.25
 """The share of a map's own maximum that its voxels reach, where no threshold is given."""
@@ -44,7 +43,7 @@ class ProbabilityMaps:
     """
 
     def __init__(self, maps_img: ImageLike) -> None:
-        self.img: Any = maps_img if isinstance(maps_img, SpatialImage) else _open(Path(maps_img))
+        self.img: Any = maps_img if isinstance(maps_img, SpatialImage) else read_image(Path(maps_img), "an atlas")
         self.name = str(self.img.get_filename() or "the image")
         self.shape = tuple(int(n) for n in self.img.shape[:3])
         if len(self.img.shape) not in (3, 4) or 0 in self.img.shape:
@@ -105,15 +104,3 @@ def highest_map(maps: ProbabilityMaps, threshold: float | None) -> np.ndarray:
         reached = "is above 0" if threshold is None else f"reaches the threshold {threshold:g}"
         raise GlasError(f"no voxel of the {maps.n} maps of {maps.name} {reached}, the highest is {value.max():.4g}")
     return highest
-
-
-def _open(path: Path) -> SpatialImage:
-    if not path.is_file():
-        raise GlasError(f"no such file: {path}")
-    try:
-        image: Any = nib.load(path)
-    except Exception as error:  # nibabel raises many kinds
-        raise GlasError(f"an atlas must be an image nibabel can read, {path} is not: {reason(error)}") from None
-    if not isinstance(image, SpatialImage):
-        raise GlasError(f"an atlas must be a volume, {path} is a {type(image).__name__}")
-    return image

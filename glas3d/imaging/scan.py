@@ -111,7 +111,7 @@ def load_scan(img: ImageLike, *, constant: bool = False) -> Scan:
     if isinstance(img, SpatialImage):
         image, name = img, img.get_filename() or "the image"
     elif isinstance(img, str | os.PathLike):
-        image, name = _read(Path(img)), str(img)
+        image, name = read_image(Path(img)), str(img)
     else:
         raise GlasError(f"a scan must be a path or a nibabel image, got {type(img).__name__}")
     data = _intensities(image, str(name), constant)
@@ -126,37 +126,51 @@ def load_scan(img: ImageLike, *, constant: bool = False) -> Scan:
     return Scan(data, affine, image, str(name), digest)
 
 
-def _read(path: Path) -> SpatialImage:
-    if not path.exists() and not path.is_symlink():
-        raise GlasError(f"no such file: {path}")
-    if problem := no_image(path):
-        raise GlasError(f"a scan must be an image file, {problem}")
-    try:
-        image: Any = nib.load(path)
-    except Exception as error:  # nibabel raises many kinds
-        raise GlasError(f"a scan must be an image nibabel can read, {path} is not: {reason(error)}") from None
-    if not isinstance(image, SpatialImage):
-        raise GlasError(f"a scan must be a volume, {path} is a {type(image).__name__}")
-    for part in image.file_map.values():  # header and voxels may be two files
-        if part.filename and Path(part.filename).is_file():
-            check_gzip(Path(part.filename))
-    return image
+def read_image(path: Path, what: str = "a scan") -> SpatialImage:
+    """Open an image file; every image is opened here. The intensities are read when they are first used.
 
-
-def check_gzip(path: Path, what: str = "a scan") -> None:
-    """Read a file to its end, where the checksum is; nibabel stops before, and would read damaged intensities.
+    Parameters
+    ----------
+    path
+        The file.
+    what
+        What messages call an image of its kind.
 
     Raises
     ------
     GlasError
-        The file is gzipped, and truncated or damaged; ``what`` names it.
+        The file does not exist, may not be read, is not one that nibabel can read, or is gzipped and truncated or
+        damaged.
     """
+    try:
+        if not path.exists() and not path.is_symlink():
+            raise GlasError(f"no such file: {path}")
+        if path.is_file():
+            path.open("rb").close()  # nibabel would not say why it cannot
+    except PermissionError:
+        raise GlasError(f"{what} must be a file that you may read, {path} is not: permission denied") from None
+    if problem := no_image(path):
+        raise GlasError(f"{what} must be an image file, {problem}")
+    try:
+        image: Any = nib.load(path)
+    except Exception as error:  # nibabel raises many kinds
+        raise GlasError(f"{what} must be an image nibabel can read, {path} is not: {reason(error)}") from None
+    if not isinstance(image, SpatialImage):
+        raise GlasError(f"{what} must be a volume, {path} is a {type(image).__name__}")
+    for part in image.file_map.values():  # header and voxels may be two files
+        if part.filename and Path(part.filename).is_file():
+            _check_gzip(Path(part.filename), what)
+    return image
+
+
+def _check_gzip(path: Path, what: str) -> None:
+    """Read a file to its end, where the checksum is; nibabel stops before, and would read damaged intensities."""
     with path.open("rb") as file:
         if file.read(2) != b"\x1f\x8b":
             return
     try:
         with gzip.open(path) as file:
-            while file.read(2**22):
+            while file.read(2**18):
                 pass
     except (OSError, EOFError, zlib.error) as error:
         raise GlasError(f"{what} must be complete, {path} is truncated or damaged: {reason(error)}") from None

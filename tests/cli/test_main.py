@@ -26,6 +26,7 @@ def test_the_version_is_written(run_command):
     ("problem", "status", "message"),
     [
         (GlasError("one\nthing"), 2, "error: one thing"),
+        (PermissionError(13, "Permission denied", "/data/a.nii"), 2, "error: permission denied: /data/a.nii"),
         (KeyboardInterrupt(), 130, "error: interrupted; nothing was written"),
         (RuntimeError("deep\ninside"), 1, "error: unexpected RuntimeError: deep (set GLAS3D_TRACEBACK=1 to see where)"),
         (AssertionError(), 1, "error: unexpected AssertionError: (set GLAS3D_TRACEBACK=1 to see where)"),

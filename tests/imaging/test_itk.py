@@ -10,7 +10,7 @@ from nibabel.affines import apply_affine, from_matvec
 from nibabel.eulerangles import euler2mat
 from scipy.ndimage import map_coordinates
 
-from glas3d import GlasError
+from glas3d import GlasError, GlasWarning
 from glas3d.imaging import itk as own
 from glas3d.imaging.itk import Deformation, apply_steps, map_points, read_step, write_matrix
 from glas3d.imaging.space import VoxelGrid
@@ -197,6 +197,16 @@ def test_a_damaged_warp_is_refused(tmp_path):
     nib.Nifti1Image(values, img.affine, img.header).to_filename(tmp_path / "hole.nii")
     with refused("finite displacements", tmp_path / "hole.nii"):
         read_step(tmp_path / "hole.nii")
+
+
+def test_a_warp_whose_header_leaves_its_sides_open_is_warned_of(tmp_path):
+    """By the rule for scans."""
+    img = nib.load(write_field(tmp_path / "warp.nii"))
+    for set_form in (img.set_sform, img.set_qform):
+        set_form(None, code=0)
+    img.to_filename(tmp_path / "open.nii")
+    with pytest.warns(GlasWarning, match=r"open\.nii has neither sform nor qform"):
+        read_step(tmp_path / "open.nii")
 
 
 @pytest.mark.slow

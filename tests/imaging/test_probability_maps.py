@@ -181,3 +181,19 @@ def test_bad_files_are_refused(tmp_path):
         Atlas.from_probabilistic(nib.Nifti1Image(np.ones((*SHAPE, 2, 2)), AFFINE), NAMES)
     with refused("no voxel of the 3 maps of the image is above 0, the highest is 0"):
         Atlas.from_probabilistic(nib.Nifti1Image(-(random_maps(3) ** 2), AFFINE), NAMES)
+
+
+def test_an_atlas_of_probabilities_is_read_by_the_rules_for_scans(tmp_path):
+    """A damaged byte that the decompressor does not notice, a wrong ending, and a header without orientation."""
+    img = nib.Nifti1Image(random_maps(3), AFFINE)
+    img.to_filename(tmp_path / "maps.nii.gz")
+    content = bytearray((tmp_path / "maps.nii.gz").read_bytes())
+    content[-6] ^= 1  # of the checksum
+    (tmp_path / "bad.nii.gz").write_bytes(content)
+    with refused("an atlas must be complete, .* is truncated or damaged", tmp_path / "bad.nii.gz"):
+        ProbabilityMaps(tmp_path / "bad.nii.gz")
+    (tmp_path / "maps.nii.gz").rename(tmp_path / "zipped.nii")
+    with refused(
+        r"an atlas must be an image file, .* is gzipped: rename it to zipped\.nii\.gz", tmp_path / "zipped.nii"
+    ):
+        ProbabilityMaps(tmp_path / "zipped.nii")

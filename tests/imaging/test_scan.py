@@ -364,3 +364,17 @@ def test_the_same_map_is_the_same_bytes(tmp_path, monkeypatch):
         path = saved(load_scan(nifti()).like(data(seed=2)), tmp_path / str(i) / f"map{i}.nii.gz")
         contents.append(path.read_bytes())
     assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("method", ["exists", "open"])
+def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch, method):
+    """Its folder, or the file itself."""
+    path = tmp_path / "locked.nii"
+    nib.save(nib.Nifti1Image(np.ones((3, 4, 5), np.float32), np.eye(4)), path)
+
+    def denied(*arguments):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(type(path), method, denied)
+    with refused("must be a file that you may read, .* permission denied$", path):
+        load_scan(path)

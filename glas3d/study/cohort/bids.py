@@ -12,7 +12,7 @@ import nibabel as nib
 import pandas as pd
 
 from glas3d.errors import GlasError, GlasWarning, reason
-from glas3d.imaging.files import not_fetched
+from glas3d.imaging.files import no_image
 from glas3d.imaging.space import VoxelGrid
 from glas3d.options import accepts, parse
 from glas3d.study.cohort.accounting import similar_group
@@ -206,7 +206,7 @@ def _unusable(rows: pd.DataFrame, same_grid: bool) -> Iterator[Problem]:
     grids: list[tuple[Problem, VoxelGrid]] = []
     for row in rows.to_dict("records"):
         scan = {key: row[key] for key in (*_SCAN, "group", "path")}
-        if detail := not_fetched(row["path"]):
+        if detail := no_image(row["path"]):
             yield scan | {"problem": "unreadable", "detail": detail}
             continue
         try:
