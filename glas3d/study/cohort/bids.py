@@ -186,7 +186,7 @@ def _missing(
 def _ungrouped(rows: pd.DataFrame) -> Iterator[Problem]:
     for row in rows[rows["group"].isna()].to_dict("records"):
         detail = "not in the participants' table" if row["listed"] == "left_only" else ""
-        yield {key: row[key] for key in _SCAN} | {"problem": "no group", "detail": detail}
+        yield {key: row[key] for key in _SCAN} | {"group": None, "problem": "no group", "detail": detail}
 
 
 def _duplicated(rows: pd.DataFrame, root: Path) -> Iterator[Problem]:

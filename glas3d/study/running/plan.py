@@ -29,7 +29,7 @@ from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import VoxelGrid, mni_grid
 from glas3d.predict import Predictor, load_model
 from glas3d.predict.engine.engines import check_engine
-from glas3d.study.cohort.file_patterns import check_files, file_hashes, recordable, storable
+from glas3d.study.cohort.file_patterns import check_files, file_hashes, is_pattern, recordable, storable
 from glas3d.study.derivatives import read_study
 from glas3d.study.environment import default_device, device_kind, fastest_engine, software_versions
 from glas3d.study.running.options import StudyRequest
@@ -292,6 +292,8 @@ def _stored_search(search: str | os.PathLike[str] | Grid | int | tuple[int, ...]
         load_search(cells)
         return cells
     text = os.fspath(search)
+    if is_pattern(text):
+        raise GlasError(f"an atlas must be one for all participants, in the space of the scans, got the pattern {text}")
     if (shipped := Atlas.shipped_name(text)) is not None:
         return shipped
     return str(Path(text).resolve()) if Path(text).exists() else text

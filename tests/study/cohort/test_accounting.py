@@ -47,6 +47,23 @@ def test_selected_participants_are_those_accounted_for(tmp_path):
     assert (account.total, account.participants, account.not_in_table) == (2, 2, 0)
 
 
+@pytest.mark.parametrize("order", [("n/a", "MCI"), ("MCI", "n/a")])
+def test_a_session_without_a_group_is_left_out_by_name_whatever_the_other_session_is(tmp_path, order):
+    """It is not counted as one of the other session's group."""
+    root = folder(tmp_path, 4, sessions=("M00", "M12"))
+    rows = [(f"sub-0{i}", f"ses-{session}", "AD" if i % 2 else "NC") for i in (1, 2, 3) for session in ("M00", "M12")]
+    rows += [("sub-04", f"ses-{session}", group) for session, group in zip(("M00", "M12"), order, strict=True)]
+    lines = ["participant_id\tsession_id\tgroup", *("\t".join(row) for row in rows)]
+    (root / "participants.tsv").write_text("\n".join(lines) + "\n")
+    with pytest.warns(GlasWarning, match=r"left out: 1 no group \(sub-04 ses-M"):
+        cohort = read_cohort(root, on_error="skip")
+    account = cohort.account({"AD": 4, "NC": 2}, 0, len(cohort.concerned()), everyone=False)
+    assert account.other_groups == {"MCI": 1}
+    assert (account.left_out, account.total, account.participants) == (1, 8, 4)
+    with pytest.raises(GlasError, match=r"a cohort must be whole, got 1 no group \(sub-04 ses-M"):
+        read_cohort(root)
+
+
 @pytest.mark.parametrize(
     ("name", "wanted", "similar"),
     [
