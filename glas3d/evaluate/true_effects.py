@@ -22,6 +22,8 @@ from glas3d.simulate.regions import atlas_of
 from glas3d.simulate.simulation import LESIONS, Simulation
 from glas3d.simulate.twins import twins
 
+_SUM_OF_PROBABILITIES = 1e-3  # how far from 1 it may be
+
 
 def true_effects(predict: Predict, simulation: Simulation, number: int, target: Target = "AD") -> pd.DataFrame:
     """Return how the disease of each region of a simulated participant changes a model's log-odds of a class.
@@ -54,7 +56,8 @@ def true_effects(predict: Predict, simulation: Simulation, number: int, target: 
     Raises
     ------
     GlasError
-        The model has no such class, or does not take the scan; or its log-odds are not finite.
+        The model has no such class, or does not take the scan; its outputs are no probabilities, or its log-odds are
+        not finite.
     """
     participant = simulate_participant(simulation, number)
     effects = dict.fromkeys(simulation.abnormalities, 0.0)
@@ -120,6 +123,12 @@ def _log_odds(predict: Predict, simulation: Simulation, volume: np.ndarray, targ
     if kind == "sigmoid" and len(outputs) == 1:
         outputs = np.array([-outputs[0], outputs[0]])
     column = class_index(target, classes, len(outputs))
+    sums_to_one = len(outputs) == 1 or abs(outputs.sum() - 1) <= _SUM_OF_PROBABILITIES
+    if kind == "none" and not (sums_to_one and outputs.min() >= 0 and outputs.max() <= 1 + _SUM_OF_PROBABILITIES):
+        raise GlasError(
+            "true effects need logits or probabilities that sum to 1, the model's outputs for a scan are "
+            f"{outputs.tolist()}"
+        )
     with np.errstate(divide="ignore", invalid="ignore"):
         if kind == "softmax":
             log_odds = outputs[column] - logsumexp(np.delete(outputs, column))

@@ -154,6 +154,12 @@ def test_certain_probabilities_without_logits_are_refused():
         true_effects(Predictor(Linear(), "sigmoid", classes=("NC", "AD"), device="cpu"), SIMULATION, 0, "MCI")
 
 
+@pytest.mark.parametrize("outputs", [[2.5, 5.0], [0.4, 0.4], [-0.2, 1.2], [1.7]], ids=str)
+def test_outputs_that_are_no_probabilities_are_refused(outputs):
+    with pytest.raises(GlasError, match="true effects need logits or probabilities that sum to 1, the model's outputs"):
+        true_effects(lambda batch: np.array([outputs]), SIMULATION, 0, 0)
+
+
 def test_the_shipped_network_uses_what_was_planted():
     from glas3d.predict import load_model
 
