@@ -92,7 +92,7 @@ def test_another_comparison_is_not_replaced(run_command, error_line, compare, bu
         (("gradcam",), (), "there is no method 'gradcam'; did you mean grad_cam?"),
         (("lime", "lime"), (), "methods must be one or more, each once, got lime, lime"),
         (("lime",), ("--background", "0", "blur"), "methods are compared with one background, got several"),
-        (("lime",), ("--batch-size", "0"), "batch_size must be a whole number of at least 1, got 0"),
+        (("lime",), ("--batch-size", "0"), "--batch-size must be a whole number of at least 1, got 0"),
         (("lime",), ("--link", "odds"), "--link must be one of probability, logit, got 'odds'"),
         (("lime",), ("--fusion", "light"), "unknown option: --fusion"),
     ],
