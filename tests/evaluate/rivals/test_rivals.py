@@ -199,7 +199,9 @@ def test_grad_cam_agrees_with_its_formula():
 
 def test_guided_backpropagation_and_deconvolution_by_hand():
     """The gradient of a ReLU passes where it is positive and, if guided, where the unit is active too."""
-    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(inplace=True), nn.Linear(5, 2))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(inplace=True), nn.Linear(5, 2))
     volume, labels = image(2)[:, :3, :4], np.ones((3, 4), dtype=int)
     given = task(Predictor(net, "none", device="cpu"), volume, labels=labels)
     hidden = net[1](volume.flatten()[None])[0].detach()
