@@ -140,6 +140,8 @@ def _report(result: ScanExplanation, written: list[Path], name: str, out: Path) 
     rounds = [f"and the maps of {len(result.round_imgs)} rounds"] if result.round_imgs else []
     parts = [f"and those of {', '.join(result.parts)}"] if result.parts else []
     terminal.write(f"Written to {out}: {', '.join([*files, *rounds, *parts])}")
+    if "Account" in result.provenance and result.provenance["Account"]["effect"] is not None:
+        terminal.write(terminal.account_text(result.provenance["Account"], result.table))
 
 
 def _json(result: ScanExplanation, written: list[Path]) -> dict[str, Any]:
@@ -149,6 +151,7 @@ def _json(result: ScanExplanation, written: list[Path]) -> dict[str, Any]:
         "target": result.provenance["Target"],
         "against": result.provenance.get("Against"),
         "probability": result.probability,
+        "account": result.provenance.get("Account"),
         "regions": table.to_dict("records"),
         "files": [str(path) for path in written],
     }

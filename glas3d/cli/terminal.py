@@ -136,7 +136,8 @@ def write_table(table: pd.DataFrame, title: str, planted: tuple[str, ...] | None
     rows = []
     for row in table.dropna(subset=["rank"]).sort_values("rank").head(10).to_dict("records"):
         cells = [f"{row['rank']}", f"{row['name']}", " ".join(f"{round(row[axis]):3d}" for axis in "xyz")]
-        cells += [f"{row['light']:.3f}", f"{row['shadow']:.2g}", f"{row['drop']:+.2g}", f"{row['score']:.3g}"]
+        formats = {"light": ".3f", "shadow": ".2g", "drop": "+.2g", "score": ".3g"}
+        cells += ["n/a" if row[name] != row[name] else format(row[name], form) for name, form in formats.items()]
         cells.append(str(row.get("direction") or "") if planted is None else "yes" if row["name"] in planted else "")
         rows.append(cells)
     columns = ("rank", "region", "x y z, mm", "light", "shadow", "drop", "score", last)
@@ -176,6 +177,31 @@ def write_rows(
     for row in rows:
         shown.add_row(*row)
     out.print(shown)
+
+
+def account_text(account: Mapping[str, Any], table: pd.DataFrame) -> str:
+    """Return how much of the model's answer the regions account for, as a sentence.
+
+    Parameters
+    ----------
+    account
+        The entry ``Account`` of the provenance.
+    table
+        The regions with their evidence.
+    """
+    if account["accounted"] is not None:
+        # the largest share of an effect below 0 has the lowest evidence
+        evidence = table["evidence"] if account["effect"] > 0 else -table["evidence"]
+        name = table.assign(share=evidence).nlargest(1, "share")["name"].iloc[0]
+        return (
+            f"The regions account for {account['accounted']:.0%} of how far the output is from that of the background, "
+            f"{name} alone for {account['largest']:.0%}."
+        )
+    if not account["partition"]:
+        why = "their masks overlap, or leave out much of what is searched"
+    else:
+        why = f"that of the background is {abs(account['effect_log_odds']):.2g} away in log-odds, less than 1"
+    return f"How much of the output the regions account for is not known: {why}."
 
 
 def cost_text(cost: CostEstimate) -> str:

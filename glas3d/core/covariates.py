@@ -95,24 +95,26 @@ class Covariates:
         """
         rows = np.tile(self.reference, (size, 1))
         for row, number in enumerate(numbers):
-            covariate = (number - 1) // 2 - points  # which one is lit or shaded; negative: a point is
+            # which one is lit or shaded; negative: a point is; beyond the last: the background is evaluated
+            covariate = (number - 1) // 2 - points
             lit = number % 2 == 1
             if not lit:
                 rows[row] = self.values
-            if covariate >= 0:
+            if 0 <= covariate < len(self.names):
                 rows[row, covariate] = (self.values if lit else self.reference)[covariate]
         return rows
 
 
 @dataclass(frozen=True, eq=False)
 class CovariateScores:
-    """Light, shadow, drop and score of each covariate for one class, ``(q,)`` each, as a point has them."""
+    """Light, shadow, drop, score and evidence of each covariate for one class, ``(q,)`` each, as a point has them."""
 
     names: tuple[str, ...]
     light: np.ndarray
     shadow: np.ndarray
     drop: np.ndarray
     score: np.ndarray
+    evidence: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,18 @@
 """GLAS: light and shade a volume, evaluate the model, and draw the map (docs/method.md).
 
 `GLAS.explain` reads in this order: inputs are checked (`_check`), masks are made (`_light_and_shadow`), the model is
-evaluated (`_evaluate`), and its probabilities become scores and maps (`_score`).
+evaluated (`_evaluate`), and its outputs become scores and maps (`_score`).
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,9 +21,11 @@ from glas3d.core import saliency, score
 from glas3d.core.accelerate.recompute import evaluate_changed_windows
 from glas3d.core.axes import per_axis
 from glas3d.core.covariates import Covariates, CovariateScores, WithEmptyMasks
+from glas3d.core.cover import Cover
 from glas3d.core.explanation import COMPUTATION_SETTINGS, Explanation
 from glas3d.core.gaussian import Masks, gaussian_masks
 from glas3d.core.independence import Probe
+from glas3d.core.link import are_exclusive, has_logits, log_odds_model, probability_of, with_resolved_link
 from glas3d.core.model import Predict, classes_of
 from glas3d.core.modules import EvalMode, modules_in, refuse_without_values
 from glas3d.core.perturb import LightAndShadow, Perturbations
@@ -36,6 +38,7 @@ from glas3d.errors import GlasError
 from glas3d.options import accepts, parse
 
 Progress = bool | Callable[[int, int], None]
+T = TypeVar("T")
 
 # Values in a batch by default. On a CPU small batches keep a network's activations in cache, and in memory that the
 # allocator does not return between forward passes (measured: 2 to 4 scans of 48 x 56 x 48 are twice as fast as 32).
@@ -68,6 +71,9 @@ class GLAS:
         reference of shape ``(*spatial)`` or ``(c, *spatial)`` in the volume's own intensities.
     progress
         True draws a plain bar on standard error; a callable is called with the model evaluations done and in all.
+    evidence
+        Evaluate the model on the background too, so that explanations have evidence and density whatever the fusion of
+        light and shadow; ``fusion="mean"`` always does.
     **options
         The settings of `glas3d.core.settings.Settings`.
 
@@ -94,6 +100,7 @@ class GLAS:
         *,
         background: Background = 0.0,
         progress: Progress = False,
+        evidence: bool = False,
         **options: Any,
     ) -> None:
         if isinstance(predict, torch.nn.Module):
@@ -108,10 +115,11 @@ class GLAS:
         (self.settings,) = parse(options, Settings, caller="GLAS")
         self.background = background
         self.progress = progress
+        self.evidence = evidence
 
     def replace(self, **changes: Any) -> GLAS:
         """Return the same explainer with some of its settings, or its model, changed."""
-        kept = asdict(self.settings) | {"background": self.background, "progress": self.progress}
+        kept = asdict(self.settings) | {name: getattr(self, name) for name in ("background", "progress", "evidence")}
         return GLAS(changes.pop("predict", self.predict), **(kept | changes))
 
     def explain(
@@ -131,7 +139,8 @@ class GLAS:
         volume
             ``(c, *spatial)`` of two or three spatial axes, intensities before normalisation.
         target
-            Class index or name, or a sequence of them: all are explained from the same ``2m + 1`` model evaluations.
+            Class index or name, or a sequence of them: all are explained from the same model evaluations: ``2m + 1``,
+            one more with evidence, or ``m + 1`` for light or shadow alone.
         search
             Where to search: a `Grid`, ``(m, ndim)`` voxel coordinates, or `Segments` (an integer array of the spatial
             shape is read as the labels of segments).
@@ -153,13 +162,43 @@ class GLAS:
             An input that does not fit; the message names what was required and what was given.
         """
         targets, single = score.targets_of(target)
+
+        def explain(glas: GLAS) -> tuple[Explanation, ...]:
+            return glas._explain(volume, targets, search, spacing, mask, covariates)
+
+        explanations = self.with_link(explain)
+        return explanations[0] if single else explanations
+
+    def with_link(self, explain: Callable[[GLAS], T]) -> T:
+        """Explain by a function of this explainer whose link is resolved: ``"auto"`` becomes one of the other two.
+
+        Several explanations that are joined are made inside of one function, so that all have the same link.
+
+        Parameters
+        ----------
+        explain
+            Is called with the explainer; once more where it turns out that the model has no log-odds.
+        """
+        link = self.settings.link
+        return with_resolved_link(link, lambda own: explain(self if own == link else self.replace(link=own)))
+
+    def _explain(
+        self,
+        volume: np.ndarray | torch.Tensor,
+        targets: Sequence[Target],
+        search: Search | Sequence[Sequence[float]],
+        spacing: Sequence[float] | None,
+        mask: np.ndarray | None,
+        covariates: Covariates | None,
+    ) -> tuple[Explanation, ...]:
+        """Explain all targets with a link that is resolved."""
         task = self._check(volume, targets, search, spacing, mask, covariates)
         # not inference mode: what a module keeps of an evaluation could never be trained with
         with torch.inference_mode(False), torch.no_grad():
             inputs = self._light_and_shadow(task)
-            probabilities, record = self._evaluate(task, inputs)
-        explanations = self._score(task, probabilities, record)
-        return explanations[0] if single else explanations
+            outputs, record = self._evaluate(task, inputs)
+            covers = self._covers(task, inputs)
+        return self._score(task, outputs, covers, record)
 
     def recorded_settings(self, spacing: Sequence[float] | None = None) -> dict[str, Any]:
         """Return the settings as an explanation records them, without how its probabilities were computed.
@@ -170,6 +209,11 @@ class GLAS:
             Size of a voxel in mm, one number for each axis; used with ``unit="mm"`` only.
         """
         settings = {k: v for k, v in asdict(self.settings).items() if k not in COMPUTATION_SETTINGS}
+        if settings["link"] == "auto":
+            if has_logits(self.predict):
+                settings["link"] = "logit"
+            else:  # known when the model was evaluated
+                del settings["link"]
         voxel = None if spacing is None else self._spacing(spacing, len(spacing))
         return settings | {"spacing": None if voxel is None else list(voxel)}
 
@@ -202,6 +246,18 @@ class GLAS:
         voxel = spacing if settings.unit == "mm" else None
         return saliency.spread(points, values, shape, sigma, settings.distance, spacing=voxel)
 
+    def covers(
+        self,
+        volume: np.ndarray | torch.Tensor,
+        search: Search | Sequence[Sequence[float]],
+        spacing: Sequence[float] | None = None,
+        *,
+        mask: np.ndarray | None = None,
+    ) -> Mapping[str, Cover]:
+        """Return what the masks of each end cover, for the inputs of `explain`; the model is not evaluated."""
+        task = self._check(volume, [0], search, spacing, mask, None)
+        return self._covers(task, self._light_and_shadow(task))
+
     def _check(
         self,
         volume: np.ndarray | torch.Tensor,
@@ -226,7 +282,10 @@ class GLAS:
         voxel = self._spacing(spacing, ndim)
         points, segments = resolve_search(search, array.shape[1:], mask)
         predict, device = score.bind(self.predict, array)
-        task = _Task(array, targets, points, segments, voxel, covariates, predict, device, classes_of(self.predict))
+        if settings.link == "logit":
+            predict = log_odds_model(predict)
+        classes = classes_of(self.predict)
+        task = _Task(array, targets, points, segments, mask, voxel, covariates, predict, device, classes)
         task.columns(None)  # names that the model does not have
         return task
 
@@ -244,13 +303,38 @@ class GLAS:
     def _light_and_shadow(self, task: _Task) -> LightAndShadow:
         """Make the masks, on the model's device next to the volume and its background."""
         settings = self.settings
+        light = self._masks(task, settings.sigma_light) if settings.evaluates_light else None
+        same = light is not None and settings.sigma_light == settings.sigma_shadow
+        shadow = light if same else self._masks(task, settings.sigma_shadow)
         return LightAndShadow(
             task.volume.to(task.device),
             as_reference(self.background, task.volume).to(task.device),
-            light=self._masks(task, settings.sigma_light),
-            shadow=self._masks(task, settings.sigma_shadow),
+            light=light,
+            shadow=shadow if settings.evaluates_shadow else None,
             channel=settings.channel,
+            bare=self.has_evidence,
         )
+
+    @property
+    def has_evidence(self) -> bool:
+        """Whether both ends and the background are evaluated, which evidence needs."""
+        settings = self.settings
+        both = settings.evaluates_light and settings.evaluates_shadow
+        return both and (self.evidence or settings.fusion == "mean")
+
+    def _covers(self, task: _Task, inputs: LightAndShadow) -> dict[str, Cover]:
+        """Return what the masks of each end cover, where evidence or density is made."""
+        covers: dict[str, Cover] = {}
+        if not (self.has_evidence or self.settings.density):
+            return covers
+        searched = task.searched
+        for name, masks in (("light", inputs.light), ("shadow", inputs.shadow)):
+            if "light" in covers and masks is inputs.light:
+                covers[name] = covers["light"]
+            elif masks is not None:
+                own = masks.first if isinstance(masks, WithEmptyMasks) else masks
+                covers[name] = Cover.of(own, task.shape, searched, task.device)
+        return covers
 
     def _masks(self, task: _Task, sigma: float | tuple[float, ...]) -> Masks:
         """Return the points' masks of the chosen shape, and an empty one for each covariate."""
@@ -267,7 +351,7 @@ class GLAS:
             masks = SoftSegments(segments, each, spacing=task.spacing, device=task.device)
         return masks if task.covariates is None else WithEmptyMasks(masks, len(task.covariates.names))
 
-    def _evaluate(self, task: _Task, inputs: LightAndShadow) -> tuple[score.Probabilities, dict[str, Any]]:
+    def _evaluate(self, task: _Task, inputs: LightAndShadow) -> tuple[score.Outputs, dict[str, Any]]:
         """Evaluate the model on all inputs; also return the record of how that was done."""
         settings = self.settings
         size = self._batch_size(task.volume.numel(), task.device)
@@ -291,11 +375,11 @@ class GLAS:
             n_batches = math.ceil(len(perturbations) / perturbations.batch_size)
             predict = score.with_engine(task.predict, settings.engine, n_batches)
             if settings.cut is None:
-                probabilities = score.evaluate_all(
+                outputs = score.evaluate_all(
                     predict, perturbations, task.check_classes, progress, task.covariates_of, probe.check_engine
                 )
             else:
-                probabilities, how = evaluate_changed_windows(
+                outputs, how = evaluate_changed_windows(
                     predict,
                     perturbations,
                     task.check_classes,
@@ -318,22 +402,32 @@ class GLAS:
             **score.engine_record(predict),
             **recomputation,
         }
-        return probabilities, asdict(settings) | record
+        if settings.link == "logit":
+            rows = np.vstack([outputs.intact, outputs.light, outputs.shaded])
+            record["exclusive_classes"] = are_exclusive(rows[~np.isnan(rows).any(axis=1)])
+        return outputs, asdict(settings) | record
 
     def _batch_size(self, values: int, device: torch.device) -> int:
         return self.settings.batch_size or default_batch_size(values, device)
 
     def _score(
-        self, task: _Task, probabilities: score.Probabilities, record: dict[str, Any]
+        self, task: _Task, outputs: score.Outputs, covers: Mapping[str, Cover], record: dict[str, Any]
     ) -> tuple[Explanation, ...]:
-        """Make scores of the probabilities (Eq. 1 and 2) and maps of the scores (Eq. 3), for all targets at once."""
-        intact, lit, shaded = probabilities
-        columns = task.columns(len(intact))
-        light = lit[:, columns]  # (points and covariates, targets), as drop and shadow
-        drop = intact[columns] - shaded[:, columns]
-        shadow = np.abs(drop) + self.settings.gamma
-        scores = score.fuse(light, shadow, self.settings.fusion)
-        m = len(task.points)
+        """Make scores of the outputs (Eq. 1 and 2) and maps of the scores (Eq. 3), for all targets at once."""
+        settings, m = self.settings, len(task.points)
+        columns = task.columns(len(outputs.intact))
+        intact, bare = outputs.intact[columns], outputs.bare[columns]
+        light = outputs.light[:, columns]  # (points and covariates, targets), as drop, shadow and all scores
+        drop = intact - outputs.shaded[:, columns]
+        shadow = np.abs(drop) + settings.gamma
+        fuse = partial(score.fuse, light=light, drop=drop, bare=bare, gamma=settings.gamma)
+        sums: dict[str, Any] = {}
+        for end, cover in covers.items():
+            of_covariates = np.full(len(light) - m, np.nan)  # they have no voxels
+            sums[f"{end}_sum"] = np.concatenate([cover.sums, of_covariates])[:, None]
+        evidence = fuse("mean") if self.has_evidence else None
+        density = fuse(settings.fusion, **sums) if self.has_evidence else None
+        scores = fuse(settings.fusion, **(sums if settings.density else {}))
         if task.segments is None:
             maps = self.spread(task.points, scores[:m].T, task.shape, task.spacing)
         else:
@@ -341,7 +435,7 @@ class GLAS:
         return tuple(
             Explanation(
                 target=column,
-                probability=float(intact[column]),
+                probability=float(probability_of(intact[i], settings.link)),
                 points=task.points,
                 light=light[:m, i].copy(),
                 shadow=shadow[:m, i].copy(),
@@ -353,9 +447,19 @@ class GLAS:
                 covariates=None
                 if task.covariates is None
                 else CovariateScores(
-                    task.covariates.names, *(values[m:, i].copy() for values in (light, shadow, drop, scores))
+                    task.covariates.names,
+                    light=light[m:, i].copy(),
+                    shadow=shadow[m:, i].copy(),
+                    drop=drop[m:, i].copy(),
+                    score=scores[m:, i].copy(),
+                    evidence=None if evidence is None else evidence[m:, i].copy(),
                 ),
-                outputs=intact.copy(),
+                outputs=probability_of(outputs.intact, settings.link),
+                output=float(intact[i]),
+                effect=float(intact[i] - bare[i]),
+                evidence=None if evidence is None else evidence[:m, i].copy(),
+                density=None if density is None else density[:m, i].copy(),
+                covers=covers,
             )
             for i, column in enumerate(columns)
         )
@@ -373,6 +477,8 @@ class _Task:
         Classes to explain, as they were given.
     points, segments
         The ``m`` points of the search, and its segments when it has some.
+    mask
+        ``(*spatial)``, true where to search; None: everywhere.
     spacing
         Size of a voxel in mm on each axis, when distances are in mm.
     covariates
@@ -385,6 +491,7 @@ class _Task:
     targets: Sequence[Target]
     points: np.ndarray
     segments: Segments | None
+    mask: np.ndarray | None
     spacing: tuple[float, ...] | None
     covariates: Covariates | None
     predict: Predict
@@ -395,6 +502,13 @@ class _Task:
     def shape(self) -> tuple[int, ...]:
         """Voxels on each axis."""
         return tuple(self.volume.shape[1:])
+
+    @property
+    def searched(self) -> np.ndarray | None:
+        """``(*spatial)`` booleans, the voxels that are searched; None: all."""
+        if self.segments is not None:
+            return np.isin(self.segments.labels, self.segments.index)
+        return None if self.mask is None else np.asarray(self.mask, dtype=bool)
 
     @property
     def covariates_of(self) -> score.CovariatesOf | None:

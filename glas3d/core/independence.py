@@ -32,16 +32,17 @@ class Probe:
     inputs, covariates
         See `LightAndShadow` and `score.evaluate_all`.
     numbers
-        Which inputs were evaluated, in the numbers of `Perturbations`: a light, the intact scan, a shadow.
+        Which inputs were evaluated, in the numbers of `Perturbations`: a light, the intact scan, a shadow. Where one
+        end alone is evaluated, a light or shadow and the intact scan.
     expected
-        ``(3, k)`` float64, the outputs.
+        ``(3, k)`` or ``(2, k)`` float64, the outputs.
     one_by_one
         Why inputs have to be evaluated one at a time; empty: batches may have any size.
     """
 
     inputs: LightAndShadow
     covariates: CovariatesOf | None
-    numbers: tuple[int, int, int]
+    numbers: tuple[int, ...]
     expected: np.ndarray
     one_by_one: str
 
@@ -82,7 +83,8 @@ class Probe:
             The output depends on the other inputs of a batch, so that inputs are evaluated one at a time.
         """
         point = _point_of_contrast(inputs, points)
-        numbers = (1 + 2 * point, 0, 2 + 2 * point)
+        first, *second = (1 + kind + 2 * point for kind, masks in enumerate(inputs.ends) if masks is not None)
+        numbers = (first, 0, *second)
         alone = _evaluate(predict, inputs, [0], covariates, 1)
         check(alone.shape[1])
         together = _evaluate(predict, inputs, numbers, covariates, min(batch_size, len(numbers)))

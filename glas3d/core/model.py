@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from glas3d.core.accelerate.windows import Windows
+from glas3d.errors import GlasError
 
 
 class Predict(Protocol):
@@ -58,6 +59,21 @@ class HasActivation(Protocol):
     @property
     def activation(self) -> str:
         """``"softmax"``, ``"sigmoid"`` or ``"none"``."""
+        ...
+
+
+@runtime_checkable
+class HasLogits(Protocol):
+    """A model whose probabilities are made of logits, which tell apart what probabilities near 0 or 1 do not."""
+
+    def log_odds(self) -> Predict:
+        """Return the same model, whose outputs are the log-odds of each class against all others, ``(n, k)``.
+
+        Raises
+        ------
+        NoLogOdds
+            The model's outputs are no probabilities of classes.
+        """
         ...
 
 
@@ -211,6 +227,10 @@ class Recomputation(Protocol):
             ``(n, c, *size)``, the volumes inside these windows.
         """
         ...
+
+
+class NoLogOdds(GlasError):
+    """Says why a model has no log-odds of its classes."""
 
 
 class CannotRecompute(Exception):

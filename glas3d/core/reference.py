@@ -78,7 +78,8 @@ class Consensus:
         ``(k, m)`` float64, each reference's scores divided by the sum of their absolute values.
     sign
         ``(m,)`` the direction under most references: 1 evidence for the class, -1 against it, 0 neither, or as many
-        references for one direction as for another. A drop in the dead zone counts as neither.
+        references for one direction as for another. It is the sign of the evidence if that is the score, else of the
+        drop; one in the dead zone counts as neither.
     agreement
         ``(m,)`` in [1/k, 1]: the share of references with that direction.
     explanation
@@ -135,7 +136,7 @@ def consensus(explanations: Mapping[str, Explanation], *, dead_zone: float = 0.0
     explanations
         One for each reference, of the same volume, class and points.
     dead_zone
-        A drop has no sign when its absolute value is at most this share of the largest drop of all.
+        A drop, or evidence, has no sign when its absolute value is at most this share of the largest of all.
 
     Raises
     ------
@@ -147,7 +148,7 @@ def consensus(explanations: Mapping[str, Explanation], *, dead_zone: float = 0.0
     first = _require_same(explanations)
     parts = tuple(explanations.values())
     drop = np.stack([part.drop for part in parts])
-    sign, agreement = _majority(drop, dead_zone)
+    sign, agreement = _majority(np.nan_to_num(np.stack([part.direction for part in parts])), dead_zone)
 
     of_covariates = [part.covariates for part in parts if part.covariates is not None]
     sizes = np.stack([np.abs(part.score).sum() for part in parts])
@@ -160,6 +161,8 @@ def consensus(explanations: Mapping[str, Explanation], *, dead_zone: float = 0.0
         first,
         **_medians(parts),
         score=score,
+        effect=float("nan"),  # of no single background
+        covers={},
         saliency=draw_scores(first, score),
         settings=first.settings
         | {
@@ -201,18 +204,23 @@ def probability_of_background(glas: GLAS, volume: np.ndarray | torch.Tensor, tar
     return float(row[class_index(target, classes_of(glas.predict), len(row))])
 
 
-def _majority(drop: np.ndarray, dead_zone: float) -> tuple[np.ndarray, np.ndarray]:
+def _majority(direction: np.ndarray, dead_zone: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the sign that most references give each point, ``(m,)``, and the share of references that give it."""
-    largest = np.abs(drop).max()
-    votes = np.where(np.abs(drop) <= dead_zone * largest, 0, np.sign(drop)).astype(int)
+    largest = np.abs(direction).max()
+    votes = np.where(np.abs(direction) <= dead_zone * largest, 0, np.sign(direction)).astype(int)
     counts = np.stack([(votes == sign).sum(axis=0) for sign in (-1, 0, 1)])
     most = counts.max(axis=0)
-    return np.where((counts == most).sum(axis=0) == 1, counts.argmax(axis=0) - 1, 0), most / len(drop)
+    return np.where((counts == most).sum(axis=0) == 1, counts.argmax(axis=0) - 1, 0), most / len(direction)
 
 
 def _medians(parts: Sequence[Explanation] | Sequence[CovariateScores]) -> dict[str, Any]:
-    """Return the medians of light, shadow and drop over references."""
-    return {name: np.median([getattr(part, name) for part in parts], axis=0) for name in ("light", "shadow", "drop")}
+    """Return the medians of light, shadow, drop, evidence and density over references, of those that there are."""
+    medians = {}
+    for name in ("light", "shadow", "drop", "evidence", "density"):
+        values: list[Any] = [getattr(part, name, None) for part in parts]
+        if all(value is not None for value in values):
+            medians[name] = np.median(values, axis=0)
+    return medians
 
 
 def _require_same(explanations: Mapping[str, Explanation]) -> Explanation:

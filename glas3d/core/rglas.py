@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,10 +15,10 @@ from glas3d.core.model import device_of
 from glas3d.core.modules import evaluating
 from glas3d.core.perturb import blend
 from glas3d.core.rounds import Prepared, prepare_rounds
-from glas3d.core.saliency import minmax
+from glas3d.core.saliency import minmax, positive_share
 from glas3d.core.score import Target, evaluate
 from glas3d.core.search import Grid, Search, Segments
-from glas3d.core.settings import RecursionSettings
+from glas3d.core.settings import RecursionSettings, Settings
 from glas3d.core.volume import as_reference
 from glas3d.errors import GlasError
 
@@ -34,7 +34,10 @@ class Round:
     points
         ``(m,)`` indices of these points among the points of the search.
     saliency
-        ``S``, ``(*spatial)`` float32 in [0, 1]: the round's map, min-max normalised.
+        ``S``, ``(*spatial)`` float32 in [0, 1]: the round's map, min-max normalised (of signed evidence: with negative
+        values set to 0, divided by its maximum).
+    values
+        ``(m,)``, that map at each of these points, or each segment's value.
     removed
         Indices, among the points of the search, of the points that this round removed.
     probability
@@ -48,6 +51,7 @@ class Round:
     explanation: Explanation
     points: np.ndarray
     saliency: np.ndarray
+    values: np.ndarray
     removed: np.ndarray
     probability: float
     measure: float
@@ -132,7 +136,19 @@ class RGLAS:
         GlasError
             Several targets; what `GLAS.explain` refuses.
         """
-        prepared = prepare_rounds(self.glas, volume, target, search, mask, name="a recursion")
+        return self.glas.with_link(lambda glas: self._explain(glas, volume, target, search, spacing, mask))
+
+    def _explain(
+        self,
+        glas: GLAS,
+        volume: np.ndarray | torch.Tensor,
+        target: Target,
+        search: Search | Sequence[Sequence[float]],
+        spacing: Sequence[float] | None,
+        mask: np.ndarray | None,
+    ) -> RecursiveExplanation:
+        prepared = prepare_rounds(glas, volume, target, search, mask, name="a recursion")
+        normalise = normalisation(glas.settings)
         image, left = prepared.volume, np.arange(len(prepared.points))
         background = as_reference(self.glas.background, image)
         fused, values = np.zeros(image.shape[1:]), np.zeros(len(left))
@@ -146,18 +162,19 @@ class RGLAS:
             removed = left[own_values > self.settings.threshold]
             # a round that masked out the last evidence counts; one that is over the measure shows residues alone
             kept = measure <= self.settings.stop or self._at_floor(probability) or not rounds
-            rounds.append(Round(explanation, left, saliency, removed, probability, measure, kept))
+            rounds.append(Round(explanation, left, saliency, own_values, removed, probability, measure, kept))
             if kept:
                 fused += saliency
                 values[left] += own_values
             left = np.setdiff1d(left, removed)
             reason = self._end(rounds, len(left))
         if prepared.segments is None:
-            saliency = minmax(fused).astype(np.float32)
+            saliency = normalise(fused).astype(np.float32)
             values = saliency[_nearest(prepared.points, saliency.shape)].astype(np.float64)
         else:
             # one segment alone is flat, and yet its own maximum
-            values = minmax(values) if len(values) > 1 else np.sign(rounds[0].explanation.score)
+            alone = len(values) == 1 and normalise is minmax
+            values = np.sign(rounds[0].explanation.score) if alone else normalise(values)
             saliency = prepared.segments.paint(values)
         return RecursiveExplanation(saliency, values, tuple(rounds), reason)
 
@@ -178,20 +195,29 @@ class RGLAS:
         return "as many rounds as allowed were made" if len(rounds) == self.settings.max_iterations else ""
 
 
+def normalisation(settings: Settings) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what scales the scores or the map of a round to [0, 1]: min-max (Algorithm 1), or with the zero kept.
+
+    Signed evidence keeps its zero: what speaks against the class, or not at all, is not masked out.
+    """
+    return positive_share if settings.keeps_zero else minmax
+
+
 def _explain_round(
     prepared: Prepared, image: torch.Tensor, target: Target, left: np.ndarray, spacing: Sequence[float] | None
 ) -> tuple[Explanation, np.ndarray, np.ndarray]:
     """Explain the image at the points that are left; return also the normalised map and its value at each of them."""
     points, segments = prepared.points[left], prepared.segments
+    normalise = normalisation(prepared.glas.settings)
     if segments is None:
         explanation = prepared.glas.explain(image, target, points, spacing)
         assert isinstance(explanation, Explanation)
-        saliency = minmax(explanation.saliency)
+        saliency = normalise(explanation.saliency)
         return explanation, saliency, saliency[_nearest(points, saliency.shape)]
     remaining: Segments = replace(segments, index=segments.index[left], points=points)
     explanation = prepared.glas.explain(image, target, remaining, spacing)
     assert isinstance(explanation, Explanation)
-    values = minmax(explanation.score)
+    values = normalise(explanation.score)
     return explanation, remaining.paint(values), values
 
 

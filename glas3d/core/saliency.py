@@ -78,6 +78,21 @@ def spread(
     return maps.numpy()
 
 
+def positive_share(values: np.ndarray) -> np.ndarray:
+    """Scale signed values to [0, 1] with their zero kept: negative ones become 0, the largest becomes 1.
+
+    Examples
+    --------
+    >>> positive_share(np.array([-3.0, 1.0, 2.0]))
+    array([0. , 0.5, 1. ])
+    >>> positive_share(np.array([-3.0, 0.0]))
+    array([0., 0.])
+    """
+    positive = np.maximum(values, 0)
+    largest = float(positive.max())
+    return np.asarray(positive / largest if largest > 0 else positive)
+
+
 def minmax(saliency: np.ndarray) -> np.ndarray:
     """Scale a map to [0, 1]; a map of one value becomes all zero.
 

@@ -67,7 +67,7 @@ class Scales:
         The scale that counts most: the scan's own.
     explanation
         All scales together: ``score`` is in standard deviations above the average point, negative below it, and the
-        map is made of it; light, shadow and drop are those of each point's own scale.
+        map is made of it; light, shadow, drop, evidence and density are those of each point's own scale.
     """
 
     explanations: Mapping[float, Explanation]
@@ -87,6 +87,7 @@ def fuse_scales(explanations: Mapping[float, Explanation]) -> Scales:
       power of its highest one: scales at which some point stands out clearly count; scales that are too small to change
       the probability, or too large to tell points apart, do not. One scale alone gives its own standard scores, in the
       order of ``f``.
+    - Signed scores (evidence, or light in log-odds) have no logarithm: their own standard scores are fused.
     - A point's own scale is that of the largest standard score of ``f`` itself, which follows the size of the evidence;
       of equal ones the smallest.
 
@@ -114,8 +115,9 @@ def fuse_scales(explanations: Mapping[float, Explanation]) -> Scales:
         if part.covariates is not None:
             raise GlasError("scales are of masks, and covariates have none: explain them without a ladder")
     scores = np.stack([part.score for part in parts])
-    rounding = max(_ROUNDING * float(scores.max()), float(np.finfo(np.float64).tiny))
-    standard = _standard(np.log(np.maximum(scores, rounding)), _ROUNDING)
+    rounding = max(_ROUNDING * float(np.abs(scores).max()), float(np.finfo(np.float64).tiny))
+    signed = first.settings.get("fusion") == "mean" or first.settings.get("link") == "logit"
+    standard = _standard(scores, rounding) if signed else _standard(np.log(np.maximum(scores, rounding)), _ROUNDING)
     clarity = standard.max(axis=1)
     weight = (clarity / clarity.max()) ** _SHARPNESS if clarity.max() > 0 else np.ones(len(parts))
     weight /= weight.sum()
@@ -132,6 +134,9 @@ def fuse_scales(explanations: Mapping[float, Explanation]) -> Scales:
         shadow=at_own_scale("shadow"),
         drop=at_own_scale("drop"),
         score=score,
+        evidence=None if first.evidence is None else at_own_scale("evidence"),
+        density=None if first.density is None else at_own_scale("density"),
+        covers={},
         saliency=draw_scores(first, score),
         settings=first.settings
         | {

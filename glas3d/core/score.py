@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,14 +12,12 @@ import torch
 from glas3d.core.agreement import allowed_difference, differ
 from glas3d.core.foreign_code import failures_of, is_out_of_memory
 from glas3d.core.model import EngineModel, Fittable, Predict, RunsOnEngine, device_of
-from glas3d.core.perturb import Perturbations
+from glas3d.core.perturb import LightAndShadow, Perturbations
 from glas3d.core.settings import Fusion
 from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError
 
 Target = int | str
-# of the intact volume (k,), and under light and shadow of each point (m, k); float64
-Probabilities = tuple[np.ndarray, np.ndarray, np.ndarray]
 # called after a batch: with the number of classes; with the model evaluations done and in all
 CheckClasses = Callable[[int], None]
 ReportProgress = Callable[[int, int], None]
@@ -27,6 +25,32 @@ ReportProgress = Callable[[int, int], None]
 CheckEngine = Callable[[Predict, int], bool]
 # gives a batch's covariates (size, q), from the numbers of its inputs and its size
 CovariatesOf = Callable[[list[int], int], np.ndarray]
+
+
+class Outputs(NamedTuple):
+    """A model's outputs for all inputs of one explanation, float64; NaN for an input that was not evaluated.
+
+    Attributes
+    ----------
+    intact
+        ``(k,)``, of the intact volume.
+    light, shaded
+        ``(m, k)``, under light and under shadow of each point.
+    bare
+        ``(k,)``, of the background alone.
+    """
+
+    intact: np.ndarray
+    light: np.ndarray
+    shaded: np.ndarray
+    bare: np.ndarray
+
+    @classmethod
+    def of(cls, inputs: LightAndShadow, numbers: Sequence[int], values: np.ndarray) -> Outputs:
+        """Return outputs ``(n, k)``, given in the order of their numbers in `Perturbations`."""
+        all_numbers = np.full((2 * inputs.m + 2, values.shape[1]), np.nan)
+        all_numbers[list(numbers)] = values
+        return cls(all_numbers[0], all_numbers[1:-1:2], all_numbers[2::2], all_numbers[-1])
 
 
 def bind(predict: Predict, volume: torch.Tensor) -> tuple[Predict, torch.device]:
@@ -165,7 +189,7 @@ def evaluate_all(
     progress: ReportProgress = lambda done, total: None,
     covariates: CovariatesOf | None = None,
     check_engine: CheckEngine = accept_engine,
-) -> Probabilities:
+) -> Outputs:
     """Evaluate the model on all inputs of one explanation.
 
     Parameters
@@ -186,7 +210,7 @@ def evaluate_all(
 
     Returns
     -------
-    Probabilities of the intact volume ``(k,)``, and under light and shadow of each point, ``(m, k)`` each; float64.
+    The `Outputs`, each input's for all classes.
 
     Raises
     ------
@@ -236,7 +260,7 @@ def evaluate_all(
             "a model must give the same scan the same output each time, this model's differs by "
             f"{change:.2g} between the first batch and the last"
         )
-    return in_order[0], in_order[1::2], in_order[2::2]
+    return Outputs.of(perturbations.inputs, perturbations.numbers, in_order)
 
 
 def covariate_tensors(
@@ -248,11 +272,41 @@ def covariate_tensors(
     return (torch.as_tensor(covariates(numbers, len(batch)), dtype=torch.float32, device=batch.device),)
 
 
-def fuse(light: np.ndarray, shadow: np.ndarray, fusion: Fusion) -> np.ndarray:
-    """Return the score of each point from ``f_l`` and ``f_s``: their product (the paper), or one of them alone."""
+def fuse(
+    fusion: Fusion,
+    light: np.ndarray,
+    drop: np.ndarray,
+    bare: np.ndarray | float = np.nan,
+    *,
+    gamma: float = 0.0,
+    light_sum: np.ndarray | float = 1.0,
+    shadow_sum: np.ndarray | float = 1.0,
+) -> np.ndarray:
+    """Return the score of each point.
+
+    The product of ``f_l`` and ``f_s = |drop| + gamma`` (the paper), one of them alone, or the mean of both ends: what a
+    point adds when it comes first, ``light - bare``, and when it comes last, ``drop``, with its sign.
+
+    Parameters
+    ----------
+    fusion
+        How light and shadow become a score.
+    light, drop
+        ``(m, ...)``; an end that the fusion does not need is not read.
+    bare
+        The output for the background alone, which ``"mean"`` needs.
+    gamma
+        Added to the shadow (Eq. 2).
+    light_sum, shadow_sum
+        The sums of each point's masks over voxels, ``(m, ...)``: each end is divided by that of its own mask, the
+        product by that of shadow, which makes the score a density. 1: it is none.
+    """
     if fusion == "light":
-        return light.copy()
-    return shadow.copy() if fusion == "shadow" else np.asarray(light * shadow)
+        return np.asarray(light / light_sum)
+    if fusion == "mean":
+        return np.asarray(((light - bare) / light_sum + drop / shadow_sum) / 2)
+    shadow = (np.abs(drop) + gamma) / shadow_sum
+    return np.asarray(shadow if fusion == "shadow" else light * shadow)
 
 
 def targets_of(target: Target | Sequence[Target]) -> tuple[list[Any], bool]:

@@ -17,7 +17,8 @@ from glas3d.options import option
 
 Kernel = Literal["gaussian", "exponential", "ellipsoid", "segment"]
 Distance = Literal["euclidean", "squared"]
-Fusion = Literal["product", "light", "shadow"]
+Fusion = Literal["product", "light", "shadow", "mean"]
+Link = Literal["probability", "logit", "auto"]
 Unit = Literal["voxel", "mm"]
 Point = Literal["centroid", "medoid"]
 
@@ -51,7 +52,17 @@ class Settings:
         The distance ``D`` of Eq. 3, by which the scores of points or of a grid spread: ``euclidean`` or ``squared``.
         Default: euclidean.
     fusion
-        How light and shadow become a score: their ``product``, or ``light`` or ``shadow`` alone. Default: product.
+        How light and shadow become a score: their ``product`` (the paper), ``light`` or ``shadow`` alone, which takes
+        half of the model evaluations, or ``mean``: the evidence of a region, with its sign, which is the mean of what
+        it adds to the background alone and of what the whole loses without it. Default: product.
+    link
+        Scale on which scores are made: ``probability`` (the paper), ``logit`` (log-odds of the target against all
+        other classes, from the network's own logits, which still differ where probabilities are all but 1), or
+        ``auto``: log-odds where the model has them, else its output. Log-odds cannot be multiplied: choose another
+        ``fusion`` than product. Default: probability.
+    density
+        Divide light and shadow by the sum of their masks over voxels: scores then compare tissue of regions of
+        different size. Default: the effect of the whole region.
     gamma
         Number added to the shadow, so that it is never 0 (Eq. 2). Default: 1e-5.
     channel
@@ -83,6 +94,8 @@ class Settings:
     kernel: Kernel = option("gaussian", group=MASKS)
     distance: Distance = option("euclidean", group=SALIENCY)
     fusion: Fusion = option("product", group=SCORE)
+    link: Link = option("probability", group=SCORE)
+    density: bool = option(False, group=SCORE)
     gamma: float = option(1e-5, group=SCORE)
     channel: int | None = option(None)
     batch_size: int | None = option(None, group=SPEED)
@@ -96,6 +109,7 @@ class Settings:
             ("kernel", get_args(Kernel)),
             ("distance", get_args(Distance)),
             ("fusion", get_args(Fusion)),
+            ("link", get_args(Link)),
         ):
             if getattr(self, name) not in choices:
                 raise GlasError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
@@ -107,6 +121,11 @@ class Settings:
                 f'sigma_spatial must be one number for distance="euclidean", got {self.sigma_spatial}; '
                 'distance="squared" takes one for each axis'
             )
+        if self.fusion == "product" and self.link != "probability":
+            raise GlasError(
+                f'link="{self.link}" gives negative light, whose product with the shadow would turn the order round: '
+                'give fusion="mean", "light" or "shadow" too'
+            )
         if not isinstance(self.engine, str):
             raise GlasError(f"engine must be the name of an engine, got {self.engine!r}")
         if not (isinstance(self.gamma, int | float) and 0 <= self.gamma < float("inf")):
@@ -114,12 +133,28 @@ class Settings:
         if self.cut is not None:
             (cut,) = per_axis(self.cut, 1, "cut")
             object.__setattr__(self, "cut", cut)
-        if not isinstance(self.cut_always, bool):
-            raise GlasError(f"cut_always must be true or false, got {self.cut_always!r}")
+        for name in ("cut_always", "density"):
+            if not isinstance(getattr(self, name), bool):
+                raise GlasError(f"{name} must be true or false, got {getattr(self, name)!r}")
         for name, least in (("batch_size", 1), ("channel", 0)):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, whole_number(name, value, least))
+
+    @property
+    def keeps_zero(self) -> bool:
+        """Whether a score of 0 means that a point is neither for the class nor against it."""
+        return self.fusion == "mean"
+
+    @property
+    def evaluates_light(self) -> bool:
+        """Whether the fusion needs the light of each point."""
+        return self.fusion != "shadow"
+
+    @property
+    def evaluates_shadow(self) -> bool:
+        """Whether the fusion needs the shadow of each point."""
+        return self.fusion != "light"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,14 +13,15 @@ from scipy.ndimage import gaussian_filter
 from glas3d.bids_names import have_distinct_labels
 from glas3d.core.glas import GLAS, Progress
 from glas3d.core.score import Target, targets_of
-from glas3d.core.search import Grid
+from glas3d.core.search import Grid, Segments
 from glas3d.errors import GlasError
 from glas3d.explain.image_result import ImageExplanation, ImageMaps, ImageSearch
 from glas3d.explain.inputs import Reference, model_record
 from glas3d.explain.modes import Task, resolve_mode
 from glas3d.explain.notes import note_on_intensities
-from glas3d.explain.options import ImageOptions, UnsetSettings
+from glas3d.explain.options import ImageOptions, Preset, UnsetSettings
 from glas3d.explain.outputs import Request
+from glas3d.explain.preset import layers, merged, preset_of, values_of
 from glas3d.imaging.picture import Colour, Picture, PictureLike, load_picture, resize
 from glas3d.options import accepts, given, parse
 from glas3d.output import generated_by
@@ -117,10 +118,11 @@ def resolve_image(
     size = picture.shape if options.size is None else _size(options.size)
     data = resize(picture.data, size)
     image_search = ImageSearch.of(search, options.mask, picture.shape, size)
-    filled = _fill(given(settings), info.preset, size)
+    regions = isinstance(image_search.search, Segments) and options.refine is None  # which is for round masks alone
+    filled = _fill(given(settings), info.preset, size, options.preset, regions=regions)
     references = _references(options, predict, info, data)
     backgrounds = {name: reference.value for name, reference in references.items()}
-    glas = GLAS(predict, background=next(iter(backgrounds.values())), **filled)
+    glas = GLAS(predict, background=next(iter(backgrounds.values())), evidence=True, **filled)
     channels = ("red", "green", "blue") if len(data) == 3 else tuple(f"channel{i}" for i in range(len(data)))
     task = Task(data, targets, image_search.search, (1.0, 1.0), backgrounds=backgrounds, channels=channels)
     record = {
@@ -163,19 +165,31 @@ def _read(image: PictureLike, colour: Colour | None, info: ModelInfo) -> Picture
     return picture
 
 
-def _fill(given: Mapping[str, Any], preset: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    """Return the settings of `GLAS`: those given, else those of the model, else those of the paper at this size."""
+def _fill(
+    given: Mapping[str, Any],
+    of_model: Mapping[str, Any],
+    size: tuple[int, int],
+    preset: Preset | None,
+    *,
+    regions: bool,
+) -> dict[str, Any]:
+    """Return the settings of `GLAS` for an image of this size (see `glas3d.explain.preset`)."""
     if "unit" in given:
         raise GlasError("an image is measured in pixels: unit belongs to scans")
-    of_model = {} if preset.get("unit", "voxel") != "voxel" else {k: v for k, v in preset.items() if k != "unit"}
-    chosen: dict[str, Any] = {"kernel": "exponential"} | of_model | dict(given)
+    if of_model.get("unit", "voxel") != "voxel":
+        of_model = {}
+    start = preset_of(given, of_model, preset)
+    values = values_of(start, regions=regions) | ({"kernel": "exponential"} if start == "paper" else {})
+    parts = layers(given, of_model, preset, values)
+    chosen = merged(parts)
     light, shadow = _SIGMAS.get(chosen["kernel"], _SIGMAS["gaussian"])
     scale = (size[0] * size[1]) ** 0.5 / _PAPER_SIDE
     # in exp(-D / sigma^2) it is sigma^2 that is a length
     mask = scale**0.5 if chosen["kernel"] == "exponential" else scale
     spread = scale if chosen.get("distance") == "squared" else scale**0.5
-    paper = {"sigma_light": light * mask, "sigma_shadow": shadow * mask, "sigma_spatial": _SPATIAL * spread}
-    return paper | chosen
+    values |= {"sigma_light": light * mask, "sigma_shadow": shadow * mask}
+    sigmas = {name: part[name] for part in reversed(parts) for name in part if name.startswith("sigma_")}
+    return {"sigma_spatial": _SPATIAL * spread} | chosen | sigmas
 
 
 def _references(options: ImageOptions, predict: object, info: ModelInfo, data: np.ndarray) -> dict[str, Reference]:

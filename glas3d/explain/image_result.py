@@ -13,12 +13,11 @@ from PIL import Image
 
 from glas3d.core.explanation import Explanation
 from glas3d.core.rglas import Round
-from glas3d.core.saliency import minmax
 from glas3d.core.search import Grid, Segments, paint, resolve_search
 from glas3d.errors import GlasWarning
 from glas3d.explain.modes import ModeResult
-from glas3d.explain.outputs import NativeMaps, SavedResult, Writer
-from glas3d.explain.table import directions, ranks, row_names
+from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, Writer, evaluated_ends
+from glas3d.explain.table import directions, evidence_columns, ranks, row_names
 from glas3d.imaging.picture import Picture, resize, resize_labels, resize_points
 
 COLUMNS = ["index", "name", "row", "column", "n_pixels", "light", "shadow", "drop", "score", "rank", "direction"]
@@ -61,7 +60,8 @@ class ImageExplanation(SavedResult):
     Attributes
     ----------
     saliency, light, shadow, drop
-        ``(rows, cols)`` float32 on the image's own pixels: maps of the score, of ``f_l`` and of ``f_s``.
+        ``(rows, cols)`` float32 on the image's own pixels: maps of the score, of ``f_l``, of ``f_s`` and of the signed
+        drop; None for an end that was not evaluated.
     table
         One row for each point or segment, ranked: ``index name row column n_pixels light shadow drop score rank``;
         rows and columns are those of the image's own pixels; rank 1 has the highest score.
@@ -80,9 +80,9 @@ class ImageExplanation(SavedResult):
     """
 
     saliency: np.ndarray
-    light: np.ndarray
-    shadow: np.ndarray
-    drop: np.ndarray
+    light: np.ndarray | None
+    shadow: np.ndarray | None
+    drop: np.ndarray | None
     table: pd.DataFrame
     picture: Picture
     explanation: Explanation
@@ -99,8 +99,9 @@ class ImageExplanation(SavedResult):
         highest = f"highest-scoring {first['name']} at {position} (drop {first['drop']:+.3g})"
         return f"ImageExplanation({self.stem}: {self.explanation!r}, {highest}){self._shown_notes()}"
 
-    def _map(self, statistic: str) -> Writer:
-        return write_tiff(getattr(self, statistic))
+    def _map(self, statistic: str) -> Writer | None:
+        values = getattr(self, statistic)
+        return None if values is None else write_tiff(values)
 
     def _rounds(self) -> list[Writer]:
         return [write_tiff(image_round.saliency) for image_round in self.rounds]
@@ -168,7 +169,8 @@ class ImageMaps(NativeMaps[ImageExplanation]):
         self, explanation: Explanation, fused: str, result: ModeResult | None, several: bool
     ) -> ImageExplanation:
         provenance = self._provenance(explanation, result)
-        values = np.stack([explanation.light, explanation.shadow, explanation.drop])
+        ends = evaluated_ends(explanation)
+        values = np.stack(list(ends.values()))
         if explanation.segments is None:
             volumes = self.glas.spread(explanation.points, values, self.search.size)
             maps = resize(np.stack([explanation.saliency, *volumes]), self.picture.shape)
@@ -186,7 +188,8 @@ class ImageMaps(NativeMaps[ImageExplanation]):
                 records = [image_round.record() for image_round in rounds]
                 provenance["Recursion"] = {"ended": result.recursion.reason, "rounds": records}
         stem = self._stem(explanation.segments, explanation.target, fused, several)
-        score, light, shadow, drop = maps
+        by_name = dict(zip((STATISTICS[0], *ends), maps, strict=True))
+        score, (light, shadow, drop) = by_name["saliency"], (by_name.get(name) for name in STATISTICS[1:])
         return ImageExplanation(score, light, shadow, drop, table, self.picture, explanation, provenance, stem, rounds)
 
     def _search_record(self, points: np.ndarray, segments: Segments | None) -> dict[str, Any]:
@@ -204,7 +207,7 @@ class ImageMaps(NativeMaps[ImageExplanation]):
         if explanation.segments is None:
             saliency = resize(recursion_round.saliency[None], self.picture.shape)[0]
         else:
-            saliency = self._painted(minmax(explanation.score), explanation.segments)
+            saliency = self._painted(recursion_round.values, explanation.segments)
         removed = tuple(names.iloc[recursion_round.removed])
         return ImageRound(
             saliency,
@@ -235,9 +238,11 @@ class ImageMaps(NativeMaps[ImageExplanation]):
                 "shadow": explanation.shadow,
                 "drop": explanation.drop,
                 "score": explanation.score,
+                **evidence_columns(explanation),
             }
         )
-        return table.assign(rank=ranks(table["score"]), direction=directions(table["drop"]))[COLUMNS]
+        direction = directions(pd.Series(explanation.direction))
+        return table.assign(rank=ranks(table["score"]), direction=direction)[[*COLUMNS, *evidence_columns(explanation)]]
 
 
 def write_tiff(values: np.ndarray) -> Writer:

@@ -73,14 +73,18 @@ def notes_on(
     if against is not None and score.max() <= 0:
         names = f"{_name(explanation.target, classes)} over {_name(against, classes)}"
         return [*notes, Note(f"nothing speaks for {names}: no score is above 0", warns=True)]
+    if np.isnan(drop).all():  # light alone was evaluated
+        return notes
     largest, gamma = float(np.abs(drop).max()), float(explanation.settings.get("gamma", 0.0))
     distinct = len(np.unique(drop))
     certain = explanation.probability > _CERTAIN and n >= _FEW and distinct <= n // 2
     if certain or largest <= gamma:
+        shown = "nothing" if np.isnan(explanation.light).all() else "light only"
+        in_log_odds = "" if explanation.settings.get("link") == "logit" else '; link="logit" may still tell them apart'
         text = (
             f"the output is saturated: P = {explanation.probability:.6g}, removing any region changes it by at most "
-            f"{largest:.1e}, and {n} regions have {distinct} different drops; the ranks show light only and are no "
-            "evidence from shadow"
+            f"{largest:.1e}, and {n} regions have {distinct} different drops; the ranks show {shown} and are no "
+            f"evidence from shadow{in_log_odds}"
         )
         notes.append(Note(text, warns=True))
     return notes

@@ -16,16 +16,23 @@ from glas3d.options import option, optional
 INPUT, SEARCH, REFERENCE, NATIVE = "Input", "Where to look", "Reference", "Native space"
 COVARIATES = "Covariates"
 
-# A setting that is not given (None) comes from the preset of the model, else from the paper.
+Preset = Literal["paper", "evidence"]
+
+# A setting that is not given (None) comes from a preset or the model's bundle (glas3d.explain.preset).
 UnsetSettings: Any = optional(Settings, "UnsetSettings")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModeOptions:
-    """The options that choose a mode: how the model is evaluated. At most one of them is given.
+    """The options that choose a mode: how the model is evaluated. At most one of them is given, besides a preset.
 
     Parameters
     ----------
+    preset
+        Settings by one word, for those that are not given: ``paper`` (the equations and sigmas of the paper), or
+        ``evidence`` (signed evidence in log-odds, by masks of the regions' own shape; on points or a grid by round
+        masks). Default: paper if you give a sigma, kernel, fusion or link; else the settings that were chosen with the
+        model; else paper.
     versus
         A second class, by its name or its index from 0: the score is the evidence for the target over this class, with
         its sign, and both classes' own maps are kept too. Default: none.
@@ -52,6 +59,7 @@ class ModeOptions:
         A value that is none of the choices.
     """
 
+    preset: Preset | None = option(None, group=SCORE)
     versus: int | str | None = option(None, group=SCORE, command=str)
     recursive: bool | Mapping[str, Any] = option(False, group=RECURSION, command=bool)
     scales: Sequence[float] | None = option(None, group=MASKS, command=tuple[float, ...])
@@ -59,6 +67,8 @@ class ModeOptions:
     channels: Literal["together", "each"] = option("together", group=SCORE)
 
     def __post_init__(self) -> None:
+        if self.preset not in (None, *get_args(Preset)):
+            raise GlasError(f"preset must be one of {', '.join(get_args(Preset))}, got {self.preset!r}")
         if self.channels not in ("together", "each"):
             raise GlasError(f'channels must be "together" or "each", got {self.channels!r}')
 

@@ -29,6 +29,13 @@ from glas3d.tables import write_table
 
 STATISTICS = ("saliency", "light", "shadow", "drop")
 
+
+def evaluated_ends(explanation: Explanation) -> dict[str, np.ndarray]:
+    """Return light, shadow and drop ``(m,)`` by their names, without those that were not evaluated."""
+    ends = {name: getattr(explanation, name) for name in STATISTICS[1:]}
+    return {name: values for name, values in ends.items() if not np.isnan(values).all()}
+
+
 Writer = Callable[[Path], object]
 
 
@@ -92,22 +99,27 @@ class SavedResult(ABC):
             part._refuse_other_results(folder)
 
     @abstractmethod
-    def _map(self, statistic: str) -> Writer:
-        """Return the function that writes the map of a statistic."""
+    def _map(self, statistic: str) -> Writer | None:
+        """Return the function that writes the map of a statistic; None where it was not evaluated."""
 
     @abstractmethod
     def _rounds(self) -> list[Writer]:
         """Return the functions that write the map of each round of a recursion."""
 
+    def _described_table(self) -> dict[str, Any]:
+        return described_columns(self.table, self.provenance["Settings"].get("link", "probability"))
+
     def _files(self) -> dict[str, Writer]:
         files: dict[str, Writer] = {}
         for statistic in STATISTICS:
             name = f"{self.stem}_stat-{statistic}_statmap"
-            files[f"{name}{self._ending}"] = self._map(statistic)
+            if (writer := self._map(statistic)) is None:
+                continue
+            files[f"{name}{self._ending}"] = writer
             files[f"{name}.json"] = write_json({"Statistic": statistic} | self.provenance)
         for number, writer in enumerate(self._rounds(), start=1):
             files[f"{self.stem.removesuffix('recursive')}round{number}_stat-saliency_statmap{self._ending}"] = writer
-        files[f"{self.stem}_regions.json"] = write_json(described_columns(self.table) | self.provenance)
+        files[f"{self.stem}_regions.json"] = write_json(self._described_table() | self.provenance)
         files[f"{self.stem}_regions.tsv"] = write_table(self.table)
         for part in self.parts.values():
             files |= part._files()
@@ -223,6 +235,8 @@ class NativeMaps(ABC, Generic[R]):
             "Probability": explanation.probability,
             "Settings": explanation.settings | self.record["Settings"],
         }
+        if explanation.account is not None:
+            provenance["Account"] = explanation.account.record()
         if result is not None and result.against is not None:
             provenance["Against"] = self._class_record(result.against)
         if result is not None and (notes := [*self.setting_notes, *self._own_notes(result)]):
@@ -325,7 +339,8 @@ class Request(Generic[R]):
         """
         if folder is not None and not overwrite:
             self.refuse_other_results(folder)
-        evaluated = self.mode.evaluate(self.glas.replace(progress=progress), self.task)
+        glas = self.glas.replace(progress=progress)
+        evaluated = glas.with_link(lambda own: self.mode.evaluate(own, self.task))
         results = self.maps.map_back(evaluated, single=self.single)
         if folder is not None:
             for result in results if isinstance(results, tuple) else (results,):

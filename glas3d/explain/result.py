@@ -10,13 +10,12 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from glas3d.core import saliency
 from glas3d.core.explanation import Explanation
 from glas3d.core.rglas import RecursiveExplanation
 from glas3d.core.search import Segments
 from glas3d.explain.inputs import Inputs
 from glas3d.explain.modes import ModeResult
-from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, Writer
+from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, Writer, evaluated_ends
 from glas3d.explain.search import ResolvedSearch
 from glas3d.explain.table import region_table
 from glas3d.imaging.native_mapper import NativeMapper, describe_map
@@ -29,10 +28,12 @@ class ScanExplanation(SavedResult):
     Attributes
     ----------
     saliency_img, light_img, shadow_img, drop_img
-        Maps of the score, of ``f_l``, of ``f_s`` and of the signed drop on the scan's own grid, float32.
+        Maps of the score, of ``f_l``, of ``f_s`` and of the signed drop on the scan's own grid, float32; None for an
+        end that was not evaluated.
     table
         One row for each region or point, ranked: ``index name hemisphere x y z n_voxels light shadow drop score
-        rank``; ``x y z`` in mm, ``n_voxels`` on the grid of the model; rank 1 has the highest score.
+        rank direction evidence density``; ``x y z`` in mm, ``n_voxels`` on the grid of the model; rank 1 has the
+        highest score.
     explanation
         The result of `GLAS`, on the grid of the model.
     provenance
@@ -46,9 +47,9 @@ class ScanExplanation(SavedResult):
     """
 
     saliency_img: nib.Nifti1Image
-    light_img: nib.Nifti1Image
-    shadow_img: nib.Nifti1Image
-    drop_img: nib.Nifti1Image
+    light_img: nib.Nifti1Image | None
+    shadow_img: nib.Nifti1Image | None
+    drop_img: nib.Nifti1Image | None
     table: pd.DataFrame
     explanation: Explanation
     provenance: dict[str, Any]
@@ -68,9 +69,9 @@ class ScanExplanation(SavedResult):
         highest = f"highest-scoring {first['name']} (drop {first['drop']:+.3g})"
         return f"ScanExplanation({self.stem}: {self.explanation!r}, {highest}){self._shown_notes()}"
 
-    def _map(self, statistic: str) -> Writer:
-        writer: Writer = getattr(self, f"{statistic}_img").to_filename
-        return writer
+    def _map(self, statistic: str) -> Writer | None:
+        img = getattr(self, f"{statistic}_img")
+        return None if img is None else img.to_filename
 
     def _rounds(self) -> list[Writer]:
         return [img.to_filename for img in self.round_imgs]
@@ -91,13 +92,15 @@ class ScanMaps(NativeMaps[ScanExplanation]):
         mapper = NativeMapper(
             inputs.scan, inputs.grid, search.atlas, explanation.segments, inputs.transform, search.native_mask
         )
-        values = np.stack([explanation.light, explanation.shadow, explanation.drop])
+        ends = evaluated_ends(explanation)
+        values = np.stack(list(ends.values()))
         if explanation.segments is None:
             volumes = self.glas.spread(explanation.points, values, inputs.grid.shape, inputs.grid.spacing)
             maps = [mapper.volume(volume) for volume in (explanation.saliency, *volumes)]
         else:
             maps = [mapper.segments(column) for column in (explanation.score, *values)]
-        for img, statistic in zip(maps, STATISTICS, strict=True):
+        imgs = dict(zip((STATISTICS[0], *ends), maps, strict=True))
+        for statistic, img in imgs.items():
             describe_map(img, statistic, str(provenance["Target"]["class"]))
         table = region_table(explanation, inputs.grid, search.atlas, search.names)
         rounds: tuple[nib.Nifti1Image, ...] = ()
@@ -108,7 +111,8 @@ class ScanMaps(NativeMaps[ScanExplanation]):
                 provenance["Recursion"] = self._recursion_record(result.recursion, explanation)
                 rounds = tuple(self._round_imgs(result.recursion, explanation, mapper))
         stem = self._stem(explanation.segments, explanation.target, fused, several)
-        score, light, shadow, drop = maps
+        score, light, shadow, drop = (imgs.get(statistic) for statistic in STATISTICS)
+        assert score is not None
         return ScanExplanation(score, light, shadow, drop, table, explanation, provenance, stem, rounds)
 
     def _search_record(self, points: np.ndarray, segments: Segments | None) -> dict[str, Any]:
@@ -129,7 +133,7 @@ class ScanMaps(NativeMaps[ScanExplanation]):
             if explanation.segments is None:
                 yield mapper.volume(recursion_round.saliency)
             else:
-                yield mapper.segments(saliency.minmax(recursion_round.explanation.score), recursion_round.points)
+                yield mapper.segments(recursion_round.values, recursion_round.points)
 
     def _recursion_record(self, recursion: RecursiveExplanation, explanation: Explanation) -> dict[str, Any]:
         """Return every round and why the recursion ended, for the sidecar."""

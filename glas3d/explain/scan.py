@@ -11,6 +11,7 @@ from glas3d.core.covariates import Covariates
 from glas3d.core.glas import GLAS, Progress
 from glas3d.core.model import HasCovariates
 from glas3d.core.score import Target, targets_of
+from glas3d.core.search import Segments
 from glas3d.errors import GlasError, GlasWarning, SkullWarning, SpaceWarning
 from glas3d.explain import preset
 from glas3d.explain.inputs import Images, Inputs, Reference, model_record
@@ -130,8 +131,9 @@ def resolve_scan(
         names = predict.covariates if isinstance(predict, HasCovariates) else None
         covariates = Covariates.of(options.covariates, options.covariate_reference or {}, names)
     backgrounds = {name: reference.value for name, reference in references.items()}
-    filled = preset.fill(given(settings), info.preset, inputs.grid)
-    glas = GLAS(predict, background=next(iter(backgrounds.values())), **filled)
+    regions = isinstance(resolved.search, Segments) and options.refine is None  # which is for round masks alone
+    filled = preset.fill(given(settings), info.preset, inputs.grid, options.preset, regions=regions)
+    glas = GLAS(predict, background=next(iter(backgrounds.values())), evidence=True, **filled)
     task = Task(
         inputs.data, targets, resolved.search, inputs.grid.spacing, resolved.mask, covariates, backgrounds, inputs.names
     )

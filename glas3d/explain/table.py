@@ -26,6 +26,8 @@ COLUMNS = [
     "rank",
     "direction",
 ]
+# Columns of tables whose model was evaluated on both ends and on the background.
+EVIDENCE = ["evidence", "density"]
 
 
 def region_table(
@@ -56,6 +58,7 @@ def region_table(
         shadow=explanation.shadow,
         drop=explanation.drop,
         score=explanation.score,
+        **evidence_columns(explanation),
     )
     if atlas is not None:
         table = atlas.table.merge(scored, on="index", how="left", validate="one_to_one")
@@ -74,10 +77,17 @@ def region_table(
                 "shadow": covariates.shadow,
                 "drop": covariates.drop,
                 "score": covariates.score,
+                **({} if covariates.evidence is None else {"evidence": covariates.evidence, "density": np.nan}),
             }
         )
         table = pd.concat([table.astype({"index": "Int64"}), rows], ignore_index=True)
-    return ranked(table)
+    return ranked(table, explanation.settings.get("fusion", ""))
+
+
+def evidence_columns(explanation: Explanation) -> dict[str, np.ndarray]:
+    """Return the columns of `EVIDENCE` that an explanation has, ``(m,)`` each."""
+    values = {name: getattr(explanation, name) for name in EVIDENCE}
+    return {name: column for name, column in values.items() if column is not None}
 
 
 def row_names(index: np.ndarray, kind: str) -> list[str]:
@@ -92,13 +102,16 @@ def row_names(index: np.ndarray, kind: str) -> list[str]:
     return [f"{kind}-{i:0{width}d}" for i in index]
 
 
-def ranked(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with its ``rank`` by ``score`` and its ``direction``, in the columns of `COLUMNS`.
+def ranked(table: pd.DataFrame, fusion: str = "") -> pd.DataFrame:
+    """Return the table with its ``rank`` by ``score`` and its ``direction``, in this order of columns.
 
     Rank 1 is the highest score; a score that more than half of all regions have gets no rank. The direction is ``for``
-    where removing a region lowers the output (its drop is above 0), and ``against`` where it raises it.
+    where removing a region lowers the output (its drop is above 0), and ``against`` where it raises it; where evidence
+    is the score (``fusion="mean"``), the sign of the evidence decides.
     """
-    return table.assign(rank=ranks(table["score"]), direction=directions(table["drop"]))[COLUMNS]
+    columns = [*COLUMNS, *(name for name in EVIDENCE if name in table)]
+    signed = table["evidence" if fusion == "mean" and "evidence" in table else "drop"]
+    return table.assign(rank=ranks(table["score"]), direction=directions(signed))[columns]
 
 
 def ranks(score: pd.Series) -> pd.Series:
@@ -127,21 +140,31 @@ _COLUMNS = {
     "shadow": ("Absolute change of the probability when the region is removed, plus gamma (Eq. 2)", "probability"),
     "drop": ("Probability of the intact input minus that without the region, signed", "probability"),
     "score": ("Score of the region, from light and shadow as Settings.fusion says", "arbitrary"),
+    "evidence": (
+        "Mean of what the region adds to the background alone and of what the whole loses without it, signed",
+        "probability",
+    ),
+    "density": ("Score made of light and shadow, each divided by the sum of its mask over voxels", "arbitrary"),
     "rank": ("Rank by score, 1 the highest; n/a for a score that more than half of all have", ""),
-    "direction": ("for: removing the region lowers the probability; against: it raises it", ""),
+    "direction": ("for: the region speaks for the target, against: against it (sign of drop or evidence)", ""),
     "evaluated": ("1 where the model was evaluated, 0 where light and shadow were estimated", ""),
     "score_error": ("Standard deviation of the estimate of the score", "arbitrary"),
     "scale": ("Factor on the sigmas at which the region scores highest", ""),
-    "sign": ("Sign of the drop on which most references agree", ""),
+    "sign": ("Sign of the drop or evidence on which most references agree", ""),
     "agreement": ("Share of the references that agree on the sign", ""),
     "n_models": ("Number of models that were averaged", ""),
     "n_sessions": ("Number of sessions that were averaged", ""),
 }
 
 
-def described_columns(table: pd.DataFrame) -> dict[str, dict[str, str]]:
-    """Return the description and the units of each column, for the sidecar of a table."""
-    return {column: _described(column) for column in table.columns}
+def described_columns(table: pd.DataFrame, link: str = "probability") -> dict[str, dict[str, str]]:
+    """Return the description and the units of each column, for the sidecar of a table made with a link."""
+    described = {column: _described(column) for column in table.columns}
+    if link == "logit":
+        for entries in described.values():
+            for key, text in entries.items():
+                entries[key] = text.replace("Probability", "Log-odds").replace("probability", "log-odds")
+    return described
 
 
 def _described(column: str) -> dict[str, str]:

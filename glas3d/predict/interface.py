@@ -126,6 +126,7 @@ class NetworkPredictor(Protocol):
     covariates: tuple[str, ...] | None
     device: torch.device
     info: ModelInfo
+    gives_log_odds: bool
 
     def __call__(self, batch: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
         """Return the probabilities ``(n, k)`` of a batch ``(n, c, *spatial)`` and covariates ``(n, q)``."""
@@ -137,6 +138,10 @@ class NetworkPredictor(Protocol):
 
     def evaluate(self, forward: Callable[[], Any], batch: torch.Tensor) -> torch.Tensor:
         """Return the probabilities ``(n, k)`` that come of a forward pass through the network."""
+        ...
+
+    def log_odds(self) -> NetworkPredictor:
+        """Return the same predictor, whose outputs are log-odds."""
         ...
 
     def with_net(self, net: Network) -> NetworkPredictor:

@@ -41,8 +41,10 @@ def one_tensor(output: Any, of: str = "model") -> torch.Tensor:
     return tensor
 
 
-def columns(output: torch.Tensor, batch: torch.Tensor, of: str = "model") -> torch.Tensor:
-    """Return an output as ``(n, k)`` float32, a row for each input of the batch.
+def columns(
+    output: torch.Tensor, batch: torch.Tensor, of: str = "model", dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Return an output as ``(n, k)``, float32 by default, a row for each input of the batch.
 
     Raises
     ------
@@ -54,7 +56,7 @@ def columns(output: torch.Tensor, batch: torch.Tensor, of: str = "model") -> tor
         n, came = len(batch), tuple(table.shape)
         advice = ": give a readout, which says what of it is explained" if of == "model" and len(came) > 2 else ""
         raise GlasError(f"a {of} must return ({n}, classes) for a batch of {n}, got {came}{advice}")
-    return table.to(torch.float32)
+    return table.to(dtype)
 
 
 def rows(output: Any, batch: torch.Tensor, name: str) -> torch.Tensor:

@@ -12,7 +12,8 @@ from torch import nn
 
 from glas3d.core.accelerate.windows import Windows
 from glas3d.core.foreign_code import failures_of
-from glas3d.core.model import Recomputation
+from glas3d.core.link import log_odds_of_logits, log_odds_of_probabilities
+from glas3d.core.model import NoLogOdds, Recomputation
 from glas3d.core.modules import EvalMode, modules_in, refuse_without_values
 from glas3d.errors import GlasError
 from glas3d.predict.device import choose_device, exact_kernels, tensors_of
@@ -127,6 +128,7 @@ class Predictor:
             net = copy.deepcopy(net).to(self.device)
         self.net = net
         self.info = info or ModelInfo(name=type(net).__name__)
+        self.gives_log_odds = False
         self._modules = self._modules_found()
         self._is_watched = False
 
@@ -142,6 +144,27 @@ class Predictor:
             raise GlasError(f"the fit of a transform must return a callable, got {type(fitted.transform).__name__}")
         fitted._modules = fitted._modules_found()
         return fitted
+
+    def log_odds(self) -> Predictor:
+        """Return the same predictor, whose outputs ``(n, k)`` are the log-odds of each class against all others.
+
+        They are float64 and come from the network's own logits: of a softmax ``z_y - logsumexp(z of the others)``, of
+        one logit ``-z, z``, of several sigmoids ``z`` itself. With ``activation="none"`` they come from the
+        probabilities.
+
+        Raises
+        ------
+        NoLogOdds
+            The predictor has a readout; when evaluated without an activation: outputs that are no probabilities.
+        """
+        if self.readout is not None:
+            raise NoLogOdds(
+                f"the output of a readout is no class of the model {self.info.name}, and has no log-odds: "
+                'give link="probability"'
+            )
+        other = copy.copy(self)
+        other.gives_log_odds = True
+        return other
 
     def __call__(self, batch: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
         """Return ``(n, k)`` float32 probabilities of a batch, or what the readout makes of them.
@@ -197,7 +220,9 @@ class Predictor:
             with failures_of(f"the model does not take a batch of {tuple(batch.shape)}"):
                 output = self._watched(forward, evaluation)
             of = "model" if self.readout is None else "readout"
-            if self.readout is None:
+            if self.gives_log_odds:
+                table = self._log_odds(columns(one_tensor(output), batch, dtype=torch.float64))
+            elif self.readout is None:
                 table = columns(self._activated(one_tensor(output)), batch)
             else:
                 activated = output if self.activation == "none" else self._activated(one_tensor(output))
@@ -277,6 +302,15 @@ class Predictor:
             raise GlasError(f"the covariates of a batch of {n} must be ({n}, {len(names)}), got {tuple(values.shape)}")
         return (values,)
 
+    def _log_odds(self, table: torch.Tensor) -> torch.Tensor:
+        """Return the log-odds of the network's outputs, ``(n, k)`` float64."""
+        if self.activation == "none":
+            return log_odds_of_probabilities(table)
+        if self.activation == "softmax":
+            _refuse_one_output(table)
+            return log_odds_of_logits(table)
+        return torch.cat([-table, table], dim=1) if table.shape[1] == 1 else table
+
     def _activated(self, logits: torch.Tensor) -> torch.Tensor:
         if self.activation == "none":
             return logits
@@ -285,11 +319,15 @@ class Predictor:
         if logits.ndim == 0:
             return logits
         if self.activation == "softmax":
-            if logits.shape[1] == 1:
-                raise GlasError('softmax over one output is always 1: a one-logit model needs activation="sigmoid"')
+            _refuse_one_output(logits)
             return logits.softmax(dim=1)
         p = logits.sigmoid()
         return torch.cat([1 - p, p], dim=1) if p.shape[1] == 1 else p
+
+
+def _refuse_one_output(logits: torch.Tensor) -> None:
+    if logits.shape[1] == 1:
+        raise GlasError('softmax over one output is always 1: a one-logit model needs activation="sigmoid"')
 
 
 def model_info(predict: Predictor | Callable[..., Any]) -> ModelInfo:

@@ -77,14 +77,24 @@ class TinyNet(nn.Module):
         return self.head(self.body(x))
 
 
-def in_float64(net):
-    """Return a network's float64 copy for the oracle: from one volume to softmax probabilities."""
+def logits_in_float64(net):
+    """Return a network's float64 copy for the oracle: from one volume to logits."""
     twin = copy.deepcopy(net).to("cpu").double().eval()
 
-    def probabilities(one):
+    def logits(one):
         with torch.no_grad():
-            logits = twin(torch.from_numpy(np.ascontiguousarray(one))[None])[0].numpy()
-        raised = np.exp(logits - logits.max())
+            return twin(torch.from_numpy(np.ascontiguousarray(one))[None])[0].numpy()
+
+    return logits
+
+
+def in_float64(net):
+    """Return a network's float64 copy for the oracle: from one volume to softmax probabilities."""
+    logits = logits_in_float64(net)
+
+    def probabilities(one):
+        z = logits(one)
+        raised = np.exp(z - z.max())
         return raised / raised.sum()
 
     return probabilities

@@ -86,6 +86,12 @@ def paint(labels, index, scores):
     return saliency
 
 
+def log_odds(logits, y):
+    """Those of class ``y`` against all others: ``z_y - log(sum of exp(z) of the others)``."""
+    others = [z for j, z in enumerate(logits) if j != y]
+    return logits[y] - max(others) - math.log(sum(math.exp(z - max(others)) for z in others))
+
+
 def explain(
     probabilities,
     volume,
@@ -99,6 +105,8 @@ def explain(
     kernel="gaussian",
     distance="euclidean",
     fusion="product",
+    link="probability",
+    density=False,
     gamma=1e-5,
     background=0.0,
     spacing=None,
@@ -106,7 +114,7 @@ def explain(
     values=None,
     reference=None,
 ):
-    """One explanation. ``probabilities`` returns ``(k,)`` for one float64 volume ``(c, *spatial)``.
+    """One explanation. ``probabilities`` returns ``(k,)`` for one float64 volume ``(c, *spatial)``; logits for "logit".
 
     With covariates, ``values`` and their ``reference``, it is called with the volume and a list of numbers, and they
     are players behind the points.
@@ -117,29 +125,45 @@ def explain(
     index = None
     if labels is not None:
         index, points = centroids(labels)
-    whole, bare = volume, background  # the inputs in which nothing of the volume is shaded, or lit
+    whole, bare = volume, background.copy()  # the inputs in which nothing of the volume is shaded, or lit
     inputs = []  # light and shadow of every point and covariate, each a volume and the covariates
+    sums = []  # of the masks of light and shadow of every point
     for mu in points:
-        lit = light(volume, mask(mu, shape, sigma_light, kernel, spacing), background, channel)
-        dark = shade(volume, mask(mu, shape, sigma_shadow, kernel, spacing), background, channel)
+        g, h = mask(mu, shape, sigma_light, kernel, spacing), mask(mu, shape, sigma_shadow, kernel, spacing)
+        lit, dark = light(volume, g, background, channel), shade(volume, h, background, channel)
         inputs.append(((lit, reference), (dark, values)))
+        sums.append((g.sum(), h.sum()))
     for j in range(0 if values is None else len(values)):
         alone = [v if i == j else r for i, (v, r) in enumerate(zip(values, reference, strict=True))]
         without = [r if i == j else v for i, (v, r) in enumerate(zip(values, reference, strict=True))]
         inputs.append(((bare, alone), (whole, without)))
+        sums.append((math.nan, math.nan))
 
     def evaluated(one, numbers):
-        return (probabilities(one) if numbers is None else probabilities(one, numbers))[target]
+        outputs = probabilities(one) if numbers is None else probabilities(one, numbers)
+        return log_odds(outputs, target) if link == "logit" else outputs[target]
 
-    intact = evaluated(whole, values)
-    found = {"light": [], "shadow": [], "drop": [], "score": []}
-    for lit, dark in inputs:
+    intact, nothing = evaluated(whole, values), evaluated(bare, reference)
+    found = {name: [] for name in ("light", "shadow", "drop", "score", "evidence", "density")}
+    for (lit, dark), (sum_of_light, sum_of_shadow) in zip(inputs, sums, strict=True):
         f_l, drop = evaluated(*lit), intact - evaluated(*dark)
         f_s = abs(drop) + gamma
-        score = {"product": f_l * f_s, "light": f_l, "shadow": f_s}[fusion]
-        for name, value in zip(found, (f_l, f_s, drop, score), strict=True):
+
+        def fused(fusion, of_light, of_shadow, f_l=f_l, f_s=f_s, drop=drop):
+            return {
+                "product": f_l * f_s / of_shadow,
+                "light": f_l / of_light,
+                "shadow": f_s / of_shadow,
+                "mean": ((f_l - nothing) / of_light + drop / of_shadow) / 2,
+            }[fusion]
+
+        dense = fused(fusion, sum_of_light, sum_of_shadow)
+        own = (f_l, f_s, drop, dense if density else fused(fusion, 1, 1), fused("mean", 1, 1), dense)
+        for name, value in zip(found, own, strict=True):
             found[name].append(value)
-    result = {"points": points, "probability": intact} | {name: v[: len(points)] for name, v in found.items()}
+    result = {"points": points, "output": intact, "effect": intact - nothing}
+    result["probability"] = 1 / (1 + math.exp(-intact)) if link == "logit" else intact
+    result |= {name: v[: len(points)] for name, v in found.items()}
     if index is None:
         result["saliency"] = spread(points, result["score"], shape, sigma_spatial, distance, spacing)
     else:
@@ -153,6 +177,12 @@ def minmax(values):
     values = np.asarray(values, dtype=np.float64)
     low, high = values.min(), values.max()
     return np.zeros(values.shape) if low == high else (values - low) / (high - low)
+
+
+def positive(values):
+    """Signed values to [0, 1] with their zero kept: ``max(v, 0) / max``."""
+    values = np.maximum(np.asarray(values, dtype=np.float64), 0)
+    return values / values.max() if values.max() > 0 else values
 
 
 def nearest(mu, shape):
@@ -184,15 +214,18 @@ def recurse(
     fused, values, rounds, end = np.zeros(shape), np.zeros(len(points)), [], "iterations"
     while len(rounds) < max_iterations:
         one = explain(probabilities, image, target, points=[points[i] for i in left], background=background, **settings)
+        normalised = positive if settings.get("fusion") == "mean" else minmax
         if index is None:
-            s = minmax(one["saliency"])
+            s = normalised(one["saliency"])
             own = [s[nearest(points[i], shape)] for i in left]
         else:
-            own = minmax(one["score"])
+            own = normalised(one["score"])
             s = paint(labels, [index[i] for i in left], own)
         removed = [i for i, value in zip(left, own, strict=True) if value > threshold]
         image = shade(image, s, background)
         after = probabilities(image)[target]
+        if settings.get("link") == "logit":
+            after = 1 / (1 + math.exp(-log_odds(probabilities(image), target)))
         measure = math.sqrt(s.mean() / after)
         kept = measure <= stop or not rounds
         rounds.append(
@@ -212,5 +245,5 @@ def recurse(
         if end != "iterations":
             break
     # as in every round, an atlas' map is normalised over the segments' values
-    saliency = minmax(fused) if index is None else paint(labels, index, minmax(values))
+    saliency = normalised(fused) if index is None else paint(labels, index, normalised(values))
     return {"saliency": saliency, "rounds": rounds, "end": end}

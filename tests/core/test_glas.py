@@ -19,6 +19,7 @@ from tests.core.cases import (
     atlas,
     constant,
     in_float64,
+    logits_in_float64,
     volume,
 )
 
@@ -43,7 +44,7 @@ def compare(ndim=3, channels=1, search="grid", background="darkness", in_mm=Fals
     image, spacing = volume(shape, channels), SPACINGS[ndim] if in_mm else None
     net = TinyNet(shape, channels, convolve=device == "cpu")
     expected = oracle.explain(
-        in_float64(net),
+        logits_in_float64(net) if settings.get("link") == "logit" else in_float64(net),
         image,
         1,
         points=oracle.grid(GRID[ndim], shape) if search == "grid" else None,
@@ -57,12 +58,18 @@ def compare(ndim=3, channels=1, search="grid", background="darkness", in_mm=Fals
         unit="mm" if in_mm else "voxel",
         background=background_of(background, shape, channels),
         batch_size=4,
+        evidence=True,
         **settings,
     ).explain(image, target=1, search=Grid(GRID[ndim]) if search == "grid" else atlas(shape), spacing=spacing)
     np.testing.assert_allclose(explained.points, expected["points"], atol=1e-12)
     assert np.abs(expected["drop"]).max() > 1e-3, "a case too dull to compare"
-    for name in ("probability", "light", "shadow", "drop", "score", "saliency"):
-        assert_close(getattr(explained, name), expected[name])
+    unread = {"light": ("shadow", "drop"), "shadow": ("light",)}.get(settings.get("fusion"), ())
+    both = () if unread else ("evidence", "density", "effect")
+    for name in ("probability", "light", "shadow", "drop", "score", "saliency", *both):
+        if name in unread:
+            assert np.isnan(getattr(explained, name)).all()
+        else:
+            assert_close(getattr(explained, name), expected[name])
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "squared"])
@@ -99,11 +106,29 @@ def test_agrees_with_a_sigma_an_axis(ndim, in_mm):
     compare(ndim, in_mm=in_mm, distance="squared", sigma_spatial=(4.0, 2.0, 1.0)[:ndim], **uneven)
 
 
-@pytest.mark.parametrize("fusion", ["product", "light", "shadow"])
+@pytest.mark.parametrize("density", [False, True])
+@pytest.mark.parametrize("fusion", ["mean", "light", "shadow"])
+@pytest.mark.parametrize("background", ["darkness", "channels"])
+@pytest.mark.parametrize("search", ["grid", "segments"])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_agrees_in_log_odds(ndim, search, background, fusion, density):
+    compare(ndim, 2, search, background, link="logit", fusion=fusion, density=density)
+
+
+@pytest.mark.parametrize("link", ["probability", "logit"])
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_agrees_in_evidence(ndim, kernel, link):
+    compare(ndim, 1, kernel=kernel, link=link, fusion="mean")
+    compare(ndim, 1, "segments", kernel=kernel, link=link, fusion="mean", density=True, distance="squared")
+
+
+@pytest.mark.parametrize("density", [False, True])
+@pytest.mark.parametrize("fusion", ["product", "light", "shadow", "mean"])
 @pytest.mark.parametrize("gamma", [0.0, 0.25])
-def test_agrees_for_every_fusion_and_gamma(fusion, gamma):
-    compare(fusion=fusion, gamma=gamma)
-    compare(search="segments", fusion=fusion, gamma=gamma)
+def test_agrees_for_every_fusion_and_gamma(fusion, gamma, density):
+    compare(fusion=fusion, gamma=gamma, density=density)
+    compare(search="segments", fusion=fusion, gamma=gamma, density=density)
 
 
 @pytest.mark.gpu
@@ -123,7 +148,8 @@ def test_an_ablation_is_that_score_alone(fusion):
     alone = GLAS(net, fusion=fusion, **settings).explain(volume((7, 9)), search=Grid(3))
     both = GLAS(net, **settings).explain(volume((7, 9)), search=Grid(3))
     assert np.array_equal(alone.score, getattr(alone, fusion))
-    assert np.array_equal(alone.score, getattr(both, fusion))
+    assert_close(alone.score, getattr(both, fusion))
+    assert alone.settings["evaluations"] == 10
     assert np.array_equal(both.score, both.light * both.shadow)
 
 

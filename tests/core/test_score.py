@@ -61,7 +61,8 @@ def test_evaluate_all_keeps_what_a_model_writes_over():
     def count(batch):
         return buffer.add_(1)
 
-    intact, light, shadow = evaluate_all(count, perturbations(3))
+    intact, light, shadow, bare = evaluate_all(count, perturbations(3))
+    assert np.isnan(bare).all()
     assert intact.tolist() == [1]
     assert light[:, 0].tolist() == [1, 2, 2, 3]
     assert shadow[:, 0].tolist() == [1, 2, 3, 3]
@@ -98,7 +99,7 @@ def test_torch_has_the_threads_that_an_engine_wants_it_to_have(wanted):
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 9])
 def test_evaluate_all_keeps_probabilities_in_the_order_of_the_inputs(batch_size):
     weights = np.random.default_rng(1).normal(size=(2, 1, 7, 9))
-    intact, light, shadow = evaluate_all(Linear(weights), perturbations(batch_size))
+    intact, light, shadow, _ = evaluate_all(Linear(weights), perturbations(batch_size))
     expected = {}
     for batch, numbers in perturbations(1).batches():
         expected[numbers[0]] = (weights * batch[0].numpy().astype(np.float64)).sum(axis=(1, 2, 3))
@@ -143,10 +144,11 @@ def test_evaluate_all_refuses_another_number_of_classes():
 
 
 def test_fuse():
-    light, shadow = np.array([0.5, 0.25]), np.array([0.1, 0.4])
-    np.testing.assert_array_equal(fuse(light, shadow, "product"), [0.05, 0.1])
-    for fusion, alone in (("light", light), ("shadow", shadow)):
-        fused = fuse(light, shadow, fusion)
+    light, drop = np.array([0.5, 0.25]), np.array([0.1, -0.4])
+    np.testing.assert_allclose(fuse("product", light, drop, gamma=0.1), [0.1, 0.125])
+    np.testing.assert_allclose(fuse("mean", light, drop, 0.2, gamma=0.1), [0.2, -0.175])
+    for fusion, alone in (("light", light), ("shadow", np.abs(drop))):
+        fused = fuse(fusion, light, drop)
         assert np.array_equal(fused, alone)
         assert not np.shares_memory(fused, alone)
 

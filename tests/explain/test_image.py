@@ -69,7 +69,8 @@ def test_maps_and_table_are_those_of_the_core():
         np.testing.assert_array_equal(r.table[name], getattr(e, name))
     spread = GLAS(brightness, **MASKS).spread(e.points, np.stack([e.light, e.shadow, e.drop]), SHAPE)
     np.testing.assert_array_equal([r.light, r.shadow, r.drop], spread)
-    assert " ".join(r.table.columns) == "index name row column n_pixels light shadow drop score rank direction"
+    contract = "index name row column n_pixels light shadow drop score rank direction evidence density"
+    assert " ".join(r.table.columns) == contract
     assert r.table["name"].tolist()[:2] == ["point-01", "point-02"]
     assert sorted(r.table["rank"]) == list(range(1, 57))
     assert highest(r)["score"] == r.table["score"].max()
@@ -254,7 +255,7 @@ def test_targets_share_model_evaluations():
         return brightness(batch)
 
     both = explain_image(picture(), count, [1, 0], Grid(3), batch_size=1, **MASKS)
-    assert sum(batches) == 19
+    assert sum(batches) == 20
     alone = explained(target=0, search=Grid(3), batch_size=1)
     # sums over one row or two may differ in rounding
     np.testing.assert_allclose(both[1].saliency, alone.saliency, rtol=1e-6)

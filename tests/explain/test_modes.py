@@ -309,9 +309,9 @@ def test_references_that_do_not_fit_are_refused(scan, sided, few, backgrounds, m
 def test_progress_counts_over_all_parts(scan, sided, few):
     steps = []
     explain_img(scan, sided, "AD", few, background=[0, "blur"], progress=lambda *step: steps.append(step), **SMALL)
-    assert steps[-1] == (2 * 17, 2 * 17)
+    assert steps[-1] == (2 * 18, 2 * 18)
     assert [done for done, _ in steps] == sorted(done for done, _ in steps)
-    assert {total for _, total in steps} == {34}
+    assert {total for _, total in steps} == {36}
 
 
 # Where to search

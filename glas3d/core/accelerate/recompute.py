@@ -21,7 +21,7 @@ from glas3d.core.score import (
     CheckClasses,
     CheckEngine,
     CovariatesOf,
-    Probabilities,
+    Outputs,
     ReportProgress,
     accept_engine,
     evaluate,
@@ -29,9 +29,9 @@ from glas3d.core.score import (
 )
 from glas3d.errors import GlasWarning
 
-# Recomputed probabilities that differ from those of the full forward pass by more than this, or by more than this share
-# of the effects, are not used: the masks are truncated too early, or the network does something that its graph does not
-# show.
+# Recomputed outputs that differ from those of the full forward pass by more than this (relative to log-odds beyond 1),
+# or by more than this share of the effects, are not used: the masks are truncated too early, or the network does
+# something that its graph does not show.
 TOLERANCE, _SHARE_OF_EFFECT = 1e-4, 0.05
 # Inputs with the largest effects that are compared once all are evaluated, at most.
 _MOST_CHECKED = 8
@@ -67,7 +67,7 @@ class RecomputationRecord:
     input_change
         The most by which an input differs from that of the equations: that value times the largest ``|I - B|``.
     measured_change
-        The largest difference of any class's ``P`` from the full forward pass, over ``checked`` inputs.
+        The largest difference of any class's output from the full forward pass, over ``checked`` inputs.
     checked
         Number of inputs that were evaluated both ways.
     batch_size
@@ -103,7 +103,9 @@ class WindowedPerturbations:
     bases
         ``(2, c, *spatial)``: background and volume.
     windows
-        The windows of light and of shadow.
+        The windows of light and of shadow; none for a kind that is not evaluated.
+    kinds
+        The kinds that are evaluated: `LIGHT`, `SHADOW` or both.
     mask_cut_off, input_change
         See `RecomputationRecord`.
     batch_size
@@ -114,12 +116,18 @@ class WindowedPerturbations:
         volume, background = inputs.volume, inputs.background
         self.bases = torch.stack([background, volume])
         self._channels = inputs.channels
-        self._masks = (inputs.light, inputs.shadow)
+        self.inputs = inputs
+        self._masks = inputs.ends
+        self.kinds = [kind for kind, masks in enumerate(inputs.ends) if masks is not None]
         contrast = (volume[self._channels] - background[self._channels]).abs()
         low, high = extent(contrast.amax(dim=0) > 0)
         self.windows: list[Windows] = []
         self.mask_cut_off = 0.0
         for masks in self._masks:
+            if masks is None:
+                nothing = np.empty((0, volume.ndim - 1))
+                self.windows.append(Windows.of(nothing, nothing, volume.shape[1:]))
+                continue
             first, last, beyond = _reach(masks, cut, volume[0])
             self.windows.append(Windows.of(first, last, volume.shape[1:]).within(low, high))
             self.mask_cut_off = max(self.mask_cut_off, beyond)
@@ -138,14 +146,14 @@ class WindowedPerturbations:
         All batches have one size, so that a model sees one shape only: some points come twice.
         """
         m, size = len(self.windows[kind]), self.batch_size[kind]
-        number = math.ceil(m / size)
+        number = math.ceil(m / size) if m else 0
         return [(np.arange(size) * number + turn) % m for turn in range(number)]
 
     def parts(self, kind: int, rows: np.ndarray) -> torch.Tensor:
         """Return light (kind 0) or shadow (1) of some points inside their windows, ``(n, c, *size)``."""
         windows = self.windows[kind]
         corners = windows.corner[rows]
-        masks = _within(self._masks[kind], rows, windows, self.bases[0, 0])
+        masks = _within(self._of_kind(kind), rows, windows, self.bases[0, 0])
         below, above = (
             torch.stack([crop(self.bases[base], corner, windows.size) for corner in corners])
             for base in (kind, 1 - kind)
@@ -154,8 +162,13 @@ class WindowedPerturbations:
 
     def whole(self, kind: int, row: int) -> torch.Tensor:
         """Return light or shadow of one point with its mask whole, ``(1, c, *spatial)``."""
-        mask = self._masks[kind].masks(row, torch.empty_like(self.bases[:1, 0]))
+        mask = self._of_kind(kind).masks(row, torch.empty_like(self.bases[:1, 0]))
         return self._blend(self.bases[kind, None].clone(), self.bases[1 - kind, None], mask)
+
+    def _of_kind(self, kind: int) -> Masks:
+        masks = self._masks[kind]
+        assert masks is not None
+        return masks
 
     def _blend(self, below: torch.Tensor, above: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """Blend as `Perturbations` does; ``below`` is overwritten."""
@@ -175,11 +188,11 @@ def evaluate_changed_windows(
     cut: float,
     always: bool,
     batch_size: Callable[[int], int],
-) -> tuple[Probabilities, RecomputationRecord]:
+) -> tuple[Outputs, RecomputationRecord]:
     """Evaluate all inputs as `score.evaluate_all` does, computing only what a mask changes where that pays.
 
     Inputs of the first batches are compared with the full forward pass, and in the end those of all: each time the
-    inputs whose masks have the largest effects. Where ``P`` differs by more than `TOLERANCE` or a twentieth of the
+    inputs whose masks have the largest effects. Where an output differs by more than `TOLERANCE` or a twentieth of the
     largest effect of light or shadow, or the full forward pass is not slower, every input is evaluated in full.
 
     Parameters
@@ -207,7 +220,7 @@ def evaluate_changed_windows(
         )
         record = RecomputationRecord(recomputed=False, reason=str(error))
         return evaluate_all(predict, perturbations, check, progress, covariates, check_engine), record
-    run = _Run(recomputation, windowed)
+    run = _Run(predict, recomputation, windowed)
     check(run.probabilities.shape[1])
     run.evaluate_turn(0)
     record, seconds_in_full, reason = run.compare(predict, perturbations.batch_size)
@@ -233,7 +246,8 @@ def evaluate_changed_windows(
     if reason:
         return evaluate_all(predict, perturbations, check, progress, check_engine=check_engine), record
     progress(len(perturbations), len(perturbations))
-    return (run.probabilities[0], run.probabilities[1::2], run.probabilities[2::2]), record
+    numbers = perturbations.numbers
+    return Outputs.of(perturbations.inputs, numbers, run.probabilities[numbers]), record
 
 
 def _prepare(predict: Predict, windowed: WindowedPerturbations, covariates: CovariatesOf | None) -> Recomputation:
@@ -241,7 +255,7 @@ def _prepare(predict: Predict, windowed: WindowedPerturbations, covariates: Cova
         raise CannotRecompute("the model takes covariates next to the volume")
     if not isinstance(predict, Recomputable):
         raise CannotRecompute("the model is a callable that does not say what it computes")
-    return predict.recompute(windowed.bases, windowed.windows)
+    return predict.recompute(windowed.bases[windowed.kinds], [windowed.windows[kind] for kind in windowed.kinds])
 
 
 class _Run:
@@ -250,21 +264,27 @@ class _Run:
     Attributes
     ----------
     probabilities
-        ``(2m + 1, k)`` float64, numbered as `Perturbations` numbers its inputs.
+        ``(2m + 2, k)`` float64, the outputs, numbered as `Perturbations` numbers its inputs.
     turns
         How many there are.
     """
 
-    def __init__(self, recomputation: Recomputation, windowed: WindowedPerturbations) -> None:
+    def __init__(self, predict: Predict, recomputation: Recomputation, windowed: WindowedPerturbations) -> None:
         self._recomputation, self._windowed = recomputation, windowed
         self._batches = [windowed.batches(kind) for kind in (LIGHT, SHADOW)]
         self.turns = max(map(len, self._batches))
-        self._bases = recomputation.bases.to("cpu", torch.float64).numpy()
-        intact = self._bases[SHADOW]
-        self.probabilities = np.empty((1 + 2 * len(windowed.windows[LIGHT]), len(intact)))
-        self.probabilities[0] = intact
+        bases = recomputation.bases.to("cpu", torch.float64).numpy()
+        self._bases = dict(zip(windowed.kinds, bases, strict=True))
+        m = windowed.inputs.m
+        self.probabilities = np.full((2 * m + 2, bases.shape[1]), np.nan)
+        self.probabilities[0] = (
+            self._bases[SHADOW] if SHADOW in self._bases else evaluate(predict, windowed.bases[SHADOW, None].clone())[0]
+        )
         self._is_done = np.zeros(len(self.probabilities), dtype=bool)
         self._is_done[0] = True
+        if LIGHT in self._bases:
+            self.probabilities[-1] = self._bases[LIGHT]
+            self._is_done[-1] = windowed.inputs.bare
 
     @property
     def done(self) -> int:
@@ -285,7 +305,8 @@ class _Run:
         return sum(seconds) / len(seconds)
 
     def _evaluate(self, kind: int, rows: np.ndarray, parts: torch.Tensor) -> np.ndarray:
-        return evaluate(lambda batch: self._recomputation(kind, rows, batch), parts)
+        number = self._windowed.kinds.index(kind)
+        return evaluate(lambda batch: self._recomputation(number, rows, batch), parts)
 
     def compare(self, predict: Predict, batch_size: int) -> tuple[RecomputationRecord, float, str]:
         """Evaluate the inputs with the largest effects in full too, of those that were evaluated so far.
@@ -308,7 +329,7 @@ class _Run:
         change = np.abs(in_full - self.probabilities[numbers])
         allowed = np.stack([self._allowed(kind) for kind, _ in pairs])
         worst = np.unravel_index((change - allowed).argmax(), change.shape)
-        reason = f"it changes P by {change[worst]:.2g}, more than {allowed[worst]:.2g}"
+        reason = f"it changes an output by {change[worst]:.2g}, more than {allowed[worst]:.2g}"
         record = RecomputationRecord(
             recomputed=True,
             whole_from=self._recomputation.whole_from,
@@ -322,17 +343,22 @@ class _Run:
 
     def _allowed(self, kind: int) -> np.ndarray:
         """Return how far the outputs of one kind may be from those of the full forward pass, ``(k,)``."""
-        outputs = self.probabilities[1 + kind :: 2][self._is_done[1 + kind :: 2]]
+        rows = self._rows_done(kind)
+        outputs = self.probabilities[_numbers(kind, rows)]
         return allowed_difference(np.vstack([self._bases[kind], outputs]), TOLERANCE, _SHARE_OF_EFFECT)
 
     def _largest_effects(self, count: int) -> list[tuple[int, int]]:
         """Return kind and point of the inputs evaluated so far that differ most from their bases, of both kinds."""
         of_kind = []
-        for kind in (LIGHT, SHADOW):
-            rows = np.flatnonzero(self._is_done[1 + kind :: 2])
+        for kind in self._windowed.kinds:
+            rows = self._rows_done(kind)
             effect = np.abs(self.probabilities[_numbers(kind, rows)] - self._bases[kind]).max(axis=1)
             of_kind.append([(kind, int(row)) for row in rows[np.argsort(-effect, kind="stable")]])
         return [pair for both in itertools.zip_longest(*of_kind) for pair in both if pair is not None][:count]
+
+    def _rows_done(self, kind: int) -> np.ndarray:
+        """Return the points of a kind that were evaluated so far."""
+        return np.flatnonzero(self._is_done[1 + kind : -1 : 2])
 
 
 def _numbers(kind: int | np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -11,12 +11,13 @@ import torch
 
 from glas3d.core.accelerate.kriging import Kriging, farthest_points
 from glas3d.core.axes import per_axis
+from glas3d.core.cover import Cover
 from glas3d.core.explanation import Explanation, draw_scores
 from glas3d.core.glas import GLAS, Progress
 from glas3d.core.rounds import prepare_rounds
 from glas3d.core.score import Target, fuse
 from glas3d.core.search import Grid, Search
-from glas3d.core.settings import Settings
+from glas3d.core.settings import Fusion
 from glas3d.errors import GlasError
 
 _COARSE = 0.4  # share of the budget that is spread evenly over the volume first
@@ -101,7 +102,18 @@ class CoarseToFine:
         GlasError
             Masks that take their shape from segments; several targets; what `GLAS.explain` refuses.
         """
-        prepared = prepare_rounds(self.glas, volume, target, search, mask, name="a coarse-to-fine search")
+        return self.glas.with_link(lambda glas: self._explain(glas, volume, target, search, spacing, mask))
+
+    def _explain(
+        self,
+        glas: GLAS,
+        volume: np.ndarray | torch.Tensor,
+        target: Target,
+        search: Search | Sequence[Sequence[float]],
+        spacing: Sequence[float] | None,
+        mask: np.ndarray | None,
+    ) -> Refinement:
+        prepared = prepare_rounds(glas, volume, target, search, mask, name="a coarse-to-fine search")
         kernel = self.glas.settings.kernel
         if kernel not in ("gaussian", "exponential"):
             raise GlasError(
@@ -111,16 +123,20 @@ class CoarseToFine:
         points, ndim = prepared.points, prepared.volume.ndim - 1
         positions = _in_steps(points, per_axis(1.0 if spacing is None else spacing, ndim, "spacing"))
         light, drop = np.empty(len(points)), np.empty(len(points))
+        covers = prepared.glas.covers(prepared.volume, search, spacing, mask=mask)
         evaluated = np.empty(0, dtype=np.intp)
-        evaluations, schedule = 0, self._schedule(len(points))
+        ends, in_common = glas.settings.evaluates_light + glas.settings.evaluates_shadow, 1 + glas.has_evidence
+        evaluations, schedule = 0, self._schedule(len(points), ends, in_common)
         new = farthest_points(positions, schedule[0])
         for next_count in [*schedule[1:], None]:
-            prepared.glas.progress = _continued(self.glas.progress, evaluations, 2 * schedule[-1] + len(schedule))
+            prepared.glas.progress = _continued(
+                glas.progress, evaluations, ends * schedule[-1] + in_common * len(schedule)
+            )
             (part,) = cast(tuple[Explanation], prepared.glas.explain(prepared.volume, [target], points[new], spacing))
             evaluations += part.settings["evaluations"]
             light[new], drop[new] = part.light, part.drop
             evaluated = np.concatenate([evaluated, new])
-            estimate = _Estimate(positions, evaluated, light, drop, part.probability, self.glas.settings)
+            estimate = _Estimate(positions, evaluated, light, drop, part, glas, covers)
             certain = estimate.deviation.max() <= self.tolerance * np.abs(estimate.score).max()
             if next_count is None or certain:
                 break
@@ -133,6 +149,9 @@ class CoarseToFine:
             shadow=estimate.shadow,
             drop=estimate.drop,
             score=estimate.score,
+            evidence=None if part.evidence is None else estimate.fused("mean"),
+            density=None if part.evidence is None else estimate.fused(glas.settings.fusion, density=True),
+            covers=covers,
             settings=part.settings
             | {
                 "evaluations": evaluations,
@@ -143,10 +162,12 @@ class CoarseToFine:
         is_evaluated[evaluated] = True
         return Refinement(replace(whole, saliency=draw_scores(whole, whole.score)), is_evaluated, estimate.deviation)
 
-    def _schedule(self, m: int) -> list[int]:
-        """Return how many of ``m`` points are evaluated by the end of each round."""
-        # every round evaluates the intact volume again
-        within = int(self.budget * (2 * m + 1) - _ROUNDS - 1) // 2
+    def _schedule(self, m: int, ends: int, in_common: int) -> list[int]:
+        """Return how many of ``m`` points are evaluated by the end of each round, by ``ends`` evaluations each.
+
+        Every round repeats the ``in_common`` evaluations of no point: the intact volume, and the background.
+        """
+        within = int(self.budget * (ends * m + in_common) - (_ROUNDS + 1) * in_common) // ends
         budget = m if self.budget == 1 else min(m, max(_FEWEST, within))
         first = m if budget == m else min(budget, max(_FEWEST, round(_COARSE * budget)))
         rounds = min(_ROUNDS, budget - first)
@@ -157,8 +178,8 @@ class _Estimate:
     """Light, drop and score of all points, from those at which the model was evaluated.
 
     Probabilities are estimated as log odds, where they are smooth: a network's output is a sigmoid of something that
-    follows the masks gently, and only the sigmoid is flat or steep. Outputs that are not probabilities (regression)
-    are estimated as they are.
+    follows the masks gently, and only the sigmoid is flat or steep. Outputs that are log-odds already, or not
+    probabilities (regression), are estimated as they are.
 
     Parameters
     ----------
@@ -167,11 +188,13 @@ class _Estimate:
     evaluated
         ``(q,)`` which of them were evaluated.
     light, drop
-        ``(m,)``, of which the evaluated ones are read.
-    intact
-        ``P(y|I)``.
-    settings
-        Those that make the score.
+        ``(m,)``, of which the evaluated ones are read; NaN for an end that is not evaluated.
+    part
+        The explanation of some of the points, whose outputs for the intact volume and the background hold for all.
+    glas
+        Has the settings that make the score.
+    covers
+        What the masks of all points cover, where evidence or density is made.
     """
 
     def __init__(
@@ -180,36 +203,67 @@ class _Estimate:
         evaluated: np.ndarray,
         light: np.ndarray,
         drop: np.ndarray,
-        intact: float,
-        settings: Settings,
+        part: Explanation,
+        glas: GLAS,
+        covers: Mapping[str, Cover],
     ) -> None:
-        self._evaluated, self._settings, self._intact = evaluated, settings, intact
+        settings, intact = glas.settings, part.output
+        self._evaluated, self._settings, self._intact, self._bare = evaluated, settings, intact, intact - part.effect
+        self._covers = covers
         outputs = [light[evaluated], intact - drop[evaluated]]
-        self._odds = all(values.min() >= -_ROUNDING and values.max() <= 1 + _ROUNDING for values in outputs)
-        self._estimates = [
-            Kriging(positions, evaluated, _log_odds(values) if self._odds else values) for values in outputs
+        of_ends = [values for values in outputs if not np.isnan(values).any()]
+        self._odds = settings.link == "probability" and all(
+            values.min() >= -_ROUNDING and values.max() <= 1 + _ROUNDING for values in of_ends
+        )
+        self._estimates: list[Kriging | None] = [
+            None
+            if np.isnan(values).any()
+            else Kriging(positions, evaluated, _log_odds(values) if self._odds else values)
+            for values in outputs
         ]
-        self.light, shaded = (self._output(kriging.estimate) for kriging in self._estimates)
+        self.light, shaded = (
+            np.full(len(positions), np.nan) if kriging is None else self._output(kriging.estimate)
+            for kriging in self._estimates
+        )
         self.drop = intact - shaded
         self.light[evaluated], self.drop[evaluated] = light[evaluated], drop[evaluated]
         self.shadow = np.abs(self.drop) + settings.gamma
-        self.score = fuse(self.light, self.shadow, settings.fusion)
+        self.score = self.fused(settings.fusion, density=settings.density)
+
+    def fused(self, fusion: Fusion, *, density: bool = False) -> np.ndarray:
+        """Return the scores that a fusion makes of the estimated ends."""
+        return self._fuse(fusion, self.light, self.drop, slice(None), density=density)
+
+    def _fuse(
+        self, fusion: Fusion, light: np.ndarray, drop: np.ndarray, rows: slice | np.ndarray, *, density: bool
+    ) -> np.ndarray:
+        """Return the scores of some of the points, ``rows``, from their ends."""
+        sums = {f"{end}_sum": cover.sums[rows] for end, cover in self._covers.items()} if density else {}
+        return fuse(fusion, light, drop, self._bare, gamma=self._settings.gamma, **sums)
 
     def _output(self, estimate: np.ndarray) -> np.ndarray:
         """Return the model's expected output, from an estimate of its log odds."""
         return np.asarray(1 / (1 + np.exp(-estimate))) if self._odds else estimate.copy()
 
-    def _highest(self, light: Kriging, shaded: Kriging) -> np.ndarray:
-        """Return what each score may be, with light and shadow two deviations from their estimates."""
-        most = self._output(light.estimate + _DEVIATIONS * light.deviation)
-        ends = (self._output(shaded.estimate + sign * _DEVIATIONS * shaded.deviation) for sign in (-1, 1))
-        below, above = (np.abs(self._intact - end) for end in ends)
-        return fuse(most, np.maximum(below, above) + self._settings.gamma, self._settings.fusion)
+    def _highest(self, estimates: Sequence[Kriging | None], rows: slice | np.ndarray) -> np.ndarray:
+        """Return what the score of some points may be, with light and shadow two deviations from their estimates."""
+        light, shaded = estimates
+        settings = self._settings
+        n = len(self.light[rows])
+        most, drop = np.full(n, np.nan), np.full(n, np.nan)
+        if light is not None:
+            most = self._output(light.estimate + _DEVIATIONS * light.deviation)
+        if shaded is not None:
+            ends = (self._output(shaded.estimate + sign * _DEVIATIONS * shaded.deviation) for sign in (-1, 1))
+            largest, smallest = (self._intact - end for end in ends)
+            # the mean rises with the drop itself, the other fusions with its size
+            drop = largest if settings.keeps_zero else np.maximum(np.abs(largest), np.abs(smallest))
+        return self._fuse(settings.fusion, most, drop, rows, density=settings.density)
 
     @property
     def deviation(self) -> np.ndarray:
         """``(m,)`` standard deviation of the score: half of how much higher it may be, 0 where it was evaluated."""
-        deviation = np.asarray(self._highest(*self._estimates) - self.score) / _DEVIATIONS
+        deviation = np.asarray(self._highest(self._estimates, slice(None)) - self.score) / _DEVIATIONS
         deviation[self._evaluated] = 0
         return deviation
 
@@ -219,18 +273,19 @@ class _Estimate:
         Each chosen point makes the estimates around it more certain before the next one is chosen. The candidates are
         the points whose scores may be highest now, as the others hardly come to be the highest.
         """
-        highest = self._highest(*self._estimates)
+        highest = self._highest(self._estimates, slice(None))
         highest[self._evaluated] = -np.inf
         remaining = len(highest) - len(self._evaluated)
         candidates = np.argsort(-highest, kind="stable")[: min(_CANDIDATES * count, remaining)]
-        light, shaded = (kriging.at(candidates, count) for kriging in self._estimates)
+        parts = [None if kriging is None else kriging.at(candidates, count) for kriging in self._estimates]
         chosen: list[int] = []
         for _ in range(count):
-            highest = self._highest(light, shaded)
+            highest = self._highest(parts, candidates)
             highest[chosen] = -np.inf
             chosen.append(int(highest.argmax()))
-            for kriging in (light, shaded):
-                kriging.add(chosen[-1])
+            for kriging in parts:
+                if kriging is not None:
+                    kriging.add(chosen[-1])
         return np.asarray(candidates[chosen])
 
 

@@ -95,7 +95,7 @@ class Evaluated:
         darker, expected = self._darker()
         both = torch.cat([self.expected, expected])
         for inputs, own in ((self.inputs, self.expected), (darker, expected)):
-            check_agreement(engine, self._output(run, inputs), own, both)
+            check_agreement(engine, self._output(run, inputs), own, both, log_odds=self.predict.gives_log_odds)
         return run
 
     def _model(self) -> str | None:
@@ -125,7 +125,14 @@ class Evaluated:
             raise _not_built(error) from error
 
 
-def check_agreement(engine: Engine, output: torch.Tensor, expected: torch.Tensor, effects: torch.Tensor) -> None:
+def check_agreement(
+    engine: Engine,
+    output: torch.Tensor,
+    expected: torch.Tensor,
+    effects: torch.Tensor,
+    *,
+    log_odds: bool = False,
+) -> None:
     """Refuse an engine whose output differs from the network's own by more than is allowed.
 
     Parameters
@@ -135,6 +142,8 @@ def check_agreement(engine: Engine, output: torch.Tensor, expected: torch.Tensor
     effects
         ``(m, k)``, outputs of the network for inputs that differ, by which the effects are measured. Engines of
         reduced precision are allowed their tolerance, relative to the largest of these.
+    log_odds
+        Whether the outputs are log-odds, which have no natural size: the tolerance is then relative to their range.
 
     Raises
     ------
@@ -146,7 +155,8 @@ def check_agreement(engine: Engine, output: torch.Tensor, expected: torch.Tensor
     if engine.exact:
         allowed = allowed_difference(others, engine.tolerance)
     else:
-        allowed = np.full(others.shape[1], engine.tolerance * np.abs(others).max())
+        size = np.ptp(others, axis=0).max() if log_odds else np.abs(others).max()
+        allowed = np.full(others.shape[1], engine.tolerance * size)
     if not differ(came, own, allowed):
         return
     if came.shape != own.shape:

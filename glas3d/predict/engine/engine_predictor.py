@@ -93,6 +93,10 @@ class EnginePredictor:
         """Return the predictor itself, fitted to a volume."""
         return self._predict.fit(volume)
 
+    def log_odds(self) -> EnginePredictor:
+        """Return the predictor of log-odds, its network run by the same engine."""
+        return EnginePredictor(self._predict.log_odds(), self._given_engine, self._n_batches)
+
     def recompute(self, bases: torch.Tensor, windows: Sequence[Windows]) -> Recomputation:
         """Return what recomputes with the predictor's own network."""
         return self._predict.recompute(bases, windows)
@@ -142,7 +146,8 @@ class EnginePredictor:
             return True
         inputs, shape = (batch, *covariates), tuple(batch.shape)
         try:
-            check_agreement(ENGINES[self.engine], self(*(x.clone() for x in inputs)), expected[rows], expected)
+            output = self(*(x.clone() for x in inputs))
+            self._check_agreement(output, expected[rows], expected)
             return True
         except EngineFailed:
             forget(self._predict, shape)
@@ -150,10 +155,14 @@ class EnginePredictor:
         try:
             output = self(*(x.clone() for x in inputs))
             if self.engine != "eager":
-                check_agreement(ENGINES[self.engine], output, expected[rows], expected)
+                self._check_agreement(output, expected[rows], expected)
         except EngineFailed as failure:
             self._leave_out(self.engine, str(failure), shape)
         return False
+
+    def _check_agreement(self, output: torch.Tensor, expected: torch.Tensor, effects: torch.Tensor) -> None:
+        log_odds = self._predict.gives_log_odds
+        check_agreement(ENGINES[self.engine], output, expected, effects, log_odds=log_odds)
 
     def _leave_out(self, name: str, failure: str, shape: tuple[int, ...]) -> None:
         """Use the network itself in place of an engine, unless that was chosen by name and computes exactly."""

@@ -75,7 +75,8 @@ def trials_of(predict: NetworkPredictor, shape: tuple[int, ...]) -> Trials:
     What was built from other weights is forgotten.
     """
     net: Any = predict.net
-    key = (shape, str(predict.device), torch.get_num_threads(), predict.activation, fingerprint(net))
+    output = (predict.activation, predict.gives_log_odds)
+    key = (shape, str(predict.device), torch.get_num_threads(), output, fingerprint(net))
     with _lock:
         of_net = _trials.setdefault(net, {})
         for other in [other for other in of_net if other[-1] != key[-1]]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from glas3d.core.explanation import COMPUTATION_SETTINGS
 from glas3d.errors import GlasError
-from glas3d.explain import ranked
+from glas3d.explain import EVIDENCE, ranked
 from glas3d.explain.notes import count_notes
 from glas3d.imaging.space import VoxelGrid
 from glas3d.output import generated_by, write_json, write_together
@@ -22,8 +22,8 @@ from glas3d.tables import write_table
 
 Statistic = Literal["mean", "variance", "overlap"]
 
-# Columns whose group value is the plain mean over participants.
-_MEASURES = ["light", "shadow", "drop"]
+# Columns whose group value is the plain mean over participants, where tables have them.
+_MEASURES = ["light", "shadow", "drop", *EVIDENCE]
 # Parts of the provenance that must be the same for all participants of a group.
 _METHOD = ("Target", "Settings", "Model", "Search", "Options")
 
@@ -76,7 +76,8 @@ class GroupSums(ABC):
     def __init__(self, group: str, *, top: float = 5.0) -> None:
         self.group, self.top = group, top
         self._scores = MapSums((0,), top)
-        self._measure_sums = np.zeros((len(_MEASURES), 0))
+        self._measures: list[str] = []
+        self._measure_sums = np.zeros((0, 0))
         self._inputs: list[dict[str, Any]] = []
         self._notes: dict[str, list[str]] = {}
         self._method: dict[str, Any] = {}
@@ -109,7 +110,7 @@ class GroupSums(ABC):
             self._check_alike(session)
         table = self._ordered(result.table)
         self._notes[result.stem] = [note for session in sessions for note in session.provenance.get("Notes", ())]
-        self._measure_sums += table[_MEASURES].to_numpy(dtype=float).T
+        self._measure_sums += table[self._measures].to_numpy(dtype=float).T
         self._add_values(table["score"].to_numpy(dtype=float), sessions)
         self._table = None
 
@@ -135,8 +136,9 @@ class GroupSums(ABC):
         """
         if self._table is None:
             rows, _ = self._filled()
-            means = dict(zip(_MEASURES, self._measure_sums / len(self), strict=True))
-            self._table = ranked(rows.assign(**means, score=self._combined_scores()))
+            means = dict(zip(self._measures, self._measure_sums / len(self), strict=True))
+            rows = rows.assign(**means, score=self._combined_scores())
+            self._table = ranked(rows, self._method["Settings"].get("fusion", ""))
         return self._table.copy()
 
     def variation(self) -> pd.DataFrame:
@@ -218,7 +220,8 @@ class GroupSums(ABC):
         rows, img = self._ordered(result.table), result.saliency_img
         self._rows, self._method = rows, _method(result)
         self._pattern = nib.Nifti1Image(np.zeros(img.shape, np.float32), img.affine, img.header)
-        self._measure_sums = np.zeros((len(_MEASURES), len(rows)))
+        self._measures = [name for name in _MEASURES if name in rows]
+        self._measure_sums = np.zeros((len(self._measures), len(rows)))
         self._prepare(rows, img.shape)
 
     def _check_alike(self, session: GroupInput) -> None:

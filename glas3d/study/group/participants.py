@@ -233,7 +233,8 @@ def _joined_table(participant_id: str, records: Sequence[Record]) -> pd.DataFram
     """Return a participant's table of regions, the mean over sessions."""
     tables = [record.table().assign(participant_id=participant_id, session_id=record.session) for record in records]
     if len(tables) > 1:
-        return ranked(average_sessions(pd.concat(tables, ignore_index=True)))
+        fusion = records[0].content["Method"]["Settings"].get("fusion", "")
+        return ranked(average_sessions(pd.concat(tables, ignore_index=True)), fusion)
     return tables[0].drop(columns=["participant_id", "session_id"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from glas3d.errors import GlasError
+from glas3d.explain.table import EVIDENCE
 from glas3d.statistics.regions import check_columns
 
 _MEASURES = ["light", "shadow", "drop", "score"]
@@ -21,7 +22,7 @@ def average_sessions(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    One row a participant and region: ``light``, ``shadow``, ``drop`` and ``score`` are means over the
+    One row a participant and region: ``light``, ``shadow``, ``drop``, ``score`` and evidence are means over the
     sessions that have a value, ``rank`` is that of the mean score, ``n_sessions`` how many there were; other
     columns are the first session's.
 
@@ -37,7 +38,8 @@ def average_sessions(table: pd.DataFrame) -> pd.DataFrame:
         row = table.loc[twice, by_session].iloc[0].tolist()
         raise GlasError(f"a region must be in a session's table once, {', '.join(map(str, row))} is twice")
     grouped = table.groupby(["participant_id", "index"], sort=False)
-    joined = grouped.first().assign(**grouped[_MEASURES].mean(), n_sessions=grouped.size()).reset_index()
+    measures = [*_MEASURES, *(name for name in EVIDENCE if name in table)]
+    joined = grouped.first().assign(**grouped[measures].mean(), n_sessions=grouped.size()).reset_index()
     sessions = joined.groupby("participant_id", sort=False)["n_sessions"]
     fewer = sessions.transform("max") != joined["n_sessions"]
     if fewer.any():

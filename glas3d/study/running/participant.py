@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 import nibabel as nib
 import numpy as np
 
+from glas3d.core.account import Account
 from glas3d.core.explanation import COMPUTATION_SETTINGS
 from glas3d.core.glas import Progress
 from glas3d.core.threads import torch_threads
@@ -149,6 +150,7 @@ def _explain(plan: StudyPlan, task: ScanTask) -> tuple[Status, tuple[str, ...]]:
         "Input": result.provenance["Input"],
         "Probability": float(np.mean(probabilities)),
         "Probabilities": probabilities,
+        **({"Account": result.provenance["Account"]} if "Account" in result.provenance else {}),
         "Method": _method_record(results[0], prepared.manifest, plan),
     } | ({"Notes": list(result.notes)} if result.notes else {})
     files = {}
@@ -269,12 +271,16 @@ def average(results: list[ScanExplanation]) -> ScanExplanation:
         means[column] = values.mean(axis=0)
         spread[f"{column}_sd"] = values.std(axis=0, ddof=1)
     table = table.assign(**means)
-    table = ranked(table).assign(**{name: means[name] for name in means if name not in COLUMNS})
+    more = {name: means[name] for name in means if name not in COLUMNS}
+    table = ranked(table, first.explanation.settings["fusion"]).assign(**more)
     table = table.assign(**spread, n_models=len(results))
     table = table.set_index("name").reindex(first.table["name"]).reset_index()[table.columns]
     imgs: dict[str, Any] = {}
     for name in (f"{statistic}_img" for statistic in STATISTICS):
         first_img = getattr(first, name)
+        if first_img is None:  # not evaluated
+            imgs[name] = None
+            continue
         maps = [np.asarray(getattr(result, name).dataobj, dtype=np.float64) for result in results]
         imgs[name] = nib.Nifti1Image(np.mean(maps, axis=0).astype(np.float32), first_img.affine, first_img.header)
     provenance = first.provenance | {
@@ -284,6 +290,9 @@ def average(results: list[ScanExplanation]) -> ScanExplanation:
     }
     if notes := _notes_of_models(results):
         provenance["Notes"] = notes
+    if "Account" in provenance:
+        accounts = [result.provenance["Account"] for result in results]
+        provenance["Account"] = Account.joined(accounts, table["evidence"].dropna().to_numpy()).record()
     if "Recursion" in provenance:
         provenance["Recursion"] = [result.provenance["Recursion"] for result in results]
     parts = {name: average([result.parts[name] for result in results]) for name in first.parts}

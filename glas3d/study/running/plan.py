@@ -22,6 +22,7 @@ from glas3d.errors import GlasError
 from glas3d.explain.inputs import TEMPLATE_MM
 from glas3d.explain.modes import Versus, resolve_mode
 from glas3d.explain.options import ExplainOptions
+from glas3d.explain.preset import layers, merged, preset_of, values_of
 from glas3d.hashing import file_sha256
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.coordinates import Coordinates
@@ -336,7 +337,9 @@ def _study_settings(request: StudyRequest, predicts: list[Predictor]) -> dict[st
 
 def _check_mode(options: ExplainOptions, settings: Mapping[str, Any], predicts: list[Predictor]) -> None:
     mode = resolve_mode(options, what="a scan", single=True, covariates=options.covariates is not None)
-    mode.check(GLAS(predicts[0], **{name: settings[name] for name in _METHOD if name in settings}))
+    of_model, given = predicts[0].info.preset, {name: settings[name] for name in _METHOD if name in settings}
+    values = values_of(preset_of(given, of_model, options.preset), regions=True)
+    mode.check(GLAS(predicts[0], **(merged(layers(given, of_model, options.preset, values)) | given)))
     if isinstance(mode, Versus):
         for predict in predicts:
             _check_target(mode.against, predict, "the class of versus")

@@ -190,7 +190,7 @@ def test_a_cut_that_changes_the_answer_is_not_taken():
     record = ours[0].settings["recomputed"]
     assert not record["recomputed"]
     assert record["measured_change"] > recompute.TOLERANCE
-    assert record["reason"].startswith("it changes P by 0.")
+    assert record["reason"].startswith("it changes an output by 0.")
     assert record["reason"].endswith("more than 0.0001")
 
 
@@ -254,7 +254,7 @@ def test_truncation_is_checked_where_the_effects_are(batch_size):
     np.testing.assert_allclose(found.light, expected.light, rtol=0, atol=1e-4)
     record = found.settings["recomputed"]
     assert not record["recomputed"]
-    assert "it changes P by" in record["reason"]
+    assert "it changes an output by" in record["reason"]
 
 
 def test_truncation_is_held_to_a_share_of_small_effects():

@@ -93,7 +93,9 @@ def test_answers_that_are_no_probabilities():
     glas = GLAS(lambda batch: 30 * model(batch) - 7, sigma_light=4, sigma_shadow=6, fusion="shadow")
     dense = glas.explain(volume(), 1, Grid(9))
     found = CoarseToFine(glas, 0.25).explain(volume(), 1, Grid(9)).explanation
-    assert dense.light.min() < -1
+    assert glas.replace(fusion="light").explain(volume(), 1, Grid(9)).light.min() < -1
+    assert np.isnan(dense.light).all()
+    assert np.isnan(found.light).all()
     assert np.corrcoef(dense.score, found.score)[0, 1] >= 0.98
     assert top(dense.score) == top(found.score)
 

@@ -193,7 +193,7 @@ def test_an_engine_that_stays_wrong_is_left_out(monkeypatch):
     """It agrees when it is built, and never again."""
     predict = Predictor(TinyNet(SHAPE), "softmax", device="cpu")
 
-    def fail(*given):
+    def fail(*given, **options):
         raise EngineFailed("differs by 1.0e-01 from the network, more than 0.0001")
 
     monkeypatch.setattr(engine_predictor, "check_agreement", fail)

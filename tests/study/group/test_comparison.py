@@ -167,7 +167,7 @@ def test_every_file_has_a_sidecar(tmp_path, atlas_path, atlas, grid):
 
 def test_a_table_is_ranked_once(three, monkeypatch):
     tables = []
-    monkeypatch.setattr(group_sums, "ranked", lambda table: tables.append(table) or ranked(table))
+    monkeypatch.setattr(group_sums, "ranked", lambda table, fusion: tables.append(table) or ranked(table, fusion))
     result = summarise_groups(three.out, THREE, **FEW)
     assert len(tables) == 3
     result.tables["AD"]["score"] = 0.0  # the caller's own

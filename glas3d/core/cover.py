@@ -1,0 +1,70 @@
+"""What masks cover: the sum of each over voxels, and whether all of them together nearly partition the searched voxels.
+
+Sums turn evidence into density. Evidence adds up to the effect of the whole volume only where masks share it out among
+them: where their sum at each voxel is near 1 (docs/method.md, "How much the regions account for").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from glas3d.core.gaussian import Masks
+
+# Masks nearly partition voxels when their sum there has a mean within these, and at most this 99th percentile.
+_LEAST_MEAN, _MOST_MEAN, _MOST_PERCENTILE = 0.8, 1.1, 1.5
+# Values of masks that are held at a time (4 MiB of float32).
+_AT_A_TIME = 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Cover:
+    """What the masks of one end cover.
+
+    Attributes
+    ----------
+    sums
+        ``(m,)`` float64, each mask summed over voxels.
+    mean, percentile
+        Of the sum of all masks at each searched voxel: its mean, and its 99th percentile.
+    """
+
+    sums: np.ndarray
+    mean: float
+    percentile: float
+
+    @classmethod
+    def of(
+        cls, masks: Masks, shape: Sequence[int], searched: np.ndarray | None, device: torch.device | str = "cpu"
+    ) -> Cover:
+        """Add up masks.
+
+        Parameters
+        ----------
+        masks
+            The masks of ``m`` points, on a device.
+        shape
+            Voxels on each axis.
+        searched
+            ``(*spatial)`` booleans, the voxels that are searched; None: all.
+        """
+        shape, m = tuple(shape), len(masks)
+        n = max(1, min(m, _AT_A_TIME // int(np.prod(shape))))
+        buffer = torch.empty((n, *shape), device=device)
+        total = torch.zeros(shape, device=device)
+        sums = []
+        for start in range(0, m, n):
+            some = masks.masks(start, buffer[: min(n, m - start)])
+            sums.append(some.flatten(1).sum(dim=1, dtype=torch.float64).cpu().numpy())
+            total += some.sum(dim=0)
+        covered = total.cpu().numpy()
+        covered = covered.ravel() if searched is None else covered[searched]
+        return cls(np.concatenate(sums), float(covered.mean(dtype=np.float64)), float(np.percentile(covered, 99)))
+
+    @property
+    def is_partition(self) -> bool:
+        """Whether the masks nearly partition the searched voxels."""
+        return _LEAST_MEAN <= self.mean <= _MOST_MEAN and self.percentile <= _MOST_PERCENTILE
