@@ -180,7 +180,7 @@ def write_rows(
 
 
 def account_text(account: Mapping[str, Any], table: pd.DataFrame) -> str:
-    """Return how much of the model's answer the regions account for, as a sentence.
+    """Return how much the regions account for of the effect (the output less that of the background), as a sentence.
 
     Parameters
     ----------
@@ -193,15 +193,10 @@ def account_text(account: Mapping[str, Any], table: pd.DataFrame) -> str:
         # the largest share of an effect below 0 has the lowest evidence
         evidence = table["evidence"] if account["effect"] > 0 else -table["evidence"]
         name = table.assign(share=evidence).nlargest(1, "share")["name"].iloc[0]
-        return (
-            f"The regions account for {account['accounted']:.0%} of how far the output is from that of the background, "
-            f"{name} alone for {account['largest']:.0%}."
-        )
-    if not account["partition"]:
-        why = "their masks overlap, or leave out much of what is searched"
-    else:
-        why = f"that of the background is {abs(account['effect_log_odds']):.2g} away in log-odds, less than 1"
-    return f"How much of the output the regions account for is not known: {why}."
+        share, alone = f"{account['accounted']:.0%}", f"{account['largest']:.0%}"
+        return f"The regions account for {share} of the effect, {name} alone for {alone}."
+    why = "the effect is below 1 in log-odds" if account["partition"] else "their masks are no partition"
+    return f"What the regions account for is n/a: {why}."
 
 
 def cost_text(cost: CostEstimate) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glas3d.explain import COLUMNS
+from glas3d.explain import COLUMNS, EVIDENCE
 from glas3d.explain.dataset import describe_dataset
 from tests import bundles
 from tests.validator import validate
@@ -62,7 +62,7 @@ def test_a_scan_is_explained_at_the_regions_of_aal(run_command, scan, bundle, tm
     maps = {f"{stem}_stat-{s}_statmap.{end}" for s in MAPS for end in ("nii.gz", "json")}
     assert names == maps | DATASET | {f"{stem}_regions.tsv", f"{stem}_regions.json"}
     table = pd.read_csv(tmp_path / "new" / "out" / f"{stem}_regions.tsv", sep="\t", na_values="n/a")
-    assert table.columns.tolist() == COLUMNS
+    assert table.columns.tolist() == [*COLUMNS, *EVIDENCE]
     assert table["name"].tolist() == aal.table["name"].tolist()
     assert sorted(table["rank"].dropna()) == list(range(1, 115))
     assert table["score"].std() > 0
@@ -83,6 +83,7 @@ def test_a_scan_is_explained_at_the_regions_of_aal(run_command, scan, bundle, tm
     ] == highest
     assert "Written to" in output
     assert f"{stem}_regions.tsv" in output
+    assert output.splitlines()[-1].startswith("What the regions account for is n/a")
 
 
 @pytest.mark.parametrize(("cells", "points"), [(["3"], 27), (["2", "3", "2"], 12), (["1"], 1)], ids=str)
@@ -95,14 +96,15 @@ def test_a_scan_is_explained_on_a_grid(explain, cells, points):
 
 
 def test_sigmas_in_voxels_and_in_mm_agree(explain):
-    """2.5 and 3.5 voxels of the model's grid are 20 and 28 mm; a sigma not given is the preset's 24 or 36 mm."""
+    """2.5 and 3.5 voxels of the model's grid are 20 and 28 mm; a sigma not given is the paper's 20 or 30 mm."""
     settings = {
         "voxel": ["--sigma-light", "2.5", "--sigma-shadow", "3.5"],
         "unit given": ["--sigma-light", "2.5", "--sigma-shadow", "3.5", "--unit", "voxel"],
         "mm": ["--sigma-light", "20", "--sigma-shadow", "28", "--unit", "mm"],
         "light": ["--sigma-light", "20", "--unit", "mm"],
         "shadow": ["--sigma-shadow", "28", "--unit", "mm"],
-        "preset": [],
+        "paper": ["--preset", "paper"],
+        "model": [],
     }
     results = {name: explain("--grid", "2", *options, out=name) for name, options in settings.items()}
     units = {name: sidecar["Settings"]["unit"] for name, (_, _, sidecar, _) in results.items()}
@@ -113,11 +115,11 @@ def test_sigmas_in_voxels_and_in_mm_agree(explain):
         np.testing.assert_allclose(light[name], light["voxel"], rtol=1e-4)
         np.testing.assert_allclose(shadow[name], shadow["voxel"], rtol=1e-3)
     np.testing.assert_array_equal(light["light"], light["mm"])
-    np.testing.assert_array_equal(shadow["light"], shadow["preset"])
-    np.testing.assert_array_equal(light["shadow"], light["preset"])
+    np.testing.assert_array_equal(shadow["light"], shadow["paper"])
+    np.testing.assert_array_equal(light["shadow"], light["paper"])
     np.testing.assert_array_equal(shadow["shadow"], shadow["mm"])
-    assert not np.allclose(light["mm"], light["preset"], rtol=1e-3)
-    assert not np.allclose(shadow["mm"], shadow["preset"], rtol=1e-2)
+    assert not np.allclose(light["mm"], light["model"], rtol=1e-3)
+    assert not np.allclose(shadow["mm"], shadow["paper"], rtol=1e-2)
 
 
 def test_each_kind_of_background_is_recorded_and_changes_the_scores(explain, tmp_path):
@@ -148,7 +150,8 @@ def test_a_target_by_name_and_by_index(explain):
 @pytest.mark.parametrize(
     ("arguments", "settings"),
     [
-        (["--fusion", "light", "--gamma", "0.01"], {"fusion": "light", "gamma": 0.01}),
+        (["--fusion", "mean", "--gamma", "0.01"], {"fusion": "mean", "gamma": 0.01}),
+        (["--preset", "evidence", "--density"], {"fusion": "mean", "link": "logit", "density": True}),
         (["--kernel", "exponential", "--sigma-spatial", "5"], {"kernel": "exponential", "sigma_spatial": 5}),
         (["--batch-size", "2"], {"batch_size": 2}),
         (["--engine", "channels_last"], {"engine": "channels_last"}),

@@ -4,6 +4,9 @@ import io
 import re
 import time
 
+import numpy as np
+import pandas as pd
+import pytest
 from rich.console import Console
 
 from glas3d.cli import terminal
@@ -58,3 +61,29 @@ def test_progress_is_shown_where_there_is_no_terminal(capsys, monkeypatch):
     output, errors = capsys.readouterr()
     assert output == ""
     assert set(errors.splitlines()) == {"progress: 1 of 2 steps after 1 s"}
+
+
+@pytest.mark.parametrize(
+    ("account", "text"),
+    [
+        (
+            {"accounted": 0.724, "largest": 0.21, "effect": 5.0, "partition": True},
+            "The regions account for 72% of the effect, B alone for 21%.",
+        ),
+        (
+            {"accounted": 1.3, "largest": 0.9, "effect": -5.0, "partition": True},
+            "The regions account for 130% of the effect, A alone for 90%.",
+        ),
+        (
+            {"accounted": None, "largest": None, "effect": 5.0, "partition": False},
+            "What the regions account for is n/a: their masks are no partition.",
+        ),
+        (
+            {"accounted": None, "largest": None, "effect": 0.1, "partition": True},
+            "What the regions account for is n/a: the effect is below 1 in log-odds.",
+        ),
+    ],
+)
+def test_what_the_regions_account_for(account, text):
+    table = pd.DataFrame({"name": ["A", "B", "C"], "evidence": [-2.0, 1.0, np.nan]})
+    assert terminal.account_text(account, table) == text
