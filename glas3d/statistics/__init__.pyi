@@ -15,13 +15,13 @@ from .folds import compare_all_within_folds as compare_all_within_folds
 from .folds import compare_within_folds as compare_within_folds
 from .map_sums import MapSums as MapSums
 from .omnibus import compare_all as compare_all
-from .one_group import density_test as density_test
 from .one_group import laterality_test as laterality_test
 from .one_group import mean_test as mean_test
-from .regions import density as density
+from .one_group import relative_density_test as relative_density_test
 from .regions import laterality as laterality
 from .regions import normalised as normalised
 from .regions import region_values as region_values
+from .regions import relative_density as relative_density
 from .relabelling import compare_relabelled as compare_relabelled
 from .resampling import bootstrap_interval as bootstrap_interval
 from .resampling import p_values as p_values

@@ -11,6 +11,31 @@ from glas3d.core.saliency import minmax
 from glas3d.errors import GlasError
 
 
+def combination(total: np.ndarray, *, signed: bool = False) -> np.ndarray:
+    """Return a sum of maps, min-max normalised (the paper, IV.E); NaN stays.
+
+    Parameters
+    ----------
+    total
+        The sum, of any shape.
+    signed
+        Whether the maps are of signed evidence: it is divided by its largest absolute value, so that 0 stays 0.
+
+    Examples
+    --------
+    >>> combination(np.array([-1.0, 0.0, 4.0])), combination(np.array([-1.0, 0.0, 4.0]), signed=True)
+    (array([0. , 0.2, 1. ]), array([-0.25,  0.  ,  1.  ]))
+    """
+    combined = total.copy()
+    known = np.isfinite(combined)
+    if signed:
+        largest = np.abs(combined[known]).max(initial=0.0)
+        return combined / largest if largest > 0 else combined
+    if known.any():
+        combined[known] = minmax(combined[known])
+    return combined
+
+
 class MapSums:
     """Sums over the maps of a group.
 
@@ -87,13 +112,9 @@ class MapSums:
         share = self._in_top / self._n if self._n else np.full(self.shape, np.nan)
         return np.where(np.isnan(self._mean), np.nan, share)
 
-    def combined(self) -> np.ndarray:
-        """Return the maps' linear combination, min-max normalised (the paper, IV.E)."""
-        total = self.mean
-        known = np.isfinite(total)
-        if known.any():
-            total[known] = minmax(total[known])
-        return np.asarray(total)
+    def combined(self, *, signed: bool = False) -> np.ndarray:
+        """Return the maps' linear combination, normalised as `combination` does."""
+        return combination(self.mean, signed=signed)
 
     def _top_voxels(self, values: np.ndarray) -> np.ndarray:
         """Return which voxels are in one map's top."""

@@ -1,4 +1,4 @@
-"""Tests of one group: means over participants with interval and p-value, and the laterality and density of regions."""
+"""Tests of one group: means over participants with intervals and p-values, laterality and relative density."""
 
 from __future__ import annotations
 
@@ -88,15 +88,18 @@ def mean_test(values: np.ndarray | pd.DataFrame, *, n_perm: int = 10_000, seed: 
     return table
 
 
-def laterality_test(values: pd.DataFrame, *, n_perm: int = 10_000, seed: int = 0) -> pd.DataFrame:
+def laterality_test(values: pd.DataFrame, *, signed: bool = False, n_perm: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """Test how far the saliency of a group leans to the left, from each participant's unnormalised scores.
 
-    A participant's laterality of a pair of regions is ``(L - R) / (|L| + |R|)``, 1 all left, -1 all right.
+    A participant's laterality of a pair of regions is ``(L - R) / (|L| + |R|)``, 1 all left, -1 all right; of signed
+    evidence it is ``L - R``.
 
     Parameters
     ----------
     values
         Participants by regions; pairs are known by their names, ``<region>_L`` and ``<region>_R``.
+    signed
+        Whether the scores are evidence, with its sign.
     n_perm, seed
         See `mean_test`.
 
@@ -117,7 +120,9 @@ def laterality_test(values: pd.DataFrame, *, n_perm: int = 10_000, seed: int = 0
     data = values.to_numpy(dtype=float)
     left, right = (data[:, [names.index(pair + end) for pair in pairs]] for end in ("_L", "_R"))
     size = np.abs(left) + np.abs(right)
-    leaning = np.divide(left - right, size, out=np.where(np.isnan(size), np.nan, 0.0), where=size > 0)
+    leaning = left - right
+    if not signed:
+        leaning = np.divide(leaning, size, out=np.where(np.isnan(size), np.nan, 0.0), where=size > 0)
     table = mean_test(pd.DataFrame(leaning, columns=pairs), n_perm=n_perm, seed=seed)
     table = table.rename(columns={"mean": "laterality"})
     table.insert(2, "left", left.mean(axis=0))
@@ -125,17 +130,19 @@ def laterality_test(values: pd.DataFrame, *, n_perm: int = 10_000, seed: int = 0
     return table
 
 
-def density_test(values: pd.DataFrame, n_voxels: np.ndarray, *, n_perm: int = 10_000, seed: int = 0) -> pd.DataFrame:
+def relative_density_test(
+    values: pd.DataFrame, n_voxels: np.ndarray, *, n_perm: int = 10_000, seed: int = 0
+) -> pd.DataFrame:
     """Test whether regions have more saliency than their volume, from each participant's unnormalised scores.
 
-    A participant's density is the region's share of the sizes of the scores over its share of the volume. The group's
-    is the geometric mean, and its logarithm is tested; scores of less than `glas3d.statistics.regions.CLR_FLOOR` times
-    the participant's largest count as that.
+    A participant's relative density is the region's share of the positive scores over its share of the volume. The
+    group's is the geometric mean, and its logarithm is tested; scores of less than
+    `glas3d.statistics.regions.CLR_FLOOR` times the participant's largest, and negative ones, count as that.
 
     Parameters
     ----------
     values
-        Participants by regions; regions that some participant lacks have no density.
+        Participants by regions; regions that some participant lacks have none.
     n_voxels
         ``(regions,)``.
     n_perm, seed
@@ -143,11 +150,11 @@ def density_test(values: pd.DataFrame, n_voxels: np.ndarray, *, n_perm: int = 10
 
     Returns
     -------
-    One row a region: ``name n saliency_share volume_share density low high t p_uncorrected p_fdr p_fwe``.
+    One row a region: ``name n saliency_share volume_share relative_density low high t p_uncorrected p_fdr p_fwe``.
     """
     data, names = as_matrix(values)
     known = complete_regions(data, names) & (np.asarray(n_voxels) > 0)
-    sizes = np.where(known, np.abs(data), np.nan)
+    sizes = np.where(known, np.maximum(data, 0), np.nan)
     sizes = np.maximum(sizes, CLR_FLOOR * np.nanmax(sizes, axis=1, keepdims=True)) if known.any() else sizes
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = sizes / np.nansum(sizes, axis=1, keepdims=True)
@@ -157,7 +164,7 @@ def density_test(values: pd.DataFrame, n_voxels: np.ndarray, *, n_perm: int = 10
     logarithms[~np.isfinite(logarithms)] = np.nan
     table = mean_test(pd.DataFrame(logarithms, columns=names), n_perm=n_perm, seed=seed)
     table[["mean", "low", "high"]] = np.exp(table[["mean", "low", "high"]])
-    table = table.rename(columns={"mean": "density"})
+    table = table.rename(columns={"mean": "relative_density"})
     table.insert(2, "saliency_share", shares.mean(axis=0))
     table.insert(3, "volume_share", volume)
     return table

@@ -111,8 +111,10 @@ def region_values(table: pd.DataFrame, column: str = "score", *, normalise: Norm
     return pd.DataFrame(values, index=wide.index, columns=pd.Index(names.to_numpy(), name="name"))
 
 
-def laterality(table: pd.DataFrame, column: str = "score") -> pd.DataFrame:
+def laterality(table: pd.DataFrame, column: str = "score", *, signed: bool = False) -> pd.DataFrame:
     """Return how far saliency leans to the left: ``(L - R) / (L + R)``, 1 all left, -1 all right.
+
+    Of signed evidence, whose sum may be near 0, it is the difference ``L - R``.
 
     Parameters
     ----------
@@ -120,7 +122,9 @@ def laterality(table: pd.DataFrame, column: str = "score") -> pd.DataFrame:
         Regions, of one participant or (with ``participant_id``) of many; pairs are known by their names,
         ``<region>_L`` and ``<region>_R``.
     column
-        The column of values, which must not be negative.
+        The column of values, which must not be negative unless they are ``signed``.
+    signed
+        Whether the values are evidence, with its sign.
 
     Returns
     -------
@@ -140,7 +144,7 @@ def laterality(table: pd.DataFrame, column: str = "score") -> pd.DataFrame:
     """
     check_columns(table, "name", column)
     values = table[column].to_numpy(dtype=float)
-    if (values < 0).any():
+    if not signed and (values < 0).any():
         raise GlasError(f"laterality needs values of 0 or more, {column} has {np.nanmin(values):g}")
     participant = ["participant_id"] if "participant_id" in table else []
     if table.duplicated([*participant, "name"]).any():
@@ -154,14 +158,16 @@ def laterality(table: pd.DataFrame, column: str = "score") -> pd.DataFrame:
         raise GlasError("laterality needs regions whose names end in _L and _R, there is no such pair")
     total = (pairs["left"] + pairs["right"]).to_numpy(dtype=float)
     difference = (pairs["left"] - pairs["right"]).to_numpy(dtype=float)
+    if signed:
+        return pairs.assign(laterality=difference)
     index = np.divide(difference, total, out=np.full(len(total), np.nan), where=total != 0)
     return pairs.assign(laterality=index)
 
 
-def density(table: pd.DataFrame, column: str = "score") -> pd.DataFrame:
+def relative_density(table: pd.DataFrame, column: str = "score") -> pd.DataFrame:
     """Return each region's share of the saliency and its share of the volume.
 
-    ``density = saliency_share / volume_share``: above 1, a region is more salient than it is large. Shares are
+    ``relative_density = saliency_share / volume_share``: above 1, a region is more salient than it is large. Shares are
     of the regions that have a value, a participant at a time where the table has ``participant_id``.
 
     Parameters
@@ -173,7 +179,7 @@ def density(table: pd.DataFrame, column: str = "score") -> pd.DataFrame:
 
     Returns
     -------
-    The table with ``saliency_share``, ``volume_share`` and ``density``; NaN where there is no value, or no
+    The table with ``saliency_share``, ``volume_share`` and ``relative_density``; NaN where there is no value, or no
     saliency at all.
 
     Raises
@@ -184,13 +190,13 @@ def density(table: pd.DataFrame, column: str = "score") -> pd.DataFrame:
     Examples
     --------
     >>> two = pd.DataFrame({"name": ["Amygdala_L", "Fusiform_L"], "n_voxels": [10, 90], "score": [0.3, 0.1]})
-    >>> density(two)["density"].round(3).tolist()
+    >>> relative_density(two)["relative_density"].round(3).tolist()
     [7.5, 0.278]
     """
     check_columns(table, "n_voxels", column)
     values = table[column].astype(float)
     if (values < 0).any():
-        raise GlasError(f"density needs values of 0 or more, {column} has {values.min():g}")
+        raise GlasError(f"relative density needs values of 0 or more, {column} has {values.min():g}")
     voxels = table["n_voxels"].astype(float).where(values.notna() & (table["n_voxels"] > 0))
     values = values.where(voxels.notna())
     participant = table["participant_id"] if "participant_id" in table else pd.Series(0, index=table.index)
@@ -198,7 +204,7 @@ def density(table: pd.DataFrame, column: str = "score") -> pd.DataFrame:
         column_values / column_values.groupby(participant).transform("sum").replace(0, np.nan)
         for column_values in (values, voxels)
     )
-    return table.assign(saliency_share=saliency, volume_share=volume, density=saliency / volume)
+    return table.assign(saliency_share=saliency, volume_share=volume, relative_density=saliency / volume)
 
 
 def as_matrix(

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from glas3d import GlasError, GlasWarning
-from glas3d.statistics.one_group import density_test, laterality_test, mean_test
+from glas3d.statistics.one_group import laterality_test, mean_test, relative_density_test
 from tests.statistics.people import within
 
 
@@ -66,21 +66,35 @@ def test_signed_scores_and_no_scores_have_a_laterality():
 
 def test_density_is_the_geometric_mean_over_participants():
     values, voxels = scores(), np.array([10, 20, 30, 40, 100])
-    table = density_test(values, voxels, n_perm=99)
+    table = relative_density_test(values, voxels, n_perm=99)
     density = values.div(values.sum(axis=1), axis=0) / (voxels / voxels.sum())
-    np.testing.assert_allclose(table["density"], stats.gmean(density))
+    np.testing.assert_allclose(table["relative_density"], stats.gmean(density))
     np.testing.assert_allclose(table["volume_share"], voxels / 200)
     np.testing.assert_allclose(table["t"], stats.ttest_1samp(np.log(density), 0).statistic)
-    assert ((table["low"] < table["density"]) & (table["density"] < table["high"])).all()
+    assert ((table["low"] < table["relative_density"]) & (table["relative_density"] < table["high"])).all()
     zero = values.assign(Vermis_3=0.0)
-    assert 0 < density_test(zero, voxels, n_perm=19)["density"][2] < 1e-4
+    assert 0 < relative_density_test(zero, voxels, n_perm=19)["relative_density"][2] < 1e-4
 
 
-def test_even_saliency_has_no_density():
+def test_even_saliency_has_no_relative_density():
     """In proportion to volume, with noise: the corrected test finds 5 % of 100, and sampling error."""
     found = 0
     for seed in range(100):
         rng, voxels = np.random.default_rng(seed), np.array([5, 20, 40, 80])
         values = pd.DataFrame(voxels * rng.lognormal(0, 0.4, (10, 4)), columns=list("abcd"))
-        found += density_test(values, voxels, n_perm=99, seed=seed)["p_fwe"].min() <= 0.05
+        found += relative_density_test(values, voxels, n_perm=99, seed=seed)["p_fwe"].min() <= 0.05
     assert found <= stats.binom.ppf(0.999, 100, 0.05) + 5  # shares of one sum are not quite centred
+
+
+@pytest.mark.filterwarnings("ignore:the signs of")
+def test_of_signed_evidence_laterality_is_a_difference():
+    values = pd.DataFrame({"a_L": [1.0, -2.0, 3.0], "a_R": [-1.0, 2.0, 0.5]})
+    table = laterality_test(values, signed=True, n_perm=19)
+    assert table["laterality"].tolist() == pytest.approx([(2 - 4 + 2.5) / 3])
+
+
+@pytest.mark.filterwarnings("ignore:the signs of")
+def test_evidence_against_the_class_has_no_share():
+    values = pd.DataFrame({"a": [1.0, 3.0], "b": [-5.0, -1.0], "c": [1.0, 1.0]})
+    table = relative_density_test(values, np.array([1, 1, 1]), n_perm=19)
+    assert table["saliency_share"].tolist() == pytest.approx([(0.5 + 0.75) / 2, 0, (0.5 + 0.25) / 2], abs=1e-5)

@@ -7,10 +7,10 @@ from glas3d.statistics.regions import (
     CLR_FLOOR,
     as_matrix,
     complete_regions,
-    density,
     laterality,
     normalised,
     region_values,
+    relative_density,
 )
 
 ROWS = pd.DataFrame({"index": [300, 7, 41, 2, 99], "name": list("abcde"), "n_voxels": [28, 16, 6, 16, 0]})
@@ -57,10 +57,14 @@ REFUSED = {
     "not averaged": (region_values, pd.concat([PLAIN, PLAIN[5:]]), "one row a region: average the sessions first"),
     "names": (region_values, PLAIN.assign(name=list("abcab") * 2), "names of their own, two are called a"),
     "lacking": (region_values, PLAIN[:-1], "must have the same regions, sub-2 has 4 of 5"),
-    "no score": (density, PLAIN.drop(columns="score"), "needs the columns n_voxels, score, it has"),
+    "no score": (relative_density, PLAIN.drop(columns="score"), "needs the columns n_voxels, score, it has"),
     "no pair": (laterality, PLAIN, "names end in _L and _R, there is no such pair"),
     "negative": (laterality, PLAIN.assign(score=-1.5), "laterality needs values of 0 or more, score has -1.5"),
-    "negative density": (density, PLAIN.assign(score=-1.5), "density needs values of 0 or more, score has -1.5"),
+    "negative density": (
+        relative_density,
+        PLAIN.assign(score=-1.5),
+        "density needs values of 0 or more, score has -1.5",
+    ),
     "region twice": (laterality, PLAIN.assign(name="a_L"), "one row a participant and region"),
 }
 
@@ -99,21 +103,25 @@ def test_laterality_and_density_are_computed_within_participants():
         expected = alone[row.participant_id].set_index("name")["laterality"]
         assert row.laterality == expected[row.name]
     assert len(both) == 4
-    dense = density(two)
+    dense = relative_density(two)
     for name, part in two.groupby("participant_id"):
-        expected = density(part.drop(columns="participant_id"))
-        np.testing.assert_allclose(dense.loc[dense["participant_id"] == name, "density"], expected["density"])
+        expected = relative_density(part.drop(columns="participant_id"))
+        np.testing.assert_allclose(
+            dense.loc[dense["participant_id"] == name, "relative_density"], expected["relative_density"]
+        )
 
 
 def test_density_is_a_share_over_a_share():
-    table = density(SIDES)
+    table = relative_density(SIDES)
     np.testing.assert_allclose(table["saliency_share"], np.array([0.1, 0, 5, 0.4, 0.2, 1, np.nan]) / 6.7)
     np.testing.assert_allclose(table["volume_share"], np.array([10, 30, 40, 10, 30, 80, np.nan]) / 200)
-    np.testing.assert_allclose(table["density"], table["saliency_share"] / table["volume_share"])
+    np.testing.assert_allclose(table["relative_density"], table["saliency_share"] / table["volume_share"])
     assert table[["saliency_share", "volume_share"]].sum().tolist() == pytest.approx([1, 1])
-    assert (density(SIDES.assign(score=SIDES["n_voxels"] * 0.3))["density"].dropna().round(12) == 1).all()
-    assert density(SIDES.assign(score=0.0))["density"].isna().all()
-    valueless = density(SIDES.assign(score=[0.1, np.nan, 5, 0.4, 0.2, 1, np.nan]))
+    assert (
+        relative_density(SIDES.assign(score=SIDES["n_voxels"] * 0.3))["relative_density"].dropna().round(12) == 1
+    ).all()
+    assert relative_density(SIDES.assign(score=0.0))["relative_density"].isna().all()
+    valueless = relative_density(SIDES.assign(score=[0.1, np.nan, 5, 0.4, 0.2, 1, np.nan]))
     assert valueless["volume_share"].sum() == pytest.approx(1)
 
 

@@ -8,10 +8,9 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from glas3d.core.saliency import minmax
 from glas3d.errors import GlasError
 from glas3d.imaging.atlas import Atlas
-from glas3d.statistics.map_sums import MapSums
+from glas3d.statistics.map_sums import MapSums, combination
 from glas3d.study.group.files import group_stem, paint_regions
 from glas3d.study.group.group_sums import GroupInput, GroupSums, Statistic
 
@@ -20,8 +19,9 @@ class GroupMap(GroupSums):
     """Sums the explanations of a group, one participant at a time, in constant memory.
 
     Each participant's scores are min-max normalised over the regions, so that a confident prediction does not
-    outvote the others; their sum is min-max normalised again. Light, shadow and drop are plain means. Mean,
-    variance and overlap over participants are of the normalised scores, too.
+    outvote the others; their sum is min-max normalised again. Evidence keeps its zero: the sum of the participants'
+    evidence is divided by its largest absolute value. Light, shadow and drop are plain means. Mean, variance and
+    overlap over participants are of the normalised scores, of evidence as it is.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class GroupMap(GroupSums):
         self._score_sum = np.zeros(0)
 
     def saliency_img(self) -> nib.Nifti1Image:
-        """Return the table's scores, each region in its voxels, float32 in [0, 1].
+        """Return the table's scores, each region in its voxels, float32 in [0, 1], of evidence in [-1, 1].
 
         Raises
         ------
@@ -75,13 +75,13 @@ class GroupMap(GroupSums):
         self._score_sum = np.zeros(len(rows))
 
     def _add_values(self, scores: np.ndarray, sessions: Sequence[GroupInput]) -> None:
-        normalised = _minmax_known(scores)
-        self._score_sum += normalised
-        self._scores.add(normalised)
+        scaled = self._scaled(scores)
+        self._score_sum += scaled
+        self._scores.add(scaled)
         self._record_input(sessions[0])
 
     def _combined_scores(self) -> np.ndarray:
-        return _minmax_known(self._score_sum)
+        return combination(self._score_sum, signed=self.keeps_zero)
 
     def _painted(self, index: pd.Series, values: pd.Series) -> nib.Nifti1Image:
         """Return values of regions on the participants' grid, float32; 0 where there is none."""
@@ -89,11 +89,3 @@ class GroupMap(GroupSums):
         if not values.notna().any():
             raise GlasError(f"a {values.name} map needs a region with a value, {self.group} ({len(self)}) has none")
         return paint_regions(self.atlas, pattern, index, values)
-
-
-def _minmax_known(scores: np.ndarray) -> np.ndarray:
-    """Return scores min-max normalised to [0, 1], as a copy; NaN stays."""
-    normalised = scores.copy()
-    known = np.isfinite(normalised)
-    normalised[known] = minmax(normalised[known])
-    return normalised

@@ -11,13 +11,14 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from glas3d.core.account import Account
 from glas3d.core.explanation import COMPUTATION_SETTINGS
 from glas3d.errors import GlasError
 from glas3d.explain import EVIDENCE, ranked
 from glas3d.explain.notes import count_notes
 from glas3d.imaging.space import VoxelGrid
 from glas3d.output import generated_by, write_json, write_together
-from glas3d.statistics.map_sums import MapSums
+from glas3d.statistics.map_sums import MapSums, combination
 from glas3d.tables import write_table
 
 Statistic = Literal["mean", "variance", "overlap"]
@@ -26,6 +27,11 @@ Statistic = Literal["mean", "variance", "overlap"]
 _MEASURES = ["light", "shadow", "drop", *EVIDENCE]
 # Parts of the provenance that must be the same for all participants of a group.
 _METHOD = ("Target", "Settings", "Model", "Search", "Options")
+
+
+def keeps_zero(method: Mapping[str, Any]) -> bool:
+    """Return whether a group's scores are signed evidence, whose zero must stay where it is."""
+    return bool(method.get("Settings", {}).get("fusion") == "mean")
 
 
 class GroupInput(Protocol):
@@ -79,6 +85,7 @@ class GroupSums(ABC):
         self._measures: list[str] = []
         self._measure_sums = np.zeros((0, 0))
         self._inputs: list[dict[str, Any]] = []
+        self._accounts: list[dict[str, Any]] = []
         self._notes: dict[str, list[str]] = {}
         self._method: dict[str, Any] = {}
         self._rows: pd.DataFrame | None = None
@@ -112,6 +119,7 @@ class GroupSums(ABC):
         self._notes[result.stem] = [note for session in sessions for note in session.provenance.get("Notes", ())]
         self._measure_sums += table[self._measures].to_numpy(dtype=float).T
         self._add_values(table["score"].to_numpy(dtype=float), sessions)
+        self._add_account(table, sessions)
         self._table = None
 
     @property
@@ -157,9 +165,29 @@ class GroupSums(ABC):
         rows = rows[["index", "name", "hemisphere"]].assign(n=len(self))
         return rows.assign(mean=sums.mean, variance=sums.variance, overlap=sums.overlap)
 
+    @property
+    def keeps_zero(self) -> bool:
+        """Whether the scores are signed evidence."""
+        return keeps_zero(self._method)
+
+    def account(self) -> Account | None:
+        """Return how much of the effect the regions account for: the sums over participants of evidence and of effects.
+
+        None where a participant's evidence or effect is not known.
+
+        Raises
+        ------
+        GlasError
+            No participant was added.
+        """
+        if len(self._accounts) < len(self):
+            return None
+        table = self.table()
+        return Account.joined(self._accounts, table["evidence"].dropna().to_numpy()) if self._accounts else None
+
     @abstractmethod
     def saliency_img(self) -> nib.Nifti1Image:
-        """Return the normalised sum on the participants' grid, float32 in [0, 1]."""
+        """Return the group's map on the participants' grid, float32, in [0, 1]; of evidence in [-1, 1]."""
 
     @abstractmethod
     def statistic_img(self, statistic: Statistic) -> nib.Nifti1Image:
@@ -169,13 +197,17 @@ class GroupSums(ABC):
         """Write map, table and their sidecars into ``folder``, all of them or none."""
         stem = self._stem()
         sidecar = {
-            "Statistic": "linear combination of min-max normalised saliency, min-max normalised",
+            "Statistic": "mean evidence, divided by its largest absolute value"
+            if keeps_zero(self._method)
+            else "linear combination of min-max normalised saliency, min-max normalised",
             "Group": self.group,
             "GeneratedBy": generated_by(),
             **self._method,
         }
         if notes := count_notes(self._notes, what="participants"):
             sidecar["Notes"] = notes
+        if (account := self.account()) is not None:
+            sidecar["Account"] = account.record()
         return write_together(
             folder,
             {
@@ -201,6 +233,20 @@ class GroupSums(ABC):
     @abstractmethod
     def _combined_scores(self) -> np.ndarray:
         """Return the normalised sum of the participants' scores, ``(regions,)``."""
+
+    def _scaled(self, values: np.ndarray) -> np.ndarray:
+        """Return a participant's values as they are summed: min-max normalised; evidence as it is. NaN stays."""
+        return values.copy() if self.keeps_zero else combination(values)
+
+    def _add_account(self, table: pd.DataFrame, sessions: Sequence[GroupInput]) -> None:
+        """Keep the mean effect of a participant's sessions, and record how much of it the evidence accounts for."""
+        accounts = [session.provenance.get("Account") for session in sessions]
+        if "evidence" not in table or any(account is None or account["effect"] is None for account in accounts):
+            return
+        known: list[dict[str, Any]] = [account for account in accounts if account is not None]
+        record = Account.joined(known, table["evidence"].dropna().to_numpy(dtype=float)).record()
+        self._accounts.append(record)
+        self._inputs[-1]["account"] = record
 
     def _record_input(self, session: GroupInput) -> None:
         self._inputs.append({**session.provenance["Input"], "probability": session.probability})

@@ -125,10 +125,10 @@ def summarise_groups(
     """Read everyone's results and write ``out/group``, which appears whole, in place of an earlier one.
 
     A participant counts once, by the mean over sessions. Each group gets a map and a table, how participants vary,
-    ranks with intervals over participants, laterality, density, and stability over the folds' mean maps. Case and
-    control are compared (see `glas3d.statistics.two_groups.compare`): t and corrected p, region by region and as maps,
-    and mean scores of true and false positives and negatives. On a grid there are no regions: maps are summed voxel by
-    voxel. Every file has a sidecar, and ``provenance.json`` names everything that went in.
+    ranks with intervals over participants, laterality, relative density, and stability over the folds' mean maps.
+    Case and control are compared (see `glas3d.statistics.two_groups.compare`): t and corrected p, region by region
+    and as maps, and mean scores of true and false positives and negatives. On a grid there are no regions: maps are
+    summed voxel by voxel. Every file has a sidecar, and ``provenance.json`` names everything that went in.
 
     Parameters
     ----------
@@ -310,7 +310,7 @@ def _provenance(study: _Study, groups: Mapping[str, GroupScores], options: Group
     """Return everything that went into the group level, for JSON."""
     records = [record for each in study.participants for record in each.records]
     return {
-        "Description": "Groups of a study: maps, comparisons, ranks, laterality, density, strata, stability",
+        "Description": "Groups of a study: maps, comparisons, ranks, laterality, relative density, strata, stability",
         "Groups": {name: [each.participant_id for each in group.participants] for name, group in groups.items()},
         "Case": study.case,
         "Control": study.control,

@@ -16,6 +16,7 @@ from glas3d.explain import ranked
 from glas3d.statistics.choices import Normalise
 from glas3d.statistics.regions import region_values
 from glas3d.study.derivatives import FAILED, Record
+from glas3d.study.group.group_sums import keeps_zero
 from glas3d.study.group.sessions import average_sessions
 
 _REGION = ["index", "name"]
@@ -98,6 +99,7 @@ class ParticipantResults:
                 **content["Method"],
                 "Input": {**content["Input"], "participant_id": self.participant_id, "InSample": content["InSample"]},
                 "Notes": content.get("Notes", []),
+                "Account": content.get("Account"),
             }
             yield SessionResult(record.name, table, record.map_img(), provenance, self.probability)
 
@@ -238,8 +240,13 @@ def _joined_table(participant_id: str, records: Sequence[Record]) -> pd.DataFram
     return tables[0].drop(columns=["participant_id", "session_id"])
 
 
-def score_matrix(participants: Sequence[ParticipantResults], normalise: Normalise = "minmax") -> pd.DataFrame:
-    """Return normalised scores, participants by regions; on the scale of group maps unless another is wanted."""
+def score_matrix(participants: Sequence[ParticipantResults], normalise: Normalise | None = None) -> pd.DataFrame:
+    """Return normalised scores, participants by regions; on the scale of group maps unless another is wanted.
+
+    That is min-max, or for signed evidence the scores as they are.
+    """
+    if normalise is None:
+        normalise = "none" if keeps_zero(participants[0].records[0].content["Method"]) else "minmax"
     tables = [each.regions.assign(score=each.scores, participant_id=each.participant_id) for each in participants]
     return region_values(pd.concat(tables, ignore_index=True), normalise=normalise)
 

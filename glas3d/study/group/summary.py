@@ -1,4 +1,4 @@
-"""Summary of one group next to its map and table: variation, density, laterality, ranks, and stability over folds."""
+"""Summary of one group next to its map and table: variation, relative density, laterality, ranks, and stability."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import warnings
 import pandas as pd
 
 from glas3d.errors import GlasWarning
-from glas3d.statistics.one_group import density_test, laterality_test
+from glas3d.statistics.one_group import laterality_test, relative_density_test
 from glas3d.statistics.regions import CLR_FLOOR
 from glas3d.statistics.stability import bootstrap_ranks
 from glas3d.study.group.files import GroupFiles
-from glas3d.study.group.group_sums import GroupSums, Statistic
+from glas3d.study.group.group_sums import GroupSums, Statistic, keeps_zero
 from glas3d.study.group.options import GroupOptions
 from glas3d.study.group.participants import GroupScores
 from glas3d.study.group.reproducibility import write_fold_stability
@@ -21,7 +21,7 @@ _STATISTICS: dict[Statistic, str] = {
     "variance": "Variance over participants (n - 1)",
     "overlap": "Share of participants that have the voxel among their top",
 }
-_NORMALISED = "of saliency, each participant's min-max normalised"
+_NORMALISED = {False: "of saliency, each participant's min-max normalised", True: "of evidence"}
 
 
 def write_summary(
@@ -57,13 +57,14 @@ def write_summary(
 def _write_variation(files: GroupFiles, name: str, group_map: GroupSums, options: GroupOptions) -> None:
     """Write how participants vary, as a table and as maps."""
     record, top = {"Group": name, "N": len(group_map)}, options.sidecar("top")
-    table, description = group_map.variation(), f"How participants vary, {_NORMALISED}"
+    of_values = _NORMALISED[group_map.keeps_zero]
+    table, description = group_map.variation(), f"How participants vary, {of_values}"
     files.write_table(files.stem(name, desc="variation"), "regions", table, description, **record, **top)
     for statistic, description in _STATISTICS.items():
         if statistic != "variance" or len(group_map) > 1:
             img = group_map.statistic_img(statistic)
             more = top if statistic == "overlap" else {}
-            files.write_image(files.stem(name), statistic, img, f"{description}, {_NORMALISED}", **record, **more)
+            files.write_image(files.stem(name), statistic, img, f"{description}, {of_values}", **record, **more)
 
 
 def _write_shares(
@@ -74,6 +75,7 @@ def _write_shares(
     Both are of each participant's own scores: after min-max the smaller of two sides could be 0.
     """
     values = scores.unnormalised
+    signed = keeps_zero(scores.participants[0].records[0].content["Method"])
     record = {
         "Group": name,
         "N": len(scores),
@@ -89,15 +91,18 @@ def _write_shares(
     chosen = {"n_perm": options.n_perm, "seed": options.seed}
     with warnings.catch_warnings():  # the sidecars record it, and the scores' own tests warn
         warnings.filterwarnings("ignore", "the signs of .* can be flipped", GlasWarning)
-        table = density_test(values, rows["n_voxels"].to_numpy(dtype=float), **chosen)
+        table = relative_density_test(values, rows["n_voxels"].to_numpy(dtype=float), **chosen)
     table = pd.concat([rows, table], axis=1)[["index", "name", "hemisphere", "n_voxels", *list(table)[1:]]]
-    null = {"NullHypothesis": "the mean logarithm of the density is 0", "Floor": f"{CLR_FLOOR:g} of the highest score"}
+    null = {
+        "NullHypothesis": "the mean logarithm of the relative density is 0",
+        "Floor": f"{CLR_FLOOR:g} of the highest score",
+    }
     description = "Share of the saliency and of the volume"
-    files.write_table(files.stem(name, desc="density"), "regions", table, description, **record, **null)
+    files.write_table(files.stem(name, desc="relativedensity"), "regions", table, description, **record, **null)
     if files.atlas is not None and any(str(region).endswith("_L") for region in values.columns):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "the signs of .* can be flipped", GlasWarning)
-            sides = laterality_test(values, **chosen)
-        null = {"NullHypothesis": "the mean laterality is 0"}
+            sides = laterality_test(values, signed=signed, **chosen)
+        null = {"NullHypothesis": "the mean laterality is 0"} | ({"Laterality": "left - right"} if signed else {})
         stem = files.stem(name, desc="laterality")
         files.write_table(stem, "regions", sides, "Left against right", **record, **null)

@@ -8,7 +8,6 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from glas3d.core.saliency import minmax
 from glas3d.statistics.map_sums import MapSums
 from glas3d.study.group.files import group_stem
 from glas3d.study.group.group_sums import GroupInput, GroupSums, Statistic
@@ -18,7 +17,8 @@ class VoxelMap(GroupSums):
     """Sums the maps of a group explained on a grid, one participant at a time, in constant memory.
 
     A participant's map is the mean over sessions. Each map, and the scores of its points, are min-max normalised and
-    summed; the sums are normalised again, as `glas3d.study.group.group_map.GroupMap` does with regions.
+    summed (evidence as it is); the sums are normalised again, as `glas3d.study.group.group_map.GroupMap` does with
+    regions.
 
     Parameters
     ----------
@@ -40,14 +40,14 @@ class VoxelMap(GroupSums):
         self._voxels = MapSums((0,), top)
 
     def saliency_img(self) -> nib.Nifti1Image:
-        """Return the normalised sum of the maps, float32 in [0, 1].
+        """Return the normalised sum of the maps, float32 in [0, 1], of evidence in [-1, 1].
 
         Raises
         ------
         GlasError
             No participant was added.
         """
-        return self._img(self._voxels.combined())
+        return self._img(self._voxels.combined(signed=self.keeps_zero))
 
     def statistic_img(self, statistic: Statistic) -> nib.Nifti1Image:
         """Return mean, variance or overlap of the normalised maps, float32.
@@ -73,11 +73,11 @@ class VoxelMap(GroupSums):
         for session in sessions:
             total += np.asarray(session.saliency_img.dataobj, dtype=np.float64)
             self._record_input(session)
-        self._scores.add(minmax(scores))
-        self._voxels.add(minmax(total))
+        self._scores.add(self._scaled(scores))
+        self._voxels.add(self._scaled(total / len(sessions)))
 
     def _combined_scores(self) -> np.ndarray:
-        return self._scores.combined()
+        return self._scores.combined(signed=self.keeps_zero)
 
     def _img(self, values: np.ndarray) -> nib.Nifti1Image:
         _, pattern = self._filled()

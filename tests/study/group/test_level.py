@@ -101,10 +101,10 @@ def test_ranks_laterality_density_strata_and_stability(study, eight):
     leaning = (raw["Amygdala_L"] - raw["Amygdala_R"]) / (raw["Amygdala_L"] + raw["Amygdala_R"])
     assert sides.set_index("name").loc["Amygdala", "laterality"] == pytest.approx(leaning.mean())
     assert {"low", "high", "p_fwe"} <= set(sides)
-    shares = read(folder, "group-AD_seg-few_desc-density_regions.tsv").set_index("name")
+    shares = read(folder, "group-AD_seg-few_desc-relativedensity_regions.tsv").set_index("name")
     voxels = np.arange(1, 9)
     density = raw.div(raw.sum(axis=1), axis=0) / (voxels / voxels.sum())
-    np.testing.assert_allclose(shares["density"], np.exp(np.log(density).mean()))
+    np.testing.assert_allclose(shares["relative_density"], np.exp(np.log(density).mean()))
     assert shares["n_voxels"].tolist() == voxels.tolist()
     sidecar = json.loads((folder / "group-AD_seg-few_desc-laterality_regions.json").read_text())
     assert sidecar["SmallestP"] == 1 / 8
