@@ -64,9 +64,7 @@ def coarser(dense, evaluations):
         some = values.reshape(CELLS)[np.ix_(*kept)]
         everywhere = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
         interpolated.append(RegularGridInterpolator(kept, some)(everywhere).ravel())
-    return fuse(interpolated[0], np.abs(interpolated[1]) + GAMMA, "product"), 2 * np.prod(
-        [len(axis) for axis in kept]
-    ) + 1
+    return fuse("product", *interpolated, gamma=GAMMA), 2 * np.prod([len(axis) for axis in kept]) + 1
 
 
 def evenly_only(dense, evaluations):
@@ -77,7 +75,7 @@ def evenly_only(dense, evaluations):
     light, shaded = (
         expit(Kriging(positions, evaluated, logit(p[evaluated].clip(1e-7, 1 - 1e-7))).estimate) for p in probabilities
     )
-    score = fuse(light, np.abs(dense.probability - shaded) + GAMMA, "product")
+    score = fuse("product", light, dense.probability - shaded, gamma=GAMMA)
     score[evaluated] = dense.score[evaluated]
     return score
 

@@ -105,7 +105,7 @@ def together(volume, size, times):
         masks = [Together(groups, sigma) for sigma in SIGMAS]
         intact, light, shaded = (
             outputs[..., 1]
-            for outputs in evaluate_all(fitted, Perturbations(LightAndShadow(array, background, *masks), 4))
+            for outputs in evaluate_all(fitted, Perturbations(LightAndShadow(array, background, *masks), 4))[:3]
         )
     member = np.zeros((len(groups), m))
     for row, group in enumerate(groups):

@@ -285,8 +285,8 @@ and over $networks_count small random networks (8 blocks, 16 hidden units, a sig
 |---|---|---|---|---|---|---|
 $networks
 
-No other measure is better than the mean of both ends in any row. The mean is not in the paper and not a default here, but
-every table has what it needs: `(light - P(B) + drop) / 2`, with `P(B)` from `glas3d.core.reference.probability_of_background`.
+No other measure is better than the mean of both ends in any row. The mean is not in the paper: it is the evidence of
+`fusion="mean"`, `(light - P(B) + drop) / 2`, which every table of both ends has as a column ([method.md](method.md)).
 
 ## What the product rewards
 

@@ -13,11 +13,26 @@ import numpy as np
 import torch
 
 from glas3d.core.gaussian import Masks
+from glas3d.core.search import Segments
 
 # Masks nearly partition voxels when their sum there has a mean within these, and at most this 99th percentile.
 _LEAST_MEAN, _MOST_MEAN, _MOST_PERCENTILE = 0.8, 1.1, 1.5
 # Values of masks that are held at a time (4 MiB of float32).
 _AT_A_TIME = 2**20
+
+
+def overlaps(masks: Masks, segments: Segments, device: torch.device | str = "cpu") -> np.ndarray:
+    """Return the share of each segment that each mask covers: ``(m, k)``, a row a mask and a column a segment."""
+    shape, m = segments.labels.shape, len(masks)
+    buffer = torch.empty((1, *shape), device=device)
+    order = np.argsort(segments.index)
+    inside = np.isin(segments.labels, segments.index)
+    owner = order[np.searchsorted(segments.index[order], segments.labels[inside])]
+    sums = np.empty((m, len(segments.index)))
+    for number in range(m):
+        values = masks.masks(number, buffer)[0].cpu().numpy()[inside]
+        sums[number] = np.bincount(owner, weights=values, minlength=len(segments.index))
+    return np.asarray(sums / segments.n_voxels)
 
 
 @dataclass(frozen=True, eq=False)

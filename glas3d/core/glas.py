@@ -21,7 +21,7 @@ from glas3d.core import saliency, score
 from glas3d.core.accelerate.recompute import evaluate_changed_windows
 from glas3d.core.axes import per_axis
 from glas3d.core.covariates import Covariates, CovariateScores, WithEmptyMasks
-from glas3d.core.cover import Cover
+from glas3d.core.cover import Cover, overlaps
 from glas3d.core.explanation import COMPUTATION_SETTINGS, Explanation
 from glas3d.core.gaussian import Masks, gaussian_masks
 from glas3d.core.independence import Probe
@@ -257,6 +257,15 @@ class GLAS:
         """Return what the masks of each end cover, for the inputs of `explain`; the model is not evaluated."""
         task = self._check(volume, [0], search, spacing, mask, None)
         return self._covers(task, self._light_and_shadow(task))
+
+    def overlaps(
+        self, volume: np.ndarray | torch.Tensor, segments: Segments, spacing: Sequence[float] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Return the share of each segment (column) that the mask of each (row) covers, for light and for shadow."""
+        task = self._check(volume, [0], segments, spacing, None, None)
+        inputs = self._light_and_shadow(task)
+        ends = {"light": inputs.light, "shadow": inputs.shadow}
+        return {end: overlaps(masks, segments, task.device) for end, masks in ends.items() if masks is not None}
 
     def _check(
         self,

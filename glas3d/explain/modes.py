@@ -21,9 +21,11 @@ from glas3d.core.reference import consensus, references
 from glas3d.core.rglas import RGLAS, RecursiveExplanation
 from glas3d.core.scale import fuse_scales, ladder
 from glas3d.core.score import Target, class_index
+from glas3d.core.search import resolve_search
 from glas3d.core.settings import RecursionSettings
 from glas3d.errors import GlasError
-from glas3d.explain.options import ExplainOptions, ImageOptions
+from glas3d.explain.options import ExplainOptions, ImageOptions, Overlap
+from glas3d.explain.overlap import corrected
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,6 +298,34 @@ class References(Mode):
         return results
 
 
+@dataclass(frozen=True)
+class WithoutOverlap(Mode):
+    """The mode of ``overlap``: evidence of the regions, from that of masks which overlap them."""
+
+    overlap: Overlap
+    name = "overlap"
+
+    def recorded_settings(self, glas: GLAS) -> dict[str, Any]:
+        """Return the kind of regression."""
+        return {"overlap": self.overlap}
+
+    def check(self, glas: GLAS) -> None:
+        """Refuse scores that are not evidence."""
+        if glas.settings.fusion != "mean":
+            raise GlasError(
+                f'overlap is undone in the evidence of regions: give fusion="mean", got {glas.settings.fusion}'
+            )
+
+    def evaluate(self, glas: GLAS, task: Task) -> list[ModeResult]:
+        """Evaluate the model as in the plain mode, and regress evidence on what the masks cover."""
+        self.check(glas)
+        _, segments = resolve_search(task.search, task.volume.shape[1:], task.mask)
+        if segments is None:
+            raise GlasError("overlap is undone between regions: search an atlas, not points")
+        covered = glas.overlaps(task.volume, segments, task.spacing)
+        return [ModeResult(corrected(each, covered, self.overlap)) for each in task.explain(glas)]
+
+
 def resolve_mode(options: ExplainOptions | ImageOptions, *, what: str, single: bool, covariates: bool = False) -> Mode:
     """Choose the mode that the options name, or the plain one.
 
@@ -329,6 +359,8 @@ def resolve_mode(options: ExplainOptions | ImageOptions, *, what: str, single: b
         chosen.append(References())
     if options.channels == "each":
         chosen.append(EachChannel())
+    if options.overlap is not None:
+        chosen.append(WithoutOverlap(options.overlap))
     if len(chosen) > 1:
         names = " and ".join(mode.name for mode in chosen)
         raise GlasError(f"{what} is explained in one mode at a time, got {names}")

@@ -17,6 +17,7 @@ INPUT, SEARCH, REFERENCE, NATIVE = "Input", "Where to look", "Reference", "Nativ
 COVARIATES = "Covariates"
 
 Preset = Literal["paper", "evidence"]
+Overlap = Literal["ridge", "nonnegative"]
 
 # A setting that is not given (None) comes from a preset or the model's bundle (glas3d.explain.preset).
 UnsetSettings: Any = optional(Settings, "UnsetSettings")
@@ -49,6 +50,10 @@ class ModeOptions:
         score is high or may be high. The scores of the other points are estimated. The table says which points were
         evaluated, and gives the standard error of the estimates. For one target. In Python a mapping holds settings of
         `CoarseToFine`. Default: evaluate every point.
+    overlap
+        Undo the overlap of round masks with the regions around theirs, by a regression of the evidence on what the
+        masks cover of each region: ``ridge``, or ``nonnegative`` for evidence that is for the target alone. Needs an
+        atlas and ``fusion`` mean. Default: do not.
     channels
         For a model of several input channels: ``together`` masks all channels, ``each`` also masks each channel alone.
         Default: together.
@@ -64,11 +69,14 @@ class ModeOptions:
     recursive: bool | Mapping[str, Any] = option(False, group=RECURSION, command=bool)
     scales: Sequence[float] | None = option(None, group=MASKS, command=tuple[float, ...])
     refine: float | Mapping[str, Any] | None = option(None, group=SPEED, command=float)
+    overlap: Overlap | None = option(None, group=SCORE)
     channels: Literal["together", "each"] = option("together", group=SCORE)
 
     def __post_init__(self) -> None:
         if self.preset not in (None, *get_args(Preset)):
             raise GlasError(f"preset must be one of {', '.join(get_args(Preset))}, got {self.preset!r}")
+        if self.overlap not in (None, *get_args(Overlap)):
+            raise GlasError(f"overlap must be one of {', '.join(get_args(Overlap))}, got {self.overlap!r}")
         if self.channels not in ("together", "each"):
             raise GlasError(f'channels must be "together" or "each", got {self.channels!r}')
 
