@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -171,3 +172,34 @@ def test_trained_models_explain_the_participants(run_command, bids_dir, tmp_path
     )
     assert (status, errors) == (0, "")
     assert run_command("train", bids_dir, tmp_path / "models", "--config", path, "--folds", 3)[0] == 2
+
+
+@pytest.mark.filterwarnings("ignore:the model does not predict")
+def test_a_study_of_evidence(run_command, explain, bids_dir, few_path, tmp_path):
+    options = ("--atlas", few_path, "--preset", "evidence", "--sigma-light", 1, "--sigma-shadow", 1, "--unit", "mm")
+    status, output, _ = explain(*options)
+    assert (status, "8 scans explained" in output) == (0, True)
+    out = tmp_path / "out"
+    assert json.loads((out / "study.json").read_text())["Settings"]["preset"] == "evidence"
+    evidence, effects = [], []
+    for participant in (f"sub-{number:02d}" for number in range(1, 9)):
+        record = json.loads(next(out.glob(f"{participant}/**/*_record.json")).read_text())
+        assert record["Method"]["Settings"]["link"] == "logit"
+        if participant in _cases(bids_dir):
+            table = pd.read_csv(next(out.glob(f"{participant}/**/*_regions.tsv")), sep="\t", na_values="n/a")
+            evidence.append(table["evidence"].to_numpy())
+            effects.append(record["Account"]["effect"])
+    status, output, _ = run_command("cohort", bids_dir, out, "group", *QUICK)
+    assert status == 0
+    table = pd.read_csv(out / "group" / "group-AD_seg-few_regions.tsv", sep="\t", na_values="n/a")
+    mean = np.mean(evidence, axis=0)
+    np.testing.assert_allclose(table["score"], mean / np.nanmax(np.abs(mean)), rtol=1e-6)
+    sidecar = json.loads((out / "group" / "group-AD_seg-few_regions.json").read_text())
+    assert sidecar["Account"]["effect"] == pytest.approx(np.mean(effects))
+    if sidecar["Account"]["accounted"] is not None:
+        assert sidecar["Account"]["accounted"] == pytest.approx(np.nansum(evidence) / np.sum(effects))
+
+
+def _cases(bids_dir):
+    table = pd.read_csv(bids_dir / "participants.tsv", sep="\t")
+    return table.loc[table["group"] == "AD", "participant_id"].tolist()

@@ -11,6 +11,8 @@ from glas3d import GLAS, RGLAS, Predictor
 from glas3d.core.explanation import class_difference
 from glas3d.core.link import log_odds_of_logits, log_odds_of_probabilities
 from glas3d.errors import GlasWarning
+from glas3d.predict.engine.comparison import EngineFailed, check_agreement
+from glas3d.predict.engine.engines import ENGINES
 from tests.core import oracle
 from tests.core.cases import POINTS, SHAPES, TinyNet, assert_close, atlas, logits_in_float64, refused, volume
 
@@ -187,3 +189,22 @@ def test_engines_agree_in_log_odds(engine, fusion):
     )
     assert found.settings["engine"] == engine
     assert_close(found.score, expected["score"], 1e-4)
+
+
+def test_reduced_precision_is_measured_by_the_range_of_log_odds():
+    """An offset of all log-odds gives reduced precision no more room."""
+    expected = torch.tensor([[20.0], [21.0]])
+    check_agreement(ENGINES["autocast"], expected + 0.004, expected, expected, log_odds=True)
+    check_agreement(ENGINES["autocast"], expected + 0.05, expected, expected)
+    with pytest.raises(EngineFailed, match="differs by"):
+        check_agreement(ENGINES["autocast"], expected + 0.05, expected, expected, log_odds=True)
+
+
+@pytest.mark.parametrize("engine", ["autocast"])
+def test_reduced_precision_in_log_odds_is_used_or_left_out(engine):
+    predict = Predictor(TinyNet(SHAPE), "softmax", device="cpu")
+    settings = SIGMAS | {"link": "logit", "fusion": "mean", "batch_size": 2}
+    found = GLAS(predict, engine=engine, **settings).explain(volume(SHAPE), 1, POINTS[3])
+    exact = GLAS(predict, engine="eager", **settings).explain(volume(SHAPE), 1, POINTS[3])
+    size = np.ptp([*exact.light, *(exact.output - exact.drop), exact.output])
+    assert np.abs(found.score - exact.score).max() <= 2 * 5e-3 * max(size, 1.0)

@@ -84,7 +84,7 @@ def test_glas_is_what_explain_img_returns():
     found = explain_here(scan(), network(), "AD", "glas", **settings)
     assert np.array_equal(np.asarray(found.map.dataobj), np.asarray(result.saliency_img.dataobj))
     assert found.table["score"].tolist() == result.table["score"].tolist()
-    assert found.evaluations == 2 * 3 + 1
+    assert found.evaluations == 2 * 3 + 2
     grid = attribute(scan(), network(), "AD", "glas", Grid(2), assume_space="MNI")
     expected = explain_img(scan(), network(), "AD", Grid(2), assume_space="MNI")
     assert np.array_equal(np.asarray(grid.map.dataobj), np.asarray(expected.saliency_img.dataobj))

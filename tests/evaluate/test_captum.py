@@ -39,9 +39,10 @@ def test_the_maps_are_those_of_glas(ndim, channels, search):
             assert np.array_equal(channel.numpy(), glas.explain(image, 2, search).saliency)
 
 
-def test_settings_and_spacing_reach_glas():
+@pytest.mark.parametrize("scores", [{"fusion": "light"}, {"fusion": "mean", "link": "logit", "density": True}])
+def test_settings_and_spacing_reach_glas(scores):
     inputs = batch()
-    settings = {"unit": "mm", "background": 0.7, "fusion": "light", "kernel": "exponential"}
+    settings = {"unit": "mm", "background": 0.7, "kernel": "exponential"} | scores
     attributions = attribution(**settings).attribute(inputs, 0, Grid(3), spacing=(1.5, 2.5))
     glas = GLAS(Predictor(TinyNet((7, 9)), "softmax", device="cpu"), **SETTINGS | settings)
     for image, (saliency,) in zip(inputs, attributions, strict=True):
