@@ -140,7 +140,7 @@ def _report(result: ScanExplanation, written: list[Path], name: str, out: Path) 
     rounds = [f"and the maps of {len(result.round_imgs)} rounds"] if result.round_imgs else []
     parts = [f"and those of {', '.join(result.parts)}"] if result.parts else []
     terminal.write(f"Written to {out}: {', '.join([*files, *rounds, *parts])}")
-    if "Account" in result.provenance and result.provenance["Account"]["effect"] is not None:
+    if "Account" in result.provenance:
         terminal.write(terminal.account_text(result.provenance["Account"], result.table))
 
 

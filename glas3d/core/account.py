@@ -68,7 +68,7 @@ class Account:
         return {
             "accounted": self.accounted if self.is_known else None,
             "largest": self.largest if self.is_known else None,
-            "effect": self.effect if np.isfinite(self.effect) else None,
+            "effect": self.effect,
             "effect_log_odds": self.log_odds if np.isfinite(self.log_odds) else None,
             "partition": self.partition,
         }

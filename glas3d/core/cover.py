@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from glas3d.core.gaussian import Masks
+from glas3d.core.gaussian import AddedMasks, Masks
 from glas3d.core.search import Segments
 
 # Masks nearly partition voxels when their sum there has a mean within these, and at most this 99th percentile.
@@ -66,20 +66,26 @@ class Cover:
         searched
             ``(*spatial)`` booleans, the voxels that are searched; None: all.
         """
-        shape, m = tuple(shape), len(masks)
-        n = max(1, min(m, _AT_A_TIME // int(np.prod(shape))))
-        buffer = torch.empty((n, *shape), device=device)
-        total = torch.zeros(shape, device=device)
-        sums = []
-        for start in range(0, m, n):
-            some = masks.masks(start, buffer[: min(n, m - start)])
-            sums.append(some.flatten(1).sum(dim=1, dtype=torch.float64).cpu().numpy())
-            total += some.sum(dim=0)
+        added = masks.added() if isinstance(masks, AddedMasks) else None
+        sums, total = added or _added(masks, tuple(shape), device)
         covered = total.cpu().numpy()
         covered = covered.ravel() if searched is None else covered[searched]
-        return cls(np.concatenate(sums), float(covered.mean(dtype=np.float64)), float(np.percentile(covered, 99)))
+        return cls(sums.cpu().numpy(), float(covered.mean(dtype=np.float64)), float(np.percentile(covered, 99)))
 
     @property
     def is_partition(self) -> bool:
         """Whether the masks nearly partition the searched voxels."""
         return _LEAST_MEAN <= self.mean <= _MOST_MEAN and self.percentile <= _MOST_PERCENTILE
+
+
+def _added(masks: Masks, shape: tuple[int, ...], device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum of each mask over voxels ``(m,)`` float64, and that of all masks ``(*spatial)`` float32."""
+    m = len(masks)
+    n = max(1, min(m, _AT_A_TIME // int(np.prod(shape))))
+    buffer, total = torch.empty((n, *shape), device=device), torch.zeros(shape, device=device)
+    sums = []
+    for start in range(0, m, n):
+        some = masks.masks(start, buffer[: min(n, m - start)])
+        sums.append(some.flatten(1).sum(dim=1, dtype=torch.float64))
+        total += some.sum(dim=0)
+    return torch.cat(sums), total

@@ -111,8 +111,8 @@ class Explanation:
 
     @property
     def account(self) -> Account | None:
-        """How much of the effect the evidence accounts for; None where there is no evidence."""
-        if self.evidence is None:
+        """How much of the effect the evidence accounts for; None where there is no evidence, or not one effect."""
+        if self.evidence is None or np.isnan(self.effect):
             return None
         of_covariates = None if self.covariates is None else self.covariates.evidence
         evidence = self.evidence if of_covariates is None else np.concatenate([self.evidence, of_covariates])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from glas3d.errors import GlasError
 # Factors below this become zero: a small sigma would otherwise fill the volume with denormal numbers,
 # which slow every forward pass two- to threefold and change no result.
 NEGLIGIBLE_FACTOR = 1e-10
+# Values that are held at a time where masks are added up (4 MiB of float32).
+_AT_A_TIME = 2**20
 # The exponential has no factors; only what would be denormal in float32 becomes zero.
 _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 
@@ -32,6 +34,18 @@ class Masks(Protocol):
 
     def masks(self, start: int, out: torch.Tensor) -> torch.Tensor:
         """Write the masks of points ``start, start + 1, ...`` into ``out``, ``(b, *spatial)`` float32."""
+        ...
+
+
+@runtime_checkable
+class AddedMasks(Protocol):
+    """Masks that can be added up without making each in full."""
+
+    def added(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return the sum of each mask over voxels ``(m,)`` float64, and that of all masks ``(*spatial)`` float32.
+
+        None where there is no shorter way.
+        """
         ...
 
 
@@ -78,6 +92,23 @@ class GaussianMasks:
             out.sqrt_().neg_().exp_()
             out.masked_fill_(out < _SMALLEST_NORMAL, 0.0)
         return out
+
+    def added(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return the sums of Gaussians, which are separable (see `AddedMasks`)."""
+        if self.kernel != "gaussian":
+            return None
+        sums = torch.stack([term.sum(dim=1, dtype=torch.float64) for term in self.terms]).prod(dim=0)
+        *planes, last = self.terms
+        shape = [term.shape[1] for term in self.terms]
+        total = torch.zeros(shape, device=last.device).view(-1, shape[-1])
+        count = max(1, _AT_A_TIME // len(total))
+        for start in range(0, len(self), count):
+            some = slice(start, start + count)
+            plane = planes[0][some]
+            for term in planes[1:]:
+                plane = (plane[:, :, None] * term[some, None, :]).flatten(1)
+            total.addmm_(plane.T, last[some])
+        return sums, total.view(shape)
 
     def slab(self, along: slice) -> GaussianMasks:
         """Return the masks on a part of the first axis."""

@@ -192,10 +192,28 @@ class SoftSegments:
     def masks(self, start: int, out: torch.Tensor) -> torch.Tensor:
         """Write masks into ``out`` as `glas3d.core.gaussian.Masks` says."""
         out.zero_()
-        for row, (spread, box, wide) in zip(out, self._segments[start : start + len(out)], strict=True):
-            for matrix, own, reached in zip(self._blur, box, wide, strict=True):
-                # each contracts the first axis and puts its blur last: after all of them the axes are in order again
-                spread = torch.tensordot(spread, matrix[own, reached], dims=([0], [0]))
-            torch.div(spread, spread.max(), out=row[wide])
-            threshold(row[wide], NEGLIGIBLE_FACTOR, 0.0, inplace=True)
+        for number, row in enumerate(out, start):
+            self._write(number, row)
         return out
+
+    def _write(self, number: int, row: torch.Tensor) -> torch.Tensor:
+        """Write one mask into its box of a volume of zeros, and return that part of it."""
+        spread, box, wide = self._segments[number]
+        for matrix, own, reached in zip(self._blur, box, wide, strict=True):
+            # each contracts the first axis and puts its blur last: after all of them the axes are in order again
+            spread = torch.tensordot(spread, matrix[own, reached], dims=([0], [0]))
+        torch.div(spread, spread.max(), out=row[wide])
+        threshold(row[wide], NEGLIGIBLE_FACTOR, 0.0, inplace=True)
+        return row[wide]
+
+    def added(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the sums of the masks, each within its own box (see `glas3d.core.gaussian.AddedMasks`)."""
+        shape = [len(matrix) for matrix in self._blur]
+        buffer, total = (torch.zeros(shape, device=self._blur[0].device) for _ in range(2))
+        sums = torch.empty(len(self), dtype=torch.float64)
+        for number, (_, _, wide) in enumerate(self._segments):
+            mask = self._write(number, buffer)
+            sums[number] = mask.sum(dtype=torch.float64)
+            total[wide] += mask
+            mask.zero_()
+        return sums, total

@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from glas3d import GLAS, RGLAS, Grid, Predictor
+from glas3d import GLAS, RGLAS, Grid, Predictor, Segments
 from glas3d.core.accelerate.refine import CoarseToFine
 from glas3d.core.covariates import Covariates
 from glas3d.core.cover import Cover
 from glas3d.core.gaussian import gaussian_masks
 from glas3d.core.reference import consensus, references
 from glas3d.core.scale import fuse_scales, ladder
+from glas3d.core.shapes import SoftSegments
 from tests.core import oracle
 from tests.core.cases import (
     POINTS,
@@ -214,6 +215,22 @@ def test_what_masks_cover(ndim):
     assert found.percentile == pytest.approx(np.percentile(masks.sum(axis=0)[searched], 99), rel=1e-5)
     for mean, percentile, expected in ((0.8, 1.5, True), (0.79, 1, False), (1.11, 1.2, False), (1, 1.51, False)):
         assert replace(found, mean=mean, percentile=percentile).is_partition == expected
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_masks_are_added_up_alike_in_short_and_in_full(ndim, monkeypatch):
+    shape = SHAPES[ndim]
+    made = [
+        gaussian_masks(POINTS[ndim], shape, (1.5, 2.5, 0.7)[:ndim]),
+        SoftSegments(Segments.from_labels(atlas(shape)), (1.2,) * ndim),
+    ]
+    monkeypatch.setattr("glas3d.core.gaussian._AT_A_TIME", 2 * np.prod(shape[:-1]))  # two points at a time
+    for masks in made:
+        each = torch.stack([masks.masks(i, torch.empty((1, *shape)))[0] for i in range(len(masks))]).numpy()
+        sums, total = masks.added()
+        np.testing.assert_allclose(sums, each.reshape(len(masks), -1).sum(axis=1), rtol=1e-5)
+        np.testing.assert_allclose(total, each.sum(axis=0), rtol=1e-5, atol=1e-7)
+    assert gaussian_masks(POINTS[ndim], shape, (2.0,) * ndim, "exponential").added() is None
 
 
 # Invariances.

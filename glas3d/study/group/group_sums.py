@@ -241,7 +241,7 @@ class GroupSums(ABC):
     def _add_account(self, table: pd.DataFrame, sessions: Sequence[GroupInput]) -> None:
         """Keep the mean effect of a participant's sessions, and record how much of it the evidence accounts for."""
         accounts = [session.provenance.get("Account") for session in sessions]
-        if "evidence" not in table or any(account is None or account["effect"] is None for account in accounts):
+        if "evidence" not in table or any(account is None for account in accounts):
             return
         known: list[dict[str, Any]] = [account for account in accounts if account is not None]
         record = Account.joined(known, table["evidence"].dropna().to_numpy(dtype=float)).record()

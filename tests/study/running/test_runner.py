@@ -12,7 +12,7 @@ import torch
 
 from glas3d import GlasError
 from glas3d.errors import GlasWarning
-from glas3d.explain import COLUMNS, explain_img
+from glas3d.explain import COLUMNS, EVIDENCE, explain_img
 from glas3d.predict import load_model
 from glas3d.study.derivatives import FAILED
 from glas3d.study.running import participant as participant_level
@@ -63,7 +63,7 @@ def test_participants_are_explained_by_the_fold_not_trained_on_them(
         predict = load_model(models / f"fold-{fold}", device="cpu")
         alone = explain_img(row["path"], predict, "AD", participant_level.load_search(SEARCH), assume_space="MNI")
         regions = read_regions(out, row["participant_id"], index=None)
-        assert regions.columns.tolist() == COLUMNS
+        assert regions.columns.tolist() == [*COLUMNS, *EVIDENCE]
         np.testing.assert_allclose(regions["score"], alone.table["score"], rtol=0, atol=1e-6)
 
 
@@ -284,7 +284,8 @@ def test_a_participant_of_another_study_is_explained_by_all_folds(models, read_r
         for fold in (1, 2)
     ]
     scores = np.stack([explanation.table["score"] for explanation in by_fold])
-    assert regions.columns.tolist() == [*COLUMNS, "light_sd", "shadow_sd", "drop_sd", "score_sd", "n_models"]
+    spread = [f"{name}_sd" for name in ("light", "shadow", "drop", "score", *EVIDENCE)]
+    assert regions.columns.tolist() == [*COLUMNS, *EVIDENCE, *spread, "n_models"]
     np.testing.assert_allclose(regions["score"], scores.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(regions["score_sd"], scores.std(axis=0, ddof=1), atol=1e-6)
     assert regions.loc[regions["score"].idxmax(), "rank"] == 1
