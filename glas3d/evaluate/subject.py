@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -34,9 +34,7 @@ from glas3d.explain.table import row_names
 from glas3d.imaging.native_mapper import NativeMapper, describe_map
 from glas3d.imaging.picture import is_picture_file, resize
 
-# The paper's masks on a scan: 10 and 15 voxels of 2 mm. On an image they are the defaults.
-_PAPER_ON_SCAN = {"sigma_light": 20.0, "sigma_shadow": 30.0, "unit": "mm", "kernel": "gaussian", "fusion": "product"}
-_MODES = {declared.name for declared in fields(ModeOptions)}
+_MODES = {declared.name for declared in fields(ModeOptions)} - {"preset"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +54,6 @@ class Subject(ABC):
     request: Request[Any]
     resolve: Callable[[Mapping[str, Any]], Request[Any]]
     batch_size: int | None
-
-    paper: ClassVar[Mapping[str, Any]] = {"fusion": "product"}
 
     @property
     def target(self) -> Target:
@@ -105,10 +101,12 @@ class Subject(ABC):
         labels = torch.from_numpy(self.labels).to(value.difference.device)
         return Task(value, labels, len(self.index), self.explain)
 
-    def explain(self, settings: Mapping[str, Any], paper: bool) -> Explanation:
+    def explain(self, settings: Mapping[str, Any], preset: str | None) -> Explanation:
         """Return the explanation by GLAS."""
-        more = {"batch_size": self.batch_size} if self.batch_size else {}
-        request = self.resolve({**(self.paper if paper else {}), **more, **settings})
+        more: dict[str, Any] = {"batch_size": self.batch_size} if self.batch_size else {}
+        if preset is not None:
+            more["preset"] = preset
+        request = self.resolve({**more, **settings})
         (result,) = request.mode.evaluate(request.glas, request.task)
         return result.explanation
 
@@ -160,8 +158,6 @@ class Subject(ABC):
 
 class ScanSubject(Subject):
     """A scan."""
-
-    paper: ClassVar[Mapping[str, Any]] = _PAPER_ON_SCAN
 
     @property
     def _maps(self) -> ScanMaps:

@@ -128,6 +128,7 @@ def resolve_image(
     record = {
         "Settings": {"background": ", ".join(reference.name for reference in references.values())},
         "Grid": {"shape": list(size), "picture": list(picture.shape)},
+        "Preset": preset_of(given(settings), info.preset, options.preset),
         "Model": model_record(predict, info),
         "Input": {
             "name": Path(picture.name).name,

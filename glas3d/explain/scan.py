@@ -143,6 +143,7 @@ def resolve_scan(
             "point": options.point,
         },
         "Grid": {"shape": list(inputs.grid.shape), "affine": inputs.grid.affine.tolist()},
+        "Preset": preset.preset_of(given(settings), info.preset, options.preset),
         "Model": model_record(predict, info),
         "Input": inputs.record(),
         "BrainMask": inputs.brain_mask,

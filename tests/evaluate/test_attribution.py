@@ -94,6 +94,13 @@ def test_glas_is_what_explain_img_returns():
         scan(), network(), "AD", labels(), assume_space="MNI", sigma_light=20, sigma_shadow=30, unit="mm"
     )
     assert paper.table["score"].tolist() == expected.table["score"].tolist()
+    expected = explain_img(scan(), network(), "AD", labels(), assume_space="MNI", preset="evidence")
+    for found in (
+        explain_here(scan(), network(), "AD", "glas_evidence"),
+        explain_here(scan(), network(), "AD", "glas", preset="evidence"),
+    ):
+        assert found.table["score"].tolist() == expected.table["score"].tolist()
+        assert found.provenance["Settings"]["link"] == "logit"
 
 
 def test_the_cells_of_a_grid_are_its_regions():
@@ -133,6 +140,7 @@ def test_images_too(method, tmp_path):
     (path,) = (p for p in found.save(tmp_path) if p.suffix == ".tif")
     np.testing.assert_array_equal(np.asarray(Image.open(path)), found.map)
     if method.startswith("glas"):
+        own = {**own, **METHODS[method].settings}  # the preset
         expected = explain_image(picture, network(2, 3), 1, Grid((2, 3)), background=0.4, **own)
         assert np.array_equal(found.map, expected.saliency)
 

@@ -56,6 +56,7 @@ def test_an_explicit_setting_wins_over_a_preset_and_that_over_the_model(scan, fe
     own = explain_img(scan, model, "AD", few)
     assert settings(own, PAPER) == PAPER | {"sigma_light": 5.0}
     named = explain_img(scan, model, "AD", few, preset="evidence", fusion="shadow", sigma_light=6.0, unit="mm")
+    assert [r.provenance["Preset"] for r in (own, named)] == ["paper", "evidence"]
     assert settings(named, EVIDENCE) == EVIDENCE | {"fusion": "shadow", "sigma_light": 6.0}
     assert named.explanation.settings["sigma_shadow"] == 4.0
     assert named.explanation.settings["sigma_spatial"] == 7.0  # which no preset chooses
@@ -93,7 +94,7 @@ def test_images_have_presets_too():
     for search, kernel in ((cells, "segment"), (Grid(3), "gaussian")):
         r = explain_image(picture, model, 1, search, preset="evidence")
         assert r.explanation.settings["kernel"] == kernel
-        assert r.explanation.settings["link"] == "logit"
+        assert (r.explanation.settings["link"], r.provenance["Preset"]) == ("logit", "evidence")
         np.testing.assert_array_equal(r.table["score"], r.table["evidence"])
     assert explain_image(picture, model, 1, cells).explanation.settings["kernel"] == "exponential"
 

@@ -19,16 +19,17 @@ class Glas(Rival):
     ----------
     settings
         Settings of `GLAS` by their names. Those that are not given are those of the model's preset, else the defaults.
-    paper
-        Take the paper's settings where none are given, not those of the model's preset.
+    preset
+        The preset whose settings are taken where none are given, ``"paper"`` or ``"evidence"``; None: see
+        `glas3d.explain_img`.
     """
 
     links: ClassVar = ("probability",)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    paper: bool = False
+    preset: str | None = None
 
     def attribute(self, task: Task) -> Explanation:
         """Return the explanation, which counts its evaluations itself; see `Rival.attribute`."""
         if task.explain is None:
             raise GlasError("GLAS explains a scan or an image: use glas3d.evaluate.attribute")
-        return task.explain(self.settings, self.paper)
+        return task.explain(self.settings, self.preset)

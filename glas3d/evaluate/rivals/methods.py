@@ -57,7 +57,13 @@ METHODS: dict[str, Method] = {
         summary="Gaussian light and shadow, with the settings of the paper",
         rival="Glas",
         source="Oh, Kim & Oh 2020",
-        settings={"paper": True},
+        settings={"preset": "paper"},
+    ),
+    "glas_evidence": Method(
+        summary="signed evidence of light and shadow, in log-odds where the model has them",
+        rival="Glas",
+        source="Oh, Kim & Oh 2020",
+        settings={"preset": "evidence"},
     ),
     "feature_ablation": Method(
         summary="drop when one region at a time is removed",

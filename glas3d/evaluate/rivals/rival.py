@@ -32,14 +32,14 @@ class Task:
     n_regions
         The number of regions ``m``.
     explain
-        Returns the explanation by GLAS with some settings, those of the paper filled in where that is wanted; None:
-        GLAS is not among the methods.
+        Returns the explanation by GLAS with some settings, and those of a preset where one is named; None: GLAS is not
+        among the methods.
     """
 
     value: ExplainedValue
     labels: torch.Tensor
     n_regions: int
-    explain: Callable[[Mapping[str, Any], bool], Explanation] | None = None
+    explain: Callable[[Mapping[str, Any], str | None], Explanation] | None = None
 
     @classmethod
     def of(cls, value: ExplainedValue, labels: np.ndarray) -> Task:
