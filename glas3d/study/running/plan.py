@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,9 +17,10 @@ import torch
 
 from glas3d.core.covariates import Covariates
 from glas3d.core.glas import GLAS, default_batch_size
+from glas3d.core.link import has_logits
 from glas3d.core.search import Grid
 from glas3d.core.settings import Settings
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.inputs import TEMPLATE_MM
 from glas3d.explain.modes import Versus, resolve_mode
 from glas3d.explain.options import ExplainOptions
@@ -332,7 +334,32 @@ def _study_settings(request: StudyRequest, predicts: list[Predictor]) -> dict[st
     _check_mode(request.explain, settings, predicts)
     for predict in predicts:
         _check_covariates(settings, predict)
-    return settings
+    return with_one_link(settings, predicts)
+
+
+def with_one_link(settings: Mapping[str, Any], predicts: Sequence[Predictor]) -> dict[str, Any]:
+    """Return the settings of a study with the same link for all scans.
+
+    ``"auto"`` takes log-odds where all models have logits. Without logits it would depend on each scan whether its
+    log-odds are finite: then everyone's scores are made of the outputs.
+
+    Warns
+    -----
+    GlasWarning
+        A model has no logits.
+    """
+    of_model, given = predicts[0].info.preset, {name: settings[name] for name in _METHOD if name in settings}
+    preset = preset_of(given, of_model, settings.get("preset"))
+    parts = layers(given, of_model, settings.get("preset"), values_of(preset, regions=True))
+    if merged(parts)["link"] != "auto" or all(has_logits(predict) for predict in predicts):
+        return dict(settings)
+    warnings.warn(
+        f"the model {predicts[0].info.name} has no logits: the scores of all scans are made of its output; "
+        'link="logit" makes them of the log-odds of its probabilities',
+        GlasWarning,
+        stacklevel=2,
+    )
+    return {**settings, "preset": preset, "link": "probability"}
 
 
 def _check_mode(options: ExplainOptions, settings: Mapping[str, Any], predicts: list[Predictor]) -> None:
