@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
-from glas3d.cli import atlases, simulated, terminal
+from glas3d.cli import atlases, fetch, simulated, terminal
 from glas3d.cli.bad_use import message_of
 from glas3d.cli.cohort import cohort
 from glas3d.cli.compare import compare
@@ -32,7 +32,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     config=(from_file, whole_numbers),
 )
-for command in (explain, compare, simulated.simulate, train, cohort, convert, simulated.demo, atlases.app):
+for command in (explain, compare, simulated.simulate, train, cohort, convert, simulated.demo, fetch.app, atlases.app):
     app.command(command)
 app.register_install_completion_command(help="Install completion of commands and options for the current shell.")
 

@@ -6,6 +6,10 @@ from .group.group_map import GroupMap as GroupMap
 from .group.level import GroupResult as GroupResult
 from .group.level import summarise_groups as summarise_groups
 from .group.options import GroupOptions as GroupOptions
+from .oasis.dataset import OasisDataset as OasisDataset
+from .oasis.dataset import fetch_oasis as fetch_oasis
+from .oasis.dataset import oasis_terms as oasis_terms
+from .oasis.options import OasisOptions as OasisOptions
 from .relabelling import relabel_cohort as relabel_cohort
 from .running.options import StudyOptions as StudyOptions
 from .running.runner import CohortResult as CohortResult

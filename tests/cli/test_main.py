@@ -7,10 +7,10 @@ import pytest
 
 from glas3d import GlasError, __version__, cli
 
+COMMANDS = [[], ["explain"], ["simulate"], ["demo"], ["fetch"], ["fetch", "oasis"], ["atlas"], ["atlas", "show"]]
 
-@pytest.mark.parametrize(
-    "command", [[], ["explain"], ["simulate"], ["demo"], ["atlas"], ["atlas", "show"]], ids=" ".join
-)
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_fits_80_columns(run_command, command):
     status, output, errors = run_command(*command, "--help")
     assert (status, errors) == (0, "")
