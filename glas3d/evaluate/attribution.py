@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import torch
 
 from glas3d.core.explanation import Explanation
 from glas3d.core.foreign_code import failures_of
+from glas3d.core.model import NoLogOdds
 from glas3d.core.score import Target
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, GlasWarning
 from glas3d.evaluate import rivals
 from glas3d.evaluate.rivals.light_and_shadow import Glas
 from glas3d.evaluate.rivals.methods import AttributionOptions, Method, listed_methods, method_of
@@ -232,6 +234,11 @@ def attribute(
         Input that does not fit, or a model that lacks what the method needs.
     TypeError
         A keyword that is none of the above.
+
+    Warns
+    -----
+    GlasWarning
+        The model has no log-odds and no ``link`` was given: its own output is explained.
     """
     (attribution,) = _attributions(img, predict, target, {method: options}, search, {}, caller="attribute")
     return attribution
@@ -309,6 +316,7 @@ class _Prepared:
     method: Method
     rival: Rival
     value: ExplainedValue
+    auto: bool  # the link was left to the model
 
 
 def _attributions(
@@ -350,6 +358,10 @@ def _attributions(
     prepared = []
     for name, rival in own.items():
         link = options.link
+        if isinstance(rival, Glas) and link is not None:  # a setting of its own, which presets choose too
+            if caller == "attribute":
+                rival = replace(rival, settings={**rival.settings, "link": link})
+            link = None
         if link not in (None, *rival.links):
             if caller == "attribute":
                 raise GlasError(f"{name} is made of the {' or '.join(rival.links)} alone, got link={link!r}")
@@ -358,7 +370,9 @@ def _attributions(
         if wanted not in values:
             values[wanted] = subject.value(wanted)
         values[wanted].require(rival.needs, name)
-        prepared.append(_Prepared(name, method_of(name), rival, values[wanted]))
+        prepared.append(_Prepared(name, method_of(name), rival, values[wanted], wanted == "auto"))
+    if "auto" in values and values["auto"].why_no_log_odds:
+        _note_on_link(values["auto"].why_no_log_odds)
     if folder is not None:
         _refuse_other_comparison(folder, subject, prepared)
     return (_computed(each, subject) for each in prepared)
@@ -401,10 +415,17 @@ def _rival(method: Method, settings: Mapping[str, Any], known: Iterable[str], ca
 
 def _computed(prepared: _Prepared, subject: Subject) -> Attribution:
     """Compute a method, and map the result back."""
-    value, name = prepared.value, prepared.name
-    value.evaluations = 0
-    begin = time.perf_counter()
-    found = _found(prepared, subject.task(value))
+    name, begin = prepared.name, time.perf_counter()
+    prepared.value.evaluations = 0
+    try:
+        found = _found(prepared, subject.task(prepared.value))
+    except NoLogOdds as why:  # probabilities of some perturbed volume are 0 or 1
+        if not prepared.auto:
+            raise
+        _note_on_link(str(why))
+        prepared = replace(prepared, value=subject.value("probability"))
+        found = _found(prepared, subject.task(prepared.value))
+    value = prepared.value
     seconds = time.perf_counter() - begin
     settings = {each.name: getattr(prepared.rival, each.name) for each in fields(prepared.rival)}  # type: ignore[arg-type]
     volume: np.ndarray | None
@@ -447,6 +468,11 @@ def _computed(prepared: _Prepared, subject: Subject) -> Attribution:
         subject.search_label,
         subject.writer(mapped),
     )
+
+
+def _note_on_link(why: str) -> None:
+    """Warn that a model has no log-odds."""
+    warnings.warn(f"methods explain the model's own output: {why}", GlasWarning, stacklevel=4)
 
 
 def _found(prepared: _Prepared, task: Task) -> torch.Tensor | Explanation:

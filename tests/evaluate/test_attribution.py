@@ -1,6 +1,7 @@
 """`attribute` and `compare`: maps on the scan's own grid, a table of all methods, and what is refused."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import nibabel as nib
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from glas3d import Grid, Predictor, explain_img
+from glas3d.errors import GlasWarning
 from glas3d.evaluate import attribute, compare
 from glas3d.evaluate.rivals import METHODS
 from glas3d.explain import explain_image
@@ -84,7 +86,7 @@ def test_glas_is_what_explain_img_returns():
     found = explain_here(scan(), network(), "AD", "glas", **settings)
     assert np.array_equal(np.asarray(found.map.dataobj), np.asarray(result.saliency_img.dataobj))
     assert found.table["score"].tolist() == result.table["score"].tolist()
-    assert found.evaluations == 2 * 3 + 2
+    assert found.evaluations == result.explanation.settings["evaluations"] == 2 * 3 + 2
     grid = attribute(scan(), network(), "AD", "glas", Grid(2), assume_space="MNI")
     expected = explain_img(scan(), network(), "AD", Grid(2), assume_space="MNI")
     assert np.array_equal(np.asarray(grid.map.dataobj), np.asarray(expected.saliency_img.dataobj))
@@ -101,6 +103,33 @@ def test_glas_is_what_explain_img_returns():
     ):
         assert found.table["score"].tolist() == expected.table["score"].tolist()
         assert found.provenance["Settings"]["link"] == "logit"
+
+
+@pytest.mark.parametrize("preset", ["paper", "evidence"])
+def test_the_presets_of_glas_are_methods_too(preset):
+    expected = explain_img(scan(), network(), "AD", labels(), assume_space="MNI", preset=preset)
+    bundled = network()
+    bundled.info = replace(bundled.info, preset={"sigma_light": 2.0, "sigma_shadow": 2.0})
+    for found in (
+        explain_here(scan(), bundled, "AD", f"glas_{preset}"),  # the model's own preset does not reach it
+        explain_here(scan(), network(), "AD", "glas", preset=preset),
+    ):
+        assert found.table["score"].tolist() == expected.table["score"].tolist()
+    both = compare(scan(), network(), "AD", ["glas", "glas_paper"], labels(), assume_space="MNI", preset="evidence")
+    assert not both.table["glas"].equals(both.table["glas_paper"])
+
+
+def test_the_link_is_a_setting_of_glas():
+    found = explain_here(scan(), network(), "AD", "glas", link="logit", fusion="mean")
+    expected = explain_img(scan(), network(), "AD", labels(), assume_space="MNI", link="logit", fusion="mean")
+    assert found.table["score"].tolist() == expected.table["score"].tolist()
+    assert found.provenance["Settings"]["link"] == "logit"
+    with refused("negative light, whose product"):
+        explain_here(scan(), network(), "AD", "glas", link="logit", fusion="product")
+    # in a comparison each method that has a link of its own keeps to it
+    both = compare(scan(), network(), "AD", ["glas_paper", "lime"], labels(), assume_space="MNI", link="logit")
+    settings = both.provenance["Settings"]
+    assert (settings["glas_paper"]["link"], settings["lime"]["link"]) == ("probability", "logit")
 
 
 def test_the_cells_of_a_grid_are_its_regions():
@@ -273,6 +302,25 @@ def test_logits_that_cannot_be_had_are_one_sentence():
     def certain(batch):
         return torch.tensor([[0.0, 1.0]]).expand(len(batch), 2)
 
-    with refused('link="logit" needs finite log-odds'):
+    with refused("log-odds of a probability of 0 or 1 are not finite"):
         explain_here(scan(), certain, 1, "feature_ablation", link="logit")
-    assert explain_here(scan(), certain, 1, "feature_ablation").provenance["Settings"]["link"] == "probability"
+    with pytest.warns(GlasWarning, match="methods explain the model's own output: log-odds of a probability of 0 or 1"):
+        found = explain_here(scan(), certain, 1, "feature_ablation")
+    assert found.provenance["Settings"]["link"] == "probability"
+
+
+def test_log_odds_that_end_during_a_method_are_left_for_the_probability():
+    """The intact volume and the reference have log-odds; without region 300 the model is certain."""
+    without = torch.from_numpy(labels() == 300)
+
+    def predict(batch):
+        p = torch.where((batch[:, 0, without] == 0.4).all(dim=1) & (batch != 0.4).flatten(1).any(dim=1), 1.0, 0.7)
+        return torch.stack([p, 1 - p], dim=1)
+
+    with refused("log-odds of a probability of 0 or 1 are not finite"):
+        explain_here(scan(), predict, 0, "feature_ablation", background=0.4, link="logit")
+    with pytest.warns(GlasWarning, match="methods explain the model's own output"):
+        found = explain_here(scan(), predict, 0, "feature_ablation", background=0.4)
+    assert found.provenance["Settings"]["link"] == "probability"
+    np.testing.assert_allclose(found.table["score"], [0, 0, -0.3], atol=1e-6)
+    assert found.evaluations == 4

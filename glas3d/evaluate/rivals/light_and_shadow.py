@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from glas3d.core.explanation import Explanation
 from glas3d.errors import GlasError
@@ -24,7 +24,6 @@ class Glas(Rival):
         `glas3d.explain_img`.
     """
 
-    links: ClassVar = ("probability",)
     settings: Mapping[str, Any] = field(default_factory=dict)
     preset: str | None = None
 

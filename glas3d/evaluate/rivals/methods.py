@@ -54,7 +54,7 @@ METHODS: dict[str, Method] = {
         source="Oh, Kim & Oh 2020",
     ),
     "glas_paper": Method(
-        summary="Gaussian light and shadow, with the settings of the paper",
+        summary="Gaussian light and shadow, with the preset paper",
         rival="Glas",
         source="Oh, Kim & Oh 2020",
         settings={"preset": "paper"},

@@ -14,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 from glas3d.core.agreement import allowed_difference, differ
 from glas3d.core.foreign_code import described, failures_of
-from glas3d.core.model import Predict, classes_of
+from glas3d.core.link import log_odds_of_probabilities
+from glas3d.core.model import NoLogOdds, Predict, classes_of
 from glas3d.core.modules import EvalMode, modules_in
 from glas3d.core.score import Target, bind, class_index
 from glas3d.core.volume import Background, as_reference, as_volume
@@ -24,7 +25,6 @@ from glas3d.predict import Predictor
 from glas3d.predict.device import exact_kernels
 from glas3d.predict.model_output import columns, model_errors, one_tensor
 
-_SUM_OF_PROBABILITIES = 1e-3  # how far probabilities may be from a sum of 1
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -62,6 +62,8 @@ class ExplainedValue(nn.Module):
         The explained number of the intact volume, and of the reference.
     probability
         The model's output for the class, of the intact volume.
+    why_no_log_odds
+        Why ``"auto"`` found no log-odds; empty if it did or was not given.
 
     Raises
     ------
@@ -93,7 +95,7 @@ class ExplainedValue(nn.Module):
         # Not `eval()`: each module of the model keeps its mode, and libraries that put a wrapper "back" into training
         # mode leave this one alone.
         self.training = False
-        self.target, self.link = -1, link
+        self.target, self.link, self.why_no_log_odds = -1, link, ""
         self.intact = self.removed = self.probability = float("nan")
         self._resolve(target)
 
@@ -247,10 +249,10 @@ class ExplainedValue(nn.Module):
             try:
                 explained = log_odds(outputs, activation, self.target)
                 self.link = "logit"
-            except GlasError:
+            except NoLogOdds as why:
                 if self.link == "logit":
                     raise
-                self.link = "probability"
+                self.link, self.why_no_log_odds = "probability", str(why)
         self.intact, self.removed = explained.tolist()
 
     def _check_independence(self, both: torch.Tensor, alone: torch.Tensor) -> None:
@@ -289,37 +291,27 @@ def log_odds(outputs: torch.Tensor, activation: str, target: int) -> torch.Tenso
 
     Raises
     ------
-    GlasError
+    NoLogOdds
         The outputs are neither logits nor probabilities of which the log-odds are finite.
 
     Examples
     --------
-    >>> log_odds(torch.tensor([[0.0, 2.0]]), "softmax", 1), log_odds(torch.tensor([[0.25, 0.75]]), "none", 0).exp()
-    (tensor([2.]), tensor([0.3333], dtype=torch.float64))
+    >>> log_odds(torch.tensor([[0.0, 2.0]]), "softmax", 1).item()
+    2.0
+    >>> round(log_odds(torch.tensor([[0.25, 0.75]]), "none", 0).exp().item(), 4)
+    0.3333
     """
-    if activation == "softmax":
-        others = torch.cat([outputs[:, :target], outputs[:, target + 1 :]], dim=1)
-        return outputs[:, target] - others.logsumexp(dim=1)
-    if activation == "sigmoid":
-        if outputs.shape[1] == 1:
-            return outputs[:, 0] if target == 1 else -outputs[:, 0]
-        return outputs[:, target]
     if activation == "readout":
-        raise GlasError('link="logit" needs the logits of a class, a readout gives other numbers: link="probability"')
-    p = outputs.double()
-    if p.shape[1] > 1 and not bool(((p.sum(dim=1) - 1).abs() <= _SUM_OF_PROBABILITIES).all() and (p >= 0).all()):
-        raise GlasError(
-            'link="logit" needs logits or probabilities that sum to 1, '
-            f"the model returns {[round(v, 4) for v in p[0].tolist()[:4]]}"
-        )
-    others = 1 - p[:, 0] if p.shape[1] == 1 else p.sum(dim=1) - p[:, target]
-    odds = p[:, 0 if p.shape[1] == 1 else target].log() - others.log()
-    if not torch.isfinite(odds).all():
-        raise GlasError(
-            'link="logit" needs finite log-odds, the model gives a probability of exactly 0 or 1 or none at all: '
-            f"{[round(v, 4) for v in p[0].tolist()[:4]]}"
-        )
-    return odds
+        raise NoLogOdds('link="logit" needs the logits of a class, a readout gives other numbers: link="probability"')
+    if activation == "none":
+        return log_odds_of_probabilities(outputs)[:, target]
+    z = outputs.double()
+    if activation == "softmax":  # of one class: the gradient of all of them is not finite where one is certain
+        others = torch.cat([z[:, :target], z[:, target + 1 :]], dim=1)
+        return z[:, target] - others.logsumexp(dim=1)
+    if z.shape[1] == 1:
+        return z[:, 0] if target == 1 else -z[:, 0]
+    return z[:, target]
 
 
 def _activated(outputs: torch.Tensor, activation: str) -> torch.Tensor:

@@ -41,6 +41,7 @@ BOXES = {2: (slice(3, 8), slice(9, 14)), 3: (slice(3, 7), slice(2, 6), slice(7, 
 QUICK = {"rise": {"n_masks": 600, "cells": 5}, "mask": {"n_steps": 60, "side": 8}, "lime": {"n_samples": 60}}
 RIVALS = [name for name in METHODS if not name.startswith("glas")]
 CONTROLS = ["random", "edges", "difference"]
+APPROXIMATE = {"atol": 1e-5, "rtol": 1e-4, "check_dtype": False}
 
 
 class Planted(nn.Module):
@@ -172,16 +173,20 @@ def test_it_agrees_with_captum_where_captum_takes_a_reference(ndim):
     drops = captum.attr.FeatureAblation(log_odds).attribute(x, baselines=b, feature_mask=labels)[0, 0]
     own = attribute(FeatureAblation(), given)
     for number in (1, 2, 3):
-        torch.testing.assert_close(own[number - 1], drops[labels[0, 0] == number][0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            own[number - 1], drops[labels[0, 0] == number][0], atol=1e-5, rtol=1e-5, check_dtype=False
+        )
     path = captum.attr.IntegratedGradients(log_odds).attribute(x, baselines=b, n_steps=24)[0].sum(dim=0).float()
-    torch.testing.assert_close(attribute(IntegratedGradients(), given), path.detach(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        attribute(IntegratedGradients(), given), path.detach(), atol=1e-5, rtol=1e-4, check_dtype=False
+    )
     window = (2, *(4, 5, 3)[:ndim])
     boxes = captum.attr.Occlusion(log_odds).attribute(x, window, strides=window, baselines=b)[0].mean(dim=0)
     own = attribute(Occlusion(window=window[1:]), given)
-    torch.testing.assert_close(own, boxes.float(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(own, boxes.float(), **APPROXIMATE)
     product = captum.attr.InputXGradient(log_odds).attribute(x)[0].sum(dim=0).detach()
     black = task(Predictor(net, "softmax", device="cpu"), volume, 2, link="logit")
-    torch.testing.assert_close(attribute(InputXGradient(), black), product, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(attribute(InputXGradient(), black), product, **APPROXIMATE)
 
 
 def test_grad_cam_agrees_with_its_formula():
@@ -470,15 +475,22 @@ def test_log_odds_hold_what_the_probability_has_lost():
 @pytest.mark.parametrize(
     ("predict", "match"),
     [
-        (lambda batch: torch.tensor([[0.2, 0.9]]).expand(len(batch), 2), r"sum to 1, the model returns \[0.2, 0.9\]"),
-        (lambda batch: torch.tensor([[0.0, 1.0]]).expand(len(batch), 2), "finite log-odds, .* exactly 0 or 1"),
-        (lambda batch: torch.full((len(batch), 1), 1.7), "finite log-odds"),
+        (
+            lambda batch: torch.tensor([[0.2, 0.9]]).expand(len(batch), 2),
+            "log-odds need probabilities of all classes, .* add up to 1.1",
+        ),
+        (
+            lambda batch: torch.tensor([[0.0, 1.0]]).expand(len(batch), 2),
+            "log-odds of a probability of 0 or 1 are not finite",
+        ),
+        (lambda batch: torch.full((len(batch), 1), 1.7), "log-odds need a probability from 0 to 1, .* is 1.7"),
     ],
 )
 def test_log_odds_that_cannot_be_had(predict, match):
     with refused(match):
         ExplainedValue(predict, image(2), 0, link="logit")
-    assert ExplainedValue(predict, image(2), 0, link="auto").link == "probability"
+    auto = ExplainedValue(predict, image(2), 0, link="auto")
+    assert (auto.link, auto.why_no_log_odds[:8]) == ("probability", "log-odds")
 
 
 def test_a_readout_has_no_log_odds():
