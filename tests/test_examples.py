@@ -178,6 +178,11 @@ def test_training_the_shipped_model_at_a_small_size(monkeypatch):
     card = train.card([trained], 0)
     assert "learnt simulated disease" in card
     assert f"{trained['accuracy'][0]:.3f}" in card
+    assert 0 <= trained["accuracy"][3] <= 1
+    rows = [line for line in card.splitlines() if line.startswith("| 5 | ")]
+    assert [float(cell) for cell in rows[1].split("|")[2:8]] == pytest.approx(
+        list(trained["effects"].values()), abs=0.005
+    )
 
 
 @pytest.mark.slow
