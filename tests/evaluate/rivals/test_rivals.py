@@ -287,6 +287,25 @@ def test_gaussian_occlusion_of_a_linear_model(ndim):
     assert low < float(drops[first].mean()) < high
 
 
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_gaussian_occlusion_agrees_with_monai_on_black(ndim):
+    """MONAI returns the probability that is left; its mask fades to 0."""
+    from monai.visualize.occlusion_sensitivity import OcclusionSensitivity
+
+    net, volume = TinyNet(SHAPES[ndim], 2).eval(), image(ndim, 2)
+    occlude = OcclusionSensitivity(
+        net, mask_size=5, overlap=0.6, mode="gaussian", activate=lambda z: z.softmax(dim=1), verbose=False
+    )
+    with torch.no_grad():
+        left = torch.as_tensor(occlude(volume[None])[0])[0, 2]
+        intact = net(volume[None]).softmax(dim=1)[0, 2]
+    given = task(Predictor(net, "softmax", device="cpu"), volume, 2)
+    own = attribute(GaussianOcclusion(window=5, overlap=0.6), given)
+    torch.testing.assert_close(own, intact - left.float(), atol=1e-6, rtol=1e-4)
+    assert float(own.std()) > 1e-4
+
+
 def test_gaussian_windows_in_a_box_only():
     box = ((2, 8), (4, 12))
     given = task(Predictor(Planted(2), "softmax", device="cpu"), image(2))
