@@ -8,18 +8,24 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import torch
 
 from glas3d.errors import GlasError
+from glas3d.tables import write_table
 from glas3d.version import __version__
 
 DESCRIPTION = "dataset_description.json"
+
+Writer = Callable[[Path], object]
+# Description and units by the name of the column.
+Columns = Mapping[str, tuple[str, str]]
 
 _UNFINISHED = ".unfinished-"
 
@@ -47,6 +53,53 @@ def dataset_description(name: str, **more: Any) -> dict[str, Any]:
         "GeneratedBy": generated_by(),
         **more,
     }
+
+
+def describe_columns(names: Iterable[str], columns: Columns) -> dict[str, dict[str, Any]]:
+    """Return the entries of a table's sidecar that describe its columns, as BIDS has them.
+
+    Parameters
+    ----------
+    names
+        The columns of the table.
+    columns
+        Description and units of columns; a number without a unit of measure has its scale, such as ``count`` or
+        ``probability``, and text has none. Further columns may be described.
+
+    Examples
+    --------
+    >>> describe_columns(["p", "group"], {"p": ("Probability of AD", "probability"), "group": ("Diagnosis", "")})
+    {'p': {'Description': 'Probability of AD', 'Units': 'probability'}, 'group': {'Description': 'Diagnosis'}}
+    """
+    described: dict[str, dict[str, Any]] = {}
+    for name in names:
+        text, units = columns.get(name, (name, ""))
+        described[name] = {"Description": text} | ({"Units": units} if units else {})
+    return described
+
+
+def described_table(stem: str, table: pd.DataFrame, columns: Columns, **record: Any) -> dict[str, Writer]:
+    """Return the writers of a table and of its sidecar, for `write_together`.
+
+    Parameters
+    ----------
+    stem
+        The files are ``<stem>.tsv`` and ``<stem>.json``.
+    table
+        The table.
+    columns
+        See `describe_columns`.
+    **record
+        Further entries of the sidecar.
+    """
+    described = describe_columns(map(str, table.columns), columns)
+    return {f"{stem}.tsv": write_table(table), f"{stem}.json": write_json({**described, **record})}
+
+
+def write_each(folder: Path, files: Mapping[str, Writer]) -> None:
+    """Write files into a folder that appears as a whole, such as that of `new_folder`."""
+    for name, write in files.items():
+        write(folder / name)
 
 
 def write_json(content: dict[str, Any]) -> Callable[[Path], object]:
@@ -109,6 +162,23 @@ def write_together(folder: Path, files: dict[str, Callable[[Path], object]]) -> 
             raise GlasError(f"cannot write to {folder}: {error.strerror or error}") from None
         raise
     return [folder / name for name in files]
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that results cannot be written to, before they are computed.
+
+    Raises
+    ------
+    GlasError
+        It is a file or below one, or it cannot be written to or created.
+    """
+    for path in (folder, *folder.resolve().parents):
+        if path.exists():
+            if not path.is_dir():
+                raise GlasError(f"results need a folder, {path} is a file")
+            if not os.access(path, os.W_OK | os.X_OK):
+                raise GlasError(f"cannot write to {folder}: {path} allows no writing")
+            return
 
 
 def remove_unfinished(folder: Path) -> None:

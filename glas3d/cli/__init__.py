@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from glas3d.cli import atlases, fetch, simulated, terminal
 from glas3d.cli.bad_use import message_of
@@ -30,6 +30,7 @@ app = App(
     help="Show which brain regions a 3D classifier used for its decision, by Gaussian light and shadow. "
     "For research use only; this is not a medical device.",
     suppress_keyboard_interrupt=False,
+    default_parameter=Parameter(json_list=False, json_dict=False),  # the name of a file may begin with a bracket
     config=(from_file, whole_numbers),
 )
 for command in (explain, compare, simulated.simulate, train, cohort, convert, simulated.demo, fetch.app, atlases.app):

@@ -5,9 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
-from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
+from cyclopts import (
+    App,
+    CoercionError,
+    ConsumeMultipleError,
+    CycloptsError,
+    MissingArgumentError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 _KINDS = {float: "a number", int: "a whole number", bool: "true or false"}
 
@@ -30,6 +38,8 @@ def message_of(problem: CycloptsError, app: App, arguments: Sequence[str]) -> st
         return _unknown(problem)
     if isinstance(problem, CoercionError):
         return _not_converted(problem)
+    if isinstance(problem, ConsumeMultipleError):
+        return f"{_name(problem.argument)} needs a value" if problem.argument else str(problem)
     if isinstance(problem, UnusedCliTokensError) and problem.unused_tokens:
         return f"not understood: {' '.join(problem.unused_tokens)} (see {_help(problem)})"
     return str(problem)
@@ -90,7 +100,7 @@ def _not_converted(problem: CoercionError) -> str:
         return str(problem)
     source = "" if token.source in ("", "cli") else f" from {token.source}"
     name = _name(argument) if source or not token.keyword else token.keyword
-    if choices := get_args(problem.target_type):
+    if get_origin(problem.target_type) is Literal and (choices := get_args(problem.target_type)):
         return f"{name} must be one of {', '.join(map(str, choices))}, got {token.value!r}{source}"
     kind = _KINDS.get(problem.target_type)
     if kind is None:

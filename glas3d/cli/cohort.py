@@ -51,7 +51,7 @@ def explain_study(
     models: Annotated[Path | None, in_group("Model")] = None,
     model: Annotated[str | None, in_group("Model")] = None,
     target: Annotated[str | None, in_group("Model")] = None,
-    model_covariates: Annotated[tuple[str, ...], in_group(COVARIATES, consume_multiple=True)] = (),
+    model_covariates: Annotated[tuple[str, ...], in_group(COVARIATES, consume_multiple=1)] = (),
     scans: Annotated[CohortCommand, Parameter(name="*")] = CohortCommand(),  # noqa: B008 (frozen)
     options: Annotated[CohortCommandOptions, Parameter(name="*")] = CohortCommandOptions(),  # noqa: B008 (frozen)
     study: Annotated[StudyCommand, Parameter(name="*")] = StudyCommand(),  # noqa: B008 (frozen)

@@ -43,7 +43,7 @@ def compare_methods(
     *scan: Path,
     model: Annotated[str, in_group("Model")],
     target: Annotated[str, in_group("Model")],
-    methods: Annotated[tuple[str, ...], in_group("Score and mode", consume_multiple=True, help=_METHODS)],
+    methods: Annotated[tuple[str, ...], in_group("Score and mode", consume_multiple=1, help=_METHODS)],
     out: Annotated[Path, in_group("Output")],
     options: Annotated[CompareCommandOptions, Parameter(name="*")] = CompareCommandOptions(),  # noqa: B008 (frozen)
     supervoxels: Annotated[int | None, in_group(SEARCH)] = None,

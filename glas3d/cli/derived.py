@@ -149,7 +149,7 @@ def _option(declared: Field[Any], declaration: type, text: str) -> tuple[str, An
     if option_name:
         settings["name"] = f"--{option_name}"
     if several:
-        settings["consume_multiple"] = True
+        settings["consume_multiple"] = 1  # at least one value
     stated = declared.default if declared.default is not MISSING else None
     if flag and stated is True:  # only the opposite of the default needs an option
         settings["negative"] = f"--{option_name}" if option_name else f"--no-{declared.name.replace('_', '-')}"

@@ -82,6 +82,7 @@ def explain_scan(
     from glas3d.explain.cost import estimate_cost
     from glas3d.explain.dataset import describe_dataset
     from glas3d.explain.scan import resolve_scan
+    from glas3d.output import check_folder
     from glas3d.predict.engine.memory import keep_memory as memory_is_kept
 
     if not scan:
@@ -96,6 +97,7 @@ def explain_scan(
     if "versus" in keywords:
         keywords["versus"] = class_of(keywords["versus"], predict.classes)
     request = resolve_scan(images, predict, explained, search, keywords)
+    check_folder(out)
     if not overwrite:
         request.refuse_other_results(out)
     with memory_is_kept() if keep_memory else nullcontext(True) as supported:

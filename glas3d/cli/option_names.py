@@ -9,6 +9,9 @@ from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
 
+# Arguments of inner functions, and the argument of the package that sets them.
+_INNER = {"budget": "refine"}
+
 
 def option_names(command: Callable[..., Any]) -> dict[str, str]:
     """Return the options of a command by the names of the Python arguments that they set.
@@ -25,7 +28,7 @@ def option_names(command: Callable[..., Any]) -> dict[str, str]:
             names[parameter.name] = f"--{parameter.name.replace('_', '-')}"
         elif "_" in parameter.name:
             names[parameter.name] = parameter.name.upper()
-    return names
+    return names | {inner: names[name] for inner, name in _INNER.items() if name in names}
 
 
 def as_typed(message: str, names: Mapping[str, str]) -> str:

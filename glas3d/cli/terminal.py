@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
@@ -19,6 +19,7 @@ from glas3d.errors import GlasWarning
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.text import Text
 
     from glas3d.explain.cost import CostEstimate
 
@@ -57,12 +58,23 @@ class LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one message, unless this module has already written it."""
         if record.name != _log.name:
-            err.print(f"note: {record.getMessage()}", style="yellow", **_PLAIN)
+            err.print(f"note: {printable(record.getMessage())}", style="yellow", **_PLAIN)
+
+
+def printable(text: str) -> str:
+    r"""Return a text for one line of a terminal: characters that control it, which names of files may hold, escaped.
+
+    Examples
+    --------
+    >>> printable("scan of \x1b[31mred\n, 40 µm")
+    'scan of \\x1b[31mred\\n, 40 µm'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def fail(message: str, status: int = 2) -> int:
     """Write one ``error:`` line and return the exit status."""
-    line = as_typed(" ".join(message.split()), _Reporting.names)
+    line = printable(as_typed(" ".join(message.split()), _Reporting.names))
     err.print(f"error: {line}", style="red", **_PLAIN)
     return status
 
@@ -81,7 +93,7 @@ def warnings_shown_once() -> Callable[..., None]:
 
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Write one ``note:`` line, in place of the lines that Python writes."""
-    message = as_typed(str(message), _Reporting.names)
+    message = printable(as_typed(str(message), _Reporting.names))
     _log.warning("%s", message)
     if not _Reporting.quiet:
         err.print(f"note: {message}", style="yellow", **_PLAIN)
@@ -97,7 +109,7 @@ def write(text: str) -> None:
     """Write one line of the result."""
     _log.info("%s", text)
     if not _Reporting.quiet:
-        out.print(text, **_PLAIN)
+        out.print(printable(text), **_PLAIN)
 
 
 def write_message(start: str, message: str) -> None:
@@ -168,15 +180,24 @@ def write_rows(
         return
     from rich.table import Table
 
-    out.print(title, style="bold", **_PLAIN)
-    shown = Table(box=None, pad_edge=False, header_style="dim")
+    out.print(printable(title), style="bold", **_PLAIN)
+    shown = Table(box=None, pad_edge=False, collapse_padding=True, header_style="dim")
     for column in columns:
-        shown.add_column(
-            column, justify="left" if column in left else "center" if column in centre else "right", no_wrap=True
+        align: Literal["left", "center", "right"] = (
+            "left" if column in left else "center" if column in centre else "right"
         )
+        # where the terminal is too narrow, names are shortened and not numbers
+        shown.add_column(_text(column), justify=align, no_wrap=column not in left)
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*map(_text, row))
     out.print(shown)
+
+
+def _text(cell: str) -> Text:
+    """Return the content of a cell, in which brackets and colons are no markup."""
+    from rich.text import Text
+
+    return Text(printable(cell), no_wrap=True, overflow="ellipsis")
 
 
 def account_text(account: Mapping[str, Any], table: pd.DataFrame) -> str:

@@ -27,11 +27,10 @@ from glas3d.evaluate.rivals.rival import Rival, Task
 from glas3d.evaluate.rivals.value import ExplainedValue
 from glas3d.evaluate.subject import Subject, options_of, resolve_subject
 from glas3d.explain.options import UnsetSettings
-from glas3d.explain.outputs import Writer, refuse_other_results
-from glas3d.explain.table import described_columns
+from glas3d.explain.outputs import refuse_other_results
+from glas3d.explain.table import DESCRIPTIONS
 from glas3d.options import parse
-from glas3d.output import write_json, write_together
-from glas3d.tables import write_table
+from glas3d.output import Writer, described_table, write_json, write_together
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,17 +104,25 @@ class Attribution:
         if not overwrite:
             refuse_other_results(Path(folder), self.stem, self.provenance, sidecar)
         table = f"{self.stem}_{sidecar}"
-        files = {
-            f"{table}.tsv": write_table(self.table),
-            f"{table}.json": write_json(described_columns(self.table) | self.provenance),
-        }
+        columns = DESCRIPTIONS | {"score": _value_by(self.method)}
+        files = described_table(table, self.table, columns, **self.provenance)
         return write_together(Path(folder), files | self._files())
 
     def _files(self) -> dict[str, Writer]:
         """Return the functions that write the map and its sidecar, by the names of the files."""
         ending, writer = self._writer
         name = f"{self.stem}_desc-{self.label}_stat-attribution_statmap"
-        return {f"{name}{ending}": writer, f"{name}.json": write_json({"Statistic": "attribution"} | self.provenance)}
+        return {
+            f"{name}{ending}": writer,
+            f"{name}.json": write_json(
+                {"Statistic": "attribution", "Units": _value_by(self.method)[1]} | self.provenance
+            ),
+        }
+
+
+def _value_by(method: str) -> tuple[str, str]:
+    """Return the description and the scale of a method's values."""
+    return f"Value of the region by {method}; higher means more evidence for the target", f"arbitrary, that of {method}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,10 +194,8 @@ class Comparison:
         if not overwrite:
             refuse_other_results(Path(folder), first.stem, provenance, sidecar)
         table = f"{first.stem}_{sidecar}"
-        files = {
-            f"{table}.tsv": write_table(self.table),
-            f"{table}.json": write_json(described_columns(self.table) | provenance),
-        }
+        columns = DESCRIPTIONS | {name: _value_by(name) for name in self.attributions}
+        files = described_table(table, self.table, columns, **provenance)
         for attribution in self.attributions.values():
             files |= attribution._files()
         return write_together(Path(folder), files)

@@ -27,12 +27,13 @@ from glas3d.evaluate.rivals.value import ExplainedValue
 from glas3d.explain.image import resolve_image
 from glas3d.explain.image_result import ImageMaps, write_tiff
 from glas3d.explain.options import ExplainOptions, ImageOptions, ModeOptions
-from glas3d.explain.outputs import Request, Writer
+from glas3d.explain.outputs import Request
 from glas3d.explain.result import ScanMaps
 from glas3d.explain.scan import resolve_scan
 from glas3d.explain.table import row_names
 from glas3d.imaging.native_mapper import NativeMapper, describe_map
 from glas3d.imaging.picture import is_picture_file, resize
+from glas3d.output import Writer
 
 _MODES = {declared.name for declared in fields(ModeOptions)} - {"preset"}
 

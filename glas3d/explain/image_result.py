@@ -16,9 +16,10 @@ from glas3d.core.rglas import Round
 from glas3d.core.search import Grid, Segments, paint, resolve_search
 from glas3d.errors import GlasWarning
 from glas3d.explain.modes import ModeResult
-from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, Writer, evaluated_ends
+from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, evaluated_ends
 from glas3d.explain.table import directions, evidence_columns, ranks, row_names
 from glas3d.imaging.picture import Picture, resize, resize_labels, resize_points
+from glas3d.output import Writer
 
 COLUMNS = ["index", "name", "row", "column", "n_pixels", "light", "shadow", "drop", "score", "rank", "direction"]
 

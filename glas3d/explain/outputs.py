@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -23,9 +23,8 @@ from glas3d.core.search import Segments, resolve_search
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.modes import Mode, ModeResult, Task
 from glas3d.explain.notes import Note, notes_on
-from glas3d.explain.table import described_columns
-from glas3d.output import to_json, write_json, write_together
-from glas3d.tables import write_table
+from glas3d.explain.table import scales_of, table_columns
+from glas3d.output import Writer, check_folder, described_table, to_json, write_json, write_together
 
 STATISTICS = ("saliency", "light", "shadow", "drop")
 
@@ -34,9 +33,6 @@ def evaluated_ends(explanation: Explanation) -> dict[str, np.ndarray]:
     """Return light, shadow and drop ``(m,)`` by their names, without those that were not evaluated."""
     ends = {name: getattr(explanation, name) for name in STATISTICS[1:]}
     return {name: values for name, values in ends.items() if not np.isnan(values).all()}
-
-
-Writer = Callable[[Path], object]
 
 
 class SavedResult(ABC):
@@ -106,21 +102,23 @@ class SavedResult(ABC):
     def _rounds(self) -> list[Writer]:
         """Return the functions that write the map of each round of a recursion."""
 
-    def _described_table(self) -> dict[str, Any]:
-        return described_columns(self.table, self.provenance["Settings"].get("link", "probability"))
-
     def _files(self) -> dict[str, Writer]:
         files: dict[str, Writer] = {}
+        scales = scales_of(self.provenance)
         for statistic in STATISTICS:
             name = f"{self.stem}_stat-{statistic}_statmap"
             if (writer := self._map(statistic)) is None:
                 continue
             files[f"{name}{self._ending}"] = writer
-            files[f"{name}.json"] = write_json({"Statistic": statistic} | self.provenance)
+            units = scales["score" if statistic == "saliency" else statistic]
+            files[f"{name}.json"] = write_json({"Statistic": statistic, "Units": units} | self.provenance)
         for number, writer in enumerate(self._rounds(), start=1):
-            files[f"{self.stem.removesuffix('recursive')}round{number}_stat-saliency_statmap{self._ending}"] = writer
-        files[f"{self.stem}_regions.json"] = write_json(self._described_table() | self.provenance)
-        files[f"{self.stem}_regions.tsv"] = write_table(self.table)
+            name = f"{self.stem.removesuffix('recursive')}round{number}_stat-saliency_statmap"
+            files[f"{name}{self._ending}"] = writer
+            scale = {"Statistic": "saliency", "Units": "0 to 1, normalised in this round", "Round": number}
+            files[f"{name}.json"] = write_json(scale | self.provenance)
+        columns = table_columns(self.table.columns, self.provenance)
+        files |= described_table(f"{self.stem}_regions", self.table, columns, **self.provenance)
         for part in self.parts.values():
             files |= part._files()
         return files
@@ -337,6 +335,8 @@ class Request(Generic[R]):
             Replace results of another input, target or settings in ``folder``. Default: refuse them, before the model
             is evaluated.
         """
+        if folder is not None:
+            check_folder(Path(folder))
         if folder is not None and not overwrite:
             self.refuse_other_results(folder)
         glas = self.glas.replace(progress=progress)

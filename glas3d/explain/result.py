@@ -15,10 +15,11 @@ from glas3d.core.rglas import RecursiveExplanation
 from glas3d.core.search import Segments
 from glas3d.explain.inputs import Inputs
 from glas3d.explain.modes import ModeResult
-from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, Writer, evaluated_ends
+from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, evaluated_ends
 from glas3d.explain.search import ResolvedSearch
 from glas3d.explain.table import region_table
 from glas3d.imaging.native_mapper import NativeMapper, describe_map
+from glas3d.output import Writer
 
 
 @dataclass(frozen=True, eq=False)

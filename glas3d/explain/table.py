@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from glas3d.core.explanation import Explanation
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import VoxelGrid, voxel_to_world
+from glas3d.output import Columns
 
 COLUMNS = [
     "index",
@@ -125,8 +127,9 @@ def directions(drop: pd.Series) -> pd.Series:
     return pd.Series(np.select([drop > 0, drop < 0], ["for", "against"], default=""), drop.index).replace("", None)
 
 
-_COLUMNS = {
-    "index": ("Index of the region in the atlas, or number of the point, from 1", ""),
+_PROBABILITY, _COUNT = "probability", "count"
+DESCRIPTIONS = {
+    "index": ("Index of the region in the atlas, or number of the point, from 1", "index"),
     "name": ("Name of the region or point", ""),
     "hemisphere": ("Side: L, R, or midline", ""),
     "x": ("Coordinate of the search point, left to right, in the space that was searched", "mm"),
@@ -136,43 +139,95 @@ _COLUMNS = {
     "column": ("Column of the search point in the image", "pixels"),
     "n_voxels": ("Voxels of the region on the grid of the model", "voxels"),
     "n_pixels": ("Pixels of the segment in the image", "pixels"),
-    "light": ("Probability of the target when only the region is kept (Eq. 1)", "probability"),
-    "shadow": ("Absolute change of the probability when the region is removed, plus gamma (Eq. 2)", "probability"),
-    "drop": ("Probability of the intact input minus that without the region, signed", "probability"),
+    "light": ("Probability of the target when only the region is kept (Eq. 1)", _PROBABILITY),
+    "shadow": ("Absolute change of the probability when the region is removed, plus gamma (Eq. 2)", _PROBABILITY),
+    "drop": ("Probability of the intact input minus that without the region, signed", _PROBABILITY),
     "score": ("Score of the region, from light and shadow as Settings.fusion says", "arbitrary"),
     "evidence": (
         "Mean of what the region adds to the background alone and of what the whole loses without it, signed",
         "probability",
     ),
     "density": ("Score made of light and shadow, each divided by the sum of its mask over voxels", "arbitrary"),
-    "rank": ("Rank by score, 1 the highest; n/a for a score that more than half of all have", ""),
+    "rank": ("Rank by score, 1 the highest; n/a for a score that more than half of all have", "rank"),
     "direction": ("for: the region speaks for the target, against: against it (sign of drop or evidence)", ""),
-    "evaluated": ("1 where the model was evaluated, 0 where light and shadow were estimated", ""),
+    "evaluated": ("1 where the model was evaluated, 0 where light and shadow were estimated", "0 or 1"),
     "score_error": ("Standard deviation of the estimate of the score", "arbitrary"),
-    "scale": ("Factor on the sigmas at which the region scores highest", ""),
-    "sign": ("Sign of the drop or evidence on which most references agree", ""),
-    "agreement": ("Share of the references that agree on the sign", ""),
-    "n_models": ("Number of models that were averaged", ""),
-    "n_sessions": ("Number of sessions that were averaged", ""),
+    "scale": ("Factor on the sigmas at which the region scores highest", "factor"),
+    "sign": ("Sign of the drop or evidence on which most references agree", "-1, 0 or 1"),
+    "agreement": ("Share of the references that agree on the sign", "share, 0 to 1"),
+    "n_models": ("Number of models that were averaged", _COUNT),
+    "n_sessions": ("Number of sessions that were averaged", _COUNT),
 }
 
 
-def described_columns(table: pd.DataFrame, link: str = "probability") -> dict[str, dict[str, str]]:
-    """Return the description and the units of each column, for the sidecar of a table made with a link."""
-    described = {column: _described(column) for column in table.columns}
-    if link == "logit":
-        for entries in described.values():
-            for key, text in entries.items():
-                entries[key] = text.replace("Probability", "Log-odds").replace("probability", "log-odds")
-    return described
+def table_columns(names: Iterable[str], provenance: Mapping[str, Any]) -> Columns:
+    """Return the description and the units of each column of a table of regions or points.
+
+    Parameters
+    ----------
+    names
+        The columns.
+    provenance
+        What the table was made with, which decides on which scale its numbers are.
+    """
+    known = dict(DESCRIPTIONS)
+    logit = provenance.get("Settings", {}).get("link") == "logit"
+    for name, units in scales_of(provenance).items():
+        text = DESCRIPTIONS[name][0]
+        known[name] = (
+            text.replace("Probability", "Log-odds").replace("probability", "log-odds") if logit else text,
+            units,
+        )
+    if "Against" in provenance:
+        for name, text in _DIFFERENCES.items():
+            known[name] = (text, known[name][1])
+    return {name: _described(name, known) for name in names}
 
 
-def _described(column: str) -> dict[str, str]:
+_DIFFERENCES = {
+    "light": "P(target) minus P(other class) when only the region is kept",
+    "shadow": "Absolute value of the drop",
+    "drop": "Difference of the two classes' drops, signed",
+    "score": "Score for the target minus score for the other class",
+    "direction": "for: removing the region lowers the difference of the probabilities; against: it raises it",
+}
+
+
+def scales_of(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Return the scale of light, shadow, drop and score, in tables as in maps.
+
+    Parameters
+    ----------
+    provenance
+        That of a result; ``Against`` is its second class, ``Recursion`` its rounds.
+    """
+    settings = provenance.get("Settings", {})
+    outputs = "difference of probabilities" if "Against" in provenance else _PROBABILITY
+    if settings.get("link") == "logit":
+        outputs = "log-odds"
+    score = "arbitrary, product of two probabilities" if settings.get("fusion", "product") == "product" else outputs
+    if settings.get("density"):
+        score = f"{score}, per voxel"
+    if "Recursion" in provenance:
+        score = "0 to 1, all rounds fused and normalised"
+    elif "consensus" in settings:
+        score = f"share, {settings['consensus']}"
+    elif "scales" in settings:
+        score = "standard deviations over the points, mean of the scales"
+    return {
+        "light": outputs,
+        "shadow": outputs,
+        "drop": outputs,
+        "evidence": outputs,
+        "density": "arbitrary, per voxel",
+        "score": score,
+    }
+
+
+def _described(column: str, known: Columns) -> tuple[str, str]:
     if column.endswith("_sd"):
-        text, units = _COLUMNS.get(column.removesuffix("_sd"), (column, ""))
-        text = f"Standard deviation over models of: {text}"
-    elif column.startswith("drop_"):
-        text, units = f"Drop with the reference {column.removeprefix('drop_')}", "probability"
-    else:
-        text, units = _COLUMNS.get(column, (column.replace("_", " "), ""))
-    return {"Description": text} | ({"Units": units} if units else {})
+        text, units = known.get(column.removesuffix("_sd"), (column, ""))
+        return f"Standard deviation over models of: {text}", units
+    if column.startswith("drop_"):
+        return f"Drop with the reference {column.removeprefix('drop_')}", known["drop"][1]
+    return known.get(column, (f"Score by {column.replace('_', ' ')}", "arbitrary"))

@@ -12,8 +12,18 @@ import pandas as pd
 
 from glas3d.bids_names import have_distinct_labels
 from glas3d.errors import GlasError
+from glas3d.explain.table import DESCRIPTIONS
 from glas3d.imaging.space import MNI
-from glas3d.output import DESCRIPTION, dataset_description, generated_by, new_folder, write_json
+from glas3d.output import (
+    DESCRIPTION,
+    dataset_description,
+    describe_columns,
+    described_table,
+    generated_by,
+    new_folder,
+    write_each,
+    write_json,
+)
 from glas3d.simulate.participants import SimulatedParticipant, planted_labels, simulate_participants
 from glas3d.simulate.regions import atlas_of
 from glas3d.simulate.simulation import COLIN27, ICBM152, LESIONS, PLANTED, Simulation
@@ -22,15 +32,22 @@ from glas3d.tables import write_table
 
 Progress = Callable[[int, int], None]
 
+_LEVELS = {
+    "group": {"AD": "Alzheimer's disease (simulated)", "NC": "normal control (simulated)"},
+    "sex": {"F": "female", "M": "male"},
+}
 _COLUMNS = {
-    "participant_id": {"Description": "Identifier of the simulated participant"},
-    "group": {
-        "Description": "Diagnosis the participant was simulated with",
-        "Levels": {"AD": "Alzheimer's disease (simulated)", "NC": "normal control (simulated)"},
-    },
-    "age": {"Description": "Age; grey matter is lost with it in everyone", "Units": "year"},
-    "sex": {"Description": "Sex; without effect on the volume", "Levels": {"F": "female", "M": "male"}},
-    "site": {"Description": "Scanner; each has an intensity scale of its own"},
+    "participant_id": ("Identifier of the simulated participant", ""),
+    "group": ("Diagnosis the participant was simulated with", ""),
+    "age": ("Age; grey matter is lost with it in everyone", "year"),
+    "sex": ("Sex; without effect on the volume", ""),
+    "site": ("Scanner; each has an intensity scale of its own", ""),
+    "desc_id": ("Label of the entity desc in the names of scans", ""),
+    "description": ("Meaning of the label", ""),
+    "planted": ("1 where disease was planted in the region, else 0", "0 or 1"),
+    "suppressor": ("1 for the region that loses tissue in everyone, else 0", "0 or 1"),
+    "artefacts": ("1 where the scan has artefacts, else 0", "0 or 1"),
+    LESIONS: ("Volume of the lesions of white matter", "mm3"),
 }
 _TWINS: dict[Kind, str] = {
     "healed": "all abnormalities healed",
@@ -137,8 +154,11 @@ def _write_description(folder: Path, simulation: Simulation, participants: list[
             for p in participants
         ]
     )
+    described = describe_columns(table.columns, _COLUMNS)
     write_table(table)(folder / "participants.tsv")
-    write_json(_COLUMNS)(folder / "participants.json")
+    write_json(
+        {name: text | ({"Levels": _LEVELS[name]} if name in _LEVELS else {}) for name, text in described.items()}
+    )(folder / "participants.json")
     write_json(
         dataset_description(
             "Simulated Alzheimer's disease and normal controls",
@@ -158,7 +178,7 @@ def _write_twins(folder: Path, simulation: Simulation) -> None:
     for kind in KINDS[1:]:
         meanings |= {twin_label(kind, name): _TWINS[kind].format(name) for name in simulation.abnormalities}
     table = pd.DataFrame({"desc_id": [f"desc-{desc}" for desc in meanings], "description": meanings.values()})
-    write_table(table)(folder / "descriptions.tsv")
+    write_each(folder, described_table("descriptions", table, _COLUMNS))
 
 
 def _write_truth(folder: Path, simulation: Simulation, participants: list[SimulatedParticipant]) -> None:
@@ -170,7 +190,8 @@ def _write_truth(folder: Path, simulation: Simulation, participants: list[Simula
     regions = regions.assign(planted=regions["name"].isin(simulation.regions).astype(int))
     if simulation.suppressor is not None:
         regions["suppressor"] = (regions["name"] == simulation.suppressor).astype(int)
-    write_table(regions)(folder / "desc-planted_regions.tsv")
+    columns = DESCRIPTIONS | _COLUMNS
+    write_each(folder, described_table("desc-planted_regions", regions, columns))
     severity = pd.DataFrame([p.severity for p in participants], columns=list(simulation.regions))
     if simulation.suppressor is not None:
         severity[simulation.suppressor] = [p.suppressor for p in participants]
@@ -184,7 +205,12 @@ def _write_truth(folder: Path, simulation: Simulation, participants: list[Simula
     if simulation.artefacts:
         severity["artefacts"] = [int(bool(p.artefacts)) for p in participants]
     severity.insert(0, "participant_id", [f"sub-{p.participant_id}" for p in participants])
-    write_table(severity)(folder / "desc-severity_participants.tsv")
+    lost = "Share of the grey matter of {} that the disease removed"
+    columns |= {name: (lost.format(name), "share, 0 to 1") for name in simulation.regions}
+    if simulation.suppressor is not None:
+        everyone = f"Share of the grey matter of {simulation.suppressor} that was removed, whatever the group"
+        columns |= {simulation.suppressor: (everyone, "share, 0 to 1")}
+    write_each(folder, described_table("desc-severity_participants", severity, columns))
 
 
 def _readme(simulation: Simulation) -> str:

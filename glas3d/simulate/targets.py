@@ -17,9 +17,10 @@ from scipy import ndimage
 
 from glas3d.bids_names import bids_id
 from glas3d.errors import GlasError
+from glas3d.explain.table import DESCRIPTIONS
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of
-from glas3d.output import write_json, write_together
+from glas3d.output import described_table, write_json, write_together
 from glas3d.predict.intensity import scaled
 from glas3d.simulate.regions import atlas_of, check_regions
 from glas3d.tables import write_table
@@ -29,6 +30,14 @@ Measure = Literal["intensity", "volume"]
 HIGH, MIDDLE, LOW = "high", "middle", "low"
 _LEAST = 4  # participants, for a residual and two groups
 _LARGEST_SHARE = 10.0  # values of tissue maps stay far below, intensities of scans do not
+
+_REGION_COLUMNS = DESCRIPTIONS | {
+    "planted": ("1: the region of the target, else 0", "0 or 1"),
+    "correlation": (
+        "Correlation of the region's own measure with the target, over participants",
+        "correlation, -1 to 1",
+    ),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +82,7 @@ class RegionTargets:
             {
                 "participants.tsv": write_table(self.participants),
                 "participants.json": write_json(columns),
-                "desc-planted_regions.tsv": write_table(self.regions),
+                **described_table("desc-planted_regions", self.regions, _REGION_COLUMNS),
             },
         )
 

@@ -22,6 +22,7 @@ from glas3d.imaging.space import VoxelGrid, mni_grid, resample
 from glas3d.output import (
     DESCRIPTION,
     dataset_description,
+    described_table,
     new_folder,
     remove_leftovers,
     remove_unfinished,
@@ -29,7 +30,7 @@ from glas3d.output import (
     write_json,
     write_together,
 )
-from glas3d.tables import read_table, write_table
+from glas3d.tables import read_table
 
 STUDY = "study.json"
 FAILED = "participants_failed.tsv"
@@ -44,7 +45,21 @@ _TOLD_APART_BY = {
 }
 _PART = "anat"
 _TEMPLATE_MM = 2.0
-_IGNORED = (STUDY, FAILED, GROUP, "*_statmap.*", "*_regions.tsv", "*_regions.json", "*_record.json")
+_FAILED_COLUMNS = {
+    "participant_id": ("Identifier of the participant", ""),
+    "session": ("Session of the scan; n/a where there are none", ""),
+    "error": ("Why the scan was not explained", ""),
+}
+_IGNORED = (
+    STUDY,
+    FAILED,
+    "participants_failed.json",
+    GROUP,
+    "*_statmap.*",
+    "*_regions.tsv",
+    "*_regions.json",
+    "*_record.json",
+)
 
 
 @dataclass(frozen=True)
@@ -419,10 +434,12 @@ def write_failed(out: Path, failed: pd.DataFrame, attempted: set[tuple[str, str]
         kept = [key not in attempted for key in zip(earlier["participant_id"], earlier["session"], strict=True)]
         rows = pd.concat([earlier[kept], rows], ignore_index=True)
     if rows.empty:
+        path.with_suffix(".json").unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         return
     rows = rows.sort_values(["participant_id", "session"])
-    write_together(out, {FAILED: write_table(rows.assign(session=rows["session"].where(rows["session"] != "")))})
+    rows = rows.assign(session=rows["session"].where(rows["session"] != ""))
+    write_together(out, described_table(path.stem, rows, _FAILED_COLUMNS))
 
 
 def read_record(path: Path) -> dict[str, Any]:

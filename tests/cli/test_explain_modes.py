@@ -43,7 +43,7 @@ def test_refine_evaluates_a_share_of_the_points(explain, tmp_path):
     assert 4 <= table["evaluated"].sum() <= 16
     status, output, _ = explain("--refine", 2)
     assert status == 2
-    assert output.strip() == "error: budget must be a share of the model evaluations, above 0 and at most 1, got 2.0"
+    assert output.strip() == "error: --refine must be a share of the model evaluations, above 0 and at most 1, got 2.0"
 
 
 def test_cut_recomputes_part_of_the_network(explain, tmp_path):

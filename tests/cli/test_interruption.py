@@ -110,7 +110,10 @@ def test_interrupted_training_says_what_it_kept(start, tmp_path, number, whole_g
     code, written = command.end(number, whole_group=whole_group)
     kept = f"0 finished folds and the scans that were read are kept in {out}"
     assert (code, written) == (status, [f"error: {word}; {kept}: the same command resumes with the others"])
-    assert {path.name for path in out.iterdir()} == {".cache"}
+    left = {path.name for path in out.iterdir()}
+    assert {name for name in left if n_workers == 1 or not name.startswith(".fold-")} == {
+        ".cache"
+    }  # removed at the next start
 
 
 @pytest.mark.slow

@@ -75,7 +75,10 @@ def test_the_data_set_holds_these_files_and_no_others(folder):
     assert scans[0] == f"sub-0001/anat/sub-0001_space-{MNI}_res-8mm_desc-preproc_T1w.nii.gz"
     sidecars = [s.replace(".nii.gz", ".json") for s in scans]
     top = [".bidsignore", "README.md", "dataset_description.json", "participants.json", "participants.tsv"]
-    names = ["desc-planted_regions.tsv", "desc-severity_participants.tsv", f"space-{MNI}_desc-planted_dseg.nii.gz"]
+    tables = [
+        f"{name}.{end}" for name in ("desc-planted_regions", "desc-severity_participants") for end in ("json", "tsv")
+    ]
+    names = [*tables, f"space-{MNI}_desc-planted_dseg.nii.gz"]
     files = [p for p in listing(folder) if (folder / p).is_file()]
     assert files == sorted([*scans, *sidecars, *top, *(f"truth/{name}" for name in names)])
     assert json.loads((folder / sidecars[0]).read_text())["SkullStripped"] is True

@@ -93,7 +93,8 @@ def test_a_cohort_is_read_with_the_targets_as_groups(tmp_path):
     scans = read_cohort(data).everyone
     made = region_targets(scans["participant_id"], scans["path"], "Putamen_L")
     paths = made.save(tmp_path / "putamen")
-    assert sorted(path.name for path in paths) == ["desc-planted_regions.tsv", "participants.json", "participants.tsv"]
+    expected = {f"{name}.{end}" for name in ("desc-planted_regions", "participants") for end in ("json", "tsv")}
+    assert {path.name for path in paths} == expected
     cohort = read_cohort(data, participants_tsv=tmp_path / "putamen" / "participants.tsv", case="high", control="low")
     assert cohort.groups == {"high": 4, "low": 4, "middle": 1}
     assert len(cohort) == 8

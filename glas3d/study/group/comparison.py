@@ -13,7 +13,7 @@ import pandas as pd
 
 from glas3d.errors import GlasWarning
 from glas3d.statistics.design import strata
-from glas3d.study.group.files import GroupFiles, paint_regions
+from glas3d.study.group.files import SCALES, GroupFiles, paint_regions, units_of
 from glas3d.study.group.group_difference import (
     Groups,
     compare_values,
@@ -101,14 +101,14 @@ def compare_groups(
     stem, names = files.stem(*groups, desc=desc), what or " against ".join(groups)
     measured = "normalised scores" if values is None else "slopes"
     of_group = dict.fromkeys(("case", "control"), "") | {name: f" of {name}" for name in groups}
-    means = {f"mean_{name}": {"Description": f"mean of the {measured}{of}"} for name, of in of_group.items()}
-    described = {name: text for name, text in means.items() if name in table}
-    files.write_table(stem, "statistics", table, f"{names}, region by region", **described, **record)
+    scale = str(record.get("Unit", SCALES[options.normalise]))  # slopes have a unit of their own
+    means = {f"mean_{name}": (f"mean of the {measured}{of}", scale) for name, of in of_group.items()}
+    files.write_table(stem, "statistics", table, f"{names}, region by region", means, scale=scale, **record)
     if files.atlas is not None:
         for column, (name, description) in _MAPS.items():
             if column in table:
                 img = paint_regions(files.atlas, pattern, table["index"], table[column])
-                files.write_image(stem, name, img, f"{description}, {names}", **record)
+                files.write_image(stem, name, img, f"{description}, {names}", units_of(column), **record)
     return table
 
 
@@ -151,11 +151,11 @@ def write_strata(files: GroupFiles, pair: Groups, scores: GroupScores) -> None:
             "folds": [" ".join(map(str, each.folds)) or None for each in participants],
         }
     )
-    record = {"Case": case, "Control": control}
+    record: dict[str, Any] = {"Case": case, "Control": control}
     stem = files.stem(case, control, desc="strata")
-    probability = {"p": {"Description": f"probability of {target}, mean over sessions"}}
+    probability = {"p": (f"probability of {target}, mean over sessions", "probability")}
     description = "The model's prediction for each participant"
-    files.write_table(stem, "predictions", predictions, description, **record, **probability)
+    files.write_table(stem, "predictions", predictions, description, probability, **record)
     description = "Mean scores of true and false positives and negatives"
     files.write_table(stem, "regions", _stratum_means(scores.values, stratum), description, **record)
 

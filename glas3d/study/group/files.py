@@ -12,48 +12,102 @@ import pandas as pd
 
 from glas3d.bids_names import bids_label
 from glas3d.core.search import paint
+from glas3d.explain.table import DESCRIPTIONS
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import VoxelGrid
-from glas3d.output import write_json
-from glas3d.tables import write_table
+from glas3d.output import Columns, described_table, write_each, write_json
+from glas3d.statistics.choices import Normalise
 
-_COLUMNS = {
-    "n_case": "participants of the case",
-    "n_control": "participants of the control",
-    "mean_case": "mean of the normalised scores",
-    "mean_control": "mean of the normalised scores",
-    "difference": "mean of the case less mean of the control",
-    "adjusted_difference": "the same with covariates and sites held fixed",
-    "t": "statistic of the adjusted difference, see Statistic",
-    "f": "statistic of the differences of all groups, see Statistic",
-    "dof_groups": "degrees of freedom of the differences of the groups",
-    "dof": "degrees of freedom of t or F, by Welch and Satterthwaite where spreads may differ, or of the residuals",
-    "n_folds": "number of folds that were tested; the smallest p-value of a fold counts, times this number",
-    "p_uncorrected": "two-sided, of one row, from the draws of the null distribution, see NullDistribution",
-    "p_fdr": "p_uncorrected adjusted for the false discovery rate over the regions (Benjamini and Hochberg)",
-    "p_fwe": "two-sided, corrected for all regions of the test by the largest statistic of each draw",
-    "p_fwe_pairs": "p_fwe times the number of pairs of groups compared (Bonferroni), at most 1",
-    "neglog10p_fwe": "-log10 of p_fwe",
-    "cohen_d": "difference of the means over the pooled standard deviation, covariates not considered",
-    "hedges_g": "cohen_d without its bias in small groups (Hedges)",
-    "d_low": "lower end of the 95 % interval of the standardised difference, by the noncentral t",
-    "d_high": "upper end of the 95 % interval of the standardised difference, by the noncentral t",
-    "r": "correlation, of the residuals on covariates and sites where there are any",
-    "z": "r over a standard error that allows unequal spread; the statistic that is tested",
-    "low": "lower end of the 95 % interval",
-    "high": "upper end of the 95 % interval",
-    "variance": "over participants (n - 1)",
-    "overlap": "share of the participants that have the region among their top",
-    "left": "mean of the scores of the left region, unnormalised",
-    "right": "mean of the scores of the right region, unnormalised",
-    "laterality": "mean over participants of (left - right) / (|left| + |right|); of evidence of left - right",
-    "saliency_share": "mean over participants of the share of the sum over the regions",
-    "volume_share": "of the sum over the regions",
-    "relative_density": "geometric mean over participants of saliency_share / volume_share",
-    "spearman": "correlation of two runs' mean scores over the regions",
-    "jaccard": "regions in the top of both runs over regions in the top of either",
-    "stratum": "tp, fp, tn or fn; the case is positive",
+# Scales of scores: as group maps take them, and as participants' tables have them.
+NORMALISED = "0 to 1, each participant's scores min-max normalised"
+UNNORMALISED = "score of the participants' tables"
+SCALES: Mapping[Normalise, str] = {
+    "minmax": NORMALISED,
+    "share": "share of the sum of the participant's scores",
+    "clr": "centred log-ratio, natural logarithm",
+    "none": UNNORMALISED,
 }
+
+_P, _SHARE, _COUNT, _CORRELATION = "p-value, 0 to 1", "share, 0 to 1", "count", "correlation, -1 to 1"
+_SD = "standard deviations"
+_COLUMNS = {
+    "index": DESCRIPTIONS["index"],
+    "name": DESCRIPTIONS["name"],
+    "hemisphere": DESCRIPTIONS["hemisphere"],
+    "n_voxels": DESCRIPTIONS["n_voxels"],
+    "n": ("Number of participants", _COUNT),
+    "participant_id": ("Identifier of the participant", ""),
+    "group": ("Group of the participant", ""),
+    "n_sessions": DESCRIPTIONS["n_sessions"],
+    "n_case": ("participants of the case", _COUNT),
+    "n_control": ("participants of the control", _COUNT),
+    "difference": ("mean of the case less mean of the control", NORMALISED),
+    "adjusted_difference": ("the same with covariates and sites held fixed", NORMALISED),
+    "t": ("statistic of the adjusted difference, or of the mean, see Statistic", "t"),
+    "f": ("statistic of the differences of all groups, see Statistic", "F"),
+    "dof_groups": ("degrees of freedom of the differences of the groups", "degrees of freedom"),
+    "dof": (
+        "degrees of freedom of t or F, by Welch and Satterthwaite where spreads may differ, or of the residuals",
+        "degrees of freedom",
+    ),
+    "n_folds": ("number of folds that were tested; the smallest p-value of a fold counts, times this number", _COUNT),
+    "p_uncorrected": ("two-sided, of one row, from the draws of the null distribution, see NullDistribution", _P),
+    "p_fdr": ("p_uncorrected adjusted for the false discovery rate over the regions (Benjamini and Hochberg)", _P),
+    "p_fwe": ("two-sided, corrected for all regions of the test by the largest statistic of each draw", _P),
+    "p_tfce_fwe": ("two-sided, corrected for all voxels by the largest enhanced statistic of each draw", _P),
+    "p_fwe_pairs": ("p_fwe times the number of pairs of groups compared (Bonferroni), at most 1", _P),
+    "tfce": ("threshold-free cluster enhancement of the statistic", "arbitrary"),
+    "neglog10p_tfce_fwe": ("-log10 of p_tfce_fwe", "-log10 of a p-value"),
+    "neglog10p_fwe": ("-log10 of p_fwe", "-log10 of a p-value"),
+    "cohen_d": ("difference of the means over the pooled standard deviation, covariates not considered", _SD),
+    "hedges_g": ("cohen_d without its bias in small groups (Hedges)", _SD),
+    "d_low": ("lower end of the 95 % interval of the standardised difference, by the noncentral t", _SD),
+    "d_high": ("upper end of the 95 % interval of the standardised difference, by the noncentral t", _SD),
+    "r": ("correlation, of the residuals on covariates and sites where there are any", _CORRELATION),
+    "z": ("r over a standard error that allows unequal spread; the statistic that is tested", "standard errors"),
+    "low": ("lower end of the 95 % interval", ""),
+    "high": ("upper end of the 95 % interval", ""),
+    "mean": ("mean over participants", NORMALISED),
+    "variance": ("variance over participants (n - 1)", f"{NORMALISED}, squared"),
+    "overlap": ("share of the participants that have the region among their top", _SHARE),
+    "rank": ("rank of the region by the mean over participants, 1 the highest", "rank"),
+    "left": ("mean of the scores of the left region, unnormalised", UNNORMALISED),
+    "right": ("mean of the scores of the right region, unnormalised", UNNORMALISED),
+    "laterality": (
+        "mean over participants of (left - right) / (|left| + |right|); of evidence of left - right",
+        "index, -1 to 1",
+    ),
+    "saliency_share": ("mean over participants of the share of the sum over the regions", _SHARE),
+    "volume_share": ("the region's volume over the sum over the regions", _SHARE),
+    "relative_density": ("geometric mean over participants of saliency_share / volume_share", "ratio"),
+    "first": ("one fold or run of the pair", ""),
+    "second": ("the other fold or run of the pair", ""),
+    "measure": ("measure of agreement: spearman or jaccard", ""),
+    "n_runs": ("number of folds or runs", _COUNT),
+    "n_pairs": ("number of pairs of folds or runs", _COUNT),
+    "spearman": ("correlation of two runs' mean scores over the regions", _CORRELATION),
+    "jaccard": ("regions in the top of both runs over regions in the top of either", _SHARE),
+    "predicted": ("group that the model predicts", ""),
+    "stratum": ("tp, fp, tn or fn; the case is positive", ""),
+    "folds": ("numbers of the folds whose models explained the participant", "index"),
+    "n_regions": ("number of regions", _COUNT),
+    "n_peaks": ("number of peaks in the cluster", _COUNT),
+    "peak": ("number of the peak in its cluster, the highest first", "index"),
+    "cluster": ("number of the cluster, from the smallest p", "index"),
+}
+# What tables of several meanings of a column have, by the column that tells them apart.
+_INTERVALS = {
+    "laterality": "-1 to 1",
+    "relative_density": "ratio",
+    "rank": "rank",
+    "measure": "that of the measure",
+    "r": _CORRELATION,
+}
+
+
+def units_of(column: str) -> str:
+    """Return the units of a column, which a map of it has, too."""
+    return _COLUMNS[column][1]
 
 
 class GroupFiles:
@@ -76,20 +130,48 @@ class GroupFiles:
         """Return the start of the names of a group's files, or of a comparison's."""
         return group_stem(self.atlas, *groups, desc=desc)
 
-    def write_table(self, stem: str, suffix: str, table: pd.DataFrame, description: str, **record: Any) -> None:
-        """Write ``<stem>_<suffix>.tsv`` and its sidecar, which explains the columns."""
-        columns = {name: {"Description": _COLUMNS[name]} for name in table.columns if name in _COLUMNS}
-        write_table(table)(self.folder / f"{stem}_{suffix}.tsv")
-        self._write_sidecar(f"{stem}_{suffix}", {"Description": description, **columns, **record})
+    def write_table(
+        self,
+        stem: str,
+        suffix: str,
+        table: pd.DataFrame,
+        description: str,
+        columns: Columns | None = None,
+        *,
+        scale: str = "",
+        **record: Any,
+    ) -> None:
+        """Write ``<stem>_<suffix>.tsv`` and its sidecar, which describes the columns.
 
-    def write_image(self, stem: str, statistic: str, img: nib.Nifti1Image, description: str, **record: Any) -> None:
+        Parameters
+        ----------
+        stem, suffix, table, description
+            Names of the files, the table, and what it holds.
+        columns
+            Description and units of columns that mean something else in this table than in others.
+        scale
+            The scale of the values that are compared, correlated or averaged. Default: each participant's scores,
+            min-max normalised.
+        **record
+            Further entries of the sidecar.
+        """
+        known = dict(_COLUMNS)
+        interval = next((units for name, units in _INTERVALS.items() if name in table), NORMALISED)
+        known |= {name: (known[name][0], interval) for name in ("low", "high")}
+        if scale:
+            known = {name: (text, units.replace(NORMALISED, scale)) for name, (text, units) in known.items()}
+        known |= columns or {}
+        more = {**self._common, "Description": description, **record}
+        write_each(self.folder, described_table(f"{stem}_{suffix}", table, known, **more))
+
+    def write_image(
+        self, stem: str, statistic: str, img: nib.Nifti1Image, description: str, units: str, **record: Any
+    ) -> None:
         """Write ``<stem>_stat-<statistic>_statmap.nii.gz`` and its sidecar."""
         name = f"{stem}_stat-{statistic}_statmap"
         img.to_filename(self.folder / f"{name}.nii.gz")
-        self._write_sidecar(name, {"Description": description, **record})
-
-    def _write_sidecar(self, name: str, content: Mapping[str, Any]) -> None:
-        write_json({**self._common, **content})(self.folder / f"{name}.json")
+        sidecar = {**self._common, "Description": description, "Units": units, **record}
+        write_json(sidecar)(self.folder / f"{name}.json")
 
 
 def group_stem(atlas: Atlas | None, *groups: str, desc: str = "") -> str:

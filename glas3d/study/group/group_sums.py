@@ -16,10 +16,10 @@ from glas3d.core.explanation import COMPUTATION_SETTINGS
 from glas3d.errors import GlasError
 from glas3d.explain import EVIDENCE, ranked
 from glas3d.explain.notes import count_notes
+from glas3d.explain.table import DESCRIPTIONS, scales_of
 from glas3d.imaging.space import VoxelGrid
-from glas3d.output import generated_by, write_json, write_together
+from glas3d.output import Columns, described_table, generated_by, write_json, write_together
 from glas3d.statistics.map_sums import MapSums, combination
-from glas3d.tables import write_table
 
 Statistic = Literal["mean", "variance", "overlap"]
 
@@ -212,9 +212,16 @@ class GroupSums(ABC):
             folder,
             {
                 f"{stem}_stat-saliency_statmap.nii.gz": self.saliency_img().to_filename,
-                f"{stem}_stat-saliency_statmap.json": write_json(sidecar | {"Participants": self._inputs}),
-                f"{stem}_regions.tsv": write_table(self.table()),
-                f"{stem}_regions.json": write_json(sidecar | {"Sources": [f"{stem}_stat-saliency_statmap.nii.gz"]}),
+                f"{stem}_stat-saliency_statmap.json": write_json(
+                    sidecar | {"Units": _combined(self._method), "Participants": self._inputs}
+                ),
+                **described_table(
+                    f"{stem}_regions",
+                    self.table(),
+                    _group_columns(self._method),
+                    **sidecar,
+                    Sources=[f"{stem}_stat-saliency_statmap.nii.gz"],
+                ),
             },
         )
 
@@ -285,6 +292,25 @@ class GroupSums(ABC):
             raise GlasError(
                 f"a group's participants must be explained alike, {session.stem} differs in target, settings or model"
             )
+
+
+def _combined(method: Mapping[str, Any]) -> str:
+    """Return the scale of a group's scores."""
+    if keeps_zero(method):
+        return "-1 to 1, mean evidence over its largest absolute value"
+    return "0 to 1, sum of each participant's min-max normalised scores, min-max normalised"
+
+
+def _group_columns(method: Mapping[str, Any]) -> Columns:
+    """Return the description and the units of the columns of a group's table."""
+    scales = scales_of(method)
+    means = {name: (f"Mean over participants of: {DESCRIPTIONS[name][0]}", scales[name]) for name in _MEASURES}
+    return {
+        **DESCRIPTIONS,
+        **means,
+        "score": ("Normalised sum of the participants' scores", _combined(method)),
+        "direction": ("Sign of the mean drop: for or against the target", ""),
+    }
 
 
 def _method(result: GroupInput) -> dict[str, Any]:

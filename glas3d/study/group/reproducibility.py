@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -104,7 +105,7 @@ def compare_runs(
 
 
 def _write_stability(
-    files: GroupFiles, group: str, kind: str, means: Mapping[str, pd.Series], k: int, **record: object
+    files: GroupFiles, group: str, kind: str, means: Mapping[str, pd.Series], k: int, **record: Any
 ) -> None:
     """Write how alike mean scores of folds or runs are, pair by pair and over all pairs; nothing for one alone."""
     if len(means) < 2:
@@ -116,8 +117,9 @@ def _write_stability(
     stem = files.stem(group, desc=f"{kind}pairs")
     files.write_table(stem, "stability", stability.pairs, f"{description}, pair by pair", K=k, **record)
     stem = files.stem(group, desc=f"{kind}s")
+    mean = {"mean": ("mean over the pairs", "that of the measure")}
     description = f"{description}, over all pairs, with the jackknife's 95 % interval"
-    files.write_table(stem, "stability", stability.summary, description, K=k, **record)
+    files.write_table(stem, "stability", stability.summary, description, mean, K=k, **record)
 
 
 def _check_same_method(records: Sequence[Record], pattern: Record, run: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -15,7 +16,7 @@ from glas3d.statistics.regions import region_values
 from glas3d.statistics.slopes import session_slopes
 from glas3d.study.derivatives import Record
 from glas3d.study.group.comparison import compare_groups
-from glas3d.study.group.files import GroupFiles
+from glas3d.study.group.files import SCALES, GroupFiles
 from glas3d.study.group.group_difference import Groups, check_column, check_groups
 from glas3d.study.group.options import GroupOptions
 from glas3d.study.group.participants import GroupScores, ParticipantResults
@@ -140,9 +141,10 @@ def compare_slopes(
     column = options.slope_over
     kept = with_slopes(scores, times)
     values = _slopes(kept, times, options)
-    record = {
+    scale = f"{SCALES[options.normalise]}, per {'year' if unit == 'years' else unit}"
+    record: dict[str, Any] = {
         "SlopeOver": column,
-        "Unit": f"scores on the scale of Normalise, per {'year' if unit == 'years' else unit}",
+        "Unit": scale,
         "Sessions": {name: [session.session for session, _ in times[name]] for name in values.index},
     }
     for group in dict.fromkeys(each.group for each in kept.participants):
@@ -156,10 +158,11 @@ def compare_slopes(
             "NullHypothesis": "the mean slope is 0; slopes are symmetric about their mean",
             "NullDistribution": "signs of participants' slopes flipped at random, largest |t| of each flip",
             "Exchangeable": "the signs of the participants' slopes",
-            "mean": {"Description": "mean slope over participants"},
         }
         description = f"Slopes of the regions' scores over {column}, {group}"
-        files.write_table(files.stem(group, desc="slope"), "regions", table, description, **record, **null)
+        mean = {"mean": ("mean slope over participants", scale)}
+        stem = files.stem(group, desc="slope")
+        files.write_table(stem, "regions", table, description, mean, scale=scale, **record, **null)
         yield f"slope over {column} in {group}", table
     n_pairs = sum(len(groups) == 2 for groups in comparisons)
     for groups in comparisons:

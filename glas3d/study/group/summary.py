@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pandas as pd
 
@@ -10,7 +11,7 @@ from glas3d.errors import GlasWarning
 from glas3d.statistics.one_group import laterality_test, relative_density_test
 from glas3d.statistics.regions import CLR_FLOOR
 from glas3d.statistics.stability import bootstrap_ranks
-from glas3d.study.group.files import GroupFiles
+from glas3d.study.group.files import GroupFiles, units_of
 from glas3d.study.group.group_sums import GroupSums, Statistic, keeps_zero
 from glas3d.study.group.options import GroupOptions
 from glas3d.study.group.participants import GroupScores
@@ -48,7 +49,7 @@ def write_summary(
         return
     if options.n_boot:
         ranks = bootstrap_ranks(scores.values, options.n_boot, options.seed)
-        record = {"Group": name, "N": len(scores), **options.sidecar("n_boot", "seed")}
+        record: dict[str, Any] = {"Group": name, "N": len(scores), **options.sidecar("n_boot", "seed")}
         description = "Ranks with intervals over participants"
         files.write_table(files.stem(name, desc="ranks"), "regions", ranks, description, **record)
     write_fold_stability(files, name, scores, options.k)
@@ -56,15 +57,16 @@ def write_summary(
 
 def _write_variation(files: GroupFiles, name: str, group_map: GroupSums, options: GroupOptions) -> None:
     """Write how participants vary, as a table and as maps."""
-    record, top = {"Group": name, "N": len(group_map)}, options.sidecar("top")
-    of_values = _NORMALISED[group_map.keeps_zero]
+    record: dict[str, Any] = {"Group": name, "N": len(group_map)}
+    top, of_values = options.sidecar("top"), _NORMALISED[group_map.keeps_zero]
     table, description = group_map.variation(), f"How participants vary, {of_values}"
     files.write_table(files.stem(name, desc="variation"), "regions", table, description, **record, **top)
     for statistic, description in _STATISTICS.items():
         if statistic != "variance" or len(group_map) > 1:
             img = group_map.statistic_img(statistic)
             more = top if statistic == "overlap" else {}
-            files.write_image(files.stem(name), statistic, img, f"{description}, {of_values}", **record, **more)
+            text, units = f"{description}, {of_values}", units_of(statistic)
+            files.write_image(files.stem(name), statistic, img, text, units, **record, **more)
 
 
 def _write_shares(
@@ -76,7 +78,7 @@ def _write_shares(
     """
     values = scores.unnormalised
     signed = keeps_zero(scores.participants[0].records[0].content["Method"])
-    record = {
+    record: dict[str, Any] = {
         "Group": name,
         "N": len(scores),
         **options.sidecar("n_perm", "seed"),
@@ -93,7 +95,7 @@ def _write_shares(
         warnings.filterwarnings("ignore", "the signs of .* can be flipped", GlasWarning)
         table = relative_density_test(values, rows["n_voxels"].to_numpy(dtype=float), **chosen)
     table = pd.concat([rows, table], axis=1)[["index", "name", "hemisphere", "n_voxels", *list(table)[1:]]]
-    null = {
+    null: dict[str, Any] = {
         "NullHypothesis": "the mean logarithm of the relative density is 0",
         "Floor": f"{CLR_FLOOR:g} of the highest score",
     }
@@ -103,6 +105,7 @@ def _write_shares(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "the signs of .* can be flipped", GlasWarning)
             sides = laterality_test(values, signed=signed, **chosen)
-        null = {"NullHypothesis": "the mean laterality is 0"} | ({"Laterality": "left - right"} if signed else {})
+        null = {"NullHypothesis": "the mean laterality is 0"}
+        null |= {"Laterality": "left - right"} if signed else {}
         stem = files.stem(name, desc="laterality")
         files.write_table(stem, "regions", sides, "Left against right", **record, **null)

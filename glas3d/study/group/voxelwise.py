@@ -19,7 +19,7 @@ from glas3d.imaging.space import VoxelGrid, voxel_to_world
 from glas3d.statistics.choices import Normalise
 from glas3d.statistics.clusters import PEAK_DISTANCE, cluster_tables
 from glas3d.statistics.regions import normalised
-from glas3d.study.group.files import GroupFiles, voxels_img
+from glas3d.study.group.files import GroupFiles, units_of, voxels_img
 from glas3d.study.group.group_difference import (
     Groups,
     compare_values,
@@ -117,7 +117,7 @@ def compare_voxels(
     for name, (label, description) in _MAPS.items():
         if name in table:
             img = voxels_img(inside, table[name].to_numpy(), pattern)
-            files.write_image(stem, label, img, f"{description}, {names}", **record)
+            files.write_image(stem, label, img, f"{description}, {names}", units_of(name), **record)
     _write_clusters(files, stem, names, table, column, corrected, inside, labels, grid, record)
     tested = table[column].notna().to_numpy()
     smallest = float(np.nanmin(p)) if np.isfinite(p).any() else float("nan")  # no fold was large enough
@@ -150,23 +150,29 @@ def _write_clusters(
         labels=atlas.on(grid) if labels is None else labels,
         names=dict(zip(atlas.table["index"].astype(int), atlas.table["name"].astype(str), strict=True)),
     )
-    own = {
+    own: dict[str, Any] = {
         "Atlas": atlas.name,
         "Clusters": f"voxels of one sign with {corrected} of at most 0.05 that share faces",
         "PeakDistance": PEAK_DISTANCE,
-        **{axis: {"Description": text, "Units": "mm"} for axis, text in _AXES.items()},
-        "volume": {"Description": "volume of the cluster", "Units": "mm3"},
-        "regions": {"Description": f"share of the cluster's voxels in each region of {atlas.name}"},
-        "name": {"Description": f"region of {atlas.name} at the peak"},
-        column: {"Description": "statistic at the peak, see Statistic"},
-        corrected: {"Description": "corrected p at the peak"},
+    }
+    columns = {
+        **{axis: (text, "mm") for axis, text in _AXES.items()},
+        "n_voxels": ("voxels of the cluster", "voxels"),
+        "volume": ("volume of the cluster", "mm3"),
+        "regions": (f"share of the cluster's voxels in each region of {atlas.name}", ""),
+        "index": (f"index of the region of {atlas.name} at the peak", "index"),
+        "name": (f"region of {atlas.name} at the peak", ""),
+        column: ("statistic at the peak, see Statistic", "F" if column == "f" else column),
+        corrected: ("corrected p at the peak", "p-value, 0 to 1"),
     }
     renamed = {"statistic": column, "p": corrected}
     for suffix, rows, description in (
         ("clusters", found.clusters, "Clusters of significant voxels"),
         ("peaks", found.peaks, f"Peaks of the clusters, at least {PEAK_DISTANCE:g} mm apart within a cluster"),
     ):
-        files.write_table(stem, suffix, rows.rename(columns=renamed), f"{description}, {names}", **record, **own)
+        files.write_table(
+            stem, suffix, rows.rename(columns=renamed), f"{description}, {names}", columns, **record, **own
+        )
 
 
 def _compare(

@@ -21,6 +21,7 @@ from glas3d.options import accepts, parse
 from glas3d.output import (
     DESCRIPTION,
     dataset_description,
+    described_table,
     remove_leftovers,
     remove_unfinished,
     write_json,
@@ -41,12 +42,23 @@ from glas3d.study.training.one_fold import (
     train_fold,
 )
 from glas3d.study.training.options import TrainingOptions
-from glas3d.study.training.performance import chance_warning, measure, pooled_performance, summarise
+from glas3d.study.training.performance import (
+    BY_CHANCE,
+    COLUMNS,
+    OF_A_CASE,
+    chance_warning,
+    measure,
+    pooled_performance,
+    summarise,
+)
 from glas3d.study.training.stored_scans import StoredScans, store_scans
 from glas3d.study.workers import require_dask, workers
-from glas3d.tables import read_table, write_table
+from glas3d.tables import read_table
 
 Progress = Callable[[int, int], None]
+
+# What validators of BIDS skip: they know no models and no tables of metrics.
+_IGNORED = "fold-*\nmetrics.*\nsummary.*\npooled.*\npredictions.*\n.cache\n"
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,12 +330,12 @@ def _collect(out: Path, tasks: Sequence[FoldTask], trained: Sequence[int]) -> Cr
     write_together(
         out,
         {
-            "metrics.tsv": write_table(metrics),
-            "summary.tsv": write_table(summary),
-            "pooled.tsv": write_table(pooled),
-            "predictions.tsv": write_table(blank_sessions(predictions)),
+            **described_table("metrics", metrics, COLUMNS),
+            **described_table("summary", summary, COLUMNS),
+            **described_table("pooled", pooled, COLUMNS | BY_CHANCE),
+            **described_table("predictions", blank_sessions(predictions), COLUMNS | OF_A_CASE),
             DESCRIPTION: write_json(dataset_description(f"{case} against {control}: models by folds")),
-            ".bidsignore": lambda path: path.write_text("fold-*\n*.tsv\n.cache\n", encoding="utf-8"),
+            ".bidsignore": lambda path: path.write_text(_IGNORED, encoding="utf-8"),
         },
     )
     return CrossValidation(out, tuple(task.folder for task in tasks), tuple(trained), metrics, summary, predictions)

@@ -13,16 +13,15 @@ from torch import nn
 
 from glas3d.core.threads import torch_threads
 from glas3d.imaging.mask import MORE_THAN_A_BRAIN, share_outside_brain
-from glas3d.output import new_folder
+from glas3d.output import described_table, new_folder, write_each
 from glas3d.predict import BundleDescription, Predictor, Recipe, train, write_bundle
 from glas3d.predict.interface import Transform
 from glas3d.predict.network_training import Report
 from glas3d.predict.scaled_scans import mean_scan
 from glas3d.study.training.importable import import_callable
 from glas3d.study.training.manifest import PARTS, FoldManifest
-from glas3d.study.training.performance import measure
+from glas3d.study.training.performance import COLUMNS, OF_A_CASE, measure
 from glas3d.study.training.stored_scans import StoredScans
-from glas3d.tables import write_table
 
 PREDICTIONS = Path("results") / "predictions.tsv"
 LEARNING = Path("results") / "learning.tsv"
@@ -158,8 +157,9 @@ def train_fold(task: FoldTask, report: Report = lambda stage, epoch, loss: None)
         )
         task.manifest.write(scratch)
         (scratch / "results").mkdir()
-        write_table(blank_sessions(tested))(scratch / PREDICTIONS)
-        write_table(pd.DataFrame(curve, columns=["stage", "epoch", "loss"]))(scratch / LEARNING)
+        learning = pd.DataFrame(curve, columns=["stage", "epoch", "loss"])
+        write_each(scratch / "results", described_table(PREDICTIONS.stem, blank_sessions(tested), COLUMNS | OF_A_CASE))
+        write_each(scratch / "results", described_table(LEARNING.stem, learning, COLUMNS))
     return task.folder
 
 

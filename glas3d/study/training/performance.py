@@ -9,6 +9,45 @@ import pandas as pd
 
 from glas3d.errors import GlasError
 
+_SHARE, _P = "share, 0 to 1", "p-value, 0 to 1"
+COLUMNS: dict[str, tuple[str, str]] = {
+    "fold": ("Number of the fold", "index"),
+    "n_train": ("Scans that trained the model", "count"),
+    "n_validation": ("Scans that decided when training stopped", "count"),
+    "n_test": ("Scans that the model never saw, on which it is measured", "count"),
+    "balanced_accuracy": ("Mean of sensitivity and specificity", _SHARE),
+    "accuracy": ("Share of the scans whose group is predicted", _SHARE),
+    "auc": ("Area under the ROC curve", _SHARE),
+    "sensitivity": ("Share of the cases' scans that are predicted to be cases", _SHARE),
+    "specificity": ("Share of the controls' scans that are predicted to be controls", _SHARE),
+    "ece": ("Expected calibration error: mean difference of probability and frequency", "probability"),
+    "brier": ("Mean squared difference of the probability of a case and the truth", "squared probability"),
+    "metric": ("Name of the metric, see metrics.json", ""),
+    "value": (
+        "The metric of the out-of-fold predictions, one a participant",
+        "that of the metric, 0 to 1",
+    ),
+    "mean": ("Mean of the metric over the folds", "that of the metric, 0 to 1"),
+    "low": ("Lower end of the 95 % interval", "that of the metric, 0 to 1"),
+    "high": ("Upper end of the 95 % interval", "that of the metric, 0 to 1"),
+    "n": ("Number of participants, or of folds in a mean", "count"),
+    "participant_id": ("Identifier of the participant", ""),
+    "session": ("Session of the scan; n/a where there are none", ""),
+    "group": ("Group of the participant", ""),
+    "predicted": ("Group that the model predicts, where the probability of a case is above 0.5: the case", ""),
+    "stage": ("Stage of training: the autoencoder, the classifier, or its validation", ""),
+    "epoch": ("Number of the epoch, from 1", "index"),
+    "loss": (
+        "Mean loss of the epoch: squared error of the autoencoder, else cross-entropy",
+        "squared intensity, or nats",
+    ),
+}
+"""Description and units of the columns of all tables of training, but for ``p``."""
+OF_A_CASE: dict[str, tuple[str, str]] = {
+    "p": ("Probability of being a case, by the model that never saw the participant", "probability")
+}
+BY_CHANCE: dict[str, tuple[str, str]] = {"p": ("Probability of a value at least as high by chance", _P)}
+
 METRICS = ("balanced_accuracy", "accuracy", "auc", "sensitivity", "specificity", "ece", "brier")
 
 

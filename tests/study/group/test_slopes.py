@@ -79,7 +79,7 @@ def test_dates_become_years_and_three_groups_are_tested_together(study):
     expected = compare_all(true.to_frame("x"), participants(table), ["AD", "MCI", "NC"], n_perm=49).iloc[0]
     assert found.loc["Amygdala_L", "f"] == pytest.approx(expected["f"], rel=1e-5)
     sidecar = json.loads((result.folder / "group-AD_seg-few_desc-slope_regions.json").read_text())
-    assert sidecar["Unit"] == "scores on the scale of Normalise, per year"
+    assert sidecar["Unit"] == "score of the participants' tables, per year"
     assert "p_fwe_pairs" in result.tests["slope over acq_time, AD against NC"]
 
 
