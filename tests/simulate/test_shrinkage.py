@@ -93,13 +93,15 @@ def test_a_twin_differs_around_the_healed_region_alone():
 
 @pytest.mark.slow
 def test_a_shrunken_participant_has_one_anatomy_at_every_resolution():
-    """What shrinking changes at 2 mm is what it changes at 4 mm."""
+    """What shrinking changes at 1 mm is what it changes at 2 mm; at 4 mm the tissue that moves is blurred."""
     from glas3d.imaging.space import resample
 
     still = replace(SIMULATION, deformation=0, bias=0, noise=0)
     changes = []
-    for resolution in (2, 4):
+    for resolution in (1, 2, 4):
         at = replace(still, resolution=resolution)
         change = simulate_participant(at, 0).volume - simulate_participant(at, 0, ()).volume
         changes.append(resample(nib.Nifti1Image(change, at.grid.affine), mni_grid(4)))
-    assert np.corrcoef(changes[0].ravel(), changes[1].ravel())[0, 1] > 0.9
+    similar = np.corrcoef([change.ravel() for change in changes])
+    assert similar[0, 1] > 0.97
+    assert similar[1, 2] > 0.8
