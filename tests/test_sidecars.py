@@ -96,7 +96,7 @@ def test_the_demo(tmp_path):
         ({}, "arbitrary, product of two probabilities"),
         ({"fusion": "light"}, "probability"),
         ({"versus": "NC"}, "arbitrary, product of two probabilities"),
-        ({"recursive": True}, "0 to 1, all rounds fused and min-max normalised"),
+        ({"recursive": True}, "0 to 1, all rounds fused and normalised"),
         ({"scales": (0.5, 1)}, "standard deviations over the points, mean of the scales"),
         ({"background": [0, "blur"]}, "share, median of scores divided by the sum of their sizes"),
         ({"refine": 0.5}, "arbitrary, product of two probabilities"),
