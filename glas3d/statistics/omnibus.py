@@ -154,7 +154,7 @@ def compare_all(
     >>> values = pd.DataFrame(np.random.default_rng(0).normal(size=(15, 2)), columns=["Hippocampus_L", "Amygdala_L"])
     >>> values.loc[:4, "Hippocampus_L"] += 5
     >>> compare_all(values, people, ["AD", "MCI", "NC"], n_perm=199)[["name", "p_fwe"]].round(3).values.tolist()
-    [['Hippocampus_L', 0.005], ['Amygdala_L', 0.965]]
+    [['Hippocampus_L', 0.005], ['Amygdala_L', 0.97]]
     """
     check_counts(n_perm, 0)
     check_null(null)

@@ -168,8 +168,8 @@ def test_backgrounds(background, match):
 @pytest.mark.parametrize(
     ("search", "match"),
     [
-        (Grid(8), r"more cells than voxels: k=8 on a volume of \(7, 9\)"),
-        (Grid((2, 2, 2)), r"3 axes, the volume has 2: \(7, 9\)"),
+        (Grid(8), r"grid must have no more cells than voxels, got 8 on a volume of \(7, 9\)"),
+        (Grid((2, 2, 2)), r"grid must have one number or one for each of the volume's 2 axes, got 2 2 2"),
         ([[3, 4], [3, 9]], r"lie in the volume of \(7, 9\), point 1 is at \(3.0, 9.0\)"),
         (POINTS[3], r"\(m, 2\) voxel coordinates .*got an array of \(4, 3\)"),
         (atlas((7, 8)), r"on a volume of \(7, 9\), got an array of \(7, 8\)"),
@@ -186,7 +186,7 @@ def test_searches(search, match):
 
 
 def test_a_grid_of_nothing():
-    with refused("at least 1 cell on each axis, got k=0"):
+    with refused("grid must have at least 1 cell on each axis, got 0"):
         GLAS(PREDICT).explain(volume((7, 9)), 1, Grid(0))
 
 
