@@ -13,12 +13,15 @@ import pandas as pd
 import torch
 
 from glas3d.errors import GlasError, GlasWarning
+from glas3d.evaluate import true_effects
+from glas3d.evaluate.true_effects import mean_effects
 from glas3d.explain import ScanExplanation, explain_img
 from glas3d.explain.notes import statement_of
+from glas3d.explain.table import DESCRIPTIONS
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import resample_scan
-from glas3d.output import DESCRIPTION, dataset_description, new_folder, write_json
+from glas3d.output import DESCRIPTION, dataset_description, described_table, new_folder, write_each, write_json
 from glas3d.predict import Predictor, load_model
 from glas3d.report.regions import regions_figure
 from glas3d.simulate import PLANTED, Simulation, scan_path, write_dataset
@@ -28,6 +31,15 @@ from glas3d.tables import read_table
 MODEL = "adnc-simulated"
 DEMO_PARTICIPANTS, DEMO_SEED = 24, 2020  # the model was trained, and its settings chosen, on other seeds
 _NAME = "glas3d demo: an AD group explained"
+_TRUTH_COLUMNS = {
+    **DESCRIPTIONS,
+    "planted": ("1: disease was simulated in the region", "0 or 1"),
+    "effect": (
+        "How much the disease of the region raises the log-odds of AD, measured with twins of the same participant: "
+        "mean over the participants with AD",
+        "log-odds (natural logarithm)",
+    ),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +50,9 @@ class DemoResult:
     ----------
     table
         The AD group's regions, ranked.
-    planted
-        Regions where disease was simulated.
+    truth
+        What disease of each region truly does to the model: ``index``, ``name``, ``planted`` (1: disease was simulated
+        there) and ``effect``, the mean change of the log-odds of AD over the participants with AD, measured with twins.
     n_planted_first
         Number of them among the eight highest-scoring regions.
     figure
@@ -49,7 +62,7 @@ class DemoResult:
     """
 
     table: pd.DataFrame
-    planted: tuple[str, ...]
+    truth: pd.DataFrame
     n_planted_first: int
     figure: Path
     summary: str
@@ -73,8 +86,8 @@ def run_demo(
     seed
         Seed of the simulation; the shipped model was trained, and its settings chosen, on other seeds.
     progress
-        Called with the steps done and in all: one for each participant simulated, one for each model output, and one
-        more for each participant explained.
+        Called with the steps done and in all: one for each participant simulated, one for each model output, and two
+        more for each participant explained, whose twins are evaluated too.
 
     Raises
     ------
@@ -86,14 +99,14 @@ def run_demo(
     simulation = Simulation(participants=participants, seed=seed)
     predict, atlas = load_model(MODEL), Atlas.load("AAL")
     n_cases = (participants + 1) // 2
-    steps = 2 * participants + n_cases
+    steps = 2 * (participants + n_cases)
     with new_folder(out, replaces=_is_demo) as scratch:
         data = write_dataset(scratch / "simulated", simulation, lambda done, _: progress(done, steps))
         people = read_table(data / "participants.tsv")
         scans = [data / scan_path(simulation, p.removeprefix("sub-")) for p in people["participant_id"]]
-        group, probabilities, saturated = GroupMap("AD", atlas), [], 0
+        group, probabilities, effects, saturated = GroupMap("AD", atlas), [], [], 0
         done = participants
-        for scan, diagnosis in zip(scans, people["group"], strict=True):
+        for number, (scan, diagnosis) in enumerate(zip(scans, people["group"], strict=True)):
             if diagnosis == group.group:
                 with warnings.catch_warnings():  # counted below, for all participants together
                     warnings.filterwarnings("ignore", "the output is saturated", GlasWarning)
@@ -103,23 +116,25 @@ def run_demo(
                 result.save(scratch / scan.relative_to(data).parent)
                 group.add(result)
                 probabilities.append(result.explanation.probability)
+                effects.append(true_effects(predict, simulation, number, diagnosis))
             else:
                 probabilities.append(_probability(predict, scan, group.group))
-            done += 2 if diagnosis == group.group else 1
+            done += 3 if diagnosis == group.group else 1
             progress(done, steps)
         group.save(scratch / "group")
-        table = group.table()
+        table, truth = group.table(), mean_effects(effects)
+        write_each(scratch / "group", described_table("group-AD_seg-AAL_desc-truth_regions", truth, _TRUTH_COLUMNS))
         title = f"AD group, {len(group)} simulated participants: saliency of {MODEL}"
         figure = Path("group") / "group-AD_seg-AAL_regions.png"
         regions_figure(group.saliency_img(), table, atlas, title=title)(scratch / figure)
         description = dataset_description(_NAME, SourceDatasets=[{"URL": "simulated"}])
         write_json(description)(scratch / DESCRIPTION)
         (scratch / ".bidsignore").write_text("simulated\ngroup\n*_statmap.*\n*_regions.*\n", encoding="utf-8")
-    truth = (people["group"] == group.group).to_numpy()
+    has_ad = (people["group"] == group.group).to_numpy()
     called_ad = np.array(probabilities) > 0.5
     summary = (
-        f"{MODEL} calls {int(called_ad[truth].sum())} of {int(truth.sum())} AD participants AD and "
-        f"{int((~called_ad[~truth]).sum())} of {int((~truth).sum())} controls NC; it learnt simulated disease."
+        f"{MODEL} calls {int(called_ad[has_ad].sum())} of {int(has_ad.sum())} AD participants AD and "
+        f"{int((~called_ad[~has_ad]).sum())} of {int((~has_ad).sum())} controls NC; it learnt simulated disease."
     )
     if saturated:
         summary += (
@@ -127,7 +142,7 @@ def run_demo(
             "their ranks show light only."
         )
     n_planted_first = int(table.loc[table["rank"] <= 8, "name"].isin(PLANTED).sum())
-    return DemoResult(table, PLANTED, n_planted_first, out / figure, summary)
+    return DemoResult(table, truth, n_planted_first, out / figure, summary)
 
 
 def _probability(predict: Predictor, path: Path, name: str) -> float:

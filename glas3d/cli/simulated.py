@@ -72,7 +72,12 @@ def run(
         result = run_demo(out, participants=participants, seed=seed, progress=progress)
     if_interrupted(f"the results are in {out}")
     terminal.write(result.summary)
-    title = "The ten highest-scoring regions of the AD group, and where disease was planted"
-    terminal.write_table(result.table, title, planted=result.planted)
-    terminal.write(f"{result.n_planted_first} of the {len(result.planted)} planted regions are among the first 8.")
+    title = "The ten highest-scoring regions of the AD group, and the truth about them"
+    terminal.write_table(result.table, title, result.truth)
+    terminal.write(
+        f"{result.n_planted_first} of the {result.truth['planted'].sum()} planted regions are among the first 8."
+    )
+    terminal.write(
+        "True effect: how much disease of the region raises the model's log-odds of AD, measured with twins."
+    )
     terminal.write(f"Written to {out}; look at {result.figure}")

@@ -132,7 +132,7 @@ def write_json(content: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(plain(content), indent=2, default=str) + "\n")
 
 
-def write_table(table: pd.DataFrame, title: str, planted: tuple[str, ...] | None = None) -> None:
+def write_table(table: pd.DataFrame, title: str, truth: pd.DataFrame | None = None) -> None:
     """Write the ten highest-scoring rows, narrow enough for 80 columns.
 
     Parameters
@@ -141,19 +141,27 @@ def write_table(table: pd.DataFrame, title: str, planted: tuple[str, ...] | None
         Regions or points with their ranks.
     title
         Title above the table, one line.
-    planted
-        Names of the regions with simulated disease, which are marked in a column of their own. Default: no column.
+    truth
+        ``name``, ``planted`` and ``effect`` of each region, in place of light, shadow and direction. Default: they are
+        not known.
     """
-    last = "direction" if planted is None else "planted"
     rows = []
+    known = None if truth is None else truth.set_index("name")
+    formats = {"light": ".3f", "shadow": ".2g", "drop": "+.2g", "score": ".3g"}
+    if known is not None:
+        formats = {"drop": "+.2g", "score": ".3g"}
     for row in table.dropna(subset=["rank"]).sort_values("rank").head(10).to_dict("records"):
         cells = [f"{row['rank']}", f"{row['name']}", " ".join(f"{round(row[axis]):3d}" for axis in "xyz")]
-        formats = {"light": ".3f", "shadow": ".2g", "drop": "+.2g", "score": ".3g"}
         cells += ["n/a" if row[name] != row[name] else format(row[name], form) for name, form in formats.items()]
-        cells.append(str(row.get("direction") or "") if planted is None else "yes" if row["name"] in planted else "")
+        if known is None:
+            cells.append(str(row.get("direction") or ""))
+        else:
+            planted, effect = known.loc[row["name"], ["planted", "effect"]]
+            cells += ["yes" if planted else "", f"{effect:+.2f}" if effect else "0"]
         rows.append(cells)
-    columns = ("rank", "region", "x y z, mm", "light", "shadow", "drop", "score", last)
-    write_rows(columns, rows, title, left=("region",), centre=(last,))
+    last = ("direction",) if known is None else ("planted", "true effect")
+    columns = ("rank", "region", "x y z, mm", *formats, *last)
+    write_rows(columns, rows, title, left=("region",), centre=("direction", "planted"))
 
 
 def write_rows(

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy.special import logsumexp
 
-from glas3d.core.model import Predict, classes_of
+from glas3d.core.link import log_odds_model
+from glas3d.core.model import NoLogOdds, Predict, classes_of
 from glas3d.core.modules import evaluating
 from glas3d.core.score import Target, bind, class_index, evaluate
 from glas3d.errors import GlasError
 from glas3d.imaging.scan import load_scan
-from glas3d.predict.predictor import Predictor, model_info
+from glas3d.predict.predictor import model_info
 from glas3d.simulate.dataset import scan_img
 from glas3d.simulate.participants import simulate_participant
 from glas3d.simulate.regions import atlas_of
 from glas3d.simulate.simulation import LESIONS, Simulation
 from glas3d.simulate.twins import twins
-
-_SUM_OF_PROBABILITIES = 1e-3  # how far from 1 it may be
 
 
 def true_effects(predict: Predict, simulation: Simulation, number: int, target: Target = "AD") -> pd.DataFrame:
@@ -97,48 +94,30 @@ def mean_true_effects(
     GlasError
         There are no participants; or as for `true_effects`.
     """
-    tables = [true_effects(predict, simulation, number, target) for number in numbers]
+    return mean_effects([true_effects(predict, simulation, number, target) for number in numbers])
+
+
+def mean_effects(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the mean of tables of `true_effects`, one of each participant.
+
+    Raises
+    ------
+    GlasError
+        There are no tables.
+    """
     if not tables:
         raise GlasError("the mean of true effects needs at least one participant, got none")
     return tables[0].assign(effect=np.mean([table["effect"] for table in tables], axis=0))
 
 
 def _log_odds(predict: Predict, simulation: Simulation, volume: np.ndarray, target: Target) -> float:
-    """Return the log-odds of a class against all others, for a simulated volume as its file gives it to the model.
-
-    From the logits of a `Predictor` where it makes its probabilities of some, because a probability near 1 is 1 in
-    float32; else from the probabilities.
-    """
+    """Return the log-odds of a class against all others, for a simulated volume as its file gives it to the model."""
     scan = load_scan(scan_img(simulation, volume))
     batch = torch.as_tensor(model_info(predict).resampled(scan))[None]
-    kind = "none"
-    classes = classes_of(predict)
-    if isinstance(predict, Predictor) and predict.activation != "none" and predict.readout is None:
-        kind = predict.activation
-        predict = copy.copy(predict)
-        predict.activation, predict.classes = "none", None
     fitted, device = bind(predict, batch)
     with evaluating(fitted):
-        outputs = evaluate(fitted, batch[None].to(device))[0]
-    if kind == "sigmoid" and len(outputs) == 1:
-        outputs = np.array([-outputs[0], outputs[0]])
-    column = class_index(target, classes, len(outputs))
-    sums_to_one = len(outputs) == 1 or abs(outputs.sum() - 1) <= _SUM_OF_PROBABILITIES
-    if kind == "none" and not (sums_to_one and outputs.min() >= 0 and outputs.max() <= 1 + _SUM_OF_PROBABILITIES):
-        raise GlasError(
-            "true effects need logits or probabilities that sum to 1, the model's outputs for a scan are "
-            f"{outputs.tolist()}"
-        )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if kind == "softmax":
-            log_odds = outputs[column] - logsumexp(np.delete(outputs, column))
-        elif kind == "sigmoid":
-            log_odds = outputs[column]
-        else:
-            others = 1 - outputs[0] if len(outputs) == 1 else np.delete(outputs, column).sum()
-            log_odds = np.log(outputs[column]) - np.log(others)
-    if not np.isfinite(log_odds):
-        raise GlasError(
-            f"true effects need finite log-odds of {target}, the model's outputs for a scan are {outputs.tolist()}"
-        )
-    return float(log_odds)
+        try:
+            outputs = evaluate(log_odds_model(fitted), batch[None].to(device))[0]
+        except NoLogOdds as why:
+            raise GlasError(f"true effects are measured in log-odds: {why}") from why
+    return float(outputs[class_index(target, classes_of(predict), len(outputs))])

@@ -41,7 +41,15 @@ def files(folder):
 def test_the_demo_writes_the_files_of_the_contract(demo):
     out, result, _ = demo
     stem = "group-AD_seg-AAL"
-    ends = ("regions.tsv", "regions.json", "regions.png", "stat-saliency_statmap.nii.gz", "stat-saliency_statmap.json")
+    truth = ("desc-truth_regions.tsv", "desc-truth_regions.json")
+    ends = (
+        *truth,
+        "regions.tsv",
+        "regions.json",
+        "regions.png",
+        "stat-saliency_statmap.nii.gz",
+        "stat-saliency_statmap.json",
+    )
     assert {p.name for p in (out / "group").iterdir()} == {f"{stem}_{end}" for end in ends}
     assert result.figure == out / "group" / f"{stem}_regions.png"
     assert sorted(p.name for p in out.glob("sub-*")) == ["sub-0001", "sub-0003"]  # the AD ones
@@ -57,7 +65,7 @@ def test_the_group_is_the_sum_of_its_participants(demo):
     scores = [pd.read_csv(p, sep="\t")["score"].to_numpy() for p in out.glob("sub-*/anat/*_regions.tsv")]
     total = sum((s - np.nanmin(s)) / (np.nanmax(s) - np.nanmin(s)) for s in scores)
     table = pd.read_csv(out / "group" / "group-AD_seg-AAL_regions.tsv", sep="\t")
-    assert table.columns.tolist() == COLUMNS
+    assert table.columns.tolist() == [*COLUMNS, "evidence", "density"]
     assert len(table) == 116
     np.testing.assert_allclose(table["score"], (total - np.nanmin(total)) / np.ptp(total[~np.isnan(total)]), rtol=1e-9)
     assert result.table["name"].tolist() == table["name"].tolist()
@@ -74,7 +82,7 @@ def test_progress_reaches_its_end(demo):
     steps = demo[2]
     done = [step[0] for step in steps]
     assert done == sorted(done)
-    assert steps[-1] == (8, 8)  # three simulated, three evaluated, two explained
+    assert steps[-1] == (10, 10)  # three simulated, three evaluated, two explained, and their twins evaluated
     assert "of 2 AD participants AD and" in demo[1].summary
     assert "of 1 controls NC; it learnt simulated disease." in demo[1].summary
 
