@@ -154,7 +154,8 @@ def write_table(table: pd.DataFrame, title: str, truth: pd.DataFrame | None = No
         cells = [f"{row['rank']}", f"{row['name']}", " ".join(f"{round(row[axis]):3d}" for axis in "xyz")]
         cells += ["n/a" if row[name] != row[name] else format(row[name], form) for name, form in formats.items()]
         if known is None:
-            cells.append(str(row.get("direction") or ""))
+            direction = row.get("direction")
+            cells.append(direction if isinstance(direction, str) else "")
         else:
             planted, effect = known.loc[row["name"], ["planted", "effect"]]
             cells += ["yes" if planted else "", f"{effect:+.2f}" if effect else "0"]

@@ -80,10 +80,13 @@ def notes_on(
     certain = explanation.probability > _CERTAIN and n >= _FEW and distinct <= n // 2
     if certain or largest <= gamma:
         shown = "nothing" if np.isnan(explanation.light).all() else "light only"
-        in_log_odds = "" if explanation.settings.get("link") == "logit" else '; link="logit" may still tell them apart'
+        drops = "the same drop" if distinct == 1 else f"{distinct} different drops"
+        in_log_odds = '; preset="evidence" scores log-odds, which may still tell them apart'
+        if explanation.settings.get("link") == "logit":
+            in_log_odds = ""
         text = (
             f"the output is saturated: P = {explanation.probability:.6g}, removing any region changes it by at most "
-            f"{largest:.1e}, and {n} regions have {distinct} different drops; the ranks show {shown} and are no "
+            f"{largest:.1e}, and {n} regions have {drops}; the ranks show {shown} and are no "
             f"evidence from shadow{in_log_odds}"
         )
         notes.append(Note(text, warns=True))
