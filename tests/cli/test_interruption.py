@@ -28,6 +28,7 @@ class Command:
 
     def __init__(self, script, *arguments, ignoring=()):
         def before():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell ignores it for what it runs in the background
             for number in ignoring:
                 signal.signal(number, signal.SIG_IGN)
 
