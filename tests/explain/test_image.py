@@ -354,7 +354,8 @@ def test_every_map_and_table_has_a_file(tmp_path):
     assert sidecar["Grid"] == {"picture": list(SHAPE), "shape": list(HALF)}
     assert sidecar["Input"]["values"] == [20, 250]
     assert sidecar["Search"] == {"grid": [7, 8]}
-    assert explained(recursive=True).save(tmp_path)[-1].name == "picture_desc-gridrecursive_regions.tsv"
+    rounds = {path.name for path in explained(recursive=True).save(tmp_path)}
+    assert {f"picture_desc-gridrecursive_regions.{end}" for end in ("tsv", "json")} <= rounds
     assert (tmp_path / "picture_desc-gridround1_stat-saliency_statmap.tif").is_file()
 
 
