@@ -72,12 +72,12 @@ def main() -> None:
 
 def machine() -> dict[str, Any]:
     """Return the GPU, the computer and the versions."""
-    found = {}
+    versions = {}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "none"
+            versions[name] = "none"
     card = "none"
     if DEVICE == "cuda":
         properties = torch.cuda.get_device_properties(0)
@@ -88,7 +88,7 @@ def machine() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if DEVICE == "cuda" else None,
         "system": f"{platform.system()} {platform.machine()}, {cores} cores, Python {platform.python_version()}",
-        "versions": found,
+        "versions": versions,
     }
 
 
@@ -118,18 +118,18 @@ def ceilings(quick: bool) -> dict[str, float]:
     """Return the bytes a second of a large copy, and the operations a second of a large matrix product by precision."""
     length, side = (2**22, 256) if quick else (2**29, 8192)
     source, target = torch.rand(length, device=DEVICE), torch.empty(length, device=DEVICE)
-    found = {"bytes": 8 * length / seconds_of(lambda: target.copy_(source))}
+    rates = {"bytes": 8 * length / seconds_of(lambda: target.copy_(source))}
     left, right = torch.rand(2, side, side, device=DEVICE) - 0.5
     before = torch.backends.cuda.matmul.allow_tf32
     try:
         for name, tf32 in (("float32", False), ("tf32", True)):
             torch.backends.cuda.matmul.allow_tf32 = tf32
-            found[name] = 2 * side**3 / seconds_of(lambda: left @ right)
+            rates[name] = 2 * side**3 / seconds_of(lambda: left @ right)
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
     left, right = left.bfloat16(), right.bfloat16()
-    found["bfloat16"] = 2 * side**3 / seconds_of(lambda: left @ right)
-    return found
+    rates["bfloat16"] = 2 * side**3 / seconds_of(lambda: left @ right)
+    return rates
 
 
 def evaluations(
@@ -172,7 +172,7 @@ def kernel_choices(workload: Workload, size: int) -> dict[str, float]:
     """Return the milliseconds of an evaluation with the kernels that glas3d allows cuDNN, and with others."""
     net = workload.build()
     batch = workload.volume.unsqueeze(0).repeat(size, *[1] * workload.volume.ndim)
-    found = {}
+    milliseconds = {}
     for name, flags in {
         "exact, repeatable: as glas3d": {"benchmark": False, "deterministic": True, "allow_tf32": False},
         "exact, repeatable, chosen by time": {"benchmark": True, "deterministic": True, "allow_tf32": False},
@@ -181,8 +181,8 @@ def kernel_choices(workload: Workload, size: int) -> dict[str, float]:
         "TF32, chosen by time": {"benchmark": True, "deterministic": False, "allow_tf32": True},
     }.items():
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, **flags):
-            found[name] = 1e3 * seconds_of(lambda: net(batch), times=3) / size
-    return found
+            milliseconds[name] = 1e3 * seconds_of(lambda: net(batch), times=3) / size
+    return milliseconds
 
 
 def too_large(workload: Workload) -> dict[str, Any]:
@@ -226,9 +226,9 @@ def figures(file: Path, quick: bool) -> int:
         results["rows"] += [asdict(row) for row in made]
 
     def sweep(workload: Workload, names: tuple[str, ...]) -> None:
-        for found in evaluations(workload, names, _BATCHES[: 2 if quick else None], results["ceilings"]):
-            results["evaluations"].append(found)
-            print(json.dumps(found), flush=True)
+        for row in evaluations(workload, names, _BATCHES[: 2 if quick else None], results["ceilings"]):
+            results["evaluations"].append(row)
+            print(json.dumps(row), flush=True)
 
     def kernels(workload: Workload) -> None:
         results["kernels"] = kernel_choices(workload, _BATCHES[1 if quick else 3])

@@ -74,7 +74,9 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt as interruption:
         return fail(*message_and_status(interruption))
     except SystemExit as exit_request:
-        if isinstance(exit_request.__context__, BrokenPipeError):  # rich's answer to one, as in glas3d --help | head
+        if isinstance(
+            exit_request.__context__, BrokenPipeError
+        ):  # rich exits so when its reader has closed the pipe, as in glas3d --help | head
             return 0
         return fail(f"the model, or code that it runs, ended the program with exit status {exit_request.code}")
     except BrokenPipeError:

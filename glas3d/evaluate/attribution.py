@@ -423,25 +423,25 @@ def _computed(prepared: _Prepared, subject: Subject) -> Attribution:
     name, begin = prepared.name, time.perf_counter()
     prepared.value.evaluations = 0
     try:
-        found = _found(prepared, subject.task(prepared.value))
+        values = _attribution_of(prepared, subject.task(prepared.value))
     except NoLogOdds as why:  # probabilities of some perturbed volume are 0 or 1
         if not prepared.auto:
             raise
         _note_on_link(str(why))
         prepared = replace(prepared, value=subject.value("probability"))
-        found = _found(prepared, subject.task(prepared.value))
+        values = _attribution_of(prepared, subject.task(prepared.value))
     value = prepared.value
     seconds = time.perf_counter() - begin
     settings = {each.name: getattr(prepared.rival, each.name) for each in fields(prepared.rival)}  # type: ignore[arg-type]
     volume: np.ndarray | None
-    if isinstance(found, Explanation):
-        evaluations, settings, target = int(found.settings["evaluations"]), dict(found.settings), found.target
-        volume, scores = found.saliency if found.segments is None else None, found.score
+    if isinstance(values, Explanation):
+        evaluations, settings, target = int(values.settings["evaluations"]), dict(values.settings), values.target
+        volume, scores = values.saliency if values.segments is None else None, values.score
     else:
         evaluations, target = value.evaluations, value.target
         if evaluations:
             settings["link"] = value.link
-        array = found.detach().cpu().numpy()
+        array = values.detach().cpu().numpy()
         if array.ndim == 1:
             volume, scores = None, array.astype(np.float64)
         else:
@@ -480,15 +480,15 @@ def _note_on_link(why: str) -> None:
     warnings.warn(f"methods explain the model's own output: {why}", GlasWarning, stacklevel=4)
 
 
-def _found(prepared: _Prepared, task: Task) -> torch.Tensor | Explanation:
-    """Return what a method finds; whatever the code of a network or library raises becomes one sentence."""
+def _attribution_of(prepared: _Prepared, task: Task) -> torch.Tensor | Explanation:
+    """Return the values that a method attributes; whatever a network or library raises becomes one sentence."""
     if isinstance(prepared.rival, Glas):
         return prepared.rival.attribute(task)
     with failures_of(f"{prepared.name} cannot explain this model"), prepared.value.prepared():
-        found = prepared.rival.attribute(task)
-    if not isinstance(found, Explanation) and torch.isinf(found).any():
+        values = prepared.rival.attribute(task)
+    if not isinstance(values, Explanation) and torch.isinf(values).any():
         raise GlasError(f"{prepared.name} gives infinite values on this model")
-    return found
+    return values
 
 
 def _of_regions(volume: np.ndarray, labels: np.ndarray, m: int, how: str) -> np.ndarray:

@@ -116,7 +116,7 @@ class Transport:
 
     @property
     def score(self) -> float:
-        """1 less the distance over the largest one: 1 for a map that is the truth (Clark et al. 2024, XAI-TRIS)."""
+        """One minus the share of the largest distance: 1 for a map equal to the truth (Clark et al. 2024, XAI-TRIS)."""
         return 1 - self.distance / self.largest
 
 

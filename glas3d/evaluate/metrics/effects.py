@@ -34,7 +34,7 @@ class EffectCorrelation:
 
 
 def effect_correlation(values: Any, effects: Any, *, score: str = "score", effect: str = "effect") -> EffectCorrelation:
-    """Return how the values of regions follow their true effects (Pearson over all, Spearman over those with one).
+    """Correlate the values of regions with their true effects: Pearson over all, Spearman over those with an effect.
 
     Parameters
     ----------
@@ -55,17 +55,17 @@ def effect_correlation(values: Any, effects: Any, *, score: str = "score", effec
     1.0
     """
     pair = paired(values, effects, score=score, effect=effect)
-    found, true = pair.values.ravel(), pair.truth.ravel()
+    scores, true = pair.values.ravel(), pair.truth.ravel()
     with_effect = true != 0
     if not with_effect.any():
         raise GlasError(f"true effects must hold one that is not 0, all of {true.size} are 0")
     if np.ptp(true) == 0:
         raise GlasError(f"a correlation needs effects that differ, all of {true.size} are {true[0]:g}")
     nan = float("nan")
-    ranked = with_effect.sum() >= 3 and np.ptp(found[with_effect]) > 0 and np.ptp(true[with_effect]) > 0
+    ranked = with_effect.sum() >= 3 and np.ptp(scores[with_effect]) > 0 and np.ptp(true[with_effect]) > 0
     return EffectCorrelation(
-        float(pearsonr(found, true).statistic) if np.ptp(found) > 0 else nan,
-        float(spearmanr(found[with_effect], true[with_effect]).statistic) if ranked else nan,
+        float(pearsonr(scores, true).statistic) if np.ptp(scores) > 0 else nan,
+        float(spearmanr(scores[with_effect], true[with_effect]).statistic) if ranked else nan,
         int(true.size),
         int(with_effect.sum()),
     )

@@ -111,7 +111,7 @@ def calibration_error(is_case: np.ndarray, probability: np.ndarray, bins: int = 
     >>> calibration_error(np.array([True, False, True, True]), np.array([0.5, 0.5, 0.9, 0.9]))
     0.05
     """
-    bin_of = np.minimum((probability * bins).astype(int), bins - 1)
+    bin_of = _bin_of(probability, bins)
     differences = np.bincount(bin_of, weights=probability - is_case, minlength=bins)
     return float(np.round(np.abs(differences).sum() / len(is_case), 12))
 
@@ -216,7 +216,7 @@ def debiased_calibration_error(is_case: np.ndarray, probability: np.ndarray, bin
     0.39
     """
     truth, p = np.asarray(is_case, dtype=float), np.asarray(probability, dtype=float)
-    bin_of = np.minimum((p * bins).astype(int), bins - 1)
+    bin_of = _bin_of(p, bins)
     counts = np.bincount(bin_of, minlength=bins)
     kept = counts > 1
     if not kept.any():
@@ -225,6 +225,12 @@ def debiased_calibration_error(is_case: np.ndarray, probability: np.ndarray, bin
     frequency, mean = (np.bincount(bin_of, weights=each, minlength=bins)[kept] / n for each in (truth, p))
     squares = (mean - frequency) ** 2 - frequency * (1 - frequency) / (n - 1)
     return math.sqrt(max(0.0, float((n * squares).sum() / n.sum())))
+
+
+def _bin_of(probability: np.ndarray, bins: int) -> np.ndarray:
+    """Return the number of each probability's bin, of bins of equal width from 0 to 1; 1 lies in the last."""
+    numbers: np.ndarray = np.minimum((probability * bins).astype(int), bins - 1)
+    return numbers
 
 
 def chance_warning(pooled: pd.DataFrame) -> str | None:
