@@ -11,8 +11,8 @@ from glas3d.predict.recipe import Recipe
 
 def light_or_shade(
     batch: torch.Tensor, reference: torch.Tensor, recipe: Recipe, generator: torch.Generator
-) -> torch.Tensor:
-    """Return a batch in which some scans are lit or shaded by random Gaussians, towards the reference.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a batch in which some scans are lit or shaded by random Gaussians, and how much of each voxel is kept.
 
     Parameters
     ----------
@@ -27,12 +27,13 @@ def light_or_shade(
 
     Returns
     -------
-    A new batch of the same shape.
+    A new batch of the same shape, and ``(n, 1, *spatial)``, the share of the scan's own intensity in each voxel, where
+    the rest is the reference's; 1 in scans that are neither lit nor shaded.
     """
     bright = torch.nonzero(reference[0] > 0.1)
     shape = batch.shape[2:]
     smallest, largest = recipe.sigma
-    augmented = batch.clone()
+    augmented, kept = batch.clone(), batch.new_ones((len(batch), 1, *shape))
     for row in range(len(batch)):
         chance, kind, size = torch.rand(3, generator=generator).tolist()
         if chance >= recipe.augmented:
@@ -45,4 +46,5 @@ def light_or_shade(
         lit = kind < recipe.lit
         below, above = (reference, batch[row]) if lit else (batch[row], reference)
         blend(below, above, joined, out=augmented[row : row + 1])
-    return augmented
+        kept[row] = joined if lit else 1 - joined
+    return augmented, kept

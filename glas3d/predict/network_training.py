@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -21,12 +21,15 @@ from glas3d.predict.scaled_scans import ScaledScans, in_parts, standardisation_o
 
 Report = Callable[[str, int, float], None]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-Labelled = tuple[ScaledScans, torch.Tensor]
+Augment = Callable[[torch.Tensor, float], tuple[torch.Tensor, torch.Tensor]]
+LabelsUnderMasks = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Labels = torch.Tensor | LabelsUnderMasks
+Labelled = tuple[ScaledScans, Labels]
 
 
 def train(
     scaled: ScaledScans,
-    labels: torch.Tensor,
+    labels: Labels,
     reference: torch.Tensor,
     recipe: Recipe,
     report: Report = lambda stage, epoch, loss: None,
@@ -44,7 +47,11 @@ def train(
     scaled
         ``(n, c, *spatial)``, each scan divided by its `intensity_scale`, or as it is if intensities are absolute.
     labels
-        ``(n,)`` class indices.
+        ``(n,)`` class indices; every class counts the same, however many scans it has. Or ``(n, classes)``
+        probabilities of the classes, which the network learns to return (soft labels). Or a function that returns
+        those of some scans, ``(b, classes)``, from their row numbers ``(b,)`` and from the share of each voxel that
+        light and shadow keep, ``(b, 1, *spatial)``: where the disease of each region is known, what a mask removes
+        need not stay in the label, as in CutMix (Yun et al. 2019, doi:10.1109/ICCV.2019.00612).
     reference
         ``(c, *spatial)``, the mean of the control group on the same scale.
     recipe
@@ -71,7 +78,8 @@ def train(
     Raises
     ------
     GlasError
-        Fewer scans than a batch needs, or a network that does not return one logit for each class.
+        Fewer scans than a batch needs, labels that are neither class indices nor probabilities, or a network that does
+        not return one logit for each class.
 
     Warns
     -----
@@ -84,6 +92,7 @@ def train(
     training = _Training(
         scaled=scaled,
         labels=labels,
+        n_classes=_number_of_classes(labels, scaled),
         standardisation=replace(standardisation_of(scaled), intensities=intensities),
         recipe=recipe,
         generator=torch.Generator().manual_seed(recipe.seed),
@@ -107,16 +116,13 @@ class _Training:
     """The training scans, and the two stages in which a network is trained on them."""
 
     scaled: ScaledScans
-    labels: torch.Tensor
+    labels: Labels
+    n_classes: int
     standardisation: Standardisation
     recipe: Recipe
     generator: torch.Generator
     report: Report
     device: torch.device
-
-    @property
-    def n_classes(self) -> int:
-        return int(self.labels.max()) + 1
 
     def paper_network(self) -> nn.Module:
         _, channels, *spatial = self.scaled.shape
@@ -155,16 +161,18 @@ class _Training:
     def fit_classifier(
         self, net: nn.Module, reference: torch.Tensor, transform: Transform | None, validation: Labelled | None
     ) -> None:
-        """Train the network on augmented scans; every class counts the same, however many scans it has."""
-        counts = torch.bincount(self.labels, minlength=self.n_classes).clamp_min(1)
-        weight = len(self.labels) / (self.n_classes * counts.float())
+        """Train the network on augmented scans."""
+        weight = torch.ones(self.n_classes)
+        if _are_indices(self.labels):
+            counts = torch.bincount(self.labels, minlength=self.n_classes).clamp_min(1)
+            weight = len(self.labels) / (self.n_classes * counts.float())
 
         def classification_loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             return nn.functional.cross_entropy(
                 net(x), y, weight=weight.to(x.device), label_smoothing=self.recipe.label_smoothing
             )
 
-        def augment(batch: torch.Tensor, share: float) -> torch.Tensor:
+        def augment(batch: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor]:
             if transform is not None:
                 scans = [torch.as_tensor(transform(scan)).as_subclass(torch.Tensor) for scan in batch]
                 batch = torch.stack(scans)
@@ -179,7 +187,7 @@ class _Training:
         module: nn.Module,
         loss_of: Loss,
         epochs: int,
-        augment: Callable[[torch.Tensor, float], torch.Tensor] = lambda batch, share: batch,
+        augment: Augment | None = None,
         validation: Labelled | None = None,
     ) -> None:
         """Fit a module; with validation scans its weights are those of the best epoch."""
@@ -198,8 +206,9 @@ class _Training:
             total = 0.0
             for step in range(steps):
                 rows = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-                batch = augment(self.scaled[rows], share)
-                loss = loss_of(self._standardised(batch), self.labels[rows].to(self.device))
+                batch = self.scaled[rows]
+                batch, kept = (batch, _all_kept(batch)) if augment is None else augment(batch, share)
+                loss = loss_of(self._standardised(batch), _labels_of(self.labels, rows, kept).to(self.device))
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
@@ -219,13 +228,15 @@ class _Training:
         batch = (batch - self.standardisation.mean) / self.standardisation.std
         return batch.to(self.device).contiguous(memory_format=torch.channels_last_3d)
 
-    def _mean_loss(self, module: nn.Module, loss_of: Loss, scaled: ScaledScans, labels: torch.Tensor) -> float:
+    def _mean_loss(self, module: nn.Module, loss_of: Loss, scaled: ScaledScans, labels: Labels) -> float:
         """Return the mean loss over scans, in eval mode."""
         module.eval()
         total = 0.0
         with torch.no_grad():  # not inference mode: what a module keeps of its input could not be trained with
             for rows in in_parts(torch.arange(len(scaled))):
-                total += float(loss_of(self._standardised(scaled[rows]), labels[rows].to(self.device))) * len(rows)
+                batch = scaled[rows]
+                truth = _labels_of(labels, rows, _all_kept(batch)).to(self.device)
+                total += float(loss_of(self._standardised(batch), truth)) * len(rows)
         module.train()
         return total / len(scaled)
 
@@ -248,6 +259,38 @@ class _BestEpoch:
         """Give a module the weights of the best epoch, if there is one."""
         if self.state:
             module.load_state_dict(self.state)
+
+
+def _are_indices(labels: Labels) -> TypeGuard[torch.Tensor]:
+    """Return whether labels are class indices, and not probabilities or what computes them."""
+    return isinstance(labels, torch.Tensor) and labels.ndim == 1
+
+
+def _labels_of(labels: Labels, rows: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """Return the labels of some scans, of which masks keep a share."""
+    truth = labels[rows] if isinstance(labels, torch.Tensor) else labels(rows, kept)
+    return truth.float() if truth.is_floating_point() else truth
+
+
+def _all_kept(batch: torch.Tensor) -> torch.Tensor:
+    """Return the share of each voxel that is kept of scans that are neither lit nor shaded."""
+    return batch.new_ones((len(batch), 1, *batch.shape[2:]))
+
+
+def _number_of_classes(labels: Labels, scaled: ScaledScans) -> int:
+    """Return how many classes labels have, after a check that they are labels of the scans."""
+    if isinstance(labels, torch.Tensor) and len(labels) != len(scaled):
+        raise GlasError(f"training needs a label for each of {len(scaled)} scans, got {len(labels)}")
+    if _are_indices(labels):
+        return int(labels.max()) + 1
+    rows = torch.arange(2)
+    truth = labels if isinstance(labels, torch.Tensor) else labels(rows, _all_kept(scaled[rows]))
+    if truth.ndim != 2 or not (truth >= 0).all() or (truth.sum(dim=1) - 1).abs().max() > 1e-4:
+        raise GlasError(
+            "labels must be class indices (n,) or probabilities (n, classes) that sum to 1, got a tensor of shape "
+            f"{tuple(truth.shape)} whose rows do not"
+        )
+    return int(truth.shape[1])
 
 
 def _same_shapes(module: nn.Module, other: nn.Module) -> bool:

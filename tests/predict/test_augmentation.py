@@ -8,6 +8,10 @@ from tests.predict.lessons import SHAPE, lesson, reference
 
 
 def shade(recipe, batch, towards=None, seed=0):
+    return shade_and_kept(recipe, batch, towards, seed)[0]
+
+
+def shade_and_kept(recipe, batch, towards=None, seed=0):
     return light_or_shade(
         batch, reference() if towards is None else towards, recipe, torch.Generator().manual_seed(seed)
     )
@@ -29,6 +33,18 @@ def test_light_and_shade_go_towards_the_reference():
     assert (share > 0.6).any()
     # at the spot a shaded scan is the reference, and far from it a lit one
     assert moved.flatten(1).max(dim=1).values.min() > 0.9
+
+
+def test_what_is_kept_is_the_scans_own_share():
+    """The batch is the kept share of the scan and, for the rest, the reference; rows left alone are kept whole."""
+    batch = torch.rand(32, 2, *SHAPE, generator=torch.Generator().manual_seed(3))
+    towards = batch.mean(dim=0)
+    out, kept = shade_and_kept(Recipe(augmented=0.5, sigma=(2.0, 4.0)), batch, towards)
+    assert kept.shape == (32, 1, *SHAPE)
+    torch.testing.assert_close(out, kept * batch + (1 - kept) * towards)
+    whole = (kept == 1).flatten(1).all(dim=1)
+    assert 0 < whole.sum() < 32
+    assert torch.equal(out[whole], batch[whole])
 
 
 def spot(*at, sigma=2.0):

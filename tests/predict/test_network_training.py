@@ -110,6 +110,82 @@ def test_a_rare_class_counts_as_much():
     assert 0.35 < p[:, 1].mean() < 0.65
 
 
+def soft(labels, certain):
+    """Probabilities of two classes, ``certain`` for the one of each label."""
+    return torch.where(torch.nn.functional.one_hot(labels, 2) == 1, certain, 1 - certain)
+
+
+def log_odds(net, standardisation, volumes):
+    with torch.no_grad():
+        logits = net((volumes - standardisation.mean) / standardisation.std)
+    return (logits[:, 1] - logits[:, 0]).double().numpy()
+
+
+def test_probabilities_of_the_classes_are_learned_as_they_are():
+    """Also where one class is rare: the cross-entropy is least at the labels' own log-odds."""
+    volumes, labels = lesson()
+    rows = torch.cat([torch.nonzero(labels == 0)[:, 0], torch.nonzero(labels == 1)[:4, 0]])
+    truth = soft(labels, 0.8).double()
+    recipe = replace(QUICK, epochs=24, augmented=0.0)
+    net, standardisation = train(volumes[rows], truth[rows], reference(), recipe)
+    unseen, groups = lesson(40, seed=9)
+    found = log_odds(net, standardisation, unseen)
+    for group, expected in enumerate((-np.log(4), np.log(4))):
+        assert np.median(found[groups == group]) == pytest.approx(expected, abs=0.5)
+
+
+def test_class_indices_are_probabilities_of_0_and_1():
+    volumes, labels = lesson()
+    assert (torch.bincount(labels) == len(labels) // 2).all()
+    hard, certain = (train(volumes, y, reference(), short())[0].state_dict() for y in (labels, soft(labels, 1.0)))
+    for key, value in hard.items():
+        torch.testing.assert_close(certain[key], value, rtol=1e-3, atol=1e-5)
+
+
+def test_labels_can_follow_what_masks_keep():
+    """A function of labels is given the rows of a batch and the share of those scans that the network then sees."""
+    volumes, labels = lesson()
+    given, inputs = [], []
+
+    class Recording(torch.nn.Sequential):
+        def forward(self, batch):
+            if self.training:
+                inputs.append(batch.clone())
+            return super().forward(batch)
+
+    def truth(rows, kept):
+        given.append((rows, kept))
+        return soft(labels[rows], 0.9)
+
+    def network():
+        return Recording(torch.nn.Flatten(), torch.nn.Linear(int(np.prod(SHAPE)), 2))
+
+    _, s = train(volumes, truth, reference(), short(pretraining=0), network=network)
+    batches = given[1:]  # the first call counts the classes
+    assert len(batches) == len(inputs) > 2
+    assert sorted(torch.cat([rows for rows, _ in batches]).tolist()) == list(range(len(volumes)))
+    for (rows, kept), seen in zip(batches, inputs, strict=True):
+        assert kept.shape == (len(rows), 1, *SHAPE)
+        expected = kept * volumes[rows] + (1 - kept) * reference()
+        torch.testing.assert_close(seen * s.std + s.mean, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [torch.full((48, 2), 0.6), torch.tensor([[1.5, -0.5]] * 48), torch.full((48, 1, 1), 1.0), torch.ones(48, 0)],
+    ids=["sum", "negative", "3 axes", "no class"],
+)
+def test_labels_that_are_none_are_refused(bad):
+    for labels in (bad, lambda rows, kept: bad[rows]):
+        with pytest.raises(GlasError, match=r"labels must be class indices \(n,\) or probabilities \(n, classes\)"):
+            train(lesson()[0], labels, reference(), short())
+
+
+def test_every_scan_has_a_label():
+    with pytest.raises(GlasError, match="a label for each of 48 scans, got 47"):
+        train(lesson()[0], lesson()[1][:-1], reference(), short())
+
+
 class Stored:
     """Scans that are indexed like a tensor and are none."""
 
@@ -273,7 +349,7 @@ def test_light_and_shadow_come_in_over_the_first_epochs(monkeypatch, ramp, expec
 
     def watch(batch, towards, recipe, generator):
         shares.append(recipe.augmented)
-        return batch
+        return batch, torch.ones_like(batch)
 
     monkeypatch.setattr("glas3d.predict.network_training.light_or_shade", watch)
     train(*lesson(), reference(), short(epochs=4, augmented=0.8, ramp=ramp))
