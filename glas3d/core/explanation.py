@@ -16,6 +16,7 @@ from glas3d.core.cover import Cover
 from glas3d.core.link import log_odds_against
 from glas3d.core.score import fuse
 from glas3d.core.search import Segments
+from glas3d.display import ShownInNotebooks, Summary
 from glas3d.errors import GlasError
 
 # Of an explanation's settings, those that say how its probabilities were computed, and not which they are: two
@@ -35,7 +36,7 @@ COMPUTATION_SETTINGS = (
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
+class Explanation(ShownInNotebooks):
     """Light, shadow and score of every point of one volume for one class, and the map made of the scores.
 
     The *output* is the probability of the class, or with ``link="logit"`` its log-odds.
@@ -81,6 +82,8 @@ class Explanation:
     covers
         What the masks of ``"light"`` and of ``"shadow"`` cover; empty where that is not known, or not the same for all
         points.
+    class_name
+        Name of the explained class; None: the model names no classes.
     """
 
     target: int
@@ -100,6 +103,7 @@ class Explanation:
     evidence: np.ndarray | None = None
     density: np.ndarray | None = None
     covers: Mapping[str, Cover] = field(default_factory=dict)
+    class_name: str | None = None
 
     @property
     def direction(self) -> np.ndarray:
@@ -131,11 +135,37 @@ class Explanation:
         return float("nan") if self.account is None else self.account.largest
 
     def __repr__(self) -> str:
-        where = "segments" if self.segments is not None else "points"
-        return (
-            f"Explanation(target={self.target}, P={self.probability:.4f}, {len(self.points)} {where} "
-            f"on {self.saliency.shape}, highest score {self.score.max():.4g})"
-        )
+        return f"Explanation({self._outcome}, {self._search} on {self.saliency.shape}, {self._highest})"
+
+    @property
+    def _outcome(self) -> str:
+        name = self.class_name or f"class {self.target}"
+        if "against" in self.settings:
+            return f"P({name.replace(' against ', ') - P(')}) = {self.probability:+.4f}"
+        return f"P({name}) = {self.probability:.4f}"
+
+    @property
+    def _search(self) -> str:
+        return f"{len(self.points)} {'points' if self.segments is None else 'segments'}"
+
+    @property
+    def _highest(self) -> str:
+        first = int(self.score.argmax())
+        voxel = ", ".join(f"{v:.1f}" for v in self.points[first])
+        which = "" if self.segments is None else f"segment {self.segments.index[first]} "
+        return f"highest score {self.score[first]:.4g} of {which}at voxel ({voxel})"
+
+    def _summary(self) -> Summary:
+        first = int(self.score.argmax())
+        facts: dict[str, object] = {
+            "output": self._outcome,
+            "search": f"{self._search} on {' x '.join(map(str, self.saliency.shape))}",
+            "highest": self._highest,
+            "drop there": "n/a" if np.isnan(self.drop[first]) else f"{self.drop[first]:+.4g}",
+        }
+        if self.account is not None and not np.isnan(self.accounted):
+            facts["accounted for"] = f"{self.accounted:.0%} of the effect"
+        return Summary("Explanation", facts)
 
 
 def draw_scores(explanation: Explanation, score: np.ndarray) -> np.ndarray:
@@ -206,6 +236,7 @@ def class_difference(explanation: Explanation, other: Explanation) -> Explanatio
         score=score,
         saliency=draw_scores(explanation, score) if pair.of_log_odds else explanation.saliency - other.saliency,
         settings=explanation.settings | {"against": other.target},
+        class_name=" against ".join(each.class_name or f"class {each.target}" for each in (explanation, other)),
         covariates=covariates,
         output=pair.intact,
         effect=pair.intact - pair.bare,

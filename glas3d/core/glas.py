@@ -7,9 +7,7 @@ evaluated (`_evaluate`), and its outputs become scores and maps (`_score`).
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -34,10 +32,11 @@ from glas3d.core.search import Grid, Search, Segments, resolve_search
 from glas3d.core.settings import Settings
 from glas3d.core.shapes import Ellipsoids, SoftSegments
 from glas3d.core.volume import Background, as_reference, as_volume
+from glas3d.display import ShownInNotebooks, Summary
 from glas3d.errors import GlasError
 from glas3d.options import accepts, parse
+from glas3d.progress import Progress, reported
 
-Progress = bool | Callable[[int, int], None]
 T = TypeVar("T")
 
 # Values in a batch by default. On a CPU small batches keep a network's activations in cache, and in memory that the
@@ -58,7 +57,7 @@ def default_batch_size(values: int, device: torch.device) -> int:
 
 
 @accepts(Settings)
-class GLAS:
+class GLAS(ShownInNotebooks):
     """Gaussian light and shadow (Oh, Kim & Oh 2020, Eq. 1-3), for images and volumes alike.
 
     Parameters
@@ -70,7 +69,8 @@ class GLAS:
         What replaces the volume outside of light and inside of shadow: 0 (darkness, the paper), a number, or a
         reference of shape ``(*spatial)`` or ``(c, *spatial)`` in the volume's own intensities.
     progress
-        True draws a plain bar on standard error; a callable is called with the model evaluations done and in all.
+        True draws one line on standard error, or in a notebook in the output of the cell; a callable is called with
+        the model evaluations done and in all.
     evidence
         Evaluate the model on the background too, so that explanations have evidence and density whatever the fusion of
         light and shadow; ``fusion="mean"`` always does.
@@ -116,6 +116,21 @@ class GLAS:
         self.background = background
         self.progress = progress
         self.evidence = evidence
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self._shown_settings().items())
+        return f"GLAS({_name_of(self.predict)}, {settings})"
+
+    def _summary(self) -> Summary:
+        return Summary("GLAS: Gaussian light and shadow", {"model": _name_of(self.predict)} | self._shown_settings())
+
+    def _shown_settings(self) -> dict[str, Any]:
+        """Return the settings that everyone looks for, and those that are not the default."""
+        settings, defaults = asdict(self.settings), asdict(Settings())
+        shown = ("sigma_light", "sigma_shadow", "unit", "kernel", "fusion", "link")
+        settings = {name: value for name, value in settings.items() if name in shown or value != defaults[name]}
+        is_number = isinstance(self.background, int | float)
+        return settings | {"background": self.background if is_number else "an image"}
 
     def replace(self, **changes: Any) -> GLAS:
         """Return the same explainer with some of its settings, or its model, changed."""
@@ -368,7 +383,7 @@ class GLAS:
         recomputation: dict[str, Any] = {}
         modules = modules_in(task.predict)
         refuse_without_values(modules)
-        with EvalMode(modules) as evaluation, _reported(self.progress) as progress:
+        with EvalMode(modules) as evaluation, reported(self.progress) as progress:
             with evaluation.watching():
                 probe = Probe.of(
                     task.predict,
@@ -469,9 +484,15 @@ class GLAS:
                 evidence=None if evidence is None else evidence[:m, i].copy(),
                 density=None if density is None else density[:m, i].copy(),
                 covers=covers,
+                class_name=None if task.classes is None else str(task.classes[column]),
             )
             for i, column in enumerate(columns)
         )
+
+
+def _name_of(predict: Predict) -> str:
+    """Return what a model is called: a function by its name, anything else by its representation."""
+    return str(getattr(predict, "__name__", None) or repr(predict))
 
 
 @dataclass(frozen=True, eq=False)
@@ -531,24 +552,3 @@ class _Task:
     def check_classes(self, n_classes: int) -> None:
         """Refuse targets beyond the model's outputs."""
         self.columns(n_classes)
-
-
-@contextmanager
-def _reported(progress: Progress) -> Iterator[score.ReportProgress]:
-    """Give what is called after every batch; True draws a bar, without any library."""
-    if callable(progress):
-        yield progress
-        return
-    if not progress:
-        yield lambda done, total: None
-        return
-
-    def draw(done: int, total: int) -> None:
-        filled = 30 * done // total
-        sys.stderr.write(f"\r[{'=' * filled}{' ' * (30 - filled)}] {done}/{total} model evaluations")
-        sys.stderr.flush()
-
-    try:
-        yield draw
-    finally:
-        sys.stderr.write("\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from glas3d.core.score import Target, evaluate
 from glas3d.core.search import Grid, Search, Segments
 from glas3d.core.settings import RecursionSettings, Settings
 from glas3d.core.volume import as_reference
+from glas3d.display import ShownInNotebooks, Summary
 from glas3d.errors import GlasError
 
 
@@ -59,7 +60,7 @@ class Round:
 
 
 @dataclass(frozen=True, eq=False)
-class RecursiveExplanation:
+class RecursiveExplanation(ShownInNotebooks):
     """All rounds of a recursion, and their maps fused.
 
     Attributes
@@ -82,8 +83,23 @@ class RecursiveExplanation:
     def __repr__(self) -> str:
         return f"RecursiveExplanation({len(self.rounds)} rounds on {self.saliency.shape}, ended: {self.reason})"
 
+    def _summary(self) -> Summary:
+        rows = [
+            (
+                number,
+                f"{each.explanation.probability:.4f}",
+                f"{each.probability:.4f}",
+                len(each.removed),
+                "yes" if each.kept else "no",
+            )
+            for number, each in enumerate(self.rounds, start=1)
+        ]
+        columns = ("round", "P before", "P after", "points removed", "in the fused map")
+        facts = {"map": " x ".join(map(str, self.saliency.shape)), "ended": self.reason}
+        return Summary("Recursive explanation", facts, columns, rows)
 
-class RGLAS:
+
+class RGLAS(ShownInNotebooks):
     """Recursive GLAS: several pieces of evidence, in order of strength.
 
     Parameters
@@ -114,6 +130,14 @@ class RGLAS:
             raise GlasError(f"a recursion masks out all channels, got channel={glas.settings.channel}")
         self.glas = glas
         self.settings = RecursionSettings(threshold=threshold, stop=stop, max_iterations=max_iterations, floor=floor)
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in asdict(self.settings).items())
+        return f"RGLAS({self.glas!r}, {settings})"
+
+    def _summary(self) -> Summary:
+        facts = self.glas._summary().facts
+        return Summary("RGLAS: recursive Gaussian light and shadow", {**facts, **asdict(self.settings)})
 
     def explain(
         self,

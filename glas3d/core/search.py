@@ -100,6 +100,9 @@ class Segments:
     points: np.ndarray
     point: Point = "centroid"
 
+    def __repr__(self) -> str:
+        return f"Segments({len(self.index)} on {self.labels.shape}, {self.point}s)"
+
     @classmethod
     def from_labels(
         cls,

@@ -19,6 +19,7 @@ from glas3d.core.explanation import Explanation
 from glas3d.core.foreign_code import failures_of
 from glas3d.core.model import NoLogOdds
 from glas3d.core.score import Target
+from glas3d.display import ShownInNotebooks, Summary
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.evaluate import rivals
 from glas3d.evaluate.rivals.light_and_shadow import Glas
@@ -32,9 +33,11 @@ from glas3d.explain.table import DESCRIPTIONS
 from glas3d.options import parse
 from glas3d.output import Writer, described_table, write_json, write_together
 
+_SHOWN = 10  # rows in a notebook
+
 
 @dataclass(frozen=True, eq=False)
-class Attribution:
+class Attribution(ShownInNotebooks):
     """The map of one explanation method.
 
     Attributes
@@ -75,6 +78,17 @@ class Attribution:
             f"Attribution({self.method} of {self.stem}: {len(self.table)} regions, highest-scoring {first['name']}, "
             f"{self.evaluations} model evaluations)"
         )
+
+    def _summary(self) -> Summary:
+        highest = self.table.dropna(subset=["score"]).nlargest(_SHOWN, "score")
+        facts = {
+            "output": f"P({self.provenance['Target']['class']}) = {self.provenance['Probability']:.3f}",
+            "model evaluations": self.evaluations,
+            "seconds": f"{self.seconds:.1f}",
+        }
+        rows = [(name, f"{score:.3g}") for name, score in zip(highest["name"], highest["score"], strict=True)]
+        caption = f"The {len(rows)} highest of {len(self.table)} regions"
+        return Summary(f"Attribution by {self.method} of {self.stem}", facts, ("name", "value"), rows, caption=caption)
 
     @property
     def label(self) -> str:
@@ -126,7 +140,7 @@ def _value_by(method: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(ShownInNotebooks):
     """Several explanation methods of one scan or image for one class.
 
     Attributes
@@ -143,6 +157,28 @@ class Comparison:
     def __repr__(self) -> str:
         first = next(iter(self.attributions.values()))
         return f"Comparison({first.stem}: {', '.join(self.attributions)}, {len(self.table)} regions)"
+
+    def _summary(self) -> Summary:
+        first = next(iter(self.attributions.values()))
+        correlations = self.correlations()
+        rows = [
+            (
+                name,
+                each.evaluations,
+                f"{each.seconds:.1f}",
+                "n/a" if correlations[name] != correlations[name] else f"{correlations[name]:+.2f}",
+                ", ".join(each.table.dropna(subset=["score"]).nlargest(3, "score")["name"].astype(str)),
+            )
+            for name, each in self.attributions.items()
+        ]
+        columns = ("method", "evaluations", "seconds", "rho", "highest regions")
+        provenance = first.provenance
+        facts = {
+            "output": f"P({provenance['Target']['class']}) = {provenance['Probability']:.3f}",
+            "regions": len(self.table),
+            "rho": f"Spearman's rank correlation of the regions' values with those of {first.method}",
+        }
+        return Summary(f"Comparison of methods, {first.stem}", facts, columns, rows)
 
     @property
     def provenance(self) -> dict[str, Any]:

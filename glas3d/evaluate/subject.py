@@ -31,7 +31,8 @@ from glas3d.explain.outputs import Request
 from glas3d.explain.result import ScanMaps
 from glas3d.explain.scan import resolve_scan
 from glas3d.explain.table import row_names
-from glas3d.imaging.native_mapper import NativeMapper, describe_map
+from glas3d.imaging.map_header import describe_map
+from glas3d.imaging.native_mapper import NativeMapper
 from glas3d.imaging.picture import is_picture_file, resize
 from glas3d.output import Writer
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from glas3d.core.glas import Progress
 from glas3d.core.settings import RecursionSettings
+from glas3d.progress import Progress
 
 _BATCHES = 3  # the first, which warms the model up, and two that are timed
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from glas3d.bids_names import have_distinct_labels
-from glas3d.core.glas import GLAS, Progress
+from glas3d.core.glas import GLAS
 from glas3d.core.score import Target, targets_of
 from glas3d.core.search import Grid, Segments
 from glas3d.errors import GlasError
@@ -27,6 +27,7 @@ from glas3d.options import accepts, given, parse
 from glas3d.output import generated_by
 from glas3d.predict import ModelInfo, Predictor
 from glas3d.predict.predictor import model_info
+from glas3d.progress import Progress
 
 # Light and shadow, in pixels of an image of 224 x 224, by kernel. The paper's 5 and 3 pixels are informative with the
 # kernel of Eq. 3; a Gaussian of that size leaves almost nothing to see (docs/method.md).
@@ -41,7 +42,7 @@ def explain_image(
     target: Target | Sequence[Target] = 1,
     search: Any = Grid(15),  # noqa: B008 (frozen)
     *,
-    progress: Progress = False,
+    progress: Progress | None = None,
     folder: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     **options: Any,
@@ -66,7 +67,8 @@ def explain_image(
         A `Grid`, ``(m, 2)`` rows and columns, or segments: integer labels ``(rows, cols)`` (0 is none) or
         `Segments`, such as those that `glas3d.imaging.superpixels` returns.
     progress
-        True draws a plain bar on standard error; a callable is called with the model evaluations done and in all.
+        True draws one line on standard error, or in a notebook in the output of the cell; a callable is called with
+        the model evaluations done and in all. None (default): the line is drawn in notebooks alone.
     folder
         Save the results to this folder too, see `ImageExplanation.save`. Default: they are not saved.
     overwrite

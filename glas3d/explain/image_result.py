@@ -54,7 +54,7 @@ class ImageRound:
         return {name: value for name, value in self.__dict__.items() if name != "saliency"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageExplanation(SavedResult):
     """The explanation of one image for one class.
 
@@ -94,11 +94,8 @@ class ImageExplanation(SavedResult):
 
     _ending = ".tif"
 
-    def __repr__(self) -> str:
-        first = self.table.sort_values("rank").iloc[0]
-        position = f"row {first['row']:.0f}, column {first['column']:.0f}"
-        highest = f"highest-scoring {first['name']} at {position} (drop {first['drop']:+.3g})"
-        return f"ImageExplanation({self.stem}: {self.explanation!r}, {highest}){self._shown_notes()}"
+    def _position(self, row: Mapping[Any, Any]) -> str:
+        return f"row {row['row']:.0f}, column {row['column']:.0f}"
 
     def _map(self, statistic: str) -> Writer | None:
         values = getattr(self, statistic)

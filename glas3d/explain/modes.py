@@ -15,7 +15,7 @@ import numpy as np
 
 from glas3d.core.accelerate.refine import CoarseToFine
 from glas3d.core.explanation import Explanation, class_difference
-from glas3d.core.glas import GLAS, Progress
+from glas3d.core.glas import GLAS
 from glas3d.core.model import classes_of
 from glas3d.core.reference import consensus, references
 from glas3d.core.rglas import RGLAS, RecursiveExplanation
@@ -26,6 +26,7 @@ from glas3d.core.settings import RecursionSettings
 from glas3d.errors import GlasError
 from glas3d.explain.options import ExplainOptions, ImageOptions, Overlap
 from glas3d.explain.overlap import corrected
+from glas3d.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)

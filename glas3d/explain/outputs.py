@@ -16,15 +16,17 @@ import pandas as pd
 
 from glas3d.bids_names import bids_label, have_distinct_labels
 from glas3d.core.explanation import COMPUTATION_SETTINGS, Explanation
-from glas3d.core.glas import GLAS, Progress
+from glas3d.core.glas import GLAS
 from glas3d.core.model import classes_of
 from glas3d.core.score import class_index
 from glas3d.core.search import Segments, resolve_search
+from glas3d.display import Drawn, Summary
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.modes import Mode, ModeResult, Task
 from glas3d.explain.notes import Note, notes_on
 from glas3d.explain.table import scales_of, table_columns
 from glas3d.output import Writer, check_folder, described_table, to_json, write_json, write_together
+from glas3d.progress import Progress, reported
 
 STATISTICS = ("saliency", "light", "shadow", "drop")
 
@@ -35,7 +37,7 @@ def evaluated_ends(explanation: Explanation) -> dict[str, np.ndarray]:
     return {name: values for name, values in ends.items() if not np.isnan(values).all()}
 
 
-class SavedResult(ABC):
+class SavedResult(Drawn):
     """A result that is saved to files: a map and a sidecar for each statistic, the maps of rounds, and the table.
 
     Attributes
@@ -60,6 +62,106 @@ class SavedResult(ABC):
     def notes(self) -> tuple[str, ...]:
         """What a reader must know of the result, such as that the model does not predict the target; mostly empty."""
         return tuple(self.provenance.get("Notes", ()))
+
+    def __repr__(self) -> str:
+        said = f"{self.outcome}, {self._searched}, {self._highest()}"
+        return f"{type(self).__name__}({self.stem}: {said}){self._shown_notes()}"
+
+    @property
+    def outcome(self) -> str:
+        """The output that is explained, as ``P(AD) = 0.982``."""
+        probability = self.provenance["Probability"]
+        if "Against" in self.provenance:
+            return f"P({self.class_name}) - P({self._name_of('Against')}) = {probability:+.3f}"
+        return f"P({self.class_name}) = {probability:.3f}"
+
+    @property
+    def class_name(self) -> str:
+        """The class that is explained; ``class 1`` of a model that names none."""
+        return self._name_of("Target")
+
+    def _name_of(self, key: str) -> str:
+        model, name = self.provenance["Model"], str(self.provenance[key]["class"])
+        first = model[0] if isinstance(model, list) else model
+        return name if first.get("classes") else f"class {name}"
+
+    @property
+    def _searched(self) -> str:
+        """What was searched, as ``116 regions of AAL``."""
+        search, n = self.provenance["Search"], int(self.table["score"].notna().sum())
+        if "atlas" in search:
+            return f"{n} regions of {search['atlas']}"
+        if "grid" in search:
+            cells = search["grid"]
+            return f"{n} points, a grid of {cells if isinstance(cells, int) else ' x '.join(map(str, cells))} cells"
+        return f"{n} {'segments' if 'segments' in search else 'points'}"
+
+    @property
+    def _scored(self) -> str:
+        """How scores were made, in a line."""
+        settings = self.provenance["Settings"]
+        fusion = {"product": "light x shadow", "mean": "evidence: the mean of both ends"}
+        made = fusion.get(settings.get("fusion", ""), str(settings.get("fusion", "unknown")))
+        scale = "log-odds" if settings.get("link") == "logit" else "probability"
+        unit = "mm" if settings.get("unit") == "mm" else "voxels"
+        sigmas = f"{settings.get('sigma_light')} / {settings.get('sigma_shadow')} {unit}"
+        return f"{made} ({scale}), {settings.get('kernel')} masks, sigma {sigmas}"
+
+    def _direction(self, row: Mapping[Any, Any]) -> str:
+        """Return what a row of the table says of the class, as ``for AD``."""
+        direction = row.get("direction")
+        return f"{direction} {self.class_name}" if isinstance(direction, str) else ""
+
+    def _position(self, row: Mapping[Any, Any]) -> str:
+        """Return where a row of the table is."""
+        return ""
+
+    def _highest(self) -> str:
+        """Return the highest-scoring region or point, and what it says."""
+        ranked = self.table.dropna(subset=["rank"]).sort_values("rank")
+        if ranked.empty:
+            return "no region scores higher than the others"
+        first: Mapping[Any, Any] = ranked.to_dict("records")[0]
+        said = ", ".join(filter(None, (self._position(first), f"drop {first['drop']:+.3g}", self._direction(first))))
+        return f"highest-scoring {first['name']} ({said})"
+
+    def _summary(self) -> Summary:
+        model = self.provenance["Model"]
+        models = model if isinstance(model, list) else [model]
+        facts = {
+            "output": self.outcome,
+            "model": ", ".join(str(each["name"]) for each in models),
+            "search": self._searched,
+            "score": self._scored,
+        }
+        account = self.provenance.get("Account") or {}
+        if account.get("accounted") is not None:
+            facts["accounted for"] = f"{account['accounted']:.0%} of the effect, by the evidence of all regions"
+        if self.parts:
+            facts["made of"] = ", ".join(self.parts)
+        highest = self.table.dropna(subset=["rank"]).sort_values("rank").head(_SHOWN).to_dict("records")
+        columns = ["rank", "name", "where", "drop", "direction", "score"]
+        rows = [
+            [
+                row["rank"],
+                row["name"],
+                self._position(row),
+                "n/a" if row["drop"] != row["drop"] else f"{row['drop']:+.3g}",
+                self._direction(row),
+                f"{row['score']:.3g}",
+            ]
+            for row in highest
+        ]
+        top = max((abs(row["score"]) for row in highest), default=0.0) or 1.0
+        return Summary(
+            f"Explanation of {self.stem}",
+            facts,
+            columns,
+            rows,
+            shares=[max(row["score"], 0.0) / top for row in highest],
+            caption=f"The {len(rows)} highest-scoring of {self._searched}",
+            notes=self.notes,
+        )
 
     def _shown_notes(self) -> str:
         """Return the notes as lines that follow the representation of the result."""
@@ -162,6 +264,8 @@ def refuse_other_results(
             "give another folder, or --overwrite (overwrite=True) to replace them"
         )
 
+
+_SHOWN = 10  # rows in a notebook
 
 R = TypeVar("R", bound=SavedResult)
 
@@ -321,7 +425,7 @@ class Request(Generic[R]):
             refuse_other_results(Path(folder), stem, provenance)
 
     def explain(
-        self, progress: Progress = False, folder: str | os.PathLike[str] | None = None, *, overwrite: bool = False
+        self, progress: Progress | None = None, folder: str | os.PathLike[str] | None = None, *, overwrite: bool = False
     ) -> R | tuple[R, ...]:
         """Evaluate the model, and return the result of each target.
 
@@ -339,8 +443,9 @@ class Request(Generic[R]):
             check_folder(Path(folder))
         if folder is not None and not overwrite:
             self.refuse_other_results(folder)
-        glas = self.glas.replace(progress=progress)
-        evaluated = glas.with_link(lambda own: self.mode.evaluate(own, self.task))
+        with reported(progress) as report:  # one line, of however many explanations the result is made
+            glas = self.glas.replace(progress=report)
+            evaluated = glas.with_link(lambda own: self.mode.evaluate(own, self.task))
         results = self.maps.map_back(evaluated, single=self.single)
         if folder is not None:
             for result in results if isinstance(results, tuple) else (results,):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any
 
 import nibabel as nib
@@ -18,11 +19,16 @@ from glas3d.explain.modes import ModeResult
 from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, evaluated_ends
 from glas3d.explain.search import ResolvedSearch
 from glas3d.explain.table import region_table
-from glas3d.imaging.native_mapper import NativeMapper, describe_map
+from glas3d.imaging.anatomy import anatomy_of
+from glas3d.imaging.atlas import Atlas
+from glas3d.imaging.map_header import describe_map
+from glas3d.imaging.native_mapper import NativeMapper
+from glas3d.imaging.scan import Scan
+from glas3d.imaging.space import SpaceCheck, check_space
 from glas3d.output import Writer
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ScanExplanation(SavedResult):
     """The explanation of one scan for one class.
 
@@ -45,6 +51,8 @@ class ScanExplanation(SavedResult):
         The map of each round of a recursion, normalised to [0, 1]; empty without recursion.
     parts
         The explanations that this one was fused from, one for each scale, reference, channel or class; empty if none.
+    scan
+        The scan that was explained, on whose grid the maps are; of several channels the first.
     """
 
     saliency_img: nib.Nifti1Image
@@ -57,6 +65,7 @@ class ScanExplanation(SavedResult):
     stem: str
     round_imgs: tuple[nib.Nifti1Image, ...] = ()
     parts: Mapping[str, ScanExplanation] = field(default_factory=dict)
+    scan: Scan | None = None
 
     _ending = ".nii.gz"
 
@@ -65,10 +74,24 @@ class ScanExplanation(SavedResult):
         """``P(y|I)`` of the intact scan."""
         return self.explanation.probability
 
-    def __repr__(self) -> str:
-        first = self.table.sort_values("rank").iloc[0]
-        highest = f"highest-scoring {first['name']} (drop {first['drop']:+.3g})"
-        return f"ScanExplanation({self.stem}: {self.explanation!r}, {highest}){self._shown_notes()}"
+    def _position(self, row: Mapping[Any, Any]) -> str:
+        """Return where a region or point is in mm; of a point in MNI space also which region it lies in."""
+        if row["x"] != row["x"]:  # a covariate
+            return ""
+        at = ", ".join(f"{row[axis]:.0f}" for axis in "xyz")
+        if "atlas" in self.provenance["Search"] or not self.is_in_mni:
+            return f"{at} mm"
+        point = np.array([[row[axis] for axis in "xyz"]])
+        return f"{at} mm, {anatomy_of(point, _anatomy())[0]}"
+
+    @cached_property
+    def is_in_mni(self) -> bool:
+        """Whether the search was made in MNI space, as far as can be known; a scan that was not checked is checked."""
+        if searched_in_mni(self.provenance):
+            return True
+        if self.scan is None or self.provenance.get("SpaceCheck") is not None:
+            return False
+        return check_space(self.scan).problem is None
 
     def _map(self, statistic: str) -> Writer | None:
         img = getattr(self, f"{statistic}_img")
@@ -111,10 +134,14 @@ class ScanMaps(NativeMaps[ScanExplanation]):
             if result.recursion is not None:
                 provenance["Recursion"] = self._recursion_record(result.recursion, explanation)
                 rounds = tuple(self._round_imgs(result.recursion, explanation, mapper))
+                for number, img in enumerate(rounds, start=1):
+                    describe_map(img, f"round {number}", str(provenance["Target"]["class"]))
         stem = self._stem(explanation.segments, explanation.target, fused, several)
         score, light, shadow, drop = (imgs.get(statistic) for statistic in STATISTICS)
         assert score is not None
-        return ScanExplanation(score, light, shadow, drop, table, explanation, provenance, stem, rounds)
+        return ScanExplanation(
+            score, light, shadow, drop, table, explanation, provenance, stem, rounds, scan=inputs.scan
+        )
 
     def _search_record(self, points: np.ndarray, segments: Segments | None) -> dict[str, Any]:
         return self.search.record(points, segments)
@@ -158,6 +185,24 @@ class ScanMaps(NativeMaps[ScanExplanation]):
         if self.search.names is not None:
             return [self.search.names[i] for i in rows]
         return list(explanation.points[rows].tolist())
+
+
+def searched_in_mni(provenance: Mapping[str, Any]) -> bool:
+    """Return whether a search is known to have been made in MNI space, from the provenance of its result.
+
+    It was where the scan was brought to the template, was found to look like a brain there, or was searched by a
+    shipped atlas, all of which are in MNI space. Maps are in MNI space only if the scan was not brought there.
+    """
+    if provenance.get("Transform") is not None or Atlas.shipped_name(str(provenance["Search"].get("atlas", ""))):
+        return True
+    check = provenance.get("SpaceCheck")
+    return check is not None and SpaceCheck(**check).problem is None
+
+
+@lru_cache(maxsize=1)
+def _anatomy() -> Atlas:
+    """Return the atlas that names the anatomy of points."""
+    return Atlas.load("AAL")
 
 
 def _index(explanation: Explanation) -> np.ndarray:

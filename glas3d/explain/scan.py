@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from glas3d.core.covariates import Covariates
-from glas3d.core.glas import GLAS, Progress
+from glas3d.core.glas import GLAS
 from glas3d.core.model import HasCovariates
 from glas3d.core.score import Target, targets_of
 from glas3d.core.search import Segments
@@ -30,6 +30,7 @@ from glas3d.options import accepts, given, parse
 from glas3d.output import generated_by
 from glas3d.predict import ModelInfo, Predictor
 from glas3d.predict.predictor import model_info
+from glas3d.progress import Progress
 
 
 @accepts(UnsetSettings, ExplainOptions)
@@ -39,7 +40,7 @@ def explain_img(
     target: Target | Sequence[Target] = 1,
     search: Any = "AAL",
     *,
-    progress: Progress = False,
+    progress: Progress | None = None,
     folder: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     **options: Any,
@@ -64,7 +65,8 @@ def explain_img(
         grid on which the model is evaluated, or what a ``nilearn.datasets.fetch_atlas_*`` or ``fetch_coords_*``
         function returned.
     progress
-        True draws a plain bar on standard error; a callable is called with the model evaluations done and in all.
+        True draws one line on standard error, or in a notebook in the output of the cell; a callable is called with
+        the model evaluations done and in all. None (default): the line is drawn in notebooks alone.
     folder
         Save the results to this folder too, see `ScanExplanation.save`. Default: they are not saved.
     overwrite

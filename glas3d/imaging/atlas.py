@@ -17,6 +17,7 @@ import pandas as pd
 from glas3d.bids_names import bids_label
 from glas3d.core.search import Segments
 from glas3d.core.settings import Point as Point
+from glas3d.display import ShownInNotebooks, Summary
 from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.hashing import arrays_sha256
 from glas3d.imaging.lookup_table import TableLike, hemispheres, read_lookup_table, unique_names
@@ -27,11 +28,12 @@ from glas3d.imaging.space import VoxelGrid, resample, voxel_to_world
 from glas3d.resources import folder, is_path, names, shipped_name
 
 _CACHED = 4  # grids whose segments an atlas keeps
+_SHOWN = 5  # rows in a notebook
 _LOCK = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Atlas:
+class Atlas(ShownInNotebooks):
     """A set of labelled brain regions.
 
     Attributes
@@ -274,6 +276,19 @@ class Atlas:
 
     def __repr__(self) -> str:
         return f"Atlas({self.name}: {len(self.table)} regions, {self.labels_img.shape})"
+
+    def _summary(self) -> Summary:
+        sides = self.table["hemisphere"].value_counts()
+        size = " x ".join(f"{v:.3g}" for v in nib.affines.voxel_sizes(self.labels_img.affine))
+        facts = {
+            "regions": f"{len(self.table)}: " + ", ".join(f"{n} {side}" for side, n in sides.items()),
+            "space": self.space or "unknown",
+            "label image": f"{' x '.join(map(str, self.labels_img.shape))} voxels of {size} mm",
+        }
+        shown = self.table.head(_SHOWN)
+        rows = shown[["index", "name", "hemisphere"]].astype(str).to_numpy().tolist()
+        caption = f"The first {len(shown)} of {len(self.table)} regions" if len(shown) < len(self.table) else ""
+        return Summary(f"Atlas {self.name}", facts, ("index", "name", "hemisphere"), rows, caption=caption)
 
     def on(self, grid: VoxelGrid) -> np.ndarray:
         """Return the labels on a grid by nearest neighbour, ``grid.shape`` int32."""

@@ -68,26 +68,3 @@ class NativeMapper:
         if self._transform is not None:
             return self._transform.to_native(img, self._scan, interpolation)
         return resample(img, grid_of(self._scan), interpolation)
-
-
-def describe_map(img: nib.Nifti1Image, statistic: str, target: str) -> None:
-    """Write into a map's header what it shows and in which range, as viewers read it.
-
-    The intent is an estimate named for the statistic, ``descrip`` names the target, and the display range goes from 0
-    to the largest value, or to both sides of 0 where the map has negative values.
-
-    Parameters
-    ----------
-    img
-        The map; its header is changed.
-    statistic
-        ``saliency``, ``light``, ``shadow`` or ``drop``.
-    target
-        The class that is explained.
-    """
-    values = np.asarray(img.dataobj)
-    largest = float(np.nanmax(np.abs(values))) if values.size else 0.0
-    img.header.set_intent("estimate", (), name=statistic[:15])
-    img.header["cal_min"] = -largest if np.nanmin(values, initial=0.0) < 0 else 0.0
-    img.header["cal_max"] = largest
-    img.header["descrip"] = f"glas3d {statistic} for {target}".encode("ascii", "replace")[:79]

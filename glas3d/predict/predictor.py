@@ -15,6 +15,7 @@ from glas3d.core.foreign_code import failures_of
 from glas3d.core.link import log_odds_of_logits, log_odds_of_probabilities
 from glas3d.core.model import NoLogOdds, Recomputation
 from glas3d.core.modules import EvalMode, modules_in, refuse_without_values
+from glas3d.display import ShownInNotebooks, Summary
 from glas3d.errors import GlasError
 from glas3d.predict.device import choose_device, exact_kernels, tensors_of
 from glas3d.predict.engine.engine_predictor import EnginePredictor
@@ -40,7 +41,7 @@ def _activation_required(init: Callable[_Arguments, None]) -> Callable[_Argument
     return checked
 
 
-class Predictor:
+class Predictor(ShownInNotebooks):
     """Probabilities, or any other numbers, from a model.
 
     Parameters
@@ -131,6 +132,28 @@ class Predictor:
         self.gives_log_odds = False
         self._modules = self._modules_found()
         self._is_watched = False
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        name, activation = facts.pop("model"), facts.pop("activation")
+        return f"Predictor({name}: {activation}, {', '.join(facts.values())})"
+
+    def _summary(self) -> Summary:
+        return Summary(f"Predictor {self.info.name}", self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        grid, info = self.info.grid, self.info
+        classes = "" if self.classes is None else f" over {', '.join(self.classes)}"
+        facts = {"model": info.name, "activation": f"{self.activation}{classes}"}
+        if self.readout is not None:
+            facts["readout"] = f"readout {getattr(self.readout, '__name__', None) or self.readout!r}"
+        if self.covariates:
+            facts["covariates"] = f"covariates {', '.join(self.covariates)}"
+        if grid is not None:
+            size = " x ".join(f"{v:.3g}" for v in dict.fromkeys(grid.spacing))
+            facts["grid"] = f"{' x '.join(map(str, grid.shape))} voxels of {size} mm"
+        facts["reference"] = "no reference" if info.reference is None else "a reference of its own"
+        return facts | {"device": f"on {self.device}"}
 
     def fit(self, volume: torch.Tensor) -> Predictor:
         """Return the same predictor with its transform fitted to one intact scan, ``(c, *spatial)``."""

@@ -168,7 +168,7 @@ def test_what_an_explanation_holds():
     assert e.saliency.shape == (7, 8, 9)
     assert isinstance(e.probability, float)
     assert e.segments is None
-    assert repr(e).startswith("Explanation(target=1, P=0.")
+    assert repr(e).startswith("Explanation(P(class 1) = 0.")
     assert "6 points on (7, 8, 9)" in repr(e)
     record = json.loads(json.dumps(e.settings))
     assert record["sigma_light"] == [1.0, 2.0, 3.0]
@@ -218,4 +218,4 @@ def test_progress_draws_a_bar_and_silence_is_silent(capsys):
     GLAS(constant(0.4, 0.6), batch_size=4, progress=True, **SMALL).explain(volume((7, 9)), 1, POINTS[2])
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.endswith("9/9 model evaluations\n")
+    assert shown.err.split("\r")[-1].startswith("[" + "=" * 30 + "] 9/9 model evaluations")

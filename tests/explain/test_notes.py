@@ -12,6 +12,7 @@ import torch
 from glas3d import GlasError, GlasWarning, Grid, Predictor, explain_image, explain_img
 from glas3d.explain.notes import statement_of
 from glas3d.explain.table import ranks
+from glas3d.imaging.map_header import display_range
 from tests.imaging.cases import HEADS, head, seen
 
 RAS = HEADS["RAS"]
@@ -159,8 +160,8 @@ def test_headers_hold_the_statistic_the_target_and_the_range(result):
     for statistic in ("saliency", "light", "shadow", "drop"):
         img = getattr(result, f"{statistic}_img")
         values = np.asarray(img.dataobj)
-        assert img.header["cal_max"] == np.float32(np.abs(values).max())
-        assert img.header["cal_min"] == (-img.header["cal_max"] if values.min() < 0 else 0)
+        assert (img.header["cal_min"], img.header["cal_max"]) == tuple(np.float32(display_range(values)))
+        assert 0 < img.header["cal_min"] <= img.header["cal_max"] / 2
         assert img.header["descrip"].tobytes().startswith(f"glas3d {statistic} for ".encode())
         assert img.header.get_intent()[::2] == ("estimate", statistic)
 

@@ -127,7 +127,7 @@ def test_no_figure_stays_open(coarse, tmp_path, monkeypatch):
     def failing(*args, **kwargs):
         raise RuntimeError("no slices")
 
-    monkeypatch.setattr(regions, "plot_stat_map", failing)
+    monkeypatch.setattr(regions, "draw_slices", failing)
     with pytest.raises(RuntimeError, match="no slices"):
         drawn(coarse, PLANTED[:5], tmp_path)
     assert plt.get_fignums() == []

@@ -13,12 +13,13 @@ from glas3d.core.accelerate.kriging import Kriging, farthest_points
 from glas3d.core.axes import per_axis
 from glas3d.core.cover import Cover
 from glas3d.core.explanation import Explanation, draw_scores
-from glas3d.core.glas import GLAS, Progress
+from glas3d.core.glas import GLAS
 from glas3d.core.rounds import prepare_rounds
 from glas3d.core.score import Target, fuse
 from glas3d.core.search import Grid, Search
 from glas3d.core.settings import Fusion
 from glas3d.errors import GlasError
+from glas3d.progress import Progress
 
 _COARSE = 0.4  # share of the budget that is spread evenly over the volume first
 _ROUNDS = 4  # in which the rest of the budget is spent, each where the rounds before it point

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from glas3d.bids_names import bids_label
 from glas3d.core.search import paint
 from glas3d.explain.table import DESCRIPTIONS
 from glas3d.imaging.atlas import Atlas
+from glas3d.imaging.map_header import describe_map
 from glas3d.imaging.space import VoxelGrid
 from glas3d.output import Columns, described_table, write_each, write_json
 from glas3d.statistics.choices import Normalise
@@ -28,6 +30,7 @@ SCALES: Mapping[Normalise, str] = {
     "none": UNNORMALISED,
 }
 
+_SIGNIFICANT = -math.log10(0.05)
 _P, _SHARE, _COUNT, _CORRELATION = "p-value, 0 to 1", "share, 0 to 1", "count", "correlation, -1 to 1"
 _SD = "standard deviations"
 _COLUMNS = {
@@ -167,8 +170,13 @@ class GroupFiles:
     def write_image(
         self, stem: str, statistic: str, img: nib.Nifti1Image, description: str, units: str, **record: Any
     ) -> None:
-        """Write ``<stem>_stat-<statistic>_statmap.nii.gz`` and its sidecar."""
+        """Write ``<stem>_stat-<statistic>_statmap.nii.gz`` and its sidecar.
+
+        The header says what the map holds. Maps of p-values are displayed from 0.05.
+        """
         name = f"{stem}_stat-{statistic}_statmap"
+        threshold = _SIGNIFICANT if statistic.startswith("neglog10p") else None
+        describe_map(img, statistic, stem.partition("_")[0].removeprefix("group-"), threshold=threshold)
         img.to_filename(self.folder / f"{name}.nii.gz")
         sidecar = {**self._common, "Description": description, "Units": units, **record}
         write_json(sidecar)(self.folder / f"{name}.json")

@@ -10,6 +10,7 @@ import pandas as pd
 
 from glas3d.errors import GlasError
 from glas3d.imaging.atlas import Atlas
+from glas3d.imaging.map_header import describe_map
 from glas3d.statistics.map_sums import MapSums, combination
 from glas3d.study.group.files import group_stem, paint_regions
 from glas3d.study.group.group_sums import GroupInput, GroupSums, Statistic
@@ -88,4 +89,6 @@ class GroupMap(GroupSums):
         _, pattern = self._filled()
         if not values.notna().any():
             raise GlasError(f"a {values.name} map needs a region with a value, {self.group} ({len(self)}) has none")
-        return paint_regions(self.atlas, pattern, index, values)
+        img = paint_regions(self.atlas, pattern, index, values)
+        describe_map(img, "saliency" if values.name == "score" else str(values.name), self.group)
+        return img

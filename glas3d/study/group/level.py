@@ -13,6 +13,7 @@ from typing import Any, cast
 import pandas as pd
 
 from glas3d.bids_names import have_distinct_labels
+from glas3d.display import ShownInNotebooks, Summary
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.notes import count_notes
 from glas3d.imaging.atlas import Atlas
@@ -35,12 +36,14 @@ from glas3d.study.group.voxelwise import VoxelwiseResult, compare_voxels
 from glas3d.study.running.plan import load_search
 
 _PROVENANCE = "provenance.json"
+_SHOWN = 10  # rows in a notebook
+_SIGNIFICANT = 0.05
 
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, eq=False)
-class GroupResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class GroupResult(ShownInNotebooks):
     """The result of a study's group level.
 
     Attributes
@@ -68,6 +71,39 @@ class GroupResult:
     tests: dict[str, pd.DataFrame] = field(default_factory=dict)
     voxels: dict[str, VoxelwiseResult] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name} {n}" for name, n in self.groups.items())
+        said = "; ".join([counts, *self._highest(), *self._findings()])
+        return f"GroupResult({self.folder}: {said})" + "".join(f"\nnote: {note}" for note in self.notes)
+
+    def _highest(self) -> list[str]:
+        """Return the highest-scoring region of each group."""
+        ranked = {name: table.dropna(subset=["rank"]).sort_values("rank") for name, table in self.tables.items()}
+        return [f"highest in {name}: {table['name'].iloc[0]}" for name, table in ranked.items() if len(table)]
+
+    def _findings(self) -> list[str]:
+        """Return how many regions each test tells apart from chance."""
+        return [
+            f"{name}: {int((table['p_fwe'] < _SIGNIFICANT).sum())} of {len(table)} regions with corrected p < 0.05"
+            for name, table in self.tests.items()
+            if "p_fwe" in table
+        ]
+
+    def _summary(self) -> Summary:
+        facts: dict[str, object] = {
+            "participants": ", ".join(f"{name} {n}" for name, n in self.groups.items()),
+            "folder": str(self.folder),
+        }
+        facts |= {f"test {number}": finding for number, finding in enumerate(self._findings(), start=1)}
+        ranked = {name: table.dropna(subset=["rank"]).sort_values("rank") for name, table in self.tables.items()}
+        shown = min(_SHOWN, max((len(table) for table in ranked.values()), default=0))
+        rows = [
+            [i + 1, *(f"{t['name'].iloc[i]} ({t['score'].iloc[i]:.2f})" if i < len(t) else "" for t in ranked.values())]
+            for i in range(shown)
+        ]
+        caption = "The highest-scoring regions of each group, with their scores"
+        return Summary("Groups of a study", facts, ("rank", *ranked), rows, caption=caption, notes=self.notes)
 
 
 @dataclass(frozen=True, eq=False)

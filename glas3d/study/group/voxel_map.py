@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from glas3d.imaging.map_header import map_on
 from glas3d.statistics.map_sums import MapSums
 from glas3d.study.group.files import group_stem
 from glas3d.study.group.group_sums import GroupInput, GroupSums, Statistic
@@ -47,7 +48,7 @@ class VoxelMap(GroupSums):
         GlasError
             No participant was added.
         """
-        return self._img(self._voxels.combined(signed=self.keeps_zero))
+        return self._img(self._voxels.combined(signed=self.keeps_zero), "saliency")
 
     def statistic_img(self, statistic: Statistic) -> nib.Nifti1Image:
         """Return mean, variance or overlap of the normalised maps, float32.
@@ -57,7 +58,7 @@ class VoxelMap(GroupSums):
         GlasError
             No participant was added.
         """
-        return self._img(getattr(self._voxels, statistic))
+        return self._img(getattr(self._voxels, statistic), statistic)
 
     def _stem(self) -> str:
         return group_stem(None, self.group)
@@ -79,6 +80,6 @@ class VoxelMap(GroupSums):
     def _combined_scores(self) -> np.ndarray:
         return self._scores.combined(signed=self.keeps_zero)
 
-    def _img(self, values: np.ndarray) -> nib.Nifti1Image:
+    def _img(self, values: np.ndarray, statistic: str) -> nib.Nifti1Image:
         _, pattern = self._filled()
-        return nib.Nifti1Image(values.astype(np.float32), pattern.affine, pattern.header)
+        return map_on(pattern, values, statistic, self.group)

@@ -16,15 +16,16 @@ import numpy as np
 
 from glas3d.core.account import Account
 from glas3d.core.explanation import COMPUTATION_SETTINGS
-from glas3d.core.glas import Progress
 from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError, GlasWarning, SkullWarning, SpaceWarning, listed
 from glas3d.explain import COLUMNS, STATISTICS, ScanExplanation, explain_img, ranked
 from glas3d.hashing import file_sha256
+from glas3d.imaging.map_header import map_on
 from glas3d.imaging.space import MNI
 from glas3d.imaging.spatial_transform import load_transform
 from glas3d.output import remove_leftovers
 from glas3d.predict import Predictor, load_model
+from glas3d.progress import Progress
 from glas3d.study.cohort.file_patterns import file_hashes, has_pattern, recordable
 from glas3d.study.derivatives import (
     is_finished,
@@ -282,7 +283,8 @@ def average(results: list[ScanExplanation]) -> ScanExplanation:
             imgs[name] = None
             continue
         maps = [np.asarray(getattr(result, name).dataobj, dtype=np.float64) for result in results]
-        imgs[name] = nib.Nifti1Image(np.mean(maps, axis=0).astype(np.float32), first_img.affine, first_img.header)
+        target = str(first.provenance["Target"]["class"])
+        imgs[name] = map_on(first_img, np.mean(maps, axis=0), name.removesuffix("_img"), target)
     provenance = first.provenance | {
         "Model": [result.provenance["Model"] for result in results],
         "Probability": float(np.mean([result.probability for result in results])),

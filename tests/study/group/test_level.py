@@ -9,6 +9,7 @@ import pytest
 from glas3d import GlasError
 from glas3d.errors import GlasWarning
 from glas3d.explain import COLUMNS
+from glas3d.imaging.map_header import display_range
 from glas3d.imaging.space import VoxelGrid, mni_grid, resample
 from glas3d.statistics.regions import region_values
 from glas3d.statistics.stability import bootstrap_ranks, run_stability
@@ -39,6 +40,14 @@ def test_maps_and_tables_of_groups(study, eight):
         for index, value in zip(table["index"], table["score"], strict=True):
             np.testing.assert_allclose(np.asarray(img.dataobj)[labels == index], value, rtol=1e-6)
         assert (np.asarray(img.dataobj)[labels == 0] == 0).all()
+    for path in sorted(result.folder.glob("*.nii.gz")):  # headers are not those of a participant's map
+        img = nib.load(path)
+        statistic = path.name.split("stat-")[1].split("_")[0]
+        groups = path.name.split("_")[0].removeprefix("group-")
+        assert img.header["descrip"].tobytes().startswith(f"glas3d {statistic} for {groups}".encode())
+        lowest, largest = display_range(np.asarray(img.dataobj))
+        expected = (-np.log10(0.05), -2 * np.log10(0.05)) if statistic.startswith("neglog10p") else (lowest, largest)
+        np.testing.assert_allclose([img.header["cal_min"], img.header["cal_max"]], expected, rtol=1e-6)
 
 
 def test_notes_on_participants_are_counted_by_group(study, eight):
