@@ -19,6 +19,7 @@ DRAWING = {
     "plot": "glas3d.report.plotting:plot",
     "view": "glas3d.report.viewing:view",
     "to_html": "glas3d.report.summary_page:to_html",
+    "report": "glas3d.report.webpage.writing:save_report",
 }
 
 _STYLE = "border-collapse:collapse;font-size:90%;margin:.3em 0"

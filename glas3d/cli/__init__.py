@@ -19,6 +19,7 @@ from glas3d.cli.explain import explain
 from glas3d.cli.interruption import if_interrupted, message_and_status, signals_end_the_command
 from glas3d.cli.messages import Messages
 from glas3d.cli.option_names import option_names
+from glas3d.cli.report import report
 from glas3d.cli.terminal import fail, warnings_shown_once
 from glas3d.cli.train import train
 from glas3d.errors import GlasError, GlasWarning, SkullWarning, SpaceWarning
@@ -33,7 +34,10 @@ app = App(
     default_parameter=Parameter(json_list=False, json_dict=False),  # the name of a file may begin with a bracket
     config=(from_file, whole_numbers),
 )
-for command in (explain, compare, simulated.simulate, train, cohort, convert, simulated.demo, fetch.app, atlases.app):
+for command in (
+    *(explain, compare, simulated.simulate, train, cohort, report),
+    *(convert, simulated.demo, fetch.app, atlases.app),
+):
     app.command(command)
 app.register_install_completion_command(help="Install completion of commands and options for the current shell.")
 

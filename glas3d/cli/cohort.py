@@ -14,6 +14,7 @@ from glas3d.cli.explain_options import CohortCommandOptions, explain_keywords, s
 from glas3d.cli.interruption import if_interrupted
 from glas3d.cli.messages import Messages
 from glas3d.cli.parameters import class_of
+from glas3d.cli.report import look_at, written_report
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.options import COVARIATES
 from glas3d.statistics.choices import covariate_column
@@ -56,6 +57,7 @@ def explain_study(
     options: Annotated[CohortCommandOptions, Parameter(name="*")] = CohortCommandOptions(),  # noqa: B008 (frozen)
     study: Annotated[StudyCommand, Parameter(name="*")] = StudyCommand(),  # noqa: B008 (frozen)
     groups: Annotated[GroupCommand, Parameter(name="*")] = GroupCommand(),  # noqa: B008 (frozen)
+    no_report: Annotated[bool, in_group("Output")] = False,
     dry_run: Annotated[bool, in_group("Output")] = False,
     json: Annotated[bool, in_group("Output")] = False,
     config: Annotated[Path | None, in_group("Input")] = None,
@@ -87,6 +89,8 @@ def explain_study(
         Class to explain in every participant. Default: the case.
     model_covariates
         Columns of participants.tsv that the models take next to the scan; they are ranked next to the regions.
+    no_report
+        Do not write OUT/report.html, which shows the groups in a browser. Group level only.
     dry_run
         Report which participants would be explained, and the time and memory that it would take, estimated from the
         first model evaluations, and write nothing. Participant level only.
@@ -108,7 +112,8 @@ def explain_study(
     if level == "group":
         columns = [*map(covariate_column, given.get("covariates", ())), *given.get("correlate", ())]
         columns += [given[name] for name in ("site", "slope_over") if name in given]
-        _summarise(read_cohort(bids_dir, covariates=columns, **selected), out, options.atlas, given, as_json=json)
+        everyone = read_cohort(bids_dir, covariates=columns, **selected)
+        _summarise(everyone, out, options.atlas, given, as_json=json, with_report=not no_report)
         return
     if (models is None) == (model is None):
         raise GlasError(
@@ -219,7 +224,9 @@ def _kept(out: Path, level: str) -> str:
     return f"{scans}: the same command resumes with the others"
 
 
-def _summarise(participants: Cohort, out: Path, atlas: str | None, given: dict[str, Any], *, as_json: bool) -> None:
+def _summarise(
+    participants: Cohort, out: Path, atlas: str | None, given: dict[str, Any], *, as_json: bool, with_report: bool
+) -> None:
     """Run the group level and report the highest-scoring regions and the tests."""
     from glas3d.study.group.level import summarise_groups
 
@@ -234,13 +241,14 @@ def _summarise(participants: Cohort, out: Path, atlas: str | None, given: dict[s
             **given,
         )
     if_interrupted(f"the group level is in {result.folder}")
+    shown = written_report(out) if with_report else None
     terminal.show_notes(result.notes)
     if as_json:
         tables = {name: table.to_dict("records") for name, table in result.tables.items()}
         tests = {name: table.to_dict("records") for name, table in result.tests.items()}
         terminal.write_json({"out": str(result.folder), "groups": result.groups, "regions": tables, "tests": tests})
     else:
-        _report_groups(result, participants.case)
+        _report_groups(result, participants.case, shown)
 
 
 def _rows(table: pd.DataFrame) -> str:
@@ -248,7 +256,7 @@ def _rows(table: pd.DataFrame) -> str:
     return "search points" if table["name"].str.startswith("point-").all() else "regions"
 
 
-def _report_groups(result: GroupResult, case: str) -> None:
+def _report_groups(result: GroupResult, case: str, shown: Path | None) -> None:
     if case in result.tables:
         rows = _rows(result.tables[case])
         title = f"The ten highest-scoring {rows} of {case}, {result.groups[case]} participants"
@@ -273,3 +281,6 @@ def _report_groups(result: GroupResult, case: str) -> None:
         )
     groups = ", ".join(f"{name} {n}" for name, n in result.groups.items())
     terminal.write(f"Written to {result.folder}: {groups} participants")
+    account = "" if case not in result.accounts else terminal.account_text(result.accounts[case], result.tables[case])
+    if account or shown:
+        terminal.write(f"{account}{look_at(shown)}".strip())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from glas3d.imaging.space import resample_scan
 from glas3d.output import DESCRIPTION, dataset_description, described_table, new_folder, write_each, write_json
 from glas3d.predict import Predictor, load_model
 from glas3d.report.regions import regions_figure
+from glas3d.report.webpage.writing import REPORT, write_report
 from glas3d.simulate import PLANTED, Simulation, scan_path, write_dataset
 from glas3d.study.group.group_map import GroupMap
 from glas3d.tables import read_table
@@ -59,6 +61,10 @@ class DemoResult:
         Path of the figure.
     summary
         One sentence about the classifier.
+    account
+        How much of the effect the group's regions account for; None: it is not known.
+    report
+        Path of the report; None: none was wanted.
     """
 
     table: pd.DataFrame
@@ -66,6 +72,8 @@ class DemoResult:
     n_planted_first: int
     figure: Path
     summary: str
+    account: Mapping[str, Any] | None = None
+    report: Path | None = None
 
 
 def run_demo(
@@ -73,6 +81,7 @@ def run_demo(
     *,
     participants: int = DEMO_PARTICIPANTS,
     seed: int = DEMO_SEED,
+    report: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> DemoResult:
     """Run the demo.
@@ -85,6 +94,8 @@ def run_demo(
         Number of participants to simulate, half of them AD.
     seed
         Seed of the simulation; the shipped model was trained, and its settings chosen, on other seeds.
+    report
+        Whether the report is written, too.
     progress
         Called with the steps done and in all: one for each participant simulated, one for each model output, and two
         more for each participant explained, whose twins are evaluated too.
@@ -129,7 +140,11 @@ def run_demo(
         regions_figure(group.saliency_img(), table, atlas, title=title)(scratch / figure)
         description = dataset_description(_NAME, SourceDatasets=[{"URL": "simulated"}])
         write_json(description)(scratch / DESCRIPTION)
-        (scratch / ".bidsignore").write_text("simulated\ngroup\n*_statmap.*\n*_regions.*\n", encoding="utf-8")
+        (scratch / ".bidsignore").write_text(
+            "simulated\ngroup\nreport.html\n*_statmap.*\n*_regions.*\n", encoding="utf-8"
+        )
+        if report:
+            write_report(scratch)
     has_ad = (people["group"] == group.group).to_numpy()
     called_ad = np.array(probabilities) > 0.5
     summary = (
@@ -142,7 +157,16 @@ def run_demo(
             "their ranks show light only."
         )
     n_planted_first = int(table.loc[table["rank"] <= 8, "name"].isin(PLANTED).sum())
-    return DemoResult(table, truth, n_planted_first, out / figure, summary)
+    account = group.account()
+    return DemoResult(
+        table,
+        truth,
+        n_planted_first,
+        out / figure,
+        summary,
+        None if account is None else account.record(),
+        out / REPORT if report else None,
+    )
 
 
 def _probability(predict: Predictor, path: Path, name: str) -> float:

@@ -15,6 +15,7 @@ from glas3d.cli.explain_options import ScanCommandOptions, explain_keywords, sea
 from glas3d.cli.interruption import if_interrupted
 from glas3d.cli.messages import Messages
 from glas3d.cli.parameters import class_of, model_of
+from glas3d.cli.report import look_at, written_report
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.options import SEARCH
 
@@ -40,6 +41,7 @@ def explain_scan(
     device: Annotated[str, in_group("Speed")] = "auto",
     keep_memory: Annotated[bool, in_group("Speed")] = False,
     overwrite: Annotated[bool, in_group("Output")] = False,
+    no_report: Annotated[bool, in_group("Output")] = False,
     dry_run: Annotated[bool, in_group("Output")] = False,
     json: Annotated[bool, in_group("Output")] = False,
     messages: Annotated[Messages, Parameter(name="*")] = Messages(),  # noqa: B008 (frozen)
@@ -72,6 +74,8 @@ def explain_scan(
         This is up to twice as fast with --engine eager, but the process keeps its largest size. Linux only.
     overwrite
         Replace results of another input, target or settings that have the same names. Default: refuse.
+    no_report
+        Do not write report.html, which shows the results of the folder, with a copy of the scan.
     dry_run
         Report the time and memory that the explanation would take, estimated from its first model evaluations, and
         write nothing.
@@ -116,14 +120,15 @@ def explain_scan(
     written = result.save(out, overwrite=overwrite)
     if_interrupted(f"the results are in {out}")
     describe_dataset(out, scan)
+    shown = None if no_report else written_report(out, scan)
     terminal.show_notes(result.notes)
     if json:
-        terminal.write_json(_json(result, written))
+        terminal.write_json(_json(result, [*written, *([shown] if shown else [])]))
     else:
-        _report(result, written, scan[0].name, out)
+        _report(result, written, scan[0].name, out, shown)
 
 
-def _report(result: ScanExplanation, written: list[Path], name: str, out: Path) -> None:
+def _report(result: ScanExplanation, written: list[Path], name: str, out: Path, shown: Path | None) -> None:
     """Write the highest-scoring regions, the rounds of a recursion, and which files were written."""
     target, against = (result.provenance.get(key, {}).get("class") for key in ("Target", "Against"))
     probability = f"P({target}) = {result.probability:.3f}"
@@ -142,8 +147,10 @@ def _report(result: ScanExplanation, written: list[Path], name: str, out: Path) 
     rounds = [f"and the maps of {len(result.round_imgs)} rounds"] if result.round_imgs else []
     parts = [f"and those of {', '.join(result.parts)}"] if result.parts else []
     terminal.write(f"Written to {out}: {', '.join([*files, *rounds, *parts])}")
-    if "Account" in result.provenance:
-        terminal.write(terminal.account_text(result.provenance["Account"], result.table))
+    account = result.provenance.get("Account")
+    last = "" if account is None else terminal.account_text(account, result.table)
+    if last or shown:
+        terminal.write(f"{last}{look_at(shown)}".strip())
 
 
 def _json(result: ScanExplanation, written: list[Path]) -> dict[str, Any]:

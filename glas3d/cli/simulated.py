@@ -11,6 +11,7 @@ from glas3d.cli import terminal
 from glas3d.cli.derived import command_options, given_options, in_group
 from glas3d.cli.interruption import if_interrupted
 from glas3d.cli.messages import Messages
+from glas3d.cli.report import look_at
 from glas3d.simulate.simulation import Simulation
 
 SimulationCommand: Any = command_options("SimulationCommand", Simulation)
@@ -52,6 +53,7 @@ def run(
     out: Annotated[Path, in_group("Output")] = Path("glas3d-demo"),
     participants: Annotated[int, in_group("Participants")] = 24,
     seed: Annotated[int, in_group("Participants")] = 2020,
+    no_report: Annotated[bool, in_group("Output")] = False,
     messages: Annotated[Messages, Parameter(name="*")] = Messages(),  # noqa: B008 (frozen)
 ) -> None:
     """Simulate participants, explain all with Alzheimer's disease, and map the group.
@@ -64,12 +66,14 @@ def run(
         Number of participants to simulate, half of them with AD; the model was trained on none of them. Default: 24.
     seed
         Seed of the simulation. Default: 2020.
+    no_report
+        Do not write report.html, which shows the results in a browser.
     """
     if_interrupted("nothing was written")
     from glas3d.cli.demo import run_demo
 
     with terminal.progress("participants") as progress:
-        result = run_demo(out, participants=participants, seed=seed, progress=progress)
+        result = run_demo(out, participants=participants, seed=seed, report=not no_report, progress=progress)
     if_interrupted(f"the results are in {out}")
     terminal.write(result.summary)
     title = "The ten highest-scoring regions of the AD group, and the truth about them"
@@ -80,4 +84,7 @@ def run(
     terminal.write(
         "True effect: how much disease of the region raises the model's log-odds of AD, measured with twins."
     )
-    terminal.write(f"Written to {out}; look at {result.figure}")
+    terminal.write(f"Written to {out}, with the figure {result.figure}")
+    account = "" if result.account is None else terminal.account_text(result.account, result.table)
+    if account or result.report is not None:
+        terminal.write(f"{account}{look_at(result.report)}".strip())

@@ -11,8 +11,8 @@ from typing import Any
 from glas3d.output import DESCRIPTION, dataset_description, write_json, write_together
 
 NAME = "GLAS explanations of scans"
-# The validator knows neither statistical maps nor tables of regions yet.
-_IGNORED = ("*_statmap.*", "*_regions.*")
+# The validator knows neither statistical maps nor tables of regions yet, and no reports.
+_IGNORED = ("*_statmap.*", "*_regions.*", "report.html")
 
 
 def describe_dataset(folder: Path, scans: Sequence[Path]) -> list[Path]:

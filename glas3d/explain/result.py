@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pkgutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -14,6 +17,7 @@ import pandas as pd
 from glas3d.core.explanation import Explanation
 from glas3d.core.rglas import RecursiveExplanation
 from glas3d.core.search import Segments
+from glas3d.display import DRAWING
 from glas3d.explain.inputs import Inputs
 from glas3d.explain.modes import ModeResult
 from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, evaluated_ends
@@ -99,6 +103,29 @@ class ScanExplanation(SavedResult):
 
     def _rounds(self) -> list[Writer]:
         return [img.to_filename for img in self.round_imgs]
+
+    def report(self, file: str | os.PathLike[str], *, with_scan: bool = True) -> Path:
+        """Write the report of this result: one HTML file that shows it, and all that a reader must know about it.
+
+        Parameters
+        ----------
+        file
+            Path of the file, such as ``report.html``.
+        with_scan
+            Whether the file may hold a copy of the scan, with larger voxels. False: the template is shown in its place.
+
+        Returns
+        -------
+        The path of the file.
+
+        Raises
+        ------
+        GlasError
+            The file cannot be written.
+        """
+        write: Any = pkgutil.resolve_name(DRAWING["report"])
+        path: Path = write(self, Path(file), with_scan=with_scan)
+        return path
 
 
 @dataclass(frozen=True, eq=False)

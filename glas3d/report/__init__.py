@@ -1,4 +1,4 @@
-"""Figures of explanations: regions on the template, maps over pictures, and what several references say.
+"""Figures of explanations, and the HTML report: regions on the template, maps over pictures, and what references say.
 
 They are drawn by nilearn and matplotlib, and loaded when they are first used.
 """

@@ -11,5 +11,6 @@ from .plotting import plot as plot
 from .references import references_figure as references_figure
 from .regions import regions_figure as regions_figure
 from .viewing import view as view
+from .webpage.writing import write_report as write_report
 
 __all__: list[str]

@@ -55,6 +55,7 @@ _IGNORED = (
     FAILED,
     "participants_failed.json",
     GROUP,
+    "report.html",
     "*_statmap.*",
     "*_regions.tsv",
     "*_regions.json",

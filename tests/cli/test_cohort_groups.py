@@ -61,7 +61,10 @@ def test_every_option_of_the_group_level_has_results(run_command, bids_dir, runs
     assert output.count(" (corrected p <= 0.05); smallest corrected p: ") == 15
     assert output.count(" against ") == 6
     assert re.search(r"MCI against NC: \d+ of \d+ voxels differ \(corrected", output)
-    assert output.endswith("AD 4, MCI 4, NC 4 participants\n")
+    *_, written, last = output.splitlines()
+    assert written.endswith("AD 4, MCI 4, NC 4 participants")
+    assert last == f"Look at {runs[0].out / 'report.html'}"
+    assert (runs[0].out / "report.html").is_file()
     folder = runs[0].out / "group"
     assert len(list(folder.glob("group-*_seg-few_desc-voxels_stat-*_statmap.nii.gz"))) == 12
     assert len(list(folder.glob("group-*_seg-few_desc-runpairs_stability.tsv"))) == 3

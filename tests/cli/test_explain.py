@@ -1,6 +1,7 @@
 """``glas3d explain``: its files, its table, and the options that reach `explain_img`."""
 
 import json
+import re
 from contextlib import contextmanager
 
 import nibabel as nib
@@ -14,7 +15,7 @@ from tests import bundles
 from tests.validator import validate
 
 MAPS = ("saliency", "light", "shadow", "drop")
-DATASET = {"dataset_description.json", ".bidsignore"}
+DATASET = {"dataset_description.json", ".bidsignore", "report.html"}
 
 
 def without_notes(errors):
@@ -213,7 +214,7 @@ def test_a_scan_in_another_space_needs_the_option_assume_space(run_command, bund
     assert not (tmp_path / "out").exists()
     status, _, errors = run_command(*command, "--out", tmp_path / "out", "--assume-space", "MNI")
     assert (status, without_notes(errors)) == (0, "")
-    assert len(list((tmp_path / "out").iterdir())) == 12
+    assert len(list((tmp_path / "out").iterdir())) == 13  # the report is one of them
 
 
 def test_results_of_an_earlier_run_are_replaced(explain, tmp_path):
@@ -239,7 +240,9 @@ def test_results_of_another_question_need_the_option_overwrite(
 
 def test_the_table_fits_80_columns(explain, few_path):
     output = explain("--atlas", few_path, stem="sub-07_T1w_seg-few")[3]
-    table = [line for line in output.splitlines() if "Written" not in line]
+    *table, written, last = output.splitlines()
+    assert written.startswith("Written to ")
+    assert re.fullmatch("(The|What the) regions account for .*[.] Look at .*/report[.]html", last)
     assert "…" not in output
     assert max(map(len, table)) <= 80
 
@@ -325,7 +328,8 @@ def test_the_description_of_another_data_set_stays(explain, scan, tmp_path):
     folder = tmp_path / "derivatives" / "out"
     folder.mkdir(parents=True)
     (tmp_path / "dataset_description.json").write_text("{}")
-    assert {path.name for path in describe_dataset(folder, [scan])} == DATASET  # derivatives are data sets of their own
+    written = {path.name for path in describe_dataset(folder, [scan])}
+    assert written == DATASET - {"report.html"}  # derivatives are data sets of their own
     inner = folder / "sub-07"
     inner.mkdir()
     assert describe_dataset(inner, [scan]) == []

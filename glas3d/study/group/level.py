@@ -62,6 +62,8 @@ class GroupResult(ShownInNotebooks):
         Every voxelwise comparison in short, by the same names.
     notes
         Notes on the participants' results (see `glas3d.explain.notes`), with the number of participants by group.
+    accounts
+        How much of the effect the regions of each group account for; without groups where that is not known.
     """
 
     folder: Path
@@ -71,6 +73,7 @@ class GroupResult(ShownInNotebooks):
     tests: dict[str, pd.DataFrame] = field(default_factory=dict)
     voxels: dict[str, VoxelwiseResult] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    accounts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name} {n}" for name, n in self.groups.items())
@@ -234,6 +237,7 @@ def summarise_groups(
         tests,
         voxels,
         tuple(study.notes),
+        {name: account.record() for name, each in maps.items() if (account := each.account()) is not None},
     )
 
 

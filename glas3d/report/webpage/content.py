@@ -1,0 +1,577 @@
+"""The model of a page: its views, each a result with its sentences, table, figure and maps, and further sections."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from nibabel.spatialimages import SpatialImage
+
+from glas3d.explain.result import searched_in_mni
+from glas3d.imaging.atlas import Atlas
+from glas3d.imaging.space import MNI, mni_grid, template, template_on
+from glas3d.output import Columns
+from glas3d.report.maps import BrainMap
+from glas3d.report.png import png_writer
+from glas3d.report.regions import five_regions_figure
+from glas3d.report.webpage import prose
+from glas3d.report.webpage.bars import Bar, bars
+from glas3d.report.webpage.results import Map, Result, Results
+from glas3d.report.webpage.volumes import Volumes, region_labels, within_budget
+
+# Columns of tables that can be shown as a map, with their titles.
+_MAPS = {
+    "score": "score",
+    "light": "light",
+    "shadow": "shadow",
+    "drop": "signed drop",
+    "evidence": "evidence",
+    "density": "density",
+    "mean": "mean over participants",
+    "variance": "variance over participants",
+    "overlap": "overlap over participants",
+    "t": "t",
+    "f": "F",
+    "z": "z",
+    "r": "correlation",
+    "difference": "difference of means",
+    "cohen_d": "Cohen's d",
+    "neglog10p_fwe": "-log10 corrected p",
+    "relative_density": "relative density",
+    "agreement": "agreement of references",
+}
+# The statistic of a map's file, by the column that it shows.
+_STATISTIC_OF = {"score": "saliency", "neglog10p_fwe": "neglog10pfwe"}
+_MOST_RESULTS, _MOST_ROWS = 12, 500
+_BAR_ROWS = 10
+_HIDDEN = {"index"}
+_TEXT = {"name", "hemisphere", "direction"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table: the text that is shown, and the number by which rows are sorted."""
+
+    text: str
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class ShownTable:
+    """A table as it is shown.
+
+    Attributes
+    ----------
+    caption
+        What it holds.
+    heads
+        Name, description and units of each column.
+    rows
+        The cells of each row.
+    places
+        Coordinates in mm of each row, for tables of regions; None for rows without any.
+    more
+        Number of rows that are not shown.
+    """
+
+    caption: str
+    heads: tuple[tuple[str, str, str], ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    places: tuple[tuple[float, float, float] | None, ...] = ()
+    more: int = 0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture with what it shows in words."""
+
+    png: bytes
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A result on the page.
+
+    Attributes
+    ----------
+    key
+        Its identifier on the page.
+    title
+        Its heading.
+    summary, strongest, warnings, caution
+        Sentences, see `glas3d.report.webpage.prose`.
+    table
+        Its regions.
+    maps
+        What the viewer shows of it, ready for JSON.
+    bars
+        Drawing of the highest-scoring regions, as SVG; empty where there is none.
+    figure
+        The highest-scoring regions on the template; None where there is none.
+    settings
+        Everything that was recorded, as names and values.
+    """
+
+    key: str
+    title: str
+    summary: Sequence[str]
+    strongest: Sequence[Mapping[str, Any]]
+    warnings: Sequence[str]
+    caution: Sequence[str]
+    table: ShownTable
+    maps: Mapping[str, Any]
+    bars: str = ""
+    bars_caption: str = ""
+    figure: Figure | None = None
+    settings: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """Everything that a page shows.
+
+    Attributes
+    ----------
+    title
+        Its title.
+    kind
+        ``"scan"``, ``"participant"`` or ``"study"``.
+    views
+        Its results.
+    tables
+        Further tables, by their headings.
+    audits
+        The checks of ``glas3d audit``.
+    methods, citations
+        See `glas3d.report.webpage.prose`.
+    volumes
+        The volumes that the viewer shows.
+    notes
+        Sentences on the page itself.
+    """
+
+    title: str
+    kind: str
+    views: Sequence[View]
+    tables: Mapping[str, ShownTable] = field(default_factory=dict)
+    audits: Sequence[Mapping[str, Any]] = ()
+    methods: str = ""
+    citations: Sequence[str] = ()
+    volumes: Volumes = field(default_factory=Volumes)
+    notes: Sequence[str] = ()
+
+
+def page_of(results: Results, scans: Mapping[str, SpatialImage] | None = None) -> Page:
+    """Return the page of some results.
+
+    Parameters
+    ----------
+    results
+        What is shown.
+    scans
+        Images of the scans by their hash, to be shown below the maps. A scan that is not among them is replaced by the
+        template, where the results are in its space.
+    """
+    volumes, notes = Volumes(), []
+    views = [
+        _explained(result, number, volumes, scans or {})
+        for number, result in enumerate(results.explanations[:_MOST_RESULTS])
+    ]
+    if (more := len(results.explanations) - _MOST_RESULTS) > 0:
+        notes.append(f"{more} further results of this folder are not shown: make reports of its subfolders.")
+    views += [_group(result, number, results, volumes) for number, result in enumerate(results.groups)]
+    views += [_test(result, number, results, volumes) for number, result in enumerate(results.tests)]
+    if volumes.left_out:
+        notes.append(f"{volumes.left_out} maps are not in the viewer, because the page would be too large.")
+    tables = {
+        f"Methods compared: {each.stem}": shown_table(each.table, each.columns, "Value of each region by each method")
+        for each in results.comparisons
+    }
+    if results.groups:
+        tables |= _participants(results.groups)
+    tables |= {each.title: shown_table(each.table, each.columns, name) for name, each in results.tables.items()}
+    everything = (*results.groups, *results.explanations, *results.comparisons)
+    kind = "study" if results.groups else "scan"
+    title = _title(results)
+    return Page(
+        title=title,
+        kind=kind,
+        views=views,
+        tables=tables,
+        audits=results.audits,
+        methods=prose.methods(results) if everything else "",
+        citations=prose.citations(results),
+        volumes=volumes,
+        notes=notes,
+    )
+
+
+def _title(results: Results) -> str:
+    first = (*results.groups, *results.explanations, *results.comparisons)[0]
+    target = prose.target_of(first.provenance)
+    if results.groups:
+        names = [str(each.provenance.get("Group")) for each in results.groups]
+        return f"Groups {' and '.join(names)}: which regions speak for {target}"
+    names = list(dict.fromkeys(_input_name(each) for each in (*results.explanations, *results.comparisons)))
+    shown = names[0] if len(names) == 1 else f"{len(names)} scans"
+    return f"{shown}: which regions speak for {target}"
+
+
+def _input_name(result: Result) -> str:
+    given = result.provenance.get("Input", {})
+    name = str(given.get("name") or result.stem) if isinstance(given, dict) else result.stem
+    for ending in (".nii.gz", ".nii", ".mgz"):
+        name = name.removesuffix(ending)
+    return name
+
+
+def _explained(result: Result, number: int, volumes: Volumes, scans: Mapping[str, SpatialImage]) -> View:
+    """Return the view of one explanation."""
+    return View(
+        key=f"result-{number}",
+        title=_view_title(result),
+        summary=prose.summary(result),
+        strongest=prose.strongest(result),
+        warnings=prose.warnings_of(result),
+        caution=prose.not_to_conclude(result),
+        table=_regions_table(result),
+        maps=_viewer(result, volumes, _background(result, volumes, scans)),
+        bars=_bars(result.table, "score", "score", None),
+        bars_caption=f"Score of the ten highest-scoring regions ({prose.unit_of_score(result) or 'no unit'})",
+        figure=_figure(result, scans),
+        settings=list(flat(result.provenance)),
+    )
+
+
+def _view_title(result: Result) -> str:
+    name = _input_name(result)
+    rest = result.stem.removeprefix(name).strip("_")
+    return f"{name}, {rest}" if rest else name
+
+
+def _group(result: Result, number: int, results: Results, volumes: Volumes) -> View:
+    """Return the view of a group: its table with how participants vary, and its maps."""
+    table, columns, mean = _with_variation(result, results)
+    merged = Result(result.stem, table, columns, result.provenance, result.maps)
+    settings = {**result.provenance, **({"GroupLevel": results.provenance} if number == 0 else {})}
+    shown = "mean" if mean is not None else "score"
+    n = len(prose.participants_of(result))
+    interval = f", mean over {n} participants with its 95 % interval (by Student's t, not corrected)" if mean else ""
+    units = columns.get(shown, ("", ""))[1]
+    return View(
+        key=f"group-{number}",
+        title=f"Group {result.provenance.get('Group')}",
+        summary=prose.summary(result),
+        strongest=prose.strongest(result),
+        warnings=prose.warnings_of(Result(result.stem, table, columns, {**_in_sample(results), **result.provenance})),
+        caution=prose.not_to_conclude(result),
+        table=_regions_table(merged),
+        maps=_viewer(merged, volumes, _template(volumes)),
+        bars=_bars(table, shown, shown, mean),
+        bars_caption=f"The ten highest-scoring regions{interval}. {units}",
+        figure=_figure(result, {}) if number == 0 else None,
+        settings=list(flat(settings)),
+    )
+
+
+def _in_sample(results: Results) -> dict[str, Any]:
+    return {name: results.provenance[name] for name in ("InSample",) if name in results.provenance}
+
+
+def _with_variation(result: Result, results: Results) -> tuple[pd.DataFrame, Columns, dict[str, str] | None]:
+    """Return a group's table with mean, variance, overlap and interval of the ranks; and the ends of the interval."""
+    table, columns = result.table, dict(result.columns)
+    start = f"{result.stem}_desc-" if "_desc-" not in result.stem else result.stem
+    variation = results.tables.get(f"{start}variation_regions.tsv")
+    if variation is None:
+        return table, columns, None
+    more = variation.table[["index", "n", "mean", "variance", "overlap"]]
+    columns |= {name: variation.columns[name] for name in map(str, more) if name in variation.columns}
+    ranks = results.tables.get(f"{start}ranks_regions.tsv")
+    table = table.merge(more, on="index", how="left")
+    if ranks is not None:
+        ends = ranks.table[["name", "low", "high"]].rename(columns={"low": "rank_low", "high": "rank_high"})
+        table = table.merge(ends, on="name", how="left")
+        for end, text in (("rank_low", "Lower"), ("rank_high", "Upper")):
+            columns[end] = (f"{text} end of the 95 % interval of the rank, over participants", "rank")
+    return table, columns, {"mean": "mean", "variance": "variance", "n": "n"}
+
+
+def _test(result: Result, number: int, results: Results, volumes: Volumes) -> View:
+    """Return the view of a test of regions, whose maps lie on the voxels of the first group."""
+    record = result.provenance
+    compared = [str(record[key]) for key in ("Case", "Control") if record.get(key)]
+    title = " against ".join(compared) if len(compared) == 2 else f"Group {record.get('Group', '')}".strip()
+    title = f"{title}: {record.get('Description', 'test of regions')}"
+    table = result.table
+    first = results.groups[0] if results.groups else None
+    if first is not None and "x" not in table and {"index", "x"} <= set(first.table.columns):
+        table = table.merge(
+            first.table[["index", "hemisphere", "x", "y", "z"]], on="index", how="left", suffixes=("", "_")
+        )
+    merged = Result(result.stem, table, {**(first.columns if first else {}), **result.columns}, record, result.maps)
+    below = int((table["p_fwe"] <= 0.05).sum())
+    known = table.dropna(subset=["p_fwe"]).sort_values("p_fwe", kind="stable").to_dict("records")
+    rows = "regions" if result.is_region_wise else "points"
+    summary = [f"{below} of {len(table)} {rows} have a corrected p-value of at most 0.05."]
+    if known:
+        summary.append(f"The smallest corrected p-value is {known[0]['p_fwe']:.3g} ({known[0]['name']}).")
+    if record.get("NullHypothesis"):
+        summary.append(
+            f"Null hypothesis: {record['NullHypothesis']}. Null distribution: {record.get('NullDistribution')}."
+        )
+    smallest = record.get("SmallestP")
+    warnings = []
+    if isinstance(smallest, int | float) and smallest > 0.05:
+        warnings.append(
+            f"No corrected p-value of this test can be below {smallest:.3g}: there are too few participants, or draws."
+        )
+    return View(
+        key=f"test-{number}",
+        title=title,
+        summary=summary,
+        strongest=[],
+        warnings=warnings,
+        caution=[],
+        table=_regions_table(merged, "p_fwe"),
+        maps=_viewer(merged, volumes, _template(volumes), first),
+        settings=list(flat(record)),
+    )
+
+
+def _regions_table(result: Result, order: str = "rank") -> ShownTable:
+    """Return the table of regions as it is shown, from the first rank, or the smallest p-value, on."""
+    table = result.table.sort_values(order, kind="stable") if order in result.table else result.table
+    first = [name for name in ("rank", "name", "hemisphere", "x", "y", "z") if name in table]
+    table = table[[*first, *(name for name in table if name not in first)]]
+    rows = "regions" if result.is_region_wise else "points"
+    return shown_table(table, result.columns, f"{len(table)} {rows}", most=None)
+
+
+def shown_table(table: pd.DataFrame, columns: Columns, caption: str, most: int | None = _MOST_ROWS) -> ShownTable:
+    """Return a table as it is shown: numbers with three digits, and n/a where there is no value."""
+    names = [name for name in map(str, table.columns) if name not in _HIDDEN or "name" not in table]
+    heads = tuple((name, *columns.get(name, (name, ""))) for name in names)
+    shown = table if most is None else table.head(most)
+    rows = tuple(tuple(_cell(value) for value in row) for row in shown[names].itertuples(index=False, name=None))
+    places: tuple[tuple[float, float, float] | None, ...] = ()
+    if {"x", "y", "z"} <= set(table.columns):
+        known = shown[["x", "y", "z"]].to_numpy(dtype=float)
+        places = tuple(None if np.isnan(place).any() else (place[0], place[1], place[2]) for place in known.tolist())
+    return ShownTable(caption, heads, rows, places, len(table) - len(shown))
+
+
+def _cell(value: Any) -> Cell:
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return Cell("n/a")
+    if isinstance(value, bool | np.bool_):
+        return Cell("yes" if value else "no")
+    if isinstance(value, int | np.integer):
+        return Cell(f"{value}", float(value))
+    if isinstance(value, float | np.floating):
+        return Cell(number(float(value)), float(value))
+    return Cell(str(value))
+
+
+def number(value: float) -> str:
+    """Return a number in few characters.
+
+    Examples
+    --------
+    >>> number(-23.4567), number(0.000123456), number(116.0), number(1234.6)
+    ('-23.5', '0.000123', '116', '1235')
+    """
+    return f"{value:.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
+
+
+def _bars(table: pd.DataFrame, column: str, label: str, spread: Mapping[str, str] | None) -> str:
+    """Return the drawing of the ten highest-scoring regions; of means with their 95 % intervals."""
+    from scipy.stats import t
+
+    ranked = table.dropna(subset=["rank"]).sort_values("rank").head(_BAR_ROWS)
+    shown = []
+    for row in ranked.to_dict("records"):
+        half = None
+        if spread is not None and row["n"] > 1 and pd.notna(row["variance"]):
+            half = float(t.ppf(0.975, row["n"] - 1) * np.sqrt(row["variance"] / row["n"]))
+        shown.append(Bar(str(row["name"]), float(row[column]), half))
+    return bars(shown, label) if shown else ""
+
+
+def _viewer(result: Result, volumes: Volumes, background: str | None, labelled: Result | None = None) -> dict[str, Any]:
+    """Return what the viewer shows of a result: its background, the voxels of its regions, and its maps.
+
+    Parameters
+    ----------
+    result
+        The result.
+    volumes
+        Takes the volumes.
+    background
+        Name of the volume below the maps; None: there is none.
+    labelled
+        The result whose maps tell where regions are. Default: ``result`` itself.
+    """
+    own = labelled or result
+    arrays: dict[str, np.ndarray] = {}
+    affine = np.eye(4)
+    for column in own.table.columns:
+        shown = own.maps.get(_STATISTIC_OF.get(column, column))
+        if column in _MAPS and shown is not None:
+            arrays[column], affine = within_budget(shown.img, "nearest" if own.is_region_wise else "linear")
+    labels = region_labels(arrays, own.table)
+    names = own.table["name"].astype(str).tolist()
+    rows: list[int] = []
+    maps: list[dict[str, Any]] = []
+    if labels is not None:
+        position = {name: number for number, name in enumerate(names, start=1)}
+        rows = [position.get(str(name), 0) for name in result.table["name"]]
+        maps = list(_painted(result))
+        label_volume = volumes.add(labels, affine)
+    else:
+        label_volume = None
+        for column, values in arrays.items():
+            if own is result and (name := volumes.add(values.astype(np.float32), affine)) is not None:
+                described = result.maps[_STATISTIC_OF.get(column, column)]
+                maps.append(_layer(column, _MAPS[column], described.units, values, volume=name))
+    for statistic, each in _voxelwise(result):
+        values, own_affine = within_budget(each.img)
+        if (name := volumes.add(values.astype(np.float32), own_affine)) is not None:
+            maps.append(_layer(f"voxels-{statistic}", f"{statistic}, voxel by voxel", each.units, values, volume=name))
+    return {"background": background, "labels": label_volume, "names": names, "rows": rows, "maps": maps}
+
+
+def _voxelwise(result: Result) -> Iterator[tuple[str, Map]]:
+    for name, each in result.maps.items():
+        if name.startswith("voxels-"):
+            yield name.removeprefix("voxels-"), each
+
+
+def _painted(result: Result) -> Iterator[dict[str, Any]]:
+    """Return the columns that the viewer paints on the regions."""
+    table = result.table
+    same = (
+        "evidence" in table and np.allclose(table["evidence"], table["score"], equal_nan=True)
+        if "score" in table
+        else False
+    )
+    for column, title in _MAPS.items():
+        if column not in table or (column == "evidence" and same) or not table[column].notna().any():
+            continue
+        values = table[column].to_numpy(dtype=float)
+        title = "score (evidence)" if column == "score" and same else title
+        plain = [None if np.isnan(value) else float(f"{value:.6g}") for value in values]
+        yield _layer(column, title, result.columns.get(column, ("", ""))[1], values, values=plain)
+
+
+def _layer(key: str, title: str, units: str, shown: np.ndarray, **more: Any) -> dict[str, Any]:
+    """Return a map for the viewer; one with values below 0 has a scale of two colours."""
+    finite = shown[np.isfinite(shown)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    return {"key": key, "title": title, "units": units, "low": low, "high": high, **more}
+
+
+def _template(volumes: Volumes) -> str | None:
+    """Embed the template with voxels of 2 mm."""
+    values = np.clip(template_on(2.0) * 255, 0, 255).astype(np.uint8)
+    return volumes.add(values, mni_grid(2.0).affine)
+
+
+def _background(result: Result, volumes: Volumes, scans: Mapping[str, SpatialImage]) -> str | None:
+    """Embed the scan in 8 bits; without it the template, where the result is in its space."""
+    scan = _scan_of(result, scans)
+    if scan is None:
+        return _template(volumes) if _is_in_mni(result) else None
+    values, affine = within_budget(scan)
+    low, high = np.percentile(values, [0.5, 99.5])
+    scaled = np.clip((values - low) / max(high - low, 1e-12), 0, 1) * 255
+    return volumes.add(np.rint(scaled).astype(np.uint8), affine)
+
+
+def _is_in_mni(result: Result) -> bool:
+    """Return whether the maps are known to be in MNI space, as those of groups are."""
+    provenance = result.provenance
+    return "Group" in provenance or (provenance.get("Transform") is None and searched_in_mni(provenance))
+
+
+def _scan_of(result: Result, scans: Mapping[str, SpatialImage]) -> SpatialImage | None:
+    """Return the image of the scan that was explained; None if there is none."""
+    given = result.provenance.get("Input", {})
+    return scans.get(str(given.get("sha256"))) if isinstance(given, dict) else None
+
+
+def _figure(result: Result, scans: Mapping[str, SpatialImage]) -> Figure | None:
+    """Return the five highest-scoring regions above slices of the map, on the template or, in native space, the scan."""
+    saliency, search = result.maps.get("saliency"), result.provenance.get("Search", {})
+    if saliency is None:
+        return None
+    is_in_mni = _is_in_mni(result)
+    name = Atlas.shipped_name(str(search.get("atlas", "")))
+    atlas = Atlas.load(name) if name is not None else None
+    if atlas is not None and atlas.sha256 != search.get("sha256"):
+        atlas = None
+    below = template() if is_in_mni else _scan_of(result, scans)
+    title = f"{result.provenance.get('Group') or _input_name(result)}: {prose.target_of(result.provenance)}"
+    label = f"score: {prose.unit_of_score(result)}"
+    brain_map = BrainMap(nib.Nifti1Image.from_image(saliency.img), title[:90], label[:60], below, is_in_mni)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "figure.png"
+        png_writer(five_regions_figure(brain_map, result.table, atlas), 110)(path)
+        png = path.read_bytes()
+    names = ", ".join(row["name"] for row in prose.strongest(result)) or "none"
+    where = f"the template ({MNI})" if is_in_mni else "the scan" if below is not None else "the map"
+    return Figure(
+        png,
+        f"The highest-scoring regions in five colours: {names}. Below, axial slices of the map.",
+        f"The five highest-scoring regions in red, green, blue, yellow and purple on {where}, above axial slices of "
+        "the map of all regions.",
+    )
+
+
+def _participants(groups: Sequence[Result]) -> dict[str, ShownTable]:
+    """Return the participants of all groups, with what the model said of them."""
+    rows = []
+    for group in groups:
+        for each in prose.participants_of(group):
+            account = each.get("account") or {}
+            rows.append(
+                {
+                    "participant_id": each.get("participant_id") or each.get("name"),
+                    "group": group.provenance.get("Group"),
+                    "probability": each.get("probability"),
+                    "accounted": account.get("accounted"),
+                    "in_sample": each.get("InSample"),
+                }
+            )
+    if not rows:
+        return {}
+    table = pd.DataFrame(rows).dropna(axis=1, how="all")
+    columns = {
+        "participant_id": ("Identifier of the participant, or name of the scan", ""),
+        "group": ("Group of the participant", ""),
+        "probability": ("Probability of the target by the model that explained the participant", "probability"),
+        "accounted": ("Share of the effect that the regions account for", "share"),
+        "in_sample": ("Whether a model was trained on the participant that it explained", ""),
+    }
+    return {"Participants": shown_table(table, columns, f"{len(table)} participants")}
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Return every entry of nested records as a name and a value, such as ``("Settings: link", "logit")``."""
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}: ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for number, each in enumerate(value, start=1):
+                yield from flat(each, f"{prefix}{name} {number}: ")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield f"{prefix}{name}", "n/a" if value is None else text

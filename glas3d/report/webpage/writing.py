@@ -1,0 +1,182 @@
+"""Write the report: one HTML file that holds everything and asks no server for anything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from nibabel.spatialimages import SpatialImage
+
+from glas3d.explain.result import ScanExplanation
+from glas3d.hashing import file_sha256
+from glas3d.imaging.scan import read_image
+from glas3d.output import write_together
+from glas3d.report.webpage.content import Page, page_of
+from glas3d.report.webpage.results import Result, Results, read_results
+from glas3d.version import __version__
+
+REPORT = "report.html"
+_STATIC = files("glas3d.report.webpage") / "static"
+
+
+def write_report(
+    folder: str | os.PathLike[str], *, scans: Iterable[str | os.PathLike[str]] = (), with_scan: bool = True
+) -> Path:
+    """Write ``report.html`` from the results that lie in a folder.
+
+    Parameters
+    ----------
+    folder
+        What ``glas3d explain``, ``demo``, ``compare`` or ``cohort`` wrote, or the folder of a participant of a study.
+    scans
+        Files of the scans that were explained, to be shown below their maps. Scans that are recorded as sources of the
+        folder are found without it.
+    with_scan
+        Whether the page may hold a copy of the scan, with voxels of about 2 mm or more. False: the template is shown
+        in its place.
+
+    Returns
+    -------
+    The path of the report.
+
+    Raises
+    ------
+    GlasError
+        There are no results, they are damaged, or the report cannot be written.
+    """
+    folder = Path(folder)
+    results = read_results(folder)
+    images = _scans(folder, results, [Path(scan) for scan in scans]) if with_scan else {}
+    (path,) = write_together(folder, {REPORT: _writer(page_of(results, images))})
+    return path
+
+
+def save_report(result: ScanExplanation, file: Path, *, with_scan: bool = True) -> Path:
+    """Write the page of a result in memory, with its parts; see `glas3d.explain.ScanExplanation.report`.
+
+    Raises
+    ------
+    GlasError
+        The file cannot be written.
+    """
+    shown = tuple(Result.of(each) for each in (result, *result.parts.values()))
+    scans = {}
+    if with_scan and result.scan is not None:
+        scans[str(shown[0].provenance.get("Input", {}).get("sha256"))] = result.scan.img
+    (path,) = write_together(file.parent, {file.name: _writer(page_of(Results(shown), scans))})
+    return path
+
+
+def html_of(page: Page) -> str:
+    """Return a page as HTML.
+
+    Text from files is escaped, scripts are named by their hashes in the page's Content-Security-Policy, and data for
+    them stand in a block that no text can end.
+    """
+    template = _environment().from_string(_static("report.html"))
+    style = _static("report.css")
+    scripts = [_static("report.js")]
+    data = {"views": {view.key: view.maps for view in page.views}, "volumes": page.volumes.encoded}
+    return template.render(
+        page=page,
+        style=Markup(style),
+        scripts=[Markup(script) for script in scripts],
+        policy=_policy(scripts, style),
+        data=Markup(json_block(data)),
+        version=__version__,
+    )
+
+
+def json_block(content: Mapping[str, Any]) -> str:
+    r"""Return JSON that can stand in a ``<script>`` element: what could end it, or begin a comment, is escaped.
+
+    Examples
+    --------
+    >>> print(json_block({"name": "</script><!--"}))
+    {"name":"\u003c/script\u003e\u003c!--"}
+    """
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _writer(page: Page) -> Any:
+    text = html_of(page)
+    return lambda path: path.write_text(text, encoding="utf-8")
+
+
+def _environment() -> Environment:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["png"] = lambda content: f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
+    environment.filters["svg"] = Markup
+    return environment
+
+
+def _static(name: str) -> str:
+    return (_STATIC / name).read_text(encoding="utf-8")
+
+
+def _policy(scripts: Sequence[str], style: str) -> str:
+    """Return the Content-Security-Policy: nothing from outside, and no script but those of the page."""
+
+    def named(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"
+
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {' '.join(map(named, scripts))}",
+            f"style-src {named(style)}",
+            "img-src data:",
+            "connect-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+
+
+def _scans(folder: Path, results: Results, given: Sequence[Path]) -> dict[str, SpatialImage]:
+    """Return the scans of the explanations by their hash: those given, and those of the folder's recorded sources."""
+    wanted = {}
+    for result in results.explanations:
+        record = result.provenance.get("Input", {})
+        if isinstance(record, dict) and record.get("sha256"):
+            wanted[str(record["sha256"])] = str(record.get("name", ""))
+    found: dict[str, SpatialImage] = {}
+    for path in given:
+        image = read_image(path)
+        if (digest := file_sha256(path)) in wanted:
+            found[digest] = image
+    for digest, name in wanted.items():
+        if digest not in found and (source := _source(folder, name, digest)) is not None:
+            found[digest] = read_image(source)
+    return found
+
+
+def _source(folder: Path, name: str, digest: str) -> Path | None:
+    """Return the file of a name and hash in the data sets that a folder records as its sources; None if it is gone."""
+    if not name or Path(name).name != name:
+        return None
+    try:
+        description = json.loads((folder / "dataset_description.json").read_text(encoding="utf-8"))
+        urls = [str(source["URL"]) for source in description.get("SourceDatasets", [])]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    participant = name.partition("_")[0]
+    for url in urls:
+        root = folder / url
+        below = root / participant if participant.startswith("sub-") and (root / participant).is_dir() else root
+        candidates = below.rglob(name) if below != root else iter([root / name])
+        for path in candidates:
+            if path.is_file() and file_sha256(path) == digest:
+                return path
+    return None

@@ -1,0 +1,187 @@
+"""The HTML report: from a folder as from memory, the same bytes each time, and text that stays text."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from glas3d import GlasError
+from glas3d.explain.dataset import describe_dataset
+from glas3d.report import write_report
+from glas3d.study.group.group_map import GroupMap
+
+HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>&amp;"
+
+
+class Parsed(HTMLParser):
+    """The elements of a page, and its text outside of scripts and styles."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.text, self.blocks = [], "", []
+        self._raw = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._raw = tag in ("script", "style")
+        if self._raw:
+            self.blocks.append([tag, dict(attrs), ""])
+
+    def handle_endtag(self, tag):
+        self._raw = False
+
+    def handle_data(self, data):
+        if self._raw:
+            self.blocks[-1][2] += data
+        else:
+            self.text += data
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+def page(path):
+    return Parsed(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def folder(explained, scan_path, tmp_path_factory):
+    """Return the folder of the explanation, as ``glas3d explain`` writes it."""
+    out = tmp_path_factory.mktemp("results") / "out"
+    explained.save(out)
+    describe_dataset(out, [scan_path])
+    return out
+
+
+@pytest.mark.usefixtures("draws_figures")
+def test_a_page_of_files_is_that_of_the_result_in_memory(folder, explained, tmp_path):
+    written = write_report(folder)
+    assert written == folder / "report.html"
+    assert explained.report(tmp_path / "own.html") == tmp_path / "own.html"
+    assert written.read_bytes() == (tmp_path / "own.html").read_bytes()
+
+
+def test_the_scan_is_found_where_it_was_or_given_and_left_out_on_demand(folder, scan_path, tmp_path):
+    with_scan = write_report(folder).read_bytes()
+    assert write_report(folder, with_scan=False).read_bytes() != with_scan
+    moved = tmp_path / "moved" / "out"
+    shutil.copytree(folder, moved)  # the recorded source is relative, and not there any more
+    assert write_report(moved).read_bytes() != with_scan
+    assert write_report(moved, scans=[scan_path]).read_bytes() == with_scan
+
+
+@pytest.mark.usefixtures("draws_figures")
+def test_the_figure_is_a_picture_with_words(folder):
+    (image,) = page(write_report(folder)).all("img")
+    assert base64.b64decode(image["src"].removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
+    assert "Hippocampus_L" in image["alt"]
+
+
+def test_the_page_says_in_words_what_was_found(folder, explained):
+    shown = page(write_report(folder))
+    text = " ".join(shown.text.split())
+    account, table = explained.provenance["Account"], explained.table
+    first = table.sort_values("rank").iloc[0]
+    assert f"P(AD) = {explained.probability:.3f}" in text
+    assert f"account for {account['accounted']:.0%} of the effect" in text
+    assert first["name"] == "Hippocampus_L"
+    assert f"Hippocampus_L (left; {first['x']:.0f}, {first['y']:.0f}, {first['z']:.0f} mm)" in text
+    assert f"score {first['score']:.3g}, speaks for AD" in text
+    assert "no diagnosis" in text
+    assert explained.provenance["Search"]["sha256"] in text
+    assert explained.provenance["Input"]["sha256"] in text
+    assert "glas3d 0.1.0 (Python" in text
+    assert "For each of 8 regions of the atlas few" in text
+    rows = [attrs for tag, attrs in shown.elements if tag == "tr" and "data-place" in attrs]
+    assert len(rows) == len(table)
+    places = [[float(value) for value in row["data-place"].split()] for row in rows]
+    assert places == table.sort_values("rank")[["x", "y", "z"]].to_numpy().tolist()
+
+
+def test_text_from_files_stays_text(folder, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(folder, out)
+    plain = page(write_report(folder))
+    for path in out.glob("*_regions.tsv"):
+        path.write_text(path.read_text().replace("Hippocampus_L", HOSTILE))
+    for path in out.glob("*_regions.json"):
+        sidecar = json.loads(path.read_text())
+        sidecar["Input"]["name"] = sidecar["Target"]["class"] = sidecar["Model"]["name"] = HOSTILE
+        sidecar["Notes"] = [HOSTILE]
+        sidecar[HOSTILE] = {HOSTILE: HOSTILE}
+        path.write_text(json.dumps(sidecar))
+    numbers = [{"name": HOSTILE, "value": 1, "description": HOSTILE}]
+    audit = {"check": HOSTILE, "verdict": HOSTILE, "statement": HOSTILE, "numbers": numbers}
+    (out / "sub-07_audit.json").write_text(json.dumps(audit))
+    shown = page(write_report(out))
+    assert shown.text.count(HOSTILE) > 12
+    assert len(shown.all("script")) == len(plain.all("script"))
+    assert [image["src"][:10] for image in shown.all("img")] == [image["src"][:10] for image in plain.all("img")]
+    assert not [name for _, attrs in shown.elements for name in attrs if name.startswith("on")]
+
+
+def test_nothing_but_the_page_itself_may_run_or_load(folder):
+    shown = page(write_report(folder))
+    policy = next(attrs["content"] for attrs in shown.all("meta") if attrs.get("http-equiv"))
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    for tag, kind in (("script", "script-src"), ("style", "style-src")):
+        blocks = [text for name, attrs, text in shown.blocks if name == tag and attrs.get("type") != "application/json"]
+        hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in blocks]
+        assert [f"'sha256-{each}'" for each in hashes] == rules[kind].split()
+    assert "http" not in policy
+    assert not [attrs for attrs in shown.all("link") + shown.all("iframe") if attrs]
+    assert all(not image["src"].startswith("http") for image in shown.all("img"))
+    assert not re.search(r"@import|url\(", next(text for name, _, text in shown.blocks if name == "style"))
+
+
+def test_warnings_come_first(explained, tmp_path):
+    account = {**explained.provenance["Account"], "accounted": 0.2}
+    saturated = "the output is saturated: P = 1"
+    notes = {"Notes": [saturated], "Account": account, "InSample": True}
+    warned = replace(explained, provenance={**explained.provenance, **notes})
+    text = page(warned.report(tmp_path / "warned.html")).text
+    assert text.index("The output is saturated: P = 1.") < text.index("Summary")
+    assert text.index("account for only 20%") < text.index("Summary")
+    assert text.index("In sample") < text.index("Summary")
+    assert "Before you read on" not in page(explained.report(tmp_path / "plain.html")).text
+
+
+def test_a_study_shows_its_groups_and_participants(explained, few, tmp_path):
+    group = GroupMap("AD", few)
+    for _ in range(3):
+        group.add(explained)
+    group.save(tmp_path / "group")
+    text = " ".join(page(write_report(tmp_path)).text.split())
+    assert "combines the explanations of 3 participants of the group AD" in text
+    assert f"mean probability of {explained.probability:.3f}" in text
+    assert f"account for {explained.provenance['Account']['accounted']:.0%} of the effect" in text
+    assert text.count("sub-07_T1w.nii.gz AD ") == 3
+    assert "The group AD had 3 participants." in text
+
+
+def test_a_folder_without_results_is_refused(tmp_path):
+    with pytest.raises(GlasError, match="no results of scans or groups in"):
+        write_report(tmp_path)
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(GlasError, match="run the group level of the study"):
+        write_report(tmp_path)
+    with pytest.raises(GlasError, match="is missing"):
+        write_report(tmp_path / "nowhere")
+    assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
+
+
+def test_a_damaged_sidecar_is_named_and_the_old_report_is_kept(folder, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(folder, out)
+    (out / "report.html").write_text("old")
+    (out / "sub-07_T1w_seg-few_regions.json").write_text("{")
+    with pytest.raises(GlasError, match=r"sub-07_T1w_seg-few_regions\.json is damaged"):
+        write_report(out)
+    assert (out / "report.html").read_text() == "old"
