@@ -509,7 +509,7 @@ def _scan_of(result: Result, scans: Mapping[str, SpatialImage]) -> SpatialImage 
 
 
 def _figure(result: Result, scans: Mapping[str, SpatialImage]) -> Figure | None:
-    """Return the five highest-scoring regions above slices of the map, on the template or, in native space, the scan."""
+    """Return the five highest-scoring regions above slices of the map, on the template or on a scan in native space."""
     saliency, search = result.maps.get("saliency"), result.provenance.get("Search", {})
     if saliency is None:
         return None
