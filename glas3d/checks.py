@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from glas3d.errors import GlasError
@@ -48,3 +51,28 @@ def is_number(value: Any) -> bool:
     (True, False, False, False)
     """
     return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+
+
+@contextmanager
+def file_access(path: Path, what: str) -> Iterator[None]:
+    """Raise what the file system refuses in the block as a `GlasError` that names the file.
+
+    Parameters
+    ----------
+    path
+        The file that is read.
+    what
+        What messages call a file of its kind.
+
+    Examples
+    --------
+    >>> with file_access(Path("/"), "a table"):
+    ...     Path("/").read_bytes()
+    Traceback (most recent call last):
+    glas3d.errors.GlasError: a table must be a file that you may read, / is not: is a directory
+    """
+    try:
+        yield
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise GlasError(f"{what} must be a file that you may read, {path} is not: {why}") from None

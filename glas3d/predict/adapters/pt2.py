@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
-import json
 import logging
 import os
-import re
 import warnings
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,10 +16,12 @@ from typing import Any, TypeVar
 import torch
 from torch import fx, nn
 
+from glas3d.checks import file_access
 from glas3d.errors import GlasError, reason
-from glas3d.hashing import file_sha256
+from glas3d.hashing import bytes_sha256
 from glas3d.imaging.space import VoxelGrid
 from glas3d.predict.adapters.exported import AllowedBatches, ExportedModel, predictor_of_file
+from glas3d.predict.adapters.pt2_archive import checked_archive
 from glas3d.predict.device import choose_device
 from glas3d.predict.interface import Activation, FittedTransform, Transform
 from glas3d.predict.predictor import Predictor
@@ -39,8 +38,6 @@ _TRAINING = {
     "_native_batch_norm_legit": 5,
     "_native_batch_norm_legit_functional": 5,
 }
-# Members of a .pt2 that are pickles in other clothes, or compiled code.
-_CODE = re.compile(r"(^|/)(custom_obj_|opaque_obj_|serialized_(state_dict|constants)\.json$)|/aotinductor/")
 
 
 def from_pt2(
@@ -60,8 +57,8 @@ def from_pt2(
     Parameters
     ----------
     path
-        The ``.pt2`` file; one input, the class scores are its first output. Files that hold pickles or
-        compiled code are refused; load only what you trust all the same.
+        The ``.pt2`` file; one input, the class scores are its first output. A file that holds more than tensors and
+        steps that compute with them, such as pickles, compiled code or calls of other functions, is refused.
     activation, transform, device, classes
         See `Predictor`.
     grid
@@ -130,10 +127,12 @@ class _FirstOutputOfGraph(nn.Module):
 
 
 def _read(file: Path, device: str | torch.device) -> ExportedModel:
-    _refuse_code(file)
+    with file_access(file, "a model"):
+        content = file.read_bytes()
+    checked = checked_archive(content, str(file))
     try:
         with _quiet("torch.export"):  # it logs a traceback of what it raises again
-            program = torch.export.load(file)
+            program = torch.export.load(io.BytesIO(checked))
     except Exception as error:  # a damaged archive may fail anywhere in the reader
         raise GlasError(f"{file} cannot be loaded as a torch.export file: {reason(error)}") from error
     chosen = choose_device(nn.Identity(), device)
@@ -145,7 +144,7 @@ def _read(file: Path, device: str | torch.device) -> ExportedModel:
     _refuse_training_mode(program, file)
     batches = _allowed_batches(program, value, file.name)
     net = Pt2Network(_FirstOutputOfGraph(program.module(), value.dtype), batches)
-    return ExportedModel(net, batches, file_sha256(file), chosen)
+    return ExportedModel(net, batches, bytes_sha256([content]), chosen)
 
 
 def _input_of(program: torch.export.ExportedProgram, file: Path) -> torch.Tensor:
@@ -174,34 +173,6 @@ def _refuse_training_mode(program: torch.export.ExportedProgram, file: Path) -> 
         position = _TRAINING.get(str(node.target).removeprefix("aten.").split(".")[0])
         if node.op == "call_function" and position is not None and node.args[position : position + 1] == (True,):
             raise GlasError(f"{file} was exported in training mode: call eval() before torch.export.export")
-
-
-def _refuse_code(file: Path) -> None:
-    """Refuse a file that holds pickles: ``torch.export.load`` would unpickle them, which can run any code."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = archive.namelist()
-            if not any(n.endswith(("archive_format", "serialized_exported_program.json")) for n in members):
-                raise GlasError(f"a .pt2 must be a file of torch.export.save, {file} is another archive")
-            for member in members:
-                if not _is_harmless(archive, member):
-                    raise GlasError(f"{file} holds more than tensors, {member}: it can run any code")
-    except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, GlasError):
-            raise
-        raise GlasError(f"{file} cannot be loaded as a torch.export file: {reason(error)}") from error
-
-
-def _is_harmless(archive: zipfile.ZipFile, member: str) -> bool:
-    if member.endswith("_config.json"):
-        entries = json.loads(archive.read(member))["config"].values()
-        return not any(e.get("use_pickle") or _CODE.search(e["path_name"]) for e in entries)
-    if member.endswith(".pt") and _CODE.search(member) is None:
-        try:
-            torch.load(io.BytesIO(archive.read(member)), weights_only=True)
-        except Exception:  # whatever it is, it is not plain tensors
-            return False
-    return _CODE.search(member) is None
 
 
 @contextmanager
