@@ -6,17 +6,22 @@ the cache that keeps what is built, or None, and returns what takes inputs of th
 
 from __future__ import annotations
 
+import atexit
 import copy
 import io
+import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from glas3d.predict.engine.build_cache import CacheEntry
+from glas3d.predict.engine.build_cache import CacheEntry, cache_folder, make_private
 
 Inputs = tuple[torch.Tensor, ...]
 Run = Callable[..., torch.Tensor]
@@ -67,12 +72,44 @@ def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def build_compiled(net: nn.Module, inputs: Inputs, cached: CacheEntry | None) -> Run:
-    """Return the network as `torch.compile` makes it."""
+    """Return the network as `torch.compile` makes it.
+
+    Raises
+    ------
+    GlasError
+        The folder in which the compiler keeps libraries is open to others.
+    """
+    use_private_compile_cache()
     built = torch.compile(own_copy(net), dynamic=False)
     with torch.no_grad():  # as it will be evaluated; otherwise it would be compiled once more
         built(*inputs)
     run: Run = built
     return run
+
+
+def use_private_compile_cache() -> None:
+    """Let torch's compiler keep libraries in the user's cache folder, from which it loads them without a check.
+
+    Its own choice is a folder of a known name in the temporary folder that all users share. A folder that was chosen
+    by TORCHINDUCTOR_CACHE_DIR stays.
+
+    Raises
+    ------
+    GlasError
+        See `make_private`.
+    """
+    from torch._inductor import config
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    chosen = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    folder = cache_folder("compiled") if chosen in (None, default_cache_dir()) else Path(str(chosen))
+    try:
+        make_private(folder)
+    except OSError:  # no home folder, or a full one
+        folder = Path(tempfile.mkdtemp(prefix="glas3d-compiled-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    config.cpp_cache_precompile_headers = False  # they would stay in the shared folder
 
 
 def build_cudagraphs(net: nn.Module, inputs: Inputs, cached: CacheEntry | None) -> Run:
