@@ -84,7 +84,7 @@ def explain_study(
         was not trained on them, participants of other data sets with all models.
     model
         One model for every participant: the name of a shipped model, a bundle, a .pt2 or .onnx file, or
-        package.module:factory.
+        package.module:factory, which is code.
     target
         Class to explain in every participant. Default: the case.
     model_covariates

@@ -48,6 +48,7 @@ def compare_methods(
     options: Annotated[CompareCommandOptions, Parameter(name="*")] = CompareCommandOptions(),  # noqa: B008 (frozen)
     supervoxels: Annotated[int | None, in_group(SEARCH)] = None,
     activation: Annotated[Literal["softmax", "sigmoid", "none"] | None, in_group("Model")] = None,
+    trust: Annotated[bool, in_group("Model")] = False,
     device: Annotated[str, in_group("Speed")] = "auto",
     overwrite: Annotated[bool, in_group("Output")] = False,
     json: Annotated[bool, in_group("Output")] = False,
@@ -62,8 +63,8 @@ def compare_methods(
         a model of several inputs give as many scans, in the order of its channels; the maps are on the grid of the
         first.
     model
-        Name of a shipped model, a MONAI bundle folder, a .pt2 or .onnx file, or package.module:factory. Methods that
-        need gradients need a torch network.
+        Name of a shipped model, a MONAI bundle folder, a .pt2 or .onnx file, or package.module:factory, which is
+        code. Methods that need gradients need a torch network.
     target
         Class to explain, by its name or its index from 0.
     methods
@@ -76,6 +77,9 @@ def compare_methods(
     activation
         What turns the model's outputs into probabilities; for .pt2 and .onnx files, and for bundles that do not state
         it.
+    trust
+        Allow the configuration of a bundle to run any code of its author: calls of functions, expressions and imports.
+        Without it a bundle may be made of networks and layers of torch.nn, monai.networks and glas3d.
     device
         Where the model runs: auto (CUDA where it is available), cpu, or cuda, with a number for one GPU of several,
         such as cuda:1.
@@ -91,7 +95,7 @@ def compare_methods(
             "SCAN is missing; an option that takes several values takes everything that follows it: "
             "give SCAN first, as in glas3d compare SCAN --methods glas lime"
         )
-    predict = model_of(model, activation, device)
+    predict = model_of(model, activation, device, trust=trust)
     with terminal.progress("methods") as progress:
         comparison = compare_on(
             list(scan) if len(scan) > 1 else scan[0],

@@ -20,6 +20,7 @@ def convert_checkpoint(
     bundle_dir: Path,
     /,
     *,
+    trust: Annotated[bool, in_group("Model")] = False,
     overwrite: Annotated[bool, in_group("Output")] = False,
     json: Annotated[bool, in_group("Output")] = False,
     messages: Annotated[Messages, Parameter(name="*")] = Messages(),  # noqa: B008 (frozen)
@@ -27,7 +28,7 @@ def convert_checkpoint(
     """Give a MONAI bundle, such as one of MONAI's model zoo, its weights as safetensors, which hold no code.
 
     The checkpoint is read with torch.load(weights_only=True), and its weights must be those of the network that the
-    bundle describes. To load a bundle runs the code that its configuration names: convert only what you trust.
+    bundle describes.
 
     Parameters
     ----------
@@ -36,6 +37,9 @@ def convert_checkpoint(
     bundle_dir
         The bundle: a folder with configs/metadata.json and configs/inference.json. A new folder becomes a copy of the
         bundle that WEIGHTS lies in.
+    trust
+        Allow the configuration of a bundle to run any code of its author: calls of functions, expressions and imports.
+        Without it a bundle may be made of networks and layers of torch.nn, monai.networks and glas3d.
     overwrite
         Replace weights that the bundle has already. Default: refuse.
     json
@@ -43,7 +47,7 @@ def convert_checkpoint(
     """
     from glas3d.predict import convert_weights
 
-    converted = convert_weights(weights, bundle_dir, overwrite=overwrite)
+    converted = convert_weights(weights, bundle_dir, overwrite=overwrite, trust=trust)
     if json:
         terminal.write_json(vars(converted))
         return

@@ -38,6 +38,7 @@ def explain_scan(
     options: Annotated[ScanCommandOptions, Parameter(name="*")] = ScanCommandOptions(),  # noqa: B008 (frozen)
     supervoxels: Annotated[int | None, in_group(SEARCH)] = None,
     activation: Annotated[Literal["softmax", "sigmoid", "none"] | None, in_group("Model")] = None,
+    trust: Annotated[bool, in_group("Model")] = False,
     device: Annotated[str, in_group("Speed")] = "auto",
     keep_memory: Annotated[bool, in_group("Speed")] = False,
     overwrite: Annotated[bool, in_group("Output")] = False,
@@ -55,7 +56,8 @@ def explain_scan(
         a model of several inputs give as many scans, in the order of its channels; the maps are on the grid of the
         first.
     model
-        Name of a shipped model, a MONAI bundle folder, a .pt2 or .onnx file, or package.module:factory.
+        Name of a shipped model, a MONAI bundle folder, a .pt2 or .onnx file, or package.module:factory, which is
+        code.
     target
         Class to explain, by its name or its index from 0.
     out
@@ -66,6 +68,9 @@ def explain_scan(
     activation
         What turns the model's outputs into probabilities; for .pt2 and .onnx files, and for bundles that do not state
         it.
+    trust
+        Allow the configuration of a bundle to run any code of its author: calls of functions, expressions and imports.
+        Without it a bundle may be made of networks and layers of torch.nn, monai.networks and glas3d.
     device
         Where the model runs: auto (CUDA where it is available), cpu, or cuda, with a number for one GPU of several,
         such as cuda:1.
@@ -95,7 +100,7 @@ def explain_scan(
             "give SCAN first, as in glas3d explain SCAN --background 0"
         )
     keywords = explain_keywords(options)
-    predict = model_of(model, activation, device)
+    predict = model_of(model, activation, device, trust=trust)
     images = list(scan) if len(scan) > 1 else scan[0]
     search, explained = search_on_scan(options, supervoxels, scan[0]), class_of(target, predict.classes)
     if "versus" in keywords:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from glas3d.predict.interface import Activation
 
 
-def model_of(model: str, activation: Activation | None, device: str) -> Predictor:
-    """Return the model that the options --model, --activation and --device name.
+def model_of(model: str, activation: Activation | None, device: str, *, trust: bool) -> Predictor:
+    """Return the model that the options --model, --activation, --device and --trust name.
 
     Raises
     ------
@@ -23,7 +23,7 @@ def model_of(model: str, activation: Activation | None, device: str) -> Predicto
     """
     from glas3d.predict import load_model
 
-    predict = load_model(model, activation=activation, device=device)
+    predict = load_model(model, activation=activation, device=device, trust=trust)
     if activation is not None and predict.activation != activation:
         raise GlasError(f"--activation is for models that state none, {model} states {predict.activation}")
     return predict

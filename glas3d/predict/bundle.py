@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,31 @@ import nibabel as nib
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import nn
 
-from glas3d.checks import is_number, whole_number
-from glas3d.errors import GlasError
+from glas3d.checks import file_access, is_number, whole_number
+from glas3d.core.settings import Settings
+from glas3d.errors import GlasError, reason
 from glas3d.hashing import bytes_sha256, file_sha256
 from glas3d.imaging.scan import Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of
-from glas3d.predict.bundle_config import BundleConfig
+from glas3d.predict.bundle_config import MOST_BYTES, BundleConfig
 from glas3d.predict.device import choose_device
 from glas3d.predict.intensity import Intensities, Standardisation
 from glas3d.predict.interface import Activation, ModelInfo
 from glas3d.predict.predictor import Predictor
 from glas3d.predict.preprocessing.preprocessing import Preprocessing
 
+_MOST_CHANNELS = 1000
+# How many values a network may have for each value of its weights: some networks replace layers while they are made.
+_MOST_VALUES, _FEW_VALUES = 4, 10**6
 PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".ts")
 
 
-def read_bundle(folder: Path, activation: Activation | None, device: str | torch.device) -> Predictor:
+def read_bundle(
+    folder: Path, activation: Activation | None, device: str | torch.device, *, trust: bool = False
+) -> Predictor:
     """Return the predictor of a bundle; see `load_model`.
 
     Parameters
@@ -45,15 +51,18 @@ def read_bundle(folder: Path, activation: Activation | None, device: str | torch
         Used when the bundle states none.
     device
         See `Predictor`.
+    trust
+        Whether its configuration may run any code.
 
     Raises
     ------
     GlasError
-        A file or an entry is missing, the weights are pickled, or the parts do not fit each other.
+        A file or an entry is missing, the configuration would run code, the weights are pickled, or the parts do not
+        fit each other.
     """
     metadata = _Metadata.read(folder)
     weights = _weights_file(folder)
-    config = BundleConfig.of(folder, metadata.content)
+    config = BundleConfig.of(folder, metadata.content, trust=trust)
     stated = _stated_activation(metadata, config, activation)
     volumes = _Volumes.read(folder / "models", metadata.intensities)
     preprocessing = _preprocessing(config, volumes, metadata.image_key)
@@ -61,8 +70,9 @@ def read_bundle(folder: Path, activation: Activation | None, device: str | torch
         raise GlasError(
             f"a bundle must give its network the whole scan at once (SimpleInferer), {folder} states {inferer}"
         )
-    net = config.network()
-    _load_weights(net, weights, folder)
+    state, weights_sha256 = _read_weights(weights)
+    net = network_for(config, state)
+    fit_weights(net, state, folder)
     channels, classes = metadata.channels, metadata.classes
     n_outputs = metadata.n_outputs
     if stated == "sigmoid" and n_outputs == 1:  # one logit makes two columns
@@ -71,7 +81,7 @@ def read_bundle(folder: Path, activation: Activation | None, device: str | torch
     chosen = choose_device(net, device)
     info = ModelInfo(
         name=metadata.content.get("name", folder.name),
-        sha256=_digest(folder),
+        sha256=_digest(folder, {weights: weights_sha256}),
         channels=channels,
         grid=volumes.grid,
         reference=volumes.reference,
@@ -105,10 +115,15 @@ class _Metadata:
         path = folder / "configs" / "metadata.json"
         if not path.is_file():
             raise GlasError(f"a MONAI bundle must hold {path.parent.name}/{path.name}, {folder} does not")
+        with file_access(path, "metadata"):
+            size = path.stat().st_size
+            text = path.read_bytes() if size <= MOST_BYTES else b""
+        if size > MOST_BYTES:
+            raise GlasError(f"metadata must have at most {MOST_BYTES:,} bytes, {path} has {size:,}")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise GlasError(f"{path} must be JSON: {error}") from None
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise GlasError(f"{path} must be JSON: {reason(error)}") from None
         if not isinstance(content, dict):
             raise GlasError(f"{path} must hold a JSON object")
         return cls(folder, content, _object(content, "glas3d", folder))
@@ -119,7 +134,10 @@ class _Metadata:
         channels = self._data_format("inputs", self.image_key).get("num_channels")
         if channels is None:
             return None
-        return whole_number(f"num_channels in the metadata of {self.folder}", channels, least=1)
+        name = f"num_channels in the metadata of {self.folder}"
+        if whole_number(name, channels, least=1) > _MOST_CHANNELS:
+            raise GlasError(f"{name} must be at most {_MOST_CHANNELS}, got {channels}")
+        return int(channels)
 
     @property
     def n_outputs(self) -> int | None:
@@ -143,8 +161,14 @@ class _Metadata:
 
     @property
     def preset(self) -> dict[str, Any]:
-        """Settings of `GLAS` that were chosen with the model."""
-        return _object(self.own, "preset", self.folder)
+        """Settings of `GLAS` that were chosen with the model; those of a name that `GLAS` does not have are kept."""
+        preset = _object(self.own, "preset", self.folder)
+        known = {setting.name for setting in fields(Settings)}
+        try:
+            Settings(**{name: value for name, value in preset.items() if name in known})
+        except GlasError as error:
+            raise GlasError(f"the preset in the metadata of {self.folder} cannot be used: {error}") from None
+        return preset
 
     @property
     def skull_stripped(self) -> bool | None:
@@ -191,15 +215,52 @@ def _object(container: Mapping[str, Any], key: str, folder: Path) -> dict[str, A
     return value
 
 
-def network_of(folder: Path) -> nn.Module:
-    """Return the network that a bundle describes, with weights as they are made.
+def config_of(folder: Path, *, trust: bool = False) -> BundleConfig:
+    """Return the configuration of a bundle.
+
+    Parameters
+    ----------
+    trust
+        Whether it may run any code.
 
     Raises
     ------
     GlasError
-        The bundle does not describe its network, or it cannot be made.
+        The bundle does not describe its network.
     """
-    return BundleConfig.of(folder, _Metadata.read(folder).content).network()
+    return BundleConfig.of(folder, _Metadata.read(folder).content, trust=trust)
+
+
+def network_for(config: BundleConfig, state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """Return the network that a bundle describes, with weights as they are made, if it is not far larger than its own.
+
+    Parameters
+    ----------
+    config
+        The configuration of the bundle.
+    state
+        The weights that the network will get; they are in memory already.
+
+    Raises
+    ------
+    GlasError
+        The network cannot be made, or has many times more values than its weights.
+    """
+    stored = sum(tensor.numel() for tensor in state.values())
+    left = _MOST_VALUES * stored + _FEW_VALUES
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        if parameter is not None and not nn.parameter.is_lazy(parameter):
+            left -= parameter.numel()
+        if left < 0:
+            raise GlasError(f"a network must have as many values as its weights, {stored:,}, it has many times more")
+
+    counting = nn.modules.module.register_module_parameter_registration_hook(count)
+    try:
+        return config.network()
+    finally:
+        counting.remove()
 
 
 def save_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -220,12 +281,14 @@ def _weights_file(folder: Path) -> Path:
     return weights
 
 
-def _load_weights(net: nn.Module, weights: Path, folder: Path) -> None:
+def _read_weights(weights: Path) -> tuple[dict[str, torch.Tensor], str]:
+    """Return a bundle's weights, and the hash of the very bytes that they are from."""
+    with file_access(weights, "the weights of a bundle"):
+        content = weights.read_bytes()
     try:
-        state = load_file(weights)
+        return load(content), bytes_sha256([content])
     except SafetensorError as error:
         raise GlasError(f"{weights} is no safetensors file: {error}") from None
-    fit_weights(net, state, folder)
 
 
 def fit_weights(net: nn.Module, state: Mapping[str, torch.Tensor], source: Path, owner: str = "its") -> None:
@@ -330,12 +393,19 @@ def _check_outputs(predict: Predictor, channels: int, grid: VoxelGrid, n_outputs
         raise GlasError(f"it promises {n_outputs} outputs, its network gives {output.shape[1]}")
 
 
-def _digest(folder: Path) -> str:
-    """Return one hash over everything that decides a bundle's outputs; pickles next to its weights do not."""
+def _digest(folder: Path, known: Mapping[Path, str]) -> str:
+    """Return one hash over everything that decides a bundle's outputs; pickles next to its weights do not.
+
+    Parameters
+    ----------
+    known
+        Hashes of files that were read already.
+    """
     found = (p for part in ("configs", "models") for p in (folder / part).rglob("*") if p.is_file())
     files = sorted(p for p in found if p.suffix not in PICKLE_SUFFIXES)
     return bytes_sha256(
-        path.relative_to(folder).as_posix().encode() + b"\0" + bytes.fromhex(file_sha256(path)) for path in files
+        path.relative_to(folder).as_posix().encode() + b"\0" + bytes.fromhex(known.get(path) or file_sha256(path))
+        for path in files
     )
 
 

@@ -1,13 +1,16 @@
 """The configuration of a MONAI bundle: its network, and what it states of preprocessing, inferer and activation.
 
-MONAI resolves references and expressions. What a bundle states of its preprocessing is read as names and arguments:
-nothing that a ``_target_`` in it names is made here, let alone run. Only `BundleConfig.network` makes something.
+Without ``trust`` nothing that the bundle's author wrote is run (see `glas3d.predict.bundle_entries`); with it MONAI
+resolves references and expressions. What a bundle states of its preprocessing is read as names and arguments: nothing
+that a ``_target_`` in it names is made here. Only `BundleConfig.network` makes something.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,13 @@ from monai.bundle.config_item import ConfigComponent
 from monai.bundle.config_parser import ConfigParser
 from torch import nn
 
+from glas3d.checks import file_access
 from glas3d.errors import GlasError, reason
+from glas3d.predict.bundle_entries import MAY_RUN_CODE, Code, make_network, resolve_entry
 from glas3d.predict.interface import Activation
+
+MOST_BYTES = 16 * 2**20
+"""How large a configuration or the metadata of a bundle may be."""
 
 _SUFFIXES = ("json", "yaml", "yml")
 # Where configurations for inference and for training keep the preprocessing of scans that are not trained on.
@@ -53,14 +61,17 @@ class BundleConfig:
         The files for ``"inference"`` and ``"train"``, as far as it has them.
     metadata
         The content of its ``configs/metadata.json``, to which configurations may refer.
+    trust
+        Whether the configuration may run any code.
     """
 
     folder: Path
     files: Mapping[str, Path]
     metadata: Mapping[str, Any]
+    trust: bool
 
     @classmethod
-    def of(cls, folder: Path, metadata: Mapping[str, Any]) -> BundleConfig:
+    def of(cls, folder: Path, metadata: Mapping[str, Any], *, trust: bool) -> BundleConfig:
         """Return the configuration of a bundle.
 
         Raises
@@ -75,7 +86,12 @@ class BundleConfig:
                 files[name] = path
         if not files:
             raise GlasError(f"a bundle must describe its network in configs/inference.json, {folder} has none")
-        return cls(folder, files, metadata)
+        return cls(folder, files, metadata, trust)
+
+    @cached_property
+    def _contents(self) -> dict[Path, dict[str, Any]]:
+        """The content of each file, read once."""
+        return {path: self._read(path) for path in self.files.values()}
 
     def network(self) -> nn.Module:
         """Return the network of ``network_def``, with weights as they are made.
@@ -86,10 +102,14 @@ class BundleConfig:
             There is none, it cannot be made, or it is no torch module.
         """
         path = next(iter(self.files.values()))
-        parser = self._parser(path)
         try:
-            net = parser.get_parsed_content("network_def")
-        except Exception as error:  # the configuration may run anything, so it may raise anything
+            if self.trust:
+                net = self._parser(path).get_parsed_content("network_def")
+            else:
+                net = make_network(resolve_entry(self._contents[path], "network_def"), "network_def")
+        except GlasError as error:
+            raise GlasError(f"the network_def of {path} cannot be made: {error}") from None
+        except Exception as error:  # the network of anyone's arguments may raise anything
             raise GlasError(f"the network_def of {path} cannot be made: {reason(error)}") from error
         if not isinstance(net, nn.Module):
             raise GlasError(f"the network_def of {path} must be a torch module, it is a {type(net).__name__}")
@@ -113,12 +133,7 @@ class BundleConfig:
     def activation(self) -> Activation | None:
         """Return the activation that the postprocessing applies to the network's outputs, if it states one."""
         for transform in self._transforms("inference", "postprocessing") or ():
-            if transform.target.rsplit(".", 1)[-1] in (
-                "Activationsd",
-                "ActivationsD",
-                "ActivationsDict",
-                "Activations",
-            ):
+            if transform.target.rsplit(".", 1)[-1] in _ACTIVATIONS:
                 for activation in ("softmax", "sigmoid"):
                     stated = transform.arguments.get(activation)
                     if any(map(_is_true, stated if isinstance(stated, list | tuple) else [stated])):
@@ -128,7 +143,7 @@ class BundleConfig:
     def inferer(self) -> str | None:
         """Return the ``_target_`` of what applies the network to a scan, if it is stated."""
         path = self.files.get("inference")
-        content = None if path is None else self._parser(path).get("inferer")
+        content = None if path is None else self._contents[path].get("inferer")
         return str(content.get("_target_")) if isinstance(content, dict) else None
 
     def _transforms(self, name: str, key: str) -> list[DeclaredTransform] | None:
@@ -144,23 +159,40 @@ class BundleConfig:
 
     def _item(self, path: Path, key: str) -> Any:
         """Return what a file has under a key, references resolved but nothing made; None if it has no such key."""
-        parser = self._parser(path)
         try:
-            if key not in parser:
-                return None
-            return parser.get_parsed_content(key, instantiate=False)
+            if self.trust:
+                parser = self._parser(path)
+                return parser.get_parsed_content(key, instantiate=False) if key in parser else None
+            content: Any = self._contents[path]
+            for part in key.split("::"):
+                if not isinstance(content, dict) or part not in content:
+                    return None
+                content = content[part]
+            return resolve_entry(self._contents[path], key)
         except Exception as error:  # expressions may run anything, so they may raise anything
             raise GlasError(f"the {key} of {path} cannot be read: {reason(error)}") from error
 
     def _parser(self, path: Path) -> ConfigParser:
         parser = ConfigParser()
         try:
-            parser.read_config(str(path))
-            parser["bundle_root"] = str(self.folder)
-            parser.read_meta(dict(self.metadata))
-        except Exception as error:  # a damaged file may fail anywhere in the reader
+            parser.read_config(copy.deepcopy(self._contents[path]))
+        except Exception as error:  # references may be of any form
             raise GlasError(f"{path} cannot be read as a configuration of MONAI: {reason(error)}") from error
         return parser
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """Return the content of a file, with what configurations may refer to."""
+        with file_access(path, "a configuration"):
+            size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise GlasError(f"a configuration must have at most {MOST_BYTES:,} bytes, {path} has {size:,}")
+        try:
+            content = ConfigParser.load_config_file(path)
+            if not isinstance(content, dict):
+                raise TypeError(f"it holds a {type(content).__name__}")
+        except Exception as error:  # a damaged file may fail anywhere in the reader
+            raise GlasError(f"{path} cannot be read as a configuration of MONAI: {reason(error)}") from error
+        return content | {"bundle_root": str(self.folder), ConfigParser.meta_key: dict(self.metadata)}
 
 
 class _Unreadable(Exception):
@@ -173,6 +205,10 @@ def _declared(item: Any) -> Iterator[DeclaredTransform]:
         for part in item:
             yield from _declared(part)
         return
+    if isinstance(item, Code):
+        raise _Unreadable(f"{item.entry} is {item.text}, {MAY_RUN_CODE}")
+    if isinstance(item, dict) and "_target_" in item:
+        item = ConfigComponent(item)
     if not isinstance(item, ConfigComponent):
         raise _Unreadable(f"it must be a list of transforms with a _target_ each, it holds a {type(item).__name__}")
     config = _content(item)

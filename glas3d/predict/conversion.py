@@ -15,7 +15,7 @@ import torch
 
 from glas3d.errors import GlasError, listed, reason
 from glas3d.output import new_folder, write_together
-from glas3d.predict.bundle import fit_weights, network_of, save_weights
+from glas3d.predict.bundle import config_of, fit_weights, network_for, save_weights
 
 _NAME = "model.safetensors"
 # What wrappers put before the names of a network's weights (data-parallel training, torch.compile).
@@ -42,7 +42,7 @@ class ConvertedWeights:
 
 
 def convert_weights(
-    weights: str | os.PathLike[str], bundle_dir: str | os.PathLike[str], *, overwrite: bool = False
+    weights: str | os.PathLike[str], bundle_dir: str | os.PathLike[str], *, overwrite: bool = False, trust: bool = False
 ) -> ConvertedWeights:
     """Write the state dict of a PyTorch checkpoint as the weights of a MONAI bundle, in the safetensors format.
 
@@ -58,6 +58,8 @@ def convert_weights(
         is made, with configuration and documentation of the bundle that ``weights`` lies in.
     overwrite
         Replace weights that are there already.
+    trust
+        Whether the configuration of the bundle may run any code, see `load_model`.
 
     Raises
     ------
@@ -72,7 +74,7 @@ def convert_weights(
     if (folder / "models" / _NAME).exists() and not overwrite:
         raise GlasError(f"{folder / 'models' / _NAME} exists already: give --overwrite (overwrite=True) to replace it")
     state = _state_dict(source)
-    net = network_of(described)
+    net = network_for(config_of(described, trust=trust), state)
     state = _without_prefix(state, set(net.state_dict()))
     fit_weights(net, state, source, "the bundle's")
     if described == folder:

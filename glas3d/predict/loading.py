@@ -25,6 +25,7 @@ def load_model(
     *,
     activation: Activation | None = None,
     device: str | torch.device = "auto",
+    trust: bool = False,
 ) -> Predictor:
     """Return the predictor of a model that is shipped, or stored in a file or folder, or made by a function.
 
@@ -33,24 +34,27 @@ def load_model(
     model
         The name of a shipped model, the path of a MONAI bundle folder, of a ``.pt2`` file of torch.export or of
         an ``.onnx`` file, or ``package.module:factory``, a function without arguments that returns a
-        `Predictor`. Loading a bundle or a factory runs the code that it names: load only what you trust.
+        `Predictor`. A factory is code, which is run.
     activation
         The activation of bundles that do not state one, and of exported files, which never do; see `Predictor`.
     device
         See `Predictor`.
+    trust
+        Whether the configuration of a bundle may run any code of its author: calls of functions, expressions and
+        imports. Without it a bundle may be made of networks and layers of torch.nn, monai.networks and glas3d.
 
     Raises
     ------
     GlasError
-        The model does not exist, a bundle lacks something, its weights are pickled or do not fit its network, or an
-        exported file cannot be used or is given no activation.
+        The model does not exist, a bundle lacks something or would run other code, its weights are pickled or do not
+        fit its network, or an exported file cannot be used or is given no activation.
     """
     text = os.fspath(model)
     path = Path(text)
     if shipped_name("models", text):
         return read_bundle(folder("models", text), activation, device)
     if path.is_dir():
-        return read_bundle(path, activation, device)
+        return read_bundle(path, activation, device, trust=trust)
     if path.suffix in _EXPORTED:
         if not path.is_file():
             raise GlasError(f"no such file: {path}")

@@ -51,7 +51,9 @@ def _version(library: str, user: str, extra: str) -> str:
         raise GlasError(f'{user} needs {library}: pip install "glas3d[{extra}]"') from None
 
 
-def fastest_engine(model: str, device: str, threads: int, shape: tuple[int, ...], batches: int) -> str:
+def fastest_engine(
+    model: str, device: str, threads: int, shape: tuple[int, ...], batches: int, trust: bool = False
+) -> str:
     """Return the engine that ``"auto"`` chooses on this machine.
 
     Parameters
@@ -66,9 +68,11 @@ def fastest_engine(model: str, device: str, threads: int, shape: tuple[int, ...]
         Shape ``(n, *spatial)`` of a batch, without channels.
     batches
         How many batches the model will evaluate, which decides if building an engine is worth its time.
+    trust
+        See `glas3d.load_model`.
     """
     with torch_threads(threads):
-        predict = load_model(model, device=device)
+        predict = load_model(model, device=device, trust=trust)
         size, *spatial = shape
         noise = torch.rand((size, predict.info.channels or 1, *spatial), generator=torch.Generator().manual_seed(0))
         candidate = predict.fit(noise[0]).with_engine("auto", batches)

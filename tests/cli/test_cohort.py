@@ -168,7 +168,7 @@ def test_trained_models_explain_the_participants(run_command, bids_dir, tmp_path
     )
     status, output, errors = run_command(
         *("cohort", bids_dir, tmp_path / "out", "participant", "--models", tmp_path / "models", *GRID),
-        *("--assume-space", "MNI"),
+        *("--assume-space", "MNI", "--trust"),
     )
     assert status == 0
     assert all("the model does not predict AD" in line for line in errors.splitlines())

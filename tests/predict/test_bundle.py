@@ -227,7 +227,7 @@ REFUSED = {
     ),
     "network no module": (
         edit(lambda c: c.update(network_def={"_target_": "builtins.dict", "a": 1}), "inference"),
-        "must be a torch module, it is a dict",
+        "names builtins.dict, which is no network or layer of torch.nn, monai.networks, glas3d, which can run any code",
     ),
     "no weights": (
         remove("models/model.safetensors"),

@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
+from monai.networks.nets import Classifier
 
 from glas3d.hashing import file_sha256
 from glas3d.imaging.scan import load_scan
@@ -18,6 +19,16 @@ from tests.study import folders
 
 GRID = mni_grid(16)
 SEARCH = (2, 1, 2)
+# A convolution, its batch normalisation and a linear layer: a network that bundles may be made of without trust.
+NETWORK = {
+    "in_shape": [1, *GRID.shape],
+    "classes": 2,
+    "channels": [2],
+    "strides": [4],
+    "num_res_units": 0,
+    "act": "RELU",
+    "norm": "BATCH",
+}
 PRESET = {"sigma_light": 40.0, "sigma_shadow": 60.0, "unit": "mm"}
 
 
@@ -32,19 +43,13 @@ def cohort(place, **changed):
 def bundle(place, seed):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = folders.small_net(GRID.shape, 1, 2)
-        net(torch.zeros(2, 1, *GRID.shape))
-        torch.nn.init.normal_(net[-1].weight, std=0.5)
+        net = Classifier(**NETWORK)
+        torch.nn.init.normal_(net.final[-1].weight, std=0.5)
     blank = torch.full((1, *GRID.shape), 0.3)
     write_bundle(
         place,
         net.eval(),
-        {
-            "_target_": "tests.study.folders.small_net",
-            "shape": list(GRID.shape),
-            "channels": 1,
-            "classes": 2,
-        },
+        {"_target_": "Classifier", **NETWORK},
         BundleDescription(
             name=f"AD-NC-{place.name}",
             description="Random weights, for tests",

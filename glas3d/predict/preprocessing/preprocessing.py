@@ -19,6 +19,7 @@ import torch
 
 from glas3d.errors import GlasError, reason
 from glas3d.predict.bundle_config import DeclaredTransform
+from glas3d.predict.bundle_entries import MAY_RUN_CODE, Code, code_in
 from glas3d.predict.interface import Transform
 from glas3d.predict.preprocessing.intensity_steps import FITTED_TRANSFORMS, FittedIntensity, IntensityStep
 from glas3d.predict.preprocessing.resampling import MonaiResampling
@@ -173,6 +174,8 @@ class Preprocessing:
                     resampling.append(_made("Orientation", {"axcodes": "RAS"}))
                     names.append("Orientation(axcodes=RAS)")
                 continue
+            if (code := code_in(arguments)) is not None:
+                raise GlasError(f"{code.entry} is {code.text}, {MAY_RUN_CODE}")
             if name in _RESAMPLING:
                 if (name != "Orientation" and steps) or any(isinstance(step, UnchangedStep) for step in steps):
                     raise GlasError(f"{transform.target} comes after {names[-1]}, and scans are resampled first")
@@ -251,6 +254,8 @@ def _is_reading(name: str, arguments: Mapping[str, Any]) -> bool:
     if name not in _READING:
         return False
     dtype = arguments.get("dtype")
+    if isinstance(dtype, Code):
+        raise GlasError(f"{dtype.entry} is {dtype.text}, {MAY_RUN_CODE}")
     if name in ("CastToType", "EnsureType", "ToTensor") and dtype is not None:
         kind = str(getattr(dtype, "__name__", dtype)).rsplit(".", 1)[-1]
         if kind not in ("float", "float32", "float64", "double"):

@@ -44,6 +44,10 @@ class StudyOptions:
     in_sample
         Explain participants also with models that were trained on them; every output then records "InSample": true.
         Such maps may show what the model memorised. Default: refuse.
+    trust
+        Allow the configuration of a bundle to run any code of its author: calls of functions, expressions and imports.
+        Without it a bundle may be made of networks and layers of torch.nn, monai.networks and glas3d. Needed for models
+        that were trained with a network of your own.
     n_workers
         Number of processes that explain scans in parallel; 1: this process alone. With CUDA one for each GPU is best.
         In Python a script that uses more than 1 needs an ``if __name__ == "__main__":`` block. Default: 1.
@@ -74,6 +78,7 @@ class StudyOptions:
     atlas_space: Literal["MNI"] | None = option(None, group=SEARCH)
     everyone: bool = option(False, group=PARTICIPANTS)
     in_sample: bool = option(False, group=MODEL)
+    trust: bool = option(False, group=MODEL)
     n_workers: int = option(1, group=SPEED)
     scheduler: str | None = option(None, group=SPEED)
     threads: int | None = option(None, group=SPEED)

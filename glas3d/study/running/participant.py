@@ -203,7 +203,7 @@ class PreparedScan:
         plan = self.plan
         explanation = explain_img(
             self.task.path,
-            _load_model(bundle, plan.sha256[bundle], plan.device),
+            _load_model(bundle, plan.sha256[bundle], plan.device, plan.trust),
             plan.target,
             _load_search(plan),
             batch_size=plan.batch_size,
@@ -384,7 +384,7 @@ def _load_manifest(models: str, hashes: tuple[tuple[str, str | None], ...]) -> M
 
 
 @lru_cache(maxsize=8)
-def _load_model(name: str, sha256: str | None, device: str) -> Predictor:
+def _load_model(name: str, sha256: str | None, device: str, trust: bool) -> Predictor:
     """Return a model, loaded once by each worker.
 
     Raises
@@ -392,7 +392,7 @@ def _load_model(name: str, sha256: str | None, device: str) -> Predictor:
     GlasError
         The model has changed since the study was started.
     """
-    predict = load_model(name, device=device)
+    predict = load_model(name, device=device, trust=trust)
     if predict.info.sha256 != sha256:
         raise GlasError(f"the model {name} has changed since this study was started")
     return predict

@@ -76,6 +76,8 @@ class StudyPlan:
         Whether a model explains participants that it was trained on.
     assume_space
         ``"MNI"``: take scans to be in MNI space without a check.
+    trust
+        Whether the configurations of bundles may run any code.
     batch_size, engine, threads, device
         Those of every model evaluation; others would change the rounding of results.
     version
@@ -93,6 +95,7 @@ class StudyPlan:
     files: Mapping[str, str]
     in_sample: bool
     assume_space: str | None
+    trust: bool
     batch_size: int
     engine: str
     threads: int
@@ -175,10 +178,10 @@ def resolve_plan(
     spec = os.fspath(models)
     manifest = manifest_of(spec)
     names = [spec] if manifest is None else [str(bundle) for bundle in manifest.folds]
-    predicts = [load_model(name, device="cpu") for name in names]
+    study = request.study
+    predicts = [load_model(name, device="cpu", trust=study.trust) for name in names]
     for predict in predicts:
         _check_target(target, predict)
-    study = request.study
     stored_search = _stored_search(study.search)
     search = load_search.__wrapped__(stored_search, study.atlas_space)
     settings = _study_settings(request, predicts)
@@ -192,7 +195,7 @@ def resolve_plan(
     if engine is None:
         # an engine is built for each fold, so that each fold's share of the batches must be worth it
         batches = n_scans * math.ceil((2 * _n_points(search, shape) + 1) / batch) // len(names)
-        engine = pool.call(partial(fastest_engine, names[0], device, threads, (batch, *shape), batches))
+        engine = pool.call(partial(fastest_engine, names[0], device, threads, (batch, *shape), batches, study.trust))
     check_engine(engine, torch.device(device))
     return StudyPlan(
         out=out.resolve(),
@@ -209,6 +212,7 @@ def resolve_plan(
         files=file_hashes(settings),
         in_sample=study.in_sample,
         assume_space=request.explain.assume_space,
+        trust=study.trust,
         batch_size=batch,
         engine=engine,
         threads=threads,

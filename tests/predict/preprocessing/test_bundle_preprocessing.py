@@ -221,7 +221,7 @@ def test_what_cannot_be_kept_is_refused_by_its_name(tmp_path, transforms, messag
 @pytest.mark.parametrize(
     ("preprocessing", "message"),
     [
-        ("$torch.nn.Identity()", "it must be a list of transforms with a _target_ each, it holds a Identity"),
+        ("$torch.nn.Identity()", "preprocessing is the expression .* which can run any code; give --trust"),
         ("@nothing", "the preprocessing of .*inference.json cannot be read: .*@nothing"),
         ("$1 / 0", "the preprocessing of .*inference.json cannot be read"),
         ("by hand", "it must be a list of transforms with a _target_ each, it holds a str"),
