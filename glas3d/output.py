@@ -1,13 +1,19 @@
-"""Writing results: JSON sidecars, several files at once or none, and folders that appear when they are complete."""
+"""Writing results: JSON sidecars, several files at once or none, and folders that appear when they are complete.
+
+Everything is written under a temporary name in the folder, or next to it, brought to the disk (fsync) and renamed.
+Files and folders get the permissions that the umask leaves, and the group of a folder whose setgid bit is set.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import platform
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +34,15 @@ Writer = Callable[[Path], object]
 Columns = Mapping[str, tuple[str, str]]
 
 _UNFINISHED = ".unfinished-"
+_INTACT = "then repeat the command; earlier results are as they were"
+_ADVICE = {
+    errno.ENOSPC: f"free some, {_INTACT}",
+    errno.EDQUOT: f"free some of your quota, {_INTACT}",
+    errno.EROFS: "give a folder that can be written to",
+    errno.EACCES: "give a folder that you may write to",
+    errno.EPERM: "give a folder that you may write to",
+    errno.ENAMETOOLONG: "give a shorter path",
+}
 
 
 def generated_by() -> list[dict[str, Any]]:
@@ -151,17 +166,33 @@ def write_together(folder: Path, files: dict[str, Callable[[Path], object]]) -> 
         for name in files:
             if (folder / name).is_dir():
                 raise GlasError(f"cannot write {folder / name}: it is a folder")
-        with tempfile.TemporaryDirectory(dir=folder, prefix=_UNFINISHED) as scratch:
+        with _scratch_folder(folder, _UNFINISHED) as scratch:
             for name, write in files.items():
-                write(Path(scratch) / name)
-            for name in files:
-                os.replace(Path(scratch) / name, folder / name)
+                write(scratch / name)
+            _settle(scratch)
+            with _locked(folder):
+                for name in files:
+                    os.replace(scratch / name, folder / name)
+                _sync(folder)
     except BaseException as error:
         _remove_empty(created)
         if isinstance(error, OSError):
-            raise GlasError(f"cannot write to {folder}: {error.strerror or error}") from None
+            raise GlasError(f"cannot write to {folder}: {why_not_written(error)}") from None
         raise
     return [folder / name for name in files]
+
+
+def why_not_written(error: OSError) -> str:
+    """Return why something could not be written, and what helps, for the end of a message.
+
+    Examples
+    --------
+    >>> why_not_written(OSError(errno.ENOSPC, "No space left on device"))
+    'No space left on device: free some, then repeat the command; earlier results are as they were'
+    """
+    text = error.strerror or str(error)
+    advice = _ADVICE.get(error.errno or 0)
+    return text if advice is None else f"{text}: {advice}"
 
 
 def check_folder(folder: Path) -> None:
@@ -172,13 +203,33 @@ def check_folder(folder: Path) -> None:
     GlasError
         It is a file or below one, or it cannot be written to or created.
     """
-    for path in (folder, *folder.resolve().parents):
-        if path.exists():
-            if not path.is_dir():
-                raise GlasError(f"results need a folder, {path} is a file")
-            if not os.access(path, os.W_OK | os.X_OK):
-                raise GlasError(f"cannot write to {folder}: {path} allows no writing")
+    try:
+        for path in (folder, *folder.resolve().parents):
+            if path.is_symlink() and not path.exists():
+                raise GlasError(f"results need a folder, {path} is a link to {os.readlink(path)}, which does not exist")
+            if path.exists():
+                if not path.is_dir():
+                    raise GlasError(f"results need a folder, {path} is a file")
+                if not os.access(path, os.W_OK | os.X_OK):
+                    raise GlasError(f"cannot write to {folder}: {path} allows no writing")
+                return
+    except OSError as error:
+        raise GlasError(f"cannot write to {folder}: {why_not_written(error)}") from None
+
+
+def refuse_links(root: Path, folder: Path) -> None:
+    """Refuse a folder of results that a link within ``root`` would put elsewhere; ``root`` itself may be a link.
+
+    Raises
+    ------
+    GlasError
+        A part of the path below ``root`` is a link.
+    """
+    for part in (folder, *folder.parents):
+        if part == root:
             return
+        if part.is_symlink():
+            raise GlasError(f"a folder within results must not be a link, {part} leads to {os.readlink(part)}")
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -219,16 +270,18 @@ def new_folder(folder: Path, replaces: Callable[[Path], bool] = lambda folder: F
             raise GlasError(f"the folder must be new or empty, {folder} has content")
         created = [parent for parent in folder.parents if not parent.exists()]
         folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_scratch_prefix(folder)))
+        scratch = _made(folder.parent, _scratch_prefix(folder))
         yield scratch
-        scratch.chmod(0o755)
-        _put_in_place(scratch, folder, replace=has_content)
+        _settle(scratch)
+        with _locked(folder.parent):
+            _put_in_place(scratch, folder, replace=has_content)
+            _sync(folder.parent)
     except BaseException as error:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
         _remove_empty(created)
         if isinstance(error, OSError):
-            raise GlasError(f"cannot write {folder}: {error.strerror or error}") from None
+            raise GlasError(f"cannot write {folder}: {why_not_written(error)}") from None
         raise
 
 
@@ -240,7 +293,7 @@ def _put_in_place(scratch: Path, folder: Path, *, replace: bool) -> None:
     old: Path | None = None
     try:
         if replace:
-            old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_scratch_prefix(folder)))
+            old = _made(folder.parent, _scratch_prefix(folder))
             os.replace(folder, old / folder.name)
         if folder.exists():  # it was empty at first; it is kept, since it may be a shell's current folder
             if any(folder.iterdir()):
@@ -279,8 +332,72 @@ def _remove_subfolders(folder: Path, prefix: str) -> None:
     was half emptied.
     """
     for path in list(folder.glob(f"{prefix}*")):
-        with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as removed:
-            os.replace(path, Path(removed) / path.name)
+        with contextlib.suppress(OSError), _scratch_folder(folder, prefix) as removed:
+            os.replace(path, removed / path.name)
+
+
+def _made(folder: Path, prefix: str) -> Path:
+    """Make a folder of a new name, with the permissions and the group of any folder that is made there."""
+    while True:
+        made = folder / f"{prefix}{secrets.token_hex(6)}"
+        with contextlib.suppress(FileExistsError):
+            made.mkdir()
+            return made
+
+
+@contextlib.contextmanager
+def _scratch_folder(folder: Path, prefix: str) -> Iterator[Path]:
+    scratch = _made(folder, prefix)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _settle(scratch: Path) -> None:
+    """Give every file the permissions of the umask, whatever library wrote it, and bring all to the disk."""
+    permissions = stat.S_IMODE(scratch.stat().st_mode) & 0o666
+    for parent, _, names in os.walk(scratch):
+        for name in names:
+            file = Path(parent) / name
+            file.chmod(permissions)
+            _sync(file)
+        _sync(Path(parent))
+
+
+def _sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk; some file systems cannot, and then it is left to them."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time put files in place in a folder.
+
+    The lock is on the folder itself and ends with its process, however that ends. Over NFS it holds among the processes
+    of one machine; where a file system has no locks, there is none.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _scratch_prefix(folder: Path) -> str:

@@ -18,7 +18,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import nn
 
 from glas3d.checks import file_access, is_number, whole_number
@@ -264,9 +264,9 @@ def network_for(config: BundleConfig, state: Mapping[str, torch.Tensor]) -> nn.M
 
 
 def save_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write a bundle's weights as safetensors that others may read, too."""
-    save_file({key: value.contiguous() for key, value in state.items()}, path)
-    path.chmod(0o644)  # safetensors lets its owner alone read it
+    """Write a bundle's weights as safetensors."""
+    # safetensors' own writer of files lets the owner alone read them
+    path.write_bytes(save({key: value.contiguous() for key, value in state.items()}))
 
 
 def _weights_file(folder: Path) -> Path:

@@ -24,6 +24,7 @@ from glas3d.output import (
     dataset_description,
     described_table,
     new_folder,
+    refuse_links,
     remove_leftovers,
     remove_unfinished,
     to_json,
@@ -161,13 +162,15 @@ def participant_folder(out: Path, participant_id: str, session: str = "") -> Pat
     Raises
     ------
     GlasError
-        An impossible id, such as one that leads out of the folder.
+        An impossible id, such as one that leads out of the folder; or a link in its place.
     """
     if not PARTICIPANT_ID.fullmatch(participant_id):
         raise GlasError(f"a participant must be sub- with letters and digits after it, got {participant_id!r}")
     if session and not SESSION_ID.fullmatch(session):
         raise GlasError(f"a session must be ses- with letters and digits after it, or nothing, got {session!r}")
-    return out / participant_id / session / _PART
+    folder = out / participant_id / session / _PART
+    refuse_links(out, folder)
+    return folder
 
 
 def record_name(participant_id: str, session: str) -> str:

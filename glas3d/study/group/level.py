@@ -18,7 +18,7 @@ from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.notes import count_notes
 from glas3d.imaging.atlas import Atlas
 from glas3d.options import accepts, parse
-from glas3d.output import generated_by, new_folder, remove_leftovers, write_json
+from glas3d.output import generated_by, new_folder, refuse_links, remove_leftovers, write_json
 from glas3d.study.derivatives import GROUP, Record, read_records, read_study
 from glas3d.study.group.comparison import compare_groups, group_pairs, write_strata
 from glas3d.study.group.correlation import correlate_groups, number_column
@@ -213,6 +213,7 @@ def summarise_groups(
     if times is not None:
         check_slopes(scores, times[0], comparisons, chosen)
     folder = study.out / GROUP
+    refuse_links(study.out, folder)
     remove_leftovers(folder)
     n_steps = len(study.participants) + 2
     with new_folder(folder, lambda existing: (existing / _PROVENANCE).is_file()) as scratch:
