@@ -22,7 +22,8 @@ _OWN = (GlasError, GlasWarning, CannotRecompute)
 def failures_of(task: str) -> Iterator[None]:
     """Raise what other people's code raises as a `GlasError` that names the error and the line it is from.
 
-    What says that memory is exhausted is raised as it is, because a smaller batch may succeed.
+    Code that ends the program (``sys.exit``) has failed, too. What says that memory is exhausted is raised as it is,
+    because a smaller batch may succeed. The block must not yield.
 
     Parameters
     ----------
@@ -40,7 +41,9 @@ def failures_of(task: str) -> Iterator[None]:
         yield
     except _OWN:
         raise
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also sys.exit
         if is_out_of_memory(error):
             raise
         raise GlasError(f"{task}: {described(error)}") from error

@@ -135,7 +135,7 @@ def evaluate_on_device(predict: Predict, batch: torch.Tensor, *covariates: torch
             raise TypeError
         device = probabilities.device if probabilities.is_cuda else "cpu"
         probabilities = probabilities.to(device=device, dtype=torch.float64, copy=True)
-    except Exception as error:  # an output may be of any kind, and fail in any way
+    except (Exception, SystemExit) as error:  # an output may be of any kind, and fail in any way
         if is_out_of_memory(error):
             raise
         unusual = unusual_kind(output) if isinstance(output, torch.Tensor) else ""

@@ -109,7 +109,7 @@ class BundleConfig:
                 net = make_network(resolve_entry(self._contents[path], "network_def"), "network_def")
         except GlasError as error:
             raise GlasError(f"the network_def of {path} cannot be made: {error}") from None
-        except Exception as error:  # the network of anyone's arguments may raise anything
+        except (Exception, SystemExit) as error:  # the network of anyone's arguments may raise anything
             raise GlasError(f"the network_def of {path} cannot be made: {reason(error)}") from error
         if not isinstance(net, nn.Module):
             raise GlasError(f"the network_def of {path} must be a torch module, it is a {type(net).__name__}")
@@ -169,7 +169,7 @@ class BundleConfig:
                     return None
                 content = content[part]
             return resolve_entry(self._contents[path], key)
-        except Exception as error:  # expressions may run anything, so they may raise anything
+        except (Exception, SystemExit) as error:  # expressions may run anything, so they may raise anything
             raise GlasError(f"the {key} of {path} cannot be read: {reason(error)}") from error
 
     def _parser(self, path: Path) -> ConfigParser:

@@ -82,7 +82,9 @@ def _from_factory(spec: str) -> Predictor:
         factory = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise GlasError(f"no model factory {spec}: {error}") from None
-    except Exception as error:  # a module is run when it is imported, and may fail in any way
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a module is run when it is imported, and may fail or end in any way
         raise GlasError(f"the module of the model factory {spec} cannot be imported: {described(error)}") from error
     predict = None
     if callable(factory):

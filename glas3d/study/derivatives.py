@@ -299,7 +299,7 @@ def check_study_folder(out: Path) -> None:
         raise GlasError(f"a study's results need a folder, {out} is a file")
     if out.is_dir():
         content = sorted(path.name for path in out.iterdir() if not path.name.startswith(".unfinished-"))
-        if content and not (out / STUDY).is_file():  # in this order: another process may start it at this moment
+        if content and not is_study(out):  # in this order: another process may start it at this moment
             raise GlasError(f"the folder must be new, empty or an earlier study's, {out} holds {content[0]}")
 
 
@@ -318,24 +318,34 @@ def refuse_other_study(out: Path, study: Mapping[str, Any]) -> None:
     GlasError
         There are such results; the message names what differs.
     """
-    stored = read_study(out)
-    if not stored or next(_record_paths(out), None) is None:
-        return
-    new = json.loads(to_json(dict(study)))
-    differing = [
-        what
-        for what, names in _TOLD_APART_BY.items()
-        if any(name in stored and stored[name] != new.get(name) for name in names)
-    ]
-    if differing:
+    differing = differences(read_study(out), study)
+    if differing and next(_record_paths(out), None) is not None:
         raise GlasError(
             f"the results in {out} were made with other {' and '.join(differing)}: give another folder, or --overwrite "
             "(overwrite=True) to replace them"
         )
 
 
+def differences(stored: Mapping[str, Any], study: Mapping[str, Any]) -> list[str]:
+    """Return in what two studies differ: target, models, search or settings.
+
+    Parameters
+    ----------
+    stored
+        The content of a ``study.json``, see `read_study`.
+    study
+        The content that ``study.json`` would get.
+    """
+    new = json.loads(to_json(dict(study)))
+    return [
+        what
+        for what, names in _TOLD_APART_BY.items()
+        if any(name in stored and stored[name] != new.get(name) for name in names)
+    ]
+
+
 def read_study(out: Path) -> dict[str, Any]:
-    """Read the settings that `start_study` wrote; empty if there are none.
+    """Read the settings that `start_study` wrote, or those in the records if that file was lost; empty without both.
 
     Raises
     ------
@@ -344,7 +354,7 @@ def read_study(out: Path) -> dict[str, Any]:
     """
     path = out / STUDY
     if not path.is_file():
-        return {}
+        return _study_of_records(out)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -352,6 +362,23 @@ def read_study(out: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise GlasError(f"{path} is damaged: it holds no JSON object")
     return content
+
+
+def is_study(out: Path) -> bool:
+    """Return whether a folder is that of a study: by its ``study.json``, or by a record where that file was lost."""
+    return (out / STUDY).is_file() or bool(_study_of_records(out))
+
+
+def _study_of_records(out: Path) -> dict[str, Any]:
+    """Return the settings of the study that a participant's record holds; empty if there is none."""
+    found = (read_record(path).get("Study") for path in _record_paths(out))
+    return next((study for study in found if isinstance(study, dict)), {})
+
+
+def missing_results(folder: Path, name: str) -> bool:
+    """Return whether a participant's record or one of its files is not there, without reading the files."""
+    content = read_record(folder / name)
+    return not content or not all((folder / file).is_file() for file in content["Files"])
 
 
 def read_records(out: Path) -> list[Record]:
@@ -370,7 +397,7 @@ def read_records(out: Path) -> list[Record]:
     GlasWarning
         Maps will be resampled to the template's grid.
     """
-    if not (out / STUDY).is_file():
+    if not is_study(out):
         raise GlasError(f"no results of participants in {out}: it has no {STUDY}; run the participant level first")
     records = list(_records(out))
     if not records:
@@ -411,6 +438,7 @@ def _records(out: Path) -> Iterator[Record]:
             raise GlasError(f"{path} is damaged: remove {path.parent} and explain {folders[0]} again")
         method = content.get("Method")  # nearly always the same for all, and then held in memory once
         content["Method"] = methods.setdefault(json.dumps(method, sort_keys=True), method)
+        content.pop("Study", None)  # the same for all
         yield Record(folders[0], session, path.parent, content)
 
 

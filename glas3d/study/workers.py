@@ -314,5 +314,5 @@ def _why_lost(error: BaseException) -> str:
     from distributed import KilledWorker
 
     if isinstance(error, KilledWorker):
-        return "its worker died each time it was tried: too little memory, perhaps"
+        return "its worker died each time it was tried: too little memory, or the model ended the process"
     return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -134,3 +134,25 @@ def test_a_lack_of_memory_passes_so_that_batches_become_smaller(error):
 def test_outputs_that_are_no_array_of_probabilities_are_refused(output, kind):
     with pytest.raises(GlasError, match=rf"must return one array of probabilities, \(n, classes\), got {kind}$"):
         explained(lambda batch: output(len(batch)))
+
+
+class Leaves(BaseException):
+    """An end that is no error, of somebody's own."""
+
+
+@pytest.mark.parametrize("end", [SystemExit(0), SystemExit("bye"), GeneratorExit(), Leaves()])
+def test_a_model_that_ends_the_program_has_failed(end):
+    def model(batch):
+        raise end
+
+    with pytest.raises(GlasError, match=rf"does not take a batch of \(1, 1, 5, 6, 7\): {type(end).__name__}") as caught:
+        explained(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_ctrl_c_in_a_model_stays_ctrl_c():
+    def model(batch):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        explained(model)

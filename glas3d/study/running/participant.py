@@ -23,7 +23,7 @@ from glas3d.hashing import file_sha256
 from glas3d.imaging.map_header import map_on
 from glas3d.imaging.space import MNI
 from glas3d.imaging.spatial_transform import load_transform
-from glas3d.output import remove_leftovers
+from glas3d.output import remove_leftovers, why_not_written
 from glas3d.predict import Predictor, load_model
 from glas3d.progress import Progress
 from glas3d.study.cohort.file_patterns import file_hashes, has_pattern, recordable
@@ -124,7 +124,11 @@ def explain_participant(plan: StudyPlan, task: ScanTask) -> Outcome:
             error = f"{problem}. {_SPACE_ADVICE}"
         except (GlasError, SkullWarning) as problem:
             error = str(problem)
-        except Exception as problem:  # a model may raise anything, and the others continue
+        except KeyboardInterrupt:
+            raise
+        except OSError as problem:
+            error = f"{problem.filename or task.path} cannot be read or written: {why_not_written(problem)}"
+        except BaseException as problem:  # a model may raise anything or end the program, and the others continue
             error = f"unexpected {type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
     given = tuple(dict.fromkeys(str(warning.message) for warning in caught))
     return Outcome(task.participant_id, task.session, status, " ".join(error.split()), given, notes)
@@ -143,10 +147,13 @@ def _explain(plan: StudyPlan, task: ScanTask) -> tuple[Status, tuple[str, ...]]:
         return "kept", tuple(read_record(folder / name).get("Notes", ()))
     results = [prepared.explain(bundle) for bundle in prepared.bundles]
     result = results[0] if len(results) == 1 else average(results)
-    training = {"Key": prepared.key} | _training_record(prepared.manifest, prepared.bundles, task.participant_id)
+    training = {"Key": prepared.key, "Study": plan.record()} | _training_record(
+        prepared.manifest, prepared.bundles, task.participant_id
+    )
     probabilities = [_probability(explanation) for explanation in results]
     record = {
         **training,
+        "Study": plan.record(),
         "Stem": result.stem,
         "Input": result.provenance["Input"],
         "Probability": float(np.mean(probabilities)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,13 @@ from glas3d.study.cohort.accounting import Accounting, count_groups
 from glas3d.study.cohort.cohort import Cohort
 from glas3d.study.cohort.file_patterns import participant_settings
 from glas3d.study.derivatives import (
+    STUDY,
     check_study_folder,
+    differences,
+    missing_results,
     participant_folder,
+    read_study,
+    record_name,
     refuse_other_study,
     start_study,
     write_failed,
@@ -141,6 +146,7 @@ def explain_cohort(
         if pool.dashboard is not None:
             announce(pool.dashboard)
         outcomes = incomplete + _explain_each(pool, plan, tasks, request.study.on_error == "fail", progress)
+    outcomes = _checked(plan, f"GLAS explanations of {cohort.case} and {cohort.control}", outcomes)
     return _result(out, cohort, rows, outcomes, request.study)
 
 
@@ -213,6 +219,32 @@ def _explain_each(
         if outcome.status == "failed" and stops:
             break
     return outcomes
+
+
+def _checked(plan: StudyPlan, title: str, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return the outcomes with those as failed whose results are gone; write the study's own files again if they are.
+
+    Raises
+    ------
+    GlasError
+        Another run has made the folder that of another study meanwhile.
+    """
+    checked = []
+    for outcome in outcomes:
+        folder = participant_folder(plan.out, outcome.participant_id, outcome.session)
+        if outcome.status != "failed" and missing_results(folder, record_name(outcome.participant_id, outcome.session)):
+            checked.append(replace(outcome, status="failed", error=f"its results in {folder} were removed meanwhile"))
+        else:
+            checked.append(outcome)
+    record = plan.record()
+    if not (plan.out / STUDY).is_file():
+        start_study(plan.out, title, record)
+    elif differing := differences(read_study(plan.out), record):
+        raise GlasError(
+            f"another run with other {' and '.join(differing)} wrote to {plan.out} meanwhile: give each study its own "
+            "folder"
+        )
+    return checked
 
 
 def _result(
