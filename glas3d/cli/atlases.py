@@ -40,7 +40,7 @@ def show(name: str, /) -> None:
     Parameters
     ----------
     name
-        Name of a shipped atlas, or path of a label image with its .tsv table next to it.
+        Name of a shipped atlas, or path of a label image with its table next to it.
     """
     from glas3d.imaging.atlas import Atlas
 

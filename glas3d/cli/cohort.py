@@ -67,9 +67,9 @@ def explain_study(
 
     First the participant level, then the group level. A run that was stopped resumes when it is started again.
 
-    A file that belongs to each participant (--mask, --brain-mask, --transform, --inverse, --background) is given by
-    its path relative to BIDS_DIR, with {participant_id} (sub-01) and {session_id} (ses-M00) where they belong, and *
-    for any other text.
+    A file that belongs to each participant (--atlas, --mask, --brain-mask, --transform, --inverse, --background) is
+    given by its path relative to BIDS_DIR, with {participant_id} (sub-01) and {session_id} (ses-M00) where they belong,
+    and * for any other text.
 
     Parameters
     ----------
@@ -112,6 +112,7 @@ def explain_study(
     if level == "group":
         columns = [*map(covariate_column, given.get("covariates", ())), *given.get("correlate", ())]
         columns += [given[name] for name in ("site", "slope_over") if name in given]
+        given["overwrite"] = study.overwrite
         everyone = read_cohort(bids_dir, covariates=columns, **selected)
         _summarise(everyone, out, options.atlas, given, as_json=json, with_report=not no_report)
         return
@@ -120,7 +121,7 @@ def explain_study(
             "give --models DIR (from glas3d train) or --model M" + (", got both" if models is not None else "")
         )
     keywords = explain_keywords(options) | given_options(study)
-    keywords["search"] = search_of(options, atlas_space=study.atlas_space)
+    keywords["search"] = search_of(options, atlas_space=study.atlas_space, atlas_table=study.atlas_table)
     if target is not None:
         groups_named = (selected.get("control", Selection.control), selected.get("case", Selection.case))
         keywords["target"] = class_of(target, groups_named)

@@ -23,8 +23,12 @@ class SearchOptions:
     Parameters
     ----------
     atlas
-        Name of a shipped atlas, or path of a label image, or of 4D probabilities, with its .tsv table next to it.
+        Name of a shipped atlas, or path of a label image, or of 4D probabilities, with its table next to it.
         Default: AAL.
+    atlas_table
+        Look-up table of the file given as ``atlas``: .tsv or .csv with the columns index and name, or a .txt, .lut,
+        .label, .ctbl or .xml of FreeSurfer, FSL, ITK-SNAP, MRtrix, CAT12, MRIcron or SPM. Default: the file of the same
+        name next to the image.
     atlas_space
         ``MNI``: the regions of the file given as ``atlas`` are in MNI space. Needed for such an atlas where scans are
         brought to the template. Default: it is in the space of the scan.
@@ -37,12 +41,15 @@ class SearchOptions:
     """
 
     atlas: str | None = option(None, group=SEARCH)
+    atlas_table: Path | None = option(None, group=SEARCH)
     atlas_space: Literal["MNI"] | None = option(None, group=SEARCH)
     grid: tuple[float, ...] = option((), group=SEARCH)
     coordinates: Path | None = option(None, group=SEARCH)
 
 
-def search_of(options: Any, supervoxels: int | None = None, atlas_space: str | None = None) -> Any:
+def search_of(
+    options: Any, supervoxels: int | None = None, atlas_space: str | None = None, atlas_table: Path | None = None
+) -> Any:
     """Return the one search that was given: a `Grid`, the path of a table of coordinates, or an atlas.
 
     Parameters
@@ -51,13 +58,13 @@ def search_of(options: Any, supervoxels: int | None = None, atlas_space: str | N
         The options of `SearchOptions`.
     supervoxels
         Number of supervoxels of the scan that are searched instead.
-    atlas_space
-        Space of an atlas that is a file.
+    atlas_space, atlas_table
+        Space and look-up table of an atlas that is a file.
 
     Raises
     ------
     GlasError
-        Several searches were given, or the space of an atlas without the file of one.
+        Several searches were given, or the space or the table of an atlas without the file of one.
     """
     from glas3d.core.search import Grid
     from glas3d.resources import shipped_name
@@ -71,8 +78,9 @@ def search_of(options: Any, supervoxels: int | None = None, atlas_space: str | N
     given = [f"{name} {value}" for name, value in searches.items() if value]
     if len(given) > 1:
         raise GlasError(f"search an atlas, a grid, coordinates or supervoxels, got {' and '.join(given)}")
-    if atlas_space is not None and (options.atlas is None or shipped_name("atlases", options.atlas)):
-        raise GlasError(f"--atlas-space is for an atlas that is a file, got {' '.join(given) or 'the atlas AAL'}")
+    for name, value in (("--atlas-space", atlas_space), ("--atlas-table", atlas_table)):
+        if value is not None and (options.atlas is None or shipped_name("atlases", options.atlas)):
+            raise GlasError(f"{name} is for an atlas that is a file, got {' '.join(given) or 'the atlas AAL'}")
     if options.grid:
         return Grid(options.grid)  # Grid refuses fractions
     return options.coordinates or options.atlas or "AAL"
@@ -84,12 +92,14 @@ def search_on_scan(options: Any, supervoxels: int | None, scan: Path) -> Any:
     from glas3d.imaging.atlas import Atlas
     from glas3d.imaging.coordinates import Coordinates
 
-    search = search_of(options, supervoxels, options.atlas_space)
+    search = search_of(options, supervoxels, options.atlas_space, options.atlas_table)
     if supervoxels is not None:
         return slic.supervoxels(scan, supervoxels, mask_img=options.mask_img)
     if isinstance(search, Path):
         return Coordinates.from_file(search, space="MNI")
-    return Atlas.load(search, space=options.atlas_space) if isinstance(search, str) else search
+    if isinstance(search, str):
+        return Atlas.load(search, table=options.atlas_table, space=options.atlas_space)
+    return search
 
 
 def explain_keywords(options: Any) -> dict[str, Any]:
@@ -127,7 +137,8 @@ def explain_keywords(options: Any) -> dict[str, Any]:
 _DECLARATIONS = (SearchOptions, Settings, ExplainOptions, RecursionSettings)
 
 ScanCommandOptions: Any = command_options("ScanCommandOptions", *_DECLARATIONS)
-# The covariates of a study are columns and its scans have one channel; `StudyOptions` declares atlas_space itself.
+# The covariates of a study are columns and its scans have one channel; `StudyOptions` declares the atlas's space and
+# table itself.
 CohortCommandOptions: Any = command_options(
-    "CohortCommandOptions", *_DECLARATIONS, without=("covariates", "channels", "atlas_space")
+    "CohortCommandOptions", *_DECLARATIONS, without=("covariates", "channels", "atlas_space", "atlas_table")
 )

@@ -20,7 +20,7 @@ from glas3d.core.settings import Point as Point
 from glas3d.display import ShownInNotebooks, Summary
 from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.hashing import arrays_sha256
-from glas3d.imaging.lookup_table import TableLike, hemispheres, read_lookup_table, unique_names
+from glas3d.imaging.lookup_table import TABLE_ENDINGS, TableLike, hemispheres, read_lookup_table, unique_names
 from glas3d.imaging.nilearn_atlases import file_stem, parse_fetched
 from glas3d.imaging.probability_maps import ProbabilityMaps, highest_map
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
@@ -67,34 +67,49 @@ class Atlas(ShownInNotebooks):
     _segments: dict[tuple[Any, ...], Segments] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
-    def load(cls, name: str | os.PathLike[str], *, space: str | None = None) -> Atlas:
+    def load(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        table: str | os.PathLike[str] | None = None,
+        label: str | None = None,
+        space: str | None = None,
+    ) -> Atlas:
         """Load a shipped atlas by its name, or any atlas by the path of its image.
 
         Parameters
         ----------
         name
-            The name of a shipped atlas, in any case; or the path of a label image or of 4D probabilities with a
-            ``.tsv`` of the same name next to it.
+            The name of a shipped atlas, in any case; or the path of a label image or of 4D probabilities.
+        table
+            The look-up table of an atlas that is given by its path, as in `from_files`. None (default): the file of
+            the same name next to the image, with the ending of a table, such as ``.tsv``.
+        label
+            The name in file names of an atlas that is given by its path, ``name`` in `from_files`.
         space
             The space of an atlas that is given by its path, as in `from_files`.
 
         Raises
         ------
         GlasError
-            No such atlas is shipped and no such file exists (the message lists the shipped ones), or the files
-            cannot be used, as in `from_files` and `from_probabilistic`.
+            No such atlas is shipped and no such file exists (the message lists the shipped ones), there is no look-up
+            table, or the files cannot be used, as in `from_files` and `from_probabilistic`.
         """
         name, path = os.fspath(name), Path(name)
+        if table is not None and cls.shipped_name(name):
+            raise GlasError(
+                f"a look-up table (--atlas-table) is for an atlas that is a file, {name} is shipped with one"
+            )
         if cls.shipped_name(name) or not path.exists():
             if is_path(name) and not cls.shipped_name(name):
                 raise GlasError(f"no such file: {name}")
             shipped = folder("atlases", name)
             stem = shipped / f"atlas-{shipped.name}_dseg"
             return cls.from_files(f"{stem}.nii.gz", f"{stem}.tsv", name=shipped.name, space="MNI")
-        table = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")
+        table = _table_next_to(path) if table is None else table
         if _number_of_volumes(path) > 1:
-            return cls.from_probabilistic(path, table, space=space)
-        return cls.from_files(path, table, space=space)
+            return cls.from_probabilistic(path, table, name=label, space=space)
+        return cls.from_files(path, table, name=label, space=space)
 
     @staticmethod
     def names() -> list[str]:
@@ -369,6 +384,19 @@ def _labels(scan: Scan) -> np.ndarray:
     if not labels.any():
         raise GlasError(f"an atlas must hold labels above 0, {scan.name} holds none")
     return labels
+
+
+def _table_next_to(path: Path) -> Path:
+    """Return the look-up table that has the name of a label image and lies next to it."""
+    stem = path.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".mgz").removesuffix(".mgh")
+    for ending in TABLE_ENDINGS:
+        if (table := path.with_name(stem + ending)).is_file():
+            return table
+    raise GlasError(
+        f"an atlas needs a look-up table of its labels, {path} has none next to it: give {stem}.tsv with the columns "
+        "index and name there, or name the file by --atlas-table (table=); tables of FreeSurfer, FSL, ITK-SNAP, "
+        f"MRtrix, CAT12, MRIcron and SPM may be used, too ({', '.join(TABLE_ENDINGS[1:])})"
+    )
 
 
 def _number_of_volumes(path: Path) -> int:

@@ -20,6 +20,9 @@ from glas3d.tables import read_table
 TableLike = str | os.PathLike[str] | pd.DataFrame
 
 _WITHOUT_HEADER = (".txt", ".lut", ".label", ".ctbl")
+TABLE_ENDINGS = (".tsv", ".csv", *_WITHOUT_HEADER, ".xml")
+"""The endings of files that hold a look-up table, in the order in which they are looked for."""
+
 _COLUMNS = {"roiid": "index", "roiname": "name"}  # CAT12's
 _SIDES = {"l": "L", "lh": "L", "left": "L", "r": "R", "rh": "R", "right": "R"}
 _ENOUGH, _APART_MM, _LARGE = 3, 5.0, 1_000_000

@@ -29,10 +29,14 @@ def check_null(null: str) -> None:
         raise GlasError(f"null must be one of {', '.join(get_args(Null))}, got {null!r}")
 
 
+# Draws of a null distribution with which a p-value can be 0.05.
+FEWEST_DRAWS = 19
+
+
 def check_counts(n_perm: int, n_boot: int) -> None:
     """Refuse numbers of permutations and resamples that cannot give a result."""
-    if n_perm < 19:
-        raise GlasError(f"n_perm must be at least 19, for a p-value to be 0.05, got {n_perm}")
+    if n_perm < FEWEST_DRAWS:
+        raise GlasError(f"n_perm must be at least {FEWEST_DRAWS}, for a p-value to be 0.05, got {n_perm}")
     if n_boot < 0:
         raise GlasError(f"n_boot must be 0 (no interval) or more, got {n_boot}")
 

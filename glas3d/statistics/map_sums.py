@@ -51,6 +51,9 @@ class MapSums:
     weights
         Number of voxels each value stands for, of the maps' shape, for ``top``: 1 and 0 for a mask, the sizes of
         regions for regions. Default: 1 each.
+    lacking
+        Whether maps may lack values: sums are then over the maps that have one. Default: where one map has none the
+        sums have none.
 
     Raises
     ------
@@ -66,13 +69,16 @@ class MapSums:
     (array([1. , 1. , 1.5]), array([2. , 0. , 4.5]), array([0.5, 1. , 0.5]))
     """
 
-    def __init__(self, shape: Sequence[int], top: float = 5.0, weights: np.ndarray | None = None) -> None:
+    def __init__(
+        self, shape: Sequence[int], top: float = 5.0, weights: np.ndarray | None = None, *, lacking: bool = False
+    ) -> None:
         if not 0 < top <= 100:
             raise GlasError(f"top must be a percentage above 0 and at most 100, got {top}")
         if weights is not None and weights.shape != tuple(shape):
             raise GlasError(f"weights must have the maps' shape {tuple(shape)}, got {weights.shape}")
-        self.shape, self.top, self.weights = tuple(shape), top, weights
+        self.shape, self.top, self.weights, self.lacking = tuple(shape), top, weights, lacking
         self._n = 0
+        self._counts = np.zeros(self.shape, dtype=np.int64)
         self._mean, self._squares = np.zeros(self.shape), np.zeros(self.shape)
         self._in_top = np.zeros(self.shape, dtype=np.int32)
 
@@ -80,7 +86,7 @@ class MapSums:
         return self._n
 
     def add(self, values: np.ndarray) -> None:
-        """Add one map; where it is NaN the sums become NaN.
+        """Add one map; where it is NaN the sums become NaN, unless maps may lack values.
 
         Raises
         ------
@@ -91,26 +97,32 @@ class MapSums:
             raise GlasError(f"maps of a group must share a shape: {values.shape} came, those before are {self.shape}")
         values = np.asarray(values, dtype=np.float64)
         self._n += 1
-        deviation = values - self._mean
-        self._mean += deviation / self._n
-        self._squares += deviation * (values - self._mean)
+        added = np.isfinite(values) if self.lacking else np.ones(self.shape, dtype=bool)
+        self._counts += added
+        deviation = np.where(added, values - self._mean, 0)
+        self._mean += deviation / np.maximum(self._counts, 1)
+        self._squares += deviation * np.where(added, values - self._mean, 0)
         self._in_top += self._top_voxels(values)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Number of maps over which each sum is."""
+        return self._counts.copy()
 
     @property
     def mean(self) -> np.ndarray:
         """Mean over the maps; NaN before the first."""
-        return self._mean.copy() if self._n else np.full(self.shape, np.nan)
+        return np.where(self._counts > 0, self._mean, np.nan)
 
     @property
     def variance(self) -> np.ndarray:
         """Sample variance over the maps (n - 1); NaN before the second."""
-        return np.asarray(self._squares / (self._n - 1)) if self._n > 1 else np.full(self.shape, np.nan)
+        return np.where(self._counts > 1, self._squares / np.maximum(self._counts - 1, 1), np.nan)
 
     @property
     def overlap(self) -> np.ndarray:
         """Share of the maps that have the voxel in their top; NaN where a map has no value."""
-        share = self._in_top / self._n if self._n else np.full(self.shape, np.nan)
-        return np.where(np.isnan(self._mean), np.nan, share)
+        return np.where(np.isnan(self.mean), np.nan, self._in_top / np.maximum(self._counts, 1))
 
     def combined(self, *, signed: bool = False) -> np.ndarray:
         """Return the maps' linear combination, normalised as `combination` does."""

@@ -144,7 +144,7 @@ def relative_density_test(
     values
         Participants by regions; regions that some participant lacks have none.
     n_voxels
-        ``(regions,)``.
+        ``(regions,)``, or ``(participants, regions)`` where they differ.
     n_perm, seed
         See `mean_test`.
 
@@ -153,20 +153,21 @@ def relative_density_test(
     One row a region: ``name n saliency_share volume_share relative_density low high t p_uncorrected p_fdr p_fwe``.
     """
     data, names = as_matrix(values)
-    known = complete_regions(data, names) & (np.asarray(n_voxels) > 0)
+    voxels = np.broadcast_to(np.asarray(n_voxels, dtype=float), data.shape)
+    known = complete_regions(data, names) & (voxels > 0).all(axis=0)
     sizes = np.where(known, np.maximum(data, 0), np.nan)
     sizes = np.maximum(sizes, CLR_FLOOR * np.nanmax(sizes, axis=1, keepdims=True)) if known.any() else sizes
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = sizes / np.nansum(sizes, axis=1, keepdims=True)
-        voxels = np.where(known, n_voxels, np.nan)
-        volume = voxels / np.nansum(voxels)
+        voxels = np.where(known, voxels, np.nan)
+        volume = voxels / np.nansum(voxels, axis=1, keepdims=True)
         logarithms = np.log(shares / volume)
     logarithms[~np.isfinite(logarithms)] = np.nan
     table = mean_test(pd.DataFrame(logarithms, columns=names), n_perm=n_perm, seed=seed)
     table[["mean", "low", "high"]] = np.exp(table[["mean", "low", "high"]])
     table = table.rename(columns={"mean": "relative_density"})
     table.insert(2, "saliency_share", shares.mean(axis=0))
-    table.insert(3, "volume_share", volume)
+    table.insert(3, "volume_share", volume.mean(axis=0))
     return table
 
 

@@ -31,6 +31,7 @@ from glas3d.output import (
     write_json,
     write_together,
 )
+from glas3d.study.regions import SharedRegions
 from glas3d.tables import read_table
 
 STUDY = "study.json"
@@ -79,6 +80,8 @@ class Record:
         map on the template's grid, if the scan's own maps are in its native space.
     grid
         The voxel grid to which `map_img` brings the map; None where all maps of the study share theirs.
+    regions
+        The regions to which `table` brings the rows; None where all tables of the study share theirs.
     """
 
     participant_id: str
@@ -86,6 +89,7 @@ class Record:
     folder: Path
     content: Mapping[str, Any]
     grid: VoxelGrid | None = None
+    regions: SharedRegions | None = None
 
     @property
     def name(self) -> str:
@@ -95,6 +99,8 @@ class Record:
     def table(self) -> pd.DataFrame:
         """Read the ranked table of regions or points, without rows that have no index, such as those of covariates.
 
+        Of participants' own parcellations it has a row for each region of the study, by index.
+
         Raises
         ------
         GlasError
@@ -102,7 +108,8 @@ class Record:
         """
         path = self._undamaged(f"{self.content['Stem']}_regions.tsv")
         table = read_table(path, text=(), missing=("n/a",))
-        return table[table["index"].notna()].astype({"index": "int64"}).reset_index(drop=True)
+        table = table[table["index"].notna()].astype({"index": "int64"}).reset_index(drop=True)
+        return table if self.regions is None else self.regions.align(table)
 
     def map_path(self) -> Path:
         """Return the path of the saliency map on the grid that all participants of a group share.
@@ -385,12 +392,14 @@ def read_records(out: Path) -> list[Record]:
     """Return the records of all participants and sessions in the folder of a study, sorted.
 
     Where maps lie on different voxel grids, all are brought to one when they are read (see `Record.map_img`): that of
-    the first, if only the orders and directions of axes differ, and else the template's, with voxels of 2 mm.
+    the first, if only the orders and directions of axes differ, and else the template's, with voxels of 2 mm. Where
+    participants have parcellations of their own, all tables get the same rows (see `Record.table`).
 
     Raises
     ------
     GlasError
-        The folder is not that of a study, has no results, or has a record that is damaged.
+        The folder is not that of a study, has no results, has a record that is damaged, or has participants' own
+        parcellations that name regions differently.
 
     Warns
     -----
@@ -402,8 +411,22 @@ def read_records(out: Path) -> list[Record]:
     records = list(_records(out))
     if not records:
         raise GlasError(f"no results of participants in {out}: run the participant level first")
-    grid = _shared_grid(records)
-    return records if grid is None else [replace(record, grid=grid) for record in records]
+    grid, regions = _shared_grid(records), _shared_regions(records)
+    return [replace(record, grid=grid, regions=regions) for record in records]
+
+
+def _shared_regions(records: list[Record]) -> SharedRegions | None:
+    """Return the regions of participants' own parcellations; None where all have the same atlas or grid."""
+    own = [record for record in records if "parcellations" in record.content.get("Method", {}).get("Search", {})]
+    if not own:
+        return None
+    regions = SharedRegions()
+    tables = {record.name: record.table() for record in own}
+    for name, table in tables.items():
+        regions.add(name, table[table["n_voxels"] > 0])
+    for name, table in tables.items():  # those that no participant has a voxel of keep their row, too
+        regions.add(name, table[[index not in regions for index in table["index"]]])
+    return regions
 
 
 def _shared_grid(records: list[Record]) -> VoxelGrid | None:

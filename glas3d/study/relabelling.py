@@ -17,18 +17,18 @@ import pandas as pd
 from glas3d.bids_names import bids_label
 from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.options import parse
-from glas3d.output import generated_by, to_json, write_json, write_together
+from glas3d.output import Writer, generated_by, to_json, write_json, write_together
 from glas3d.statistics.choices import Normalise, check_normalise
 from glas3d.statistics.relabelling import NULL_HYPOTHESIS, group_statistics, relabelled_table, relabellings
 from glas3d.study.cohort.cohort import Cohort
 from glas3d.study.derivatives import read_records
-from glas3d.study.group.files import GroupFiles
+from glas3d.study.group.files import SCALES, GroupFiles
 from glas3d.study.group.participants import read_participants, score_matrix
 from glas3d.study.running.options import StudyRequest
 from glas3d.study.running.runner import explain_cohort
 from glas3d.study.training.crossvalidation import train_folds
 from glas3d.study.training.options import TrainingOptions
-from glas3d.tables import read_table, write_table
+from glas3d.tables import read_table
 
 RECORD = "relabelling.json"
 _CACHE = ".cache"  # the scans on the grid of the models, which all relabellings read
@@ -119,7 +119,8 @@ def relabel_cohort(
 
     def tables() -> Iterator[pd.DataFrame]:
         for number, labels in enumerate((first, *every)):
-            path = out / f"relabelling-{number:04d}_regions.tsv"
+            stem = f"relabelling-{number:04d}"
+            path = out / f"{stem}_regions.tsv"
             if not path.is_file():
                 table = _relabelled_once(
                     _with_labels(cohort, people, labels),
@@ -131,7 +132,10 @@ def relabel_cohort(
                     normalise,
                     quiet=number > 0,
                 )
-                write_together(out, {path.name: write_table(table)})
+                which = "the true labels" if number == 0 else f"permuted labels, relabelling {number}"
+                text = f"{cohort.case} against {cohort.control} by {which}"
+                written = _table_files(out, stem, "regions", table, text, settings, Relabelling=number)
+                write_together(out, dict(reversed(written.items())))  # the table last: it says that this one is done
             progress(number + 1, n_perm + 1)
             yield read_table(path, "a table of regions", text=("name",))
 
@@ -224,14 +228,22 @@ def _write(out: Path, result: pd.DataFrame, settings: Mapping[str, Any], n_perm:
     """Write the result with its sidecar."""
     case, control = (str(settings[name]) for name in ("Case", "Control"))
     record = {
-        **settings,
         "Permutations": n_perm,
-        "Statistic": "Welch's t",
         "NullHypothesis": NULL_HYPOTHESIS,
         "NullDistribution": "labels permuted, models trained and everyone explained again, largest |t| of each",
         "Exchangeable": "the labels of the participants" + (f" within {settings['Site']}" if settings["Site"] else ""),
-        "GeneratedBy": generated_by(),
     }
-    files = GroupFiles(out, None, {})
     stem = f"group-{bids_label(case)}vs{bids_label(control)}_desc-relabelled"
-    files.write_table(stem, "statistics", result, f"{case} against {control}, by relabelling with retraining", **record)
+    text = f"{case} against {control}, by relabelling with retraining"
+    write_together(out, _table_files(out, stem, "statistics", result, text, settings, **record))
+
+
+def _table_files(
+    out: Path, stem: str, suffix: str, table: pd.DataFrame, text: str, settings: Mapping[str, Any], **record: Any
+) -> dict[str, Writer]:
+    """Return the writers of a table of a relabelling, or of the result, with its sidecar."""
+    scale = SCALES[settings["Normalise"]]
+    of_group = {"case": settings["Case"], "control": settings["Control"]}
+    means = {f"mean_{name}": (f"mean of the normalised scores of {group}", scale) for name, group in of_group.items()}
+    record = {**settings, "Statistic": "Welch's t", **record, "GeneratedBy": generated_by()}
+    return GroupFiles(out, None, {}).table_files(stem, suffix, table, text, means, scale=scale, **record)

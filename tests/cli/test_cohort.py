@@ -12,7 +12,7 @@ from tests.study import folders, studies
 from tests.study.studies import content
 
 GRID = ("--grid", 2, 1, 2)
-QUICK = ("--n-perm", 49, "--n-boot", 20)
+QUICK = ("--n-perm", 49, "--n-boot", 20, "--overwrite")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from glas3d.study.running.plan import load_search
 from tests.study import folders, studies
 from tests.study.made_up import Study
 
-QUICK = ("--n-perm", 49, "--n-boot", 20)
+QUICK = ("--n-perm", 49, "--n-boot", 20, "--overwrite")
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +102,21 @@ def test_options_of_the_group_level_may_be_in_a_configuration(run_command, bids_
     path.write_text(
         f'n_perm = 49\nn_boot = 0\n[group]\nall-pairs = true\ncorrelate = ["MMSE"]\nother_run = ["{runs[1].out}"]\n'
     )
-    status, output, errors = run_command("cohort", bids_dir, runs[0].out, "group", "--config", path)
+    given = ("cohort", bids_dir, runs[0].out, "group", "--config", path)
+    assert run_command(*given, "--overwrite")[0] == 0
+    status, output, errors = run_command(*given)
     assert (status, errors) == (0, "")
     assert "MMSE in MCI: " in output
+
+
+def test_results_of_other_options_are_replaced_with_overwrite_alone(run_command, bids_dir, runs):
+    given = ("cohort", bids_dir, runs[0].out, "group", *QUICK)
+    assert run_command(*given)[0] == 0
+    status, output, errors = run_command(*given[:4], "--n-boot", 20, "--seed", 7, "--n-perm", 59)
+    assert (status, output) == (2, "")
+    folder = runs[0].out / "group"
+    expected = f"error: the results in {folder} were made with other --n-perm and seed: move them, or give --overwrite "
+    assert errors == f"{expected}to replace them\n"
 
 
 @pytest.mark.parametrize(

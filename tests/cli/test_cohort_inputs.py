@@ -181,6 +181,22 @@ def test_files_of_each_participant_and_of_all_participants(explain, bids_copy, t
     assert str(tmp_path) not in json.dumps(recorded)
 
 
+def test_parcellations_of_each_participant_at_both_levels(run_command, bids_copy, models, few, tmp_path):
+    for number in range(1, 5):
+        studies.atlas(bids_copy / f"sub-0{number}" / "anat", few)
+    pattern = "{participant_id}/anat/atlas-few_dseg.nii.gz"
+    start = ("cohort", bids_copy, tmp_path / "out")
+    explaining = ("participant", "--models", models, "--atlas", pattern, "--assume-space", "MNI")
+    assert run_command(*start, *explaining)[0] == 0
+    status, output, _ = run_command(*start, "group", "--atlas", pattern, "--n-perm", 19, "--n-boot", 0)
+    assert status == 0
+    assert "The ten highest-scoring regions of AD, 2 participants" in output
+    sidecar = json.loads((tmp_path / "out" / "group" / "group-AD_seg-few_regions.json").read_text())
+    assert sidecar["Search"] == {"atlas": "few", "parcellations": pattern}
+    assert sidecar["n_participants"]["Units"] == "count"
+    assert sidecar["x"]["Description"].startswith("Mean over participants that have the region of")
+
+
 def test_a_configuration_takes_the_same_options(run_command, bids_dir, models, tmp_path):
     path = tmp_path / "study.toml"
     lines = ["[explain]", "grid = [2, 1, 2]", "scales = [0.5, 1]", 'assume-space = "MNI"', 'entity = ["desc=preproc"]']

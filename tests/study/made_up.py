@@ -7,7 +7,7 @@ import pandas as pd
 from glas3d.explain import COLUMNS
 from glas3d.study.derivatives import participant_folder, record_name, start_study, write_participant
 
-FEW = {"case": "AD", "control": "NC", "n_perm": 49, "n_boot": 20}
+FEW = {"case": "AD", "control": "NC", "n_perm": 49, "n_boot": 20, "overwrite": True}  # tests share studies
 SHAPE, AFFINE = (7, 8, 9), np.diag([20.0, 22.0, 18.0, 1.0])
 AFFINE[:3, 3] = -60, -90, -60
 
@@ -34,6 +34,7 @@ class Study:
         model="2 folds",
         scores=None,
         notes=(),
+        outputs=None,
         **method,
     ):
         rng = np.random.default_rng(seed)
@@ -71,6 +72,9 @@ class Study:
                 "Search": search,
             },
         } | ({"Notes": list(notes)} if notes else {})
+        if outputs is not None:
+            record["Outputs"] = list(outputs.values())
+            record["Method"]["Model"]["classes"] = list(outputs)
         write_participant(participant_folder(self.out, name, session), record_name(name, session), save, record)
         return rows[COLUMNS], volume
 

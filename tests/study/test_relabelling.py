@@ -58,7 +58,7 @@ def test_a_relabelling_trains_and_explains_as_the_study_does(cohort, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         f"{STATISTICS}.json",
         f"{STATISTICS}.tsv",
-        *(f"relabelling-{number:04d}_regions.tsv" for number in range(20)),
+        *(f"relabelling-{number:04d}_regions.{end}" for number in range(20) for end in ("json", "tsv")),
         "relabelling.json",
     ]
 
@@ -75,6 +75,12 @@ def test_the_result_has_a_sidecar_and_more_relabellings_may_follow(cohort, cheap
         *("index", "name", "n_case", "n_control", "mean_case", "mean_control", "difference", "t"),
         *("p_uncorrected", "p_fdr", "p_fwe", "neglog10p_fwe"),
     ]
+    described = json.loads((tmp_path / "out" / "relabelling-0004_regions.json").read_text())
+    assert described["Description"] == "AD against NC by permuted labels, relabelling 4"
+    for column in ("mean_case", "mean_control", "difference"):
+        assert described[column]["Units"] == "share of the sum of the participant's scores"
+        assert "of AD" in described["mean_case"]["Description"]
+    assert all(described[column]["Description"] != column for column in more.columns[:8])
     written = pd.read_csv(tmp_path / "out" / f"{STATISTICS}.tsv", sep="\t", dtype={"name": str})
     pd.testing.assert_frame_equal(written, more, check_dtype=False)
     sidecar = json.loads((tmp_path / "out" / f"{STATISTICS}.json").read_text())

@@ -8,14 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from glas3d.bids_names import bids_label
 from glas3d.errors import GlasError
 from glas3d.hashing import file_sha256
 
-NAMING_FILES = ("background", "mask_img", "brain_mask", "transform", "inverse")
-"""The settings of `explain_img` that may name files (``inverse``: of `load_transform`)."""
+NAMING_FILES = ("search", "background", "mask_img", "brain_mask", "transform", "inverse")
+"""The options of `explain_img` that may name files (``search``: an atlas; ``inverse``: of `load_transform`)."""
 
 # What these settings may be besides files.
 _WORDS = {"background": ("auto", "blur"), "brain_mask": ("auto",)}
+# What messages call a setting.
+_CALLED = {"search": "atlas"}
 _PLACEHOLDERS = ("{participant_id}", "{session_id}")
 
 
@@ -55,6 +58,30 @@ def is_pattern(value: Any) -> bool:
 def has_pattern(value: Any) -> bool:
     """Return whether any text in a setting is a pattern."""
     return any(map(is_pattern, _texts(value)))
+
+
+def label_of_pattern(pattern: str) -> str:
+    """Return what file names call the parcellations that a pattern names: their ``atlas``, ``seg`` or ``desc``.
+
+    Where the file's name has none of these entities, it is what the names of all participants share.
+
+    Examples
+    --------
+    >>> label_of_pattern("{participant_id}/anat/{participant_id}_space-T1w_desc-aparcaseg_dseg.nii.gz")
+    'aparcaseg'
+    >>> label_of_pattern("freesurfer/{participant_id}/mri/aparc+aseg.mgz"), label_of_pattern("{participant_id}.nii")
+    ('aparcaseg', 'own')
+    """
+    parts = Path(pattern).name.partition(".")[0].split("_")
+    for key in ("atlas", "seg", "desc"):
+        for part in parts:
+            if part.startswith(f"{key}-") and (label := bids_label(part.removeprefix(f"{key}-"))):
+                return label
+    for placeholder in _PLACEHOLDERS:
+        pattern = pattern.replace(placeholder, "")
+    shared = Path(pattern).name.partition(".")[0].split("_")
+    of_grid = ("space-", "res-", "den-")
+    return bids_label("".join(part for part in shared if part != "dseg" and not part.startswith(of_grid))) or "own"
 
 
 def file_hashes(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -142,11 +169,15 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _match(name: str, pattern: str, root: Path, row: Mapping[str, Any]) -> str:
-    """Return the one file that matches a pattern for a participant."""
+    """Return the one file that matches a pattern for a participant, in the folder of the data set."""
     if not is_pattern(pattern):
         return pattern
+    name = _CALLED.get(name, name)
     text = pattern.replace("{participant_id}", row["participant_id"]).replace("{session_id}", row["session"])
-    matches = glob.glob(os.path.join(glob.escape(str(root.resolve())), text))
+    folder = root.resolve()
+    if not Path(os.path.normpath(folder / text)).is_relative_to(folder):
+        raise GlasError(f"the {name} of each participant must lie in the folder of the data set, {root}, got {pattern}")
+    matches = glob.glob(os.path.join(glob.escape(str(folder)), text))
     paths = sorted(Path(os.path.normpath(match)) for match in matches)
     if len(paths) != 1:
         came = " and ".join(path.name for path in paths[:3]) if paths else "none"

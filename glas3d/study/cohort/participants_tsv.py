@@ -61,14 +61,16 @@ def read_participants(
     _require_column(table, path, "participant_id")
     table["participant_id"] = _ids(table, path, "participant_id", "sub")
     sessions_tsv: dict[str, Path] = {}
-    if "session_id" in table:
+    has_sessions = "session_id" in table
+    if has_sessions:
         table["session_id"] = _ids(table, path, "session_id", "ses")
     else:
         candidates = {name: path.parent / name / f"{name}_sessions.tsv" for name in table["participant_id"].unique()}
         sessions_tsv = {name: file for name, file in candidates.items() if file.is_file()}
         table = _with_sessions(table, sessions_tsv)
+    own = table if sessions_tsv or has_sessions else table.drop(columns="session_id")  # as the files have them
     for column in dict.fromkeys([group_column, *covariates]):
-        _require_column(table, path, column, f" with {len(sessions_tsv)} sessions.tsv" if sessions_tsv else "")
+        _require_column(own, path, column, f" with {len(sessions_tsv)} sessions.tsv" if sessions_tsv else "")
     participants = pd.DataFrame({"participant_id": table["participant_id"], "session": table["session_id"]})
     for column in table.columns.difference(["participant_id", "session_id"]):
         unknown = table[column].isin([text for text in _MISSING_ELSEWHERE if text not in groups])

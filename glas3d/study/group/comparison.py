@@ -115,6 +115,9 @@ def compare_groups(
 def write_strata(files: GroupFiles, pair: Groups, scores: GroupScores) -> None:
     """Write each participant's prediction, and the mean scores of true and false positives and negatives.
 
+    The prediction is the class with the highest output; where outputs are not known, the target if its probability is
+    above 0.5, and else the other group. Every class but the case is negative.
+
     Nothing is written where the explained class is neither of the two groups, which is warned of.
 
     Parameters
@@ -138,8 +141,8 @@ def write_strata(files: GroupFiles, pair: Groups, scores: GroupScores) -> None:
         return
     other = control if target == case else case
     truth = [each.group for each in participants]
-    predicted = [target if each.probability > 0.5 else other for each in participants]
-    stratum = strata(truth, predicted, case)
+    predicted = [each.predicted or (target if each.probability > 0.5 else other) for each in participants]
+    stratum = strata(truth, [case if name == case else control for name in predicted], case)
     predictions = pd.DataFrame(
         {
             "participant_id": [each.participant_id for each in participants],

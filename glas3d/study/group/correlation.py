@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 
 from glas3d.bids_names import bids_id, bids_label
 from glas3d.errors import GlasError, GlasWarning, listed
-from glas3d.statistics.choices import covariate_column
+from glas3d.statistics.choices import FEWEST_DRAWS, covariate_column
 from glas3d.statistics.correlation import change_correlation, correlate
 from glas3d.study.group.files import GroupFiles
 from glas3d.study.group.group_difference import check_column, with_covariates
@@ -26,8 +27,59 @@ _LONG = ["participant_id", "name", "change"]
 _OtherSide = pd.Series | pd.DataFrame
 
 
+def read_changes(groups: Mapping[str, GroupScores], options: GroupOptions, *, by_region: bool) -> pd.DataFrame | None:
+    """Return the changes of volume of the options, participants by regions; None where none are wanted.
+
+    Raises
+    ------
+    GlasError
+        Everyone was explained on a grid, not ``by_region``; see `read_volume_change`.
+    """
+    if options.volume_change is None:
+        return None
+    if not by_region:
+        raise GlasError("volumes change in regions: everyone must be explained with an atlas, not on a grid")
+    return read_volume_change(options.volume_change, next(iter(groups.values())).values.columns.tolist())
+
+
+def check_correlations(groups: Mapping[str, GroupScores], change: pd.DataFrame | None, options: GroupOptions) -> None:
+    """Refuse correlations that cannot be had, before any map is made.
+
+    Raises
+    ------
+    GlasError
+        What `correlate_groups` refuses.
+    """
+    few = replace(options, n_perm=FEWEST_DRAWS, n_boot=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GlasWarning)  # the correlations themselves warn
+        for what, sides in _sides(groups, change, options):
+            refusals = []
+            for name, scores in groups.items():
+                try:
+                    _correlation(*_fixed(scores, sides[name], what, options), few)
+                except GlasError as error:
+                    refusals.append(error)
+            _refuse_all(refusals, groups, what)
+
+
+def _sides(
+    groups: Mapping[str, GroupScores], change: pd.DataFrame | None, options: GroupOptions
+) -> Iterator[tuple[str, Mapping[str, _OtherSide]]]:
+    """Yield what is correlated with the scores, and its values in each group."""
+    for column in options.correlate:
+        yield column, {name: number_column(scores.design, column) for name, scores in groups.items()}
+    if change is not None:
+        yield VOLUME_CHANGE, {name: change.reindex(scores.values.index) for name, scores in groups.items()}
+
+
+def _refuse_all(refusals: Sequence[GlasError], groups: Mapping[str, GroupScores], what: str) -> None:
+    if len(refusals) == len(groups):
+        raise GlasError(f"nothing can be correlated with {what} in any group: {refusals[0]}")
+
+
 def correlate_groups(
-    files: GroupFiles, groups: Mapping[str, GroupScores], options: GroupOptions
+    files: GroupFiles, groups: Mapping[str, GroupScores], change: pd.DataFrame | None, options: GroupOptions
 ) -> Iterator[tuple[str, pd.DataFrame]]:
     """Correlate each group's saliency with the columns and the volume changes of the options, and write the tables.
 
@@ -40,8 +92,10 @@ def correlate_groups(
         Writer into the group folder.
     groups
         Each group's participants, by the group's name.
+    change
+        Changes of volume, see `read_changes`.
     options
-        Columns, table of volume changes, and options of the tests.
+        Columns, and options of the tests.
 
     Yields
     ------
@@ -50,23 +104,15 @@ def correlate_groups(
     Raises
     ------
     GlasError
-        A column that does not exist or holds text, a table of changes that cannot be read, or a column that cannot be
-        correlated in any group.
+        A column that does not exist or holds text, or that cannot be correlated in any group.
 
     Warns
     -----
     GlasWarning
         Participants without a value, and groups in which nothing can be correlated.
     """
-    for column in options.correlate:
-        columns = {name: number_column(scores.design, column) for name, scores in groups.items()}
-        yield from _correlate_each(files, groups, column, columns, options)
-    if options.volume_change is not None:
-        if files.atlas is None:
-            raise GlasError("volumes change in regions: everyone must be explained with an atlas, not on a grid")
-        change = read_volume_change(options.volume_change, files.atlas.table["name"].tolist())
-        changes = {name: change.reindex(scores.values.index) for name, scores in groups.items()}
-        yield from _correlate_each(files, groups, VOLUME_CHANGE, changes, options)
+    for what, sides in _sides(groups, change, options):
+        yield from _correlate_each(files, groups, what, sides, options)
 
 
 def _correlate_each(
@@ -80,9 +126,7 @@ def _correlate_each(
     refusals: list[GlasError] = []
     for name, all_scores in groups.items():
         try:
-            scores, side = _with_value(all_scores, sides[name], what)
-            fixed = with_covariates(scores, options)
-            scores, side = fixed, side.loc[fixed.values.index]
+            scores, side = _fixed(all_scores, sides[name], what, options)
             table = _correlate_group(files, name, what, scores, side, options)
         except GlasError as error:
             refusals.append(error)
@@ -95,8 +139,16 @@ def _correlate_each(
                 message = f"no correlation with {what} over the regions of each of {name}: {error}"
                 warnings.warn(message, GlasWarning, stacklevel=3)
         yield f"{what} in {name}", table
-    if len(refusals) == len(groups):
-        raise GlasError(f"nothing can be correlated with {what} in any group: {refusals[0]}")
+    _refuse_all(refusals, groups, what)
+
+
+def _fixed(
+    all_scores: GroupScores, side: _OtherSide, what: str, options: GroupOptions
+) -> tuple[GroupScores, _OtherSide]:
+    """Return the participants that have a value, and every covariate where the others are left out."""
+    scores, side = _with_value(all_scores, side, what)
+    fixed = with_covariates(scores, options)
+    return fixed, side.loc[fixed.values.index]
 
 
 def _with_value(scores: GroupScores, side: _OtherSide, what: str) -> tuple[GroupScores, _OtherSide]:
@@ -193,20 +245,7 @@ def _correlate_group(
     files: GroupFiles, group: str, what: str, scores: GroupScores, side: _OtherSide, options: GroupOptions
 ) -> pd.DataFrame:
     """Correlate one group's saliency with its side over the participants, and write the table."""
-    design = scores.design
-    columns = {name: covariate_column(name) for name in options.covariates}
-    covariates = [name for name, column in columns.items() if column not in design or design[column].nunique() > 1]
-    table = correlate(
-        scores.normalised(options.normalise),
-        side,
-        participants=design,
-        covariates=covariates,
-        site=options.site,
-        method=options.correlation,
-        n_perm=options.n_perm,
-        n_boot=options.n_boot,
-        seed=options.seed,
-    )
+    table, covariates = _correlation(scores, side, options)
     table.insert(0, "index", scores.region_index)
     record: dict[str, Any] = {
         "Group": group,
@@ -224,6 +263,25 @@ def _correlate_group(
     description = f"Correlation of the regions' scores with {what} over the participants of {group}"
     files.write_table(files.stem(group, desc=bids_label(what)), "correlation", table, description, **record)
     return table
+
+
+def _correlation(scores: GroupScores, side: _OtherSide, options: GroupOptions) -> tuple[pd.DataFrame, list[str]]:
+    """Return the correlation of a group's saliency with its side, and the covariates that differ in the group."""
+    design = scores.design
+    columns = {name: covariate_column(name) for name in options.covariates}
+    covariates = [name for name, column in columns.items() if column not in design or design[column].nunique() > 1]
+    table = correlate(
+        scores.normalised(options.normalise),
+        side,
+        participants=design,
+        covariates=covariates,
+        site=options.site,
+        method=options.correlation,
+        n_perm=options.n_perm,
+        n_boot=options.n_boot,
+        seed=options.seed,
+    )
+    return table, covariates
 
 
 def _correlate_over_regions(

@@ -17,7 +17,7 @@ from glas3d.explain.table import DESCRIPTIONS
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.map_header import describe_map
 from glas3d.imaging.space import VoxelGrid
-from glas3d.output import Columns, described_table, write_each, write_json
+from glas3d.output import Columns, Writer, described_table, write_each, write_json
 from glas3d.statistics.choices import Normalise
 
 # Scales of scores: as group maps take them, and as participants' tables have them.
@@ -90,8 +90,8 @@ _COLUMNS = {
     "n_pairs": ("number of pairs of folds or runs", _COUNT),
     "spearman": ("correlation of two runs' mean scores over the regions", _CORRELATION),
     "jaccard": ("regions in the top of both runs over regions in the top of either", _SHARE),
-    "predicted": ("group that the model predicts", ""),
-    "stratum": ("tp, fp, tn or fn; the case is positive", ""),
+    "predicted": ("class that the model predicts, that of the highest output", ""),
+    "stratum": ("tp, fp, tn or fn; the case is positive, every other class is negative", ""),
     "folds": ("numbers of the folds whose models explained the participant", "index"),
     "n_regions": ("number of regions", _COUNT),
     "n_peaks": ("number of peaks in the cluster", _COUNT),
@@ -121,19 +121,33 @@ class GroupFiles:
     folder
         The folder, which exists.
     atlas
-        The atlas that everyone was explained with; None for a grid.
+        The atlas that everyone was explained with; None for a grid, and for participants' own parcellations.
     common
         What every sidecar records: how everyone was explained, and with which software.
+    parcellation
+        The name of participants' own parcellations; None where they have none.
     """
 
-    def __init__(self, folder: Path, atlas: Atlas | None, common: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, atlas: Atlas | None, common: Mapping[str, Any], parcellation: str | None = None
+    ) -> None:
         self.folder, self.atlas, self._common = folder, atlas, common
+        self._regions = parcellation if atlas is None else atlas.name
+
+    @property
+    def by_region(self) -> bool:
+        """Whether rows of tables are regions, not points of a grid."""
+        return self._regions is not None
 
     def stem(self, *groups: str, desc: str = "") -> str:
         """Return the start of the names of a group's files, or of a comparison's."""
-        return group_stem(self.atlas, *groups, desc=desc)
+        return group_stem(self._regions, *groups, desc=desc)
 
-    def write_table(
+    def write_table(self, *table: Any, **record: Any) -> None:
+        """Write a table and its sidecar, see `table_files`."""
+        write_each(self.folder, self.table_files(*table, **record))
+
+    def table_files(
         self,
         stem: str,
         suffix: str,
@@ -143,8 +157,8 @@ class GroupFiles:
         *,
         scale: str = "",
         **record: Any,
-    ) -> None:
-        """Write ``<stem>_<suffix>.tsv`` and its sidecar, which describes the columns.
+    ) -> dict[str, Writer]:
+        """Return the writers of ``<stem>_<suffix>.tsv`` and of its sidecar, which describes the columns.
 
         Parameters
         ----------
@@ -165,7 +179,7 @@ class GroupFiles:
             known = {name: (text, units.replace(NORMALISED, scale)) for name, (text, units) in known.items()}
         known |= columns or {}
         more = {**self._common, "Description": description, **record}
-        write_each(self.folder, described_table(f"{stem}_{suffix}", table, known, **more))
+        return described_table(f"{stem}_{suffix}", table, known, **more)
 
     def write_image(
         self, stem: str, statistic: str, img: nib.Nifti1Image, description: str, units: str, **record: Any
@@ -182,13 +196,13 @@ class GroupFiles:
         write_json(sidecar)(self.folder / f"{name}.json")
 
 
-def group_stem(atlas: Atlas | None, *groups: str, desc: str = "") -> str:
+def group_stem(regions: str | None, *groups: str, desc: str = "") -> str:
     """Return the start of the names of a group's files, or of a comparison's.
 
     Parameters
     ----------
-    atlas
-        The atlas that everyone was explained with; None for a grid.
+    regions
+        The name of the atlas, or of participants' own parcellations; None for a grid.
     groups
         The group, or the two that are compared.
     desc
@@ -200,8 +214,8 @@ def group_stem(atlas: Atlas | None, *groups: str, desc: str = "") -> str:
     'group-ADvsNC_desc-gridstrata'
     """
     search = f"desc-grid{desc}"
-    if atlas is not None:
-        search = f"seg-{atlas.name}" + (f"_desc-{desc}" if desc else "")
+    if regions is not None:
+        search = f"seg-{regions}" + (f"_desc-{desc}" if desc else "")
     return f"group-{'vs'.join(bids_label(name) for name in groups)}_{search}"
 
 

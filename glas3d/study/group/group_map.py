@@ -69,7 +69,7 @@ class GroupMap(GroupSums):
         return self._painted(table["index"], table[statistic])
 
     def _stem(self) -> str:
-        return group_stem(self.atlas, self.group)
+        return group_stem(self.atlas.name, self.group)
 
     def _prepare(self, rows: pd.DataFrame, shape: tuple[int, ...]) -> None:
         self._scores = MapSums((len(rows),), self.top, rows["n_voxels"].to_numpy())

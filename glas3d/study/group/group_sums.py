@@ -24,7 +24,7 @@ from glas3d.statistics.map_sums import MapSums, combination
 Statistic = Literal["mean", "variance", "overlap"]
 
 # Columns whose group value is the plain mean over participants, where tables have them.
-_MEASURES = ["light", "shadow", "drop", *EVIDENCE]
+_MEASURES = ("light", "shadow", "drop", *EVIDENCE)
 # Parts of the provenance that must be the same for all participants of a group.
 _METHOD = ("Target", "Settings", "Model", "Search", "Options")
 
@@ -78,6 +78,7 @@ class GroupSums(ABC):
     """
 
     _row_kind: ClassVar[str]
+    _averaged: ClassVar[tuple[str, ...]] = _MEASURES
 
     def __init__(self, group: str, *, top: float = 5.0) -> None:
         self.group, self.top = group, top
@@ -117,7 +118,7 @@ class GroupSums(ABC):
             self._check_alike(session)
         table = self._ordered(result.table)
         self._notes[result.stem] = [note for session in sessions for note in session.provenance.get("Notes", ())]
-        self._measure_sums += table[self._measures].to_numpy(dtype=float).T
+        self._add_measures(table[self._measures].to_numpy(dtype=float).T)
         self._add_values(table["score"].to_numpy(dtype=float), sessions)
         self._add_account(table, sessions)
         self._table = None
@@ -144,7 +145,7 @@ class GroupSums(ABC):
         """
         if self._table is None:
             rows, _ = self._filled()
-            means = dict(zip(self._measures, self._measure_sums / len(self), strict=True))
+            means = dict(zip(self._measures, self._measure_means(), strict=True))
             rows = rows.assign(**means, score=self._combined_scores())
             self._table = ranked(rows, self._method["Settings"].get("fusion", ""))
         return self._table.copy()
@@ -218,7 +219,7 @@ class GroupSums(ABC):
                 **described_table(
                     f"{stem}_regions",
                     self.table(),
-                    _group_columns(self._method),
+                    self._columns(),
                     **sidecar,
                     Sources=[f"{stem}_stat-saliency_statmap.nii.gz"],
                 ),
@@ -241,6 +242,14 @@ class GroupSums(ABC):
     def _combined_scores(self) -> np.ndarray:
         """Return the normalised sum of the participants' scores, ``(regions,)``."""
 
+    def _add_measures(self, values: np.ndarray) -> None:
+        """Add a participant's measures, ``(measures, regions)``."""
+        self._measure_sums += values
+
+    def _measure_means(self) -> np.ndarray:
+        """Return the means of the measures over participants, ``(measures, regions)``."""
+        return np.asarray(self._measure_sums / len(self))
+
     def _scaled(self, values: np.ndarray) -> np.ndarray:
         """Return a participant's values as they are summed: min-max normalised; evidence as it is. NaN stays."""
         return values.copy() if self.keeps_zero else combination(values)
@@ -254,6 +263,10 @@ class GroupSums(ABC):
         record = Account.joined(known, table["evidence"].dropna().to_numpy(dtype=float)).record()
         self._accounts.append(record)
         self._inputs[-1]["account"] = record
+
+    def _columns(self) -> Columns:
+        """Return the description and the units of the columns of the group's table."""
+        return group_columns(self._method)
 
     def _record_input(self, session: GroupInput) -> None:
         self._inputs.append({**session.provenance["Input"], "probability": session.probability})
@@ -273,7 +286,7 @@ class GroupSums(ABC):
         rows, img = self._ordered(result.table), result.saliency_img
         self._rows, self._method = rows, _method(result)
         self._pattern = nib.Nifti1Image(np.zeros(img.shape, np.float32), img.affine, img.header)
-        self._measures = [name for name in _MEASURES if name in rows]
+        self._measures = [name for name in self._averaged if name in rows]
         self._measure_sums = np.zeros((len(self._measures), len(rows)))
         self._prepare(rows, img.shape)
 
@@ -301,7 +314,7 @@ def _combined(method: Mapping[str, Any]) -> str:
     return "0 to 1, sum of each participant's min-max normalised scores, min-max normalised"
 
 
-def _group_columns(method: Mapping[str, Any]) -> Columns:
+def group_columns(method: Mapping[str, Any]) -> Columns:
     """Return the description and the units of the columns of a group's table."""
     scales = scales_of(method)
     means = {name: (f"Mean over participants of: {DESCRIPTIONS[name][0]}", scales[name]) for name in _MEASURES}

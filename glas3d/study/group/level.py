@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections import Counter
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import nibabel as nib
 import pandas as pd
 
 from glas3d.bids_names import have_distinct_labels
@@ -18,21 +20,21 @@ from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.notes import count_notes
 from glas3d.imaging.atlas import Atlas
 from glas3d.options import accepts, parse
-from glas3d.output import generated_by, new_folder, refuse_links, remove_leftovers, write_json
-from glas3d.study.derivatives import GROUP, Record, read_records, read_study
+from glas3d.output import generated_by, new_folder, refuse_links, remove_leftovers, to_json, write_json
+from glas3d.study.derivatives import GROUP, Record, differences, read_records, read_study
 from glas3d.study.group.comparison import compare_groups, group_pairs, write_strata
-from glas3d.study.group.correlation import correlate_groups, number_column
+from glas3d.study.group.correlation import check_correlations, correlate_groups, read_changes
 from glas3d.study.group.files import GroupFiles
 from glas3d.study.group.group_difference import Groups, check_groups
 from glas3d.study.group.group_map import GroupMap
 from glas3d.study.group.group_sums import GroupSums
 from glas3d.study.group.options import GroupOptions
 from glas3d.study.group.participants import GroupScores, ParticipantResults, group_scores, read_participants
-from glas3d.study.group.reproducibility import compare_runs
+from glas3d.study.group.reproducibility import compare_runs, read_runs
 from glas3d.study.group.slopes import check_slopes, compare_slopes, session_times
 from glas3d.study.group.summary import write_summary
-from glas3d.study.group.voxel_map import VoxelMap
-from glas3d.study.group.voxelwise import VoxelwiseResult, compare_voxels
+from glas3d.study.group.voxel_map import ParcellationMap, VoxelMap
+from glas3d.study.group.voxelwise import VoxelwiseResult, check_voxels, compare_voxels
 from glas3d.study.running.plan import load_search
 
 _PROVENANCE = "provenance.json"
@@ -128,7 +130,9 @@ class _Study:
     names
         The groups, sorted.
     atlas
-        The atlas that everyone was explained with; None for a grid.
+        The atlas that everyone was explained with; None for a grid, and for participants' own parcellations.
+    parcellation
+        The name of participants' own parcellations; None where they have none.
     in_sample
         Whether a participant was explained by a model trained on them; ``"unknown"`` without a manifest.
     """
@@ -141,6 +145,7 @@ class _Study:
     participants: Sequence[ParticipantResults]
     names: Sequence[str]
     atlas: Atlas | None
+    parcellation: str | None
     in_sample: bool | str
 
     @property
@@ -158,10 +163,11 @@ def summarise_groups(
     case: str,
     control: str,
     atlas: str | None = None,
+    overwrite: bool = False,
     progress: Progress = lambda done, total: None,
     **options: Any,
 ) -> GroupResult:
-    """Read everyone's results and write ``out/group``, which appears whole, in place of an earlier one.
+    """Read everyone's results and write ``out/group``, which appears whole, in place of earlier ones of this question.
 
     A participant counts once, by the mean over sessions. Each group gets a map and a table, how participants vary,
     ranks with intervals over participants, laterality, relative density, and stability over the folds' mean maps.
@@ -179,6 +185,9 @@ def summarise_groups(
         Groups to compare; the comparison is left out, with a warning, where one has fewer than two participants.
     atlas
         Name or path of the atlas everyone was explained with, in case it was moved. Default: where it was then.
+    overwrite
+        Replace results of other groups, options or explanations, or of participants who are not among these. Default:
+        refuse them, before anything is computed.
     progress
         A function that is called with the number of steps done and the number of all steps.
     **options
@@ -188,9 +197,10 @@ def summarise_groups(
     ------
     GlasError
         No results, or none of a participant of a group; results that are damaged, on different grids or explained
-        differently; options that `glas3d.study.group.options.GroupOptions`, `glas3d.statistics.two_groups.compare`,
+        differently; results of another question in ``out/group``; options that
+        `glas3d.study.group.options.GroupOptions`, `glas3d.statistics.two_groups.compare`,
         `glas3d.study.group.voxelwise.compare_voxels`, `glas3d.study.group.correlation.correlate_groups` or
-        `glas3d.study.group.reproducibility.compare_runs` refuse.
+        `glas3d.study.group.reproducibility.read_runs` refuse.
 
     Warns
     -----
@@ -204,7 +214,11 @@ def summarise_groups(
     pairs = _pairs_to_compare(study, chosen.all_pairs or chosen.omnibus)
     everyone = _groups_of_omnibus(pairs) if chosen.omnibus else None
     comparisons = [*([everyone] if everyone else []), *pairs]
-    _check_tests(groups, scores, comparisons, chosen)
+    folder = study.out / GROUP
+    provenance = _provenance(study, groups, chosen)
+    if not overwrite:
+        _refuse_other_results(folder, provenance, chosen)
+    _check_tests(scores, comparisons, chosen)
     times = (
         session_times(study.participants, study.table, chosen.slope_over, chosen.on_missing)
         if chosen.slope_over
@@ -212,23 +226,28 @@ def summarise_groups(
     )
     if times is not None:
         check_slopes(scores, times[0], comparisons, chosen)
-    folder = study.out / GROUP
     refuse_links(study.out, folder)
+    pattern = next(study.participants[0].sessions()).saliency_img
+    if chosen.voxelwise:
+        check_voxels(study.atlas, pattern, [scores.of_groups(*compared) for compared in comparisons], chosen)
+    by_region = study.atlas is not None or study.parcellation is not None
+    change = read_changes(groups, chosen, by_region=by_region)
+    check_correlations(groups, change, chosen)
+    runs = read_runs(study.out, groups, study.table, case, control, chosen)
     remove_leftovers(folder)
     n_steps = len(study.participants) + 2
     with new_folder(folder, lambda existing: (existing / _PROVENANCE).is_file()) as scratch:
-        files = GroupFiles(scratch, study.atlas, _common_sidecar(study))
+        files = GroupFiles(scratch, study.atlas, _common_sidecar(study), study.parcellation)
         maps = _map_groups(study, files, chosen, lambda done: progress(done, n_steps))
         for name in study.names:
             write_summary(files, name, maps[name], groups[name], chosen)
         progress(n_steps - 1, n_steps)
-        tests, voxels = _compare_pairs(study, files, maps, scores, comparisons, chosen)
-        tests |= correlate_groups(files, groups, chosen)
+        tests, voxels = _compare_pairs(study, files, maps, scores, comparisons, pattern, chosen)
+        tests |= correlate_groups(files, groups, change, chosen)
         if times is not None:
-            pattern = next(study.participants[0].sessions()).saliency_img
             tests |= compare_slopes(files, scores, *times, comparisons, pattern, chosen)
-        compare_runs(files, study.out, groups, study.table, case, control, chosen)
-        write_json(_provenance(study, groups, chosen))(scratch / _PROVENANCE)
+        compare_runs(files, groups, runs, chosen)
+        write_json(provenance)(scratch / _PROVENANCE)
     progress(n_steps, n_steps)
     return GroupResult(
         folder,
@@ -246,12 +265,13 @@ def _read_study(out: Path, table: pd.DataFrame, case: str, control: str, atlas: 
     """Read a study's results, and check that its groups can be summarised."""
     participants = list(read_participants(read_records(out), table, case, control))
     settings = read_study(out)
-    chosen_atlas = _atlas(atlas or settings.get("Search"), participants[0].records[0])
+    parcellation = _parcellation(participants[0].records[0], atlas)
+    chosen_atlas = None if parcellation else _atlas(settings, atlas, participants[0].records[0])
     names = sorted({each.group for each in participants})
     if not have_distinct_labels(names):
         raise GlasError(f"groups need letters or digits that tell their files apart, got {', '.join(names)}")
     in_sample = _in_sample(participants)
-    return _Study(out, settings, table, case, control, participants, names, chosen_atlas, in_sample)
+    return _Study(out, settings, table, case, control, participants, names, chosen_atlas, parcellation, in_sample)
 
 
 def _map_groups(
@@ -264,6 +284,8 @@ def _map_groups(
         group_map: GroupSums = VoxelMap(name, top=options.top)
         if study.atlas is not None:
             group_map = GroupMap(name, study.atlas, top=options.top)
+        elif study.parcellation is not None:
+            group_map = ParcellationMap(name, study.parcellation, top=options.top)
         for participant in study.participants:
             if participant.group == name:
                 group_map.add(*participant.sessions())
@@ -280,6 +302,7 @@ def _compare_pairs(
     maps: Mapping[str, GroupSums],
     scores: GroupScores,
     comparisons: Sequence[Groups],
+    pattern: nib.Nifti1Image,
     options: GroupOptions,
 ) -> tuple[dict[str, pd.DataFrame], dict[str, VoxelwiseResult]]:
     """Compare case and control, or every two groups and all together, by region and by voxel, and write the files."""
@@ -288,7 +311,6 @@ def _compare_pairs(
     n_pairs = sum(len(compared) == 2 for compared in comparisons)
     for compared in comparisons:
         _check_same_grid([maps[name] for name in compared])
-        pattern = next(study.participants[0].sessions()).saliency_img
         members = scores.of_groups(*compared)
         n_alike = n_pairs if len(compared) == 2 else 1
         tests[_against(compared)] = compare_groups(files, compared, members, pattern, options, n_alike)
@@ -299,15 +321,10 @@ def _compare_pairs(
     return tests, voxels
 
 
-def _check_tests(
-    groups: Mapping[str, GroupScores], scores: GroupScores, comparisons: Sequence[Groups], options: GroupOptions
-) -> None:
-    """Refuse columns and tests that cannot be had, before any map is made."""
+def _check_tests(scores: GroupScores, comparisons: Sequence[Groups], options: GroupOptions) -> None:
+    """Refuse comparisons that cannot be made, before any map is made."""
     for compared in comparisons:
         check_groups(scores.of_groups(*compared), compared, options)
-    for column in options.correlate:
-        for group in groups.values():
-            number_column(group.design, column)
 
 
 def _pairs_to_compare(study: _Study, all_pairs: bool) -> list[Groups]:
@@ -363,12 +380,48 @@ def _provenance(study: _Study, groups: Mapping[str, GroupScores], options: Group
     }
 
 
-def _atlas(search: Any, record: Record) -> Atlas | None:
-    """Return the atlas everyone was explained with; None for a grid."""
+def _refuse_other_results(folder: Path, provenance: Mapping[str, Any], options: GroupOptions) -> None:
+    """Refuse a folder of results of other groups, options or explanations, or of participants who are left out now."""
+    try:
+        stored = json.loads((folder / _PROVENANCE).read_text(encoding="utf-8"))
+    except OSError:  # there are none, or `new_folder` reports what is wrong
+        return
+    except ValueError:
+        stored = {}
+    new = json.loads(to_json(dict(provenance)))
+    differing = [name.lower() for name in ("Case", "Control") if stored.get(name) != new[name]]
+    differing += differences(stored.get("Study", {}), new["Study"])
+    earlier = {(name, each) for name, group in stored.get("Groups", {}).items() for each in group}
+    if earlier - {(name, each) for name, group in new["Groups"].items() for each in group}:
+        differing.append("participants")
+    differing += [name for name, key in options.sidecar_keys().items() if stored.get(key) != new[key]]
+    if differing:
+        raise GlasError(
+            f"the results in {folder} were made with other {' and '.join(differing)}: move them, or give "
+            "--overwrite (overwrite=True) to replace them"
+        )
+
+
+def _parcellation(record: Record, atlas: str | None) -> str | None:
+    """Return the name of participants' own parcellations; None where everyone has the same search."""
+    recorded = record.content["Method"]["Search"]
+    if "parcellations" not in recorded:
+        return None
+    if atlas is not None and atlas != recorded["parcellations"]:
+        raise GlasError(
+            f"participants were explained on their own parcellations, {recorded['parcellations']}, which the group "
+            f"level does not read: leave --atlas (atlas) out, got {atlas}"
+        )
+    return str(recorded["atlas"])
+
+
+def _atlas(settings: Mapping[str, Any], moved: str | None, record: Record) -> Atlas | None:
+    """Return the atlas everyone was explained with, ``moved`` or where it was then; None for a grid."""
     recorded = record.content["Method"]["Search"]
     if "atlas" not in recorded:
         return None
-    atlas = cast(Atlas, load_search(str(search)))
+    table = None if moved else settings.get("AtlasTable")
+    atlas = cast(Atlas, load_search(moved or str(settings.get("Search")), settings.get("AtlasSpace"), table))
     if atlas.sha256 != recorded["sha256"]:
         raise GlasError(f"the atlas {atlas.name} is not the one {record.name} was explained with: it has changed")
     return atlas

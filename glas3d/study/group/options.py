@@ -145,8 +145,12 @@ class GroupOptions:
 
     def sidecar(self, *names: str) -> dict[str, Any]:
         """Return options as sidecars record them, files and folders by name; all of them where no names are given."""
-        chosen = names or [each.name for each in fields(self)]
-        return {_sidecar_key(name): _plain(getattr(self, name)) for name in chosen}
+        keys = self.sidecar_keys()
+        return {keys[name]: _plain(getattr(self, name)) for name in names or keys}
+
+    def sidecar_keys(self) -> dict[str, str]:
+        """Return the keys under which sidecars record the options, by the options' names."""
+        return {each.name: _sidecar_key(each.name) for each in fields(self)}
 
     def _tidy(self) -> None:
         """Bring sequences to tuples and paths to `Path`; a single name or path is a sequence of one."""

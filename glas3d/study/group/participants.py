@@ -20,6 +20,8 @@ from glas3d.study.group.group_sums import keeps_zero
 from glas3d.study.group.sessions import average_sessions
 
 _REGION = ["index", "name"]
+# Columns of a cohort's table that `read_cohort` adds to those of participants.tsv.
+_OF_SCANS = ("session", "path", "in_sessions_tsv", "sha256", "voxels_sha256")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,9 @@ class ParticipantResults:
     regions
         ``index name`` of every region, by index; shared by participants that have the same.
     scores
-        ``(regions,)`` in their order, the mean over sessions. No more of a participant's numbers is kept in memory,
+        ``(regions,)`` in their order, the mean over sessions.
+    n_voxels
+        ``(regions,)``: the number of voxels of each region. No more of a participant's numbers is kept in memory,
         so that thousands of participants fit.
     """
 
@@ -69,6 +73,7 @@ class ParticipantResults:
     records: tuple[Record, ...]
     regions: pd.DataFrame
     scores: np.ndarray
+    n_voxels: np.ndarray
 
     @property
     def table(self) -> pd.DataFrame:
@@ -79,6 +84,15 @@ class ParticipantResults:
     def probability(self) -> float:
         """The model's probability of the explained class, the mean over sessions."""
         return float(np.mean([record.content["Probability"] for record in self.records]))
+
+    @property
+    def predicted(self) -> str | None:
+        """The class with the highest output, the mean over sessions; None where outputs or names are not known."""
+        classes = self.records[0].content["Method"]["Model"].get("classes")
+        outputs = [record.content.get("Outputs") for record in self.records]
+        if not classes or any(each is None or len(each) != len(classes) for each in outputs):
+            return None
+        return str(classes[int(np.mean(np.array(outputs, dtype=float), axis=0).argmax())])
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -139,6 +153,11 @@ class GroupScores:
         """The scores as they are, participants by regions."""
         return score_matrix(self.participants, "none")
 
+    @property
+    def n_voxels(self) -> np.ndarray:
+        """``(participants, regions)``: the number of voxels of each region of each participant."""
+        return np.stack([each.n_voxels for each in self.participants])
+
     def of_groups(self, *groups: str) -> GroupScores:
         """Return the participants of some groups, in the same order."""
         return self.select(np.array([each.group in groups for each in self.participants], dtype=bool))
@@ -194,7 +213,8 @@ def read_participants(
         if not joined[_REGION].equals(regions):
             regions = joined[_REGION].copy()
         scores = joined["score"].to_numpy(dtype=float, copy=True)
-        yield ParticipantResults(name, groups.pop(), own_records, regions, scores)
+        n_voxels = joined["n_voxels"].to_numpy(copy=True)
+        yield ParticipantResults(name, groups.pop(), own_records, regions, scores, n_voxels)
 
 
 def _group_members(
@@ -252,7 +272,7 @@ def score_matrix(participants: Sequence[ParticipantResults], normalise: Normalis
 
 
 def design_rows(participants: Sequence[ParticipantResults], table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row of a table a participant, in their order.
+    """Return one row of a table a participant, in their order, without the columns of scans.
 
     Of several sessions that have results, numbers are averaged and other values are those of the first.
     """
@@ -264,6 +284,7 @@ def design_rows(participants: Sequence[ParticipantResults], table: pd.DataFrame)
     grouped = rows.groupby("participant_id", sort=False)
     numeric = [name for name in rows.select_dtypes("number").columns if name != "participant_id"]
     design = grouped.first().assign(**{name: grouped[name].mean() for name in numeric})
+    design = design.drop(columns=list(_OF_SCANS), errors="ignore")
     return design.loc[[each.participant_id for each in participants]].reset_index()
 
 

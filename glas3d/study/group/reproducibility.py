@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +40,38 @@ def write_fold_stability(files: GroupFiles, group: str, scores: GroupScores, k: 
     _write_stability(files, group, "fold", means, k, Group=group, N=len(scores))
 
 
-def compare_runs(
-    files: GroupFiles,
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """A run of a study and others of the same participants.
+
+    Attributes
+    ----------
+    names
+        Short names of the runs, that of the first run first.
+    others
+        Scores of the other runs, participants by regions, by their names.
+    """
+
+    names: list[str]
+    others: Mapping[str, pd.DataFrame]
+
+    def shared(self, scores: GroupScores) -> list[str]:
+        """Return the participants that all runs have."""
+        return [name for name in scores.values.index if all(name in values.index for values in self.others.values())]
+
+
+def read_runs(
     out: Path,
     groups: Mapping[str, GroupScores],
     table: pd.DataFrame,
     case: str,
     control: str,
     options: GroupOptions,
-) -> None:
-    """Write how alike each group's mean scores are in this run and the other runs of the options.
-
-    Means are of the participants that all runs have, so that only the models differ and not the participants.
+) -> Runs | None:
+    """Read the other runs of the options; None where there are none.
 
     Parameters
     ----------
-    files
-        Writer into the group folder.
     out
         This run's folder.
     groups
@@ -65,7 +81,7 @@ def compare_runs(
     case, control
         The groups whose participants without results are named in a warning.
     options
-        The other runs, and the number of highest regions to compare.
+        The other runs.
 
     Raises
     ------
@@ -78,7 +94,7 @@ def compare_runs(
         Participants that some run lacks.
     """
     if not options.other_run:
-        return
+        return None
     names = _short_names([out, *options.other_run])
     pattern = next(iter(groups.values())).participants[0].records[0]
     others = {}
@@ -86,22 +102,42 @@ def compare_runs(
         records = read_records(folder)
         _check_same_method(records, pattern, name)
         others[name] = score_matrix(list(read_participants(records, table, case, control)))
-    left_out: list[str] = []
-    n_shared = 0
-    for group, scores in groups.items():
-        ids = scores.values.index
-        shared = [name for name in ids if all(name in values.index for values in others.values())]
-        left_out += sorted(set(ids) - set(shared))
-        n_shared += len(shared)
-        if shared:
-            means = {names[0]: scores.values.loc[shared].mean()}
-            means |= {name: values.loc[shared].mean() for name, values in others.items()}
-            _write_stability(files, group, "run", means, options.k, Group=group, N=len(shared), Runs=names)
-    if not n_shared:
+    runs = Runs(names, others)
+    shared = {group: set(runs.shared(scores)) for group, scores in groups.items()}
+    if not any(shared.values()):
         raise GlasError(f"runs must share participants to be compared, {', '.join(names)} share none")
+    left_out = [name for group, scores in groups.items() for name in sorted(set(scores.values.index) - shared[group])]
     if left_out:
         message = f"not in every run, and left out of the stability over runs: {listed(left_out)}"
         warnings.warn(message, GlasWarning, stacklevel=4)
+    return runs
+
+
+def compare_runs(
+    files: GroupFiles, groups: Mapping[str, GroupScores], runs: Runs | None, options: GroupOptions
+) -> None:
+    """Write how alike each group's mean scores are in this run and in others.
+
+    Means are of the participants that all runs have, so that only the models differ and not the participants.
+
+    Parameters
+    ----------
+    files
+        Writer into the group folder.
+    groups
+        This run's participants, by the group's name.
+    runs
+        The other runs, see `read_runs`; None: nothing is written.
+    options
+        The number of highest regions to compare.
+    """
+    if runs is None:
+        return
+    for group, scores in groups.items():
+        if shared := runs.shared(scores):
+            means = {runs.names[0]: scores.values.loc[shared].mean()}
+            means |= {name: values.loc[shared].mean() for name, values in runs.others.items()}
+            _write_stability(files, group, "run", means, options.k, Group=group, N=len(shared), Runs=runs.names)
 
 
 def _write_stability(

@@ -93,7 +93,7 @@ def _write_shares(
     chosen = {"n_perm": options.n_perm, "seed": options.seed}
     with warnings.catch_warnings():  # the sidecars record it, and the scores' own tests warn
         warnings.filterwarnings("ignore", "the signs of .* can be flipped", GlasWarning)
-        table = relative_density_test(values, rows["n_voxels"].to_numpy(dtype=float), **chosen)
+        table = relative_density_test(values, scores.n_voxels.astype(float), **chosen)
     table = pd.concat([rows, table], axis=1)[["index", "name", "hemisphere", "n_voxels", *list(table)[1:]]]
     null: dict[str, Any] = {
         "NullHypothesis": "the mean logarithm of the relative density is 0",
@@ -101,7 +101,7 @@ def _write_shares(
     }
     description = "Share of the saliency and of the volume"
     files.write_table(files.stem(name, desc="relativedensity"), "regions", table, description, **record, **null)
-    if files.atlas is not None and any(str(region).endswith("_L") for region in values.columns):
+    if files.by_region and any(str(region).endswith("_L") for region in values.columns):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "the signs of .* can be flipped", GlasWarning)
             sides = laterality_test(values, signed=signed, **chosen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,33 @@ class VoxelwiseResult:
     n_below: int
     p: float
     peak: tuple[float, float, float]
+
+
+def check_voxels(
+    atlas: Atlas | None, pattern: nib.Nifti1Image, compared: Sequence[GroupScores], options: GroupOptions
+) -> None:
+    """Refuse voxelwise comparisons that cannot be made, before any map is made.
+
+    Parameters
+    ----------
+    atlas
+        The atlas that everyone was explained with; None: maps are compared.
+    pattern
+        An image on the participants' grid.
+    compared
+        The participants of each comparison.
+    options
+        The mask.
+
+    Raises
+    ------
+    GlasError
+        A mask without a voxel there, or too many participants and voxels for this machine's memory.
+    """
+    grid = VoxelGrid(pattern.shape, pattern.affine)
+    inside, _ = _voxels_to_compare(None if atlas is None else atlas.on(grid), grid, options.voxel_mask)
+    for scores in compared:
+        check_memory(len(scores), int(inside.sum()))
 
 
 def compare_voxels(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from glas3d.checks import whole_number
@@ -34,8 +35,13 @@ class StudyOptions:
     target
         Class to explain in every participant. Default: the case.
     search
-        Name of a shipped atlas; path of a label image, or of 4D probabilities, with its .tsv table next to it; path of
-        a .tsv table of coordinates (see `Coordinates`); or a `Grid`.
+        Name of a shipped atlas; path of a label image, or of 4D probabilities, with its table next to it, or with
+        ``{participant_id}`` or ``{session_id}`` in it, of each participant's own parcellation; path of a .tsv table of
+        coordinates (see `Coordinates`); or a `Grid`.
+    atlas_table
+        Look-up table of an atlas that is a file, for all participants: .tsv or .csv with the columns index and name,
+        or a .txt, .lut, .label, .ctbl or .xml of FreeSurfer, FSL, ITK-SNAP, MRtrix, CAT12, MRIcron or SPM. Default: the
+        file of the same name next to the image.
     atlas_space
         ``MNI``: the regions of an atlas that is a file are in MNI space. Needed for such an atlas where scans are
         brought to the template. Default: it is in the space of the scans.
@@ -61,8 +67,8 @@ class StudyOptions:
         Where the models run: ``auto`` (CUDA where it is available, or that of an earlier run), cpu, or cuda, with a
         number for one GPU of several, such as cuda:1.
     overwrite
-        Replace the results of a study with another target, models, search or settings in the folder. Default: refuse,
-        before a model is evaluated.
+        Replace the results of a study with another target, models, search or settings in the folder, at the group level
+        those of other options. Default: refuse, before a model is evaluated.
     on_error
         What happens when a participant cannot be explained: ``fail`` ends the work, ``skip`` continues with the
         others. The failed ones are listed in ``participants_failed.tsv`` either way.
@@ -75,6 +81,7 @@ class StudyOptions:
 
     target: int | str | None = option(None)
     search: str | os.PathLike[str] | Grid | int | tuple[int, ...] = option("AAL")
+    atlas_table: Path | None = option(None, group=SEARCH)
     atlas_space: Literal["MNI"] | None = option(None, group=SEARCH)
     everyone: bool = option(False, group=PARTICIPANTS)
     in_sample: bool = option(False, group=MODEL)
@@ -89,6 +96,8 @@ class StudyOptions:
     def __post_init__(self) -> None:
         if self.on_error not in ("fail", "skip"):
             raise GlasError(f'on_error must be "fail" or "skip", got {self.on_error!r}')
+        if self.atlas_table is not None:
+            object.__setattr__(self, "atlas_table", Path(self.atlas_table))
         if self.threads is not None:
             object.__setattr__(self, "threads", whole_number("threads", self.threads, 1))
 

@@ -20,6 +20,7 @@ from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError, GlasWarning, SkullWarning, SpaceWarning, listed
 from glas3d.explain import COLUMNS, STATISTICS, ScanExplanation, explain_img, ranked
 from glas3d.hashing import file_sha256
+from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.map_header import map_on
 from glas3d.imaging.space import MNI
 from glas3d.imaging.spatial_transform import load_transform
@@ -76,6 +77,11 @@ class ScanTask:
     session: str
     path: Path
     own: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The participant and the session, for messages."""
+        return f"{self.participant_id} {self.session}".strip()
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,7 @@ def _explain(plan: StudyPlan, task: ScanTask) -> tuple[Status, tuple[str, ...]]:
         "Input": result.provenance["Input"],
         "Probability": float(np.mean(probabilities)),
         "Probabilities": probabilities,
+        **_outputs_record(results),
         **({"Account": result.provenance["Account"]} if "Account" in result.provenance else {}),
         "Method": _method_record(results[0], prepared.manifest, plan),
     } | ({"Notes": list(result.notes)} if result.notes else {})
@@ -212,7 +219,7 @@ class PreparedScan:
             self.task.path,
             _load_model(bundle, plan.sha256[bundle], plan.device, plan.trust),
             plan.target,
-            _load_search(plan),
+            load_search_of(plan, self.task),
             batch_size=plan.batch_size,
             engine=plan.engine,
             assume_space=plan.assume_space,
@@ -236,7 +243,7 @@ def prepare(plan: StudyPlan, task: ScanTask) -> PreparedScan:
     digest = file_sha256(task.path)
     manifest = _load_manifest(plan.models, tuple(plan.sha256.items()))
     bundles = bundles_for(plan, manifest, task.participant_id, digest, task.path)
-    settings = plan.checked_settings() | dict(task.own)
+    settings = plan.checked_settings() | {name: value for name, value in task.own.items() if name != "search"}
     if "cut" in settings:  # timing must not decide how a study's results are rounded
         settings["cut_always"] = True
     transform = None
@@ -248,10 +255,11 @@ def prepare(plan: StudyPlan, task: ScanTask) -> PreparedScan:
         models=[plan.sha256[bundle] or bundle for bundle in bundles],
         input=digest,
         file=task.path.name,
-        **{k: v for k, v in plan.record().items() if k not in ("Models", "Search")},
+        **{k: v for k, v in plan.record().items() if k not in ("Models", "Search", "AtlasTable")},
         search=None if isinstance(plan.search, str) else plan.search,
         own=recordable(own, file_hashes(own)),
         transform=None if transform is None else transform.record(),
+        **({} if plan.parcellation is None else {"regions": load_search_of(plan, task).table.to_csv(index=False)}),
     )
     return PreparedScan(plan, task, key, bundles, manifest, settings)
 
@@ -330,8 +338,18 @@ def template_map(results: list[ScanExplanation]) -> nib.Nifti1Image:
 
 def _probability(result: ScanExplanation) -> float:
     """Return the probability of the target, also where a result compares two classes and holds their difference."""
-    target = next(iter(result.parts.values())) if "Against" in result.provenance else result
-    return target.probability
+    return _of_target(result).probability
+
+
+def _of_target(result: ScanExplanation) -> ScanExplanation:
+    return next(iter(result.parts.values())) if "Against" in result.provenance else result
+
+
+def _outputs_record(results: Sequence[ScanExplanation]) -> dict[str, Any]:
+    """Return the outputs of all classes for the scan, the mean over the models, if they are known."""
+    outputs = [_of_target(result).explanation.outputs for result in results]
+    known = [each for each in outputs if each is not None]
+    return {"Outputs": np.mean(known, axis=0).tolist()} if len(known) == len(results) else {}
 
 
 def _training_record(manifest: Manifest | None, bundles: list[str], participant_id: str) -> dict[str, Any]:
@@ -348,6 +366,8 @@ def _method_record(result: ScanExplanation, manifest: Manifest | None, plan: Stu
     provenance = result.provenance
     settings = {k: v for k, v in provenance["Settings"].items() if k not in COMPUTATION_SETTINGS}
     search = {k: v for k, v in provenance["Search"].items() if k != "mask"}
+    if plan.parcellation is not None:  # hashes, and regions without a voxel, are each participant's own
+        search = {"atlas": plan.parcellation, "parcellations": plan.search}
     options = {k: v for k, v in plan.settings_record().items() if k in _SAME_IN_GROUP}
     if has_pattern(plan.settings.get("background")):
         settings["background"] = plan.settings_record()["background"]
@@ -367,21 +387,32 @@ def _with_provenance(result: ScanExplanation, more: Mapping[str, Any]) -> ScanEx
     return replace(result, provenance=result.provenance | dict(more), parts=parts)
 
 
-def _load_search(plan: StudyPlan) -> Any:
-    """Return the plan's atlas, coordinates or grid.
+def load_search_of(plan: StudyPlan, task: ScanTask) -> Any:
+    """Return the plan's atlas, coordinates or grid, or the participant's own parcellation.
 
     Raises
     ------
     GlasError
-        The atlas has changed since the study was started.
+        The atlas or the look-up table has changed since the study was started, or cannot be used.
     """
-    search = load_search(plan.search, plan.atlas_space)
+    if plan.parcellation is not None:
+        if plan.atlas_table is not None and search_hash(plan.search, None, plan.atlas_table) != plan.search_sha256:
+            raise GlasError(f"the look-up table {plan.atlas_table} has changed since this study was started")
+        path = Path(task.own["search"])
+        return _load_parcellation(path, file_sha256(path), plan.atlas_table, plan.parcellation, plan.atlas_space)
+    search = load_search(plan.search, plan.atlas_space, plan.atlas_table)
     if search_hash(plan.search, search) != plan.search_sha256:
         load_search.cache_clear()  # the worker may have lived longer than the atlas
-        search = load_search(plan.search, plan.atlas_space)
+        search = load_search(plan.search, plan.atlas_space, plan.atlas_table)
         if search_hash(plan.search, search) != plan.search_sha256:
             raise GlasError(f"the atlas {plan.search} has changed since this study was started")
     return search
+
+
+@lru_cache(maxsize=1)
+def _load_parcellation(path: Path, sha256: str, table: str | None, label: str, space: str | None) -> Atlas:
+    """Return a participant's own parcellation, which several models explain; the hash changes with the file."""
+    return Atlas.load(path, table=table, label=label, space=space)
 
 
 @lru_cache(maxsize=2)

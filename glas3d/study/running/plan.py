@@ -25,14 +25,24 @@ from glas3d.explain.inputs import TEMPLATE_MM
 from glas3d.explain.modes import Versus, resolve_mode
 from glas3d.explain.options import ExplainOptions
 from glas3d.explain.preset import layers, merged, preset_of, values_of
-from glas3d.hashing import file_sha256
+from glas3d.explain.search import refuse_other_space
+from glas3d.hashing import file_sha256, text_sha256
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.coordinates import Coordinates
+from glas3d.imaging.lookup_table import read_lookup_table
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import VoxelGrid, mni_grid
 from glas3d.predict import Predictor, load_model
 from glas3d.predict.engine.engines import check_engine
-from glas3d.study.cohort.file_patterns import check_files, file_hashes, is_pattern, recordable, storable
+from glas3d.study.cohort.file_patterns import (
+    check_files,
+    file_hashes,
+    is_pattern,
+    label_of_pattern,
+    participant_settings,
+    recordable,
+    storable,
+)
 from glas3d.study.derivatives import read_study
 from glas3d.study.environment import default_device, device_kind, fastest_engine, software_versions
 from glas3d.study.running.options import StudyRequest
@@ -44,6 +54,7 @@ from glas3d.study.workers import ThisProcess, WorkerProcesses
 StoredSearch = str | tuple[int, ...]
 
 _METHOD = tuple(setting.name for setting in fields(Settings))
+_USUAL_REGIONS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +71,14 @@ class StudyPlan:
     sha256
         Hash of every model, by the name that `load_model` is given.
     search
-        An atlas's name or path, the path of a table of coordinates, or the cells of a grid for each axis.
+        An atlas's name or path, the pattern of participants' own parcellations, the path of a table of coordinates, or
+        the cells of a grid for each axis.
     search_sha256
-        Hash of the atlas, or of the coordinates.
+        Hash of the atlas with its look-up table, of the coordinates, or of the look-up table of all parcellations.
     atlas_space
         The space of an atlas that is a file.
+    atlas_table
+        The look-up table of an atlas that is a file, or of all parcellations, if it is not next to the image.
     target
         The class explained in every participant.
     settings
@@ -90,6 +104,7 @@ class StudyPlan:
     search: StoredSearch
     search_sha256: str
     atlas_space: str | None
+    atlas_table: str | None
     target: int | str
     settings: Mapping[str, Any]
     files: Mapping[str, str]
@@ -113,6 +128,7 @@ class StudyPlan:
             "Search": self.search if isinstance(self.search, str) else list(self.search),
             "SearchSha256": self.search_sha256,
             "AtlasSpace": self.atlas_space,
+            **({} if self.atlas_table is None else {"AtlasTable": self.atlas_table}),
             "Target": self.target,
             "Settings": self.settings_record(),
             "InSample": self.in_sample,
@@ -133,6 +149,21 @@ class StudyPlan:
             if not path.is_file() or file_sha256(path) != digest:
                 raise GlasError(f"the file {path} has changed since this study was started, or does not exist")
         return dict(self.settings)
+
+    def own_settings(self, root: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that are a participant's own, the parcellation among them (see `participant_settings`).
+
+        Raises
+        ------
+        GlasError
+            See `participant_settings`.
+        """
+        return participant_settings({**self.settings, "search": self.search}, root, row)
+
+    @property
+    def parcellation(self) -> str | None:
+        """What file names call participants' own parcellations; None where all have the same search."""
+        return label_of_pattern(self.search) if isinstance(self.search, str) and is_pattern(self.search) else None
 
     def settings_record(self) -> dict[str, Any]:
         """Return the settings for records: files by name and hash."""
@@ -183,11 +214,13 @@ def resolve_plan(
     for predict in predicts:
         _check_target(target, predict)
     stored_search = _stored_search(study.search)
-    search = load_search.__wrapped__(stored_search, study.atlas_space)
+    table = None if study.atlas_table is None else str(study.atlas_table.resolve())
     settings = _study_settings(request, predicts)
+    native = not {"transform", "register"}.isdisjoint(settings)
+    search = _shared_search(stored_search, study.atlas_space, table, native=native)
     device = _kept(out, stored, "Device", None if study.device == "auto" else device_kind(study.device))
     device = device or pool.call(default_device)
-    shape = _shape(predicts[0], first_scan, native=not {"transform", "register"}.isdisjoint(settings))
+    shape = _shape(predicts[0], first_scan, native=native)
     values = (predicts[0].info.channels or 1) * int(np.prod(shape))
     batch = _kept(out, stored, "BatchSize", request.batch_size) or default_batch_size(values, torch.device(device))
     threads = _kept(out, stored, "Threads", study.threads) or 1
@@ -205,8 +238,9 @@ def resolve_plan(
             for name, predict in zip(names, predicts, strict=True)
         },
         search=stored_search,
-        search_sha256=search_hash(stored_search, search),
+        search_sha256=search_hash(stored_search, search, table),
         atlas_space=study.atlas_space,
+        atlas_table=table,
         target=target,
         settings=settings,
         files=file_hashes(settings),
@@ -236,26 +270,65 @@ def manifest_of(models: str | os.PathLike[str]) -> Manifest | None:
 
 
 @lru_cache(maxsize=4)
-def load_search(stored: StoredSearch, space: str | None = None) -> Any:
-    """Load the atlas, the coordinates or the grid of a plan; ``space`` is that of an atlas that is a file.
+def load_search(stored: StoredSearch, space: str | None = None, table: str | None = None) -> Any:
+    """Load the atlas, the coordinates or the grid of a plan.
+
+    Parameters
+    ----------
+    stored
+        The search of a plan, but for a pattern.
+    space, table
+        Space and look-up table of an atlas that is a file.
 
     Raises
     ------
     GlasError
-        The atlas or the table does not exist.
+        The atlas or the table does not exist, or a look-up table was given for what is no atlas.
     """
-    if not isinstance(stored, str):
-        return Grid(stored[0] if len(stored) == 1 else stored)
-    if stored.endswith(".tsv"):
+    if isinstance(stored, str) and not stored.endswith(".tsv"):
+        return Atlas.load(stored, space=space, table=table)
+    if table is not None:
+        raise GlasError(f"a look-up table (--atlas-table) is for an atlas that is a file, got {table} without one")
+    if isinstance(stored, str):
         return Coordinates.from_file(stored, space="MNI")
-    return Atlas.load(stored, space=space)
+    return Grid(stored[0] if len(stored) == 1 else stored)
 
 
-def search_hash(stored: StoredSearch, search: Any) -> str:
-    """Return the hash of what is searched; it is empty for a grid, which its cells define."""
+def search_hash(stored: StoredSearch, search: Any, table: str | None = None) -> str:
+    """Return the hash of what is searched: of an atlas that is a file with its regions' names.
+
+    It is empty for a grid, which its cells define, and for participants' own parcellations with tables of their own.
+    """
     if isinstance(search, Coordinates):
         return file_sha256(Path(str(stored)))
+    if isinstance(search, Atlas) and Atlas.shipped_name(str(stored)) is None:
+        return text_sha256(search.sha256 + search.table.to_csv(index=False))
+    if search is None:
+        return "" if table is None else file_sha256(Path(table))
     return str(getattr(search, "sha256", ""))
+
+
+def _shared_search(stored: StoredSearch, space: str | None, table: str | None, *, native: bool) -> Any:
+    """Return the search of all participants; None where each has a parcellation of their own.
+
+    Raises
+    ------
+    GlasError
+        The search does not exist, or is not in the space of the template to which ``native`` scans are brought.
+    """
+    if not is_pattern(stored):
+        search = load_search.__wrapped__(stored, space, table)
+        if native:
+            refuse_other_space(search)
+        return search
+    if table is not None:
+        read_lookup_table(table)
+    if native and space != "MNI":
+        raise GlasError(
+            "scans brought to the template are searched in the template's space, MNI; participants' own parcellations "
+            f"must be in it, and --atlas-space MNI (atlas_space) must say so: {stored}"
+        )
+    return None
 
 
 def bundles_for(
@@ -300,7 +373,7 @@ def _stored_search(search: str | os.PathLike[str] | Grid | int | tuple[int, ...]
         return cells
     text = os.fspath(search)
     if is_pattern(text):
-        raise GlasError(f"an atlas must be one for all participants, in the space of the scans, got the pattern {text}")
+        return text
     if (shipped := Atlas.shipped_name(text)) is not None:
         return shipped
     return str(Path(text).resolve()) if Path(text).exists() else text
@@ -318,6 +391,8 @@ def _shape(predict: Predictor, first_scan: Path, *, native: bool) -> tuple[int, 
 
 def _n_points(search: Any, shape: tuple[int, ...]) -> int:
     """Return the number of search points; regions without a voxel are counted too."""
+    if search is None:  # each participant has their own: it decides only whether an engine is worth building
+        return _USUAL_REGIONS
     if isinstance(search, Atlas):
         return len(search.table)
     return len(search.points(shape) if isinstance(search, Grid) else search.points)

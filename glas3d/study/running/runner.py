@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.notes import count_notes, statement_of
 from glas3d.explain.options import ExplainOptions, UnsetSettings
+from glas3d.imaging.atlas import Atlas
 from glas3d.options import accepts
 from glas3d.study.cohort.accounting import Accounting, count_groups
 from glas3d.study.cohort.cohort import Cohort
-from glas3d.study.cohort.file_patterns import participant_settings
 from glas3d.study.derivatives import (
     STUDY,
     check_study_folder,
@@ -30,8 +31,9 @@ from glas3d.study.derivatives import (
     start_study,
     write_failed,
 )
+from glas3d.study.regions import SharedRegions
 from glas3d.study.running.options import StudyOptions, StudyRequest
-from glas3d.study.running.participant import Outcome, ScanTask, explain_participant
+from glas3d.study.running.participant import Outcome, ScanTask, explain_participant, load_search_of
 from glas3d.study.running.plan import StudyPlan, bundles_for, manifest_of, resolve_plan
 from glas3d.study.training.manifest import Manifest
 from glas3d.study.workers import ThisProcess, WorkerProcesses, workers
@@ -91,10 +93,10 @@ def explain_cohort(
     other models, search or settings are replaced only with ``overwrite``. Batch size, engine, threads and device are
     resolved by the first run and kept in ``out/study.json``.
 
-    Of the options of `explain_img`, files (``mask_img``, ``brain_mask``, ``transform``, ``inverse``, ``background``)
-    are the same for all participants; with ``{participant_id}`` or ``{session_id}`` in their path, which is then
-    relative to the cohort's folder, they are each participant's own. ``covariates`` names columns of the participants'
-    table.
+    Of the options of `explain_img`, files (``search``, ``mask_img``, ``brain_mask``, ``transform``, ``inverse``,
+    ``background``) are the same for all participants; with ``{participant_id}`` or ``{session_id}`` in their path,
+    which is then relative to the cohort's folder, they are each participant's own. ``covariates`` names columns of the
+    participants' table.
 
     Parameters
     ----------
@@ -168,17 +170,37 @@ def scan_rows(cohort: Cohort, out: Path, everyone: bool) -> list[dict[str, Any]]
 
 
 def scan_tasks(plan: StudyPlan, cohort: Cohort, rows: Sequence[dict[str, Any]]) -> tuple[list[ScanTask], list[Outcome]]:
-    """Return the scans with each participant's own settings, and the outcomes of those that lack a setting."""
+    """Return the scans with each participant's own settings, and the outcomes of those that lack a setting.
+
+    Participants' own parcellations must name their regions alike.
+    """
     tasks, incomplete = [], []
+    regions = SharedRegions()
     for row in rows:
         name, session = row["participant_id"], row["session"]
         try:
-            own = participant_settings(plan.settings, cohort.root, row)
+            task = ScanTask(name, session, Path(row["path"]).resolve(), plan.own_settings(cohort.root, row))
+            if plan.parcellation is not None:
+                regions.add(task.name, parcellation_regions(plan, task))
         except GlasError as problem:
             incomplete.append(Outcome(name, session, "failed", str(problem)))
         else:
-            tasks.append(ScanTask(name, session, Path(row["path"]).resolve(), own))
+            tasks.append(task)
     return tasks, incomplete
+
+
+def parcellation_regions(plan: StudyPlan, task: ScanTask) -> pd.DataFrame:
+    """Return the regions of a participant's own parcellation, ``index name hemisphere``, that have a voxel in it.
+
+    Raises
+    ------
+    GlasError
+        The parcellation cannot be used.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GlasWarning)  # explaining warns
+        atlas: Atlas = load_search_of(plan, task)
+    return atlas.table[atlas.table["index"].isin(np.unique(np.asarray(atlas.labels_img.dataobj)))]
 
 
 def training_manifest(plan: StudyPlan) -> Manifest | None:

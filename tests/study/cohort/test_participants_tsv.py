@@ -13,7 +13,7 @@ def table(path, text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("participant_id\tage\nsub-01\t3\n", "participants need a column group, .* has participant_id, age"),
+        ("participant_id\tage\nsub-01\t3\n", "participants need a column group, .* has participant_id, age$"),
         ("subject\tgroup\nsub-01\tAD\n", "need a column participant_id, .* has subject, group"),
         ("participant_id\tgroup\nsub-../../etc\tAD\n", "with letters and digits after it, got 'sub-../../etc'"),
         ("participant_id\tgroup\n../x\tAD\n", "must be sub- with letters and digits after it, got '../x'"),

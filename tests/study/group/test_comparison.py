@@ -261,6 +261,34 @@ def test_columns_that_cannot_be_correlated_are_refused_before_maps_are_made(thre
         summarise_groups(three.out, THREE, **FEW, correlate=[column])
 
 
+def test_the_predicted_class_is_that_of_the_highest_output(study, eight):
+    """Of three classes AD may be predicted below 0.5, and MCI is neither of the two groups."""
+    outputs = {
+        "sub-01": (0.45, 0.30, 0.25),  # of AD, NC, MCI
+        "sub-03": (0.45, 0.10, 0.45001),
+        "sub-05": (0.40, 0.35, 0.25),
+        "sub-07": (0.10, 0.60, 0.30),
+        "sub-02": (0.45, 0.35, 0.20),
+        "sub-04": (0.30, 0.45, 0.25),
+        "sub-06": (0.05, 0.15, 0.80),
+        "sub-08": (0.49, 0.51, 0.0),
+    }
+    for i, (name, values) in enumerate(sorted(outputs.items())):
+        study.add(name, seed=i, p=values[0], outputs=dict(zip(("AD", "NC", "MCI"), values, strict=True)))
+    folder = summarise_groups(study.out, eight, **FEW).folder
+    table = read(folder, "group-ADvsNC_seg-few_desc-strata_predictions.tsv").set_index("participant_id")
+    assert table["predicted"].to_dict() == {
+        **{"sub-01": "AD", "sub-03": "MCI", "sub-05": "AD", "sub-07": "NC"},
+        **{"sub-02": "AD", "sub-04": "NC", "sub-06": "MCI", "sub-08": "NC"},
+    }
+    assert table["stratum"].to_dict() == {
+        **{"sub-01": "tp", "sub-03": "fn", "sub-05": "tp", "sub-07": "fn"},
+        **{"sub-02": "fp", "sub-04": "tn", "sub-06": "tn", "sub-08": "tn"},
+    }
+    means = read(folder, "group-ADvsNC_seg-few_desc-strata_regions.tsv")
+    assert means.groupby("stratum")["n"].first().to_dict() == {"fn": 2, "fp": 1, "tn": 3, "tp": 2}
+
+
 def test_strata_of_a_class_of_neither_group_are_said_to_be_missing(three):
     with pytest.warns(GlasWarning, match="the models explain AD, which is neither MCI nor NC"):
         folder = summarise_groups(three.out, THREE, **FEW | {"case": "MCI"}).folder

@@ -15,6 +15,7 @@ from glas3d.statistics.regions import region_values
 from glas3d.statistics.stability import bootstrap_ranks, run_stability
 from glas3d.statistics.two_groups import compare
 from glas3d.study.derivatives import read_records, start_study
+from glas3d.study.group import level
 from glas3d.study.group.level import summarise_groups
 from glas3d.study.group.sessions import average_sessions
 from glas3d.study.running.runner import explain_cohort
@@ -327,6 +328,61 @@ def test_the_second_run_replaces_the_first_and_gives_the_same_bytes(study, eight
         summarise_groups(study.out, eight, **FEW)
     assert content(folder).keys() == before.keys()
     assert content(folder) != before
+
+
+OTHER_QUESTIONS = {
+    "options": ({"seed": 5, "covariates": ["age"]}, "other covariates and seed"),
+    "case": ({"case": "NC", "control": "AD"}, "other case and control"),
+    "participants": ({}, "other participants"),
+    "explained": ({}, "other target and settings"),
+}
+
+
+@pytest.mark.parametrize("question", OTHER_QUESTIONS)
+@pytest.mark.filterwarnings("ignore:not among the groups", "ignore:with 3 participants against 4")
+def test_results_of_another_question_are_replaced_with_overwrite_alone(study, eight, question):
+    options, message = OTHER_QUESTIONS[question]
+    careful = FEW | {"overwrite": False}
+    filled(study, eight)
+    folder = summarise_groups(study.out, eight, **careful).folder
+    before = content(folder)
+    more = pd.concat([eight, pd.DataFrame({"participant_id": ["sub-09"], "group": ["AD"], "age": [70.0]})])
+    study.add("sub-09", seed=9)
+    summarise_groups(study.out, more, **careful)  # participants who joined are the same question
+    summarise_groups(study.out, eight, **FEW)
+    assert content(folder) == before
+    people = eight[:-1] if question == "participants" else eight
+    if question == "explained":
+        stored = json.loads((study.out / "study.json").read_text())
+        start_study(study.out, "made up", stored | {"Target": "NC", "Settings": {"sigma_light": 3}})
+        (folder / "provenance.json").write_text(
+            (folder / "provenance.json").read_text().replace('"Study": {', '"Study": {"Target": "AD", "Settings": {},')
+        )
+        before = content(folder)
+    with pytest.raises(GlasError, match=rf"were made with {message}: move them, or give --overwrite"):
+        summarise_groups(study.out, people, **careful | options)
+    assert content(folder) == before
+    summarise_groups(study.out, people, **FEW | options)
+    assert content(folder) != before
+
+
+REFUSED_BEFORE_WORK = {
+    "volume change": ({"volume_change": "nowhere.tsv"}, "no such file: nowhere.tsv"),
+    "other run": ({"other_run": ["nowhere"]}, "no results of participants in nowhere"),
+    "flat column": ({"correlate": ["flat"]}, "nothing can be correlated with flat in any group"),
+    "empty column": ({"correlate": ["none"]}, "nothing can be correlated with none in any group"),
+    "voxel mask": ({"voxelwise": True, "voxel_mask": "nowhere.nii"}, "no such file: nowhere.nii"),
+    "covariate": ({"covariates": ["iq"]}, "participants need a column iq, the table has participant_id, group, age"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED_BEFORE_WORK.values(), ids=REFUSED_BEFORE_WORK)
+def test_options_are_refused_before_any_map_is_made(study, eight, monkeypatch, options, message):
+    filled(study, eight)
+    monkeypatch.setattr(level, "_map_groups", None)
+    people = eight.assign(flat=1.0, none=np.nan, session="", path="x", in_sessions_tsv=False)
+    with pytest.raises(GlasError, match=message):
+        summarise_groups(study.out, people, **FEW, **options)
 
 
 def test_a_group_folder_of_other_content_is_not_replaced(study, eight):

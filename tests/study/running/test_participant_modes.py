@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:2 regions of few are too small"),
 ]
 ASSUMED = {"search": SEARCH, "assume_space": "MNI"}
-QUICK = {"case": "AD", "control": "NC", "n_perm": 19, "n_boot": 0}
+QUICK = {"case": "AD", "control": "NC", "n_perm": 19, "n_boot": 0, "overwrite": True}
 
 
 @pytest.fixture(scope="module")

@@ -361,7 +361,6 @@ def test_participants_left_out_of_the_cohort_are_listed(six, models, tmp_path):
     [
         ({"target": "MCI"}, "must be one of the model's"),
         ({"search": "ABC"}, "none of the shipped atlases"),
-        ({"search": "{participant_id}/anat/own_dseg.nii.gz"}, "an atlas must be one for all participants"),
         ({"search": (0,)}, "cells|from 1|at least 1"),
         ({"n_workers": 0}, "n_workers must be a whole number of at least 1"),
         ({"n_workers": 2, "scheduler": "tcp://x:1"}, "n_workers or a scheduler"),
