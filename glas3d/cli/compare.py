@@ -49,6 +49,7 @@ def compare_methods(
     supervoxels: Annotated[int | None, in_group(SEARCH)] = None,
     activation: Annotated[Literal["softmax", "sigmoid", "none"] | None, in_group("Model")] = None,
     trust: Annotated[bool, in_group("Model")] = False,
+    value_range: Annotated[tuple[float, float] | None, in_group("Model")] = None,
     device: Annotated[str, in_group("Speed")] = "auto",
     overwrite: Annotated[bool, in_group("Output")] = False,
     json: Annotated[bool, in_group("Output")] = False,
@@ -80,6 +81,9 @@ def compare_methods(
     trust
         Allow the configuration of a bundle to run any code of its author: calls of functions, expressions and imports.
         Without it a bundle may be made of networks and layers of torch.nn, monai.networks and glas3d.
+    value_range
+        Lowest and highest intensity that the network takes, as two numbers; for .pt2 and .onnx files, and for bundles
+        that do not state it. A scan of other intensities is then noted. Default: not known, which is noted.
     device
         Where the model runs: auto (CUDA where it is available), cpu, or cuda, with a number for one GPU of several,
         such as cuda:1.
@@ -95,7 +99,7 @@ def compare_methods(
             "SCAN is missing; an option that takes several values takes everything that follows it: "
             "give SCAN first, as in glas3d compare SCAN --methods glas lime"
         )
-    predict = model_of(model, activation, device, trust=trust)
+    predict = model_of(model, activation, device, value_range, trust=trust)
     with terminal.progress("methods") as progress:
         comparison = compare_on(
             list(scan) if len(scan) > 1 else scan[0],

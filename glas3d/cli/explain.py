@@ -39,6 +39,7 @@ def explain_scan(
     supervoxels: Annotated[int | None, in_group(SEARCH)] = None,
     activation: Annotated[Literal["softmax", "sigmoid", "none"] | None, in_group("Model")] = None,
     trust: Annotated[bool, in_group("Model")] = False,
+    value_range: Annotated[tuple[float, float] | None, in_group("Model")] = None,
     device: Annotated[str, in_group("Speed")] = "auto",
     keep_memory: Annotated[bool, in_group("Speed")] = False,
     overwrite: Annotated[bool, in_group("Output")] = False,
@@ -71,6 +72,9 @@ def explain_scan(
     trust
         Allow the configuration of a bundle to run any code of its author: calls of functions, expressions and imports.
         Without it a bundle may be made of networks and layers of torch.nn, monai.networks and glas3d.
+    value_range
+        Lowest and highest intensity that the network takes, as two numbers; for .pt2 and .onnx files, and for bundles
+        that do not state it. A scan of other intensities is then noted. Default: not known, which is noted.
     device
         Where the model runs: auto (CUDA where it is available), cpu, or cuda, with a number for one GPU of several,
         such as cuda:1.
@@ -100,7 +104,7 @@ def explain_scan(
             "give SCAN first, as in glas3d explain SCAN --background 0"
         )
     keywords = explain_keywords(options)
-    predict = model_of(model, activation, device, trust=trust)
+    predict = model_of(model, activation, device, value_range, trust=trust)
     images = list(scan) if len(scan) > 1 else scan[0]
     search, explained = search_on_scan(options, supervoxels, scan[0]), class_of(target, predict.classes)
     if "versus" in keywords:

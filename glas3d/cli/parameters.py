@@ -13,17 +13,24 @@ if TYPE_CHECKING:
     from glas3d.predict.interface import Activation
 
 
-def model_of(model: str, activation: Activation | None, device: str, *, trust: bool) -> Predictor:
-    """Return the model that the options --model, --activation, --device and --trust name.
+def model_of(
+    model: str,
+    activation: Activation | None,
+    device: str,
+    value_range: tuple[float, float] | None = None,
+    *,
+    trust: bool,
+) -> Predictor:
+    """Return the model that the options --model, --activation, --device, --value-range and --trust name.
 
     Raises
     ------
     GlasError
-        There is no such model, or it states another activation itself.
+        There is no such model, or it states an activation or intensities itself.
     """
     from glas3d.predict import load_model
 
-    predict = load_model(model, activation=activation, device=device, trust=trust)
+    predict = load_model(model, activation=activation, value_range=value_range, device=device, trust=trust)
     if activation is not None and predict.activation != activation:
         raise GlasError(f"--activation is for models that state none, {model} states {predict.activation}")
     return predict

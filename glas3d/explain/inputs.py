@@ -78,7 +78,8 @@ class Inputs:
         Parameters
         ----------
         img
-            One scan, a sequence of them, or a mapping from names of channels.
+            One scan, a sequence of them, or a mapping from names of channels, which are brought to the order that the
+            model states.
         info
             The model's grid and number of channels.
         transform_of
@@ -97,7 +98,13 @@ class Inputs:
         names, images = _named_images(img)
         if info.channels not in (None, len(images)):
             received = "a scan has 1" if len(images) == 1 else f"got {len(images)} scans"
-            raise GlasError(f"the model {info.name} takes {info.channels} input channels, {received}")
+            which = f" ({', '.join(info.channel_names)})" if info.channel_names else ""
+            raise GlasError(f"the model {info.name} takes {info.channels} input channels{which}, {received}")
+        if info.channel_names and isinstance(img, Mapping):
+            if set(names) != set(info.channel_names):
+                wanted = ", ".join(info.channel_names)
+                raise GlasError(f"the model {info.name} takes the channels {wanted}, got {', '.join(names)}")
+            names, images = info.channel_names, [img[name] for name in info.channel_names]
         scans = tuple(load_scan(image) for image in images)
         mask, mask_record = None, None
         if is_automatic(brain_mask):

@@ -74,6 +74,13 @@ def read_bundle(
     net = network_for(config, state)
     fit_weights(net, state, folder)
     channels, classes = metadata.channels, metadata.classes
+    joined = () if preprocessing is None else preprocessing.channels
+    if joined and channels not in (None, len(joined)):
+        raise GlasError(
+            f"num_channels in the metadata of {folder} is {channels}, and its preprocessing joins {len(joined)} "
+            f"images, {', '.join(joined)}"
+        )
+    channels = len(joined) or channels
     n_outputs = metadata.n_outputs
     if stated == "sigmoid" and n_outputs == 1:  # one logit makes two columns
         n_outputs = 2
@@ -83,6 +90,7 @@ def read_bundle(
         name=metadata.content.get("name", folder.name),
         sha256=_digest(folder, {weights: weights_sha256}),
         channels=channels,
+        channel_names=joined or None,
         grid=volumes.grid,
         reference=volumes.reference,
         preset=metadata.preset,

@@ -71,6 +71,8 @@ class ModelInfo:
         Hash of its weights and configuration; None for a module made in Python.
     channels
         Number of input channels; None: unknown.
+    channel_names
+        Names of the input channels in their order, as the preprocessing of a bundle joins them; None: unknown.
     grid
         The voxel grid that scans are resampled to before they reach the model; None: any grid, or that of
         ``resampling``.
@@ -94,6 +96,7 @@ class ModelInfo:
     name: str
     sha256: str | None = None
     channels: int | None = None
+    channel_names: tuple[str, ...] | None = None
     grid: VoxelGrid | None = None
     reference: np.ndarray | None = None
     preset: Mapping[str, Any] = field(default_factory=dict)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from glas3d.core.foreign_code import described, failures_of
 from glas3d.errors import GlasError
+from glas3d.predict.adapters.exported import check_range
 from glas3d.predict.adapters.onnx_file import from_onnx
 from glas3d.predict.adapters.pt2 import from_pt2
 from glas3d.predict.bundle import PICKLE_SUFFIXES, read_bundle
@@ -24,6 +26,7 @@ def load_model(
     model: str | os.PathLike[str],
     *,
     activation: Activation | None = None,
+    value_range: tuple[float, float] | None = None,
     device: str | torch.device = "auto",
     trust: bool = False,
 ) -> Predictor:
@@ -37,6 +40,9 @@ def load_model(
         `Predictor`. A factory is code, which is run.
     activation
         The activation of bundles that do not state one, and of exported files, which never do; see `Predictor`.
+    value_range
+        The lowest and the highest intensity that the network of an exported file takes, or of a bundle that does not
+        state them. Default: they are not known, and a scan's own intensities are warned of.
     device
         See `Predictor`.
     trust
@@ -47,26 +53,27 @@ def load_model(
     ------
     GlasError
         The model does not exist, a bundle lacks something or would run other code, its weights are pickled or do not
-        fit its network, or an exported file cannot be used or is given no activation.
+        fit its network, or an exported file cannot be used or is given no activation; a range of intensities for a
+        model that states it.
     """
     text = os.fspath(model)
     path = Path(text)
     if shipped_name("models", text):
-        return read_bundle(folder("models", text), activation, device)
+        return _with_range(read_bundle(folder("models", text), activation, device), value_range)
     if path.is_dir():
-        return read_bundle(path, activation, device, trust=trust)
+        return _with_range(read_bundle(path, activation, device, trust=trust), value_range)
     if path.suffix in _EXPORTED:
         if not path.is_file():
             raise GlasError(f"no such file: {path}")
         if activation is None:
             raise GlasError(f"the file {path} states no activation: give softmax, sigmoid or none")
-        return _EXPORTED[path.suffix](path, activation, device=device)
+        return _EXPORTED[path.suffix](path, activation, value_range=value_range, device=device)
     if path.suffix in PICKLE_SUFFIXES and path.exists():
         raise GlasError(
             f"a model must be a MONAI bundle folder with safetensors weights, {path} is a pickle: it can run any code"
         )
     if ":" in text and not path.exists():
-        return _from_factory(text)
+        return _with_range(_from_factory(text), value_range)
     if is_path(text) and not path.exists():
         raise GlasError(f"no such file or folder: {text}")
     shipped = ", ".join(names("models")) or "none"
@@ -74,6 +81,21 @@ def load_model(
         f"a model must be a shipped name ({shipped}), a MONAI bundle folder, a .pt2 or .onnx file, or "
         f"package.module:factory, got {text}"
     )
+
+
+def _with_range(predict: Predictor, value_range: tuple[float, float] | None) -> Predictor:
+    """Return the predictor of a file that takes intensities of a range, which it must not state itself."""
+    if value_range is None:
+        return predict
+    info = predict.info
+    if info.value_range is not None or predict.transform is not None or not info.from_file:
+        raise GlasError(
+            f"value_range (--value-range) is for files of models that do not state which intensities they take, "
+            f"{info.name} does, or is made in Python"
+        )
+    check_range(value_range)
+    predict.info = replace(info, value_range=value_range)
+    return predict
 
 
 def _from_factory(spec: str) -> Predictor:

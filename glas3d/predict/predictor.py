@@ -21,6 +21,7 @@ from glas3d.predict.device import choose_device, exact_kernels, tensors_of
 from glas3d.predict.engine.engine_predictor import EnginePredictor
 from glas3d.predict.interface import Activation, FittedTransform, ModelInfo, Network, Readout, Transform
 from glas3d.predict.model_output import columns, one_tensor
+from glas3d.predict.precision import in_own_precision
 from glas3d.predict.recompute.recomputing_predictor import RecomputingPredictor
 
 _Arguments = ParamSpec("_Arguments")
@@ -48,7 +49,8 @@ class Predictor(ShownInNotebooks):
     ----------
     net
         A torch module or any callable, ``(n, c, *spatial)`` to ``(n, k)``. A module is evaluated in eval mode
-        and left as it was; it is copied when it has to move to another device.
+        and left as it was; it is copied when it has to move to another device. Where its weights are of half or double
+        precision, it is given inputs of that type.
     activation
         What turns the model's outputs into probabilities: ``"softmax"`` (over axis 1), ``"sigmoid"`` (a single logit
         ``z`` becomes the two columns ``1 - sigmoid(z), sigmoid(z)``), or ``"none"`` when the outputs are
@@ -127,8 +129,8 @@ class Predictor(ShownInNotebooks):
         self.device = choose_device(net, device)
         if isinstance(net, nn.Module) and any(t.device != self.device for t in tensors_of(net)):
             net = copy.deepcopy(net).to(self.device)
-        self.net = net
         self.info = info or ModelInfo(name=type(net).__name__)
+        self.net = in_own_precision(net)
         self.gives_log_odds = False
         self._modules = self._modules_found()
         self._is_watched = False

@@ -218,3 +218,47 @@ def test_the_module_of_a_factory_that_fails_is_named(tmp_path, monkeypatch):
     with pytest.raises(GlasError, match=message) as caught:
         load_model("broken_models:net")
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+# Half and double precision
+
+
+def convolutions():
+    torch.manual_seed(0)
+    layers = (nn.Conv3d(1, 3, 3, padding=1), nn.BatchNorm3d(3), nn.ReLU(), nn.Flatten(), nn.Linear(3 * N, 2))
+    return nn.Sequential(*layers).eval()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float16, 2e-3), (torch.bfloat16, 2e-2)], ids=str
+)
+@pytest.mark.parametrize(
+    "settings", [{}, {"cut": 3.0}, {"link": "logit", "fusion": "mean"}], ids=["plain", "cut", "logit"]
+)
+def test_networks_of_another_precision_are_given_inputs_of_theirs(dtype, tolerance, settings):
+    net = convolutions().to(dtype)
+    predict = Predictor(net, "softmax", device="cpu")
+    e = explained(predict, engine="eager", **settings)
+    expected = explained(Predictor(convolutions(), "softmax", device="cpu"), engine="eager", **settings)
+    np.testing.assert_allclose(e.light, expected.light, atol=tolerance * max(1, np.abs(expected.light).max()))
+    np.testing.assert_allclose(e.drop, expected.drop, atol=tolerance * max(1, np.abs(expected.light).max()))
+    assert np.ptp(expected.light) > 5 * tolerance or dtype == torch.bfloat16
+    assert predict(VOLUME[None]).dtype == torch.float32
+    assert {p.dtype for p in net.parameters()} == {dtype}
+    assert predict.info.name == "Sequential"
+
+
+def test_covariates_are_given_in_the_precision_of_the_network():
+    class WithAge(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.linear = nn.Linear(N + 1, 2)
+
+        def forward(self, x, table):
+            return self.linear(torch.cat([x.flatten(1), table], dim=1))
+
+    values = torch.tensor([[0.3]])
+    single = Predictor(WithAge().eval(), "softmax", covariates=["age"], device="cpu")(VOLUME[None], values)
+    double = Predictor(WithAge().eval().double(), "softmax", covariates=["age"], device="cpu")(VOLUME[None], values)
+    np.testing.assert_allclose(double.numpy(), single.numpy(), atol=1e-6)

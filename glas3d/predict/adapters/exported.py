@@ -110,8 +110,8 @@ def predictor_of_file(
     GlasError
         The file does not exist, cannot be read, or takes scans of another shape than the grid's.
     """
-    if value_range is not None and not (all(map(is_number, value_range)) and value_range[0] < value_range[1]):
-        raise GlasError(f"value_range must be the lowest and the highest intensity, got {value_range!r}")
+    if value_range is not None:
+        check_range(value_range)
     file = Path(path)
     if not file.is_file():
         raise GlasError(f"no such file: {file}")
@@ -123,6 +123,18 @@ def predictor_of_file(
         name=file.name, sha256=model.sha256, channels=channels, grid=grid, value_range=value_range, from_file=True
     )
     return Predictor(model.net, activation, transform, model.device, classes=classes, info=info)
+
+
+def check_range(value_range: tuple[float, float]) -> None:
+    """Refuse a range of intensities that is none.
+
+    Raises
+    ------
+    GlasError
+        It is not a number and a greater one.
+    """
+    if not (all(map(is_number, value_range)) and value_range[0] < value_range[1]):
+        raise GlasError(f"value_range must be the lowest and the highest intensity, got {value_range!r}")
 
 
 def _fits(allowed: Sequence[int | None], shape: Sequence[int]) -> bool:

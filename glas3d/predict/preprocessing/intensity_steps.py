@@ -2,7 +2,8 @@
 
 A transform such as ``NormalizeIntensity`` takes its mean from whatever it is given, so that masking one place would
 change every voxel. Each function here returns the same transform as fixed numbers: gain and offset of every voxel, and
-the range to which values are clipped. On the intact scan both are the same, which `fitted` checks.
+the range to which values are clipped, or for ``AdjustContrast`` the range to which its exponent applies. On the intact
+scan both are the same, which `IntensityStep.fit` checks.
 """
 
 from __future__ import annotations
@@ -52,6 +53,44 @@ class FittedIntensity:
 
 
 @dataclass(frozen=True, eq=False)
+class FittedContrast:
+    """``((sign * x - low) / width) ** gamma * gain + offset``: the exponent applies to the scan's own range.
+
+    Attributes
+    ----------
+    sign
+        1, or -1 where the image is inverted first.
+    low, width
+        The least value of the intact scan, after ``sign``, and the size of its range.
+    gamma
+        The exponent. A value below ``low``, which has no power, counts as ``low``.
+    gain, offset
+        Of a shape that is broadcast to ``(c, *spatial)``; float32.
+    """
+
+    sign: float
+    low: float
+    width: float
+    gamma: float
+    gain: torch.Tensor
+    offset: torch.Tensor
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return the values of a batch ``(n, c, *spatial)``."""
+        share = ((batch * self.sign - self.low) / self.width).clamp_min(0)
+        return torch.addcmul(self.offset, share**self.gamma, self.gain)
+
+    def inverse(self, values: np.ndarray) -> np.ndarray:
+        """Return what becomes ``values``, ``(c, *spatial)``; values that nothing becomes count as the least."""
+        gain, offset = self.gain.cpu().numpy(), self.offset.cpu().numpy()
+        share = np.maximum((values - offset) / gain, 0) ** (1 / self.gamma)
+        return np.asarray(self.sign * (share * self.width + self.low), dtype=np.float32)
+
+
+Fitted = FittedIntensity | FittedContrast
+
+
+@dataclass(frozen=True, eq=False)
 class IntensityStep:
     """An intensity transform of MONAI that is fitted to the intact scan.
 
@@ -66,7 +105,7 @@ class IntensityStep:
     name: str
     arguments: Mapping[str, Any]
 
-    def fit(self, volume: torch.Tensor) -> FittedIntensity:
+    def fit(self, volume: torch.Tensor) -> Fitted:
         """Return the transform with the numbers of one intact scan, ``(c, *spatial)``.
 
         Raises
@@ -224,13 +263,32 @@ def _shift(volume: torch.Tensor, arguments: Mapping[str, Any]) -> FittedIntensit
     return _fitted(volume, 1.0, float(arguments["offset"]))
 
 
-_FITS: dict[str, Callable[[torch.Tensor, Mapping[str, Any]], FittedIntensity]] = {
+def _contrast(volume: torch.Tensor, arguments: Mapping[str, Any]) -> FittedContrast:
+    """Fit ``AdjustContrast`` by the range of the intact scan, and by its mean and deviation where it keeps those."""
+    gamma = float(arguments["gamma"])
+    sign = -1.0 if arguments["invert_image"] else 1.0
+    signed = volume * sign
+    low, width = float(signed.min()), float(signed.max() - signed.min())
+    gain, offset = width, low
+    if arguments["retain_stats"]:
+        adjusted = ((signed - low) / (width + 1e-7)) ** gamma * width + low
+        stretch = float(signed.std() / (adjusted.std() + 1e-8))
+        gain, offset = width * stretch, (low - float(adjusted.mean())) * stretch + float(signed.mean())
+
+    def number(value: float) -> torch.Tensor:
+        return torch.as_tensor(sign * value, dtype=torch.float32, device=volume.device)
+
+    return FittedContrast(sign, low, width + 1e-7, gamma, number(gain), number(offset))
+
+
+_FITS: dict[str, Callable[[torch.Tensor, Mapping[str, Any]], Fitted]] = {
     "NormalizeIntensity": _normalize,
     "ScaleIntensity": _scale,
     "ScaleIntensityRange": _scale_range,
     "ScaleIntensityRangePercentiles": _scale_percentiles,
     "ClipIntensityPercentiles": _clip_percentiles,
     "ShiftIntensity": _shift,
+    "AdjustContrast": _contrast,
 }
 # The transforms of `monai.transforms.intensity.array` that can be fitted.
 FITTED_TRANSFORMS = frozenset(_FITS)

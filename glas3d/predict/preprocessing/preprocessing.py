@@ -21,7 +21,12 @@ from glas3d.errors import GlasError, reason
 from glas3d.predict.bundle_config import DeclaredTransform
 from glas3d.predict.bundle_entries import MAY_RUN_CODE, Code, code_in
 from glas3d.predict.interface import Transform
-from glas3d.predict.preprocessing.intensity_steps import FITTED_TRANSFORMS, FittedIntensity, IntensityStep
+from glas3d.predict.preprocessing.intensity_steps import (
+    FITTED_TRANSFORMS,
+    FittedContrast,
+    FittedIntensity,
+    IntensityStep,
+)
 from glas3d.predict.preprocessing.resampling import MonaiResampling
 
 # Every MONAI transform that a bundle may name, by what becomes of it; any other one is refused.
@@ -109,6 +114,52 @@ class UnchangedStep:
 
 
 @dataclass(frozen=True, eq=False)
+class EachChannel:
+    """A step that is fitted to each channel and applied to it alone, as transforms are before channels are joined.
+
+    Attributes
+    ----------
+    steps
+        One for each channel, in their order; None leaves a channel as it is.
+    """
+
+    steps: tuple[Step | None, ...]
+
+    def fit(self, volume: torch.Tensor) -> FittedChannels:
+        """Return the step with the numbers of each channel of one intact scan, ``(c, *spatial)``."""
+        if len(volume) != len(self.steps):
+            raise GlasError(f"the model's preprocessing joins {len(self.steps)} channels, got {len(volume)}")
+        parts = (None if step is None else step.fit(volume[c : c + 1]) for c, step in enumerate(self.steps))
+        return FittedChannels(tuple(parts))
+
+    @property
+    def is_invertible(self) -> bool:
+        """Whether values of every channel can be brought back."""
+        return all(step is None or isinstance(step, IntensityStep) for step in self.steps)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedChannels:
+    """The fitted step of each channel; None leaves it as it is."""
+
+    steps: tuple[Transform | None, ...]
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return the values of a batch ``(n, c, *spatial)``."""
+        parts = (batch[:, c : c + 1] for c in range(len(self.steps)))
+        made = [part if step is None else step(part) for part, step in zip(parts, self.steps, strict=True)]
+        return torch.cat(made, dim=1)
+
+    def inverse(self, values: np.ndarray) -> np.ndarray:
+        """Return what becomes ``values``, ``(c, *spatial)``."""
+        parts = []
+        for part, step in zip(values[:, None], self.steps, strict=True):
+            assert step is None or isinstance(step, FittedIntensity | FittedContrast)
+            parts.append(part if step is None else step.inverse(part))
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True, eq=False)
 class FittedPreprocessing:
     """The steps on intensities, with the numbers of one intact scan."""
 
@@ -123,7 +174,7 @@ class FittedPreprocessing:
     def to_scan_units(self, reference: np.ndarray) -> np.ndarray:
         """Return a volume on the model's intensity scale in the units of the scan that this is fitted to."""
         for step in reversed(self.steps):
-            assert isinstance(step, FittedIntensity)
+            assert isinstance(step, FittedIntensity | FittedContrast | FittedChannels)
             reference = step.inverse(reference)
         return reference
 
@@ -140,11 +191,14 @@ class Preprocessing:
         What is done to intensities after that.
     names
         All steps with their arguments, for records.
+    channels
+        Names of the images that are joined to one of several channels, in their order; empty: it is one image.
     """
 
     resampling: MonaiResampling | None
     steps: tuple[Step, ...]
     names: tuple[str, ...]
+    channels: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, declared: Sequence[DeclaredTransform], key: str) -> Preprocessing:
@@ -167,25 +221,35 @@ class Preprocessing:
         names: list[str] = []
         if declared and not any(_touches(transform, key) for transform in declared):
             raise GlasError(f"none of its transforms is applied to the image, {key!r}")
-        for transform in declared:
-            name, arguments = _without_dictionary(transform, key)
-            if name is None or _is_reading(name, arguments):
-                if name == "LoadImage" and arguments.get("as_closest_canonical"):
-                    resampling.append(_made("Orientation", {"axcodes": "RAS"}))
-                    names.append("Orientation(axcodes=RAS)")
+        channels, joined_at = _joined(declared, key)
+        for number, transform in enumerate(declared):
+            if number == joined_at:
+                names.append(f"ConcatItems({', '.join(channels)})")
                 continue
-            if (code := code_in(arguments)) is not None:
-                raise GlasError(f"{code.entry} is {code.text}, {MAY_RUN_CODE}")
+            keys = channels if number < joined_at else (key,)
+            found = [_without_dictionary(transform, each) for each in keys]
+            if any(name == "LoadImage" and arguments.get("as_closest_canonical") for name, arguments in found):
+                resampling.append(_made("Orientation", {"axcodes": "RAS"}))
+                names.append("Orientation(axcodes=RAS)")
+            kept = [None if name is None or _is_reading(name, more) else (name, more) for name, more in found]
+            _refuse_code([one for one in kept if one is not None])
+            applied = {each: _text(*one) for each, one in zip(keys, kept, strict=True) if one is not None}
+            if not applied:
+                continue
+            name, arguments = next(one for one in kept if one is not None)
+            alike = len(applied) == len(keys) and len(set(applied.values())) == 1
             if name in _RESAMPLING:
-                if (name != "Orientation" and steps) or any(isinstance(step, UnchangedStep) for step in steps):
+                if (name != "Orientation" and steps) or any(map(_may_change_the_grid, steps)):
                     raise GlasError(f"{transform.target} comes after {names[-1]}, and scans are resampled first")
+                if not alike:
+                    raise GlasError(f"{transform.target} does not resample the channels {', '.join(keys)} alike")
                 resampling.append(_made(name, arguments))
-            elif name in FITTED_TRANSFORMS:
-                steps.append(IntensityStep(name, _all_arguments(name, arguments)))
             else:
-                steps.append(UnchangedStep(name, _made(name, arguments)))
-            names.append(f"{name}({', '.join(f'{k}={v}' for k, v in arguments.items())})")
-        return cls(MonaiResampling(tuple(resampling)) if resampling else None, tuple(steps), tuple(names))
+                made = [None if one is None else _step(*one) for one in kept]
+                steps.append(EachChannel(tuple(made)) if number < joined_at else _step(name, arguments))
+            names += [applied[keys[0]]] if alike else [f"{text} of {each}" for each, text in applied.items()]
+        grids = MonaiResampling(tuple(resampling)) if resampling else None
+        return cls(grids, tuple(steps), tuple(names), channels)
 
     def fit(self, volume: torch.Tensor) -> FittedPreprocessing:
         """Return the steps on intensities with the numbers of one intact scan, ``(c, *spatial)``."""
@@ -198,7 +262,66 @@ class Preprocessing:
     @property
     def is_invertible(self) -> bool:
         """Whether a reference can be brought from the model's intensity scale to that of a scan."""
-        return all(isinstance(step, IntensityStep) for step in self.steps)
+        return all(
+            step.is_invertible if isinstance(step, EachChannel) else isinstance(step, IntensityStep)
+            for step in self.steps
+        )
+
+
+def _joined(declared: Sequence[DeclaredTransform], key: str) -> tuple[tuple[str, ...], int]:
+    """Return the images that are joined to the image, and the position of the transform that does so, or -1.
+
+    Raises
+    ------
+    GlasError
+        They are not joined as channels.
+    """
+    for number, transform in enumerate(declared):
+        arguments = transform.arguments
+        if _name_of(transform) != "ConcatItems" or key not in _texts(arguments.get("name", ())):
+            continue
+        _refuse_other_package(transform)
+        _refuse_code(arguments)
+        channels = tuple(_texts(arguments.get("keys", ())))
+        if arguments.get("dim", 0) != 0 or len(set(channels)) < len(channels) or not channels:
+            raise GlasError(f"{transform.target} cannot be kept under masks: it must join images as channels (dim 0)")
+        return channels, number
+    return (), -1
+
+
+def _step(name: str, arguments: dict[str, Any]) -> Step:
+    """Return the step that a transform means."""
+    if name in FITTED_TRANSFORMS:
+        return IntensityStep(name, _all_arguments(name, arguments))
+    return UnchangedStep(name, _made(name, arguments))
+
+
+def _may_change_the_grid(step: Step) -> bool:
+    parts = step.steps if isinstance(step, EachChannel) else (step,)
+    return any(isinstance(part, UnchangedStep) for part in parts)
+
+
+def _text(name: str, arguments: Mapping[str, Any]) -> str:
+    """Return a transform with its arguments, for records."""
+    return f"{name}({', '.join(f'{k}={v}' for k, v in arguments.items())})"
+
+
+def _name_of(transform: DeclaredTransform) -> str:
+    """Return the name of the transform of arrays that a transform means."""
+    last = transform.target.rpartition(".")[2]
+    name = last.removesuffix("Dict").removesuffix("D") if last[-1:] in "Dt" else last
+    return name.removesuffix("d") if name == last and "keys" in transform.arguments else name
+
+
+def _refuse_code(arguments: Any) -> None:
+    if (code := code_in(arguments)) is not None:
+        raise GlasError(f"{code.entry} is {code.text}, {MAY_RUN_CODE}")
+
+
+def _refuse_other_package(transform: DeclaredTransform) -> None:
+    package = transform.target.rpartition(".")[0]
+    if package and package.split(".")[:2] != ["monai", "transforms"]:
+        raise GlasError(f"{transform.target} is none of MONAI's transforms, and cannot be kept under masks")
 
 
 def _without_dictionary(transform: DeclaredTransform, key: str) -> tuple[str | None, dict[str, Any]]:
@@ -211,12 +334,10 @@ def _without_dictionary(transform: DeclaredTransform, key: str) -> tuple[str | N
     GlasError
         It is none of MONAI's transforms that can be kept.
     """
-    package, _, last = transform.target.rpartition(".")
     arguments = dict(transform.arguments)
-    name = last.removesuffix("Dict").removesuffix("D") if last[-1:] in "Dt" else last
+    name = _name_of(transform)
     if "keys" in arguments:
         listed = _texts(arguments["keys"])
-        name = name.removesuffix("d") if name == last else name
         if not _touches(transform, key):
             return None, {}
         if key not in listed:
@@ -224,8 +345,7 @@ def _without_dictionary(transform: DeclaredTransform, key: str) -> tuple[str | N
         for argument in set(_FOR_EACH_KEY) & set(arguments):
             if isinstance(arguments[argument], list | tuple):
                 arguments[argument] = arguments[argument][listed.index(key)]
-    if package and package.split(".")[:2] != ["monai", "transforms"]:
-        raise GlasError(f"{transform.target} is none of MONAI's transforms, and cannot be kept under masks")
+    _refuse_other_package(transform)
     if name not in _READING | _RESAMPLING | _UNCHANGED | FITTED_TRANSFORMS:
         known = "it is random" if name.startswith("Rand") else _WHY_NOT.get(name, "it is none that glas3d knows")
         raise GlasError(f"{transform.target} cannot be kept under masks: {known}")

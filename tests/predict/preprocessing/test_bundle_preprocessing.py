@@ -112,6 +112,74 @@ def test_several_channels_are_resampled_alike(tmp_path, scan):
         assert result.probability == pytest.approx(float(expected), rel=1e-5)
 
 
+def joined(tmp_path, transforms, after, keys=("pet", "t1")):
+    """Write a bundle of two inputs whose preprocessing joins them."""
+    formats = {"inputs": {"image": {"num_channels": 2}}, "outputs": {"pred": {"num_channels": 2}}}
+    reading = [{"_target_": name, "keys": list(keys)} for name in ("LoadImaged", "EnsureChannelFirstd")]
+    join = {"_target_": "ConcatItemsd", "keys": list(keys), "name": "image"}
+    own = {"_target_": "Compose", "transforms": [*reading, *transforms, join, *after]}
+    network = zoo.NETWORK | {"in_channels": 2}
+    bundle = zoo.write(
+        tmp_path / "bundle",
+        metadata={"network_data_format": formats},
+        weights=False,
+        network_def=network,
+        preprocessing=own,
+        postprocessing=zoo.SOFTMAX,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        net = zoo.DenseNet(**{name: value for name, value in network.items() if name != "_target_"})
+        with torch.no_grad():
+            net.class_layers.out.weight *= 4
+    zoo.save_file(net.state_dict(), bundle / "models" / "model.safetensors")
+    return bundle, net.eval()
+
+
+def test_images_that_a_bundle_joins_are_channels_in_its_order(tmp_path, scan):
+    """Steps before ConcatItems measure each image alone, those after it all together; MONAI's numbers on both."""
+    other = zoo.scan(tmp_path / "pet.nii.gz", seed=4)
+    each = [
+        {"_target_": "Orientationd", "keys": ["t1", "pet"], "axcodes": "RAS"},
+        {"_target_": "NormalizeIntensityd", "keys": ["t1", "pet"], "nonzero": True},
+        {"_target_": "ShiftIntensityd", "keys": "pet", "offset": 0.5},
+    ]
+    bundle, net = joined(tmp_path, each, [step("ScaleIntensityd")])
+    predict = load_model(bundle, device="cpu")
+    assert (predict.info.channels, predict.info.channel_names) == (2, ("pet", "t1"))
+    assert predict.info.preprocessing == (
+        "Orientation(axcodes=RAS)",
+        "NormalizeIntensity(nonzero=True)",
+        "ShiftIntensity(offset=0.5) of pet",
+        "ConcatItems(pet, t1)",
+        "ScaleIntensity()",
+    )
+    volumes = []
+    for path, shift in ((other, 0.5), (scan, 0.0)):
+        values = nib.as_closest_canonical(nib.load(path)).get_fdata()
+        tissue = values != 0
+        volumes.append(np.where(tissue, (values - values[tissue].mean()) / values[tissue].std(), 0) + shift)
+    stack = np.stack(volumes)
+    stack = (stack - stack.min()) / np.ptp(stack)
+    with torch.no_grad():
+        expected = net(torch.as_tensor(stack[None], dtype=torch.float32)).softmax(1)[0, 1].item()
+    for images in ([other, scan], {"pet": other, "t1": scan}, {"t1": scan, "pet": other}):
+        result = explain_img(images, predict, 1, Grid(1), **SETTINGS)
+        assert result.probability == pytest.approx(expected, abs=1e-6)
+        assert list(result.provenance["Input"]["channels"]) == ["pet", "t1"] or isinstance(images, list)
+    assert abs(explain_img([scan, other], predict, 1, Grid(1), **SETTINGS).probability - expected) > 1e-3
+    with pytest.raises(GlasError, match=r"takes the channels pet, t1, got t1, flair"):
+        explain_img({"t1": scan, "flair": other}, predict, 1, Grid(1), **SETTINGS)
+    with pytest.raises(GlasError, match=r"takes 2 input channels \(pet, t1\), a scan has 1"):
+        explain_img(scan, predict, 1, Grid(1), **SETTINGS)
+
+
+def test_images_that_are_resampled_in_different_ways_are_refused(tmp_path):
+    bundle, _ = joined(tmp_path, [{"_target_": "Orientationd", "keys": "t1", "axcodes": "RAS"}], [])
+    with pytest.raises(GlasError, match="Orientationd does not resample the channels pet, t1 alike"):
+        load_model(bundle)
+
+
 # Layouts
 
 
@@ -191,8 +259,16 @@ REFUSED = {
     "own code": ([step("scripts.mine.Halved")], "scripts.mine.Halved is none of MONAI's transforms"),
     "own code of a known name": ([step("scripts.ScaleIntensityd")], "scripts.ScaleIntensityd is none of MONAI's"),
     "of others": (
-        [{"_target_": "ConcatItemsd", "keys": ["a", "b"], "name": "image"}],
+        [{"_target_": "CopyItemsd", "keys": ["a"], "names": "image"}],
         "it makes the image .* of others",
+    ),
+    "joined along an axis": (
+        [{"_target_": "ConcatItemsd", "keys": ["a", "b"], "name": "image", "dim": 1}],
+        "ConcatItemsd .*: it must join images as channels",
+    ),
+    "another number of channels": (
+        [{"_target_": "ConcatItemsd", "keys": ["a", "b"], "name": "image"}],
+        "num_channels in the metadata of .* is 1, and its preprocessing joins 2 images, a, b",
     ),
     "resampled late": ([step("ScaleIntensityd"), SPACING], r"Spacingd comes after ScaleIntensity\(\)"),
     "turned late": (

@@ -56,6 +56,11 @@ def percentiles(x, intact, lower, upper, b_min, b_max, clip, channel_wise=False)
     return np.clip(out, b_min, b_max) if clip else out
 
 
+def contrast(x, intact, gamma):
+    width = np.ptp(intact)
+    return (np.maximum(x - intact.min(), 0) / width) ** gamma * width + intact.min()
+
+
 CASES = {
     "normalise": ("NormalizeIntensity", {}, normalised),
     "normalise tissue": ("NormalizeIntensity", {"nonzero": True}, lambda x, v: normalised(x, v, nonzero=True)),
@@ -108,6 +113,20 @@ CASES = {
         lambda x, v: np.minimum(x, np.percentile(v, 80, axis=(1, 2, 3)).reshape(2, 1, 1, 1)),
     ),
     "shift": ("ShiftIntensity", {"offset": 25.0}, lambda x, v: x + 25),
+    "contrast": ("AdjustContrast", {"gamma": 0.7}, lambda x, v: contrast(x, v, 0.7)),
+    "contrast, inverted": (
+        "AdjustContrast",
+        {"gamma": 2.2, "invert_image": True},
+        lambda x, v: -contrast(-x, -v, 2.2),
+    ),
+    "contrast, statistics kept": (
+        "AdjustContrast",
+        {"gamma": 1.6, "retain_stats": True},
+        lambda x, v: (
+            (contrast(x, v, 1.6) - contrast(v, v, 1.6).mean()) / contrast(v, v, 1.6).std(ddof=1) * v.std(ddof=1)
+            + v.mean()
+        ),
+    ),
 }
 
 
@@ -121,9 +140,10 @@ def test_the_numbers_are_those_of_the_intact_scan(name, arguments, expected):
     np.testing.assert_allclose(apply(name, intact, intact, **arguments), own, atol=2e-5 * max(1, np.abs(own).max()))
 
 
-@pytest.mark.parametrize("name", ["NormalizeIntensity", "ScaleIntensity", "ClipIntensityPercentiles"])
+@pytest.mark.parametrize("name", ["NormalizeIntensity", "ScaleIntensity", "ClipIntensityPercentiles", "AdjustContrast"])
 def test_masking_one_place_leaves_the_others_as_they_are(name):
     arguments = {"lower": 20, "upper": 80} if name.startswith("Clip") else {}
+    arguments = {"gamma": 0.5, "retain_stats": True} if name == "AdjustContrast" else arguments
     intact = volume()
     masked = intact.copy()
     masked[:, 3:, 3:, 3:] = 0
@@ -175,3 +195,16 @@ def test_a_reference_is_brought_back_to_the_units_of_the_scan():
     fitted = Preprocessing.of(declared, "image").fit(torch.as_tensor(intact, dtype=torch.float32))
     scaled_scan = fitted(torch.as_tensor(intact, dtype=torch.float32)[None])[0].numpy()
     np.testing.assert_allclose(fitted.to_scan_units(scaled_scan), intact, atol=1e-3)
+
+
+@pytest.mark.parametrize("more", [{}, {"invert_image": True}, {"retain_stats": True}])
+def test_a_contrast_can_be_undone_and_takes_values_below_the_scan_s(more):
+    intact = volume() + 50
+    arguments = {"gamma": 1.7, **more}
+    preprocessing = Preprocessing.of([DeclaredTransform("AdjustContrast", arguments)], "image")
+    fitted = preprocessing.fit(torch.as_tensor(intact, dtype=torch.float32))
+    values = fitted(torch.as_tensor(intact, dtype=torch.float32)[None])[0].numpy()
+    assert preprocessing.is_invertible
+    np.testing.assert_allclose(fitted.to_scan_units(values), intact, rtol=1e-3)
+    outside = np.zeros(SHAPE, np.float32) if "invert_image" not in more else np.full(SHAPE, 1e5, np.float32)
+    assert np.isfinite(fitted(torch.as_tensor(outside)[None]).numpy()).all()
