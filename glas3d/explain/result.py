@@ -220,7 +220,7 @@ def searched_in_mni(provenance: Mapping[str, Any]) -> bool:
     It was where the scan was brought to the template, was found to look like a brain there, or was searched by a
     shipped atlas, all of which are in MNI space. Maps are in MNI space only if the scan was not brought there.
     """
-    if provenance.get("Transform") is not None or Atlas.shipped_name(str(provenance["Search"].get("atlas", ""))):
+    if provenance.get("Transform") is not None or Atlas.recorded(provenance["Search"]) is not None:
         return True
     check = provenance.get("SpaceCheck")
     return check is not None and SpaceCheck(**check).problem is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,13 @@ class Atlas(ShownInNotebooks):
     def shipped_name(name: str) -> str | None:
         """Return the name of a shipped atlas that is given in any case; None if it is not shipped."""
         return shipped_name("atlases", name)
+
+    @classmethod
+    def recorded(cls, search: Mapping[str, Any]) -> Atlas | None:
+        """Return the shipped atlas that a sidecar records under ``Search``, by name and hash; None for any other."""
+        name = cls.shipped_name(str(search.get("atlas", "")))
+        atlas = None if name is None else cls.load(name)
+        return atlas if atlas is not None and atlas.sha256 == search.get("sha256") else None
 
     @classmethod
     def from_files(

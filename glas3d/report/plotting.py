@@ -36,7 +36,7 @@ def _of_scan(result: ScanExplanation) -> Shown:
     target = result.class_name
     units = scales_of(provenance)
     title = f"{result.scan.stem if result.scan is not None else result.stem}: {result.outcome}"
-    atlas = Atlas.load(search["atlas"]) if Atlas.shipped_name(search.get("atlas", "")) else None
+    atlas = Atlas.recorded(search)
     brain_map = BrainMap(result.saliency_img, title, f"score: {units['score']}", background, is_in_mni)
     parts = {name: _of_scan(part) for name, part in result.parts.items()}
     return Shown(title, target, units, result.table, brain_map, atlas, parts)

@@ -390,3 +390,9 @@ def test_the_table_of_one_atlas_is_its_own(aal):
     first, second = Atlas.load("AAL"), Atlas.load("AAL")
     first.table.loc[0, "name"] = "changed"
     pd.testing.assert_frame_equal(second.table, aal.table)
+
+
+def test_a_recorded_atlas_is_known_by_its_hash_not_by_its_name_alone(aal):
+    assert Atlas.recorded({"atlas": "AAL", "sha256": aal.sha256}).sha256 == aal.sha256
+    for search in ({"atlas": "AAL", "sha256": "0" * 64}, {"atlas": "AAL", "parcellations": "{participant_id}"}, {}):
+        assert Atlas.recorded(search) is None

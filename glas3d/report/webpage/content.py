@@ -514,10 +514,7 @@ def _figure(result: Result, scans: Mapping[str, SpatialImage]) -> Figure | None:
     if saliency is None:
         return None
     is_in_mni = _is_in_mni(result)
-    name = Atlas.shipped_name(str(search.get("atlas", "")))
-    atlas = Atlas.load(name) if name is not None else None
-    if atlas is not None and atlas.sha256 != search.get("sha256"):
-        atlas = None
+    atlas = Atlas.recorded(search)
     below = template() if is_in_mni else _scan_of(result, scans)
     title = f"{result.provenance.get('Group') or _input_name(result)}: {prose.target_of(result.provenance)}"
     label = f"score: {prose.unit_of_score(result)}"
