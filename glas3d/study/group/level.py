@@ -167,7 +167,7 @@ def summarise_groups(
     progress: Progress = lambda done, total: None,
     **options: Any,
 ) -> GroupResult:
-    """Read everyone's results and write ``out/group``, which appears whole, in place of earlier ones of this question.
+    """Read everyone's results and write ``out/group``, which appears whole, in place of earlier ones made alike.
 
     A participant counts once, by the mean over sessions. Each group gets a map and a table, how participants vary,
     ranks with intervals over participants, laterality, relative density, and stability over the folds' mean maps.
@@ -197,7 +197,7 @@ def summarise_groups(
     ------
     GlasError
         No results, or none of a participant of a group; results that are damaged, on different grids or explained
-        differently; results of another question in ``out/group``; options that
+        differently; results in ``out/group`` that were made otherwise; options that
         `glas3d.study.group.options.GroupOptions`, `glas3d.statistics.two_groups.compare`,
         `glas3d.study.group.voxelwise.compare_voxels`, `glas3d.study.group.correlation.correlate_groups` or
         `glas3d.study.group.reproducibility.read_runs` refuse.
