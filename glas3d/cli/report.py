@@ -13,7 +13,7 @@ from glas3d.cli import terminal
 from glas3d.cli.derived import in_group
 from glas3d.cli.interruption import if_interrupted
 from glas3d.cli.messages import Messages
-from glas3d.errors import GlasError, GlasWarning
+from glas3d.errors import GlasError, GlasWarning, reason
 
 report = App(name="report", usage="Usage: glas3d report OUT [OPTIONS]")
 
@@ -52,8 +52,9 @@ def written_report(out: Path, scans: Sequence[Path] = ()) -> Path | None:
 
     try:
         return write_report(out, scans=scans)
-    except GlasError as error:
-        warnings.warn(f"the results are written, but no report: {error}", GlasWarning, stacklevel=2)
+    except Exception as error:  # whatever it is, the results are there, and stay
+        kind = "" if isinstance(error, GlasError) else f"unexpected {type(error).__name__}: "
+        warnings.warn(f"the results are written, but no report: {kind}{reason(error)}", GlasWarning, stacklevel=2)
         return None
 
 

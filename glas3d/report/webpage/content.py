@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from nibabel.spatialimages import SpatialImage
 
 from glas3d.explain.result import searched_in_mni
 from glas3d.imaging.atlas import Atlas
-from glas3d.imaging.space import MNI, mni_grid, template, template_on
+from glas3d.imaging.space import MNI, VoxelGrid, mni_grid, template, template_on
 from glas3d.output import Columns
 from glas3d.report.maps import BrainMap
 from glas3d.report.png import png_writer
@@ -23,7 +24,8 @@ from glas3d.report.regions import five_regions_figure
 from glas3d.report.webpage import prose
 from glas3d.report.webpage.bars import Bar, bars
 from glas3d.report.webpage.results import Map, Result, Results
-from glas3d.report.webpage.volumes import Volumes, region_labels, within_budget
+from glas3d.report.webpage.volumes import MOST_VOXELS, Labels, Volumes, labels_by_value, numbered, within_budget
+from glas3d.study.training.performance import BY_CHANCE, COLUMNS, chance_warning, measure, pooled_performance
 
 # Columns of tables that can be shown as a map, with their titles.
 _MAPS = {
@@ -154,6 +156,8 @@ class Page:
         See `glas3d.report.webpage.prose`.
     volumes
         The volumes that the viewer shows.
+    below
+        What lies below the maps there.
     notes
         Sentences on the page itself.
     """
@@ -166,7 +170,13 @@ class Page:
     methods: str = ""
     citations: Sequence[str] = ()
     volumes: Volumes = field(default_factory=Volumes)
+    below: str = ""
     notes: Sequence[str] = ()
+
+    @property
+    def most_voxels(self) -> str:
+        """The largest number of voxels of a volume in the viewer."""
+        return f"{MOST_VOXELS:,}"
 
 
 def page_of(results: Results, scans: Mapping[str, SpatialImage] | None = None) -> Page:
@@ -196,7 +206,9 @@ def page_of(results: Results, scans: Mapping[str, SpatialImage] | None = None) -
         for each in results.comparisons
     }
     if results.groups:
-        tables |= _participants(results.groups)
+        performance, chance = _performance(results)
+        tables |= performance | _participants(results.groups)
+        notes += chance
     tables |= {each.title: shown_table(each.table, each.columns, name) for name, each in results.tables.items()}
     everything = (*results.groups, *results.explanations, *results.comparisons)
     kind = "study" if results.groups else "scan"
@@ -210,8 +222,18 @@ def page_of(results: Results, scans: Mapping[str, SpatialImage] | None = None) -
         methods=prose.methods(results) if everything else "",
         citations=prose.citations(results),
         volumes=volumes,
+        below=_below(results, scans or {}),
         notes=notes,
     )
+
+
+def _below(results: Results, scans: Mapping[str, SpatialImage]) -> str:
+    """Return what lies below the maps of the viewer, in words."""
+    if not scans:
+        return f"the template ({MNI})"
+    if all(_scan_of(each, scans) is not None for each in results.explanations):
+        return "the scan"
+    return f"the scan, or the template ({MNI})"
 
 
 def _title(results: Results) -> str:
@@ -310,7 +332,7 @@ def _test(result: Result, number: int, results: Results, volumes: Volumes) -> Vi
     record = result.provenance
     compared = [str(record[key]) for key in ("Case", "Control") if record.get(key)]
     title = " against ".join(compared) if len(compared) == 2 else f"Group {record.get('Group', '')}".strip()
-    title = f"{title}: {record.get('Description', 'test of regions')}"
+    title = f"{title}: {str(record.get('Description', 'test of regions')).removeprefix(f'{title}, ')}"
     table = result.table
     first = results.groups[0] if results.groups else None
     if first is not None and "x" not in table and {"index", "x"} <= set(first.table.columns):
@@ -427,17 +449,19 @@ def _viewer(result: Result, volumes: Volumes, background: str | None, labelled: 
         shown = own.maps.get(_STATISTIC_OF.get(column, column))
         if column in _MAPS and shown is not None:
             arrays[column], affine = within_budget(shown.img, "nearest" if own.is_region_wise else "linear")
-    labels = region_labels(arrays, own.table)
+    labels = _labels(own, arrays, affine)
     names = own.table["name"].astype(str).tolist()
     rows: list[int] = []
     maps: list[dict[str, Any]] = []
+    label_volume = None
     if labels is not None:
-        position = {name: number for number, name in enumerate(names, start=1)}
-        rows = [position.get(str(name), 0) for name in result.table["name"]]
-        maps = list(_painted(result))
-        label_volume = volumes.add(labels, affine)
+        numbers = dict(zip(names, labels.numbers.tolist(), strict=True))
+        rows = [numbers.get(str(name), 0) for name in result.table["name"]]
+        maps = list(_painted(result, rows))
+        label_volume = volumes.add(labels.volume, affine)
+        shared = [[name for name in names if numbers[name] == number] for number in range(1, len(names) + 1)]
+        names = [" or ".join(each[:3]) + (f" or {len(each) - 3} more" if len(each) > 3 else "") for each in shared]
     else:
-        label_volume = None
         for column, values in arrays.items():
             if own is result and (name := volumes.add(values.astype(np.float32), affine)) is not None:
                 described = result.maps[_STATISTIC_OF.get(column, column)]
@@ -449,14 +473,42 @@ def _viewer(result: Result, volumes: Volumes, background: str | None, labelled: 
     return {"background": background, "labels": label_volume, "names": names, "rows": rows, "maps": maps}
 
 
+def _labels(result: Result, arrays: Mapping[str, np.ndarray], affine: np.ndarray) -> Labels | None:
+    """Return the voxels of a result's regions: from the atlas where it is at hand, else from the values of its maps."""
+    if not arrays or not result.is_region_wise:
+        return None
+    atlas = _shipped_atlas(result)
+    if atlas is not None and _is_in_mni(result):
+        labels = _labels_on(atlas, next(iter(arrays.values())).shape, affine.tobytes())
+        return numbered(labels, result.table)
+    return labels_by_value(arrays, result.table)
+
+
+def _shipped_atlas(result: Result) -> Atlas | None:
+    """Return the atlas of a result, if it is shipped and has not changed since."""
+    search = result.provenance.get("Search", {})
+    return _recorded(str(search.get("atlas", "")), str(search.get("sha256", "")))
+
+
+@lru_cache(maxsize=2)
+def _recorded(name: str, sha256: str) -> Atlas | None:
+    return Atlas.recorded({"atlas": name, "sha256": sha256})
+
+
+@lru_cache(maxsize=2)
+def _labels_on(atlas: Atlas, shape: tuple[int, ...], affine: bytes) -> np.ndarray:
+    """Return the labels of an atlas on a grid, which all results of a study share."""
+    return atlas.on(VoxelGrid(shape, np.frombuffer(affine).reshape(4, 4)))
+
+
 def _voxelwise(result: Result) -> Iterator[tuple[str, Map]]:
     for name, each in result.maps.items():
         if name.startswith("voxels-"):
             yield name.removeprefix("voxels-"), each
 
 
-def _painted(result: Result) -> Iterator[dict[str, Any]]:
-    """Return the columns that the viewer paints on the regions."""
+def _painted(result: Result, numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Return the columns that the viewer paints on the regions; rows that share voxels need the same value."""
     table = result.table
     same = (
         "evidence" in table and np.allclose(table["evidence"], table["score"], equal_nan=True)
@@ -468,7 +520,8 @@ def _painted(result: Result) -> Iterator[dict[str, Any]]:
             continue
         values = table[column].to_numpy(dtype=float)
         title = "score (evidence)" if column == "score" and same else title
-        plain = [None if np.isnan(value) else float(f"{value:.6g}") for value in values]
+        shared = pd.Series(values).groupby(np.asarray(numbers)).transform("nunique", dropna=False).to_numpy()
+        plain = [None if np.isnan(v) or n > 1 else float(f"{v:.6g}") for v, n in zip(values, shared, strict=True)]
         yield _layer(column, title, result.columns.get(column, ("", ""))[1], values, values=plain)
 
 
@@ -510,18 +563,17 @@ def _scan_of(result: Result, scans: Mapping[str, SpatialImage]) -> SpatialImage 
 
 def _figure(result: Result, scans: Mapping[str, SpatialImage]) -> Figure | None:
     """Return the five highest-scoring regions above slices of the map, on the template or on a scan in native space."""
-    saliency, search = result.maps.get("saliency"), result.provenance.get("Search", {})
+    saliency = result.maps.get("saliency")
     if saliency is None:
         return None
     is_in_mni = _is_in_mni(result)
-    atlas = Atlas.recorded(search)
     below = template() if is_in_mni else _scan_of(result, scans)
     title = f"{result.provenance.get('Group') or _input_name(result)}: {prose.target_of(result.provenance)}"
     label = f"score: {prose.unit_of_score(result)}"
     brain_map = BrainMap(nib.Nifti1Image.from_image(saliency.img), title[:90], label[:60], below, is_in_mni)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "figure.png"
-        png_writer(five_regions_figure(brain_map, result.table, atlas), 110)(path)
+        png_writer(five_regions_figure(brain_map, result.table, _shipped_atlas(result)), 110)(path)
         png = path.read_bytes()
     names = ", ".join(row["name"] for row in prose.strongest(result)) or "none"
     where = f"the template ({MNI})" if is_in_mni else "the scan" if below is not None else "the map"
@@ -559,6 +611,28 @@ def _participants(groups: Sequence[Result]) -> dict[str, ShownTable]:
         "in_sample": ("Whether a model was trained on the participant that it explained", ""),
     }
     return {"Participants": shown_table(table, columns, f"{len(table)} participants")}
+
+
+def _performance(results: Results) -> tuple[dict[str, ShownTable], list[str]]:
+    """Return how well the models classify the participants that they explain, together and by fold, and a warning."""
+    predictions = next((each.table for name, each in results.tables.items() if name.endswith("_predictions.tsv")), None)
+    if predictions is None or results.provenance.get("InSample") is not False:
+        return {}, []
+    is_case = (predictions["group"] == results.provenance.get("Case")).to_numpy()
+    p = predictions["p"].to_numpy(dtype=float)
+    if not ((p >= 0) & (p <= 1)).all():
+        return {}, []
+    pooled = pooled_performance(is_case, p)
+    folds = predictions["folds"].astype(str)
+    rows = [
+        {"fold": fold, "n_test": int((folds == fold).sum()), **measure(is_case[folds == fold], p[folds == fold])}
+        for fold in sorted(folds.unique())
+    ]
+    by_fold = shown_table(pd.DataFrame(rows), {**COLUMNS, "fold": ("Folds whose models explained them", "")}, "By fold")
+    together = shown_table(pooled, {**COLUMNS, **BY_CHANCE}, "All participants, each by a model that never saw them")
+    warning = chance_warning(pooled)
+    tables = {"Performance of the models": together, "Performance by fold": by_fold}
+    return tables, [] if warning is None else [prose.sentence(warning)]
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

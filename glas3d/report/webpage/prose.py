@@ -147,7 +147,7 @@ def strongest(result: Result) -> list[dict[str, Any]]:
 def warnings_of(result: Result) -> list[str]:
     """Return what a reader must not overlook: the notes on the result, and what its numbers say against it."""
     provenance = result.provenance
-    warnings = [_sentence(note) for note in provenance.get("Notes", ())]
+    warnings = [sentence(note) for note in provenance.get("Notes", ())]
     in_sample = provenance.get("InSample")
     if in_sample is True:
         warnings.append(
@@ -185,7 +185,8 @@ def warnings_of(result: Result) -> list[str]:
     return list(dict.fromkeys(warnings))
 
 
-def _sentence(note: str) -> str:
+def sentence(note: str) -> str:
+    """Return a note as a sentence, with a capital letter and a full stop."""
     return note[:1].upper() + note[1:] + ("" if note.endswith(".") else ".")
 
 

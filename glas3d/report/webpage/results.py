@@ -214,6 +214,7 @@ def _read_study(folder: Path, group: Path) -> Results:
             title = str(result.provenance.get("Description", path.stem))
             name = result.provenance.get("Group")
             tables[path.name] = Table(f"{name}: {title}" if name else title, result.table, result.columns)
+    tests.sort(key=lambda each: "Case" not in each.provenance)  # comparisons of groups before tests within one
     case = provenance.get("Case")
     groups.sort(key=lambda each: (each.provenance.get("Group") != case, str(each.provenance.get("Group"))))
     audits = (*_audits(folder.glob(f"*{_AUDIT}")), *_audits(group.glob(f"*{_AUDIT}")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
@@ -21,6 +22,7 @@ MOST_VOXELS = 1_000_000
 _MOST_BYTES = 10_000_000
 # How far a voxel's value may be from that of its region: maps are float32, tables are text.
 _EQUAL = 1e-4
+_WEIGHTS = np.array([0.7390851332, 0.5671432904, 0.9159655942, 0.6434105463])
 
 
 class Volumes:
@@ -110,11 +112,43 @@ def smaller_grid(grid: VoxelGrid) -> VoxelGrid:
     return VoxelGrid(shape, affine)
 
 
-def region_labels(maps: Mapping[str, np.ndarray], table: pd.DataFrame) -> np.ndarray | None:
-    """Return which row of a table each voxel belongs to: its position from 1, 0 for none; None for maps of a grid.
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The voxels of regions.
 
-    A map of regions has the value of a region in all its voxels. The rows are recognised by their values in all maps
-    together, which works for every atlas, on every grid and in native space alike.
+    Attributes
+    ----------
+    volume
+        ``(x, y, z)`` int16: the number of a region, from 1; 0 for none.
+    numbers
+        ``(rows,)``: the number of each row of the table; 0 for a row without voxels. Rows that cannot be told apart
+        share one.
+    """
+
+    volume: np.ndarray
+    numbers: np.ndarray
+
+
+def numbered(labels: np.ndarray, table: pd.DataFrame) -> Labels:
+    """Return the voxels of an atlas's regions, numbered as the rows of a table.
+
+    Parameters
+    ----------
+    labels
+        ``(x, y, z)``: the ``index`` of a region of the table in each voxel; 0 for none.
+    table
+        The regions.
+    """
+    numbers = np.zeros(int(max(labels.max(), table["index"].max())) + 1, dtype=np.int16)
+    numbers[table["index"].to_numpy(dtype=int)] = np.arange(1, len(table) + 1)
+    return Labels(numbers[labels], np.arange(1, len(table) + 1))
+
+
+def labels_by_value(maps: Mapping[str, np.ndarray], table: pd.DataFrame) -> Labels | None:
+    """Return the voxels of regions, recognised by the values of maps; None for maps that are no maps of regions.
+
+    A map of regions has the value of a region in all its voxels. All maps together tell the regions apart, for every
+    atlas, on every grid and in native space alike. Regions that have the same value in each map share a number.
 
     Parameters
     ----------
@@ -128,26 +162,25 @@ def region_labels(maps: Mapping[str, np.ndarray], table: pd.DataFrame) -> np.nda
         return None
     volumes = np.stack([np.asarray(maps[name], dtype=np.float64).ravel() for name in names], axis=1)
     inside = np.flatnonzero((volumes != 0).any(axis=1))
-    known = table[names].notna().all(axis=1).to_numpy()
-    rows = table.loc[known, names].to_numpy(dtype=np.float64)
-    if inside.size == 0 or len(rows) == 0:
+    known = np.flatnonzero(table[names].notna().all(axis=1))
+    if inside.size == 0 or known.size == 0:
         return None
-    # One number a voxel tells the different values apart much sooner than a comparison of whole rows.
-    weights = np.array([0.7390851332, 0.5671432904, 0.9159655942, 0.6434105463][: len(names)])
+    rows = table[names].to_numpy(dtype=np.float64)[known]
     scale = np.abs(rows).max(axis=0)
     scale[scale == 0] = 1.0
-    mixed = (volumes[inside] / scale) @ weights
-    _, first, inverse = np.unique(mixed, return_index=True, return_inverse=True)
+    rows, volumes = rows / scale, volumes[inside] / scale
+    # One number a voxel tells different values apart much sooner than a comparison of all maps.
+    _, first, inverse = np.unique(volumes @ _WEIGHTS[: len(names)], return_index=True, return_inverse=True)
     if len(first) > 4 * len(rows):  # a map that is spread over voxels has nearly as many values as voxels
         return None
-    distinct = volumes[inside[first]] / scale
-    distance = np.abs(distinct[:, None, :] - (rows / scale)[None]).max(axis=2)
+    distance = np.abs(volumes[first][:, None, :] - rows[None]).max(axis=2)
     nearest, error = distance.argmin(axis=1), distance.min(axis=1)
     if (error[inverse] > _EQUAL).mean() > 0.01:
         return None
-    position = np.flatnonzero(known)[nearest] + 1
-    position[error > _EQUAL] = 0
-    labels = np.zeros(len(volumes), dtype=np.int16)
-    labels[inside] = position[inverse]
-    shape = next(iter(maps.values())).shape
-    return labels.reshape(shape)
+    alike = (np.abs(rows[:, None, :] - rows[None]).max(axis=2) <= 2 * _EQUAL).argmax(axis=1)
+    numbers = np.zeros(len(table), dtype=np.int16)
+    numbers[known] = known[alike] + 1
+    found = np.where(error > _EQUAL, 0, numbers[known[nearest]])
+    labels = np.zeros(next(iter(maps.values())).shape, dtype=np.int16)
+    labels.ravel()[inside] = found[inverse]
+    return Labels(labels, np.where(np.isin(numbers, found), numbers, 0))

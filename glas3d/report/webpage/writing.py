@@ -11,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from nibabel.spatialimages import SpatialImage
@@ -25,6 +27,14 @@ from glas3d.version import __version__
 
 REPORT = "report.html"
 _STATIC = files("glas3d.report.webpage") / "static"
+
+# Colour scales of the viewer, from 0 on: maps of matplotlib that are told apart with any kind of colour vision, without
+# their darkest part, which would not show on black. Values above and below 0 are red to yellow and blue to green.
+_SCALES = {
+    "glas-score": ("inferno", 0.25, 0.97),
+    "glas-for": ("YlOrRd_r", 0.1, 0.85),
+    "glas-against": ("GnBu_r", 0.1, 0.8),
+}
 
 
 def write_report(
@@ -84,15 +94,27 @@ def html_of(page: Page) -> str:
     template = _environment().from_string(_static("report.html"))
     style = _static("report.css")
     scripts = [_static("report.js")]
-    data = {"views": {view.key: view.maps for view in page.views}, "volumes": page.volumes.encoded}
+    data: dict[str, Any] = {}
+    if page.volumes.encoded:
+        scripts += [_static("niivue/niivue.umd.js"), _static("viewer.js")]
+        data = {"views": {view.key: view.maps for view in page.views}, "volumes": page.volumes.encoded}
+        data["colours"] = {name: _colours(*steps) for name, steps in _SCALES.items()}
     return template.render(
         page=page,
         style=Markup(style),
         scripts=[Markup(script) for script in scripts],
         policy=_policy(scripts, style),
         data=Markup(json_block(data)),
+        licences=_static("niivue/LICENSES.txt") if page.volumes.encoded else "",
         version=__version__,
     )
+
+
+def _colours(name: str, first: float, last: float) -> dict[str, list[int]]:
+    """Return a part of a colour map of matplotlib in 256 steps, as NiiVue takes it."""
+    colours = np.rint(matplotlib.colormaps[name](np.linspace(first, last, 256))[:, :3] * 255).astype(int)
+    opaque = [0, *[255] * 255]
+    return dict(zip("RGB", colours.T.tolist(), strict=True)) | {"A": opaque, "I": list(range(256))}
 
 
 def json_block(content: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from glas3d.errors import GlasWarning
 from glas3d.statistics.one_group import laterality_test, relative_density_test
 from glas3d.statistics.regions import CLR_FLOOR
 from glas3d.statistics.stability import bootstrap_ranks
-from glas3d.study.group.files import GroupFiles, units_of
+from glas3d.study.group.files import NORMALISED, UNNORMALISED, GroupFiles, units_of
 from glas3d.study.group.group_sums import GroupSums, Statistic, keeps_zero
 from glas3d.study.group.options import GroupOptions
 from glas3d.study.group.participants import GroupScores
@@ -60,12 +60,14 @@ def _write_variation(files: GroupFiles, name: str, group_map: GroupSums, options
     record: dict[str, Any] = {"Group": name, "N": len(group_map)}
     top, of_values = options.sidecar("top"), _NORMALISED[group_map.keeps_zero]
     table, description = group_map.variation(), f"How participants vary, {of_values}"
-    files.write_table(files.stem(name, desc="variation"), "regions", table, description, **record, **top)
+    scale = UNNORMALISED if group_map.keeps_zero else NORMALISED
+    stem = files.stem(name, desc="variation")
+    files.write_table(stem, "regions", table, description, scale=scale, **record, **top)
     for statistic, description in _STATISTICS.items():
         if statistic != "variance" or len(group_map) > 1:
             img = group_map.statistic_img(statistic)
             more = top if statistic == "overlap" else {}
-            text, units = f"{description}, {of_values}", units_of(statistic)
+            text, units = f"{description}, {of_values}", units_of(statistic).replace(NORMALISED, scale)
             files.write_image(files.stem(name), statistic, img, text, units, **record, **more)
 
 

@@ -23,3 +23,16 @@ for (const button of document.querySelectorAll("table.regions .sort")) {
     table.tBodies[0].append(...rows.map(([, row]) => row));
   });
 }
+
+// Shows only the rows of a table that hold a text, in whichever cell: a name, a side, or a direction.
+for (const field of document.querySelectorAll("input.filter")) {
+  field.addEventListener("input", () => {
+    const wanted = field.value.trim().toLowerCase();
+    const rows = [...document.querySelector(`table[data-view="${field.dataset.view}"]`).tBodies[0].rows];
+    for (const row of rows) {
+      row.hidden = wanted !== "" && ![...row.cells].some((cell) => cell.textContent.toLowerCase().includes(wanted));
+    }
+    const left = rows.filter((row) => !row.hidden).length;
+    document.getElementById(`${field.dataset.view}-shown`).textContent = wanted ? `${left} of ${rows.length} rows` : "";
+  });
+}
