@@ -17,6 +17,7 @@ from glas3d.cli.config import from_file, whole_numbers
 from glas3d.cli.convert import convert
 from glas3d.cli.explain import explain
 from glas3d.cli.interruption import if_interrupted, message_and_status, signals_end_the_command
+from glas3d.cli.localise import localise
 from glas3d.cli.messages import Messages
 from glas3d.cli.option_names import option_names
 from glas3d.cli.report import report
@@ -35,7 +36,7 @@ app = App(
     config=(from_file, whole_numbers),
 )
 for command in (
-    *(explain, compare, simulated.simulate, train, cohort, report),
+    *(explain, compare, localise, simulated.simulate, train, cohort, report),
     *(convert, simulated.demo, fetch.app, atlases.app),
 ):
     app.command(command)

@@ -1,4 +1,5 @@
 from . import audits as audits
+from . import localisation as localisation
 from . import metrics as metrics
 from . import rivals as rivals
 from .attribution import Attribution as Attribution

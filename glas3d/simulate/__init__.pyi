@@ -1,3 +1,6 @@
+from .birds import BIRD_PARTS as BIRD_PARTS
+from .birds import draw_bird as draw_bird
+from .birds import write_birds as write_birds
 from .dataset import scan_img as scan_img
 from .dataset import scan_path as scan_path
 from .dataset import write_dataset as write_dataset

@@ -13,9 +13,12 @@ from glas3d.evaluate.rivals.methods import METHODS, methods_table
 ROOMS = {
     "glas3d.evaluate": {
         *("Attribution", "Comparison", "GLASAttribution", "attribute", "audits", "compare", "explain_func", "metrics"),
-        *("mean_true_effects", "rivals", "true_effects"),
+        *("localisation", "mean_true_effects", "rivals", "true_effects"),
     },
     "glas3d.evaluate.audits": set(),
+    "glas3d.evaluate.localisation": {
+        *("AnnotatedImage", "AnnotatedImages", "Localisation", "LocalisationOptions", "localise", "read_layout"),
+    },
     "glas3d.evaluate.metrics": {
         *("RankingCurve", "RankingCurves", "deletion_curve", "insertion_curve", "ranking_curves"),
         *("Detection", "Transport", "detection", "earth_movers", "EffectCorrelation", "effect_correlation"),

@@ -67,7 +67,7 @@ class Pointing:
     hit
         Whether the object is there, or no farther away than the tolerance.
     small
-        Whether the box around the object fills less than a quarter of the image.
+        Whether the boxes of the object, or the box around its mask, fill less than a quarter of the image.
     """
 
     point: tuple[float, ...]
@@ -83,7 +83,8 @@ def pointing(saliency: Any, target: Any, *, level: float | None = None, toleranc
     saliency
         ``(*spatial)``.
     target
-        The object: a box, first voxel and end along each axis, or a mask ``(*spatial)``.
+        The object: a box, first voxel and end along each axis; several boxes ``(n, ndim, 2)``; or a mask
+        ``(*spatial)``.
     level
         How the point is found, see `highest_point`: None as by Zhang et al., 0.95 as by Oh et al.
     tolerance
@@ -95,14 +96,14 @@ def pointing(saliency: Any, target: Any, *, level: float | None = None, toleranc
         A box outside the map, an empty mask, one on another grid, or a flat map.
     """
     array = finite_array(saliency, "a map")
-    inside = _object(target, array.shape)
+    inside, boxes = _object(target, array.shape)
     if not (is_number(tolerance) and tolerance >= 0):
         raise GlasError(f"tolerance must be 0 or a positive number of voxels, got {tolerance!r}")
     point = highest_point(array, level)
     voxel = tuple(np.rint(point).astype(int))
     away = 0.0 if inside[voxel] else float(distance_transform_edt(~inside)[voxel])
-    extents = [np.ptp(axis) + 1 for axis in np.nonzero(inside)]
-    small = bool(np.prod(extents) < _SMALL * array.size)
+    size = inside.sum() if boxes else np.prod([np.ptp(axis) + 1 for axis in np.nonzero(inside)])
+    small = bool(size < _SMALL * array.size)
     return Pointing(tuple(point.tolist()), away <= tolerance, small)
 
 
@@ -214,7 +215,7 @@ def intersection_over_union(
     Raises
     ------
     GlasError
-        The two do not fit, a truth that is 0 everywhere or nowhere, or thresholds outside [0, 1].
+        The two do not fit, a truth that is 0 everywhere, or thresholds outside [0, 1].
 
     Examples
     --------
@@ -222,22 +223,25 @@ def intersection_over_union(
     array([0.66666667, 1.        ])
     """
     pair = paired(saliency, truth)
-    true, scaled = require_truth(pair.truth), minmax(pair.values)
+    true, scaled = pair.truth != 0, minmax(pair.values)
+    if not true.all():  # an object may fill the image
+        require_truth(true)
     levels = finite_array(thresholds, "thresholds")
     if ((levels < 0) | (levels > 1)).any():
         raise GlasError(f"thresholds must be from 0 to 1, got {levels.tolist()}")
     return np.array([(true & (scaled > level)).sum() / (true | (scaled > level)).sum() for level in levels.ravel()])
 
 
-def _object(target: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the voxels of an object that is given as a box or as a mask, ``shape`` bool."""
+def _object(target: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, bool]:
+    """Return the voxels of an object, ``shape`` bool, and whether they were given as boxes."""
     array = np.asarray(target)
     if array.shape == shape and array.shape != (len(shape), 2):
-        return require_truth(finite_array(array, "a mask"))
-    if array.shape == (len(shape), 2) and array.dtype.kind in "iu":
-        if all(0 <= low < end <= n for (low, end), n in zip(array, shape, strict=True)):
-            inside = np.zeros(shape, dtype=bool)
-            inside[tuple(slice(low, end) for low, end in array)] = True
-            return inside
-        raise GlasError(f"a box must hold first voxel and end along each axis of {shape}, got {array.tolist()}")
-    raise GlasError(f"an object must be a box or a mask on the map's grid {shape}, got {array.shape}")
+        return require_truth(finite_array(array, "a mask")), False
+    if array.shape[-2:] == (len(shape), 2) and array.ndim in (2, 3) and len(array) and array.dtype.kind in "iu":
+        inside = np.zeros(shape, dtype=bool)
+        for box in array.reshape(-1, len(shape), 2):
+            if not all(0 <= low < end <= n for (low, end), n in zip(box, shape, strict=True)):
+                raise GlasError(f"a box must hold first voxel and end along each axis of {shape}, got {box.tolist()}")
+            inside[tuple(slice(low, end) for low, end in box)] = True
+        return inside, True
+    raise GlasError(f"an object must be a box, boxes or a mask on the map's grid {shape}, got {array.shape}")

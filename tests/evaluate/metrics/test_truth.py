@@ -272,6 +272,10 @@ def test_boxes_masks_tolerance_and_small_objects():
     corners = np.zeros((20, 24))
     corners[0, 0] = corners[19, 23] = 1  # few voxels, but a box as large as the image
     assert not pointing(saliency, corners).small
+    both = [((0, 2), (0, 3)), ((9, 12), (11, 15))]  # several boxes of one object: their areas count
+    assert pointing(saliency, both).hit
+    assert pointing(saliency, both).small
+    assert not pointing(saliency, both[:1]).hit
     rounds = [pointing(saliency, box) for box in (((0, 20), (0, 24)), ((9, 12), (9, 15)), ((0, 2), (0, 2)))]
     game = pointing_game(rounds)
     assert (game.accuracy, game.accuracy_small, game.n, game.n_small) == (pytest.approx(2 / 3), 0.5, 3, 2)
@@ -285,7 +289,7 @@ def test_boxes_masks_tolerance_and_small_objects():
         (((0, 3), (5, 5)), "a box must hold first voxel and end along each axis"),
         (((0, 3), (5, 25)), "a box must hold first voxel and end along each axis"),
         (np.zeros((20, 24)), "a truth must hold something to be found"),
-        (np.ones((24, 20)), r"a box or a mask on the map's grid \(20, 24\), got \(24, 20\)"),
+        (np.ones((24, 20)), r"a box, boxes or a mask on the map's grid \(20, 24\), got \(24, 20\)"),
     ],
 )
 def test_objects_that_are_refused(target, match):
@@ -314,6 +318,8 @@ def test_overlap_agrees_with_scikit_learn(ndim):
         intersection_over_union(saliency, truth, [1.5])
     with refused("a truth must hold something to be found"):
         intersection_over_union(saliency, 0 * truth)
+    # an object may fill the image
+    np.testing.assert_allclose(intersection_over_union(saliency, np.ones_like(truth), [0.5]), (scaled > 0.5).mean())
 
 
 # Sparsity.
