@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Literal, get_args, get_origin
@@ -17,6 +18,11 @@ from cyclopts import (
     UnusedCliTokensError,
 )
 
+# Errors of the file system that are about the path that was given, not about the disk.
+_BAD_USE = {
+    getattr(errno, name)
+    for name in ("EACCES", "EPERM", "ENOENT", "EISDIR", "ENOTDIR", "EEXIST", "ENAMETOOLONG", "ELOOP", "EROFS", "ENXIO")
+}
 _KINDS = {float: "a number", int: "a whole number", bool: "true or false"}
 
 
@@ -43,6 +49,18 @@ def message_of(problem: CycloptsError, app: App, arguments: Sequence[str]) -> st
     if isinstance(problem, UnusedCliTokensError) and problem.unused_tokens:
         return f"not understood: {' '.join(problem.unused_tokens)} (see {_help(problem)})"
     return str(problem)
+
+
+def file_problem(problem: OSError) -> tuple[str, int]:
+    """Return one sentence about what the file system refused, and the exit status: 2 where another path would help."""
+    from glas3d.output import why_not_written
+
+    named = " and ".join(str(name) for name in (problem.filename, problem.filename2) if name is not None)
+    why = why_not_written(problem) if problem.errno else str(problem)
+    return (
+        f"cannot use {named}: {why}" if named else f"the file system refused: {why}",
+        2 if problem.errno in _BAD_USE else 1,
+    )
 
 
 def _missing(problem: MissingArgumentError, app: App, arguments: Sequence[str]) -> str:

@@ -8,6 +8,8 @@ from typing import Any, get_args
 
 from cyclopts import App, ArgumentCollection, CoercionError
 
+from glas3d.errors import GlasError
+
 
 def from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Give the options of the file that ``--config`` names, where the command line does not give them."""
@@ -27,6 +29,20 @@ def from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection
     options = read_config(Path(files[-1]), known - {"config"})
     dashed = {name.replace("_", "-"): value for name, value in options.items()}
     Dict(dashed, use_commands_as_keys=False, source=files[-1])(app, commands, arguments)
+
+
+def no_nul(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse the character NUL, which no name of a file can hold.
+
+    Raises
+    ------
+    GlasError
+        A value of an option has it.
+    """
+    for argument in arguments:
+        for token in argument.tokens:
+            if "\0" in token.value:
+                raise GlasError(f"{argument.name} must not hold the character NUL, got {token.value[:80]!r}")
 
 
 def whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

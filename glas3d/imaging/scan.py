@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import zlib
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import SpatialImage
 
 from glas3d.errors import GlasError, reason
@@ -20,6 +22,10 @@ from glas3d.imaging.orientation import check_orientation, empty_map
 
 ImageLike = str | os.PathLike[str] | SpatialImage
 
+MOST_INFLATION = 200
+"""How many times larger than a gzipped file its content may be, where it is large."""
+
+_SMALL = 2**29  # below this many bytes, inflation does no harm
 _SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".img.gz", ".img", ".hdr")
 
 
@@ -108,10 +114,12 @@ def load_scan(img: ImageLike, *, constant: bool = False) -> Scan:
     GlasWarning
         The header does not say which side is left, or says it twice in different ways; see `check_orientation`.
     """
+    before: list[tuple[int, ...]] = []
     if isinstance(img, SpatialImage):
         image, name = img, img.get_filename() or "the image"
     elif isinstance(img, str | os.PathLike):
         image, name = read_image(Path(img)), str(img)
+        before = _states(image)
     else:
         raise GlasError(f"a scan must be a path or a nibabel image, got {type(img).__name__}")
     data = _intensities(image, str(name), constant)
@@ -121,9 +129,18 @@ def load_scan(img: ImageLike, *, constant: bool = False) -> Scan:
     path = image.get_filename()
     if not isinstance(img, SpatialImage) and path:
         digest = file_sha256(Path(img))
+        if _states(image) != before:
+            raise GlasError(f"a scan must stay as it is while it is read, {name} was changed")
     else:
         digest = arrays_sha256(data, affine)
     return Scan(data, affine, image, str(name), digest)
+
+
+def _states(image: SpatialImage) -> list[tuple[int, ...]]:
+    """Return what changes when one of an image's files is written again: which file it is, its size and its times."""
+    files = (Path(part.filename) for part in image.file_map.values() if part.filename)
+    found = [file.stat() for file in files if file.exists()]
+    return [(state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in found]
 
 
 def read_image(path: Path, what: str = "a scan") -> SpatialImage:
@@ -157,23 +174,54 @@ def read_image(path: Path, what: str = "a scan") -> SpatialImage:
         raise GlasError(f"{what} must be an image nibabel can read, {path} is not: {reason(error)}") from None
     if not isinstance(image, SpatialImage):
         raise GlasError(f"{what} must be a volume, {path} is a {type(image).__name__}")
-    for part in image.file_map.values():  # header and voxels may be two files
+    for key, part in image.file_map.items():  # header and voxels may be two files
         if part.filename and Path(part.filename).is_file():
-            _check_gzip(Path(part.filename), what)
+            size = _content_size(Path(part.filename), what)
+            if key == "image":
+                _check_size(image, Path(part.filename), size, what)
     return image
 
 
-def _check_gzip(path: Path, what: str) -> None:
-    """Read a file to its end, where the checksum is; nibabel stops before, and would read damaged intensities."""
+def _content_size(path: Path, what: str) -> int:
+    """Return how many bytes a file holds, inflated if it is gzipped.
+
+    A gzipped file is read to its end, where the checksum is; nibabel stops before, and would read damaged intensities.
+
+    Raises
+    ------
+    GlasError
+        The file is damaged, or inflates beyond `MOST_INFLATION`.
+    """
+    stored = path.stat().st_size
     with path.open("rb") as file:
         if file.read(2) != b"\x1f\x8b":
-            return
+            return stored
+    size, most = 0, max(_SMALL, MOST_INFLATION * stored)
     try:
         with gzip.open(path) as file:
-            while file.read(2**18):
-                pass
+            while read := len(file.read(2**18)):
+                size += read
+                if size > most:
+                    raise GlasError(
+                        f"{what} must not be more than {MOST_INFLATION} times larger than its file, {path} has "
+                        f"{stored:,} bytes and inflates to more than {most:,}"
+                    )
     except (OSError, EOFError, zlib.error) as error:
         raise GlasError(f"{what} must be complete, {path} is truncated or damaged: {reason(error)}") from None
+    return size
+
+
+def _check_size(image: Any, path: Path, size: int, what: str) -> None:
+    """Refuse a header that states more voxels than the file has bytes for, before memory is taken for them."""
+    stored = image.dataobj
+    if type(stored) is not ArrayProxy:  # other formats count in other ways
+        return
+    stated = stored.offset + math.prod(map(int, stored.shape)) * stored.dtype.itemsize
+    if stated > size:
+        raise GlasError(
+            f"{what} must be complete, {path} is truncated or damaged: "
+            f"its header states {stated:,} bytes, it has {size:,}"
+        )
 
 
 def _intensities(image: SpatialImage, name: str, constant: bool) -> np.ndarray:

@@ -26,7 +26,11 @@ def test_the_version_is_written(run_command):
     ("problem", "status", "message"),
     [
         (GlasError("one\nthing"), 2, "error: one thing"),
-        (PermissionError(13, "Permission denied", "/data/a.nii"), 2, "error: permission denied: /data/a.nii"),
+        (
+            PermissionError(13, "Permission denied", "/data/a.nii"),
+            2,
+            "error: cannot use /data/a.nii: Permission denied: give a folder that you may write to",
+        ),
         (KeyboardInterrupt(), 130, "error: interrupted; nothing was written"),
         (RuntimeError("deep\ninside"), 1, "error: unexpected RuntimeError: deep (set GLAS3D_TRACEBACK=1 to see where)"),
         (AssertionError(), 1, "error: unexpected AssertionError: (set GLAS3D_TRACEBACK=1 to see where)"),

@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import time
 import warnings
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glas3d.errors import GlasError, GlasWarning
-from glas3d.imaging.scan import load_scan
+from glas3d.imaging import scan as scan_module
+from glas3d.imaging.scan import load_scan, read_image
 from tests.imaging.cases import POSES, SHAPE, affine, data, patched, refused
 
 RAS = POSES["RAS"]
@@ -377,4 +379,43 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch, method):
 
     monkeypatch.setattr(type(path), method, denied)
     with refused("must be a file that you may read, .* permission denied$", path):
+        load_scan(path)
+
+
+# Bytes are counted before memory is taken for them.
+
+
+def test_a_header_that_states_more_voxels_than_the_file_has_is_refused(tmp_path):
+    """930^3 voxels would be 3.2 GB."""
+    path = saved(nifti(), tmp_path / "a.nii")
+    content = bytearray(path.read_bytes())
+    content[42:48] = np.array([930, 930, 930], "<i2").tobytes()
+    for name, write in {"b.nii": bytes, "b.nii.gz": gzip.compress}.items():
+        (tmp_path / name).write_bytes(write(content))
+        with refused(r"its header states 3,217,428,\d\d\d bytes, it has [\d,]+$", tmp_path / name):
+            read_image(tmp_path / name)
+
+
+def test_a_small_archive_does_not_inflate_to_a_large_scan(tmp_path, monkeypatch):
+    """Zeros are packed a thousand times smaller; reading ends before all are inflated."""
+    monkeypatch.setattr(scan_module, "_SMALL", 2**20)
+    bomb = saved(nifti(np.zeros((160, 170, 180), np.float32)), tmp_path / "bomb.nii.gz")
+    stored = bomb.stat().st_size
+    with refused(rf"more than 200 times larger than its file, .* has {stored:,} bytes and inflates", bomb):
+        read_image(bomb)
+    labels = saved(nifti(np.zeros(SHAPE, np.uint8)), tmp_path / "labels.nii.gz")
+    assert read_image(labels).shape == SHAPE, "a small image may be as empty as it likes"
+
+
+def test_a_scan_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    """Its hash would be that of other intensities."""
+    path = saved(nifti(), tmp_path / "a.nii.gz")
+    hashed = scan_module.file_sha256
+
+    def changed_then_hashed(file):
+        saved(nifti(data() + 1), file)
+        return hashed(file)
+
+    monkeypatch.setattr(scan_module, "file_sha256", changed_then_hashed)
+    with refused("must stay as it is while it is read", path):
         load_scan(path)
