@@ -15,6 +15,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import pandas as pd
 import torch
 
 from glas3d.errors import GlasError
+from glas3d.hashing import file_sha256, text_sha256
 from glas3d.tables import write_table
 from glas3d.version import __version__
 
@@ -120,6 +122,81 @@ def write_each(folder: Path, files: Mapping[str, Writer]) -> None:
 def write_json(content: dict[str, Any]) -> Callable[[Path], object]:
     """Return a writer for `write_together`: JSON as `to_json` makes it."""
     return lambda path: path.write_text(to_json(content), encoding="utf-8")
+
+
+def sealed(write: Writer) -> Writer:
+    """Return a writer of JSON that also has the hash of each file next to it and below, and of its own content.
+
+    Give it last to `write_together`, or call it when the other files of a folder are written. `check_seal` reads it.
+
+    Parameters
+    ----------
+    write
+        Writes the JSON itself.
+    """
+
+    def write_sealed(path: Path) -> None:
+        write(path)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        files = sorted(file for file in path.parent.rglob("*") if file.is_file() and file != path)
+        content["Files"] = {file.relative_to(path.parent).as_posix(): file_sha256(file) for file in files}
+        content["Sha256"] = text_sha256(to_json(content))
+        path.write_text(to_json(content), encoding="utf-8")
+
+    return write_sealed
+
+
+def with_seal(files: Mapping[str, Writer], name: str) -> dict[str, Writer]:
+    """Return the writers of files, of which the JSON file of a name seals the others (see `sealed`)."""
+    others = {file: write for file, write in files.items() if file != name}
+    return {**others, name: sealed(files[name])}
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What a sealed JSON file says of the files next to it, and what is found.
+
+    Attributes
+    ----------
+    files
+        The files, and the JSON file itself.
+    missing, changed
+        Those of them that are not there, and those that are not as they were written.
+    """
+
+    files: tuple[Path, ...]
+    missing: tuple[Path, ...]
+    changed: tuple[Path, ...]
+
+
+def check_seal(path: Path) -> Seal | None:
+    """Compare the files of a sealed JSON file with their hashes; None for JSON of another kind.
+
+    Raises
+    ------
+    GlasError
+        The file cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise GlasError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError:
+        return Seal((path,), (), (path,))
+    if not isinstance(content, dict) or not isinstance(content.get("Files"), dict):
+        return None
+    stated = content.pop("Sha256", None)
+    changed = [] if stated is None or stated == text_sha256(to_json(content)) else [path]
+    missing, files = [], [path]
+    for name, digest in content["Files"].items():
+        file = path.parent / name
+        files.append(file)
+        try:
+            if file_sha256(file) != digest:
+                changed.append(file)
+        except OSError:
+            missing.append(file)
+    return Seal(tuple(files), tuple(missing), tuple(changed))
 
 
 def to_json(content: dict[str, Any]) -> str:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from glas3d.cli import atlases, fetch, simulated, terminal
-from glas3d.cli.bad_use import message_of
+from glas3d.cli.bad_use import file_problem, message_of
 from glas3d.cli.cohort import cohort
 from glas3d.cli.compare import compare
-from glas3d.cli.config import from_file, whole_numbers
+from glas3d.cli.config import from_file, no_nul, whole_numbers
 from glas3d.cli.convert import convert
 from glas3d.cli.explain import explain
 from glas3d.cli.interruption import if_interrupted, message_and_status, signals_end_the_command
@@ -23,6 +23,7 @@ from glas3d.cli.option_names import option_names
 from glas3d.cli.report import report
 from glas3d.cli.terminal import fail, warnings_shown_once
 from glas3d.cli.train import train
+from glas3d.cli.verify import verify
 from glas3d.errors import GlasError, GlasWarning, SkullWarning, SpaceWarning
 from glas3d.version import __version__
 
@@ -33,10 +34,10 @@ app = App(
     "For research use only; this is not a medical device.",
     suppress_keyboard_interrupt=False,
     default_parameter=Parameter(json_list=False, json_dict=False),  # the name of a file may begin with a bracket
-    config=(from_file, whole_numbers),
+    config=(from_file, no_nul, whole_numbers),
 )
 for command in (
-    *(explain, compare, localise, simulated.simulate, train, cohort, report),
+    *(explain, compare, localise, simulated.simulate, train, cohort, verify, report),
     *(convert, simulated.demo, fetch.app, atlases.app),
 ):
     app.command(command)
@@ -74,8 +75,6 @@ def run(arguments: list[str]) -> int:
         return fail(message_of(problem, app, arguments))
     except GlasError as problem:
         return fail(str(problem))
-    except PermissionError as problem:
-        return fail(f"permission denied: {problem.filename}")
     except KeyboardInterrupt as interruption:
         return fail(*message_and_status(interruption))
     except SystemExit as exit_request:
@@ -87,6 +86,8 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as problem:
+        return fail(*file_problem(problem))
     except Exception as problem:
         if os.environ.get("GLAS3D_TRACEBACK"):
             raise

@@ -22,7 +22,7 @@ from glas3d.explain.table import DESCRIPTIONS
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import resample_scan
-from glas3d.output import DESCRIPTION, dataset_description, described_table, new_folder, write_each, write_json
+from glas3d.output import DESCRIPTION, dataset_description, described_table, new_folder, sealed, write_each, write_json
 from glas3d.predict import Predictor, load_model
 from glas3d.report.regions import regions_figure
 from glas3d.report.webpage.writing import REPORT, write_report
@@ -139,10 +139,10 @@ def run_demo(
         figure = Path("group") / "group-AD_seg-AAL_regions.png"
         regions_figure(group.saliency_img(), table, atlas, title=title)(scratch / figure)
         description = dataset_description(_NAME, SourceDatasets=[{"URL": "simulated"}])
-        write_json(description)(scratch / DESCRIPTION)
         (scratch / ".bidsignore").write_text(
             "simulated\ngroup\nreport.html\n*_statmap.*\n*_regions.*\n", encoding="utf-8"
         )
+        sealed(write_json(description))(scratch / DESCRIPTION)
         if report:
             write_report(scratch)
     has_ad = (people["group"] == group.group).to_numpy()

@@ -31,7 +31,7 @@ from glas3d.explain.options import UnsetSettings
 from glas3d.explain.outputs import refuse_other_results
 from glas3d.explain.table import DESCRIPTIONS
 from glas3d.options import parse
-from glas3d.output import Writer, described_table, write_json, write_together
+from glas3d.output import Writer, described_table, with_seal, write_json, write_together
 
 _SHOWN = 10  # rows in a notebook
 
@@ -120,7 +120,7 @@ class Attribution(ShownInNotebooks):
         table = f"{self.stem}_{sidecar}"
         columns = DESCRIPTIONS | {"score": _value_by(self.method)}
         files = described_table(table, self.table, columns, **self.provenance)
-        return write_together(Path(folder), files | self._files())
+        return write_together(Path(folder), with_seal(files | self._files(), f"{table}.json"))
 
     def _files(self) -> dict[str, Writer]:
         """Return the functions that write the map and its sidecar, by the names of the files."""
@@ -234,7 +234,7 @@ class Comparison(ShownInNotebooks):
         files = described_table(table, self.table, columns, **provenance)
         for attribution in self.attributions.values():
             files |= attribution._files()
-        return write_together(Path(folder), files)
+        return write_together(Path(folder), with_seal(files, f"{table}.json"))
 
 
 def attribute(

@@ -25,7 +25,7 @@ from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.modes import Mode, ModeResult, Task
 from glas3d.explain.notes import Note, notes_on
 from glas3d.explain.table import scales_of, table_columns
-from glas3d.output import Writer, check_folder, described_table, to_json, write_json, write_together
+from glas3d.output import Writer, check_folder, described_table, to_json, with_seal, write_json, write_together
 from glas3d.progress import Progress, reported
 
 STATISTICS = ("saliency", "light", "shadow", "drop")
@@ -189,7 +189,7 @@ class SavedResult(Drawn):
         """
         if not overwrite:
             self._refuse_other_results(Path(folder))
-        return write_together(Path(folder), self._files())
+        return write_together(Path(folder), with_seal(self._files(), f"{self.stem}_regions.json"))
 
     def _refuse_other_results(self, folder: Path) -> None:
         refuse_other_results(folder, self.stem, self.provenance)

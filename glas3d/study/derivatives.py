@@ -27,6 +27,7 @@ from glas3d.output import (
     refuse_links,
     remove_leftovers,
     remove_unfinished,
+    sealed,
     to_json,
     write_json,
     write_together,
@@ -230,7 +231,7 @@ def write_participant(folder: Path, name: str, save: Callable[[Path], object], r
     save
         Called with a folder, into which it writes all other files.
     record
-        Content of the record; the hash of every file is added as ``Files``.
+        Content of the record; the hash of every file is added as ``Files``, that of the record as ``Sha256``.
 
     Raises
     ------
@@ -246,8 +247,7 @@ def write_participant(folder: Path, name: str, save: Callable[[Path], object], r
     def write() -> None:
         with new_folder(folder, lambda existing: True) as scratch:
             save(scratch)
-            files = {path.name: file_sha256(path) for path in sorted(scratch.iterdir())}
-            write_json({**record, "Files": files})(scratch / name)
+            sealed(write_json(dict(record)))(scratch / name)
 
     _write_repeatedly(write)
     remove_leftovers(folder)

@@ -20,7 +20,7 @@ from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.notes import count_notes
 from glas3d.imaging.atlas import Atlas
 from glas3d.options import accepts, parse
-from glas3d.output import generated_by, new_folder, refuse_links, remove_leftovers, to_json, write_json
+from glas3d.output import generated_by, new_folder, refuse_links, remove_leftovers, sealed, to_json, write_json
 from glas3d.study.derivatives import GROUP, Record, differences, read_records, read_study
 from glas3d.study.group.comparison import compare_groups, group_pairs, write_strata
 from glas3d.study.group.correlation import check_correlations, correlate_groups, read_changes
@@ -247,7 +247,7 @@ def summarise_groups(
         if times is not None:
             tests |= compare_slopes(files, scores, *times, comparisons, pattern, chosen)
         compare_runs(files, groups, runs, chosen)
-        write_json(provenance)(scratch / _PROVENANCE)
+        sealed(write_json(provenance))(scratch / _PROVENANCE)
     progress(n_steps, n_steps)
     return GroupResult(
         folder,
