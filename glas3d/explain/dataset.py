@@ -11,6 +11,8 @@ from typing import Any
 from glas3d.output import DESCRIPTION, dataset_description, write_json, write_together
 
 NAME = "GLAS explanations of scans"
+# How many leading parts of two paths say nothing: the root, and folders such as /home or /data.
+_TOP_LEVEL = 2
 # The validator knows neither statistical maps nor tables of regions yet, and no reports.
 _IGNORED = ("*_statmap.*", "*_regions.*", "report.html")
 
@@ -66,10 +68,16 @@ def _description_of(folder: Path) -> dict[str, Any] | None:
 
 
 def _source(scan: Path, folder: Path) -> dict[str, str]:
-    """Return where a scan comes from, relative to the folder of the results: its data set, else its folder."""
+    """Return where a scan comes from, relative to the folder of the results: its data set, else its folder.
+
+    Where the two have hardly a folder in common, the path between them would hold the names of users and disks: then it
+    is the name of the data set alone.
+    """
     path = scan.resolve()
     root = _root_of(path.parent)
-    source = {"URL": Path(os.path.relpath(root or path.parent, folder.resolve())).as_posix()}
+    data, results = root or path.parent, folder.resolve()
+    apart = len(Path(os.path.commonpath([data, results])).parts) <= _TOP_LEVEL
+    source = {"URL": data.name if apart else Path(os.path.relpath(data, results)).as_posix()}
     try:
         doi = json.loads(((root or path.parent) / DESCRIPTION).read_text(encoding="utf-8")).get("DatasetDOI")
     except (OSError, ValueError, AttributeError):

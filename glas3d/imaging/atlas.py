@@ -106,7 +106,7 @@ class Atlas(ShownInNotebooks):
             shipped = folder("atlases", name)
             stem = shipped / f"atlas-{shipped.name}_dseg"
             return cls.from_files(f"{stem}.nii.gz", f"{stem}.tsv", name=shipped.name, space="MNI")
-        table = _table_next_to(path) if table is None else table
+        table = table_next_to(path) if table is None else table
         if _number_of_volumes(path) > 1:
             return cls.from_probabilistic(path, table, name=label, space=space)
         return cls.from_files(path, table, name=label, space=space)
@@ -393,8 +393,14 @@ def _labels(scan: Scan) -> np.ndarray:
     return labels
 
 
-def _table_next_to(path: Path) -> Path:
-    """Return the look-up table that has the name of a label image and lies next to it."""
+def table_next_to(path: Path) -> Path:
+    """Return the look-up table that has the name of a label image and lies next to it.
+
+    Raises
+    ------
+    GlasError
+        There is none.
+    """
     stem = path.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".mgz").removesuffix(".mgh")
     for ending in TABLE_ENDINGS:
         if (table := path.with_name(stem + ending)).is_file():

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +42,7 @@ from glas3d.tables import read_table
 STUDY = "study.json"
 FAILED = "participants_failed.tsv"
 GROUP = "group"
+ATLAS = "atlas"
 
 # What tells the results of two studies apart, and the entries of study.json that hold it.
 _TOLD_APART_BY = {
@@ -48,6 +53,8 @@ _TOLD_APART_BY = {
 }
 _PART = "anat"
 _TEMPLATE_MM = 2.0
+# The folders of an absolute path, which are of this machine and its user.
+_FOLDERS = re.compile(r"(?<![\w.~/])/(?:[^/\n'\",;:]+/)+")
 _FAILED_COLUMNS = {
     "participant_id": ("Identifier of the participant", ""),
     "session": ("Session of the scan; n/a where there are none", ""),
@@ -58,6 +65,7 @@ _IGNORED = (
     FAILED,
     "participants_failed.json",
     GROUP,
+    ATLAS,
     "report.html",
     "*_statmap.*",
     "*_regions.tsv",
@@ -253,10 +261,11 @@ def write_participant(folder: Path, name: str, save: Callable[[Path], object], r
     remove_leftovers(folder)
 
 
-def start_study(out: Path, name: str, study: Mapping[str, Any]) -> None:
+def start_study(out: Path, name: str, study: Mapping[str, Any], search_files: Sequence[Path] = ()) -> None:
     """Make the folder of a study, or resume one.
 
-    It writes the settings of the study, the description of the data set, and the list of files that validators skip.
+    It writes the settings of the study, the description of the data set, the list of files that validators skip, and
+    copies of the atlas or the coordinates that are searched, so that the study needs no path of this machine.
 
     Parameters
     ----------
@@ -266,6 +275,8 @@ def start_study(out: Path, name: str, study: Mapping[str, Any]) -> None:
         Title of the data set.
     study
         Content of ``study.json``.
+    search_files
+        The files of an atlas or of coordinates that are not shipped.
 
     Raises
     ------
@@ -282,6 +293,10 @@ def start_study(out: Path, name: str, study: Mapping[str, Any]) -> None:
     def write() -> None:
         remove_unfinished(out)
         write_together(out, files)
+        copies = {path.name: partial(shutil.copyfile, path) for path in search_files}
+        if any(_hash_of(out / ATLAS / path.name) != _hash_of(path) for path in search_files):
+            refuse_links(out, out / ATLAS)
+            write_together(out / ATLAS, dict(copies))
 
     _write_repeatedly(write)
 
@@ -333,6 +348,12 @@ def refuse_other_study(out: Path, study: Mapping[str, Any]) -> None:
         )
 
 
+def stored_search(out: Path, search: Any) -> Any:
+    """Return what a study searched, from its ``study.json``: a path of the study's own copy, a name or a grid."""
+    copy = out / ATLAS / Path(search).name if isinstance(search, str) else None
+    return str(copy) if copy is not None and copy.is_file() else search
+
+
 def differences(stored: Mapping[str, Any], study: Mapping[str, Any]) -> list[str]:
     """Return in what two studies differ: target, models, search or settings.
 
@@ -344,6 +365,8 @@ def differences(stored: Mapping[str, Any], study: Mapping[str, Any]) -> list[str
         The content that ``study.json`` would get.
     """
     new = json.loads(to_json(dict(study)))
+    if os.path.isabs(str(stored.get("Search"))):  # earlier versions stored a path
+        stored = {**stored, "Search": Path(stored["Search"]).name}
     return [
         what
         for what, names in _TOLD_APART_BY.items()
@@ -484,6 +507,7 @@ def write_failed(out: Path, failed: pd.DataFrame, attempted: set[tuple[str, str]
     """
     path = out / FAILED
     rows = failed[["participant_id", "session", "error"]]
+    rows = rows.assign(error=[_FOLDERS.sub("", error) for error in rows["error"]])
     if path.is_file():
         earlier = read_table(path).fillna("")
         kept = [key not in attempted for key in zip(earlier["participant_id"], earlier["session"], strict=True)]

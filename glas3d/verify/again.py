@@ -20,7 +20,15 @@ from glas3d.explain.options import ExplainOptions
 from glas3d.hashing import file_sha256
 from glas3d.study.cohort.cohort import Cohort
 from glas3d.study.cohort.file_patterns import NAMING_FILES
-from glas3d.study.derivatives import Record, participant_folder, read_record, read_records, read_study, record_name
+from glas3d.study.derivatives import (
+    Record,
+    participant_folder,
+    read_record,
+    read_records,
+    read_study,
+    record_name,
+    stored_search,
+)
 from glas3d.study.running.options import StudyRequest
 from glas3d.study.running.participant import explain_participant
 from glas3d.study.running.plan import resolve_plan
@@ -156,11 +164,12 @@ def _options(out: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
                 f"a study is explained again from what it recorded; it used a file as {name}, whose folder is not "
                 f"recorded: {settings[name]}"
             )
-    search = stored["Search"]
+    search = stored_search(out, stored["Search"])
     options = {
         "target": stored["Target"],
         "search": tuple(search) if isinstance(search, list) else search,
         "atlas_space": stored["AtlasSpace"],
+        "atlas_table": stored_search(out, stored.get("AtlasTable")),
         "in_sample": stored["InSample"],
     }
     known = set(ExplainOptions.__dataclass_fields__)

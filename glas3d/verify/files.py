@@ -8,11 +8,10 @@ from pathlib import Path
 
 from glas3d.errors import GlasError
 from glas3d.output import DESCRIPTION, check_seal
-from glas3d.study.derivatives import FAILED, STUDY, is_study
+from glas3d.study.derivatives import ATLAS, FAILED, STUDY, is_study
 
 # Files that glas3d writes or updates next to results, and that belong to no single one of them.
 _SHARED = (STUDY, DESCRIPTION, FAILED, "participants_failed.json", ".bidsignore", "report.html")
-_ATLAS = "atlas"
 
 
 @dataclass(frozen=True)
@@ -94,4 +93,4 @@ def _is_participants(path: Path, root: Path) -> bool:
 
 def _is_shared(path: Path, root: Path) -> bool:
     parts = path.relative_to(root).parts
-    return (len(parts) == 1 and (parts[0] in _SHARED or path.suffix == ".log")) or parts[0] == _ATLAS
+    return (len(parts) == 1 and (parts[0] in _SHARED or path.suffix == ".log")) or parts[0] == ATLAS

@@ -21,7 +21,7 @@ from glas3d.explain.notes import count_notes
 from glas3d.imaging.atlas import Atlas
 from glas3d.options import accepts, parse
 from glas3d.output import generated_by, new_folder, refuse_links, remove_leftovers, sealed, to_json, write_json
-from glas3d.study.derivatives import GROUP, Record, differences, read_records, read_study
+from glas3d.study.derivatives import GROUP, Record, differences, read_records, read_study, stored_search
 from glas3d.study.group.comparison import compare_groups, group_pairs, write_strata
 from glas3d.study.group.correlation import check_correlations, correlate_groups, read_changes
 from glas3d.study.group.files import GroupFiles
@@ -184,7 +184,7 @@ def summarise_groups(
     case, control
         Groups to compare; the comparison is left out, with a warning, where one has fewer than two participants.
     atlas
-        Name or path of the atlas everyone was explained with, in case it was moved. Default: where it was then.
+        Name or path of the atlas everyone was explained with. Default: the study's own copy.
     overwrite
         Replace results of other groups, options or explanations, or of participants who are not among these. Default:
         refuse them, before anything is computed.
@@ -266,7 +266,7 @@ def _read_study(out: Path, table: pd.DataFrame, case: str, control: str, atlas: 
     participants = list(read_participants(read_records(out), table, case, control))
     settings = read_study(out)
     parcellation = _parcellation(participants[0].records[0], atlas)
-    chosen_atlas = None if parcellation else _atlas(settings, atlas, participants[0].records[0])
+    chosen_atlas = None if parcellation else _atlas(out, settings, atlas, participants[0].records[0])
     names = sorted({each.group for each in participants})
     if not have_distinct_labels(names):
         raise GlasError(f"groups need letters or digits that tell their files apart, got {', '.join(names)}")
@@ -415,13 +415,14 @@ def _parcellation(record: Record, atlas: str | None) -> str | None:
     return str(recorded["atlas"])
 
 
-def _atlas(settings: Mapping[str, Any], moved: str | None, record: Record) -> Atlas | None:
-    """Return the atlas everyone was explained with, ``moved`` or where it was then; None for a grid."""
+def _atlas(out: Path, settings: Mapping[str, Any], given: str | None, record: Record) -> Atlas | None:
+    """Return the atlas everyone was explained with, the one that is given or the study's own; None for a grid."""
     recorded = record.content["Method"]["Search"]
     if "atlas" not in recorded:
         return None
-    table = None if moved else settings.get("AtlasTable")
-    atlas = cast(Atlas, load_search(moved or str(settings.get("Search")), settings.get("AtlasSpace"), table))
+    table = None if given else stored_search(out, settings.get("AtlasTable"))
+    search = given or str(stored_search(out, settings.get("Search")))
+    atlas = cast(Atlas, load_search(search, settings.get("AtlasSpace"), table))
     if atlas.sha256 != recorded["sha256"]:
         raise GlasError(f"the atlas {atlas.name} is not the one {record.name} was explained with: it has changed")
     return atlas

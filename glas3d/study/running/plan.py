@@ -27,7 +27,7 @@ from glas3d.explain.options import ExplainOptions
 from glas3d.explain.preset import layers, merged, preset_of, values_of
 from glas3d.explain.search import refuse_other_space
 from glas3d.hashing import file_sha256, text_sha256
-from glas3d.imaging.atlas import Atlas
+from glas3d.imaging.atlas import Atlas, table_next_to
 from glas3d.imaging.coordinates import Coordinates
 from glas3d.imaging.lookup_table import read_lookup_table
 from glas3d.imaging.scan import load_scan
@@ -118,23 +118,39 @@ class StudyPlan:
     version: str
 
     def record(self) -> dict[str, Any]:
-        """Return the content of ``study.json``; it holds no path but the atlas's, so that it can be moved."""
+        """Return the content of ``study.json``; it holds no path, so that the study can be moved."""
         return {
             "BatchSize": self.batch_size,
             "Engine": self.engine,
             "Threads": self.threads,
             "Device": self.device,
             "Models": {Path(name).name: digest for name, digest in self.sha256.items()},
-            "Search": self.search if isinstance(self.search, str) else list(self.search),
+            "Search": self._search_record(),
             "SearchSha256": self.search_sha256,
             "AtlasSpace": self.atlas_space,
-            **({} if self.atlas_table is None else {"AtlasTable": self.atlas_table}),
+            **({} if self.atlas_table is None else {"AtlasTable": Path(self.atlas_table).name}),
             "Target": self.target,
             "Settings": self.settings_record(),
             "InSample": self.in_sample,
             "AssumeSpace": self.assume_space,
             "Version": self.version,
         }
+
+    def search_files(self) -> list[Path]:
+        """Return the files of an atlas, of a look-up table or of coordinates that are not shipped."""
+        tables = [] if self.atlas_table is None else [Path(self.atlas_table)]
+        if not isinstance(self.search, str) or is_pattern(self.search) or not Path(self.search).is_file():
+            return tables
+        path = Path(self.search)
+        if path.suffix == ".tsv":  # coordinates
+            return [path]
+        return [path, *(tables or [table_next_to(path)])]
+
+    def _search_record(self) -> Any:
+        """Return the search for records: a pattern as it was given, which is relative, a file by its name."""
+        if not isinstance(self.search, str):
+            return list(self.search)
+        return self.search if is_pattern(self.search) else Path(self.search).name
 
     def checked_settings(self) -> dict[str, Any]:
         """Return the settings, if the files that they name are still those the study started with.

@@ -144,7 +144,7 @@ def explain_cohort(
             _refuse(incomplete)
             for task in tasks:
                 bundles_for(plan, manifest, task.participant_id)
-        start_study(out, f"GLAS explanations of {cohort.case} and {cohort.control}", plan.record())
+        start_study(out, f"GLAS explanations of {cohort.case} and {cohort.control}", plan.record(), plan.search_files())
         if pool.dashboard is not None:
             announce(pool.dashboard)
         outcomes = incomplete + _explain_each(pool, plan, tasks, request.study.on_error == "fail", progress)
@@ -260,7 +260,7 @@ def _checked(plan: StudyPlan, title: str, outcomes: Sequence[Outcome]) -> list[O
             checked.append(outcome)
     record = plan.record()
     if not (plan.out / STUDY).is_file():
-        start_study(plan.out, title, record)
+        start_study(plan.out, title, record, plan.search_files())
     elif differing := differences(read_study(plan.out), record):
         raise GlasError(
             f"another run with other {' and '.join(differing)} wrote to {plan.out} meanwhile: give each study its own "
