@@ -20,7 +20,7 @@ import pandas as pd
 from nibabel.orientations import io_orientation, ornt_transform
 
 from glas3d.bids_names import PARTICIPANT_ID, SESSION_ID
-from glas3d.errors import GlasError, GlasWarning
+from glas3d.errors import GlasError, GlasWarning, reason
 from glas3d.hashing import file_sha256, text_sha256
 from glas3d.imaging.space import VoxelGrid, mni_grid, resample
 from glas3d.output import (
@@ -365,8 +365,8 @@ def differences(stored: Mapping[str, Any], study: Mapping[str, Any]) -> list[str
         The content that ``study.json`` would get.
     """
     new = json.loads(to_json(dict(study)))
-    if os.path.isabs(str(stored.get("Search"))):  # earlier versions stored a path
-        stored = {**stored, "Search": Path(stored["Search"]).name}
+    if stored.get("Search") != new.get("Search") and os.path.isabs(str(stored.get("Search"))):
+        stored = {**stored, "Search": Path(stored["Search"]).name}  # earlier versions stored a path
     return [
         what
         for what, names in _TOLD_APART_BY.items()
@@ -388,7 +388,7 @@ def read_study(out: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise GlasError(f"{path} is damaged: {error}") from None
+        raise GlasError(f"{path} is damaged: {reason(error)}") from None
     if not isinstance(content, dict):
         raise GlasError(f"{path} is damaged: it holds no JSON object")
     return content
