@@ -73,6 +73,8 @@ def file_access(path: Path, what: str) -> Iterator[None]:
     """
     try:
         yield
+    except FileNotFoundError:
+        raise GlasError(f"no such file: {path}") from None
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise GlasError(f"{what} must be a file that you may read, {path} is not: {why}") from None

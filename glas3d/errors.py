@@ -26,7 +26,17 @@ class SkullWarning(GlasWarning):
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of another library's error, or its type if it has no text, for a message of ours."""
+    """Return the first line of another library's error, or its type if it has no text, for a message of ours.
+
+    Of an error of the file system it is what the system says, without its number and the path.
+
+    Examples
+    --------
+    >>> reason(OSError(21, "Is a directory", "/data"))
+    'is a directory'
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
 

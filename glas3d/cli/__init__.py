@@ -89,6 +89,10 @@ def run(arguments: list[str]) -> int:
     except OSError as problem:
         return fail(*file_problem(problem))
     except Exception as problem:
+        if isinstance(problem, RuntimeError) and str(problem).startswith(
+            "Symlink loop"
+        ):  # pathlib's, up to Python 3.12
+            return fail(f"a path must not be a link that leads to itself: {str(problem).partition('from ')[2]}")
         if os.environ.get("GLAS3D_TRACEBACK"):
             raise
         first_line = str(problem).strip().splitlines()[0] if str(problem).strip() else ""

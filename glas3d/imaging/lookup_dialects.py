@@ -118,7 +118,11 @@ def read_xml(path: Path) -> list[Row]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        problem = f"no such file: {path}" if isinstance(error, FileNotFoundError) else f"{path} cannot be read: {error}"
+        problem = (
+            f"no such file: {path}"
+            if isinstance(error, FileNotFoundError)
+            else f"{path} cannot be read: {reason(error)}"
+        )
         raise GlasError(problem) from None
     try:
         if b"<!DOCTYPE" in content or b"<!ENTITY" in content:

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from glas3d.checks import file_access
 from glas3d.errors import GlasError
 
 
@@ -33,11 +34,11 @@ def read_config(path: Path, known: Collection[str]) -> dict[str, Any]:
         The file does not exist, is not TOML, gives an option twice, or has options that are not known; it names them.
     """
     try:
-        with Path(path).open("rb") as file:
+        with file_access(Path(path), "a configuration"), Path(path).open("rb") as file:
             content = tomllib.load(file)
-    except FileNotFoundError:
-        raise GlasError(f"no such file: {path}") from None
-    except (OSError, ValueError) as error:
+    except GlasError:
+        raise
+    except ValueError as error:
         raise GlasError(f"a configuration must be TOML, {path} is not: {error}") from None
     options: dict[str, Any] = {}
     unknown: list[str] = []

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, reason
 from glas3d.hashing import text_sha256
 from glas3d.output import write_json
 
@@ -127,7 +127,7 @@ class FoldManifest:
                 f"it is not recorded which participants trained the model {bundle}: it has no {MANIFEST}"
             ) from None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise GlasError(f"{path} is damaged: {type(error).__name__} {error}") from None
+            raise GlasError(f"{path} is damaged: {type(error).__name__}: {reason(error)}") from None
         if manifest.settings_sha256 != written:
             raise GlasError(f"{path} is damaged: its settings are not those it was written with")
         return manifest
