@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
+import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing import resource_tracker
 from typing import Any, TypeVar
@@ -41,7 +43,12 @@ class ThisProcess:
         return function()
 
     def run(
-        self, function: Callable[[Any, T], R], shared: Any, items: Sequence[T], lost: Callable[[T, str], R]
+        self,
+        function: Callable[[Any, T], R],
+        shared: Any,
+        items: Sequence[T],
+        lost: Callable[[T, str], R],
+        time_limit: float | None = None,
     ) -> Iterator[R]:
         """Yield ``function(shared, item)`` for each item, in order.
 
@@ -56,6 +63,8 @@ class ThisProcess:
         lost
             Not used here. Worker processes call it with an item whose call did not return, and the reason, and
             yield its result instead.
+        time_limit
+            Not used here: a process cannot end its own work.
         """
         for item in items:
             yield function(shared, item)
@@ -92,7 +101,12 @@ class WorkerProcesses:
         return result
 
     def run(
-        self, function: Callable[[Any, T], R], shared: Any, items: Sequence[T], lost: Callable[[T, str], R]
+        self,
+        function: Callable[[Any, T], R],
+        shared: Any,
+        items: Sequence[T],
+        lost: Callable[[T, str], R],
+        time_limit: float | None = None,
     ) -> Iterator[R]:
         """Yield ``function(shared, item)`` for each item, in the order in which the calls end.
 
@@ -101,37 +115,45 @@ class WorkerProcesses:
         function, shared, items
             See `ThisProcess.run`; functions and arguments must be picklable.
         lost
-            Called with an item and a reason if the call raised an exception or its workers died; its result is
-            yielded.
+            Called with an item and a reason if the call raised an exception, its workers died, or it took longer than
+            ``time_limit``; its result is yielded.
+        time_limit
+            Seconds for each call, from when it is handed to a worker. A worker that takes longer is ended and replaced.
+            Default: no limit.
 
         Raises
         ------
         GlasError
             The scheduler was stopped or cannot be reached.
         """
-        from distributed import CancelledError, as_completed
+        from distributed import CancelledError
 
         client = self._client
         # sent by a task, because what Dask's `scatter` sends is lost with the last worker that holds it
         sent = client.submit(_same, shared, pure=False, retries=_RETRIES)
         waiting = iter(items)
-        running: dict[Any, T] = {}
-        done = as_completed(loop=client.loop)
+        running: dict[Any, tuple[T, float]] = {}
 
         def hand_out() -> None:
             # no task waits behind another: if that one kills the worker, Dask counts the death against both
             free = max(1, len(client.nthreads())) - len(running)
             for item in islice(waiting, max(0, free)):
                 future = client.submit(function, sent, item, pure=False, retries=_RETRIES)
-                running[future.key] = item
-                done.add(future)
+                running[future] = item, time.monotonic() + (math.inf if time_limit is None else time_limit)
 
         hand_out()
         while running:
-            future = next(done)
-            item = running.pop(future.key)
             try:
-                result: R = future.result()  # computed again if the worker died before it was fetched
+                future = self._first_done_or_late(running)
+            except CancelledError:
+                raise GlasError("the scheduler dropped the work: it was stopped, or cannot be reached") from None
+            item, _ = running.pop(future)
+            try:
+                if future.done():
+                    result: R = future.result()  # computed again if the worker died before it was fetched
+                else:
+                    self._end(future)
+                    result = lost(item, f"it took longer than the time limit of {time_limit:g} s")
             except CancelledError:
                 raise GlasError("the scheduler dropped the work: it was stopped, or cannot be reached") from None
             except Exception as error:
@@ -139,6 +161,26 @@ class WorkerProcesses:
             yield result
             future.release()
             hand_out()
+
+    def _end(self, future: Any) -> None:
+        """End the worker that runs a task, if it has a nanny that starts another one; else leave it to its task."""
+        busy = [worker for worker, keys in self._client.processing().items() if future.key in keys]
+        future.cancel()
+        with suppress(Exception):  # workers without a nanny
+            self._client.restart_workers(busy, timeout=_TIMEOUT)
+
+    def _first_done_or_late(self, running: Mapping[Any, tuple[Any, float]]) -> Any:
+        """Return a future that is done, or whose time has passed, as soon as there is one."""
+        from distributed import wait
+
+        while True:
+            first = min(deadline for _, deadline in running.values())
+            remaining = None if math.isinf(first) else max(0.0, first - time.monotonic())
+            with suppress(TimeoutError), self._client.as_current():
+                return next(iter(wait(list(running), timeout=remaining, return_when="FIRST_COMPLETED").done))
+            late = [future for future, (_, deadline) in running.items() if deadline <= time.monotonic()]
+            if late:
+                return late[0]
 
 
 Pool = ThisProcess | WorkerProcesses

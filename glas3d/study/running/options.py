@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from glas3d.checks import whole_number
+from glas3d.checks import is_number, whole_number
 from glas3d.core.settings import SPEED
 from glas3d.errors import GlasError
 from glas3d.explain.options import SEARCH, ExplainOptions, UnsetSettings
@@ -60,6 +60,9 @@ class StudyOptions:
     scheduler
         Address of a running Dask scheduler, in place of ``n_workers``, such as tcp://10.0.0.1:8786; its workers have
         one thread each. Default: none.
+    time_limit
+        Seconds after which the worker that explains a scan is ended, and the scan counts as failed, for a model that
+        may hang. It needs ``n_workers`` of 2 or more, or a ``scheduler``. Default: no limit.
     threads
         Number of threads of each process; results of another number differ in rounding. Default: 1, or that of an
         earlier run.
@@ -88,6 +91,7 @@ class StudyOptions:
     trust: bool = option(False, group=MODEL)
     n_workers: int = option(1, group=SPEED)
     scheduler: str | None = option(None, group=SPEED)
+    time_limit: float | None = option(None, group=SPEED)
     threads: int | None = option(None, group=SPEED)
     device: str = option("auto", group=SPEED)
     overwrite: bool = option(False, group="Output")
@@ -98,6 +102,11 @@ class StudyOptions:
             raise GlasError(f'on_error must be "fail" or "skip", got {self.on_error!r}')
         if self.atlas_table is not None:
             object.__setattr__(self, "atlas_table", Path(self.atlas_table))
+        if self.time_limit is not None:
+            if not (is_number(self.time_limit) and self.time_limit > 0):
+                raise GlasError(f"time_limit must be a number of seconds greater than 0, got {self.time_limit!r}")
+            if self.n_workers == 1 and self.scheduler is None:
+                raise GlasError("time_limit needs worker processes, which can be ended: give n_workers=2 or more")
         if self.threads is not None:
             object.__setattr__(self, "threads", whole_number("threads", self.threads, 1))
 

@@ -147,7 +147,7 @@ def explain_cohort(
         start_study(out, f"GLAS explanations of {cohort.case} and {cohort.control}", plan.record(), plan.search_files())
         if pool.dashboard is not None:
             announce(pool.dashboard)
-        outcomes = incomplete + _explain_each(pool, plan, tasks, request.study.on_error == "fail", progress)
+        outcomes = incomplete + _explain_each(pool, plan, tasks, request.study, progress)
     outcomes = _checked(plan, f"GLAS explanations of {cohort.case} and {cohort.control}", outcomes)
     return _result(out, cohort, rows, outcomes, request.study)
 
@@ -230,15 +230,19 @@ def left_out(cohort: Cohort, *, everyone: bool = False) -> list[Outcome]:
 
 
 def _explain_each(
-    pool: ThisProcess | WorkerProcesses, plan: StudyPlan, tasks: Sequence[ScanTask], stops: bool, progress: Progress
+    pool: ThisProcess | WorkerProcesses,
+    plan: StudyPlan,
+    tasks: Sequence[ScanTask],
+    options: StudyOptions,
+    progress: Progress,
 ) -> list[Outcome]:
-    """Explain the scans, all of them or, if ``stops``, until the first that fails."""
+    """Explain the scans, all of them or, if the first failure ends the work, until then."""
     outcomes: list[Outcome] = []
     progress(0, len(tasks))
-    for outcome in pool.run(explain_participant, plan, tasks, _lost):
+    for outcome in pool.run(explain_participant, plan, tasks, _lost, options.time_limit):
         outcomes.append(outcome)
         progress(len(outcomes), len(tasks))
-        if outcome.status == "failed" and stops:
+        if outcome.status == "failed" and options.on_error == "fail":
             break
     return outcomes
 

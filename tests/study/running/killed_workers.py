@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 from glas3d.study import derivatives
 from glas3d.study.running import participant as participant_level
@@ -50,3 +51,17 @@ def dies_always(plan, task):
 def dies_as_network(shape, channels, classes):
     """Kill the process that trains, in place of making a network."""
     die()
+
+
+def hangs(plan, task):
+    """Never return for the second participant."""
+    while task.participant_id == "sub-02":
+        time.sleep(0.1)
+    return explain_participant(plan, task)
+
+
+def leaves(plan, task):
+    """End the worker of the second participant as a library in C might, every time."""
+    if task.participant_id == "sub-02":
+        os._exit(0)
+    return explain_participant(plan, task)

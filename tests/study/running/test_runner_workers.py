@@ -170,3 +170,34 @@ def test_dask_jobqueue_starts_workers_of_one_thread():
             script = cluster.job_script()
         assert "--nthreads 1" in script
         assert flag in script
+
+
+DIED = "its worker died each time it was tried: too little memory, or the model ended the process"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("end", "options", "reason"),
+    [
+        (killed_workers.hangs, {"time_limit": 20}, "it took longer than the time limit of 20 s"),
+        (
+            killed_workers.leaves,
+            {},
+            "its worker died each time it was tried: too little memory, or the model ended the process",
+        ),
+    ],
+)
+def test_a_model_that_hangs_or_ends_its_process_is_a_failure(
+    people, models, tmp_path, monkeypatch, end, options, reason
+):
+    """The others are explained, by the worker that replaces the one that was ended."""
+    monkeypatch.setattr(runner, "explain_participant", end)
+    result = explain_cohort(people, tmp_path / "out", models, **ASSUMED, **options, n_workers=2, on_error="skip")
+    assert result.failed.to_dict("records") == [{"participant_id": "sub-02", "session": "", "error": reason}]
+    assert result.count("explained") + result.count("kept") == 5
+
+
+@pytest.mark.parametrize(("value", "message"), [(0, "greater than 0"), (float("nan"), "number"), (5, "n_workers=2")])
+def test_a_time_limit_needs_seconds_and_workers(people, models, tmp_path, value, message):
+    with pytest.raises(GlasError, match=f"time_limit .*{message}"):
+        explain_cohort(people, tmp_path / "out", models, **ASSUMED, time_limit=value)
