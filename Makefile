@@ -7,7 +7,7 @@ READY_DEMO := $(VENV)/.ready-demo
 READY := $(VENV)/.ready
 PIP_INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: demo test test-fast check bench gpu model measure wheel clean
+.PHONY: demo test test-fast check bench gpu model measure truth truth-short wheel clean
 
 demo: $(READY_DEMO)
 	$(BIN)/glas3d demo
@@ -62,6 +62,14 @@ measure: $(READY)
 	$(BIN)/python docs/measure/regions_together.py docs/regions_together.md 20
 	$(BIN)/python docs/measure/null_rates.py
 	$(BIN)/python docs/measure/relabelling.py docs/relabelling.md 19
+
+# Trains networks and measures which methods follow them; a run that was stopped goes on (at most eight hours on two cores).
+truth: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python docs/measure/truth.py --cache .truth --hours 8 --workers 2
+
+# The same design on a coarse grid, in five minutes at most; its page is .truth/short/truth.md.
+truth-short: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python docs/measure/truth.py --cache .truth --short --hours 0.08 --workers 2
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel

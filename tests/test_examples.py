@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from glas3d.study import fetch_oasis
@@ -159,6 +160,7 @@ def test_every_example_is_run_or_trains():
         "shipped_model.py",
         "null_rates.py",
         "relabelling.py",
+        "truth.py",
     }  # these take hours
 
 
@@ -183,6 +185,61 @@ def test_training_the_shipped_model_at_a_small_size(monkeypatch):
     assert [float(cell) for cell in rows[1].split("|")[2:8]] == pytest.approx(
         list(trained["effects"].values()), abs=0.005
     )
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore::glas3d.errors.GlasWarning"
+)  # a coarse grid loses regions; a network that learnt nothing
+def test_the_benchmark_of_truth_at_a_small_size(tmp_path, monkeypatch):
+    """A run that is killed loses one explanation; the page says how many networks stand in the record."""
+    spec = importlib.util.spec_from_file_location("truth", ROOT / "docs" / "measure" / "truth.py")
+    truth = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "truth", truth)  # dataclasses look their module up
+    spec.loader.exec_module(truth)
+    few = ("glas_paper", "glas_evidence", "feature_ablation", "shadow 4 mm", "difference")
+    monkeypatch.setattr(truth, "METHODS_RUN", {name: truth.METHODS_RUN[name] for name in few})
+    monkeypatch.setattr(truth, "DECIDING", truth.METHODS_RUN)
+    monkeypatch.setattr(truth, "AVERAGED", {})
+    monkeypatch.setattr(truth, "LEAST_ACCURACY", 0.0)
+    size = truth.Size(resolution=12.0, training=8, unseen=4, epochs=1, explained=1, rescanned=2)
+    bench, nets = truth.Bench(tmp_path, size), truth.networks((0, 1), ("six",))
+    stages = [truth.Stage(nets, few), truth.Stage(nets[1:], few[1:3], rescans=True)]
+    monkeypatch.setattr(truth, "INDIVIDUAL", few[1:3])
+    method_values, calls = truth.method_values, []
+
+    def counted(*arguments, **keywords):
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        calls.append(arguments)
+        return method_values(*arguments, **keywords)
+
+    monkeypatch.setattr(truth, "method_values", counted)
+    with pytest.raises(KeyboardInterrupt):
+        truth.run(bench, stages, 1, float("inf"))
+    calls += [None]  # no interruption any more
+    truth.run(bench, stages, 1, float("inf"))
+    assert len(calls) == 1 + 2 * 5 + 6  # the first scan of the first participant is there for the rescans, too
+    truth.write(bench, stages, tmp_path)
+    record = pd.read_csv(tmp_path / "truth.tsv", sep="\t")
+    assert len(record) == 2 * 5 * 2  # networks, methods, a participant and the group
+    assert record["r"].between(-1, 1).all()
+    assert record.groupby("method")["evaluations"].max().to_dict() == {
+        **dict.fromkeys(("glas_paper", "glas_evidence"), record["evaluations"].max()),
+        **dict.fromkeys(("feature_ablation", "shadow 4 mm"), record["evaluations"].max() // 2),
+        "difference": 0,
+    }
+    individual = pd.read_csv(tmp_path / "truth_individual.tsv", sep="\t")
+    assert individual["n_scans"].tolist() == [4, 4]
+    page = (tmp_path / "truth.md").read_text()
+    assert "**2 networks stand in the record**" in page
+    median = record.query("half == 'report' and method == 'shadow 4 mm' and participant != 'group'")["r"].median()
+    (row,) = [line for line in page.splitlines() if line.startswith("| shadow 4 mm | ") and line.count("|") == 9]
+    assert f"| {median:.3f} |" in row
+    for units in (tmp_path / "units").iterdir():
+        next(units.glob("*.json")).unlink()  # the record keeps what the cache has lost
+    truth.write(bench, stages, tmp_path)
+    assert len(pd.read_csv(tmp_path / "truth.tsv", sep="\t")) == len(record)
 
 
 @pytest.mark.slow

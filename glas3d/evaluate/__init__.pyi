@@ -10,5 +10,8 @@ from .captum import GLASAttribution as GLASAttribution
 from .quantus import explain_func as explain_func
 from .true_effects import mean_true_effects as mean_true_effects
 from .true_effects import true_effects as true_effects
+from .truth import Truth as Truth
+from .truth import follow_truth as follow_truth
+from .truth import method_values as method_values
 
 __all__: list[str]

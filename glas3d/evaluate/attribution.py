@@ -51,6 +51,10 @@ class Attribution(ShownInNotebooks):
         One row for each region: ``index``, ``name``, and ``score``, the value of the region.
     volume
         ``(*spatial)`` float32, the map on the grid of the model.
+    density
+        ``(m,)`` float64, in the order of the table: the value of each region for one voxel. For light and shadow their
+        density, where they have both; else the value over the region's voxels, or the value itself where that is a
+        mean over voxels.
     evaluations
         Model evaluations that it took, a backward pass counted as two.
     seconds
@@ -65,6 +69,7 @@ class Attribution(ShownInNotebooks):
     map: Any
     table: pd.DataFrame
     volume: np.ndarray
+    density: np.ndarray
     evaluations: int
     seconds: float
     provenance: dict[str, Any]
@@ -470,9 +475,11 @@ def _computed(prepared: _Prepared, subject: Subject) -> Attribution:
     seconds = time.perf_counter() - begin
     settings = {each.name: getattr(prepared.rival, each.name) for each in fields(prepared.rival)}  # type: ignore[arg-type]
     volume: np.ndarray | None
+    density: np.ndarray | None = None
     if isinstance(values, Explanation):
         evaluations, settings, target = int(values.settings["evaluations"]), dict(values.settings), values.target
         volume, scores = values.saliency if values.segments is None else None, values.score
+        density = scores if settings["density"] else values.density
     else:
         evaluations, target = value.evaluations, value.target
         if evaluations:
@@ -484,6 +491,10 @@ def _computed(prepared: _Prepared, subject: Subject) -> Attribution:
             volume = array.astype(np.float32)
             scores = _of_regions(volume, subject.labels, len(subject.index), prepared.method.region)
             settings["region"] = prepared.method.region
+            density = scores if prepared.method.region == "mean" else None
+    if density is None:
+        counts = np.bincount(subject.labels.ravel(), minlength=len(subject.index) + 1)[1:]
+        density = np.divide(scores, counts, out=np.full(len(scores), np.nan), where=counts > 0)
     record = subject.record(target)
     provenance = record | {
         "Method": name,
@@ -493,7 +504,8 @@ def _computed(prepared: _Prepared, subject: Subject) -> Attribution:
     }
     mapped = subject.map_back(volume, scores, provenance["Target"]["class"])
     table = subject.regions()
-    table["score"] = table["index"].map(dict(zip(subject.index, scores, strict=True)))
+    by_index = [table["index"].map(dict(zip(subject.index, each, strict=True))) for each in (scores, density)]
+    table["score"] = by_index[0]
     if volume is None:
         padded = np.concatenate([[0.0], scores])
         volume = padded[subject.labels].astype(np.float32)
@@ -502,6 +514,7 @@ def _computed(prepared: _Prepared, subject: Subject) -> Attribution:
         mapped,
         table,
         volume,
+        by_index[1].to_numpy(dtype=np.float64),
         evaluations,
         seconds,
         provenance,

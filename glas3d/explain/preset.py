@@ -28,7 +28,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 PAPER_PRESET = {"sigma_light": 20.0, "sigma_shadow": 30.0}  # mm
 _SPATIAL_MM = {"euclidean": 6 * 2**0.5, "squared": 12.0}
 # Masks that are regions themselves nearly partition the brain with these; round ones are about as large as a region.
-_EVIDENCE_OF_REGIONS = {"sigma_light": 4.0, "sigma_shadow": 4.0}  # mm
+EVIDENCE_PRESET = {"sigma_light": 4.0, "sigma_shadow": 4.0}  # mm
 _EVIDENCE_ROUND = {"sigma_light": 8.0, "sigma_shadow": 12.0}  # mm
 _SIGMAS = ("sigma_light", "sigma_shadow", "sigma_spatial")
 _STARTING = (*_SIGMAS, "kernel", "fusion", "link")
@@ -107,7 +107,7 @@ def fill(
     values = values_of(start, regions=regions)
     parts = layers(given, of_model, preset, values)
     settings = merged(parts)
-    evidence = _EVIDENCE_OF_REGIONS if settings["kernel"] == "segment" else _EVIDENCE_ROUND
+    evidence = EVIDENCE_PRESET if settings["kernel"] == "segment" else _EVIDENCE_ROUND
     values |= (PAPER_PRESET if start == "paper" else evidence) | {"unit": "mm"}
     squared = settings.get("distance", "euclidean") == "squared"
     unit = given.get("unit") or ("voxel" if any(name in given for name in _SIGMAS) else "mm")

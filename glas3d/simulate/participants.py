@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import map_coordinates
 
+from glas3d.checks import whole_number
 from glas3d.imaging.space import VoxelGrid, mni_grid, voxel_to_world
 from glas3d.simulate.anatomy import anatomy
 from glas3d.simulate.artefacts import with_artefacts
@@ -89,7 +90,7 @@ def simulate_participants(simulation: Simulation) -> Iterator[SimulatedParticipa
 
 
 def simulate_participant(
-    simulation: Simulation, number: int, keep: Collection[str] | None = None
+    simulation: Simulation, number: int, keep: Collection[str] | None = None, *, scan: int = 0
 ) -> SimulatedParticipant:
     """Return a participant of a simulation, or a twin with some abnormalities healed and all else equal bit for bit.
 
@@ -102,11 +103,14 @@ def simulate_participant(
     keep
         Names of the abnormalities that the participant keeps, such as ``["Hippocampus_L"]``; all others are healed.
         Default: all are kept.
+    scan
+        Number of the scan, counted from 0. Scans of a participant show the same anatomy and disease on the same
+        scanner; bias field, noise and scale are those of each scan. Default: the first.
 
     Raises
     ------
     GlasError
-        A name in ``keep`` that is no abnormality of the simulation.
+        A name in ``keep`` that is no abnormality of the simulation, or a number of a scan below 0.
 
     Examples
     --------
@@ -117,6 +121,7 @@ def simulate_participant(
     (('Hippocampus_L', 'Hippocampus_R'), (), True)
     """
     kept = simulation.kept(keep)
+    whole_number("scan", scan, least=0)
     # the order of the draws below is part of what a seed means
     rng = np.random.default_rng([simulation.seed, number])
     group = simulation.group(number)
@@ -136,7 +141,7 @@ def simulate_participant(
     if LESIONS in kept and any(simulation.lesions):
         mean = simulation.lesions[GROUPS.index(group)]
         lesions = lesion_share(_own(simulation, number, LESIONS), mean, str(simulation.template), simulation.grid)
-    record = _Recording(simulation, number, group, loss, rng)
+    record = _Recording(simulation, number, group, loss, rng, scan)
     volume = record(_tissue(simulation, loss, ageing, lesions), _SITE_SCALE[site])
     present = {region: bool(lost) for region, lost in zip(simulation.regions, severity, strict=True)}
     present |= {LESIONS: lesions is not None}
@@ -224,12 +229,15 @@ class _Recording:
         Share that each changed region loses, by which it shrinks where the simulation shrinks regions.
     rng
         The participant's generator; what is drawn from it does not depend on the tissue.
+    scan
+        Number of the scan; a later one draws what is its own from a generator of its own.
     """
 
     def __init__(
-        self, simulation: Simulation, number: int, group: str, loss: np.ndarray, rng: np.random.Generator
+        self, simulation: Simulation, number: int, group: str, loss: np.ndarray, rng: np.random.Generator, scan: int
     ) -> None:
-        self._simulation, self._rng = simulation, rng
+        self._simulation = simulation
+        self._rng = _own(simulation, number, f"scan {scan}") if scan else rng
         grid = simulation.grid
         self._fields = SmoothFields(grid)
         displacement = np.stack([self._fields.draw(rng) * simulation.deformation / np.sqrt(3) for _ in range(3)])

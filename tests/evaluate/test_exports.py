@@ -13,7 +13,7 @@ from glas3d.evaluate.rivals.methods import METHODS, methods_table
 ROOMS = {
     "glas3d.evaluate": {
         *("Attribution", "Comparison", "GLASAttribution", "attribute", "audits", "compare", "explain_func", "metrics"),
-        *("localisation", "mean_true_effects", "rivals", "true_effects"),
+        *("Truth", "follow_truth", "localisation", "mean_true_effects", "method_values", "rivals", "true_effects"),
     },
     "glas3d.evaluate.audits": set(),
     "glas3d.evaluate.localisation": {

@@ -121,3 +121,26 @@ def test_a_control_has_no_twins():
 def test_a_name_that_is_no_abnormality_is_refused():
     with pytest.raises(GlasError, match=r"keep must name abnormalities of Hippocampus_L, .*, got Insula_L"):
         simulate_participant(SIMULATION, 0, ["Insula_L", "Hippocampus_L"])
+
+
+def test_a_rescan_is_the_same_anatomy_and_disease():
+    quiet = replace(SIMULATION, noise=0.0, bias=0.0)
+    first, second = (simulate_participant(quiet, 0, scan=scan) for scan in (0, 1))
+    assert person(first) == person(second)
+    assert first.severity == second.severity
+    tissue = first.volume > 0
+    scale = second.volume[tissue] / first.volume[tissue]
+    assert np.ptp(scale) < 1e-5 * scale.mean()  # another scale, and nothing else
+    assert abs(scale.mean() - 1) > 1e-3
+
+
+def test_scans_of_a_participant_differ_in_what_the_scanner_adds():
+    ill = simulate_participant(SIMULATION, 0)
+    rescans = [simulate_participant(SIMULATION, 0, scan=scan) for scan in (0, 1, 2, 1)]
+    np.testing.assert_array_equal(rescans[0].volume, ill.volume)
+    np.testing.assert_array_equal(rescans[1].volume, rescans[3].volume)
+    assert not np.allclose(rescans[1].volume / rescans[1].volume.max(), rescans[2].volume / rescans[2].volume.max())
+    healed = simulate_participant(SIMULATION, 0, (), scan=1)
+    assert not (healed.volume != rescans[1].volume)[untouched(SIMULATION, PLANTED)].any()
+    with pytest.raises(GlasError, match="scan must be a whole number"):
+        simulate_participant(SIMULATION, 0, scan=-1)

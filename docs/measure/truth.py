@@ -1,0 +1,876 @@
+"""Measure which explanation methods follow what a model truly uses: docs/truth.md and its record docs/truth.tsv.
+
+``make truth`` runs this script. Networks are trained on simulated participants with planted disease, participants whom
+none has seen are explained by every method, and the values of the regions are compared with the true effects that twins
+measure (docs/simulation.md). Settings of light and shadow are chosen on one half of the networks and reported on the
+other half, whose participants are others, too.
+
+Everything is cached in ``--cache``: a folder for each network, and a file for each network, method, participant and scan.
+A run that was stopped goes on where it was. Work is ordered so that a part of it is already balanced. The record keeps
+what earlier runs measured, so that the page can be written again without the cache (``--page``). ``--short`` is a trial
+of the same design on a coarse grid, in at most five minutes; it writes next to its cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from hashlib import sha256
+from importlib import import_module
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+# the C library keeps freed memory: returning and requesting it again takes half of the training time
+os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**32))
+os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import bootstrap
+from torch import nn
+
+from glas3d import Predictor, load_model
+from glas3d.evaluate import true_effects
+from glas3d.evaluate.metrics import repeatability
+from glas3d.evaluate.rivals.methods import METHODS
+from glas3d.evaluate.truth import Truth, method_values
+from glas3d.explain.preset import DEFAULT, EVIDENCE_PRESET
+from glas3d.output import new_folder
+from glas3d.predict import BundleDescription, Recipe, intensity_scale, train, write_bundle
+from glas3d.simulate import GROUPS, PLANTED, Simulation, simulate_participant, simulate_participants
+
+DOCS = Path(__file__).parents[1]
+REVISION = 1  # increase it when the code computes other numbers: nothing of an older cache is used then
+LEAST_ACCURACY = 0.8  # a network below it has not learnt the disease: it is counted, and nothing else
+
+# What is planted: one region, three small and large ones with a suppressor, the six of the demo, ten. The fewer regions
+# there are, the more of each is lost, so that networks learn the disease.
+SETS: dict[str, dict[str, Any]] = {
+    "one": {"regions": ("Hippocampus_L",), "severity": (0.6, 0.95)},
+    "three": {
+        "regions": ("Amygdala_R", "Precuneus_L", "Temporal_Mid_R"),
+        "suppressor": "Insula_L",
+        "severity": (0.6, 0.95),
+    },
+    "six": {"regions": PLANTED, "severity": (0.5, 0.9)},
+    "ten": {
+        "regions": (*PLANTED, "ParaHippocampal_L", "ParaHippocampal_R", "Precuneus_L", "Precuneus_R"),
+        "severity": (0.4, 0.8),
+    },
+}
+CHOICE_SEEDS = (0, 2)  # settings are chosen on the networks of these seeds, and reported on those of all others
+PAPER, DENSENET, RESNET = "paper", "DenseNet121", "ResNet10"
+MONAI: dict[str, dict[str, Any]] = {
+    DENSENET: {"_target_": "monai.networks.nets.DenseNet121", "spatial_dims": 3, "in_channels": 1, "out_channels": 2},
+    RESNET: {"_target_": "monai.networks.nets.resnet10", "spatial_dims": 3, "n_input_channels": 1, "num_classes": 2},
+}
+
+# ---- the methods --------------------------------------------------------------------------------------------------
+
+BOTH_ENDS: dict[str, dict[str, Any]] = {"method": "glas", "engine": "eager", "unit": "mm"}
+
+
+def evidence(sigma: float, **more: Any) -> dict[str, Any]:
+    """Return the keywords of evidence in log-odds, by masks of the regions' own shape with this blur in mm."""
+    masks = {"kernel": "segment", "sigma_light": float(sigma), "sigma_shadow": float(sigma)}
+    return BOTH_ENDS | masks | {"fusion": "mean", "link": "logit"} | more
+
+
+def round_masks(light: float, shadow: float, **more: Any) -> dict[str, Any]:
+    """Return the keywords of round masks with these sigmas in mm."""
+    return BOTH_ENDS | {"kernel": "gaussian", "sigma_light": light, "sigma_shadow": shadow} | more
+
+
+SIGMAS = (1, 2, 4, 8)  # mm, from edges that are sharp on a grid of 4 mm to masks that overlap
+PRESET_SIGMA = EVIDENCE_PRESET["sigma_light"]
+# The settings that could become a preset, and the rivals that they are measured against.
+DECIDING: dict[str, dict[str, Any]] = {
+    "glas_paper": {"method": "glas_paper", "engine": "eager"},
+    "glas_evidence": evidence(PRESET_SIGMA),  # in full, so that the cache knows the preset's values
+    "feature_ablation": {"method": "feature_ablation", "link": "logit"},
+    **{f"evidence {sigma} mm": evidence(sigma) for sigma in SIGMAS if sigma != PRESET_SIGMA},
+    **{f"shadow {sigma} mm": evidence(sigma, fusion="shadow") for sigma in SIGMAS[:-1]},
+    "integrated_gradients": {"method": "integrated_gradients"},
+}
+# Slow by default; each also with as many evaluations as light and shadow take.
+SLOW = {"lime": {"n_samples": 233}, "rise": {"n_masks": 233}, "mask": {}}
+OTHERS: dict[str, dict[str, Any]] = {
+    "product 8/12 mm, round": round_masks(8, 12, fusion="product", link="probability"),
+    "product 4 mm": evidence(4, fusion="product", link="probability"),
+    "feature_ablation, probability": {"method": "feature_ablation", "link": "probability"},
+    f"evidence {PRESET_SIGMA:g} mm, probability": evidence(PRESET_SIGMA, link="probability"),
+    "evidence 8/12 mm, round": round_masks(8, 12, fusion="mean", link="logit"),
+    "evidence 8/12 mm, round, ridge": round_masks(8, 12, fusion="mean", link="logit", overlap="ridge"),
+    "evidence 8/12 mm, round, nonnegative": round_masks(8, 12, fusion="mean", link="logit", overlap="nonnegative"),
+    "shadow 8 mm": evidence(8, fusion="shadow"),
+    "light 4 mm": evidence(4, fusion="light"),
+    "glas_paper, darkness": {"method": "glas_paper", "engine": "eager", "background": 0.0},
+    "glas_evidence, darkness": evidence(PRESET_SIGMA, background=0.0),
+    "feature_ablation, darkness": {"method": "feature_ablation", "link": "logit", "background": 0.0},
+    **{
+        name: {"method": name}
+        for name in METHODS
+        if name not in ("glas", *SLOW, *DECIDING)  # `glas` is one of the presets
+    },
+    **{f"{name}, 233 evaluations": {"method": name} | equal for name, equal in SLOW.items() if equal},
+}
+# What may help individual maps: the mean over noisy copies of the scan, and over references.
+AVERAGED: dict[str, dict[str, Any]] = {
+    "glas_evidence, 4 draws of noise": evidence(PRESET_SIGMA, noise_draws=4),
+    "glas_evidence, blurred reference": evidence(PRESET_SIGMA, background="blur"),
+}
+METHODS_RUN = DECIDING | OTHERS | {name: {"method": name} for name in SLOW} | AVERAGED
+ALL = tuple(name for name in METHODS_RUN if name not in AVERAGED)
+DEFAULTS = ("glas_paper", "glas_evidence")
+BASELINE = "feature_ablation"
+INDIVIDUAL = ("glas_evidence", "feature_ablation", "integrated_gradients", "glas_paper")
+MATCHED = {"feature_ablation, probability", "feature_ablation, darkness"}  # baselines of their own, not rivals
+
+
+def candidate(method: str, ends: int) -> bool:
+    """Return whether a method is light and shadow with this number of ends: 2 take 2 m + 2 evaluations, 1 m + 1."""
+    keywords = METHODS_RUN[method]
+    if not keywords["method"].startswith("glas") or {"background", "noise_draws"} & set(keywords):
+        return False
+    return (1 if keywords.get("fusion") in ("light", "shadow") else 2) == ends
+
+
+# ---- the design ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the design.
+
+    Attributes
+    ----------
+    architecture
+        ``"paper"``, or one of MONAI's.
+    augmented
+        Whether it was trained with light and shadow.
+    planted
+        The name of its set of planted regions.
+    seed
+        Seed of its weights and of its training cohort.
+    """
+
+    architecture: str
+    augmented: bool
+    planted: str
+    seed: int
+
+    @property
+    def half(self) -> str:
+        """Whether settings are chosen or reported on it."""
+        return "choice" if self.seed in CHOICE_SEEDS else "report"
+
+    @property
+    def label(self) -> str:
+        """Its name in messages."""
+        return f"{self.architecture}{'' if self.augmented else ', plain'}, {self.planted}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large everything is.
+
+    Attributes
+    ----------
+    resolution
+        Voxel size in mm.
+    training, unseen
+        Participants who train a network, and who measure its accuracy.
+    epochs, monai_epochs
+        Passes over the training cohort.
+    explained, rescanned
+        Participants with AD who are explained by every method; and who are explained by two scans each.
+    """
+
+    resolution: float = 4.0
+    training: int = 160
+    unseen: int = 80
+    epochs: int = 14
+    monai_epochs: int = 10
+    explained: int = 3
+    rescanned: int = 8
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the work: methods on networks, in an order in which any part of it is balanced."""
+
+    networks: Sequence[Network]
+    methods: Sequence[str]
+    rescans: bool = False
+
+
+def networks(
+    seeds: Sequence[int],
+    sets: Sequence[str] = ("six", "ten", "three", "one"),
+    *,
+    augmented: bool = True,
+    by: str = PAPER,
+) -> list[Network]:
+    """Return networks, set by set, so that both halves have each."""
+    return [Network(by, augmented, planted, seed) for planted in sets for seed in seeds]
+
+
+FIRST = networks((0, 1))
+FULL = (
+    Stage(FIRST, tuple(DECIDING)),
+    Stage(FIRST, tuple(OTHERS)),
+    Stage(networks((1, 3, 4), ("six",)), INDIVIDUAL, rescans=True),
+    Stage(networks((1,), ("six",)), tuple(AVERAGED), rescans=True),
+    Stage(FIRST, tuple(SLOW)),
+    Stage(networks((2, 3, 4)), ALL),
+    Stage(networks(range(5), augmented=False), ALL),
+    Stage([net for by in (RESNET, DENSENET) for net in networks((0, 1), ("six",), by=by)], ALL),
+)
+SHORT = (
+    Stage(networks((0, 1), ("six",)), (*DECIDING, "difference")),
+    Stage(networks((1,), ("six",)), INDIVIDUAL, True),
+)
+SHORT_SIZE = Size(resolution=8.0, training=200, unseen=20, epochs=40, explained=2, rescanned=2)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where the parts of the benchmark are computed, or read if they have been."""
+
+    folder: Path
+    size: Size = field(default_factory=Size)
+
+    def simulation(self, network: Network, purpose: str, participants: int = 2) -> Simulation:
+        """Return the cohort of a purpose; participants who are explained are the same for all networks of a half."""
+        own = network.seed if purpose in ("training", "unseen") else int(network.half == "report")
+        number = {"training": 0, "unseen": 1, "explained": 2}[purpose]
+        seed = 10_000 + 1_000 * number + 10 * own + list(SETS).index(network.planted)
+        planted = SETS[network.planted]
+        return Simulation(participants=participants, seed=seed, resolution=self.size.resolution, **planted)
+
+    def key(self, network: Network, **unit: Any) -> str:
+        """Return the hash of everything that decides a network, or a unit of its work."""
+        simulations = {
+            purpose: self.simulation(network, purpose).record() for purpose in ("training", "unseen", "explained")
+        }
+        decides = {
+            "network": asdict(network),
+            "recipe": asdict(self.recipe(network)),
+            "training": self.size.training,
+            "simulations": {name: str(record) for name, record in simulations.items()},
+            "revision": REVISION,
+            "versions": {name: version(name) for name in ("torch", "captum", "monai")},
+            "unit": unit,
+        }
+        return sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def recipe(self, network: Network) -> Recipe:
+        """Return how a network is trained: in few epochs, with half of the scans as they are so that these suffice."""
+        epochs = self.size.epochs if network.architecture == PAPER else self.size.monai_epochs
+        pretraining = 1 if network.architecture == PAPER else 0
+        augmented = 0.5 if network.augmented else 0.0
+        return Recipe(epochs=epochs, pretraining=pretraining, augmented=augmented, seed=network.seed)
+
+    def cohort(self, network: Network, purpose: str, participants: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return simulated volumes ``(n, 1, *shape)`` and class indices ``(n,)``."""
+        people = list(simulate_participants(self.simulation(network, purpose, participants)))
+        volumes = torch.as_tensor(np.stack([p.volume for p in people]))[:, None]
+        return volumes, torch.as_tensor([GROUPS.index(p.group) for p in people])
+
+    def trained(self, network: Network) -> Predictor:
+        """Return a network, trained if it has not been."""
+        folder = self.folder / "networks" / self.key(network)
+        if not folder.exists():
+            with new_folder(folder) as scratch:
+                self._train(network, scratch)
+        return loaded(folder)
+
+    def _train(self, network: Network, folder: Path) -> None:
+        volumes, labels = self.cohort(network, "training", self.size.training)
+        scaled = volumes / torch.tensor([intensity_scale(v) for v in volumes]).view(-1, 1, 1, 1, 1)
+        reference = scaled[labels == GROUPS.index("NC")].mean(dim=0)
+        recipe, grid = self.recipe(network), self.simulation(network, "training").grid
+        definition = MONAI.get(
+            network.architecture,
+            {"_target_": "glas3d.predict.networks.PaperNet", "shape": list(grid.shape), "batch_norm": True},
+        )
+        made = None if network.architecture == PAPER else lambda: monai_network(network.architecture)
+        net, standardisation = train(scaled, labels, reference, recipe, network=made)
+        description = BundleDescription(
+            name=network.label,
+            description="A network of the benchmark of true effects",
+            version="0.1.0",
+            classes=GROUPS,
+            grid=grid,
+            standardisation=standardisation,
+            reference=reference.numpy(),
+            preset={},
+            card=f"# {network.label}\n",
+            skull_stripped=True,
+        )
+        write_bundle(folder, net, definition, description)
+
+    def accuracy(self, network: Network) -> dict[str, float]:
+        """Return balanced accuracy on participants whom the network has not seen, and the share of certain answers."""
+
+        def measured() -> dict[str, float]:
+            predict = self.trained(network)
+            volumes, labels = self.cohort(network, "unseen", self.size.unseen)
+            p = np.array([float(predict.fit(v)(v[None])[0, 1]) for v in volumes])
+            ill = labels.numpy() == GROUPS.index("AD")
+            balanced = ((p > 0.5)[ill].mean() + (p <= 0.5)[~ill].mean()) / 2
+            return {"accuracy": float(balanced), "certain": float((np.maximum(p, 1 - p) > 0.999).mean())}
+
+        return self._stored(network, measured, purpose="accuracy", unseen=self.size.unseen)
+
+    def effects(self, network: Network, number: int) -> pd.DataFrame:
+        """Return the true effects of a participant."""
+
+        def measured() -> dict[str, Any]:
+            simulation = self.simulation(network, "explained")
+            return true_effects(self.trained(network), simulation, number).to_dict("list")
+
+        stored = self._stored(network, measured, purpose="effects", number=number)
+        return pd.DataFrame(stored).assign(participant=number)
+
+    def values(self, network: Network, method: str, number: int, scan: int = 0) -> pd.DataFrame:
+        """Return the values of the regions of a participant's scan by a method."""
+        keywords = dict(METHODS_RUN[method])
+        draws = keywords.pop("noise_draws", 0)
+
+        def measured() -> dict[str, Any]:
+            simulation, predict = self.simulation(network, "explained"), self.trained(network)
+            volume = simulate_participant(simulation, number, scan=scan).volume
+            rng = np.random.default_rng([number, scan])
+            volumes = [noisy(volume, simulation.noise, rng) for _ in range(draws)] or [volume]
+            tables = [method_values(predict, simulation, each, keywords) for each in volumes]
+            costs = {name: sum(table[name] for table in tables) for name in ("evaluations", "seconds")}
+            means = {name: sum(table[name] for table in tables) / len(tables) for name in ("score", "density")}
+            return tables[0].assign(**costs, **means).to_dict("list")
+
+        unit = {"keywords": METHODS_RUN[method], "number": number, "scan": scan}
+        stored = self._stored(network, measured, purpose="values", **unit)
+        return pd.DataFrame(stored).assign(method=method, participant=number)
+
+    def has(self, network: Network, method: str, number: int, scan: int = 0) -> bool:
+        """Return whether these values have been computed."""
+        unit = {"keywords": METHODS_RUN[method], "number": number, "scan": scan}
+        return self._path(network, purpose="values", **unit).exists()
+
+    def _path(self, network: Network, **unit: Any) -> Path:
+        return self.folder / "units" / self.key(network) / f"{self.key(network, **unit)}.json"
+
+    def _stored(self, network: Network, measure: Any, **unit: Any) -> Any:
+        """Return the content of a unit's file, which is written when it is complete."""
+        path = self._path(network, **unit)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content = json.dumps({"unit": unit, "result": measure()}, default=str)
+            partial = path.with_suffix(f".{os.getpid()}.partial")
+            partial.write_text(content, encoding="utf-8")
+            partial.replace(path)
+        return json.loads(path.read_text(encoding="utf-8"))["result"]
+
+
+@cache
+def loaded(folder: Path) -> Predictor:
+    """Return the network of a folder."""
+    return load_model(folder, device="cpu")
+
+
+def monai_network(architecture: str) -> nn.Module:
+    """Return an untrained network of MONAI."""
+    module, _, name = MONAI[architecture]["_target_"].rpartition(".")
+    arguments = {key: value for key, value in MONAI[architecture].items() if key != "_target_"}
+    made: nn.Module = getattr(import_module(module), name)(**arguments)
+    return made
+
+
+def noisy(volume: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """Return a scan with as much noise again as its scanner added."""
+    added = rng.standard_normal(volume.shape) * noise * intensity_scale(torch.as_tensor(volume))
+    return np.where(volume > 0, np.maximum(volume + added, 0), 0).astype(np.float32)
+
+
+# ---- the run ------------------------------------------------------------------------------------------------------
+
+
+def units_of(bench: Bench, stage: Stage, network: Network) -> list[tuple[str, int, int]]:
+    """Return the method, participant and scan of every unit of a network in a stage; numbers of AD are even."""
+    n, scans = (bench.size.rescanned, 2) if stage.rescans else (bench.size.explained, 1)
+    return [(method, 2 * i, scan) for i in range(n) for scan in range(scans) for method in stage.methods]
+
+
+def work(bench: Bench, stage: Stage, network: Network, until: float) -> Iterator[str]:
+    """Compute what a network lacks in a stage, unit by unit; a network that has not learnt is left alone."""
+    missing = [unit for unit in units_of(bench, stage, network) if not bench.has(network, *unit)]
+    if not missing or time.time() > until:
+        return
+    accuracy = bench.accuracy(network)["accuracy"]
+    yield f"{network.label}: balanced accuracy {accuracy:.3f}"
+    if accuracy < LEAST_ACCURACY:
+        return
+    for number in sorted({number for _, number, _ in units_of(bench, stage, network)}):
+        if time.time() < until:
+            bench.effects(network, number)
+    for method, number, scan in missing:
+        if time.time() > until:
+            return
+        bench.values(network, method, number, scan)
+        yield f"{network.label}: {method}, participant {number + 1}, scan {scan + 1}"
+
+
+def run(bench: Bench, stages: Sequence[Stage], workers: int, until: float) -> None:
+    """Compute all that is missing, and print a line for each unit with what is left."""
+    pending = [(stage, network) for stage in stages for network in stage.networks]
+    units = {(network, *unit) for stage, network in pending for unit in units_of(bench, stage, network)}
+    total, begin, done = sum(not bench.has(*unit) for unit in units), time.time(), 0
+    print(f"{total} explanations are to be computed in {bench.folder}", flush=True)
+    for stage in stages:
+        for line in lines_of(bench, stage, workers, until):
+            done += "participant" in line
+            pace = (time.time() - begin) / max(done, 1)
+            print(f"[{done} of {total}, about {pace * (total - done) / 3600:.1f} h left] {line}", flush=True)
+
+
+def lines_of(bench: Bench, stage: Stage, workers: int, until: float) -> Iterator[str]:
+    """Yield the messages of a stage, whose networks are divided among processes."""
+    if workers == 1:
+        for network in stage.networks:
+            yield from work(bench, stage, network, until)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        each = [pool.submit(messages, bench, stage, network, until) for network in stage.networks]
+        for future in each:
+            yield from future.result()
+
+
+def messages(bench: Bench, stage: Stage, network: Network, until: float) -> list[str]:
+    """Return the messages of a network in a stage, computed in a process of its own."""
+    torch.set_num_threads(1)
+    return list(work(bench, stage, network, until))
+
+
+# ---- the record ---------------------------------------------------------------------------------------------------
+
+OF_NETWORK = ("architecture", "augmented", "planted", "seed", "half", "accuracy", "certain")
+
+
+def record_of(bench: Bench, stages: Sequence[Stage]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what the cache holds: how methods follow the truth, and how individual maps behave.
+
+    A network counts once all of its deciding methods have been computed for all participants, and a further method once
+    it has been, too.
+    """
+    numbers = range(0, 2 * bench.size.explained, 2)
+    rows, seen = [], []
+    for network in dict.fromkeys(network for stage in stages for network in stage.networks):
+        done = [name for name in METHODS_RUN if all(bench.has(network, name, number) for number in numbers)]
+        if not set(DECIDING) <= set(done):
+            continue
+        seen.append(network)
+        truth = Truth(
+            pd.concat([bench.values(network, name, number) for name in done for number in numbers], ignore_index=True),
+            pd.concat([bench.effects(network, number) for number in numbers], ignore_index=True),
+        )
+        by_group = truth.by_group().assign(participant="group")
+        by_participant = truth.by_participant()
+        by_participant["participant"] = [f"{number + 1:04d}" for number in by_participant["participant"]]
+        both = pd.concat([by_participant, by_group], ignore_index=True)
+        rows.append(both.assign(**asdict(network), half=network.half, **bench.accuracy(network)))
+    individual = [
+        individual_of(bench, network)
+        for network in seen
+        if all(bench.has(network, *unit) for unit in units_of(bench, Stage([], INDIVIDUAL, rescans=True), network))
+    ]
+    columns = [*OF_NETWORK, "method", "participant"]
+    values = ["evaluations", "seconds", "r", "spearman", "ap", "ap_density"]
+    record = pd.concat(rows, ignore_index=True)[columns + values] if rows else pd.DataFrame(columns=columns + values)
+    return record, pd.concat(individual, ignore_index=True) if individual else pd.DataFrame()
+
+
+def individual_of(bench: Bench, network: Network) -> pd.DataFrame:
+    """Return how well a rescan finds its owner, and whether scores follow what each participant's own disease does."""
+    numbers = range(0, 2 * bench.size.rescanned, 2)
+    effects = pd.concat([bench.effects(network, number) for number in numbers])
+    effects = (
+        effects[effects["effect"] != 0].pivot(index="participant", columns="index", values="effect").dropna(axis=1)
+    )
+    both = [(number, scan) for number in numbers for scan in (0, 1)]
+
+    def scores_of(net: Network, name: str) -> list[pd.Series]:
+        return [bench.values(net, name, *unit).set_index("index")["score"].fillna(0) for unit in both]
+
+    def complete(net: Network, name: str) -> bool:
+        return all(bench.has(net, name, *unit) for unit in both)
+
+    scans = {name: scores_of(network, name) for name in (*INDIVIDUAL, *AVERAGED) if complete(network, name)}
+    if "glas_evidence, blurred reference" in scans:
+        pairs = zip(scans["glas_evidence"], scans.pop("glas_evidence, blurred reference"), strict=True)
+        scans["glas_evidence, 2 references"] = [(one + other) / 2 for one, other in pairs]
+    of_half = [replace(network, seed=seed) for seed in range(5)]
+    alike = [other for other in of_half if other.half == network.half and complete(other, "glas_evidence")]
+    if len(alike) > 1:
+        each = zip(*(scores_of(other, "glas_evidence") for other in alike), strict=True)
+        scans[f"glas_evidence, mean of {len(alike)} networks"] = [sum(scores) / len(alike) for scores in each]
+    rows = []
+    for name, scores in scans.items():
+        if any(np.ptp(values) == 0 for values in scores):  # as of a certain output
+            continue
+        found = repeatability(np.stack(scores), np.repeat(list(numbers), 2))
+        first = pd.DataFrame({number: scores[2 * i] for i, number in enumerate(numbers)}).T[effects.columns]
+        follows = [np.corrcoef(first[region], effects[region])[0, 1] for region in effects if np.ptp(first[region]) > 0]
+        rows.append({"method": name, **asdict(found), "follows": float(np.mean(follows)), "regions": len(follows)})
+    return pd.DataFrame(rows).assign(**asdict(network), half=network.half)
+
+
+def merged(path: Path, new: pd.DataFrame) -> pd.DataFrame:
+    """Return the record of a file with the networks and methods that were measured anew."""
+    if not path.exists() or new.empty:
+        return pd.read_csv(path, sep="\t") if path.exists() else new
+    old = pd.read_csv(path, sep="\t")
+    keys = ["architecture", "augmented", "planted", "seed", "method"]
+    again = pd.MultiIndex.from_frame(new[keys])
+    kept = old[~pd.MultiIndex.from_frame(old[keys]).isin(again)]
+    return pd.concat([kept, new], ignore_index=True) if len(kept) else new
+
+
+# ---- the page -----------------------------------------------------------------------------------------------------
+
+REASONS = {
+    "integrated_gradients": "It follows the network's own gradient from the reference to the scan, so that it knows what a "
+    "part of a region does; masks remove a region as a whole. It needs gradients, which ONNX files and services lack.",
+    "input_x_gradient": "Near the reference these small networks are nearly linear, and for a linear network the gradient "
+    "times the difference from the reference is exact. It needs gradients, and deep networks are less linear.",
+    "feature_ablation": "It is the shadow of masks with sharp edges. Where a network uses few regions that do not interact, "
+    "the second end adds nothing but what light does to a network that sees nearly no tissue.",
+    "feature_ablation, probability": "Where the output is not certain, the probability falls as the log-odds do.",
+    "lime": "It takes four times as many evaluations, and averages over what the other regions may be.",
+    "shapley_sampling": "It averages over what the other regions may be, which matters where regions interact.",
+}
+
+
+def matched(method: str) -> str:
+    """Return the feature ablation with the same link and reference."""
+    keywords = METHODS_RUN[method]
+    if keywords.get("background") == 0.0:
+        return "feature_ablation, darkness"
+    paper = keywords["method"] == "glas_paper" or keywords.get("link") == "probability"
+    return "feature_ablation, probability" if paper else BASELINE
+
+
+def interval(values: np.ndarray, statistic: Any = np.mean) -> str:
+    """Return a statistic over networks with its 95 % bootstrap interval."""
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return ""
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    low, high = bounds(values, statistic)
+    return f"{statistic(values):.3f} [{low:.3f}, {high:.3f}]"
+
+
+def bounds(values: np.ndarray, statistic: Any) -> tuple[float, float]:
+    """Return the ends of the 95 % bootstrap interval of a statistic over networks; NaN for one network alone."""
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(0)
+    found = bootstrap((values,), statistic, n_resamples=9999, method="percentile", vectorized=True, rng=rng)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+class Family:
+    """The networks of one kind in one half: of each the mean over participants, and the group's values.
+
+    Parameters
+    ----------
+    record
+        Rows of one architecture and training.
+    half
+        ``"choice"`` or ``"report"``.
+    """
+
+    def __init__(self, record: pd.DataFrame, half: str) -> None:
+        rows = record[record["half"] == half]
+        self.rows, keys = rows, ["planted", "seed"]
+        single = rows[rows["participant"] != "group"].groupby(["method", *keys])
+        self.means = single[["evaluations", "seconds", "r", "spearman"]].mean()
+        self.group = rows[rows["participant"] == "group"].set_index(["method", *keys])[["r", "ap", "ap_density"]]
+        self.n_networks = len(rows[keys].drop_duplicates())
+
+    @property
+    def methods(self) -> list[str]:
+        """Methods that every network of the family has."""
+        counts = self.means.groupby("method").size()
+        return [name for name in METHODS_RUN if counts.get(name, 0) == self.n_networks]
+
+    def of(self, method: str, column: str) -> pd.Series:
+        """Return the values of the networks by a method."""
+        table = self.group if column.startswith("ap") else self.means
+        return table.loc[method][column]
+
+    def difference(self, method: str, other: str, column: str = "r") -> np.ndarray:
+        """Return by how much a method is ahead of another, network by network."""
+        return (self.of(method, column) - self.of(other, column)).to_numpy()
+
+    def ahead(self, method: str) -> np.ndarray:
+        """Return by how much a method is ahead of the matched feature ablation; empty where there is none."""
+        against = matched(method)
+        known = against in self.methods and method not in (against, BASELINE)
+        return self.difference(method, against) if known else np.array([])
+
+    def best(self, ends: int) -> str:
+        """Return the candidate setting with this number of ends that has the highest mean r."""
+        return max((m for m in self.methods if candidate(m, ends)), key=lambda m: self.of(m, "r").mean())
+
+    def table(self, order: Sequence[str]) -> list[str]:
+        """Return one row for each method, as a table in Markdown."""
+        lines = [
+            "| method | evaluations | s | median r | r - r of feature ablation | Spearman | AP | AP, density |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for method in order:
+            cells = [
+                f"`{method}`" if method in METHODS else method,
+                f"{self.of(method, 'evaluations').median():.0f}",
+                f"{self.of(method, 'seconds').median():.1f}",
+                interval(self.of(method, "r").to_numpy(), np.median),
+                interval(self.ahead(method)),
+                f"{self.of(method, 'spearman').mean():.2f}",
+                f"{self.of(method, 'ap').mean():.2f}",
+                f"{self.of(method, 'ap_density').mean():.2f}",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+        return lines
+
+
+def families(record: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the rows of each kind of network, by its title."""
+    titles = {
+        (PAPER, True): "The paper's network, trained with light and shadow",
+        (PAPER, False): "The paper's network, trained without them",
+        (RESNET, True): "ResNet10 of MONAI",
+        (DENSENET, True): "DenseNet121 of MONAI",
+    }
+    by_kind = dict(list(record.groupby(["architecture", "augmented"])))
+    return {title: by_kind[kind] for kind, title in titles.items() if kind in by_kind}
+
+
+def page_of(record: pd.DataFrame, individual: pd.DataFrame, bench: Bench) -> str:
+    """Return the page of a record."""
+    first = next(iter(families(record).values()))
+    choice, report = Family(first, "choice"), Family(first, "report")
+    lines = [*introduction(record, bench), *chosen(choice, report), *reported(record, report)]
+    lines += [*expected(report, choice.best(1)), *losses(report), *sets(report), *individuals(individual)]
+    return "\n".join(lines) + "\n"
+
+
+def introduction(record: pd.DataFrame, bench: Bench) -> list[str]:
+    """Return what was measured, and the networks."""
+    kept = record.drop_duplicates(["architecture", "augmented", "planted", "seed"])
+    lines = [
+        "# Which methods follow the model?",
+        "",
+        "Where disease was planted is not what a network uses, so that a map can look right and be wrong about the model. Here",
+        "every method's values of the 116 AAL regions are compared with the *true effect* of each region: what its disease changes",
+        "in the network's log-odds, measured with twins ([simulation.md](simulation.md)). `make truth` wrote this page from",
+        "[truth.tsv](truth.tsv); `make truth-short` is a trial of five minutes.",
+        "",
+        f"**{len(kept)} networks stand in the record**; the full design has {n_networks(FULL)}. A network is",
+        f"trained on {bench.size.training} simulated participants at {bench.size.resolution:g} mm for {bench.size.epochs} epochs, and counts if its balanced accuracy is at least",
+        f"{LEAST_ACCURACY} on {bench.size.unseen} others. {bench.size.explained} AD participants of a third cohort are explained. Four sets of regions are planted: "
+        + "; ".join(
+            f"*{name}*: {', '.join(each['regions'])}"
+            + (f" (suppressor {each['suppressor']})" if "suppressor" in each else "")
+            for name, each in SETS.items()
+        )
+        + ".",
+        "",
+        "| networks | half | planted: number, balanced accuracy | certain (P beyond 0.999) |",
+        "|---|---|---|---|",
+    ]
+    for title, rows in families(kept).items():
+        for half, of_half in rows.groupby("half"):
+            by_set = [f"{s} {len(g)}, {g['accuracy'].mean():.2f}" for s, g in of_half.groupby("planted", sort=False)]
+            lines.append(f"| {title} | {half} | {'; '.join(by_set)} | {of_half['certain'].mean():.0%} |")
+    return [
+        *lines,
+        "",
+        f"**Two halves.** Settings of light and shadow were chosen on the networks of seeds {' and '.join(map(str, CHOICE_SEEDS))} (*choice*) and are reported on",
+        "those of the other seeds (*report*), whose training cohorts and explained participants are others.",
+        "",
+        "**Columns.** *r*: Pearson's correlation of the values with the true effects over all regions, a mean over a network's",
+        "participants; *Spearman*: over the regions with an effect. *AP*: average precision of the planted regions in the group's table,",
+        "in the order of the scores and of the scores for one voxel (density). Brackets are 95 % bootstrap intervals over networks, with few networks too narrow",
+        "rather than too wide. The difference is paired: the same networks and participants, and feature ablation with the same",
+        "explained number (log-odds or probability) and reference. *Evaluations*: of the network for one scan, a backward pass counted",
+        "as two. *s*: seconds of one processor for one scan, the eager network. All methods have the same reference, the control mean,",
+        "except where it is darkness; *evidence*, *shadow*, *light* and *product* are masks of the regions' own shape unless they are round, in log-odds",
+        "unless they are of a probability.",
+        "",
+    ]
+
+
+def n_networks(stages: Sequence[Stage]) -> int:
+    """Return the number of networks of a design."""
+    return len({network for stage in stages for network in stage.networks})
+
+
+def chosen(choice: Family, report: Family) -> list[str]:
+    """Return the settings that were chosen, with their numbers on both halves."""
+    lines = [
+        "## The settings of light and shadow",
+        "",
+        f"Chosen on {choice.n_networks} networks by mean r, the best with both ends (2 m + 2 evaluations) and with one (m + 1).",
+        "",
+        f"| setting | evaluations | mean r, choice ({choice.n_networks}) | mean r, report ({report.n_networks}) |",
+        "|---|---|---|---|",
+    ]
+    best = {choice.best(ends) for ends in (2, 1)}
+    for method in choice.methods:
+        if candidate(method, 2) or candidate(method, 1):
+            cells = [f"**{method}**" if method in best else method, f"{choice.of(method, 'evaluations').median():.0f}"]
+            cells.append(interval(choice.of(method, "r").to_numpy()))
+            cells.append(interval(report.of(method, "r").to_numpy()) if method in report.methods else "")
+            lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def reported(record: pd.DataFrame, report: Family) -> list[str]:
+    """Return the tables of all methods, a kind of network each, ordered by r on the first."""
+    lines = []
+    for title, rows in families(record).items():
+        family = Family(rows, "report")
+        if family.n_networks:
+            order = sorted(family.methods, key=lambda m: -family.of(m, "r").median())
+            lines += [f"## {title}: {family.n_networks} networks of the report half", "", *family.table(order), ""]
+    return lines
+
+
+def expected(report: Family, one_ended: str) -> list[str]:
+    """Return whether the default, and the setting with half of its evaluations, do what is expected of them."""
+    lines = [
+        "## What is expected, on the report half",
+        "",
+        "| | median r, at least 0.94 | lower end of r - r of feature ablation, at least -0.02 | AP by density, at least 0.90 |",
+        "|---|---|---|---|",
+    ]
+    for role, method in (("the default", f"glas_{DEFAULT}"), ("one end", one_ended)):
+        low = bounds(report.ahead(method), np.mean)[0]
+        found = (report.of(method, "r").median(), low, report.of(method, "ap_density").mean())
+        least = (0.94, -0.02, 0.90)
+        cells = [
+            f"{value:.3f}, {'yes' if value >= bound else 'no'}" if np.isfinite(value) else "n/a"
+            for value, bound in zip(found, least, strict=True)
+        ]
+        lines.append(f"| {role}: {method} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def losses(report: Family) -> list[str]:
+    """Return which rivals are ahead of the default, and why."""
+    default = f"glas_{DEFAULT}"
+    rivals = [m for m in report.methods if not METHODS_RUN[m]["method"].startswith("glas")]
+    ahead = [m for m in rivals if report.difference(m, default).mean() > 0]
+    lines = [
+        f"## Where rivals are ahead of the default (`{default}`)",
+        "",
+        "| method | r - r of the default | AP | of the default |",
+        "|---|---|---|---|",
+    ]
+    for method in sorted(ahead, key=lambda m: -report.difference(m, default).mean()):
+        cells = [method, interval(report.difference(method, default))]
+        cells += [f"{report.of(name, 'ap_density').mean():.2f}" for name in (method, default)]
+        lines.append("| " + " | ".join(cells) + " |")
+    if not ahead:
+        lines[-2:] = ["None of them is, by mean r on these networks."]
+    lines.append("")
+    lines += [f"- `{method}`: {REASONS[method]}" for method in ahead if method in REASONS]
+    return [*lines, ""]
+
+
+def sets(report: Family) -> list[str]:
+    """Return the mean r by planted set."""
+    shown = [m for m in (*DEFAULTS, BASELINE, "integrated_gradients", "shadow 4 mm") if m in report.methods]
+    lines = ["## By planted set", "", "| planted | " + " | ".join(shown) + " |", "|---|" + "---|" * len(shown)]
+    for name in SETS:
+        means = (
+            report.means.xs(name, level="planted") if name in report.means.index.get_level_values("planted") else None
+        )
+        if means is not None:
+            lines.append(f"| {name} | " + " | ".join(f"{means.loc[m]['r'].mean():.3f}" for m in shown) + " |")
+    return [*lines, ""]
+
+
+def individuals(individual: pd.DataFrame) -> list[str]:
+    """Return what maps of single participants are worth."""
+    if individual.empty:
+        return []
+    n = individual.drop_duplicates(["planted", "seed"])
+    lines = [
+        "## Maps of single participants",
+        "",
+        f"{individual['n_participants'].iloc[0]} AD participants were scanned twice: the same anatomy and disease, other noise, bias field and scale ({len(n)} networks).",
+        "*Within*: correlation of the two maps of a participant; *between*: of different participants. *Identified*: how often the most",
+        "similar other map is the owner's. *Follows*: correlation over participants of a region's score with the true effect of that",
+        "participant's own disease there, a mean over the regions with an effect ([truth_individual.tsv](truth_individual.tsv)).",
+        "",
+        "| method | within | between | identified (chance) | follows own disease |",
+        "|---|---|---|---|---|",
+    ]
+    for method, rows in individual.groupby("method", sort=False):
+        mean = rows.mean(numeric_only=True)
+        cells = [method, *(f"{mean[name]:.2f}" for name in ("within", "between"))]
+        cells += [f"{mean['identified']:.2f} ({mean['chance']:.2f})", f"{mean['follows']:.2f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    own = individual[individual["method"] == f"glas_{DEFAULT}"].mean(numeric_only=True)
+    if own["identified"] < 0.8 or own["follows"] < 0.5:
+        lines += [
+            "",
+            "**Read groups.** The map of one participant says more about the network than about that participant.",
+        ]
+    return [*lines, ""]
+
+
+def main() -> None:
+    """Run the benchmark, and write its record and page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, default=Path(".truth"), help="folder of networks and units")
+    parser.add_argument("--hours", type=float, default=8.0, help="stop after so many hours")
+    parser.add_argument("--workers", type=int, default=2, help="processes; each takes a core")
+    parser.add_argument("--short", action="store_true", help="a trial on a coarse grid")
+    parser.add_argument("--page", action="store_true", help="compute nothing")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    bench, stages, out = Bench(options.cache), FULL, DOCS
+    if options.short:
+        bench, stages, out = Bench(options.cache / "short", SHORT_SIZE), SHORT, options.cache / "short"
+    if not options.page:
+        run(bench, stages, options.workers, time.time() + 3600 * options.hours)
+    write(bench, stages, out)
+
+
+def write(bench: Bench, stages: Sequence[Stage], folder: Path) -> None:
+    """Write the records and the page of what has been measured."""
+    tables = []
+    for name, new in zip(("truth", "truth_individual"), record_of(bench, stages), strict=True):
+        tables.append(merged(folder / f"{name}.tsv", new))
+        if len(tables[-1]):
+            tables[-1].to_csv(folder / f"{name}.tsv", sep="\t", index=False, float_format="%.5g")
+    if set(tables[0]["half"]) == {"choice", "report"}:
+        (folder / "truth.md").write_text(page_of(*tables, bench), encoding="utf-8")
+        print(f"written: {folder / 'truth.md'}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
