@@ -16,6 +16,8 @@ from glas3d.cli.compare import compare
 from glas3d.cli.config import from_file, no_nul, whole_numbers
 from glas3d.cli.convert import convert
 from glas3d.cli.explain import explain
+from glas3d.cli.export import export
+from glas3d.cli.figure import figure
 from glas3d.cli.interruption import if_interrupted, message_and_status, signals_end_the_command
 from glas3d.cli.localise import localise
 from glas3d.cli.messages import Messages
@@ -37,7 +39,7 @@ app = App(
     config=(from_file, no_nul, whole_numbers),
 )
 for command in (
-    *(explain, compare, localise, simulated.simulate, train, cohort, verify, report),
+    *(explain, compare, localise, simulated.simulate, train, cohort, verify, report, figure, export),
     *(convert, simulated.demo, fetch.app, atlases.app),
 ):
     app.command(command)

@@ -19,7 +19,7 @@ from glas3d.core.explanation import Explanation
 from glas3d.core.foreign_code import failures_of
 from glas3d.core.model import NoLogOdds
 from glas3d.core.score import Target
-from glas3d.display import ShownInNotebooks, Summary
+from glas3d.display import Drawn, Summary
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.evaluate import rivals
 from glas3d.evaluate.rivals.light_and_shadow import Glas
@@ -37,7 +37,7 @@ _SHOWN = 10  # rows in a notebook
 
 
 @dataclass(frozen=True, eq=False)
-class Attribution(ShownInNotebooks):
+class Attribution(Drawn):
     """The map of one explanation method.
 
     Attributes
@@ -145,7 +145,7 @@ def _value_by(method: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison(ShownInNotebooks):
+class Comparison(Drawn):
     """Several explanation methods of one scan or image for one class.
 
     Attributes

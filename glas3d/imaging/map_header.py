@@ -6,17 +6,15 @@ import nibabel as nib
 import numpy as np
 
 # A map is shown where it is among its highest tenth of voxels: the rest has little to say, and covers the anatomy.
-# But nothing is shown below a tenth of the maximum, and nothing hidden above half of it.
-_SHOWN = 0.9
-_NEVER, _ALWAYS = 0.1, 0.5
+# But nothing is shown below a tenth of the maximum.
+_SHOWN, _NEVER = 0.9, 0.1
 
 
 def display_range(values: np.ndarray) -> tuple[float, float]:
     """Return the size of a value from which a map is worth showing, and its largest size.
 
     What is smaller than the first is transparent in figures and reports, and in viewers that follow ``cal_min`` and
-    ``cal_max``. It is the 90th percentile of the sizes of all values other than 0, but at least a tenth of the largest
-    and at most half of it.
+    ``cal_max``. It is the 90th percentile of the sizes of all values other than 0, but at least a tenth of the largest.
 
     Parameters
     ----------
@@ -30,9 +28,9 @@ def display_range(values: np.ndarray) -> tuple[float, float]:
     Examples
     --------
     >>> display_range(np.array([0.0, 0.01, 0.02, -0.03, 1.0]))
-    (0.5, 1.0)
-    >>> display_range(np.r_[np.zeros(50), np.full(90, 0.02), np.full(10, 1.0)])
     (0.1, 1.0)
+    >>> display_range(np.r_[np.zeros(50), np.linspace(0.02, 2.0, 100)])
+    (1.8, 2.0)
     """
     sizes = np.abs(np.asarray(values, dtype=np.float64))
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
@@ -40,7 +38,7 @@ def display_range(values: np.ndarray) -> tuple[float, float]:
         return 0.0, 0.0
     largest = float(sizes.max())
     quantile = np.quantile(sizes, _SHOWN, method="lower")  # a value that is there, so that its region is shown
-    return float(np.clip(quantile, _NEVER * largest, _ALWAYS * largest)), largest
+    return max(float(quantile), _NEVER * largest), largest
 
 
 def describe_map(img: nib.Nifti1Image, statistic: str, subject: str, *, threshold: float | None = None) -> None:

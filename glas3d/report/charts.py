@@ -65,7 +65,7 @@ def bars_figure(
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel(label, fontsize=9)
-    _plain(axes, grid="x")
+    plain_axes(axes, grid="x")
     _key(axes, colours, target, "lower right")
     figure.suptitle(title, fontsize=11, weight="bold", x=0.01, ha="left")
     return figure
@@ -105,7 +105,7 @@ def light_shadow_figure(
     axes.set_xlabel(f"light: output when only the region is kept, {unit}", fontsize=9)
     axes.set_ylabel(f"shadow: drop of the output when it is removed, {unit}", fontsize=9)
     _key(axes, colours, target, "best")
-    _plain(axes, grid="both")
+    plain_axes(axes, grid="both")
     figure.suptitle(title, fontsize=11, weight="bold", x=0.01, ha="left")
     return figure
 
@@ -153,7 +153,7 @@ def _key(axes: Axes, colours: Collection[str], target: str, where: Literal["best
     axes.legend(fontsize=8, frameon=False, loc=where)
 
 
-def _plain(axes: Axes, grid: str) -> None:
+def plain_axes(axes: Axes, grid: str) -> None:
     """Take away what says nothing, and draw a faint grid under the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)

@@ -7,7 +7,7 @@ not look strong. Colours differ in lightness as well as in hue.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from textwrap import wrap
@@ -33,8 +33,7 @@ from glas3d.imaging.map_header import display_range
 from glas3d.imaging.space import voxel_to_world
 
 SIGNED, UNSIGNED = "RdBu_r", "YlOrRd"  # on light anatomy the darkest colour is the loudest
-# How fast a map fades below its display range: a value of 0.7 of the threshold has a quarter of the opacity.
-_FADING = 4
+_FADING = 2  # how fast a map fades from the begin of its display range to the median
 _SLICES, _APART_MM = 12, 8.0
 
 
@@ -73,21 +72,32 @@ class BrainMap:
         return bool((self.values < 0).any())
 
     def opacity(self, values: np.ndarray) -> np.ndarray:
-        """Return how opaque values of the map are, 0 to 1: 1 within the display range, and less below it."""
+        """Return how opaque values of the map are: 1 within the display range, 0 up to the median of all sizes."""
         lowest, _ = display_range(self.values)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.abs(values) / lowest if lowest else np.zeros_like(values)
-        return np.asarray(np.clip(share, 0, 1) ** _FADING)
+        if lowest == 0:
+            return np.zeros(np.shape(values))
+        median = min(self.median, lowest * (1 - 1e-6))
+        return np.asarray(np.clip((np.abs(values) - median) / (lowest - median), 0, 1) ** _FADING)
+
+    @property
+    def median(self) -> float:
+        """The median of the sizes of all values other than 0; 0 for an empty map."""
+        sizes = np.abs(self.values)
+        return float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 0.0
 
     @property
     def scale(self) -> tuple[Normalize, Colormap]:
-        """The colours of the map: of a signed one as far below 0 as above."""
+        """The colours of the map: of a signed one as far below 0 as above.
+
+        Where most values are above half of the largest, as for a saturated output, colours begin at their median.
+        """
         _, largest = display_range(self.values)
         largest = largest or 1.0
         if self.is_signed:
             shades = np.concatenate([np.linspace(0, 0.4, 128), np.linspace(0.6, 1, 128)])  # no white on light anatomy
             return Normalize(-largest, largest), ListedColormap(matplotlib.colormaps[SIGNED](shades))
-        return Normalize(0, largest), ListedColormap(matplotlib.colormaps[UNSIGNED](np.linspace(0.2, 1, 256)))
+        first = self.median if largest / 2 < self.median < largest else 0.0
+        return Normalize(first, largest), ListedColormap(matplotlib.colormaps[UNSIGNED](np.linspace(0.2, 1, 256)))
 
     def on_mni(self) -> None:
         """Refuse a map that is not in MNI space.
@@ -230,6 +240,34 @@ def surface_figure(brain_map: BrainMap) -> Figure:
     return figure
 
 
+def ladder_figure(maps: Mapping[str, BrainMap], *, title: str, slices: int = 7) -> Figure:
+    """Draw the same axial slices of several maps, one row each, such as the scales of the masks.
+
+    Each row has its own colour scale, from 0 to its own largest value, so that patterns are compared and not sizes.
+
+    Parameters
+    ----------
+    maps
+        The maps, by what is written next to their row; the last one says where to slice.
+    title
+        The figure's title.
+    slices
+        How many slices.
+    """
+    cuts = _cuts(list(maps.values())[-1], slices, 2)
+    tall, wide, left = 1.9, 1.45 * slices, 1.25
+    width, height = left + wide + 0.95, tall * len(maps) + 0.5
+    with new_figure(width, height) as figure:
+        for number, (name, brain_map) in enumerate(maps.items()):
+            bottom = (height - 0.45 - tall * (number + 1)) / height
+            axes = figure.add_axes((left / width, bottom, wide / width, tall / height * 0.95))
+            draw_slices(brain_map, axes, cuts, "z")
+            figure.text(0.1 / width, bottom + 0.5 * tall / height, name, fontsize=9.5, va="center")
+            add_colour_bar(figure, brain_map, bottom=bottom + 0.25 * tall / height, tall=0.5 * tall / height, label="")
+        figure.text(0.1 / width, 1 - 0.12 / height, title, fontsize=11, weight="bold", va="top")
+    return figure
+
+
 def draw_slices(brain_map: BrainMap, axes: Axes, cuts: Sequence[float], axis: str) -> None:
     """Draw slices next to each other, with the anatomy under them."""
     values, affine = brain_map.values.astype(np.float32), brain_map.img.affine
@@ -284,7 +322,13 @@ def _finish(figure: Figure, brain_map: BrainMap, *, hidden_below: float | None =
 
 
 def add_colour_bar(
-    figure: Figure, brain_map: BrainMap, *, bottom: float = 0.14, tall: float = 0.64, hidden_below: float | None = None
+    figure: Figure,
+    brain_map: BrainMap,
+    *,
+    bottom: float = 0.14,
+    tall: float = 0.64,
+    hidden_below: float | None = None,
+    label: str | None = None,
 ) -> None:
     """Add a colour bar on the right, whose colours fade as those of the map do.
 
@@ -296,6 +340,8 @@ def add_colour_bar(
         Position and height of the bar, as shares of the figure's height.
     hidden_below
         What is smaller is not shown at all. None (default): it fades.
+    label
+        Text next to the bar. None (default): what the values of the map are.
     """
     width, _ = figure.get_size_inches()
     norm, colours = brain_map.scale
@@ -311,7 +357,8 @@ def add_colour_bar(
     bar = figure.colorbar(
         ScalarMappable(Normalize(norm.vmin / 10.0**power, norm.vmax / 10.0**power), ListedColormap(shades)), cax=axes
     )
-    label = brain_map.label if power == 0 else f"{brain_map.label}, $10^{{{power}}}$"
+    label = brain_map.label if label is None else label
+    label = label if power == 0 else f"{label}, $10^{{{power}}}$".lstrip(", ")
     bar.set_label("\n".join(wrap(label, int(tall * figure.get_size_inches()[1] / 0.075))), fontsize=8.5)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_linewidth(0.5)

@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 
 from glas3d.core.reference import Consensus
 from glas3d.errors import GlasError
-from glas3d.report.png import png_writer
+from glas3d.report.figure_files import png_writer
 
 _FOR, _AGAINST, _NEITHER = "#b2182b", "#2166ac", "#9a9a9a"  # the ends and the middle of the colour map
 _MARK = "◆ "

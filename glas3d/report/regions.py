@@ -15,8 +15,8 @@ from nilearn.plotting import plot_roi
 
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import template
+from glas3d.report.figure_files import png_writer
 from glas3d.report.maps import BrainMap, add_colour_bar, draw_slices, new_figure
-from glas3d.report.png import png_writer
 from glas3d.report.ranks import COLOURS, highest_rows, ranks_img
 
 

@@ -15,7 +15,7 @@ import nibabel as nib
 import pandas as pd
 
 from glas3d.bids_names import have_distinct_labels
-from glas3d.display import ShownInNotebooks, Summary
+from glas3d.display import Drawn, Summary
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.notes import count_notes
 from glas3d.imaging.atlas import Atlas
@@ -45,7 +45,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GroupResult(ShownInNotebooks):
+class GroupResult(Drawn):
     """The result of a study's group level.
 
     Attributes
