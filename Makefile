@@ -56,6 +56,7 @@ measure: $(READY)
 	$(BIN)/python docs/measure/scales.py docs/scale.md 24
 	$(BIN)/python docs/measure/references.py docs/references.md 8
 	$(BIN)/python docs/measure/theory.py docs/theory.md
+	$(BIN)/python docs/measure/figures.py docs/figures 20
 	$(BIN)/python docs/measure/scaling.py docs/scaling.md 1000
 	$(BIN)/python docs/measure/coarse_to_fine.py docs/coarse_to_fine.md 20
 	$(BIN)/python docs/measure/experiment.py docs/experiment.md 429 both

@@ -30,6 +30,7 @@ OUTPUTS = {
     "scales.py": ["scales.md", "scales.png"],
     "references.py": ["references.md", "references.png"],
     "theory.py": ["theory.md"],
+    "figures.py": ["figures/regions.png", "figures/groups.png", "figures/light-shadow.png"],
     "04_training_by_folds.py": ["04_training_by_folds.md"],
     "scaling.py": ["scaling.md"],
     "coarse_to_fine.py": ["coarse_to_fine.md"],

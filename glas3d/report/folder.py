@@ -73,7 +73,7 @@ class _Anatomy:
         record = provenance.get("Input", {})
         record = next(iter(record["channels"].values())) if "channels" in record else record
         scan = self._scans.get(record.get("sha256"))
-        return None if scan is None else nib.Nifti1Image(scan.data, scan.affine)
+        return None if scan is None else scan.img
 
 
 def _of_explanation(result: Result, parts: Sequence[Result], anatomy: _Anatomy) -> Shown:
@@ -185,8 +185,7 @@ def _class_of(provenance: Mapping[str, Any], key: str) -> str:
 
 
 def _atlas_of(provenance: Mapping[str, Any]) -> Atlas | None:
-    name = str(provenance.get("Search", {}).get("atlas", ""))
-    return Atlas.load(name) if Atlas.shipped_name(name) else None
+    return Atlas.recorded(provenance.get("Search", {}))
 
 
 def scale_name(part: str, settings: Mapping[str, Any]) -> str:

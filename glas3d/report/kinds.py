@@ -145,7 +145,7 @@ def _overlay(shown: Shown) -> Figure:
 
 def _bars(shown: Shown, **options: Any) -> Figure:
     if shown.intervals is not None:
-        label = f"mean over participants with 95 % interval: {shown.units.get('mean', 'normalised score')}"
+        label = f"mean over participants with 95 % interval\n{shown.units.get('mean', 'normalised score')}"
         known = {"direction"} & set(shown.table)
         table = shown.intervals.merge(shown.table[["name", *known]], on="name", how="left")
         return bars_figure(table, title=shown.title, label=label, target=shown.target, value="mean", **options)

@@ -136,11 +136,11 @@ def mosaic_figure(brain_map: BrainMap, *, slices: int = _SLICES, columns: int = 
         raise GlasError(f"a mosaic has slices along x, y or z, and at least one, got {slices} along {axis!r}")
     cuts = _cuts(brain_map, slices, "xyz".index(axis))
     rows = [cuts[i : i + columns] for i in range(0, len(cuts), columns)]
-    width = 1.75 * max(map(len, rows)) + 0.9
+    width = 1.75 * max(map(len, rows)) + 1.1
     tall = {"z": 2.1, "y": 1.75, "x": 1.6}[axis]
     height = tall * len(rows) + 0.55
     with new_figure(width, height) as figure:
-        inside = (width - 0.9) / width
+        inside = (width - 1.1) / width
         for number, row in enumerate(rows):
             bottom = (height - 0.5 - tall * (number + 1)) / height
             axes = figure.add_axes((0.005, bottom, inside * len(row) / len(rows[0]), tall / height * 0.97))
@@ -166,7 +166,7 @@ def glass_figure(brain_map: BrainMap) -> Figure:
     norm, colours = brain_map.scale
     lowest, _ = display_range(brain_map.values)
     with new_figure(10.5, 3.5) as figure:
-        axes = figure.add_axes((0.005, 0.02, 0.91, 0.84))
+        axes = figure.add_axes((0.005, 0.02, 0.895, 0.84))
         plot_glass_brain(
             nib.Nifti1Image(brain_map.values.astype(np.float32), brain_map.img.affine),
             axes=axes,
@@ -256,7 +256,7 @@ def ladder_figure(maps: Mapping[str, BrainMap], *, title: str, slices: int = 7) 
     """
     cuts = _cuts(list(maps.values())[-1], slices, 2)
     tall, wide, left = 1.9, 1.45 * slices, 1.25
-    width, height = left + wide + 0.95, tall * len(maps) + 0.5
+    width, height = left + wide + 1.1, tall * len(maps) + 0.5
     with new_figure(width, height) as figure:
         for number, (name, brain_map) in enumerate(maps.items()):
             bottom = (height - 0.45 - tall * (number + 1)) / height
@@ -351,7 +351,7 @@ def add_colour_bar(
     shades = colours(norm(values))
     opacity = brain_map.opacity(values) if hidden_below is None else (np.abs(values) >= hidden_below).astype(float)
     shades[:, :3] = opacity[:, None] * shades[:, :3] + (1 - opacity[:, None]) * np.array([0.93, 0.93, 0.93])
-    axes = figure.add_axes((1 - 0.78 / width, bottom, 0.13 / width, tall))
+    axes = figure.add_axes((1 - 0.98 / width, bottom, 0.13 / width, tall))
     power = math.floor(math.log10(norm.vmax)) if norm.vmax > 0 else 0
     power = 0 if -3 < power < 3 else power
     bar = figure.colorbar(
@@ -359,7 +359,7 @@ def add_colour_bar(
     )
     label = brain_map.label if label is None else label
     label = label if power == 0 else f"{label}, $10^{{{power}}}$".lstrip(", ")
-    bar.set_label("\n".join(wrap(label, int(tall * figure.get_size_inches()[1] / 0.075))), fontsize=8.5)
+    bar.set_label("\n".join(wrap(label, int(tall * figure.get_size_inches()[1] / 0.075))), fontsize=8)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_linewidth(0.5)
 

@@ -51,8 +51,8 @@ def shown_of(result: Any, kind: str | None = None, group: str | None = None) -> 
         return Shown(result.stem, title, result.class_name, units, result.table, image=result)
     if isinstance(result, Comparison):
         first = next(iter(result.attributions.values()))
-        title = f"{short_name(first.stem)}: P({first.provenance['Target']['class']}) = {first.provenance['Probability']:.3f}"
         target = str(first.provenance["Target"]["class"])
+        title = f"{short_name(first.stem)}: P({target}) = {first.provenance['Probability']:.3f}"
         return Shown(first.stem, title, target, {}, result.table, methods=tuple(result.attributions))
     if isinstance(result, Attribution):
         return _of_attribution(result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import fill
 
 import nibabel as nib
 import numpy as np
@@ -73,7 +74,7 @@ def five_regions_figure(
         labels_img = nib.Nifti1Image(ranks, atlas.labels_img.affine)
     with new_figure(14, 7) as figure:
         top = figure.add_axes((0.02, 0.50, 0.78, 0.40))
-        bottom = figure.add_axes((0.02, 0.03, 0.92, 0.40))
+        bottom = figure.add_axes((0.02, 0.03, 0.90, 0.40))
         if len(highest):
             first = highest.iloc[0]
             plot_roi(
@@ -91,7 +92,7 @@ def five_regions_figure(
                 alpha=0.85,
             )
             handles = [
-                Patch(facecolor=colour, edgecolor="black", label=f"{rank}  {name}")
+                Patch(facecolor=colour, edgecolor="black", label=f"{rank}  {fill(str(name), 26)}")
                 for rank, (colour, name) in enumerate(zip(COLOURS, highest["name"], strict=False), start=1)
             ]
             title = "Five highest-scoring regions" if len(highest) == len(COLOURS) else "Highest-scoring regions"

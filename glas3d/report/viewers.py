@@ -49,7 +49,7 @@ def rank_labels(names: Sequence[str]) -> list[Label]:
     labels = []
     for rank, name in enumerate(names, start=1):
         red, green, blue = to_rgb(COLOURS[rank - 1] if rank <= len(COLOURS) else _OTHER_RANKS)
-        labels.append(Label(rank, f"{rank} {name}", (round(255 * red), round(255 * green), round(255 * blue))))
+        labels.append(Label(rank, f"rank{rank} {name}", (round(255 * red), round(255 * green), round(255 * blue))))
     return labels
 
 
@@ -61,7 +61,7 @@ def fsleyes_lut(labels: Sequence[Label]) -> str:
 
 
 def itksnap_labels(labels: Sequence[Label]) -> str:
-    """Return the label descriptions of ITK-SNAP: label, colour, opacity, visibility in slices and in 3D, and the name."""
+    """Return the label descriptions of ITK-SNAP: label, colour, opacity, visibility in slices and in 3D, name."""
     rule = "#" * 48
     head = f"{rule}\n# ITK-SnAP Label Description File\n# IDX  -R-  -G-  -B-  -A--  VIS MSH  LABEL\n{rule}\n"
     lines = [f'{0:5d} {0:5d} {0:4d} {0:4d} {0:8d} {0:3d} {0:3d}    "Clear Label"']
@@ -173,8 +173,8 @@ def mricron_command(scene: Scene) -> list[str]:
     """Return the command that opens a scene in MRIcron, which finds names and colours of labels by the image's name."""
     low, high = scene.range_text
     grey = scene.map if scene.anatomy is None else scene.anatomy
-    overlay = [] if scene.anatomy is None else ["-o", scene.map, "-c", "5redyell", "-l", low, "-h", high]
-    return ["mricron", grey, "-b", "20", *overlay]
+    overlay = [] if scene.anatomy is None else ["-b", "20", "-o", scene.map, "-c", "-1", "-l", low, "-h", high]
+    return ["mricron", grey, *overlay]
 
 
 def mricrogl_script(scene: Scene) -> str:
@@ -274,8 +274,8 @@ def _files_of(shown: Shown, folder: Path, viewers: Sequence[str], top: int) -> d
     if brain_map.is_in_mni:
         anatomy = ANATOMY
         files[ANATOMY] = _anatomy().to_filename
-    elif brain_map.background is not None and brain_map.background.get_filename():
-        anatomy = os.path.relpath(brain_map.background.get_filename(), folder)
+    elif brain_map.background is not None and (scan := brain_map.background.get_filename()):
+        anatomy = os.path.relpath(scan, folder)
     lowest, largest = display_range(brain_map.values)
     own = os.path.relpath(path, folder)
     scene = Scene(anatomy, own, ranks, lowest, largest, max(len(labels), 1), brain_map.is_signed)
@@ -284,8 +284,11 @@ def _files_of(shown: Shown, folder: Path, viewers: Sequence[str], top: int) -> d
         if viewer == "mricrogl":
             files[f"{shown.stem}_mricrogl.py"] = _writer(mricrogl_script(scene))
         else:
-            command = shlex.join(_COMMANDS[viewer](scene))
-            files[f"{shown.stem}_{viewer}.sh"] = _writer(f'#!/bin/sh\ncd "$(dirname "$0")" || exit\n{command}\n')
+            lines = ["#!/bin/sh", 'cd "$(dirname "$0")" || exit', shlex.join(_COMMANDS[viewer](scene))]
+            if viewer == "mricron":
+                labels_in_place = shlex.join(["mricron", scene.anatomy or scene.map, "-o", f"{ranks}.nii.gz"])
+                lines += ["# The ranks in place of the map:", f"# {labels_in_place}"]
+            files[f"{shown.stem}_{viewer}.sh"] = _writer("\n".join([*lines, ""]))
     return files
 
 

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from glas3d import GlasError
@@ -115,8 +116,8 @@ def test_light_against_shadow_names_the_highest_without_overlap():
     table["direction"] = np.where(table["drop"] > 0, "for", "against")
     figure = light_shadow_figure(table, title="t", unit="probability", target="AD", labelled=8)
     assert isinstance(figure, Figure)
-    figure.draw_without_rendering()
-    renderer = figure.canvas.get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
     written = [text for text in figure.axes[0].texts if text.get_text() in NAMES]
     assert {text.get_text() for text in written} == set(NAMES[:8])
     boxes = [text.get_window_extent(renderer) for text in written]

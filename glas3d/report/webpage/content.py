@@ -18,8 +18,8 @@ from glas3d.explain.result import searched_in_mni
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import MNI, VoxelGrid, mni_grid, template, template_on
 from glas3d.output import Columns
+from glas3d.report.figure_files import png_writer
 from glas3d.report.maps import BrainMap
-from glas3d.report.png import png_writer
 from glas3d.report.regions import five_regions_figure
 from glas3d.report.webpage import prose
 from glas3d.report.webpage.bars import Bar, bars
