@@ -61,7 +61,7 @@ def picture(folder, kind, dpi=60, name=None):
     shown = next(each for each in shown_in(folder) if kind in kinds_of(each))
     path = PICTURES / f"{name or kind}.png"
     draw(shown, kind).savefig(path, dpi=dpi)
-    Image.open(path).convert("RGB").quantize(96, dither=Image.Dither.NONE).save(path, optimize=True)
+    Image.open(path).convert("RGB").quantize(255, Image.Quantize.FASTOCTREE).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
