@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
@@ -51,6 +51,36 @@ def is_number(value: Any) -> bool:
     (True, False, False, False)
     """
     return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+
+
+def refuse_formulas(what: str, texts: Iterable[str]) -> None:
+    """Refuse names that a spreadsheet would take for formulas when it opens a table that they are written to.
+
+    Parameters
+    ----------
+    what
+        What messages call the names.
+    texts
+        The names; numbers may begin with a sign.
+
+    Examples
+    --------
+    >>> refuse_formulas("the name of a region", ["Hippocampus_L", "-1"])
+    >>> refuse_formulas("the name of a region", ["=cmd|'calc'!A0"])
+    Traceback (most recent call last):
+    glas3d.errors.GlasError: the name of a region must not begin as a formula does (=, +, -, @), got "=cmd|'calc'!A0"
+    """
+    for text in texts:
+        if text[:1] in ("=", "+", "-", "@") and not _is_number_text(text):
+            raise GlasError(f"{what} must not begin as a formula does (=, +, -, @), got {text[:80]!r}")
+
+
+def _is_number_text(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 @contextmanager

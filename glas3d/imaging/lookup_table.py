@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from glas3d.checks import refuse_formulas
 from glas3d.errors import GlasError, GlasWarning, listed, reason
 from glas3d.imaging.lookup_dialects import read_lines, read_xml
 from glas3d.imaging.space import voxel_to_world
@@ -106,6 +107,7 @@ def _checked(rows: pd.DataFrame, source: str) -> pd.DataFrame:
     nameless = rows.loc[(rows["name"] == "") & (rows["index"] != 0), "index"]
     if len(nameless):
         raise GlasError(f"every region of an atlas must have a name, index {nameless.iloc[0]} of {source} has none")
+    refuse_formulas(f"the name of a region in {source}", rows["name"])
     return rows[[column for column in ("index", "name", "hemisphere") if column in rows]]
 
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from glas3d.checks import file_access, is_number, whole_number
+from glas3d.checks import file_access, is_number, refuse_formulas, whole_number
 from glas3d.core.settings import Settings
 from glas3d.errors import GlasError, reason
 from glas3d.hashing import bytes_sha256, file_sha256
@@ -165,7 +165,9 @@ class _Metadata:
                 f"channel_def in the metadata of {self.folder} must number the outputs from 0 on, "
                 f"got {', '.join(names)}"
             )
-        return tuple(str(names[key]) for key in sorted(names, key=int)) or None
+        classes = tuple(str(names[key]) for key in sorted(names, key=int))
+        refuse_formulas(f"the name of a class in the metadata of {self.folder}", classes)
+        return classes or None
 
     @property
     def preset(self) -> dict[str, Any]:

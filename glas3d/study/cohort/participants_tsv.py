@@ -10,6 +10,7 @@ from typing import Literal
 import pandas as pd
 
 from glas3d.bids_names import PARTICIPANT_ID, SESSION_ID, bids_id
+from glas3d.checks import refuse_formulas
 from glas3d.errors import GlasError
 from glas3d.tables import read_table
 
@@ -75,6 +76,7 @@ def read_participants(
     for column in table.columns.difference(["participant_id", "session_id"]):
         unknown = table[column].isin([text for text in _MISSING_ELSEWHERE if text not in groups])
         table[column] = table[column].mask(unknown)
+    refuse_formulas(f"a group in {path}", table[group_column].dropna().astype(str).unique())
     participants["group"] = table[group_column]
     participants["in_sessions_tsv"] = table["participant_id"].isin(list(sessions_tsv))
     if (repeated := participants.duplicated(["participant_id", "session"])).any():
