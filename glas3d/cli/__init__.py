@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from glas3d.cli import atlases, fetch, simulated, terminal
+from glas3d.cli.audit import audit
 from glas3d.cli.bad_use import file_problem, message_of
 from glas3d.cli.cohort import cohort
 from glas3d.cli.compare import compare
@@ -40,7 +41,7 @@ app = App(
 )
 for command in (
     *(explain, compare, localise, simulated.simulate, train, cohort, verify, report, figure, export),
-    *(convert, simulated.demo, fetch.app, atlases.app),
+    *(audit, convert, simulated.demo, fetch.app, atlases.app),
 ):
     app.command(command)
 app.register_install_completion_command(help="Install completion of commands and options for the current shell.")
@@ -68,7 +69,7 @@ def run(arguments: list[str]) -> int:
             terminal.use_option_names(option_names(function))
             messages = next((value for value in bound.arguments.values() if isinstance(value, Messages)), Messages())
             with messages.active(arguments):
-                function(*bound.args, **bound.kwargs)
+                status = function(*bound.args, **bound.kwargs)
     except SpaceWarning as problem:
         return fail(f"{problem}. {_space_advice(arguments)}")
     except SkullWarning as problem:
@@ -99,7 +100,7 @@ def run(arguments: list[str]) -> int:
             raise
         first_line = str(problem).strip().splitlines()[0] if str(problem).strip() else ""
         return fail(f"unexpected {type(problem).__name__}: {first_line} (set GLAS3D_TRACEBACK=1 to see where)", 1)
-    return 0
+    return status if isinstance(status, int) else 0
 
 
 def _space_advice(arguments: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from glas3d.options import documentation
 # The order in which --help lists the groups of options.
 _ORDER = (
     "Arguments",
+    "Audit",
     "Model",
     "Output",
     "Input",

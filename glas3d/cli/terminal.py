@@ -16,6 +16,7 @@ from rich.console import Console
 
 from glas3d.cli.option_names import as_typed
 from glas3d.errors import GlasWarning
+from glas3d.evaluate.audits.checks import LITTLE, MUCH
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,6 +172,7 @@ def write_rows(
     title: str,
     left: Collection[str] = (),
     centre: Collection[str] = (),
+    wrapped: Collection[str] = (),
 ) -> None:
     """Write a table of texts.
 
@@ -184,6 +186,8 @@ def write_rows(
         Title above the table, one line.
     left, centre
         Columns that are not aligned to the right.
+    wrapped
+        Columns of sentences, which take as many lines as they need.
     """
     if _Reporting.quiet:
         return
@@ -196,17 +200,17 @@ def write_rows(
             "left" if column in left else "center" if column in centre else "right"
         )
         # where the terminal is too narrow, names are shortened and not numbers
-        shown.add_column(_text(column), justify=align, no_wrap=column not in left)
+        shown.add_column(_text(column), justify=align, no_wrap=column not in (*left, *wrapped))
     for row in rows:
-        shown.add_row(*map(_text, row))
+        shown.add_row(*(_text(cell, wrap=column in wrapped) for column, cell in zip(columns, row, strict=True)))
     out.print(shown)
 
 
-def _text(cell: str) -> Text:
+def _text(cell: str, *, wrap: bool = False) -> Text:
     """Return the content of a cell, in which brackets and colons are no markup."""
     from rich.text import Text
 
-    return Text(printable(cell), no_wrap=True, overflow="ellipsis")
+    return Text(printable(cell), no_wrap=not wrap, overflow="fold" if wrap else "ellipsis")
 
 
 def account_text(account: Mapping[str, Any], table: pd.DataFrame) -> str:
@@ -224,7 +228,11 @@ def account_text(account: Mapping[str, Any], table: pd.DataFrame) -> str:
         evidence = table["evidence"] if account["effect"] > 0 else -table["evidence"]
         name = table.assign(share=evidence).nlargest(1, "share")["name"].iloc[0]
         share, alone = f"{account['accounted']:.0%}", f"{account['largest']:.0%}"
-        return f"The regions account for {share} of the effect, {name} alone for {alone}."
+        text = f"The regions account for {share} of the effect, {name} alone for {alone}."
+        doubt = (
+            "little" if account["accounted"] < LITTLE else "more than all of it" if account["accounted"] > MUCH else ""
+        )
+        return f"{text} That is {doubt}: run glas3d audit." if doubt else text
     why = "the effect is below 1 in log-odds" if account["partition"] else "their masks are no partition"
     return f"What the regions account for is n/a: {why}."
 

@@ -13,8 +13,8 @@ from glas3d.output import DESCRIPTION, dataset_description, write_json, write_to
 NAME = "GLAS explanations of scans"
 # How many leading parts of two paths say nothing: the root, and folders such as /home or /data.
 _TOP_LEVEL = 2
-# The validator knows neither statistical maps nor tables of regions yet, and no reports.
-_IGNORED = ("*_statmap.*", "*_regions.*", "report.html")
+# The validator knows neither statistical maps nor tables of regions yet, and no audits or reports.
+_IGNORED = ("*_statmap.*", "*_regions.*", "*_audit.json", "report.html")
 
 
 def describe_dataset(folder: Path, scans: Sequence[Path]) -> list[Path]:

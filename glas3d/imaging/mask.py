@@ -69,11 +69,16 @@ def share_outside_brain(volume: np.ndarray, grid: VoxelGrid) -> float:
     return float((tissue & far).sum() / max(int(brain.sum()), 1))
 
 
+def template_brain(grid: VoxelGrid) -> np.ndarray:
+    """Return the voxels of the template's brain on a grid in MNI space, ventricles among them: ``grid.shape`` bool."""
+    return np.asarray(binary_fill_holes(resample(template(), grid) > 0.1), dtype=bool)
+
+
 @lru_cache(maxsize=4)
 def _brain_and_surroundings(shape: tuple[int, ...], affine: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Return the voxels of the template's brain, and those farther than `_FAR_MM` outside of it."""
     grid = VoxelGrid(shape, np.frombuffer(affine).reshape(4, 4))
-    brain = np.asarray(binary_fill_holes(resample(template(), grid) > 0.1), dtype=bool)
+    brain = template_brain(grid)
     if not brain.any():
         return brain, np.zeros(shape, dtype=bool)
     return brain, np.asarray(distance_transform_edt(~brain, sampling=grid.spacing) > _FAR_MM)

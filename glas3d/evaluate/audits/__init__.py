@@ -1,3 +1,9 @@
-"""Audits: does a map depend on the model and on the data, or would any model have drawn it? None is written yet."""
+"""Audits: should a map be believed? Each is one page of numbers with a plain verdict.
 
-__all__: list[str] = []
+`audit_scan` audits a model on one scan, `audit_study` the results of a study, by any of the checks that `CHECKS` lists.
+To add one, write a function that returns an `Audit` in a file of its own, and enter it in ``checks.py``.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

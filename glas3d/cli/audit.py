@@ -1,0 +1,183 @@
+"""``glas3d audit``: should the map of a scan, or the results of a study, be believed?"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from glas3d.cli import terminal
+from glas3d.cli.derived import command_options, given_options, help_text, in_group
+from glas3d.cli.explain_options import SearchOptions, explain_keywords
+from glas3d.cli.messages import Messages
+from glas3d.cli.parameters import class_of, model_of
+from glas3d.errors import GlasError
+from glas3d.evaluate.audits.checks import AUDIT, AuditOptions, chosen_checks, listed_checks
+from glas3d.explain.options import ExplainOptions, ModeOptions
+
+if TYPE_CHECKING:
+    from glas3d.evaluate.audits import Audit
+    from glas3d.predict import Predictor
+
+# Audits have settings of their own, and audit a scan alone.
+_MODES = {mode.name for mode in fields(ModeOptions)}
+AuditCommandOptions: Any = command_options(
+    "AuditCommandOptions",
+    SearchOptions,
+    AuditOptions,
+    ExplainOptions,
+    without=(*_MODES, "covariates", "covariate_reference", "grid", "coordinates"),
+)
+_CHECKS = help_text(f"Audits to make, by name. Default: all of a scan, or of a study. {listed_checks()}")
+_STUDY = "study.json"
+
+audit = App(
+    name="audit",
+    usage="Usage: glas3d audit SCAN --model M --target T --out DIR [OPTIONS]\n       glas3d audit OUT [OPTIONS]",
+    help_epilogue="An option that takes several values takes everything up to the next option: give SCAN or OUT first. "
+    "The exit status is 1 if an audit fails, and 2 for bad use.",
+)
+
+
+@audit.default
+def audit_results(
+    *scan: Path,
+    checks: Annotated[tuple[str, ...], in_group(AUDIT, consume_multiple=1, help=_CHECKS)] = (),
+    model: Annotated[str | None, in_group("Model")] = None,
+    target: Annotated[str | None, in_group("Model")] = None,
+    out: Annotated[Path | None, in_group("Output")] = None,
+    options: Annotated[AuditCommandOptions, Parameter(name="*")] = AuditCommandOptions(),  # noqa: B008 (frozen)
+    activation: Annotated[Literal["softmax", "sigmoid", "none"] | None, in_group("Model")] = None,
+    trust: Annotated[bool, in_group("Model")] = False,
+    value_range: Annotated[tuple[float, float] | None, in_group("Model")] = None,
+    device: Annotated[str, in_group("Speed")] = "auto",
+    overwrite: Annotated[bool, in_group("Output")] = False,
+    json: Annotated[bool, in_group("Output")] = False,
+    messages: Annotated[Messages, Parameter(name="*")] = Messages(),  # noqa: B008 (frozen)
+) -> int:
+    """Audit a model on one scan, or the results of a study: one verdict and one page of numbers for each check.
+
+    Parameters
+    ----------
+    scan
+        A scan as glas3d explain takes it, with --model and --target, best one that the model takes for the target.
+        Or OUT, the folder of a study that glas3d cohort wrote.
+    checks
+        Audits to make.
+    model
+        Name of a shipped model, a MONAI bundle folder, a .pt2 or .onnx file, or package.module:factory; for a scan.
+    target
+        Class to explain, by its name or its index from 0; for a scan.
+    out
+        Folder for the results. Default: for a study its folder group; a scan needs one.
+    activation
+        What turns the model's outputs into probabilities; for .pt2 and .onnx files, and for bundles that do not state
+        it.
+    trust
+        Allow the configuration of a bundle to run any code of its author: calls of functions, expressions and imports.
+        Without it a bundle may be made of networks and layers of torch.nn, monai.networks and glas3d.
+    value_range
+        Lowest and highest intensity that the network takes, as two numbers; for .pt2 and .onnx files, and for bundles
+        that do not state it. A scan of other intensities is then noted. Default: not known, which is noted.
+    device
+        Where the model runs: auto (CUDA where it is available), cpu, or cuda, with a number for one GPU of several,
+        such as cuda:1.
+    overwrite
+        Replace audits of another input, target or settings that have the same names. Default: refuse.
+    json
+        Write the result to standard output as JSON, for other programs.
+    """
+    if not scan:
+        raise GlasError(
+            "SCAN or OUT is missing; an option that takes several values takes everything that follows it: "
+            "give it first, as in glas3d audit OUT --checks accounted"
+        )
+    wanted, folder = checks or None, out
+    if scan[0].is_dir():
+        audits, folder = _of_study(scan, model, target, out, options, wanted, overwrite=overwrite)
+    else:
+        missing = [name for name, value in (("--model", model), ("--target", target), ("--out", out)) if value is None]
+        if missing:
+            raise GlasError(f"to audit a scan, give {', '.join(missing)}")
+        chosen_checks(wanted, "scan")
+        predict = model_of(str(model), activation, device, value_range, trust=trust)
+        audits = _of_scan(scan, predict, str(target), out, options, wanted, overwrite=overwrite)
+    if json:
+        terminal.write_json({"audits": [each.record() for each in audits]})
+    else:
+        _report(audits, scan[0].name, folder)
+    return int(any(each.verdict == "fail" for each in audits))
+
+
+def _of_scan(
+    scan: tuple[Path, ...],
+    predict: Predictor,
+    target: str,
+    out: Path | None,
+    options: Any,
+    checks: tuple[str, ...] | None,
+    *,
+    overwrite: bool,
+) -> tuple[Audit, ...]:
+    """Return the audits of a scan, which are saved."""
+    from glas3d.evaluate.audits import audit_scan
+    from glas3d.explain.dataset import describe_dataset
+    from glas3d.imaging.atlas import Atlas
+
+    with terminal.progress("audits") as progress:
+        audits = audit_scan(
+            list(scan) if len(scan) > 1 else scan[0],
+            predict,
+            class_of(target, predict.classes),
+            checks,
+            Atlas.load(options.atlas or "AAL", space=options.atlas_space),
+            progress=progress,
+            folder=out,
+            overwrite=overwrite,
+            **explain_keywords(options),
+        )
+    if out is not None:
+        describe_dataset(out, scan)
+    return audits
+
+
+def _of_study(
+    paths: tuple[Path, ...],
+    model: str | None,
+    target: str | None,
+    out: Path | None,
+    options: Any,
+    checks: tuple[str, ...] | None,
+    *,
+    overwrite: bool,
+) -> tuple[tuple[Audit, ...], Path]:
+    """Return the audits of a study and the folder in which they are saved."""
+    from glas3d.evaluate.audits import audit_study
+    from glas3d.study.derivatives import GROUP
+
+    folder = paths[0]
+    if len(paths) > 1:
+        raise GlasError(f"give the folder of one study, or one scan, got {len(paths)} paths")
+    if not (folder / _STUDY).is_file():
+        raise GlasError(
+            f"{folder} is not the folder of a study (it has no {_STUDY}): to audit a scan, give the scan with --model "
+            "and --target"
+        )
+    own = {declared.name for declared in fields(AuditOptions)}
+    given = {**given_options(options), **({"model": model} if model else {}), **({"target": target} if target else {})}
+    if others := [name for name in given if name not in own]:
+        raise GlasError(f"the results of a study are audited as they are, got --{others[0].replace('_', '-')}")
+    saved = out or folder / GROUP
+    with terminal.progress("audits") as progress:
+        audits = audit_study(folder, checks, progress=progress, folder=saved, overwrite=overwrite, **given)
+    return audits, saved
+
+
+def _report(audits: tuple[Audit, ...], name: str, folder: Path | None) -> None:
+    """Write the verdict and the statement of each audit, and which files were written."""
+    rows = [(each.check, each.verdict, each.statement) for each in audits]
+    columns = ("check", "verdict", "statement")
+    terminal.write_rows(columns, rows, f"{name}: audits", left=columns, wrapped=("statement",))
+    terminal.write(f"Written to {folder}: {', '.join(each.file for each in audits)}")

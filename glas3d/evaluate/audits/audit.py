@@ -1,0 +1,134 @@
+"""The result of one audit: a verdict, one sentence, and the numbers behind it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from glas3d.errors import GlasError
+from glas3d.explain.outputs import refuse_other_results
+from glas3d.output import Writer, write_json, write_together
+
+Verdict = Literal["pass", "warn", "fail", "n/a"]
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of an audit.
+
+    Attributes
+    ----------
+    name
+        A short name, unique within the audit.
+    value
+        The number, or a text such as the name of a region; NaN where it is not known.
+    units
+        Its unit of measure or scale, such as ``mm`` or ``share``; empty for a text.
+    description
+        What it is, in words.
+    """
+
+    name: str
+    value: float | str
+    units: str
+    description: str
+
+    def record(self) -> dict[str, Any]:
+        """Return the entry of the file; a number that is not known is None."""
+        known = isinstance(self.value, str) or self.value == self.value
+        return {**vars(self), "value": self.value if known else None}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Audit:
+    """One page of numbers with a plain verdict.
+
+    Attributes
+    ----------
+    check
+        Name of the check, see `CHECKS`.
+    verdict
+        ``"pass"``; ``"warn"``: read the statement before you trust the map; ``"fail"``: do not trust it;
+        ``"n/a"``: no verdict, and the statement says why.
+    statement
+        The finding and what follows from it, in one or two sentences.
+    numbers
+        The numbers behind the verdict.
+    provenance
+        Every setting, version and hash, ready for JSON.
+    file
+        Name of the file that `save` writes.
+    """
+
+    check: str
+    verdict: Verdict
+    statement: str
+    numbers: tuple[Number, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    file: str = ""
+
+    def __repr__(self) -> str:
+        return f"Audit({self.check}: {self.verdict}. {self.statement})"
+
+    def __getitem__(self, name: str) -> float | str:
+        """Return the value of a number by its name."""
+        for number in self.numbers:
+            if number.name == name:
+                return number.value
+        raise KeyError(f"the audit {self.check} has no number {name!r}")
+
+    def record(self) -> dict[str, Any]:
+        """Return the content of the file."""
+        return {
+            "check": self.check,
+            "verdict": self.verdict,
+            "statement": self.statement,
+            "numbers": [number.record() for number in self.numbers],
+            **self.provenance,
+        }
+
+
+def save_audits(audits: Iterable[Audit], folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
+    """Write one JSON file an audit; all or none.
+
+    Parameters
+    ----------
+    audits
+        The audits.
+    folder
+        Where to write.
+    overwrite
+        Replace audits of another input, target, model or settings.
+
+    Returns
+    -------
+    The paths written.
+
+    Raises
+    ------
+    GlasError
+        The folder has audits of the same names that were made otherwise, or cannot be written.
+    """
+    files: dict[str, Writer] = {}
+    for audit in audits:
+        if not audit.file:
+            raise GlasError(f"the audit {audit.check} was made in memory and has no name of a file")
+        if not overwrite:
+            refuse_other_audit(Path(folder), audit.file, audit.provenance)
+        files[audit.file] = write_json(audit.record())
+    return write_together(Path(folder), files)
+
+
+def refuse_other_audit(folder: Path, file: str, provenance: Mapping[str, Any]) -> None:
+    """Refuse a folder that has the same audit of another input, target, model or settings.
+
+    Raises
+    ------
+    GlasError
+        There is one; the message names what differs.
+    """
+    stem, _, rest = file.removesuffix(".json").partition("_")
+    refuse_other_results(folder, stem, provenance, rest)

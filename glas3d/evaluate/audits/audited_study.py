@@ -1,0 +1,86 @@
+"""The folder of a study as audits meet it: its records, tables and provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glas3d.errors import GlasError
+from glas3d.evaluate.audits.audit import Audit, Number, Verdict
+from glas3d.evaluate.audits.checks import AuditOptions
+from glas3d.output import generated_by
+from glas3d.study.derivatives import STUDY, Record, read_records, read_study
+
+
+@dataclass(frozen=True, eq=False)
+class AuditedStudy:
+    """The results of a study.
+
+    Attributes
+    ----------
+    out
+        Its folder.
+    options
+        The options of audits.
+    study
+        The content of ``study.json``.
+    records
+        The records of all participants and sessions.
+    """
+
+    out: Path
+    options: AuditOptions
+    study: dict[str, Any]
+    records: list[Record]
+
+    @classmethod
+    def read(cls, out: Path, options: AuditOptions) -> AuditedStudy:
+        """Read a study.
+
+        Raises
+        ------
+        GlasError
+            It is not the folder of a study, or has no results of participants.
+        """
+        if not out.is_dir() or not (out / STUDY).is_file():
+            raise GlasError(f"audits of a study need its folder, with {STUDY}, got {out}")
+        return cls(out, options, read_study(out), read_records(out))
+
+    @property
+    def method(self) -> dict[str, Any]:
+        """What all participants were explained with: ``Target Settings Model Search``."""
+        return dict(self.records[0].content["Method"])
+
+    def provenance_of(self, check: str) -> dict[str, Any]:
+        """Return what tells audits apart, and all that was used, ready for JSON; known before the audit is made."""
+        inputs = {record.name: record.content["Key"] for record in self.records}
+        method = self.method
+        return {
+            **method,
+            "Input": {"name": "study", "keys": inputs},
+            "Settings": method.get("Settings", {}) | self.options.record_of(check),
+            "GeneratedBy": generated_by(),
+        }
+
+    @property
+    def search_label(self) -> str:
+        """The search in names of files, such as ``seg-AAL_desc-``."""
+        search = self.method["Search"]
+        return f"seg-{search['atlas']}_desc-" if "atlas" in search else "desc-grid" if "grid" in search else "desc-"
+
+    def file(self, check: str) -> str:
+        """Return the name of the file of an audit."""
+        return f"study_{self.search_label}{check}_audit.json"
+
+    def audit(self, check: str, verdict: Verdict, statement: str, numbers: Iterable[Number] = ()) -> Audit:
+        """Return an audit of this study with its provenance."""
+        return Audit(
+            check=check,
+            verdict=verdict,
+            statement=statement,
+            numbers=tuple(numbers),
+            provenance=self.provenance_of(check),
+            file=self.file(check),
+        )

@@ -1,0 +1,172 @@
+"""The audits, declared once.
+
+`audit_scan`, `audit_study`, ``glas3d audit``, its help and the table in docs/audits.md are derived from `CHECKS`. The
+table names the functions and loads none of them, so that ``--help`` does not import torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from glas3d.checks import whole_number
+from glas3d.errors import GlasError
+from glas3d.evaluate.rivals.methods import method_of
+from glas3d.options import option
+
+AUDIT = "Audit"
+
+LITTLE, MUCH = 0.6, 1.3
+"""Where regions account for less or more of the effect, the whole volume is searched for its evidence."""
+
+Of = Literal["scan", "study"]
+# Returns the values of the regions of a scan, from the scan, the model and the target.
+Explainer = Callable[[Any, Any, Any], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """An audit, as it is declared.
+
+    Attributes
+    ----------
+    purpose
+        What it shows, as help and documentation have it.
+    source
+        The paper that it follows, or empty.
+    scan, study
+        Module and function that audit a scan and a study, within this package; empty where there is none.
+    options
+        Names of the options of `AuditOptions` that decide its result, besides those that all audits have.
+    """
+
+    purpose: str
+    source: str = ""
+    scan: str = ""
+    study: str = ""
+    options: tuple[str, ...] = ()
+
+    def applies_to(self, of: Of) -> bool:
+        """Return whether it audits a scan, or a study."""
+        return bool(getattr(self, of))
+
+
+CHECKS: dict[str, Check] = {
+    "accounted": Check(
+        purpose="whether regions account for the effect, or something outside of them does",
+        scan="accounted.audit_scan",
+        study="accounted.audit_study",
+    ),
+    "shortcut": Check(
+        purpose="whether the model reads something outside the brain, or the outline, brightness or exact position",
+        source="Tinauer et al. 2022, 2025",
+        scan="shortcut.audit_scan",
+    ),
+    "sanity": Check(
+        purpose="whether the map depends on what the network has learnt",
+        source="Adebayo et al. 2018; Arun et al. 2021",
+        scan="sanity.audit_scan",
+        options=("methods", "randomised", "seed"),
+    ),
+    "reference": Check(
+        purpose="whether the map depends on what stands where tissue is removed",
+        source="Hiller 2025",
+        scan="reference.audit_scan",
+        options=("backgrounds",),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """The options of audits.
+
+    Parameters
+    ----------
+    methods
+        For the check ``sanity``: explanation methods to audit, by the names that ``glas3d compare`` takes (in Python
+        also a mapping from names to functions of a scan, a model and a target that return a value for each region).
+        Default: glas_evidence.
+    randomised
+        For the check ``sanity``: how many networks with random weights are explained, at least 3. Default: 8.
+    backgrounds
+        For the check ``reference``: backgrounds to compare with that of the scan: ``auto``, a number, ``blur``, or an
+        image. Default: 0 and blur.
+    seed
+        Seed of all random numbers. Default: 0.
+    batch_size
+        Number of inputs in one forward pass. Default: chosen by the size of the volume.
+
+    Raises
+    ------
+    GlasError
+        A value outside its range, or a method that does not exist.
+    """
+
+    methods: Sequence[str] | Mapping[str, Explainer] = option(("glas_evidence",), group=AUDIT, command=tuple[str, ...])
+    randomised: int = option(8, group=AUDIT)
+    backgrounds: Sequence[Any] = option((0, "blur"), group=AUDIT, command=tuple[str, ...])
+    seed: int = option(0, group=AUDIT)
+    batch_size: int | None = option(None, group="Speed")
+
+    def __post_init__(self) -> None:
+        methods = (self.methods,) if isinstance(self.methods, str) else self.methods
+        if not isinstance(methods, Mapping):
+            object.__setattr__(self, "methods", tuple(methods))
+            for name in methods:
+                method_of(name)
+        if not methods or len(set(methods)) != len(methods):
+            raise GlasError(f"methods must be one or more, each once, got {', '.join(methods) or 'none'}")
+        object.__setattr__(self, "randomised", whole_number("randomised", self.randomised, least=3))
+        object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0))
+        if self.batch_size is not None:
+            object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size, least=1))
+
+    def record_of(self, check: str) -> dict[str, Any]:
+        """Return the options that decide the result of an audit, ready for JSON."""
+        values = {name: getattr(self, name) for name in CHECKS[check].options}
+        return {
+            name: list(value) if isinstance(value, Mapping | tuple) else value
+            for name, value in values.items()
+            if value is not None
+        }
+
+
+def chosen_checks(names: Iterable[str] | None, of: Of) -> list[str]:
+    """Return the names of the audits of a scan or a study, all of them where None is given.
+
+    Raises
+    ------
+    GlasError
+        An audit that does not exist, is named twice, or audits something else.
+    """
+    if names is None:
+        return [name for name, check in CHECKS.items() if check.applies_to(of)]
+    chosen = [names] if isinstance(names, str) else list(names)
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise GlasError(f"checks must be one or more, each once, got {', '.join(map(str, chosen)) or 'none'}")
+    for name in chosen:
+        if name not in CHECKS:
+            near = difflib.get_close_matches(str(name), CHECKS, 1, 0.6)
+            advice = f"did you mean {near[0]}?" if near else f"choose of {', '.join(CHECKS)}"
+            raise GlasError(f"there is no check {name!r}; {advice}")
+        if not CHECKS[name].applies_to(of):
+            other = "a scan with its model" if of == "study" else "the folder of a study"
+            raise GlasError(f"the check {name} audits {other}, got a {of}")
+    return chosen
+
+
+def listed_checks() -> str:
+    """Return the names of all audits with what they show, for docstrings and help."""
+    return " ".join(f"``{name}``: {check.purpose}" for name, check in CHECKS.items())
+
+
+def checks_table() -> str:
+    """Return the audits as a table in Markdown, for docs/audits.md."""
+    rows = ["| check | shows | of | after |", "|---|---|---|---|"]
+    for name, check in CHECKS.items():
+        of = " and ".join(kind for kind in ("scan", "study") if getattr(check, kind))
+        rows.append(f"| [`{name}`](#{name}) | {check.purpose} | {of} | {check.source} |")
+    return "\n".join(rows) + "\n"
