@@ -8,13 +8,16 @@ import numpy as np
 # A map is shown where it is among its highest tenth of voxels: the rest has little to say, and covers the anatomy.
 # But nothing is shown below a tenth of the maximum.
 _SHOWN, _NEVER = 0.9, 0.1
+# FSLeyes and others hide values at the threshold itself.
+_JUST_BELOW = 1 - 1e-5
 
 
 def display_range(values: np.ndarray) -> tuple[float, float]:
     """Return the size of a value from which a map is worth showing, and its largest size.
 
     What is smaller than the first is transparent in figures and reports, and in viewers that follow ``cal_min`` and
-    ``cal_max``. It is the 90th percentile of the sizes of all values other than 0, but at least a tenth of the largest.
+    ``cal_max``. It is just below the 90th percentile of the sizes of all values other than 0, but at least a tenth of
+    the largest.
 
     Parameters
     ----------
@@ -29,7 +32,8 @@ def display_range(values: np.ndarray) -> tuple[float, float]:
     --------
     >>> display_range(np.array([0.0, 0.01, 0.02, -0.03, 1.0]))
     (0.1, 1.0)
-    >>> display_range(np.r_[np.zeros(50), np.linspace(0.02, 2.0, 100)])
+    >>> lowest, largest = display_range(np.r_[np.zeros(50), np.linspace(0.02, 2.0, 100)])
+    >>> round(lowest, 4), largest
     (1.8, 2.0)
     """
     sizes = np.abs(np.asarray(values, dtype=np.float64))
@@ -37,8 +41,8 @@ def display_range(values: np.ndarray) -> tuple[float, float]:
     if not sizes.size:
         return 0.0, 0.0
     largest = float(sizes.max())
-    quantile = np.quantile(sizes, _SHOWN, method="lower")  # a value that is there, so that its region is shown
-    return max(float(quantile), _NEVER * largest), largest
+    quantile = _JUST_BELOW * float(np.quantile(sizes, _SHOWN, method="lower"))  # so that a region at it is shown
+    return max(quantile, _NEVER * largest), largest
 
 
 def describe_map(img: nib.Nifti1Image, statistic: str, subject: str, *, threshold: float | None = None) -> None:

@@ -21,7 +21,7 @@ from glas3d.report.kinds import Shown, score_label, short_name, with_anatomy
 from glas3d.report.maps import BrainMap
 from glas3d.report.webpage.results import Result, Results, read_results
 
-_MNI_CODE = 4  # of sform and qform in NIfTI
+MNI_CODE = 4  # of sform and qform in NIfTI
 _CONFIDENCE = 0.95
 
 
@@ -168,7 +168,7 @@ def _map_of(result: Result, title: str, anatomy: _Anatomy) -> BrainMap | None:
         return None
     img, provenance = result.maps["saliency"].img, result.provenance
     code = int(img.header.get("sform_code", 0)) if isinstance(img.header, nib.Nifti1Header) else 0
-    is_in_mni = provenance.get("Transform") is None and (code == _MNI_CODE or searched_in_mni(provenance))
+    is_in_mni = provenance.get("Transform") is None and (code == MNI_CODE or searched_in_mni(provenance))
     label = score_label(result.maps["saliency"].units or _units(result).get("score", "arbitrary"))
     return BrainMap(img, title, label, anatomy.under(provenance, is_in_mni), is_in_mni)
 

@@ -14,9 +14,11 @@ from glas3d.explain.result import ScanExplanation
 from glas3d.explain.table import scales_of
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import template
-from glas3d.report.folder import scale_name, shown_in
+from glas3d.report.folder import MNI_CODE, scale_name, shown_in
 from glas3d.report.kinds import Shown, check_kind, draw, kinds_of, score_label, short_name, with_anatomy
 from glas3d.report.maps import BrainMap
+from glas3d.study.group.group_map import GroupMap
+from glas3d.study.group.group_sums import GroupSums
 from glas3d.study.group.level import GroupResult
 
 
@@ -56,6 +58,8 @@ def shown_of(result: Any, kind: str | None = None, group: str | None = None) -> 
         return Shown(first.stem, title, target, {}, result.table, methods=tuple(result.attributions))
     if isinstance(result, Attribution):
         return _of_attribution(result)
+    if isinstance(result, GroupSums):
+        return _of_group_map(result)
     if isinstance(result, GroupResult):
         return _of_group(result, kind, group)
     raise GlasError(f"figures are of results of glas3d, got {type(result).__name__}")
@@ -92,6 +96,15 @@ def _of_attribution(result: Attribution) -> Shown:
         brain_map = BrainMap(result.map, title, label, template() if is_in_mni else None, is_in_mni)
     table = result.table.assign(rank=result.table["score"].rank(ascending=False, method="first"))
     return Shown(result.stem, title, target, {"score": label}, table, brain_map)
+
+
+def _of_group_map(group: GroupSums) -> Shown:
+    img, atlas = group.saliency_img(), group.atlas if isinstance(group, GroupMap) else None
+    is_in_mni = (atlas is not None and atlas.space == "MNI") or int(img.header["sform_code"]) == MNI_CODE
+    title = f"{group.group}, {len(group)} participants: explanation of {group.target}"
+    label = score_label(group.units["score"])
+    brain_map = BrainMap(img, title, label, template() if is_in_mni else None, is_in_mni)
+    return Shown(f"group-{group.group}", title, group.target, group.units, group.table(), brain_map, atlas)
 
 
 def _of_group(result: GroupResult, kind: str | None, group: str | None) -> Shown:

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from glas3d import GlasError, Grid, explain_img
+from glas3d import GlasError, Grid, explain_image, explain_img
+from glas3d.evaluate import attribute, compare
 from glas3d.explain import ranked
 from glas3d.imaging.map_header import display_range
 from glas3d.imaging.space import mni_grid, template_on
 from glas3d.report import BrainMap, figure_kinds, mosaic_figure, view
 from glas3d.report.ranks import ranks_img
+from glas3d.study import GroupMap
 from tests.imaging.cases import HEADS, head, seen
 
 MASKS = {"sigma_light": 12.0, "sigma_shadow": 12.0, "unit": "mm"}
@@ -168,3 +170,37 @@ def test_a_page_needs_no_script_and_shows_names_as_text(result, tmp_path):
     assert "data:image/png;base64," in page
     with pytest.raises(GlasError, match="the page cannot be written to "):
         result.to_html(tmp_path / "nowhere" / "page.html")
+
+
+def test_groups_and_methods_draw_themselves_too(scan, few):
+    """A group's map in memory, and several methods of one scan."""
+    group = GroupMap("A&B", few)
+    assert "A&amp;B" in group._repr_html_()
+    for _ in range(2):
+        group.add(explain_img(scan, seen(scan, few), 1, few, **MASKS))
+    assert repr(group) == "GroupMap(A&B: 2 participants, 8 regions, highest Hippocampus_L)"
+    assert "Hippocampus_L" in group._repr_html_()
+    assert any("A&B, 2 participants" in text.get_text() for text in group.plot("bars").findobj(plt.Text))
+    assert group.plot("mosaic", slices=2).axes
+    methods = compare(scan, seen(scan, few), 1, ("feature_ablation", "difference"), few)
+    figure = methods.plot()
+    assert next(t.get_text() for t in figure.axes[0].get_xticklabels()) == "feature\nablation\nρ +1.00"
+    assert "<table" in methods.to_html()
+    one = attribute(scan, seen(scan, few), 1, "feature_ablation", few)
+    assert one.plot("bars").axes
+    assert "difference" in repr(methods)
+
+
+def test_an_image_draws_itself_over_its_picture():
+    picture = np.random.default_rng(0).uniform(0, 255, (24, 30)).astype(np.float32)
+
+    def bright(batch):
+        return batch.mean(dim=(1, 2, 3))[:, None] / 255
+
+    r = explain_image(picture, bright, 0, Grid((3, 4)), sigma_light=5.0, sigma_shadow=4.0)
+    assert len(r.plot().axes) == 3  # the picture, its map and the colour bar
+    assert r.plot("bars").axes
+    with pytest.raises(GlasError, match="has no figure 'mosaic', only overlay, bars, light-shadow"):
+        r.plot("mosaic")
+    with pytest.raises(GlasError, match="a view needs a map of the brain"):
+        r.view()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -13,6 +13,7 @@ import pandas as pd
 
 from glas3d.core.account import Account
 from glas3d.core.explanation import COMPUTATION_SETTINGS
+from glas3d.display import Drawn, Summary
 from glas3d.errors import GlasError
 from glas3d.explain import EVIDENCE, ranked
 from glas3d.explain.notes import count_notes
@@ -24,6 +25,7 @@ from glas3d.statistics.map_sums import MapSums, combination
 Statistic = Literal["mean", "variance", "overlap"]
 
 # Columns whose group value is the plain mean over participants, where tables have them.
+_SHOWN = 10  # rows in a notebook
 _MEASURES = ("light", "shadow", "drop", *EVIDENCE)
 # Parts of the provenance that must be the same for all participants of a group.
 _METHOD = ("Target", "Settings", "Model", "Search", "Options")
@@ -61,7 +63,7 @@ class GroupInput(Protocol):
         """The model's probability of the explained class for the unchanged scan."""
 
 
-class GroupSums(ABC):
+class GroupSums(Drawn):
     """Sums over the participants of a group, in memory that does not grow with them.
 
     Parameters
@@ -95,6 +97,39 @@ class GroupSums(ABC):
 
     def __len__(self) -> int:
         return len(self._scores)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.group}: {len(self)} participants{self._highest()})"
+
+    def _highest(self) -> str:
+        """Return the highest-scoring region or point, once there is a participant."""
+        ranked = self.table().dropna(subset=["rank"]).sort_values("rank") if len(self) else pd.DataFrame()
+        return f", {len(self.table())} {self._row_kind}, highest {ranked['name'].iloc[0]}" if len(ranked) else ""
+
+    def _summary(self) -> Summary:
+        facts = {"participants": len(self), "explained": self.target}
+        if not len(self):
+            return Summary(f"Map of the group {self.group}", facts)
+        ranked = self.table().dropna(subset=["rank"]).sort_values("rank").head(_SHOWN)
+        rows = [
+            (row["rank"], row["name"], f"{row['drop']:+.3g}", row["direction"] or "", f"{row['score']:.3g}")
+            for row in ranked.to_dict("records")
+        ]
+        shares = [max(float(score), 0.0) for score in ranked["score"]]
+        columns = ("rank", "name", "mean drop", "direction", "score")
+        caption = f"The {len(rows)} highest-scoring {self._row_kind}"
+        return Summary(f"Map of the group {self.group}", facts, columns, rows, shares, caption)
+
+    @property
+    def target(self) -> str:
+        """The class that is explained."""
+        target = self._method.get("Target", {})
+        return str(target.get("class", f"class {target.get('index', 'unknown')}"))
+
+    @property
+    def units(self) -> dict[str, str]:
+        """The scale of each column of the table."""
+        return {name: units for name, (_, units) in self._columns().items()}
 
     def add(self, result: GroupInput, *other_sessions: GroupInput) -> None:
         """Add one participant, who counts once however many sessions there are.
