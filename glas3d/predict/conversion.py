@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 import warnings
+import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 
 from glas3d.errors import GlasError, listed, reason
 from glas3d.output import new_folder, write_together
+from glas3d.predict.adapters.pt2_archive import MOST_INFLATION, refuse_inflation
 from glas3d.predict.bundle import config_of, fit_weights, network_for, save_weights
 
 _NAME = "model.safetensors"
@@ -130,6 +133,9 @@ def _is_state_dict(value: Any) -> bool:
 
 def _content(source: Path) -> Any:
     """Return what a file of ``torch.save`` holds, if it is tensors, numbers and containers of them."""
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(source) as archive:
+        requirement = f"weights must not be more than {MOST_INFLATION} times larger"
+        refuse_inflation(archive, source.stat().st_size, requirement, source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, about kinds of file that it refuses afterwards

@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+import zipfile
 
 import pytest
 import torch
@@ -191,3 +192,13 @@ def test_a_bundle_that_does_not_describe_its_network_is_refused(bundle, tmp_path
     (bundle / "configs" / "inference.json").unlink()
     with pytest.raises(GlasError, match=r"must describe its network in configs/inference.json"):
         convert_weights(alone, bundle, overwrite=True)
+
+
+def test_a_checkpoint_that_inflates_is_not_read(tmp_path):
+    """torch packs nothing; a pickle of zeros that is packed is 300 times smaller."""
+    bundle = zoo.write(tmp_path / "bundle", weights=False)
+    source = tmp_path / "model.pt"
+    with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("archive/data/0", bytes(2**26))
+    with pytest.raises(GlasError, match=r"not be more than 20 times larger than its file, .* inflates to 67,108,864"):
+        convert_weights(source, bundle)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from glas3d.checks import file_access
 from glas3d.errors import GlasError, reason
 from glas3d.hashing import bytes_sha256, file_sha256
 from glas3d.imaging.space import VoxelGrid
@@ -19,10 +20,13 @@ from glas3d.predict.engine.builders import onnx_session_options
 from glas3d.predict.interface import Activation, FittedTransform, Transform
 from glas3d.predict.predictor import Predictor
 
+# Where ONNX Runtime looks for tensors in other files, for a model that is given by its bytes.
+_FOLDER = "session.model_external_initializers_file_folder_path"
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)", "tensor(bfloat16)")
 # The protobuf entry "location" of a tensor that is stored in a file next to its ONNX file: key, then a length of one or
 # two bytes.
-_LOCATION = re.compile(rb"\x0a\x08location\x12(?:([\x01-\x7f])|([\x80-\xff])([\x01-\x7f]))")
+_KEY = b"\x0a\x08location"
+_LOCATION = re.compile(re.escape(_KEY) + rb"\x12(?:([\x01-\x7f])|([\x80-\xff])([\x01-\x7f]))")
 
 
 def from_onnx(
@@ -72,12 +76,19 @@ def _read(file: Path, device: str | torch.device, onnxruntime: Any) -> ExportedM
     if kind not in ("auto", "cpu", "cuda") or (kind == "cuda" and not cuda):
         raise GlasError(f"device must be auto, cpu or, where ONNX Runtime has it, cuda for {file}, got {device!r}")
     providers = ["CUDAExecutionProvider"] if cuda and kind != "cpu" else []
+    with file_access(file, "a model"):
+        content = file.read_bytes()
+    others = _tensor_files(content, file)
+    before = _states(others)
+    digest = bytes_sha256([content, *(bytes.fromhex(file_sha256(other)) for other in others)])
+    options = onnx_session_options()
+    options.add_session_config_entry(_FOLDER, str(file.parent.resolve()))
     try:
-        session = onnxruntime.InferenceSession(
-            file, onnx_session_options(), providers=[*providers, "CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(content, options, providers=[*providers, "CPUExecutionProvider"])
     except Exception as error:  # one class of its own for every kind of failure
         raise GlasError(f"{file} cannot be loaded as an ONNX model: {reason(error)}") from error
+    if _states(others) != before:
+        raise GlasError(f"a model must stay as it is while it is read, the tensors of {file} were changed")
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or inputs[0].type != "tensor(float)":
         came = ", ".join(f"{i.name} {i.type}" for i in inputs) or "none"
@@ -99,17 +110,32 @@ def _read(file: Path, device: str | torch.device, onnxruntime: Any) -> ExportedM
     def net(batch: torch.Tensor) -> torch.Tensor:
         return batches.evaluate(first_output, batch)
 
-    return ExportedModel(net, batches, _sha256(file), torch.device("cpu"))
+    return ExportedModel(net, batches, digest, torch.device("cpu"))
 
 
-def _sha256(file: Path) -> str:
-    """Return the hash of the file's bytes and, if it stores tensors in other files, of those too."""
-    content = file.read_bytes()
-    tensor_files = set()
-    for match in _LOCATION.finditer(content):
+def _tensor_files(content: bytes, file: Path) -> list[Path]:
+    """Return the files next to an ONNX file in which it stores tensors, sorted.
+
+    Raises
+    ------
+    GlasError
+        They would lie elsewhere, or are named in a way that cannot be followed.
+    """
+    found = list(_LOCATION.finditer(content))
+    if content.count(_KEY) != len(found):
+        raise GlasError(f"{file} stores tensors in other files, in a way that cannot be followed")
+    others = set()
+    for match in found:
         short, low, high = match.groups()
         length = short[0] if short else (low[0] & 0x7F) + (high[0] << 7)
-        other = file.parent / content[match.end() : match.end() + length].decode(errors="replace")
-        if other.is_file():
-            tensor_files.add(other)
-    return bytes_sha256([content, *(bytes.fromhex(file_sha256(other)) for other in sorted(tensor_files))])
+        name = content[match.end() : match.end() + length].decode(errors="replace")
+        if Path(name).is_absolute() or {"..", "\\", "\0"} & {*Path(name).parts, *name}:
+            raise GlasError(f"an ONNX file must store its tensors next to it, {file} names {name[:80]!r}")
+        others.add(file.parent / name)
+    return sorted(other for other in others if other.is_file())
+
+
+def _states(files: Sequence[Path]) -> list[tuple[int, ...]]:
+    """Return what changes when a file is written again."""
+    states = [file.stat() for file in files]
+    return [(state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in states]

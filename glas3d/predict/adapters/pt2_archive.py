@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -115,14 +116,34 @@ def _members(content: bytes, name: str) -> Iterator[tuple[str, bytes]]:
                 raise GlasError(f"the members of a .pt2 must have plain names, {name} holds {info.filename!r}")
             if info.flag_bits & 0x1:
                 raise GlasError(f"a .pt2 must not be encrypted, {member} of {name} is")
-        stated, most = sum(info.file_size for info in infos), MOST_INFLATION * len(content) + _SMALL
-        if stated > most or any(i.file_size > MOST_INFLATION * i.compress_size + _SMALL for i in infos):
-            raise GlasError(
-                f"a .pt2 must not be more than {MOST_INFLATION} times larger than its file, {name} has "
-                f"{len(content):,} bytes and inflates to {stated:,}"
-            )
+        refuse_inflation(archive, len(content), f"a .pt2 must not be more than {MOST_INFLATION} times larger", name)
         for info, member in zip(infos, names, strict=True):
             yield member, archive.read(info)
+
+
+def refuse_inflation(archive: zipfile.ZipFile, size: int, requirement: str, name: str | os.PathLike[str]) -> None:
+    """Refuse an archive whose members would become more than `MOST_INFLATION` times larger than they are in the file.
+
+    Parameters
+    ----------
+    archive
+        The archive; nothing of it is inflated.
+    size
+        Bytes of its file.
+    requirement
+        What was required, for the start of the message.
+    name
+        What messages call the file.
+
+    Raises
+    ------
+    GlasError
+        One member would, or all together.
+    """
+    infos = archive.infolist()
+    stated, most = sum(info.file_size for info in infos), MOST_INFLATION * size + _SMALL
+    if stated > most or any(i.file_size > MOST_INFLATION * i.compress_size + _SMALL for i in infos):
+        raise GlasError(f"{requirement} than its file, {name} has {size:,} bytes and inflates to {stated:,}")
 
 
 def _checked(member: str, content: bytes, members: dict[str, bytes]) -> bytes | None:

@@ -19,6 +19,7 @@ from glas3d import GLAS, GlasError, Grid, Predictor, explain_img, load_model
 from glas3d.cli import run
 from glas3d.imaging.space import VoxelGrid
 from glas3d.predict import FirstOutput, from_onnx, from_pt2
+from glas3d.predict.adapters import onnx_file as onnx_adapter
 from tests.predict.cases import AFFINE, SHAPES, assert_same_scores, explained, network, volume
 
 
@@ -105,6 +106,38 @@ def test_tensors_in_another_file_count_in_its_hash(tmp_path):
     weights[0] ^= 1
     (tmp_path / "weights.bin").write_bytes(weights)
     assert from_onnx(path, "softmax").info.sha256 != before.info.sha256
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd", "sub/../../weights.bin"])
+def test_tensors_elsewhere_are_refused(tmp_path, location):
+    (tmp_path / "models").mkdir()
+    path = tmp_path / "models" / "net.onnx"
+    stored = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
+    onnx_file(path, network(2), SHAPES[2], 2, **stored)
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = location if entry.key == "location" else entry.value
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(GlasError, match=r"must store its tensors next to it, .*net.onnx names "):
+        from_onnx(path, "softmax")
+
+
+def test_tensors_that_change_while_they_are_read_are_refused(tmp_path, monkeypatch):
+    """Their hash would be that of another model."""
+    path = tmp_path / "net.onnx"
+    stored = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
+    onnx_file(path, network(2), SHAPES[2], 2, **stored)
+    hashed = onnx_adapter.file_sha256
+
+    def hashed_then_changed(file):
+        digest = hashed(file)
+        file.write_bytes(bytes(len(file.read_bytes())))
+        return digest
+
+    monkeypatch.setattr(onnx_adapter, "file_sha256", hashed_then_changed)
+    with pytest.raises(GlasError, match="must stay as it is while it is read"):
+        from_onnx(path, "softmax")
 
 
 class Flat(nn.Module):
