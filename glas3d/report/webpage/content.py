@@ -174,6 +174,13 @@ class Page:
     notes: Sequence[str] = ()
 
     @property
+    def warnings(self) -> Sequence[str]:
+        """The warnings of all views, with the view that they are about where there are several."""
+        several = len(self.views) > 1
+        given = [f"{view.title}: {text}" if several else text for view in self.views for text in view.warnings]
+        return list(dict.fromkeys(given))
+
+    @property
     def most_voxels(self) -> str:
         """The largest number of voxels of a volume in the viewer."""
         return f"{MOST_VOXELS:,}"

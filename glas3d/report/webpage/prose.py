@@ -96,6 +96,9 @@ def summary(result: Result) -> list[str]:
             f"P({provenance['Target']['class']}) = {provenance['Probability']:.3f}{among}."
         )
     sentences.append(account_sentence(result))
+    lowest = result.table.dropna(subset=["score"]).nsmallest(1, "score").to_dict("records")
+    if lowest and lowest[0]["score"] < 0:
+        sentences.append(f"{lowest[0]['name']} speaks most against {target}: score {lowest[0]['score']:.3g}.")
     return sentences
 
 

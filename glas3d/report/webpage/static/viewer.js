@@ -20,6 +20,7 @@
     isRadiologicalConvention: false,
     loadingText: "",
     logLevel: "error",
+    multiplanarPadPixels: 14,
     multiplanarLayout: MULTIPLANAR_TYPE.GRID,
     multiplanarShowRender: SHOW_RENDER.ALWAYS,
     show3Dcrosshair: true,
@@ -200,6 +201,8 @@
         await showView();
       }
       goTo(place);
+      const { top, bottom } = canvas.getBoundingClientRect();
+      if (bottom < 80 || top > window.innerHeight - 80) canvas.scrollIntoView({ block: "center" });
     });
   });
 
