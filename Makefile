@@ -52,6 +52,7 @@ model: $(READY)
 measure: $(READY)
 	$(BIN)/glas3d demo
 	cp glas3d-demo/group/group-AD_seg-AAL_regions.png docs/demo.png
+	$(BIN)/python docs/measure/report_picture.py glas3d-demo/report.html docs/report.png
 	$(BIN)/python docs/measure/darkness.py docs/darkness.md
 	$(BIN)/python docs/measure/scales.py docs/scale.md 24
 	$(BIN)/python docs/measure/references.py docs/references.md 8

@@ -16,7 +16,7 @@ from glas3d.errors import GlasError, GlasWarning, SkullWarning, SpaceWarning
 from glas3d.explain import preset
 from glas3d.explain.inputs import Images, Inputs, Reference, model_record
 from glas3d.explain.modes import Task, resolve_mode
-from glas3d.explain.notes import note_on_intensities
+from glas3d.explain.notes import Note, note_on_intensities
 from glas3d.explain.options import ExplainOptions, UnsetSettings
 from glas3d.explain.outputs import Request
 from glas3d.explain.result import ScanExplanation, ScanMaps
@@ -122,8 +122,8 @@ def resolve_scan(
     if transform is not None:
         refuse_other_space(parsed)
     inputs = Inputs.read(img, info, transform, brain_mask=options.brain_mask, strip=options.register is not None)
-    space = _check_space(inputs, info, parsed, options)
-    _check_skull(inputs, info, options)
+    space, foreign = _check_space(inputs, info, parsed, options)
+    skull = _check_skull(inputs, info, options)
     resolved = search_on_grid(
         parsed, inputs.grid, options.point, options.mask_img, grid_of(inputs.scan), inputs.transform
     )
@@ -158,7 +158,8 @@ def resolve_scan(
             "values": dict(zip(covariates.names, covariates.values.tolist(), strict=True)),
             "reference": dict(zip(covariates.names, covariates.reference.tolist(), strict=True)),
         }
-    notes = [*note_on_intensities(predict, info, inputs.data), *preset.notes_on_unit(given(settings), inputs.grid)]
+    notes = [*foreign, *skull, *note_on_intensities(predict, info, inputs.data)]
+    notes += preset.notes_on_unit(given(settings), inputs.grid)
     return Request(glas, task, mode, ScanMaps(record, glas, notes, inputs, resolved), single)
 
 
@@ -173,28 +174,43 @@ def _transform_of(options: ExplainOptions) -> Callable[[Scan], SpatialTransform]
     return lambda scan: loaded
 
 
-def _check_skull(inputs: Inputs, info: ModelInfo, options: ExplainOptions) -> None:
-    """Warn of a scan that plainly holds more than a brain, where the model wants a brain alone."""
+def _check_skull(inputs: Inputs, info: ModelInfo, options: ExplainOptions) -> list[Note]:
+    """Warn of a scan that plainly holds more than a brain, where the model wants a brain alone; return the note."""
     if not info.skull_stripped or info.grid is None or options.brain_mask is not None or options.register is not None:
-        return
+        return []
     share = max(share_outside_brain(channel, inputs.grid) for channel in inputs.data)
-    if share > MORE_THAN_A_BRAIN:
-        message = (
-            f"{inputs.scan.name} holds more than a brain (outside of it, {share:.0%} of the brain's volume), "
-            f"and the model {info.name} wants a brain without skull: give its mask as brain_mask (--brain-mask), or "
-            'brain_mask="auto" (--brain-mask auto) for deepbet\'s'
-        )
-        warnings.warn(message, GlasWarning if options.assume_space else SkullWarning, stacklevel=4)
+    if share <= MORE_THAN_A_BRAIN:
+        return []
+    outside = f"outside of it, {share:.0%} of the brain's volume"
+    wants = f"the model {info.name} wants a brain without skull"
+    note = Note(f"the scan holds more than a brain: {outside}, and {wants}", warns=True)
+    if options.assume_space:
+        warnings.warn(note.text, GlasWarning, stacklevel=4)
+        return [note]
+    message = (
+        f"{inputs.scan.name} holds more than a brain ({outside}), and {wants}: give its mask as brain_mask "
+        '(--brain-mask), or brain_mask="auto" (--brain-mask auto) for deepbet\'s'
+    )
+    warnings.warn(message, SkullWarning, stacklevel=4)
+    return [note]
 
 
-def _check_space(inputs: Inputs, info: ModelInfo, search: Any, options: ExplainOptions) -> SpaceCheck | None:
-    """Warn of a scan that does not look like a brain in MNI space, where the model or the atlas needs one."""
+def _check_space(
+    inputs: Inputs, info: ModelInfo, search: Any, options: ExplainOptions
+) -> tuple[SpaceCheck | None, list[Note]]:
+    """Warn of a scan that does not look like a brain in MNI space, where the model or the atlas needs one.
+
+    Returns
+    -------
+    The check, None where none was made; and the note on a scan that failed it.
+    """
     if options.assume_space is not None or (info.grid is None and space_of(search) != "MNI"):
-        return None
+        return None, []
     transform = inputs.transform
     space = check_space(inputs.scan) if transform is None else transform.check(inputs.scan)
     if space.problem is not None:
         brought = "" if transform is None else f" when {transform.name} has brought it there"
         message = f"{inputs.scan.name} does not look like a brain in MNI space{brought}: {space.problem}"
         warnings.warn(message, SpaceWarning, stacklevel=4)
-    return space
+        return space, [Note(f"the scan does not look like a brain in MNI space: {space.problem}", warns=True)]
+    return space, []

@@ -275,6 +275,7 @@ def test_a_scan_in_another_space_is_warned_of(few):
         r = explain_img(moved, model, search=few)
     assert caught[0].filename == __file__
     assert r.provenance["SpaceCheck"]["distance"] > 25
+    assert any(note.startswith("the scan does not look like a brain in MNI space: its") for note in r.notes)
     with pytest.warns(SpaceWarning):
         explain_img(moved, with_info(lambda b: torch.full((len(b), 2), 0.5), grid=COARSE), search=Grid(1))
     assumed = explain_img(moved, model, search=few, assume_space="MNI")  # no warning, which would be an error here
@@ -295,8 +296,9 @@ def test_a_head_with_its_skull_is_warned_of_where_the_model_wants_a_brain_alone(
     scan = with_scalp(img, RAS)
     flat = with_info(lambda b: torch.full((len(b), 2), 0.5), grid=RAS, skull_stripped=True)
     with pytest.warns(SkullWarning, match="more than a brain.* the model toy wants .*--brain-mask") as caught:
-        explain_img(scan, flat, search=Grid(1))
+        r = explain_img(scan, flat, search=Grid(1))
     assert [str(one.filename) for one in caught] == [__file__]
+    assert any(note.startswith("the scan holds more than a brain: outside of it") for note in r.notes)
     with pytest.warns(GlasWarning, match="more than a brain") as caught:  # which commands do not refuse
         explain_img(scan, flat, search=Grid(1), assume_space="MNI")
     assert caught[0].category is GlasWarning

@@ -248,7 +248,7 @@ def _title(results: Results) -> str:
     target = prose.target_of(first.provenance)
     if results.groups:
         names = [str(each.provenance.get("Group")) for each in results.groups]
-        return f"Groups {' and '.join(names)}: which regions speak for {target}"
+        return f"Group{'s' if len(names) > 1 else ''} {' and '.join(names)}: which regions speak for {target}"
     names = list(dict.fromkeys(_input_name(each) for each in (*results.explanations, *results.comparisons)))
     shown = names[0] if len(names) == 1 else f"{len(names)} scans"
     return f"{shown}: which regions speak for {target}"
@@ -305,7 +305,7 @@ def _group(result: Result, number: int, results: Results, volumes: Volumes) -> V
         table=_regions_table(merged),
         maps=_viewer(merged, volumes, _template(volumes)),
         bars=_bars(table, shown, shown, mean),
-        bars_caption=f"The ten highest-scoring regions{interval}. {units}",
+        bars_caption=f"The ten highest-scoring regions{interval}; {units}",
         figure=_figure(result, {}) if number == 0 else None,
         settings=list(flat(settings)),
     )

@@ -135,7 +135,7 @@ def strongest(result: Result) -> list[dict[str, Any]]:
     for row in table.to_dict("records"):
         side = _SIDES.get(str(row.get("hemisphere")), "")
         known = all(pd.notna(row.get(axis)) for axis in "xyz")
-        place = ", ".join(f"{row[axis]:.0f}" for axis in "xyz") + " mm" if known else ""
+        place = ", ".join(f"{round(row[axis])}" for axis in "xyz") + " mm" if known else ""
         described.append(
             {
                 "name": str(row["name"]),

@@ -19,7 +19,7 @@ MOST_VOXELS = 1_000_000
 """Voxels of an embedded volume: those of the usual 2 mm grid (91 x 109 x 91) fit; larger volumes are resampled."""
 
 # Room for all volumes in base64, which leaves a page of 15 MB with the viewer (2.3 MB), figures and tables.
-_MOST_BYTES = 10_000_000
+_MOST_BYTES = 11_000_000
 # How far a voxel's value may be from that of its region: maps are float32, tables are text.
 _EQUAL = 1e-4
 _WEIGHTS = np.array([0.7390851332, 0.5671432904, 0.9159655942, 0.6434105463])

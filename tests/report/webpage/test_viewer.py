@@ -35,7 +35,9 @@ def driver():
 def picture(driver):
     """Return what the viewer shows, ``(rows, cols, 3)``, without its rounded corners."""
     chromium.settled(driver)
-    content = driver.find_element("id", "canvas").screenshot_as_png
+    canvas = driver.find_element("id", "canvas")
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    content = canvas.screenshot_as_png
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)[12:-12, 12:-12]
 
 
