@@ -84,11 +84,18 @@ def test_a_study(run_command, error_line, bids_dir, models, few_path, tmp_path):
     command = ("cohort", bids_dir, study, "participant", "--models", models, "--atlas", few_path)
     assert run_command(*command, "--preset", "evidence", "--assume-space", "MNI", "--atlas-space", "MNI")[0] == 0
     status, output, errors = run_command("audit", study, "--checks", "accounted")
-    assert (status, errors) == (0, "")
+    assert errors == ""
     (path,) = (study / "group").iterdir()
     assert path.name == "study_seg-few_desc-accounted_audit.json"
     content = json.loads(path.read_text())
     assert content["verdict"] in output.split()
+    assert status == (content["verdict"] == "fail")
+    assert run_command("audit", study, "--checks", "retrain", "leakage", "volume", "null", "--top", 3)[0] in (0, 1)
+    verdicts = {path.name: json.loads(path.read_text()) for path in (study / "group").iterdir()}
+    leakage = verdicts["study_seg-few_desc-leakage_audit.json"]
+    assert (leakage["verdict"], leakage["statement"]) == ("pass", "All 6 scans were explained out of fold.")
+    assert verdicts["study_seg-few_desc-retrain_audit.json"]["numbers"][0]["value"] == 2  # folds
+    assert "--top must be a whole number" in error_line("audit", study, "--top", 0)
     assert len(content["Input"]["keys"]) == 6
     assert "audited as they are, got --model" in error_line("audit", study, "--model", "adnc-simulated")
     assert "give the folder of one study" in error_line("audit", study, study)

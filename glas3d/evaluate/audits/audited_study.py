@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from glas3d.errors import GlasError
 from glas3d.evaluate.audits.audit import Audit, Number, Verdict
@@ -47,6 +51,48 @@ class AuditedStudy:
         if not out.is_dir() or not (out / STUDY).is_file():
             raise GlasError(f"audits of a study need its folder, with {STUDY}, got {out}")
         return cls(out, options, read_study(out), read_records(out))
+
+    @cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The table of each participant, by index; the first of several sessions."""
+        found: dict[str, pd.DataFrame] = {}
+        for record in self.records:
+            if record.participant_id not in found:
+                found[record.participant_id] = record.table().set_index("index").sort_index()
+        return found
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Scores, participants by regions, of regions that all participants have."""
+        return pd.DataFrame({name: table["score"] for name, table in self.tables.items()}).T.dropna(axis="columns")
+
+    @cached_property
+    def probabilities(self) -> dict[str, float]:
+        """The probability of the explained class, by participant."""
+        return {record.participant_id: float(record.content["Probability"]) for record in reversed(self.records)}
+
+    @property
+    def volumes(self) -> np.ndarray | None:
+        """``(m,)`` voxels of each region, in the order of the scores; None for points."""
+        if "atlas" not in self.method["Search"]:
+            return None
+        first = next(iter(self.tables.values()))
+        return first.loc[self.scores.columns, "n_voxels"].to_numpy(dtype=np.float64)
+
+    def fold_means(self) -> pd.DataFrame:
+        """Return the mean scores of the participants that each fold's model explained, a row a fold."""
+        folds = {record.participant_id: record.content["Folds"] for record in reversed(self.records)}
+        of_fold = pd.Series({name: fold[0] for name, fold in folds.items() if len(fold) == 1}, dtype=object)
+        known = self.scores.loc[[name for name in self.scores.index if name in of_fold.index]]
+        return known.groupby(of_fold.reindex(known.index)).mean()
+
+    def others(self) -> list[tuple[int, AuditedStudy]]:
+        """Return the other runs that the options name, with their numbers from 1."""
+        return [(i, self.read(Path(run), self.options)) for i, run in enumerate(self.options.runs, start=1)]
+
+    def in_sample_run(self) -> AuditedStudy | None:
+        """Return the in-sample run that the options name, if they do."""
+        return None if self.options.in_sample is None else self.read(Path(self.options.in_sample), self.options)
 
     @property
     def method(self) -> dict[str, Any]:

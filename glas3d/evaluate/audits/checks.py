@@ -7,6 +7,7 @@ table names the functions and loads none of them, so that ``--help`` does not im
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -76,6 +77,29 @@ CHECKS: dict[str, Check] = {
         scan="reference.audit_scan",
         options=("backgrounds",),
     ),
+    "retrain": Check(
+        purpose="whether models of other folds and seeds give the same map",
+        source="Thibeau-Sutre et al. 2020; Eitel & Ritter 2019",
+        study="retrain.audit_study",
+        options=("runs", "top"),
+    ),
+    "null": Check(
+        purpose="whether maps of groups differ more than with permuted labels",
+        study="null.audit_study",
+        options=("relabelled",),
+    ),
+    "leakage": Check(
+        purpose="whether participants were explained by models that were trained on them",
+        source="Wen et al. 2020",
+        study="leakage.audit_study",
+        options=("in_sample",),
+    ),
+    "volume": Check(
+        purpose="whether scores follow the volume of regions",
+        source="arXiv 2407.08546",
+        study="volume.audit_study",
+        options=("seed",),
+    ),
 }
 
 
@@ -94,6 +118,16 @@ class AuditOptions:
     backgrounds
         For the check ``reference``: backgrounds to compare with that of the scan: ``auto``, a number, ``blur``, or an
         image. Default: 0 and blur.
+    runs
+        For the check ``retrain``: folders of other runs of the study, whose models were trained with other seeds.
+        Default: none, folds are compared alone.
+    top
+        For the check ``retrain``: how many of the highest regions are compared. Default: 20.
+    relabelled
+        For the check ``null``: the folder that ``glas3d.study.relabel_cohort`` wrote. Default: none.
+    in_sample
+        For the check ``leakage``: folder of a run of the study by models that were trained on its participants
+        (``glas3d cohort --in-sample``), to compare with. Default: none.
     seed
         Seed of all random numbers. Default: 0.
     batch_size
@@ -108,6 +142,10 @@ class AuditOptions:
     methods: Sequence[str] | Mapping[str, Explainer] = option(("glas_evidence",), group=AUDIT, command=tuple[str, ...])
     randomised: int = option(8, group=AUDIT)
     backgrounds: Sequence[Any] = option((0, "blur"), group=AUDIT, command=tuple[str, ...])
+    runs: Sequence[str | os.PathLike[str]] = option((), group=AUDIT, command="files")
+    top: int = option(20, group=AUDIT)
+    relabelled: str | os.PathLike[str] | None = option(None, group=AUDIT, command="file")
+    in_sample: str | os.PathLike[str] | None = option(None, group=AUDIT, command="file")
     seed: int = option(0, group=AUDIT)
     batch_size: int | None = option(None, group="Speed")
 
@@ -120,6 +158,7 @@ class AuditOptions:
         if not methods or len(set(methods)) != len(methods):
             raise GlasError(f"methods must be one or more, each once, got {', '.join(methods) or 'none'}")
         object.__setattr__(self, "randomised", whole_number("randomised", self.randomised, least=3))
+        object.__setattr__(self, "top", whole_number("top", self.top, least=1))
         object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0))
         if self.batch_size is not None:
             object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size, least=1))
@@ -127,11 +166,16 @@ class AuditOptions:
     def record_of(self, check: str) -> dict[str, Any]:
         """Return the options that decide the result of an audit, ready for JSON."""
         values = {name: getattr(self, name) for name in CHECKS[check].options}
-        return {
-            name: list(value) if isinstance(value, Mapping | tuple) else value
-            for name, value in values.items()
-            if value is not None
-        }
+        return {name: _recorded(value) for name, value in values.items() if value is not None}
+
+
+def _recorded(value: Any) -> Any:
+    """Return a value of an option for JSON: paths by their names alone."""
+    if isinstance(value, Mapping | Sequence) and not isinstance(value, str):
+        return [_recorded(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.path.basename(os.fspath(value))
+    return value if isinstance(value, str | int | float) else type(value).__name__
 
 
 def chosen_checks(names: Iterable[str] | None, of: Of) -> list[str]:
