@@ -64,6 +64,7 @@ measure: $(READY)
 	$(BIN)/python docs/measure/regions_together.py docs/regions_together.md 20
 	$(BIN)/python docs/measure/null_rates.py
 	$(BIN)/python docs/measure/relabelling.py docs/relabelling.md 19
+	$(BIN)/python docs/measure/photographs.py docs/photographs.md
 
 # Trains networks and measures which methods follow them; a run that was stopped goes on (at most eight hours on two cores).
 truth: $(READY)

@@ -36,6 +36,7 @@ OUTPUTS = {
     "coarse_to_fine.py": ["coarse_to_fine.md"],
     "experiment.py": ["experiment.md"],
     "regions_together.py": ["regions_together.md"],
+    "photographs.py": ["photographs.md"],
 }
 LIMITED = [  # what small groups and coarse grids are told
     "2 regions of AAL are too small",
@@ -49,6 +50,7 @@ PREPARED = {
     ),
 }
 ARGUMENTS = {
+    "photographs.py": ["glas3d-examples/photographs.md", "cache", "0.03"],
     "11_real_participants.py": ["nilearn", "40", "8", "2", "12"],
     "12_brain_age.py": ["data", "8", "2", "20", "4"],
     "darkness.py": ["glas3d-examples/darkness.md", "2"],
