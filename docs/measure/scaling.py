@@ -289,15 +289,16 @@ files_of_one = list(next((SCRATCH / "fine").glob("sub-*/anat")).iterdir())
 megabytes = sum(path.stat().st_size for path in files_of_one) / 1e6
 traffic = moved + 3 * 4 * float(np.prod(SHAPE))  # with the mask, the reference and the lit scan
 roof = max(flops / PEAK, traffic / BANDWIDTH)
-cpu = pace(fine) if FULL else evaluation * 233 * flops / middle_flops
+AAL = 2 * 116 + 2  # evaluations: each region kept alone and removed, the scan, and the background
+cpu = pace(fine) if FULL else evaluation * AAL * flops / middle_flops
 
 
 def estimate(name, n):
-    hours = n * 233 * roof / 3600
+    hours = n * AAL * roof / 3600
     return [
         name,
         f"{n:,}",
-        f"{n * 233:,}",
+        f"{n * AAL:,}",
         f"{n * cpu / 3600:,.0f}",
         f"{hours:.2g} to {10 * hours:.2g}",
         f"{n * megabytes / 1000:.2g}",
@@ -375,7 +376,7 @@ The paper's network at {" x ".join(map(str, SHAPE))}: {flops / 1e9:.2f} GFLOP fo
 ({PEAK / 1e12:g} TFLOP/s in float32, {TF32 / 1e12:g} in TF32, {BANDWIDTH / 1e9:.0f} GB/s) a forward pass takes
 {1e6 * flops / PEAK:.0f} us of arithmetic (TF32: {1e6 * flops / TF32:.0f} us) and {1e6 * traffic / BANDWIDTH:.0f} us of memory: memory decides, and
 TF32 gains nothing. No program reaches a data sheet; the table gives that time and ten times it, without reading scans.
-AAL takes 233 evaluations for each participant; training is not included. Hours of a core are {"measured at 2 mm" if FULL else "scaled by FLOPs from a tiny run"}; disk, files and the group level are scaled from the studies above.
+AAL takes {AAL} evaluations for each participant; training is not included. Hours of a core are {"measured at 2 mm" if FULL else "scaled by FLOPs from a tiny run"}; disk, files and the group level are scaled from the studies above.
 
 {on_paper}
 

@@ -26,14 +26,11 @@ def model_of(
     Raises
     ------
     GlasError
-        There is no such model, or it states an activation or intensities itself.
+        See `load_model`.
     """
     from glas3d.predict import load_model
 
-    predict = load_model(model, activation=activation, value_range=value_range, device=device, trust=trust)
-    if activation is not None and predict.activation != activation:
-        raise GlasError(f"--activation is for models that state none, {model} states {predict.activation}")
-    return predict
+    return load_model(model, activation=activation, value_range=value_range, device=device, trust=trust)
 
 
 def class_of(text: str | int, names: Sequence[str] | None = None) -> int | str:

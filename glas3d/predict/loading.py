@@ -39,7 +39,8 @@ def load_model(
         an ``.onnx`` file, or ``package.module:factory``, a function without arguments that returns a
         `Predictor`. A factory is code, which is run.
     activation
-        The activation of bundles that do not state one, and of exported files, which never do; see `Predictor`.
+        The activation of bundles that do not state one, and of exported files, which never do; see `Predictor`. Of a
+        model that states one it may only be the same.
     value_range
         The lowest and the highest intensity that the network of an exported file takes, or of a bundle that does not
         state them. Default: they are not known, and a scan's own intensities are warned of.
@@ -53,15 +54,15 @@ def load_model(
     ------
     GlasError
         The model does not exist, a bundle lacks something or would run other code, its weights are pickled or do not
-        fit its network, or an exported file cannot be used or is given no activation; a range of intensities for a
-        model that states it.
+        fit its network, or an exported file cannot be used or is given no activation; an activation or a range of
+        intensities for a model that states another.
     """
     text = os.fspath(model)
     path = Path(text)
     if shipped_name("models", text):
-        return _with_range(read_bundle(folder("models", text), activation, device), value_range)
+        return _as_stated(read_bundle(folder("models", text), activation, device), text, activation, value_range)
     if path.is_dir():
-        return _with_range(read_bundle(path, activation, device, trust=trust), value_range)
+        return _as_stated(read_bundle(path, activation, device, trust=trust), text, activation, value_range)
     if path.suffix in _EXPORTED:
         if not path.is_file():
             raise GlasError(f"no such file: {path}")
@@ -73,7 +74,7 @@ def load_model(
             f"a model must be a MONAI bundle folder with safetensors weights, {path} is a pickle: it can run any code"
         )
     if ":" in text and not path.exists():
-        return _with_range(_from_factory(text), value_range)
+        return _as_stated(_from_factory(text), text, activation, value_range)
     if is_path(text) and not path.exists():
         raise GlasError(f"no such file or folder: {text}")
     shipped = ", ".join(names("models")) or "none"
@@ -83,8 +84,12 @@ def load_model(
     )
 
 
-def _with_range(predict: Predictor, value_range: tuple[float, float] | None) -> Predictor:
-    """Return the predictor of a file that takes intensities of a range, which it must not state itself."""
+def _as_stated(
+    predict: Predictor, model: str, activation: Activation | None, value_range: tuple[float, float] | None
+) -> Predictor:
+    """Return a model with the range of its intensities; refuse a range or an activation where it states another."""
+    if activation is not None and predict.activation != activation:
+        raise GlasError(f"activation={activation!r} is for models that state none, {model} states {predict.activation}")
     if value_range is None:
         return predict
     info = predict.info

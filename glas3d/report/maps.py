@@ -285,6 +285,7 @@ def draw_slices(brain_map: BrainMap, axes: Axes, cuts: Sequence[float], axis: st
         vmax=norm.vmax,
         threshold=None,
         transparency=nib.Nifti1Image(brain_map.opacity(values).astype(np.float32), affine),
+        transparency_range=[0, 1],  # by default nilearn stretches the image's own range, which a flat map does not have
         black_bg=False,
         symmetric_cbar=brain_map.is_signed,
         colorbar=False,

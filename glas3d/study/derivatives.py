@@ -47,7 +47,7 @@ ATLAS = "atlas"
 # What tells the results of two studies apart, and the entries of study.json that hold it.
 _TOLD_APART_BY = {
     "target": ("Target",),
-    "models": ("Models",),
+    "models": ("Models", "Activation", "ValueRange"),
     "search": ("Search", "SearchSha256", "AtlasSpace"),
     "settings": ("Settings",),
 }

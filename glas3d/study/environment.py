@@ -52,7 +52,7 @@ def _version(library: str, user: str, extra: str) -> str:
 
 
 def fastest_engine(
-    model: str, device: str, threads: int, shape: tuple[int, ...], batches: int, trust: bool = False
+    model: str, device: str, threads: int, shape: tuple[int, ...], batches: int, loading: Mapping[str, Any]
 ) -> str:
     """Return the engine that ``"auto"`` chooses on this machine.
 
@@ -68,11 +68,11 @@ def fastest_engine(
         Shape ``(n, *spatial)`` of a batch, without channels.
     batches
         How many batches the model will evaluate, which decides if building an engine is worth its time.
-    trust
-        See `glas3d.load_model`.
+    loading
+        Further keywords of `glas3d.load_model`.
     """
     with torch_threads(threads):
-        predict = load_model(model, device=device, trust=trust)
+        predict = load_model(model, device=device, **loading)
         size, *spatial = shape
         noise = torch.rand((size, predict.info.channels or 1, *spatial), generator=torch.Generator().manual_seed(0))
         candidate = predict.fit(noise[0]).with_engine("auto", batches)

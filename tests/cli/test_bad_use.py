@@ -165,7 +165,7 @@ OPTIONS = [
     ({"versus": "AD"}, "versus must be another class than the target, got AD for both"),
     ({"versus": "1"}, "versus must be another class than the target, got AD for both"),
     ({"versus": "2"}, "--versus must be a class index from 0 to 1, got 2"),
-    ({"activation": "sigmoid"}, "--activation is for models that state none, "),
+    ({"activation": "sigmoid"}, "--activation sigmoid is for models that state none, "),
     ({"atlas-space": "MNI"}, "--atlas-space is for an atlas that is a file, got --grid 2"),
     (
         {"device": "gpu"},

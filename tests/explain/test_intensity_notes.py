@@ -6,13 +6,15 @@ import warnings
 import pytest
 import torch
 
-from glas3d import GlasWarning, Grid, Predictor, explain_image, explain_img, load_model
+from glas3d import GlasError, GlasWarning, Grid, Predictor, explain_image, explain_img, load_model
 from glas3d.cli import run
 from glas3d.imaging import load_scan
 from glas3d.predict import Standardisation, from_onnx, from_pt2
+from glas3d.study import explain_cohort
 from tests import zoo
 from tests.predict.adapters.test_exported import onnx_file, pt2
 from tests.predict.cases import SHAPES, network
+from tests.study import folders, studies
 
 UNKNOWN = "does not state which intensities it takes: it gets those of the scan, from 0 to "
 SETTINGS = {"search": Grid(1), "assume_space": "MNI", "sigma_light": 5.0, "sigma_shadow": 7.0}
@@ -94,6 +96,44 @@ def test_the_command_says_it_once_and_writes_it_to_the_sidecars(tmp_path, scan, 
     assert len(sidecars) == 5
     for path in sidecars:
         assert sum(UNKNOWN in note for note in json.loads(path.read_text())["Notes"]) == 1
+
+
+@pytest.mark.parametrize(("value_range", "status"), [(("0", "100000"), 0), (("-1", "1.5"), 0), (("1", "0"), 2)])
+def test_the_range_of_a_file_is_given_on_the_command_line(tmp_path, scan, capsys, value_range, status):
+    words = ["explain", str(scan), "--model", str(exported("pt2", tmp_path)), "--activation", "softmax"]
+    words += ["--value-range", *value_range, "--target", "1", "--grid", "2", "--assume-space", "MNI"]
+    assert run([*words, "--out", str(tmp_path / "out")]) == status
+    errors = capsys.readouterr().err
+    assert UNKNOWN not in errors
+    assert ("states that it takes intensities from -1 to 1.5" in errors) == (value_range[0] == "-1")
+    assert ("--value-range must be the lowest and the highest intensity" in errors) == (status == 2)
+
+
+def test_the_range_of_a_bundle_is_given_where_it_states_none(tmp_path, scan):
+    silent = load_model(zoo.write(tmp_path / "silent"), activation="softmax", value_range=(0, 1))
+    assert silent.info.value_range == (0, 1)
+    bundle = zoo.write(tmp_path / "scaled", [zoo.step("ScaleIntensityd")])
+    with pytest.raises(GlasError, match=r"value_range .* is for files of models that do not state which"):
+        load_model(bundle, activation="softmax", value_range=(0, 1))
+    stated = zoo.write(tmp_path / "stated", postprocessing=zoo.SOFTMAX)
+    with pytest.raises(GlasError, match=r"activation='sigmoid' is for models that state none, .*stated states softmax"):
+        load_model(stated, activation="sigmoid")
+
+
+@pytest.mark.filterwarnings("ignore:The training participants of the model", "ignore:.* is flat")
+def test_a_study_takes_what_a_file_does_not_state(tmp_path):
+    cohort = studies.cohort(studies.bids(tmp_path / "data", 2))
+    model = pt2(tmp_path / "net.pt2", network(3), folders.SHAPE, 1)
+    options = {"target": 1, "search": (1, 1, 1), "assume_space": "MNI", "engine": "eager"}
+    with pytest.raises(GlasError, match="states no activation"):
+        explain_cohort(cohort, tmp_path / "out", model, **options)
+    given = {"activation": "softmax", "value_range": [0, 1e6]}
+    for status in ("explained", "kept"):
+        assert explain_cohort(cohort, tmp_path / "out", model, **options, **given).count(status) == 2
+    study = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert (study["Activation"], study["ValueRange"]) == ("softmax", [0, 1e6])
+    with pytest.raises(GlasError, match="made with other models"):
+        explain_cohort(cohort, tmp_path / "out", model, **options, activation="none", value_range=(0, 2e6))
 
 
 def test_an_image_is_noted_too(tmp_path):

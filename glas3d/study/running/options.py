@@ -50,6 +50,12 @@ class StudyOptions:
     in_sample
         Explain participants also with models that were trained on them; every output then records "InSample": true.
         Such maps may show what the model memorised. Default: refuse.
+    activation
+        What turns the outputs of a model into probabilities: softmax, sigmoid or none; for a .pt2 or .onnx file, and
+        for a bundle that does not state it.
+    value_range
+        Lowest and highest intensity that the network takes, as two numbers; for a .pt2 or .onnx file, and for a bundle
+        that does not state it. Scans of other intensities are noted. Default: not known, which is noted.
     trust
         Allow the configuration of a bundle to run any code of its author: calls of functions, expressions and imports.
         Without it a bundle may be made of networks and layers of torch.nn, monai.networks and glas3d. Needed for models
@@ -88,6 +94,8 @@ class StudyOptions:
     atlas_space: Literal["MNI"] | None = option(None, group=SEARCH)
     everyone: bool = option(False, group=PARTICIPANTS)
     in_sample: bool = option(False, group=MODEL)
+    activation: Literal["softmax", "sigmoid", "none"] | None = option(None, group=MODEL)
+    value_range: tuple[float, float] | None = option(None, group=MODEL)
     trust: bool = option(False, group=MODEL)
     n_workers: int = option(1, group=SPEED)
     scheduler: str | None = option(None, group=SPEED)
@@ -100,6 +108,8 @@ class StudyOptions:
     def __post_init__(self) -> None:
         if self.on_error not in ("fail", "skip"):
             raise GlasError(f'on_error must be "fail" or "skip", got {self.on_error!r}')
+        if self.value_range is not None:
+            object.__setattr__(self, "value_range", tuple(self.value_range))
         if self.atlas_table is not None:
             object.__setattr__(self, "atlas_table", Path(self.atlas_table))
         if self.time_limit is not None:

@@ -217,7 +217,7 @@ class PreparedScan:
         plan = self.plan
         explanation = explain_img(
             self.task.path,
-            _load_model(bundle, plan.sha256[bundle], plan.device, plan.trust),
+            _load_model(bundle, plan.sha256[bundle], plan.device, **plan.loading),
             plan.target,
             load_search_of(plan, self.task),
             batch_size=plan.batch_size,
@@ -422,7 +422,7 @@ def _load_manifest(models: str, hashes: tuple[tuple[str, str | None], ...]) -> M
 
 
 @lru_cache(maxsize=8)
-def _load_model(name: str, sha256: str | None, device: str, trust: bool) -> Predictor:
+def _load_model(name: str, sha256: str | None, device: str, **loading: Any) -> Predictor:
     """Return a model, loaded once by each worker.
 
     Raises
@@ -430,7 +430,7 @@ def _load_model(name: str, sha256: str | None, device: str, trust: bool) -> Pred
     GlasError
         The model has changed since the study was started.
     """
-    predict = load_model(name, device=device, trust=trust)
+    predict = load_model(name, device=device, **loading)
     if predict.info.sha256 != sha256:
         raise GlasError(f"the model {name} has changed since this study was started")
     return predict

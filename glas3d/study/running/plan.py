@@ -55,6 +55,8 @@ StoredSearch = str | tuple[int, ...]
 
 _METHOD = tuple(setting.name for setting in fields(Settings))
 _USUAL_REGIONS = 100
+# What a model's file may not state, and the entries of study.json that hold it.
+_OF_FILES = {"activation": "Activation", "value_range": "ValueRange"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +92,8 @@ class StudyPlan:
         Whether a model explains participants that it was trained on.
     assume_space
         ``"MNI"``: take scans to be in MNI space without a check.
-    trust
-        Whether the configurations of bundles may run any code.
+    loading
+        Keywords of `load_model`: whether bundles may run any code, and what the model's file does not state.
     batch_size, engine, threads, device
         Those of every model evaluation; others would change the rounding of results.
     version
@@ -110,7 +112,7 @@ class StudyPlan:
     files: Mapping[str, str]
     in_sample: bool
     assume_space: str | None
-    trust: bool
+    loading: Mapping[str, Any]
     batch_size: int
     engine: str
     threads: int
@@ -129,6 +131,7 @@ class StudyPlan:
             "SearchSha256": self.search_sha256,
             "AtlasSpace": self.atlas_space,
             **({} if self.atlas_table is None else {"AtlasTable": Path(self.atlas_table).name}),
+            **{key: self.loading[name] for name, key in _OF_FILES.items() if self.loading.get(name) is not None},
             "Target": self.target,
             "Settings": self.settings_record(),
             "InSample": self.in_sample,
@@ -226,7 +229,8 @@ def resolve_plan(
     manifest = manifest_of(spec)
     names = [spec] if manifest is None else [str(bundle) for bundle in manifest.folds]
     study = request.study
-    predicts = [load_model(name, device="cpu", trust=study.trust) for name in names]
+    loading = {name: getattr(study, name) for name in ("trust", *_OF_FILES)}
+    predicts = [load_model(name, device="cpu", **loading) for name in names]
     for predict in predicts:
         _check_target(target, predict)
     stored_search = _stored_search(study.search)
@@ -244,7 +248,7 @@ def resolve_plan(
     if engine is None:
         # an engine is built for each fold, so that each fold's share of the batches must be worth it
         batches = n_scans * math.ceil((2 * _n_points(search, shape) + 1) / batch) // len(names)
-        engine = pool.call(partial(fastest_engine, names[0], device, threads, (batch, *shape), batches, study.trust))
+        engine = pool.call(partial(fastest_engine, names[0], device, threads, (batch, *shape), batches, loading))
     check_engine(engine, torch.device(device))
     return StudyPlan(
         out=out.resolve(),
@@ -262,7 +266,7 @@ def resolve_plan(
         files=file_hashes(settings),
         in_sample=study.in_sample,
         assume_space=request.explain.assume_space,
-        trust=study.trust,
+        loading=loading,
         batch_size=batch,
         engine=engine,
         threads=threads,

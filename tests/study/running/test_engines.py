@@ -28,7 +28,7 @@ def used_engines(out):
 def test_the_engine_that_auto_chooses_is_kept_by_later_runs(people, models, tmp_path, monkeypatch):
     calls = []
 
-    def fastest(model, device, threads, shape, batches, trust):
+    def fastest(model, device, threads, shape, batches, loading):
         calls.append((device, threads, shape, batches))
         return "channels_last"
 
