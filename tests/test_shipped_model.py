@@ -29,8 +29,7 @@ def test_the_shipped_model_loads(bundle_folder):
     assert (info.name, info.channels) == ("adnc-simulated", 1)
     assert info.grid.same_as(mni_grid(4))
     assert info.reference.shape == (1, 48, 56, 48)
-    assert {"sigma_light", "sigma_shadow", "unit"} == set(info.preset)
-    assert info.preset["sigma_light"] > 0 < info.preset["sigma_shadow"]
+    assert dict(info.preset) == {}  # it is explained by the default of scans
     volume = torch.as_tensor(next(simulate_participants(Simulation(participants=1, seed=31))).volume)[None]
     p = predict.fit(volume)(volume[None])
     assert p.shape == (1, 2)
@@ -87,7 +86,9 @@ def test_the_demo_ranks_planted_regions_first(demo):
     _, result = demo
     first = result.table.sort_values("rank").head(8)["name"]
     assert result.n_planted_first == len(set(first) & set(PLANTED))
-    assert result.n_planted_first >= 5, first.tolist()
+    assert result.n_planted_first >= 4, first.tolist()
+    both = result.table.merge(result.truth, on="index", suffixes=("", "_true"))
+    assert np.corrcoef(both["score"], both["effect"])[0, 1] > 0.9  # what is planted and hardly used ranks low
 
 
 @pytest.mark.slow
@@ -99,12 +100,14 @@ def test_the_demo_writes_participants_and_group(demo):
     assert sorted(p.name for p in out.glob("sub-*")) == cases
     for name in cases:
         assert len(list((out / name / "anat").glob(f"{name}_*_seg-AAL_stat-saliency_statmap.nii.gz"))) == 1
-        assert len(list((out / name / "anat").glob(f"{name}_*_seg-AAL_regions.tsv"))) == 1
+        (table,) = (out / name / "anat").glob(f"{name}_*_seg-AAL_regions.tsv")
+        assert pd.read_csv(table, sep="\t")["drop"].nunique() >= 100  # log-odds also differ where P is 1 in float32
     table = pd.read_csv(out / "group" / "group-AD_seg-AAL_regions.tsv", sep="\t")
     assert len(table) == 116
     assert sorted(table["rank"]) == list(range(1, 117))
     values = np.asarray(nib.load(out / "group" / "group-AD_seg-AAL_stat-saliency_statmap.nii.gz").dataobj)
-    assert (values.min(), values.max()) == (0, 1)
+    assert values.max() == 1  # evidence, whose zero is kept
+    assert values.min() >= -1
     assert result.figure.parent == out / "group"
     assert plt.imread(result.figure).shape[1] > 1000
     assert plt.get_fignums() == []

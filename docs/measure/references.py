@@ -33,7 +33,7 @@ grid = predict.info.grid
 regions = aal.segments(grid)
 names = aal.table.set_index("index")["name"].loc[regions.index].tolist()
 planted = np.isin(names, PLANTED)
-glas = GLAS(predict, **predict.info.preset)
+glas = GLAS(predict, sigma_light=8.0, sigma_shadow=12.0, unit="mm")
 
 # %% [markdown]
 # ## Participants, and what takes the place of their tissue
@@ -144,7 +144,7 @@ lines = [
     "it. Hiller (2025, doi:10.1007/978-3-658-47422-5_18) showed that the reference can reverse an explanation: a black one made",
     "the hippocampus evidence *against* Alzheimer's disease. The shipped model does the same. This page shows it for",
     f"{PARTICIPANTS} simulated participants with mild disease that the model classifies as AD without being certain (mean P(AD) = {P:.2f}).",
-    "Masks have the sigmas of the model's preset; values are means over participants for 116 AAL regions. `make measure` wrote",
+    "Masks have sigmas of 8 and 12 mm; values are means over participants for 116 AAL regions. `make measure` wrote",
     "this page.",
     "",
     f"![Signed drops by region and reference]({picture.name})",

@@ -3,8 +3,8 @@
 #
 # `models/adnc-simulated` is the paper's network, trained on simulated participants with random Gaussian light and
 # shadow towards the control mean as augmentation. This script trains it for three seeds, measures each on participants
-# that no network has seen, and what disease of each planted region truly does to it, chooses the sigmas of the preset on
-# other participants, and writes the bundle with its model card. `make model` runs it (about 40 minutes on two cores). The
+# that no network has seen, and what disease of each planted region truly does to it, chooses sigmas of the paper's
+# product on other participants, and writes the bundle with its model card. `make model` runs it (about 40 minutes on two cores). The
 # argument is another folder to write to.
 
 # %%
@@ -160,11 +160,11 @@ def card(trained: list[dict], chosen: int) -> str:
     for i, (light, shadow) in enumerate(LADDER):
         cells = [", ".join(str(t["recovered"]["choice"][i]) for t in trained)]
         cells += [", ".join(str(t["recovered"][kind][i][0]) for t in trained) for kind in ("test", "dark")]
-        mark = " (preset)" if i == chosen else " (the paper's)" if i == len(LADDER) - 1 else ""
+        mark = " (chosen)" if i == chosen else " (the paper's)" if i == len(LADDER) - 1 else ""
         lines.append(f"| {light:g} / {shadow:g} mm{mark} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        f"The eight highest-scoring regions of seed {trained[0]['seed']} on the test participants, preset sigmas:",
+        f"The eight highest-scoring regions of seed {trained[0]['seed']} on the test participants, chosen sigmas:",
         "",
     ]
     for kind, name in (("test", "reference"), ("dark", "darkness")):
@@ -173,7 +173,7 @@ def card(trained: list[dict], chosen: int) -> str:
 
 
 def main(folder: Path) -> None:
-    """Train all seeds, choose the preset, and write the bundle of the first seed."""
+    """Train all seeds, choose the sigmas of the card, and write the bundle of the first seed."""
     # the C library keeps freed memory: returning and requesting it again takes half of the training time
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**32))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
@@ -199,7 +199,7 @@ def main(folder: Path) -> None:
             grid=grid,
             standardisation=first["standardisation"],
             reference=first["reference"],
-            preset={"sigma_light": LADDER[chosen][0], "sigma_shadow": LADDER[chosen][1], "unit": "mm"},
+            preset={},  # it is explained by the default of scans
             card=card(trained, chosen),
             authors="the glas3d authors",
             copyright="BSD-3-Clause",

@@ -34,32 +34,34 @@ class Settings:
     ----------
     sigma_light
         Standard deviation of the light mask, in ``unit`` (in Python also one number for each axis). Default: that of
-        the model's preset, else 20 mm (in Python: 10 voxels in `GLAS`, and 5 pixels of 224 in `explain_image`).
+        the model or of the preset, which is 20 mm in the paper's (in Python: 10 voxels in `GLAS`, and 5 pixels of 224
+        in `explain_image`).
     sigma_shadow
-        Standard deviation of the shadow mask, in ``unit``. Default: that of the model's preset, else 30 mm (in Python:
-        15 voxels in `GLAS`, and 3 pixels of 224 in `explain_image`).
+        Standard deviation of the shadow mask, in ``unit``. Default: that of the model or of the preset, which is 30
+        mm in the paper's (in Python: 15 voxels in `GLAS`, and 3 pixels of 224 in `explain_image`).
     sigma_spatial
         How far the score of a point spreads in the map (Eq. 3); atlas regions do not use it. Default: that of the
         model's preset, else 8.5 mm, or 6 voxels if the unit is voxel.
     unit
-        Unit of ``sigma_light``, ``sigma_shadow`` and ``sigma_spatial`` when you set them. Default: voxel. The default
-        masks are ``sigma_light`` 20, ``sigma_shadow`` 30 and ``unit`` mm.
+        Unit of ``sigma_light``, ``sigma_shadow`` and ``sigma_spatial`` when you set them. Default: voxel; the sigmas
+        of a preset are in mm.
     kernel
         Shape of the masks: ``gaussian``; ``exponential``, which is ``exp(-|x - mu| / sigma^2)``; and for atlas regions
         also ``ellipsoid``, a Gaussian with the region's own covariance plus ``sigma^2``, or ``segment``, the region
-        itself, smoothed by ``sigma``. Default: that of the model's preset, else gaussian.
+        itself, smoothed by ``sigma``. Default: that of the model or of the preset (evidence: segment).
     distance
         The distance ``D`` of Eq. 3, by which the scores of points or of a grid spread: ``euclidean`` or ``squared``.
         Default: euclidean.
     fusion
         How light and shadow become a score: their ``product`` (the paper), ``light`` or ``shadow`` alone, which takes
         half of the model evaluations, or ``mean``: the evidence of a region, with its sign, which is the mean of what
-        it adds to the background alone and of what the whole loses without it. Default: product.
+        it adds to the background alone and of what the whole loses without it. Default: that of the model or of the
+        preset (paper: product; evidence: mean).
     link
         Scale on which scores are made: ``probability`` (the paper), ``logit`` (log-odds of the target against all
         other classes, from the network's own logits, which still differ where probabilities are all but 1), or
         ``auto``: log-odds where the model has them, else its output. Log-odds cannot be multiplied: choose another
-        ``fusion`` than product. Default: probability.
+        ``fusion`` than product. Default: that of the model or of the preset (paper: probability; evidence: auto).
     density
         Divide light and shadow by the sum of their masks over voxels: scores then compare tissue of regions of
         different size. Default: the effect of the whole region.

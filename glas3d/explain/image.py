@@ -21,7 +21,7 @@ from glas3d.explain.modes import Task, resolve_mode
 from glas3d.explain.notes import note_on_intensities
 from glas3d.explain.options import ImageOptions, Preset, UnsetSettings
 from glas3d.explain.outputs import Request
-from glas3d.explain.preset import layers, merged, preset_of, values_of
+from glas3d.explain.preset import OF_IMAGES, layers, merged, preset_of, values_of
 from glas3d.imaging.picture import Colour, Picture, PictureLike, load_picture, resize
 from glas3d.options import accepts, given, parse
 from glas3d.output import generated_by
@@ -130,7 +130,7 @@ def resolve_image(
     record = {
         "Settings": {"background": ", ".join(reference.name for reference in references.values())},
         "Grid": {"shape": list(size), "picture": list(picture.shape)},
-        "Preset": preset_of(given(settings), info.preset, options.preset),
+        "Preset": preset_of(given(settings), info.preset, options.preset, OF_IMAGES),
         "Model": model_record(predict, info),
         "Input": {
             "name": Path(picture.name).name,
@@ -181,7 +181,7 @@ def _fill(
         raise GlasError("an image is measured in pixels: unit belongs to scans")
     if of_model.get("unit", "voxel") != "voxel":
         of_model = {}
-    start = preset_of(given, of_model, preset)
+    start = preset_of(given, of_model, preset, OF_IMAGES)
     values = values_of(start, regions=regions) | ({"kernel": "exponential"} if start == "paper" else {})
     parts = layers(given, of_model, preset, values)
     chosen = merged(parts)

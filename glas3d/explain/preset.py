@@ -17,8 +17,10 @@ from glas3d.explain.notes import Note, voxel_sigmas
 from glas3d.explain.options import Preset
 from glas3d.imaging.space import VoxelGrid
 
-# The preset of a call that chooses nothing, with a model that brings nothing.
-DEFAULT: Preset = "paper"
+# The preset of a call that chooses nothing, with a model that brings nothing: for scans what follows models best
+# (docs/truth.md), for images the paper's.
+DEFAULT: Preset = "evidence"
+OF_IMAGES: Preset = "paper"
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "paper": {"kernel": "gaussian", "fusion": "product", "link": "probability", "density": False},
     "evidence": {"kernel": "segment", "fusion": "mean", "link": "auto", "density": False},
@@ -27,8 +29,9 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 # sigma^2, so in mm it is 6 * sqrt(2): 2 d / 72 = d / 36.
 PAPER_PRESET = {"sigma_light": 20.0, "sigma_shadow": 30.0}  # mm
 _SPATIAL_MM = {"euclidean": 6 * 2**0.5, "squared": 12.0}
-# Masks that are regions themselves nearly partition the brain with these; round ones are about as large as a region.
-EVIDENCE_PRESET = {"sigma_light": 4.0, "sigma_shadow": 4.0}  # mm
+# Masks that are regions themselves partition the brain with these, and follow models best (docs/truth.md); round ones
+# are about as large as a region.
+EVIDENCE_PRESET = {"sigma_light": 1.0, "sigma_shadow": 1.0}  # mm
 _EVIDENCE_ROUND = {"sigma_light": 8.0, "sigma_shadow": 12.0}  # mm
 _SIGMAS = ("sigma_light", "sigma_shadow", "sigma_spatial")
 _STARTING = (*_SIGMAS, "kernel", "fusion", "link")
@@ -36,13 +39,15 @@ _STARTING = (*_SIGMAS, "kernel", "fusion", "link")
 _CHOOSABLE = {setting.name for setting in fields(Settings) if setting.metadata["group"] in (MASKS, SALIENCY, SCORE)}
 
 
-def preset_of(given: Mapping[str, Any], of_model: Mapping[str, Any], preset: Preset | None) -> Preset:
-    """Return the preset that settings start from (see this module)."""
+def preset_of(
+    given: Mapping[str, Any], of_model: Mapping[str, Any], preset: Preset | None, default: Preset = DEFAULT
+) -> Preset:
+    """Return the preset that settings start from (see this module); where nothing is chosen it is the default."""
     if preset is not None or any(name in given for name in _STARTING):
         return preset or "paper"
     if any(name in of_model for name in _STARTING):
         return of_model.get("preset", "paper")  # type: ignore[no-any-return]
-    return DEFAULT
+    return default
 
 
 def layers(

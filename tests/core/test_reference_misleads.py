@@ -43,7 +43,7 @@ def test_darkness_misleads_about_the_shipped_model_too(aal):
     one, donor = simulate_participant(mild, 44), simulate_participant(mild, 19)
     scale = intensity_scale(one.volume)
     each = references(
-        GLAS(predict, **predict.info.preset),
+        GLAS(predict, sigma_light=8.0, sigma_shadow=12.0, unit="mm"),
         {
             "zero": 0.0,
             "control mean": predict.info.reference * np.float32(scale),

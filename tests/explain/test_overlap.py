@@ -79,7 +79,7 @@ def test_it_is_an_option_of_explain_img(scan, few):
     assert regions.table.set_index("name").loc["Hippocampus_L", "rank"] == 1
     assert share["regions"] < 0.6 * share["masks"]
     with refused('overlap is undone in the evidence of regions: give fusion="mean", got product'):
-        explain_img(scan, model, "AD", few, overlap="ridge")
+        explain_img(scan, model, "AD", few, overlap="ridge", preset="paper")
     with refused("overlap is undone between regions: search an atlas, not points"):
         explain_img(scan, model, "AD", Grid(2), overlap="ridge", **options)
     with refused("overlap must be one of ridge, nonnegative, got 'lasso'"):

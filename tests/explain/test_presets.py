@@ -12,7 +12,7 @@ from glas3d.explain.preset import preset_of
 from glas3d.imaging.coordinates import Coordinates
 from tests.imaging.cases import assert_same, refused, seen, values, with_info
 
-EVIDENCE = {"kernel": "segment", "fusion": "mean", "link": "logit", "density": False, "sigma_light": 4.0}
+EVIDENCE = {"kernel": "segment", "fusion": "mean", "link": "logit", "density": False, "sigma_light": 1.0}
 PAPER = {"kernel": "gaussian", "fusion": "product", "link": "probability", "density": False, "sigma_light": 20.0}
 
 
@@ -30,7 +30,9 @@ def sure(scan, few, strength=8.0):
 @pytest.mark.parametrize(
     ("given", "of_model", "named", "expected"),
     [
-        ({}, {}, None, "paper"),
+        ({}, {}, None, "evidence"),
+        ({"background": 0}, {"sigma_spatial": 3}, None, "paper"),
+        ({"background": 0}, {"background": 0}, None, "evidence"),
         ({}, {}, "evidence", "evidence"),
         ({"sigma_light": 3}, {}, None, "paper"),
         ({"link": "logit"}, {"preset": "evidence", "sigma_light": 3}, None, "paper"),
@@ -42,6 +44,12 @@ def sure(scan, few, strength=8.0):
 )
 def test_what_settings_start_from(given, of_model, named, expected):
     assert preset_of(given, of_model, named) == expected
+
+
+def test_a_call_that_chooses_nothing_is_made_of_evidence(scan, few):
+    r = explain_img(scan, sure(scan, few), "AD", few)
+    assert settings(r, EVIDENCE) == EVIDENCE
+    assert r.provenance["Preset"] == "evidence"
 
 
 def settings(r, like):
@@ -58,7 +66,7 @@ def test_an_explicit_setting_wins_over_a_preset_and_that_over_the_model(scan, fe
     named = explain_img(scan, model, "AD", few, preset="evidence", fusion="shadow", sigma_light=6.0, unit="mm")
     assert [r.provenance["Preset"] for r in (own, named)] == ["paper", "evidence"]
     assert settings(named, EVIDENCE) == EVIDENCE | {"fusion": "shadow", "sigma_light": 6.0}
-    assert named.explanation.settings["sigma_shadow"] == 4.0
+    assert named.explanation.settings["sigma_shadow"] == 1.0
     assert named.explanation.settings["sigma_spatial"] == 7.0  # which no preset chooses
 
 
@@ -120,7 +128,7 @@ def test_tables_and_sidecars_hold_evidence_and_how_much_it_accounts_for(scan, fe
     account = sidecar["Account"]
     assert account["accounted"] == pytest.approx(table["evidence"].sum() / e.effect)
     assert account["largest"] == pytest.approx(table["evidence"].max() / e.effect)
-    round_masks = explain_img(scan, sure(scan, few), "AD", few)
+    round_masks = explain_img(scan, sure(scan, few), "AD", few, preset="paper")
     assert round_masks.provenance["Account"]["accounted"] is None
     assert not round_masks.provenance["Account"]["partition"]
 
@@ -135,7 +143,7 @@ def test_an_end_that_is_not_evaluated_has_no_map(scan, few, tmp_path, fusion, mi
         assert r.table[statistic].isna().all() == (statistic in missing)
     assert "evidence" not in r.table
     assert r.explanation.settings["evaluations"] == 9
-    both = explain_img(scan, sure(scan, few), "AD", few)
+    both = explain_img(scan, sure(scan, few), "AD", few, preset="paper")
     np.testing.assert_allclose(r.table["score"], both.table[fusion], rtol=1e-5)
     np.testing.assert_allclose(values(r.saliency_img), values(getattr(both, f"{fusion}_img")), rtol=1e-5)
 

@@ -68,7 +68,7 @@ def test_light_and_shadow_follow_the_paper_with_distances_in_mm(few):
     # Eq. 1 and 2 written out, with distances in world coordinates, on an oblique grid of unequal voxels
     img = head(HEADS["oblique-LIP"])
     model = seen(img, few)
-    r = explain_img(img, model, search=few)  # 20 and 30 mm, the paper's
+    r = explain_img(img, model, search=few, preset="paper")  # 20 and 30 mm
     volume, labels = values(img).astype(np.float64), few.on(HEADS["oblique-LIP"])
     xyz = voxel_to_world(np.argwhere(np.ones(img.shape)), img.affine)
 
@@ -167,7 +167,7 @@ def test_a_scan_is_averaged_onto_the_model_s_coarser_grid(few):
 
 def test_a_grid_search_is_spread_over_the_scan(few):
     img = head(RAS)
-    r = explain_img(img, seen(img, few), search=Grid(3))
+    r = explain_img(img, seen(img, few), search=Grid(3), preset="paper")
     e = GLAS(seen(img, few), sigma_light=20, sigma_shadow=30, sigma_spatial=6 * 2**0.5, unit="mm").explain(
         values(img)[None], 1, Grid(3), spacing=(6, 6, 6)
     )
@@ -204,7 +204,9 @@ def test_regions_without_a_voxel_keep_their_row(few, tmp_path):
     wide = VoxelGrid((10, 12, 11), affine(spacing=(19.0, 19.0, 19.0), origin=(-92.0, -127.0, -77.0)))
     img = head(wide)
     with pytest.warns(GlasWarning, match="regions of few are too small"):
-        r = explain_img(img, lambda b: b.mean(dim=(2, 3, 4)).repeat(1, 2), search=few, assume_space="MNI")
+        r = explain_img(
+            img, lambda b: b.mean(dim=(2, 3, 4)).repeat(1, 2), search=few, assume_space="MNI", preset="paper"
+        )
     lost = r.table[r.table["n_voxels"] == 0]
     assert 0 < len(lost) < 8
     assert len(r.table) == 8

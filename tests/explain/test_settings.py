@@ -22,8 +22,8 @@ def test_sigmas_in_voxels_and_in_mm_agree(few):
     r = explain_img(img, model, search=few, sigma_light=20, sigma_shadow=30, unit="mm")
     assert_same(explain_img(img, model, search=few, sigma_light=5, sigma_shadow=7.5), r)
     assert_same(explain_img(img, model, search=few, sigma_light=5), r)  # the shadow's sigma is the paper's, in voxels
-    assert_same(explain_img(img, model, search=few), r)  # the default
-    assert_same(explain_img(img, model, search=few, unit="voxel"), r)
+    assert_same(explain_img(img, model, search=few, preset="paper"), r)
+    assert_same(explain_img(img, model, search=few, unit="voxel", preset="paper"), r)
     assert r.provenance["Settings"]["unit"] == "mm"
     wider = explain_img(img, model, search=few, sigma_light=6)
     assert (wider.table["light"] > r.table["light"]).all()
@@ -33,7 +33,7 @@ def test_default_sigmas_in_voxels_are_the_same_length_along_every_axis(few):
     img = head(HEADS["oblique-LIP"])  # 5 x 6 x 7 mm
     model = seen(img, few)
     voxels = explain_img(img, model, search=few, unit="voxel")
-    np.testing.assert_allclose(voxels.explanation.settings["sigma_light"], (20 / 5, 20 / 6, 20 / 7))
+    np.testing.assert_allclose(voxels.explanation.settings["sigma_light"], (1 / 5, 1 / 6, 1 / 7))
     assert_same(voxels, explain_img(img, model, search=few), rtol=1e-4)
 
 
@@ -82,15 +82,16 @@ def test_the_default_exponential_mask_has_the_same_size_in_voxels_and_in_mm(few)
 def test_a_background_is_a_number_an_image_a_path_or_an_array(few, tmp_path):
     img = head(RAS)
     model = seen(img, few)
-    plain = explain_img(img, model, search=few)
+    plain = explain_img(img, model, search=few, preset="paper")
     assert plain.provenance["Settings"]["background"] == "0"
-    number = explain_img(img, model, search=few, background=250)
+    number = explain_img(img, model, search=few, background=250, preset="paper")
     assert number.provenance["Settings"]["background"] == "250"
     assert (number.table["light"] > plain.table["light"]).all()
-    assert_same(number, explain_img(img, model, search=few, background=np.full(RAS.shape, 250.0, np.float32)))
+    full = np.full(RAS.shape, 250.0, np.float32)
+    assert_same(number, explain_img(img, model, search=few, background=full, preset="paper"))
 
     even = nib.Nifti1Image(np.full(RAS.shape, 250, np.int16), RAS.affine)
-    assert_same(number, explain_img(img, model, search=few, background=even))
+    assert_same(number, explain_img(img, model, search=few, background=even, preset="paper"))
 
     other = head(HEADS["PSR"], scale=300)  # the same voxels in another order
     nib.save(other, tmp_path / "mean.nii.gz")
@@ -104,11 +105,11 @@ def test_a_background_is_a_number_an_image_a_path_or_an_array(few, tmp_path):
 def test_a_blurred_background_keeps_brightness_and_loses_regions(few):
     img = head(HEADS["oblique-LIP"])  # 5 x 6 x 7 mm
     model = seen(img, few)
-    r = explain_img(img, model, search=few, background="blur")
+    r = explain_img(img, model, search=few, background="blur", preset="paper")
     assert r.provenance["Settings"]["background"] == "the scan blurred by 10 mm"
     blurred = gaussian_filter(values(img).astype(np.float64), (10 / 5, 10 / 6, 10 / 7))
-    assert_same(r, explain_img(img, model, search=few, background=blurred), rtol=1e-4)
-    dark = explain_img(img, model, search=few, background=0)
+    assert_same(r, explain_img(img, model, search=few, background=blurred, preset="paper"), rtol=1e-4)
+    dark = explain_img(img, model, search=few, background=0, preset="paper")
     assert (dark.table["light"] < r.table["light"]).all()
     assert (dark.table["drop"] > r.table["drop"]).all()
 
@@ -121,10 +122,10 @@ def test_auto_is_the_model_s_reference_in_the_scan_s_units(few):
     brightness = intensity_scale(values(img))
     region = seen(nib.Nifti1Image(values(img) / brightness, img.affine), few)
     model = with_info(region, transform=scale, reference=reference)
-    r = explain_img(img, model, search=few)
+    r = explain_img(img, model, search=few, preset="paper")
     assert r.provenance["Settings"]["background"] == "reference of toy"
-    assert_same(r, explain_img(img, model, search=few, background=reference * brightness), rtol=1e-4)
-    dark = explain_img(img, model, search=few, background=0)
+    assert_same(r, explain_img(img, model, search=few, background=reference * brightness, preset="paper"), rtol=1e-4)
+    dark = explain_img(img, model, search=few, background=0, preset="paper")
     assert dark.provenance["Settings"]["background"] == "0"
     assert (dark.table["light"] < r.table["light"]).all()
 

@@ -158,7 +158,7 @@ def test_explanations_of_scans_make_a_group(few, tmp_path):
     for seed in range(2):
         img = bundles.t1()
         noisy = nib.Nifti1Image(bundles.scan(seed)[0].numpy(), img.affine, img.header)
-        people.append(explain_img(noisy, predict, 1, few))
+        people.append(explain_img(noisy, predict, 1, few, preset="paper"))
     group = GroupMap("AD", few)
     for each in people:
         group.add(each)

@@ -21,7 +21,7 @@ from tests.study import folders, studies
 from tests.study.studies import SEARCH
 
 pytestmark = pytest.mark.filterwarnings("ignore:The training participants of the model")
-ASSUMED = {"search": SEARCH, "assume_space": "MNI"}
+ASSUMED = {"search": SEARCH, "assume_space": "MNI", "preset": "paper"}
 MODEL = "tests.study.running.test_participant_inputs:knows_age"
 COVARIATES = {"covariates": ["age", "mmse"], "covariate_reference": {"age": 60.0, "mmse": 30.0}}
 
@@ -55,6 +55,7 @@ def test_covariates_are_read_from_the_table_of_participants(bids_dir, read_regio
         assume_space="MNI",
         covariates={"age": 61.0, "mmse": 22.0},
         covariate_reference=COVARIATES["covariate_reference"],
+        preset="paper",
     ).table.set_index("name")
     np.testing.assert_allclose(regions["score"], alone["score"], atol=1e-6)
     assert regions.loc["mmse", "drop"] > 0

@@ -18,16 +18,19 @@ def model(activation):
         ({"link": "auto", "fusion": "mean"}, "sigmoid"),
         ({"preset": "evidence", "link": "logit"}, "none"),
         ({"sigma_light": 3.0}, "none"),
-        ({}, "none"),
+        ({"preset": "paper"}, "none"),
+        ({}, "sigmoid"),
     ],
 )
 def test_a_link_that_is_the_same_for_all_scans_is_left(settings, activation):
     assert with_one_link(settings, [model(activation)] * 2) == settings
 
 
-@pytest.mark.parametrize("settings", [{"preset": "evidence"}, {"link": "auto", "fusion": "mean", "preset": "paper"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"preset": "evidence"}, {"link": "auto", "fusion": "mean", "preset": "paper"}]
+)
 def test_without_logits_no_scan_decides_for_itself(settings):
     models = [model("softmax"), model("none")]
     with pytest.warns(GlasWarning, match="has no logits: the scores of all scans are made of its output"):
         found = with_one_link(settings, models)
-    assert found == settings | {"link": "probability"}
+    assert found == {"preset": "evidence"} | settings | {"link": "probability"}
