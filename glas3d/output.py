@@ -124,7 +124,7 @@ def write_json(content: dict[str, Any]) -> Callable[[Path], object]:
     return lambda path: path.write_text(to_json(content), encoding="utf-8")
 
 
-def sealed(write: Writer) -> Writer:
+def sealed(write: Writer, *, others: bool = True) -> Writer:
     """Return a writer of JSON that also has the hash of each file next to it and below, and of its own content.
 
     Give it last to `write_together`, or call it when the other files of a folder are written. `check_seal` reads it.
@@ -133,12 +133,15 @@ def sealed(write: Writer) -> Writer:
     ----------
     write
         Writes the JSON itself.
+    others
+        Whether the files next to it belong to it; else it has the hash of its own content alone.
     """
 
     def write_sealed(path: Path) -> None:
         write(path)
         content = json.loads(path.read_text(encoding="utf-8"))
-        files = sorted(file for file in path.parent.rglob("*") if file.is_file() and file != path)
+        there = path.parent.rglob("*") if others else ()
+        files = sorted(file for file in there if file.is_file() and file != path)
         content["Files"] = {file.relative_to(path.parent).as_posix(): file_sha256(file) for file in files}
         content["Sha256"] = text_sha256(to_json(content))
         path.write_text(to_json(content), encoding="utf-8")

@@ -12,6 +12,8 @@ from glas3d.study.derivatives import ATLAS, FAILED, STUDY, is_study
 
 # Files that glas3d writes or updates next to results, and that belong to no single one of them.
 _SHARED = (STUDY, DESCRIPTION, FAILED, "participants_failed.json", ".bidsignore", "report.html")
+# Folders of pictures and viewers, which can be made from results again, and of the study's copy of its atlas.
+_MADE_FROM_RESULTS = {"figures", "viewers", ATLAS}
 
 
 @dataclass(frozen=True)
@@ -92,5 +94,5 @@ def _is_participants(path: Path, root: Path) -> bool:
 
 
 def _is_shared(path: Path, root: Path) -> bool:
-    parts = path.relative_to(root).parts
-    return (len(parts) == 1 and (parts[0] in _SHARED or path.suffix == ".log")) or parts[0] == ATLAS
+    *folders, name = path.relative_to(root).parts
+    return bool({*folders} & _MADE_FROM_RESULTS) or (not folders and (name in _SHARED or path.suffix == ".log"))

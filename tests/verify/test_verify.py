@@ -9,6 +9,7 @@ import pytest
 
 from glas3d import GlasError, Grid, explain_img, load_model
 from glas3d.cli import run
+from glas3d.output import sealed, write_json, write_together
 from glas3d.study import explain_cohort, summarise_groups
 from glas3d.verify import explain_again, verify_files
 from glas3d.verify.again import TOLERANCE
@@ -97,6 +98,16 @@ def test_each_file_that_is_missing_changed_or_extra_is_named(study, where, kind)
     assert getattr(found, kind) == (path.relative_to(study).as_posix(),)
     assert not found.well
     assert found.missing + found.changed + found.extra == getattr(found, kind)
+
+
+def test_pictures_and_audits_of_results_are_no_extra_files(study):
+    for name in ("figures/a.png", "viewers/a.sh", "report.html", "run.log"):
+        (study / name).parent.mkdir(exist_ok=True)
+        (study / name).write_text("made from results")
+    write_together(study, {"audit.json": sealed(write_json({"Check": "a"}), others=False)})
+    assert verify_files(study).well
+    (study / "audit.json").write_text((study / "audit.json").read_text().replace('"a"', '"b"'))
+    assert verify_files(study).changed == ("audit.json",)
 
 
 def test_damaged_json_is_changed_and_a_lost_record_leaves_its_files_without_a_result(study):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from glas3d.errors import GlasError
 from glas3d.explain.outputs import refuse_other_results
-from glas3d.output import Writer, write_json, write_together
+from glas3d.output import Writer, sealed, write_json, write_together
 
 Verdict = Literal["pass", "warn", "fail", "n/a"]
 
@@ -118,7 +118,7 @@ def save_audits(audits: Iterable[Audit], folder: str | os.PathLike[str], *, over
             raise GlasError(f"the audit {audit.check} was made in memory and has no name of a file")
         if not overwrite:
             refuse_other_audit(Path(folder), audit.file, audit.provenance)
-        files[audit.file] = write_json(audit.record())
+        files[audit.file] = sealed(write_json(audit.record()), others=False)
     return write_together(Path(folder), files)
 
 
