@@ -65,6 +65,7 @@ measure: $(READY)
 	$(BIN)/python docs/measure/null_rates.py
 	$(BIN)/python docs/measure/relabelling.py docs/relabelling.md 19
 	$(BIN)/python docs/measure/photographs.py docs/photographs.md
+	$(BIN)/python docs/measure/audits.py docs/audits.tsv
 
 # Trains networks and measures which methods follow them; a run that was stopped goes on (at most eight hours on two cores).
 truth: $(READY)

@@ -160,6 +160,7 @@ def test_every_example_is_run_or_trains():
     scripts = [*(ROOT / "examples").glob("*.py"), *(ROOT / "docs" / "measure").glob("*.py")]
     assert {p.name for p in scripts} == {
         *OUTPUTS,
+        "audits.py",
         "shipped_model.py",
         "null_rates.py",
         "relabelling.py",
@@ -269,3 +270,16 @@ def test_what_readme_shows_runs(tmp_path, monkeypatch):
     assert (tmp_path / "results" / "sub-01_T1w_seg-AAL_regions.tsv").is_file()
     exec(blocks[1].replace("Grid(15)", "Grid(2)"), names)
     assert names["e"].saliency.shape == (48, 56, 48)
+
+
+@pytest.mark.slow
+def test_audits_of_trained_networks(tmp_path):
+    """Of one seed: the network with a blob and the one that reads brightness are caught, their clean twin is not."""
+    spec = importlib.util.spec_from_file_location("audits", ROOT / "docs" / "measure" / "audits.py")
+    audits = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(audits)
+    table = audits.main(tmp_path / "audits.tsv", tmp_path, seeds=(0,)).set_index("kind")
+    assert (table["accounted"] == "fail").to_dict() == {"clean": False, "blob": True, "brightness": False}
+    assert (table["shortcut"] == "fail").to_dict() == {"clean": False, "blob": True, "brightness": True}
+    assert table.loc["blob", "blob_mm"] < 12
+    assert (tmp_path / "audits.tsv").read_text().count("\n") == 4

@@ -60,7 +60,7 @@ def test_an_audit_that_fails_ends_with_status_1(run_command, head, tmp_path):
     assert (status, errors) == (1, "")
     (audit,) = json.loads(output)["audits"]
     assert audit["verdict"] == "fail"
-    assert "mm, outside the brain" in audit["statement"]
+    assert "strongest evidence outside the brain, " in audit["statement"]
 
 
 @pytest.mark.parametrize(

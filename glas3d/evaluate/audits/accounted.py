@@ -13,7 +13,7 @@ import numpy as np
 
 from glas3d.core.search import Grid
 from glas3d.evaluate.audits.audit import Audit, Number
-from glas3d.evaluate.audits.audited_scan import LEAST_EFFECT, AuditedScan
+from glas3d.evaluate.audits.audited_scan import LEAST_EFFECT, OUTSIDE, AuditedScan
 from glas3d.evaluate.audits.audited_study import AuditedStudy
 from glas3d.evaluate.audits.checks import LITTLE, MUCH
 from glas3d.imaging.space import voxel_to_world
@@ -50,12 +50,20 @@ def audit_scan(scan: AuditedScan) -> Audit:
         Number("searched_above", MUCH, "share", "above this the whole volume is searched, and the check warns"),
     ]
     found = f"{regions[0].upper()}{regions[1:]} account for {account.accounted:.0%} of the effect"
-    if LITTLE <= account.accounted <= MUCH:
+    outside = scan.shares_of_parts["outside"]
+    numbers += [
+        Number("outside", outside, "share", "evidence of all that is outside the brain, over the effect"),
+        Number("outside_allowed", OUTSIDE, "share", "largest size of outside that does not fail"),
+    ]
+    if LITTLE <= account.accounted <= MUCH and abs(outside) <= OUTSIDE:
         return scan.audit("accounted", "pass", f"{found}.", numbers)
-    place = locate(scan)
+    place = locate(scan, outside=abs(outside) > OUTSIDE)
     numbers += place.numbers()
-    if place.part == "outside":
-        statement = f"{found}. {place.sentence()} Do not take the table of regions for an explanation."
+    if abs(outside) > OUTSIDE:
+        statement = (
+            f"{found}, what is outside the brain for {outside:.0%}. {place.sentence()} Do not take the table of "
+            "regions for an explanation."
+        )
         return scan.audit("accounted", "fail", statement, numbers)
     if LOW <= account.accounted < LITTLE:
         return scan.audit("accounted", "pass", f"{found}. {place.sentence()}", numbers)
@@ -98,14 +106,15 @@ class StrongestEvidence:
     def sentence(self) -> str:
         """Return where the evidence is, as a sentence."""
         x, y, z = self.position
+        there = " outside the brain" if self.part == "outside" else ""
         where = {
-            "inside": f"inside the brain, in {self.region}" if self.region else "inside the brain, in no region",
-            "shell": "at the edge of the brain",
-            "outside": "outside the brain",
+            "inside": f", inside the brain, in {self.region}" if self.region else ", inside the brain, in no region",
+            "shell": ", at the edge of the brain",
+            "outside": "",
         }[self.part]
         return (
-            f"On a grid of the whole volume the strongest evidence, {self.strongest:.0%} of the effect, is at "
-            f"{x:.0f} {y:.0f} {z:.0f} mm, {where}."
+            f"On a grid of the whole volume the strongest evidence{there}, {self.strongest:.0%} of the effect, is at "
+            f"{x:.0f} {y:.0f} {z:.0f} mm{where}."
         )
 
     def numbers(self) -> list[Number]:
@@ -122,8 +131,16 @@ class StrongestEvidence:
         ]
 
 
-def locate(scan: AuditedScan) -> StrongestEvidence:
-    """Search the whole volume for what the model uses: a grid of about 24 mm, then more finely around the strongest."""
+def locate(scan: AuditedScan, *, outside: bool) -> StrongestEvidence:
+    """Search the whole volume for what the model uses: a grid of about 24 mm, then more finely around the strongest.
+
+    Parameters
+    ----------
+    scan
+        The scan.
+    outside
+        Name the strongest evidence outside the brain; else that of the whole volume.
+    """
     shape, spacing = np.array(scan.grid.shape), np.array(scan.grid.spacing)
     cells = tuple(int(n) for n in np.clip(np.rint(shape * spacing / _CELL_MM), 1, shape))
     size = float((shape * spacing / cells).mean())
@@ -131,7 +148,10 @@ def locate(scan: AuditedScan) -> StrongestEvidence:
     coarse = scan.explain_points(points, _SIGMA_IN_CELLS * size)
     assert coarse.evidence is not None
     share = coarse.evidence / coarse.effect
-    first = points[int(share.argmax())]
+    is_outside = np.array([scan.part_at(point) == "outside" for point in points])
+    candidates = np.where(is_outside, share, -np.inf) if outside and is_outside.any() else share
+    strongest = int(candidates.argmax())
+    first = points[strongest]
     offsets = np.arange(-_STEPS, _STEPS + 1) * _STEP_IN_CELLS * size
     lattice = np.stack(np.meshgrid(offsets, offsets, offsets, indexing="ij"), axis=-1).reshape(-1, 3) / spacing
     around = first + lattice
@@ -141,13 +161,12 @@ def locate(scan: AuditedScan) -> StrongestEvidence:
     weight = np.clip(fine.evidence / fine.effect, 0, None)
     weight = np.where(weight >= weight.max() / 2, weight, 0)
     peak = first if not weight.any() else weight @ around / weight.sum()
-    outside = np.array([scan.part_at(point) == "outside" for point in points])
     return StrongestEvidence(
         position=voxel_to_world(peak[None], scan.grid.affine)[0],
         part=scan.part_at(peak),
         region=scan.region_at(peak),
-        strongest=float(share.max()),
-        outside=float(np.abs(share[outside]).sum() / np.abs(share).sum()),
+        strongest=float(share[strongest]),
+        outside=float(np.abs(share[is_outside]).sum() / np.abs(share).sum()),
         accounted=float(share.sum()),
         cells=cells,
     )

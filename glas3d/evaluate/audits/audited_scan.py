@@ -30,6 +30,9 @@ from glas3d.predict.predictor import model_info
 LEAST_EFFECT = 1.0
 """Log-odds by which a scan must differ from the reference: a smaller effect leaves nothing to divide among parts."""
 
+OUTSIDE = 0.2
+"""The largest share of the effect that evidence outside the brain and its shell may have."""
+
 _SHELL_MM = 3.0
 _CLOSED_MM = 10.0  # gaps between the regions of an atlas that belong to the brain
 
@@ -229,6 +232,12 @@ class AuditedScan:
         distance = distance_transform_edt(~brain, sampling=self.grid.spacing)
         shell = ~brain & (distance <= max(_SHELL_MM, *self.grid.spacing) + 1e-6)
         return {"inside": brain, "shell": shell, "outside": ~brain & ~shell}
+
+    @cached_property
+    def shares_of_parts(self) -> dict[str, float]:
+        """The evidence of each part as a whole, as a share of the effect."""
+        evidence = self.evidence_of(self.parts.values())
+        return {name: self.share(float(value)) for name, value in zip(self.parts, evidence, strict=True)}
 
     def region_at(self, voxel: np.ndarray) -> str:
         """Return the name of the region at voxel coordinates ``(3,)``; empty where there is none."""

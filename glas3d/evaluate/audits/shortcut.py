@@ -14,11 +14,9 @@ import numpy as np
 from scipy.ndimage import affine_transform
 
 from glas3d.evaluate.audits.audit import Audit, Number
-from glas3d.evaluate.audits.audited_scan import LEAST_EFFECT, AuditedScan
+from glas3d.evaluate.audits.audited_scan import LEAST_EFFECT, OUTSIDE, AuditedScan
 from glas3d.imaging.tissue import tissue_contrast
 
-OUTSIDE = 0.2
-"""The largest share of the effect that evidence outside the brain and its shell may have."""
 EVENNESS, BRIGHTNESS = 0.3, 0.25
 """A model reads brightness where the scan's own brightness has more than this share of the effect, and a change of
 intensity acts as evenly as this on all blocks of the head (cosine with their brightness)."""
@@ -93,11 +91,7 @@ def audit_scan(scan: AuditedScan) -> Audit:
 
 def _parts(scan: AuditedScan) -> dict[str, tuple[float, float]]:
     """Return the share of the effect and the share of the volume of each part of the head."""
-    evidence = scan.evidence_of(scan.parts.values())
-    return {
-        name: (scan.share(float(value)), float(part.mean()))
-        for (name, part), value in zip(scan.parts.items(), evidence, strict=True)
-    }
+    return {name: (scan.shares_of_parts[name], float(part.mean())) for name, part in scan.parts.items()}
 
 
 def _part_numbers(parts: dict[str, tuple[float, float]]) -> Iterator[Number]:
