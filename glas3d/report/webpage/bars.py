@@ -53,7 +53,7 @@ def bars(rows: Sequence[Bar], label: str) -> str:
     height = _ROW * len(rows) + _AXIS
 
     def x(value: float) -> float:
-        return round(_NAMES + (value - low) / ((high - low) or 1.0) * (_WIDTH - _NAMES - 16), 1)
+        return round(_NAMES + (value - low) / ((high - low) or 1.0) * (_WIDTH - _NAMES - 34), 1)
 
     described = "; ".join(f"{row.name} {_with_interval(row)}" for row in rows)
     parts = [

@@ -120,6 +120,8 @@ class View:
         The highest-scoring regions on the template; None where there is none.
     settings
         Everything that was recorded, as names and values.
+    rows
+        What the rows of its table are: regions, or points.
     """
 
     key: str
@@ -134,6 +136,7 @@ class View:
     bars_caption: str = ""
     figure: Figure | None = None
     settings: Sequence[tuple[str, str]] = ()
+    rows: str = "regions"
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,10 +178,11 @@ class Page:
 
     @property
     def warnings(self) -> Sequence[str]:
-        """The warnings of all views, with the view that they are about where there are several."""
-        several = len(self.views) > 1
-        given = [f"{view.title}: {text}" if several else text for view in self.views for text in view.warnings]
-        return list(dict.fromkeys(given))
+        """The warnings of all views; of those that not all have, also the view that they are about."""
+        warned = [view for view in self.views if view.strongest]  # tests warn of themselves alone
+        shared = [text for text in (warned[0].warnings if warned else []) if all(text in v.warnings for v in warned)]
+        single = [f"{view.title}: {text}" for view in self.views for text in view.warnings if text not in shared]
+        return [*shared, *dict.fromkeys(single)]
 
     @property
     def most_voxels(self) -> str:
@@ -274,10 +278,16 @@ def _explained(result: Result, number: int, volumes: Volumes, scans: Mapping[str
         table=_regions_table(result),
         maps=_viewer(result, volumes, _background(result, volumes, scans)),
         bars=_bars(result.table, "score", "score", None),
-        bars_caption=f"Score of the ten highest-scoring regions ({prose.unit_of_score(result) or 'no unit'})",
+        rows=_kind(result),
+        bars_caption=f"Score of the ten highest-scoring {_kind(result)} ({prose.unit_of_score(result) or 'no unit'})",
         figure=_figure(result, scans),
         settings=list(flat(result.provenance)),
     )
+
+
+def _kind(result: Result) -> str:
+    """Return what the rows of a result's table are."""
+    return "regions" if result.is_region_wise else "points"
 
 
 def _view_title(result: Result) -> str:
@@ -349,7 +359,7 @@ def _test(result: Result, number: int, results: Results, volumes: Volumes) -> Vi
     merged = Result(result.stem, table, {**(first.columns if first else {}), **result.columns}, record, result.maps)
     below = int((table["p_fwe"] <= 0.05).sum())
     known = table.dropna(subset=["p_fwe"]).sort_values("p_fwe", kind="stable").to_dict("records")
-    rows = "regions" if result.is_region_wise else "points"
+    rows = _kind(result)
     summary = [f"{below} of {len(table)} {rows} have a corrected p-value of at most 0.05."]
     if known:
         summary.append(f"The smallest corrected p-value is {known[0]['p_fwe']:.3g} ({known[0]['name']}).")
@@ -381,7 +391,7 @@ def _regions_table(result: Result, order: str = "rank") -> ShownTable:
     table = result.table.sort_values(order, kind="stable") if order in result.table else result.table
     first = [name for name in ("rank", "name", "hemisphere", "x", "y", "z") if name in table]
     table = table[[*first, *(name for name in table if name not in first)]]
-    rows = "regions" if result.is_region_wise else "points"
+    rows = _kind(result)
     return shown_table(table, result.columns, f"{len(table)} {rows}", most=None)
 
 
@@ -452,9 +462,9 @@ def _viewer(result: Result, volumes: Volumes, background: str | None, labelled: 
     own = labelled or result
     arrays: dict[str, np.ndarray] = {}
     affine = np.eye(4)
-    for column in own.table.columns:
+    for column in filter(set(own.table.columns).__contains__, _MAPS):
         shown = own.maps.get(_STATISTIC_OF.get(column, column))
-        if column in _MAPS and shown is not None:
+        if shown is not None:
             arrays[column], affine = within_budget(shown.img, "nearest" if own.is_region_wise else "linear")
     labels = _labels(own, arrays, affine)
     names = own.table["name"].astype(str).tolist()

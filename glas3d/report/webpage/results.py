@@ -110,6 +110,12 @@ class Result:
         """Whether rows are regions of an atlas or segments, and not points."""
         return bool("atlas" in self.provenance.get("Search", {}))
 
+    @property
+    def is_fused(self) -> bool:
+        """Whether it was made of other results, which lie in the same folder."""
+        settings = self.provenance.get("Settings", {})
+        return bool(self.provenance.get("Against")) or "scales" in settings or "consensus" in settings
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -189,6 +195,7 @@ def read_results(folder: Path) -> Results:
     if not explanations and not comparisons:
         advice = "; run the group level of the study, or name the folder of a participant" if _has_study(folder) else ""
         raise GlasError(f"no results of scans or groups in {folder}{advice}")
+    explanations.sort(key=lambda each: not each.is_fused)
     audits = tuple(_audits(folder.rglob(f"*{_AUDIT}")))
     return Results(tuple(explanations), comparisons=tuple(comparisons), audits=audits)
 

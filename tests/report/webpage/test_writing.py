@@ -185,3 +185,21 @@ def test_a_damaged_sidecar_is_named_and_the_old_report_is_kept(folder, tmp_path)
     with pytest.raises(GlasError, match=r"sub-07_T1w_seg-few_regions\.json is damaged"):
         write_report(out)
     assert (out / "report.html").read_text() == "old"
+
+
+def test_the_result_of_a_mode_comes_before_what_it_was_made_of(explained, tmp_path):
+    scaled = {**explained.provenance["Settings"], "scales": [0.5, 1.0]}
+    for stem, settings in (("a_scale1", explained.provenance["Settings"]), ("b_scales", scaled)):
+        made = replace(explained, stem=stem, provenance={**explained.provenance, "Settings": settings})
+        made.save(tmp_path)
+    titles = re.findall(r"<h2 id=\"result-\d-title\">([^<]*)", write_report(tmp_path).read_text(encoding="utf-8"))
+    assert titles == ["sub-07_T1w, b_scales", "sub-07_T1w, a_scale1"]
+
+
+def test_a_warning_of_all_results_is_given_once(explained, tmp_path):
+    notes = {"a": ["it is flat: all are 0"], "b": ["it is flat: all are 0", "it is odd: 1"]}
+    for stem, own in notes.items():
+        replace(explained, stem=stem, provenance={**explained.provenance, "Notes": own}).save(tmp_path)
+    first = page(write_report(tmp_path)).text.partition("Summary")[0]
+    assert first.count("It is flat: all are 0.") == 2  # on top, and with the first result
+    assert "sub-07_T1w, b: It is odd: 1." in first

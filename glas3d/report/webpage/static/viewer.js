@@ -68,18 +68,20 @@
   async function showMap() {
     const view = content.views[state.view];
     const map = view.maps.find((each) => each.key === chosenMap.value);
+    // A map that is spread around points covers everything, unless less of it is shown.
+    if (map && (!state.map || Boolean(map.volume) !== Boolean(state.map.volume))) threshold.value = map.volume ? 60 : 10;
     state.map = map || null;
     while (nv.volumes.length > 1) nv.removeVolume(nv.volumes[1]);
     if (map) {
-      const largest = Math.max(Math.abs(map.low), Math.abs(map.high)) || 1;
       const overlay = await imageOf(view, map);
       state.values = overlay.img;
       overlay.name = map.key;
       overlay.colormapType = 1; // colours from 0 on, transparent below the threshold
       overlay.colormap = map.low < 0 ? "glas-for" : "glas-score";
       overlay.colormapNegative = map.low < 0 ? "glas-against" : "";
-      [overlay.cal_min, overlay.cal_max] = [largest * 1e-6, largest];
-      [overlay.cal_minNeg, overlay.cal_maxNeg] = [-largest * 1e-6, -largest];
+      // Shown as shares of the largest value: NiiVue does not tell values apart that differ by less than 1e-5.
+      [overlay.cal_min, overlay.cal_max] = [1e-5, 1];
+      [overlay.cal_minNeg, overlay.cal_maxNeg] = [-1e-5, -1];
       nv.addVolume(overlay);
       threshold.disabled = opacity.disabled = false;
     } else {
@@ -98,7 +100,7 @@
     }
     const largest = Math.max(Math.abs(map.low), Math.abs(map.high)) || 1;
     const least = (Number(threshold.value) / 100) * largest;
-    overlay.img = state.values.map((value) => (Math.abs(value) < least ? 0 : value));
+    overlay.img = state.values.map((value) => (Math.abs(value) < least ? 0 : value / largest));
     nv.setOpacity(1, Number(opacity.value) / 100);
     nv.updateGLVolume();
     threshold.setAttribute("aria-valuetext", `${shown(least)}${units(map)}`);
