@@ -27,6 +27,7 @@ OUTPUTS = {
     "10_words.py": ["10_words.png"],
     "11_real_participants.py": ["11_real_participants.png", "oasis/results/group/group-AD_seg-AAL_regions.tsv"],
     "12_brain_age.py": ["12_brain_age.png"],
+    "13_birds.py": ["13_birds.png", "birds/bounding_boxes.txt"],
     "scales.py": ["scales.md", "scales.png"],
     "references.py": ["references.md", "references.png"],
     "theory.py": ["theory.md"],
@@ -116,7 +117,15 @@ def brain_age(printed):
     assert error < 0.9 * constant
 
 
+def birds_apart(printed):
+    """The last row of the table holds the mean distances, by Grad-CAM, three of ours, and at random."""
+    assert numbers(printed, "the net is right about")[0] >= 70
+    *ours, at_random, _ = numbers(printed, " " * 13 + "mean")
+    assert min(ours[1:]) < 0.5 * at_random
+
+
 CHECKS = {
+    "13_birds.py": birds_apart,
     "11_real_participants.py": real_participants,
     "12_brain_age.py": brain_age,
     "05_score_drop.py": score_drops,
