@@ -11,7 +11,7 @@ from glas3d import cli
 from glas3d.cli.derived import command_options, given_options, help_text
 from glas3d.core.settings import Settings
 
-COMMANDS = ("explain", "compare", "simulate", "train", "cohort", "convert", "demo")
+COMMANDS = ("explain", "compare", "localise", "simulate", "train", "cohort", "convert", "demo")
 
 
 @pytest.fixture
@@ -134,6 +134,7 @@ def test_arguments_that_cannot_be_parsed_are_refused_in_plain_words(error_line, 
 WHOLE = {
     "explain": ("--batch-size", "--max-iterations", "--supervoxels"),
     "compare": ("--batch-size", "--supervoxels"),
+    "localise": ("--images", "--seed", "--size", "--cells", "--points", "--tables", "--rounds"),
     "cohort": ("--batch-size", "--max-iterations", "--n-workers", "--threads", "--n-perm", "--n-boot", "--seed", "--k"),
     "train": ("--folds", "--seed", "--threads", "--n-workers", "--epochs", "--patience"),
     "simulate": ("--participants", "--ad", "--seed"),
@@ -143,6 +144,7 @@ WHOLE = {
 NEEDED = {
     "explain": ("S", "--model", "m", "--target", "AD", "--out", "o"),
     "compare": ("S", "--model", "m", "--target", "AD", "--methods", "lime", "--out", "o"),
+    "localise": ("DATA", "--layout", "cub", "--model", "m", "--out", "o"),
     "cohort": ("B", "OUT", "group"),
     "train": ("B", "OUT"),
     "simulate": ("OUT",),
@@ -154,7 +156,8 @@ NEEDED = {
 @pytest.mark.parametrize(("command", "option"), [(command, option) for command in WHOLE for option in WHOLE[command]])
 @pytest.mark.parametrize("value", ["2.5", "-0.5", "1e-1", "nan", "inf"])
 def test_a_fraction_is_refused_where_a_whole_number_is_needed(error_line, command, option, value):
-    error = error_line(command, *NEEDED[command], f"{option}={value}")
+    given = (option, "5", value) if option == "--size" else (f"{option}={value}",)  # rows and columns
+    error = error_line(command, *NEEDED[command], *given)
     assert error == f"error: {option} must be a whole number, got {value!r}"
 
 
