@@ -79,6 +79,9 @@ def test_a_report_is_looked_around(driver, reports, kind):
         assert f": {name}, score" in driver.find_element("id", "readout").text
 
     shown = coloured(picture(driver))
+    strong = np.ptp(picture(driver), axis=2).sum()
+    choose(driver, "opacity", 40)
+    assert np.ptp(picture(driver), axis=2).sum() < 0.8 * strong
     choose(driver, "opacity", 0)
     assert coloured(picture(driver)) < shown - 100
     choose(driver, "opacity", 80)

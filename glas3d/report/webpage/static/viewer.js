@@ -76,12 +76,12 @@
       const overlay = await imageOf(view, map);
       state.values = overlay.img;
       overlay.name = map.key;
-      overlay.colormapType = 1; // colours from 0 on, transparent below the threshold
+      overlay.colormapType = 0; // the only one whose opacity can be changed; what is 0 is transparent in the colours
       overlay.colormap = map.low < 0 ? "glas-for" : "glas-score";
       overlay.colormapNegative = map.low < 0 ? "glas-against" : "";
       // Shown as shares of the largest value: NiiVue does not tell values apart that differ by less than 1e-5.
-      [overlay.cal_min, overlay.cal_max] = [1e-5, 1];
-      [overlay.cal_minNeg, overlay.cal_maxNeg] = [-1e-5, -1];
+      [overlay.cal_min, overlay.cal_max] = [0, 1];
+      [overlay.cal_minNeg, overlay.cal_maxNeg] = [0, -1];
       nv.addVolume(overlay);
       threshold.disabled = opacity.disabled = false;
     } else {
