@@ -49,6 +49,7 @@ app.register_install_completion_command(help="Install completion of commands and
 
 def main() -> None:
     """Run the command line: bad use ends in one ``error:`` line and status 2."""
+    os.environ.setdefault("MPLBACKEND", "agg")  # commands write figures and open no window
     with signals_end_the_command():
         status = run(sys.argv[1:])
     sys.exit(status)

@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from textwrap import wrap
 
 import matplotlib
-
-matplotlib.use("Agg", force=False)
-
 import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import matplotlib.pyplot as plt
 import nibabel as nib
 from matplotlib.figure import Figure
 
@@ -14,6 +15,7 @@ from glas3d.explain.result import ScanExplanation
 from glas3d.explain.table import scales_of
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import template
+from glas3d.progress import notebook
 from glas3d.report.folder import MNI_CODE, scale_name, shown_in
 from glas3d.report.kinds import Shown, check_kind, draw, kinds_of, score_label, short_name, with_anatomy
 from glas3d.report.maps import BrainMap
@@ -24,7 +26,10 @@ from glas3d.study.group.level import GroupResult
 
 def plot(result: Any, kind: str | None = None, **options: Any) -> Figure:
     """Draw a figure of a result, see `glas3d.display.Drawn.plot`."""
-    return draw(shown_of(result, kind, options.pop("group", None)), kind, **options)
+    figure = draw(shown_of(result, kind, options.pop("group", None)), kind, **options)
+    if notebook() is not None:
+        plt.close(plt.figure())  # loads the notebook's own backend, which shows the figure that is returned
+    return figure
 
 
 def shown_of(result: Any, kind: str | None = None, group: str | None = None) -> Shown:

@@ -1,5 +1,8 @@
 """Figures of results in memory: which there are, what they show, and what is left transparent."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from io import BytesIO
 
@@ -204,3 +207,12 @@ def test_an_image_draws_itself_over_its_picture():
         r.plot("mosaic")
     with pytest.raises(GlasError, match="a view needs a map of the brain"):
         r.view()
+
+
+def test_the_backend_that_a_user_has_chosen_stays():
+    """A notebook's own figures are no longer shown if another backend is chosen for it."""
+    code = "import matplotlib, glas3d.report.maps, glas3d.report.references; print(matplotlib.get_backend())"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | {"MPLBACKEND": "svg"}
+    )
+    assert run.stdout.strip() == "svg"
