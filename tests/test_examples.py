@@ -292,3 +292,11 @@ def test_audits_of_trained_networks(tmp_path):
     assert (table["shortcut"] == "fail").to_dict() == {"clean": False, "blob": True, "brightness": True}
     assert table.loc["blob", "blob_mm"] < 12
     assert (tmp_path / "audits.tsv").read_text().count("\n") == 4
+
+
+def test_the_page_of_audits_has_the_summary_of_the_record():
+    spec = importlib.util.spec_from_file_location("audits", ROOT / "docs" / "measure" / "audits.py")
+    audits = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(audits)
+    record = pd.read_csv(ROOT / "docs" / "audits.tsv", sep="\t", na_values=["n/a"])
+    assert audits.summary(record) in (ROOT / "docs" / "audits.md").read_text(encoding="utf-8")
