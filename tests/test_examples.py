@@ -214,8 +214,7 @@ def test_the_benchmark_of_truth_at_a_small_size(tmp_path, monkeypatch):
     monkeypatch.setattr(truth, "METHODS_RUN", {name: truth.METHODS_RUN[name] for name in few})
     monkeypatch.setattr(truth, "DECIDING", truth.METHODS_RUN)
     monkeypatch.setattr(truth, "AVERAGED", {})
-    monkeypatch.setattr(truth, "LEAST_ACCURACY", 0.0)
-    size = truth.Size(resolution=12.0, training=8, unseen=4, epochs=1, explained=1, rescanned=2)
+    size = truth.Size(resolution=12.0, training=8, unseen=4, epochs=1, explained=1, rescanned=2, least_accuracy=0)
     bench, nets = truth.Bench(tmp_path, size), truth.networks((0, 1), ("six",))
     stages = [truth.Stage(nets, few), truth.Stage(nets[1:], few[1:3], rescans=True)]
     monkeypatch.setattr(truth, "INDIVIDUAL", few[1:3])
