@@ -588,10 +588,13 @@ def _figure(result: Result, scans: Mapping[str, SpatialImage]) -> Figure | None:
     title = f"{result.provenance.get('Group') or _input_name(result)}: {prose.target_of(result.provenance)}"
     label = f"score: {prose.unit_of_score(result)}"
     brain_map = BrainMap(nib.Nifti1Image.from_image(saliency.img), title[:90], label[:60], below, is_in_mni)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "figure.png"
-        png_writer(five_regions_figure(brain_map, result.table, _shipped_atlas(result)), 110)(path)
-        png = path.read_bytes()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "figure.png"
+            png_writer(five_regions_figure(brain_map, result.table, _shipped_atlas(result)), 110)(path)
+            png = path.read_bytes()
+    except ValueError:  # a map that cannot be drawn, such as a flat one: the page shows all else
+        return None
     names = ", ".join(row["name"] for row in prose.strongest(result)) or "none"
     where = f"the template ({MNI})" if is_in_mni else "the scan" if below is not None else "the map"
     return Figure(
