@@ -173,8 +173,9 @@ def test_every_example_is_run_or_trains():
         "shipped_model.py",
         "null_rates.py",
         "relabelling.py",
-        "truth.py",
-    }  # these take hours
+        "truth.py",  # these take hours
+        "report_picture.py",  # needs a browser; tests/report/webpage/test_viewer.py opens reports
+    }
 
 
 @pytest.mark.slow

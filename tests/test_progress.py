@@ -71,7 +71,7 @@ def test_an_explanation_shows_one_output_in_a_notebook_however_many_it_is_made_o
         return batch.mean(dim=(1, 2, 3, 4))[:, None] / 1e4
 
     scan = head(HEADS["LAS"])
-    explain_img(scan, bright, 0, Grid(2), assume_space="MNI", **options)
+    explain_img(scan, bright, 0, Grid(2), preset="paper", assume_space="MNI", **options)
     counts = [int(text.split("] ")[1].split("/")[0]) for text in Handle.shown[:-1]]
     totals = {text.split("/")[1].split(" ")[0] for text in Handle.shown[:-1]}
     assert counts == sorted(counts)

@@ -152,8 +152,8 @@ class Explanation(ShownInNotebooks):
     def _highest(self) -> str:
         first = int(self.score.argmax())
         voxel = ", ".join(f"{v:.1f}" for v in self.points[first])
-        which = "" if self.segments is None else f"segment {self.segments.index[first]} "
-        return f"highest score {self.score[first]:.4g} of {which}at voxel ({voxel})"
+        which = "" if self.segments is None else f" of segment {self.segments.index[first]}"
+        return f"highest score {self.score[first]:.4g}{which} at voxel ({voxel})"
 
     def _summary(self) -> Summary:
         first = int(self.score.argmax())
@@ -186,6 +186,13 @@ def draw_scores(explanation: Explanation, score: np.ndarray) -> np.ndarray:
     return drawn
 
 
+def class_and_points(explanation: Explanation) -> str:
+    """Return the class of an explanation and its points, for messages."""
+    name = explanation.class_name or f"class {explanation.target}"
+    first, last = (", ".join(f"{v:.1f}" for v in explanation.points[i]) for i in (0, -1))
+    return f"{name} at {len(explanation.points)} points from voxel ({first}) to ({last})"
+
+
 def class_difference(explanation: Explanation, other: Explanation) -> Explanation:
     """Return the evidence for one class over another: the difference of two explanations of the same evaluations.
 
@@ -205,7 +212,8 @@ def class_difference(explanation: Explanation, other: Explanation) -> Explanatio
     """
     if not np.array_equal(explanation.points, other.points):
         raise GlasError(
-            f"a difference of two classes needs the same points for both, got {explanation!r} and {other!r}"
+            "a difference of two classes needs the same points for both, "
+            f"got {class_and_points(explanation)} and {class_and_points(other)}"
         )
     if (explanation.covariates is None) != (other.covariates is None):
         raise GlasError("a difference of two classes needs covariates for both or none, got them for one")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from glas3d.core.axes import per_axis
-from glas3d.core.explanation import Explanation, draw_scores
+from glas3d.core.explanation import Explanation, class_and_points, draw_scores
 from glas3d.core.glas import GLAS
 from glas3d.errors import GlasError
 
@@ -111,7 +111,10 @@ def fuse_scales(explanations: Mapping[float, Explanation]) -> Scales:
     first = parts[0]
     for part in parts:
         if part.target != first.target or not np.array_equal(part.points, first.points):
-            raise GlasError(f"scales must be of the same class and points, got {first!r} and {part!r}")
+            raise GlasError(
+                "scales must be of the same class and points, "
+                f"got {class_and_points(first)} and {class_and_points(part)}"
+            )
         if part.covariates is not None:
             raise GlasError("scales are of masks, and covariates have none: explain them without a ladder")
     scores = np.stack([part.score for part in parts])

@@ -440,7 +440,7 @@ def read_records(out: Path) -> list[Record]:
 
 def _shared_regions(records: list[Record]) -> SharedRegions | None:
     """Return the regions of participants' own parcellations; None where all have the same atlas or grid."""
-    own = [record for record in records if "parcellations" in record.content.get("Method", {}).get("Search", {})]
+    own = [record for record in records if "parcellations" in (record.content.get("Method") or {}).get("Search", {})]
     if not own:
         return None
     regions = SharedRegions()

@@ -47,7 +47,8 @@ def test_the_group_level_follows_the_participant_level(run_command, explain, bid
     assert "tests within 2 folds of groups so small give no corrected p-value below 1" in errors
     assert "The ten highest-scoring search points of AD, 4 participants" in output
     assert "AD against NC: " in output
-    assert output.endswith("AD 4, NC 4 participants\n")
+    assert "AD 4, NC 4 participants\n" in output
+    assert output.endswith(f"Look at {tmp_path / 'out' / 'report.html'}\n")
     provenance = json.loads((tmp_path / "out" / "group" / "provenance.json").read_text())
     assert (provenance["Covariates"], provenance["Site"], provenance["Seed"]) == (["age"], "site", 3)
     table = pd.read_csv(tmp_path / "out" / "group" / "group-ADvsNC_desc-grid_statistics.tsv", sep="\t")

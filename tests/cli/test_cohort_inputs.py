@@ -250,7 +250,7 @@ def test_scans_on_several_grids_are_explained_and_summarised(run_command, explai
     status, output, errors = run_command(*group)
     assert status == 0
     assert "voxel grids" not in errors
-    assert output.endswith("AD 2, NC 2 participants\n")
+    assert "AD 2, NC 2 participants\n" in output
     path = folders.scan(bids_copy, "sub-03")
     values = np.asarray(nib.load(path).dataobj)
     folders.save(path, values, folders.AFFINE + np.array([[0, 0, 0, 4.0]] + [[0.0] * 4] * 3))

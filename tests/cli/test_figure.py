@@ -34,7 +34,7 @@ def coarse_template():
 def out(few, tmp_path_factory):
     """Return the folder of an explained scan, whose path has a space."""
     folder = tmp_path_factory.mktemp("results") / "of a scan"
-    explain_img(head(HEADS["LAS"]), with_info(seen(head(HEADS["LAS"]), few)), "AD", few, folder=folder)
+    explain_img(head(HEADS["LAS"]), with_info(seen(head(HEADS["LAS"]), few)), "AD", few, preset="paper", folder=folder)
     return folder
 
 

@@ -132,7 +132,8 @@ def test_a_study_takes_what_a_file_does_not_state(tmp_path):
         assert explain_cohort(cohort, tmp_path / "out", model, **options, **given).count(status) == 2
     study = json.loads((tmp_path / "out" / "study.json").read_text())
     assert (study["Activation"], study["ValueRange"]) == ("softmax", [0, 1e6])
-    with pytest.raises(GlasError, match="made with other models"):
+    other = pytest.raises(GlasError, match="made with other models")
+    with other, pytest.warns(GlasWarning, match="has no logits"):
         explain_cohort(cohort, tmp_path / "out", model, **options, activation="none", value_range=(0, 2e6))
 
 

@@ -97,6 +97,8 @@ class Result:
         """
         table = read_table(path, text=("name", "hemisphere", "direction"), missing=("n/a",))
         sidecar = read_sidecar(path)
+        for seal in ("Files", "Sha256"):  # hashes for `glas3d verify`, which a result in memory has not
+            sidecar.pop(seal, None)
         stem = path.name.removesuffix(".tsv").rpartition("_")[0]
         columns = {name: sidecar.pop(name) for name in map(str, table.columns) if isinstance(sidecar.get(name), dict)}
         described = {

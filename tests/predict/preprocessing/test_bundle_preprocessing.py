@@ -366,7 +366,7 @@ def test_a_bundle_states_its_preprocessing_once(bundle, tmp_path):
     [
         ({"softmax": True}, None, "softmax"),
         ({"sigmoid": "true"}, None, "sigmoid"),
-        ({"sigmoid": [True]}, "softmax", "sigmoid"),
+        ({"sigmoid": [True]}, "sigmoid", "sigmoid"),
         ({"other": "$torch.tanh"}, "none", "none"),
     ],
 )
@@ -374,6 +374,13 @@ def test_the_activation_of_the_postprocessing_counts(tmp_path, stated, given, ex
     post = {"_target_": "Compose", "transforms": [{"_target_": "Activationsd", "keys": "pred", **stated}]}
     bundle = zoo.write(tmp_path / "bundle", postprocessing=post)
     assert load_model(bundle, activation=given).activation == expected
+
+
+def test_another_activation_than_that_of_the_postprocessing_is_refused(tmp_path):
+    post = {"_target_": "Compose", "transforms": [{"_target_": "Activationsd", "keys": "pred", "sigmoid": True}]}
+    bundle = zoo.write(tmp_path / "bundle", postprocessing=post)
+    with pytest.raises(GlasError, match=r"activation='softmax' is for models that state none, .* states sigmoid"):
+        load_model(bundle, activation="softmax")
 
 
 def test_an_activation_that_is_given_replaces_what_cannot_be_read(tmp_path):

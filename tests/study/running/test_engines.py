@@ -53,7 +53,7 @@ def test_the_engine_that_auto_chooses_is_kept_by_later_runs(people, models, tmp_
 
 def test_engines_are_compared_on_a_batch_of_the_study_s_shape(people, models, tmp_path):
     bundle = str(models / "fold-1")
-    assert plan.fastest_engine(bundle, "cpu", 1, (2, *studies.GRID.shape), 3) == "eager"
+    assert plan.fastest_engine(bundle, "cpu", 1, (2, *studies.GRID.shape), 3, {}) == "eager"
 
 
 def test_an_unavailable_engine_is_refused_before_anything_is_written(people, models, tmp_path):

@@ -158,7 +158,7 @@ def test_sessions_of_a_participant_stay_together(tmp_path):
 
 def test_the_grid_of_the_models(cohort, tmp_path):
     result = trained(cohort, tmp_path, resolution=12, recipe=ONE)
-    predict = load_model(result.folds[0], device="cpu")
+    predict = load_model(result.folds[0], device="cpu", trust=True)
     assert predict.info.grid.shape == (16, 24, 16)
 
 
@@ -175,7 +175,7 @@ def test_another_network(cohort, tmp_path, given):
     factory = small_net if given == "callable" else "tests.study.folders:small_net"
     with pytest.warns(GlasWarning, match="Sequential is not pre-trained"):
         result = trained(cohort, tmp_path, factory=factory, recipe=replace(ONE, pretraining=1))
-    predict = load_model(result.folds[0], device="cpu")
+    predict = load_model(result.folds[0], device="cpu", trust=True)
     assert len(predict.net) == 5
     definition = json.loads((result.folds[0] / "configs" / "inference.json").read_text())["network_def"]
     assert definition == {"_target_": "tests.study.folders.small_net", "shape": [*SHAPE], "channels": 1, "classes": 2}
