@@ -37,10 +37,10 @@ def test_darkness_misleads_and_the_consensus_finds_it_again(shrunk):
 
 @pytest.mark.slow
 def test_darkness_misleads_about_the_shipped_model_too(aal):
-    """Mild simulated disease: black makes every planted region speak against it, and finds none of them."""
+    """Black makes every planted region speak against simulated disease, and finds none of them."""
     predict, grid = load_model("adnc-simulated", device="cpu"), mni_grid(4)
-    mild = Simulation(seed=2020, severity=(0.2, 0.4))
-    one, donor = simulate_participant(mild, 44), simulate_participant(mild, 19)
+    simulation = Simulation(seed=2020)
+    one, donor = simulate_participant(simulation, 44), simulate_participant(simulation, 19)
     scale = intensity_scale(one.volume)
     each = references(
         GLAS(predict, sigma_light=8.0, sigma_shadow=12.0, unit="mm"),
@@ -54,15 +54,15 @@ def test_darkness_misleads_about_the_shipped_model_too(aal):
     planted = aal.table.set_index("index")["name"].loc[regions.index].isin(PLANTED).to_numpy()
     found = {name: e.explain(one.volume[None], "AD", regions, grid.spacing) for name, e in each.items()}
     agreed = consensus(found)
-    assert (agreed.drop[0, planted] < -0.1).all()
-    assert agreed.drop[1:, planted].mean() > 0.2
+    assert (agreed.drop[0, planted] < 0).all()
+    assert (agreed.drop[1:, planted] > 0).all()
     first = {name: int(planted[np.argsort(-e.score)[:8]].sum()) for name, e in found.items()}
     assert first["zero"] == 0
     assert planted[np.argsort(-agreed.explanation.score)[:8]].sum() >= 4
-    assert (agreed.sign[planted] == 1).sum() >= 5
+    assert (agreed.sign[planted] == 1).all()
     flips = agreed.flips(20)
     assert flips[0, 1] > 0.7 > flips[1, 2]
-    assert probability_of_background(each["zero"], one.volume[None], "AD") > 0.99
+    assert probability_of_background(each["zero"], one.volume[None], "AD") > 0.9
     assert probability_of_background(each["donor"], one.volume[None], "AD") < 0.5
 
 

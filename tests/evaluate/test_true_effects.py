@@ -160,9 +160,9 @@ def test_outputs_that_are_no_probabilities_are_refused(outputs):
         true_effects(lambda batch: np.array([outputs]), SIMULATION, 0, 0)
 
 
-def test_the_shipped_network_uses_what_was_planted():
+def test_the_shipped_network_uses_every_region_that_was_planted():
     from glas3d.predict import load_model
 
-    table = true_effects(load_model("adnc-simulated"), Simulation(participants=2, seed=2020), 0)
+    table = mean_true_effects(load_model("adnc-simulated"), Simulation(participants=4, seed=2020), (0, 2))
     planted = table.set_index("name")["effect"][list(PLANTED)]
-    assert (planted > 0.05).all()
+    assert (planted >= planted.max() / 20).all()
