@@ -38,7 +38,7 @@ def peak(study, n):
         shutil.rmtree(participant_folder(study.out, f"sub-{number:04d}").parent, ignore_errors=True)
     gc.collect()
     tracemalloc.start()
-    summarise_groups(study.out, people, case="AD", control="NC", n_perm=19, n_boot=10)
+    summarise_groups(study.out, people, case="AD", control="NC", n_perm=19, n_boot=10, overwrite=True)
     table = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return table
@@ -46,10 +46,10 @@ def peak(study, n):
 
 @pytest.mark.slow
 def test_memory_of_the_group_level_hardly_grows(study):
-    """Keeping a map would take 130 kB a participant, and a table of regions with its texts 47 kB."""
+    """Keeping a map would take 130 kB a participant, and a table of regions with its texts 47 kB; hashes take 11 kB."""
     peak(study, MANY)  # what is imported and kept by the first run is not counted
     many, few = peak(study, MANY), peak(study, FEW)
-    assert many - few < 10_000 * (MANY - FEW)
+    assert many - few < 15_000 * (MANY - FEW)
 
 
 def test_a_comparison_takes_no_more_than_the_needed_memory():
