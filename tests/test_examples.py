@@ -199,9 +199,8 @@ def test_training_the_shipped_model_at_a_small_size(monkeypatch):
     assert all(0 <= value <= 1 for value in accuracy.values())
     card = train.card([trained], trained)
     assert "learnt simulated disease" in card
-    rows = [[float(cell) for cell in line.split("|")[2:8]] for line in card.splitlines() if line.startswith("| 5 | ")][
-        :2
-    ]
+    lines = [line for line in card.splitlines() if line.startswith("| 5 | ")]
+    rows = [[float(cell) for cell in line.split("|")[2:8]] for line in lines[:2]]  # accuracy, and true effects
     assert rows[0] == pytest.approx(list(accuracy.values()), abs=0.0005)
     assert rows[1] == pytest.approx(list(trained["effects"].values()), abs=0.005)
 

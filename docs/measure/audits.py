@@ -14,6 +14,7 @@
 
 # %%
 import sys
+import warnings
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -133,7 +134,10 @@ def row_of(kind, seed, kept, checks=CHECKS):
         chosen = next(i for i in np.flatnonzero(labels.numpy()) if p[i] > 0.5 and has[i])
     row["participant"], row["probability"] = UNSEEN[chosen], float(p[chosen])
     img = nib.Nifti1Image(volumes[chosen, 0].numpy(), GRID.affine)
-    for audit in audit_scan(img, predict, "AD", checks, assume_space="MNI"):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="2 regions of AAL are too small for the voxel grid")
+        audits = audit_scan(img, predict, "AD", checks, assume_space="MNI")
+    for audit in audits:
         row[audit.check] = audit.verdict
         row |= {
             f"{audit.check}_{number.name}": number.value

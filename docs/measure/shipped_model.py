@@ -186,6 +186,12 @@ def smallest_share(trained: dict) -> float:
     return min(trained["effects"].values()) / max(trained["effects"].values())
 
 
+def of_all(accounted: list[float]) -> str:
+    """Return the lowest and the highest of what regions account for, of the participants that have it."""
+    finite = [value for value in accounted if np.isfinite(value)]
+    return f"{min(finite):.2f} to {max(finite):.2f}" if finite else "n/a"
+
+
 def card(trained: list[dict], shipped: dict) -> str:
     """Return the model card."""
     lines = [
@@ -238,7 +244,7 @@ def card(trained: list[dict], shipped: dict) -> str:
         "|---|---|---|",
         *(
             f"| {t['seed']} | {np.median([r for r, _ in t['evidence']]):.3f} ({min(r for r, _ in t['evidence']):.3f}) | "
-            f"{np.nanmin([a for _, a in t['evidence']]):.2f} to {np.nanmax([a for _, a in t['evidence']]):.2f} |"
+            f"{of_all([a for _, a in t['evidence']])} |"
             for t in trained
         ),
         "",
