@@ -124,13 +124,13 @@ def evidence(predict: Predictor, reference: np.ndarray, volume: torch.Tensor) ->
 
 def resolutions(predict: Predictor, reference: np.ndarray) -> dict[int, tuple[float, float]]:
     """Return P(AD) of the template at 1, 2 and 4 mm, and Spearman's correlation of its evidence with that at 1 mm."""
-    found, scores = {}, []
+    by_mm, scores = {}, []
     for mm in (1, 2, 4):
         volume = torch.as_tensor(resample_scan(load_scan(load_mni152_template(resolution=mm)), mni_grid(4)))[None]
         scores.append(evidence(predict, reference, volume).score)
         rho = float(spearmanr(scores[0], scores[-1]).statistic)
-        found[mm] = (float(predict.fit(volume)(volume[None])[0, 1]), rho)
-    return found
+        by_mm[mm] = (float(predict.fit(volume)(volume[None])[0, 1]), rho)
+    return by_mm
 
 
 def one_seed(seed: int) -> dict:
@@ -170,14 +170,14 @@ def measured(trained: dict) -> dict:
         e = evidence(predict, reference, volume)
         effects = tables[-1].set_index("index")["effect"].loc[segments.index]
         explained.append((float(np.corrcoef(e.score, effects)[0, 1]), e.accounted))
-    found = {
+    measures = {
         "accuracy": accuracy(predict, *tensors(list(simulate_participants(simulation("unseen", UNSEEN_SIZE))))),
         "effects": mean_effects(tables).set_index("name")["effect"][list(PLANTED)].to_dict(),
         "evidence": explained,
         "resolutions": resolutions(predict, reference),
     }
-    print(f"seed {trained['seed']}: {found}", flush=True)
-    return found
+    print(f"seed {trained['seed']}: {measures}", flush=True)
+    return measures
 
 
 # %%

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -12,7 +12,7 @@ from glas3d.cli import terminal
 from glas3d.cli.derived import command_options, given_options, help_text, in_group
 from glas3d.cli.explain_options import SearchOptions, explain_keywords
 from glas3d.cli.messages import Messages
-from glas3d.cli.parameters import class_of, model_of
+from glas3d.cli.parameters import LoadingOptions, class_of
 from glas3d.errors import GlasError
 from glas3d.evaluate.audits.checks import AUDIT, AuditOptions, chosen_checks, listed_checks
 from glas3d.explain.options import ExplainOptions, ModeOptions
@@ -49,10 +49,7 @@ def audit_results(
     target: Annotated[str | None, in_group("Model")] = None,
     out: Annotated[Path | None, in_group("Output")] = None,
     options: Annotated[AuditCommandOptions, Parameter(name="*")] = AuditCommandOptions(),  # noqa: B008 (frozen)
-    activation: Annotated[Literal["softmax", "sigmoid", "none"] | None, in_group("Model")] = None,
-    trust: Annotated[bool, in_group("Model")] = False,
-    value_range: Annotated[tuple[float, float] | None, in_group("Model")] = None,
-    device: Annotated[str, in_group("Speed")] = "auto",
+    loading: Annotated[LoadingOptions, Parameter(name="*")] = LoadingOptions(),  # noqa: B008 (frozen)
     overwrite: Annotated[bool, in_group("Output")] = False,
     json: Annotated[bool, in_group("Output")] = False,
     messages: Annotated[Messages, Parameter(name="*")] = Messages(),  # noqa: B008 (frozen)
@@ -72,18 +69,6 @@ def audit_results(
         Class to explain, by its name or its index from 0; for a scan.
     out
         Folder for the results. Default: for a study its folder group; a scan needs one.
-    activation
-        What turns the model's outputs into probabilities; for .pt2 and .onnx files, and for bundles that do not state
-        it.
-    trust
-        Allow the configuration of a bundle to run any code of its author: calls of functions, expressions and imports.
-        Without it a bundle may be made of networks and layers of torch.nn, monai.networks and glas3d.
-    value_range
-        Lowest and highest intensity that the network takes, as two numbers; for .pt2 and .onnx files, and for bundles
-        that do not state it. A scan of other intensities is then noted. Default: not known, which is noted.
-    device
-        Where the model runs: auto (CUDA where it is available), cpu, or cuda, with a number for one GPU of several,
-        such as cuda:1.
     overwrite
         Replace audits of another input, target or settings that have the same names. Default: refuse.
     json
@@ -102,7 +87,7 @@ def audit_results(
         if missing:
             raise GlasError(f"to audit a scan, give {', '.join(missing)}")
         chosen_checks(wanted, "scan")
-        predict = model_of(str(model), activation, device, value_range, trust=trust)
+        predict = loading.load(str(model))
         audits = _of_scan(scan, predict, str(target), out, options, wanted, overwrite=overwrite)
     if json:
         terminal.write_json({"audits": [each.record() for each in audits]})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -12,7 +12,7 @@ from glas3d.cli import terminal
 from glas3d.cli.derived import command_options, help_text, in_group
 from glas3d.cli.explain_options import SearchOptions, explain_keywords, search_on_scan
 from glas3d.cli.messages import Messages
-from glas3d.cli.parameters import class_of, model_of
+from glas3d.cli.parameters import LoadingOptions, class_of
 from glas3d.errors import GlasError
 from glas3d.evaluate.rivals.methods import AttributionOptions, listed_methods
 from glas3d.explain.options import SEARCH, ExplainOptions, ModeOptions
@@ -47,10 +47,7 @@ def compare_methods(
     out: Annotated[Path, in_group("Output")],
     options: Annotated[CompareCommandOptions, Parameter(name="*")] = CompareCommandOptions(),  # noqa: B008 (frozen)
     supervoxels: Annotated[int | None, in_group(SEARCH)] = None,
-    activation: Annotated[Literal["softmax", "sigmoid", "none"] | None, in_group("Model")] = None,
-    trust: Annotated[bool, in_group("Model")] = False,
-    value_range: Annotated[tuple[float, float] | None, in_group("Model")] = None,
-    device: Annotated[str, in_group("Speed")] = "auto",
+    loading: Annotated[LoadingOptions, Parameter(name="*")] = LoadingOptions(),  # noqa: B008 (frozen)
     overwrite: Annotated[bool, in_group("Output")] = False,
     json: Annotated[bool, in_group("Output")] = False,
     messages: Annotated[Messages, Parameter(name="*")] = Messages(),  # noqa: B008 (frozen)
@@ -75,18 +72,6 @@ def compare_methods(
     supervoxels
         Search about this many supervoxels of similar brightness, into which the scan is cut (SLIC), in place of an
         atlas. Default: an atlas.
-    activation
-        What turns the model's outputs into probabilities; for .pt2 and .onnx files, and for bundles that do not state
-        it.
-    trust
-        Allow the configuration of a bundle to run any code of its author: calls of functions, expressions and imports.
-        Without it a bundle may be made of networks and layers of torch.nn, monai.networks and glas3d.
-    value_range
-        Lowest and highest intensity that the network takes, as two numbers; for .pt2 and .onnx files, and for bundles
-        that do not state it. A scan of other intensities is then noted. Default: not known, which is noted.
-    device
-        Where the model runs: auto (CUDA where it is available), cpu, or cuda, with a number for one GPU of several,
-        such as cuda:1.
     overwrite
         Replace a comparison of another input, target, methods or settings that has the same names. Default: refuse.
     json
@@ -99,7 +84,7 @@ def compare_methods(
             "SCAN is missing; an option that takes several values takes everything that follows it: "
             "give SCAN first, as in glas3d compare SCAN --methods glas lime"
         )
-    predict = model_of(model, activation, device, value_range, trust=trust)
+    predict = loading.load(model)
     with terminal.progress("methods") as progress:
         comparison = compare_on(
             list(scan) if len(scan) > 1 else scan[0],

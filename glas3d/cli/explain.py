@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -14,7 +14,7 @@ from glas3d.cli.derived import in_group
 from glas3d.cli.explain_options import ScanCommandOptions, explain_keywords, search_on_scan
 from glas3d.cli.interruption import if_interrupted
 from glas3d.cli.messages import Messages
-from glas3d.cli.parameters import class_of, model_of
+from glas3d.cli.parameters import LoadingOptions, class_of
 from glas3d.cli.report import look_at, written_report
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.options import SEARCH
@@ -37,10 +37,7 @@ def explain_scan(
     out: Annotated[Path, in_group("Output")],
     options: Annotated[ScanCommandOptions, Parameter(name="*")] = ScanCommandOptions(),  # noqa: B008 (frozen)
     supervoxels: Annotated[int | None, in_group(SEARCH)] = None,
-    activation: Annotated[Literal["softmax", "sigmoid", "none"] | None, in_group("Model")] = None,
-    trust: Annotated[bool, in_group("Model")] = False,
-    value_range: Annotated[tuple[float, float] | None, in_group("Model")] = None,
-    device: Annotated[str, in_group("Speed")] = "auto",
+    loading: Annotated[LoadingOptions, Parameter(name="*")] = LoadingOptions(),  # noqa: B008 (frozen)
     keep_memory: Annotated[bool, in_group("Speed")] = False,
     overwrite: Annotated[bool, in_group("Output")] = False,
     no_report: Annotated[bool, in_group("Output")] = False,
@@ -66,18 +63,6 @@ def explain_scan(
     supervoxels
         Search about this many supervoxels of similar brightness, into which the scan is cut (SLIC), in place of an
         atlas. Default: an atlas.
-    activation
-        What turns the model's outputs into probabilities; for .pt2 and .onnx files, and for bundles that do not state
-        it.
-    trust
-        Allow the configuration of a bundle to run any code of its author: calls of functions, expressions and imports.
-        Without it a bundle may be made of networks and layers of torch.nn, monai.networks and glas3d.
-    value_range
-        Lowest and highest intensity that the network takes, as two numbers; for .pt2 and .onnx files, and for bundles
-        that do not state it. A scan of other intensities is then noted. Default: not known, which is noted.
-    device
-        Where the model runs: auto (CUDA where it is available), cpu, or cuda, with a number for one GPU of several,
-        such as cuda:1.
     keep_memory
         Keep the memory that the network frees until the end, instead of returning it to the system after every layer.
         This is up to twice as fast with --engine eager, but the process keeps its largest size. Linux only.
@@ -104,7 +89,7 @@ def explain_scan(
             "give SCAN first, as in glas3d explain SCAN --background 0"
         )
     keywords = explain_keywords(options)
-    predict = model_of(model, activation, device, value_range, trust=trust)
+    predict = loading.load(model)
     images = list(scan) if len(scan) > 1 else scan[0]
     search, explained = search_on_scan(options, supervoxels, scan[0]), class_of(target, predict.classes)
     if "versus" in keywords:

@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from glas3d.cli import terminal
 from glas3d.cli.derived import command_options, given_options, in_group
 from glas3d.cli.messages import Messages
-from glas3d.cli.parameters import model_of, named_values
+from glas3d.cli.parameters import LoadingOptions, named_values
 from glas3d.evaluate.localisation.options import LocalisationOptions
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def localise_data(
     LocalisationOptions(**given)
     with new_folder(out) as unfinished:
         images = read_layout(data, layout, part)
-        predict = model_of(model, activation, device, trust=False)
+        predict = LoadingOptions(activation=activation, device=device).load(model)
         with terminal.progress("images") as progress:
             measured = measure(images, predict, progress=progress, **given)
         write_each(unfinished, measured.files())

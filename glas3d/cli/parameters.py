@@ -1,36 +1,55 @@
-"""Values of options: classes, numbers, and names with values."""
+"""Values of options: models, classes, numbers, and names with values."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from glas3d.cli.derived import in_group
 from glas3d.errors import GlasError, GlasWarning
 
 if TYPE_CHECKING:
     from glas3d.predict import Predictor
-    from glas3d.predict.interface import Activation
 
 
-def model_of(
-    model: str,
-    activation: Activation | None,
-    device: str,
-    value_range: tuple[float, float] | None = None,
-    *,
-    trust: bool,
-) -> Predictor:
-    """Return the model that the options --model, --activation, --device, --value-range and --trust name.
+@dataclass(frozen=True, kw_only=True)
+class LoadingOptions:
+    """How the file of a model is read: options of every command that takes --model for a scan.
 
-    Raises
-    ------
-    GlasError
-        See `load_model`.
+    Parameters
+    ----------
+    activation
+        What turns the model's outputs into probabilities; for .pt2 and .onnx files, and for bundles that do not state
+        it.
+    trust
+        Allow the configuration of a bundle to run any code of its author: calls of functions, expressions and imports.
+        Without it a bundle may be made of networks and layers of torch.nn, monai.networks and glas3d.
+    value_range
+        Lowest and highest intensity that the network takes, as two numbers; for .pt2 and .onnx files, and for bundles
+        that do not state it. A scan of other intensities is then noted. Default: not known, which is noted.
+    device
+        Where the model runs: auto (CUDA where it is available), cpu, or cuda, with a number for one GPU of several,
+        such as cuda:1.
     """
-    from glas3d.predict import load_model
 
-    return load_model(model, activation=activation, value_range=value_range, device=device, trust=trust)
+    activation: Annotated[Literal["softmax", "sigmoid", "none"] | None, in_group("Model")] = None
+    trust: Annotated[bool, in_group("Model")] = False
+    value_range: Annotated[tuple[float, float] | None, in_group("Model")] = None
+    device: Annotated[str, in_group("Speed")] = "auto"
+
+    def load(self, model: str) -> Predictor:
+        """Return the model that --model names.
+
+        Raises
+        ------
+        GlasError
+            See `load_model`.
+        """
+        from glas3d.predict import load_model
+
+        return load_model(model, **vars(self))
 
 
 def class_of(text: str | int, names: Sequence[str] | None = None) -> int | str:

@@ -14,7 +14,7 @@ from glas3d.errors import GlasError
 from glas3d.study.cohort.options import Selection
 
 if TYPE_CHECKING:
-    from glas3d.verify import FoundFiles, Repetition
+    from glas3d.verify import Repetition, VerifiedFiles
 
 _LISTED = 20
 CohortCommand: Any = command_options("CohortCommand", Selection, without=("on_error",))
@@ -71,7 +71,7 @@ def verify_results(
     chosen = models if models is not None else model
     if (bids_dir is None) != (chosen is None) or (models is not None and model is not None):
         raise GlasError("to explain participants again give --bids-dir, and --models or --model; got one alone")
-    found = verify_files(out)
+    verified = verify_files(out)
     repeated: list[Repetition] = []
     if bids_dir is not None and chosen is not None:
         cohort = read_cohort(bids_dir, on_error="skip", **given_options(scans))
@@ -80,26 +80,26 @@ def verify_results(
                 out, cohort, chosen, sample=sample, seed=seed, trust=trust, device=device, progress=progress
             )
     if json:
-        content = vars(found) | {"folder": str(found.folder), "well": found.well}
+        content = vars(verified) | {"folder": str(verified.folder), "well": verified.well}
         terminal.write_json(content | {"again": [vars(each) | {"well": each.well} for each in repeated]})
     else:
-        _report(found, repeated)
-    problems = [name for name in ("missing", "changed", "extra") if getattr(found, name)]
+        _report(verified, repeated)
+    problems = [name for name in ("missing", "changed", "extra") if getattr(verified, name)]
     if failed := [each.name for each in repeated if not each.well]:
         problems.append(f"not had again: {', '.join(failed)}")
     if problems:
         raise GlasError(f"the results in {out} are not as they were written: {', '.join(problems)}")
 
 
-def _report(found: FoundFiles, repeated: list[Repetition]) -> None:
-    terminal.write(f"{found.n_files} files of {found.n_results} results in {found.folder}")
+def _report(verified: VerifiedFiles, repeated: list[Repetition]) -> None:
+    terminal.write(f"{verified.n_files} files of {verified.n_results} results in {verified.folder}")
     for what in ("missing", "changed", "extra"):
-        names = getattr(found, what)
+        names = getattr(verified, what)
         for name in names[:_LISTED]:
             terminal.write(f"  {what}: {name}")
         if len(names) > _LISTED:
             terminal.write(f"  {what}: {len(names) - _LISTED} more")
-    if found.well:
+    if verified.well:
         terminal.write("All files are there, as they were written, and no others.")
     for each in repeated:
         terminal.write(f"Explained again: {each.name}: {_outcome(each)}")

@@ -77,11 +77,11 @@ class Truth:
         rows = []
         for method, values in self.values.groupby("method", sort=False):
             group = _group_table(values)
-            found = {
+            precision = {
                 name: detection(group, effects, score=score).average_precision
                 for name, score in (("ap", "score"), ("ap_density", "density"))
             }
-            rows.append({"method": method} | _correlation(group, effects) | found)
+            rows.append({"method": method} | _correlation(group, effects) | precision)
         return pd.DataFrame(rows)
 
 
@@ -187,5 +187,5 @@ def _correlation(values: pd.DataFrame, effects: pd.DataFrame) -> dict[str, float
     """Return the correlation with true effects: 0 for values that are all the same, which follow nothing."""
     if not effects["effect"].any():
         raise GlasError("true effects are those of participants with disease, one of the participants has none")
-    found = effect_correlation(values, effects)
-    return {"r": float(np.nan_to_num(found.pearson)), "spearman": found.spearman}
+    correlation = effect_correlation(values, effects)
+    return {"r": float(np.nan_to_num(correlation.pearson)), "spearman": correlation.spearman}

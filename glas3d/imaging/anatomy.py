@@ -28,19 +28,19 @@ def anatomy_of(points: np.ndarray, atlas: Atlas) -> list[str]:
     labels, affine = np.asarray(atlas.labels_img.dataobj), atlas.labels_img.affine
     names = dict(zip(atlas.table["index"], atlas.table["name"], strict=True))
     reach = np.ceil(_NEAR_MM / np.linalg.norm(affine[:3, :3], axis=0)).astype(int)
-    found = []
+    positions = []
     for point in np.asarray(points, dtype=np.float64).reshape(-1, 3):
         centre = np.rint(world_to_voxel(point[None], affine)[0]).astype(int)
         low, high = np.maximum(centre - reach, 0), np.minimum(centre + reach + 1, labels.shape)
         window = labels[tuple(slice(a, max(a, b)) for a, b in zip(low, high, strict=True))]
         voxels = np.argwhere(window)
         if (centre >= 0).all() and (centre < labels.shape).all() and labels[tuple(centre)]:
-            found.append(f"in {names[int(labels[tuple(centre)])]}")
+            positions.append(f"in {names[int(labels[tuple(centre)])]}")
             continue
         distances = np.linalg.norm(voxel_to_world(voxels + low, affine) - point, axis=1)
         if not distances.size or distances.min() > _NEAR_MM:
-            found.append("outside of all regions")
+            positions.append("outside of all regions")
             continue
         nearest = voxels[int(distances.argmin())]
-        found.append(f"{max(distances.min(), 1):.0f} mm from {names[int(window[tuple(nearest)])]}")
-    return found
+        positions.append(f"{max(distances.min(), 1):.0f} mm from {names[int(window[tuple(nearest)])]}")
+    return positions

@@ -262,23 +262,23 @@ def _network_class(target: Any, key: str) -> Any:
         raise refused
     for package in (module,) if module else _SHORT_NAMES:
         try:
-            found = getattr(importlib.import_module(package), name, None)
+            factory = getattr(importlib.import_module(package), name, None)
         except ImportError:
             continue
-        if found is not None and _is_network(found):
-            return found
+        if factory is not None and _is_network(factory):
+            return factory
     raise refused
 
 
-def _is_network(found: Any) -> bool:
-    made = found
-    if inspect.isfunction(found):
+def _is_network(factory: Any) -> bool:
+    made = factory
+    if inspect.isfunction(factory):
         try:
-            made = inspect.signature(found, eval_str=True).return_annotation
+            made = inspect.signature(factory, eval_str=True).return_annotation
         except Exception:  # an annotation may be any expression of its module
             return False
     is_module = inspect.isclass(made) and issubclass(made, nn.Module)
-    return is_module and _is_ours(found.__module__)
+    return is_module and _is_ours(factory.__module__)
 
 
 def _is_ours(module: str) -> bool:

@@ -32,8 +32,8 @@ class SharedRegions:
         GlasError
             A region has another name or the other side than in a participant before, or its name another index.
         """
-        found = [(int(row["index"]), str(row["name"]), str(row["hemisphere"])) for row in rows.to_dict("records")]
-        for index, name, side in found:
+        regions = [(int(row["index"]), str(row["name"]), str(row["hemisphere"])) for row in rows.to_dict("records")]
+        for index, name, side in regions:
             known, known_side = self._rows.get(index, (name, side))
             other = self._index_of.get(name, index)
             if known != name or {known_side, side} == {"L", "R"} or other != index:
@@ -43,7 +43,7 @@ class SharedRegions:
                     f"participants' parcellations must name their regions alike, {index} of {participant} is {name} "
                     f"({side}), of {first} {text}: give them one look-up table, as with --atlas-table (atlas_table)"
                 )
-        for index, name, side in found:
+        for index, name, side in regions:
             _, known_side = self._rows.setdefault(index, (name, side))
             self._rows[index] = (name, side if side == known_side else "midline")
             self._first.setdefault(index, participant)

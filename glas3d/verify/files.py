@@ -17,7 +17,7 @@ _MADE_FROM_RESULTS = {"figures", "viewers", ATLAS}
 
 
 @dataclass(frozen=True)
-class FoundFiles:
+class VerifiedFiles:
     """The files of a folder of results, compared with what was written.
 
     Attributes
@@ -45,7 +45,7 @@ class FoundFiles:
         return not (self.missing or self.changed or self.extra)
 
 
-def verify_files(folder: str | os.PathLike[str]) -> FoundFiles:
+def verify_files(folder: str | os.PathLike[str]) -> VerifiedFiles:
     """Hash every file of a folder of results again, and compare it with the hash that was written with it.
 
     Parameters
@@ -85,7 +85,7 @@ def verify_files(folder: str | os.PathLike[str]) -> FoundFiles:
     def names(paths: set[Path]) -> tuple[str, ...]:
         return tuple(sorted(path.relative_to(root).as_posix() for path in paths))
 
-    return FoundFiles(root, len(known), n_results, names(missing), names(changed), names(extra))
+    return VerifiedFiles(root, len(known), n_results, names(missing), names(changed), names(extra))
 
 
 def _is_participants(path: Path, root: Path) -> bool:

@@ -49,27 +49,27 @@ def audit_scan(scan: AuditedScan) -> Audit:
         Number("searched_below", LITTLE, "share", "below this the whole volume is searched"),
         Number("searched_above", MUCH, "share", "above this the whole volume is searched, and the check warns"),
     ]
-    found = f"{regions[0].upper()}{regions[1:]} account for {account.accounted:.0%} of the effect"
+    opening = f"{regions[0].upper()}{regions[1:]} account for {account.accounted:.0%} of the effect"
     outside = scan.shares_of_parts["outside"]
     numbers += [
         Number("outside", outside, "share", "evidence of all that is outside the brain, over the effect"),
         Number("outside_allowed", OUTSIDE, "share", "largest size of outside that does not fail"),
     ]
     if LITTLE <= account.accounted <= MUCH and abs(outside) <= OUTSIDE:
-        return scan.audit("accounted", "pass", f"{found}.", numbers)
+        return scan.audit("accounted", "pass", f"{opening}.", numbers)
     place = locate(scan, outside=abs(outside) > OUTSIDE)
     numbers += place.numbers()
     if abs(outside) > OUTSIDE:
         statement = (
-            f"{found}, what is outside the brain for {outside:.0%}. {place.sentence()} Do not take the table of "
+            f"{opening}, what is outside the brain for {outside:.0%}. {place.sentence()} Do not take the table of "
             "regions for an explanation."
         )
         return scan.audit("accounted", "fail", statement, numbers)
     if LOW <= account.accounted < LITTLE:
-        return scan.audit("accounted", "pass", f"{found}. {place.sentence()}", numbers)
+        return scan.audit("accounted", "pass", f"{opening}. {place.sentence()}", numbers)
     why = "more than all of it" if account.accounted > MUCH else "hardly any of it"
     statement = (
-        f"{found}, {why}: their evidence overlaps, acts together, or lies in no region. {place.sentence()} "
+        f"{opening}, {why}: their evidence overlaps, acts together, or lies in no region. {place.sentence()} "
         "Compare regions by rank, not by share."
     )
     return scan.audit("accounted", "warn", statement, numbers)
@@ -198,17 +198,17 @@ def audit_study(study: AuditedStudy) -> Audit:
         Number("lowest_allowed", LOW, "share", "below this the check fails"),
         Number("highest_allowed", MUCH, "share", "above this the check warns"),
     ]
-    found = f"The regions account for {accounted:.0%} of the effects of {len(known)} scans"
+    opening = f"The regions account for {accounted:.0%} of the effects of {len(known)} scans"
     if accounted < LOW:
         statement = (
-            f"{found} only. Do not take the maps for an explanation: audit single scans with their model, which says "
+            f"{opening} only. Do not take the maps for an explanation: audit single scans with their model, which says "
             "where the evidence is."
         )
         return study.audit("accounted", "fail", statement, numbers)
     if accounted > MUCH:
-        statement = f"{found}, more than all of them: evidence overlaps. Compare regions by rank, not by share."
+        statement = f"{opening}, more than all of them: evidence overlaps. Compare regions by rank, not by share."
         return study.audit("accounted", "warn", statement, numbers)
     if 2 * low > len(known):
-        statement = f"{found}, but for {low} of them less than {LOW:.0%}: audit single scans with their model."
+        statement = f"{opening}, but for {low} of them less than {LOW:.0%}: audit single scans with their model."
         return study.audit("accounted", "warn", statement, numbers)
-    return study.audit("accounted", "pass", f"{found}.", numbers)
+    return study.audit("accounted", "pass", f"{opening}.", numbers)

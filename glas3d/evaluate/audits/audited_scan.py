@@ -124,12 +124,12 @@ class AuditedScan:
 
         The preprocessing stays fitted to the intact scan.
         """
-        found: list[np.ndarray] = []
+        batches: list[np.ndarray] = []
         with torch.no_grad(), self.value.prepared():
             for batch in _batches(volumes, self.value.batch_size):
                 tensor = torch.as_tensor(batch, dtype=torch.float32, device=self.value.difference.device)
-                found.append(self.value(tensor - self.value.reference)[:, 0].double().cpu().numpy())
-        return np.concatenate(found)
+                batches.append(self.value(tensor - self.value.reference)[:, 0].double().cpu().numpy())
+        return np.concatenate(batches)
 
     def share(self, change: float) -> float:
         """Return a change of the explained number as a share of the effect."""
@@ -160,7 +160,7 @@ class AuditedScan:
         if isinstance(methods, Mapping):
             return np.asarray(methods[method](self.img, predict, self.subject.target), dtype=np.float64)
         own: dict[str, Any] = {"engine": "eager"} if METHODS[method].rival == "Glas" else {}
-        found = attribute(
+        attribution = attribute(
             self.img,
             predict,
             self.subject.target,
@@ -170,7 +170,7 @@ class AuditedScan:
             **self.keywords,
             **own,
         )
-        return found.table["score"].to_numpy(dtype=np.float64)
+        return attribution.table["score"].to_numpy(dtype=np.float64)
 
     def with_background(self, background: Any) -> ScanSubject:
         """Return the same scan with another reference."""

@@ -55,11 +55,11 @@ class AuditedStudy:
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The table of each participant, by index; the first of several sessions."""
-        found: dict[str, pd.DataFrame] = {}
+        tables: dict[str, pd.DataFrame] = {}
         for record in self.records:
-            if record.participant_id not in found:
-                found[record.participant_id] = record.table().set_index("index").sort_index()
-        return found
+            if record.participant_id not in tables:
+                tables[record.participant_id] = record.table().set_index("index").sort_index()
+        return tables
 
     @cached_property
     def scores(self) -> pd.DataFrame:

@@ -79,11 +79,6 @@ def audit_scan(
     subject = resolve_subject(img, predict, target, search, of_input, own.batch_size)
     assert isinstance(subject, ScanSubject)
     scan = AuditedScan(subject, own, img, search, of_input)
-    if folder is not None:
-        check_folder(Path(folder))
-        if not overwrite:
-            for name in names:
-                refuse_other_audit(Path(folder), scan.file(name), scan.provenance_of(name))
     return _audited(names, "scan", scan, progress, folder, overwrite)
 
 
@@ -123,11 +118,6 @@ def audit_study(
     names = chosen_checks(checks, "study")
     (own,) = parse(options, AuditOptions, caller="audit_study")
     study = AuditedStudy.read(Path(out), own)
-    if folder is not None:
-        check_folder(Path(folder))
-        if not overwrite:
-            for name in names:
-                refuse_other_audit(Path(folder), study.file(name), study.provenance_of(name))
     return _audited(names, "study", study, progress, folder, overwrite)
 
 
@@ -143,8 +133,12 @@ def _audited(
     folder: str | os.PathLike[str] | None,
     overwrite: bool,
 ) -> tuple[Audit, ...]:
-    """Return the audits, saved where a folder is given."""
+    """Return the audits, saved where a folder is given, which is checked before work is spent."""
     every = list(names)
+    if folder is not None:
+        check_folder(Path(folder))
+        for name in () if overwrite else every:
+            refuse_other_audit(Path(folder), subject.file(name), subject.provenance_of(name))
     progress(0, len(every))
     audits: list[Audit] = []
     for name in every:
@@ -158,5 +152,5 @@ def _audited(
 def _function_of(name: str, of: Of) -> Callable[[Any], Audit]:
     """Return the function of an audit, which is imported when it is needed."""
     module, _, function = getattr(CHECKS[name], of).partition(".")
-    found: Callable[[Any], Audit] = getattr(import_module(f"{__package__}.{module}"), function)
-    return found
+    audit_of: Callable[[Any], Audit] = getattr(import_module(f"{__package__}.{module}"), function)
+    return audit_of

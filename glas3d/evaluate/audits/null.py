@@ -25,12 +25,12 @@ def audit_study(study: AuditedStudy) -> Audit:
             "No verdict: name the folder that relabel_cohort wrote (--relabelled); it trains with permuted labels.",
         )
     folder = Path(study.options.relabelled)
-    found = sorted(folder.glob(_RESULT))
-    if len(found) != 1:
-        raise GlasError(f"relabellings need a folder with one {_RESULT}, {folder} has {len(found)}")
-    table = read_table(found[0], "a table of regions", text=("name",), missing=("n/a",)).dropna(subset=["p_fwe"])
+    paths = sorted(folder.glob(_RESULT))
+    if len(paths) != 1:
+        raise GlasError(f"relabellings need a folder with one {_RESULT}, {folder} has {len(paths)}")
+    table = read_table(paths[0], "a table of regions", text=("name",), missing=("n/a",)).dropna(subset=["p_fwe"])
     if table.empty:
-        return study.audit("null", "n/a", f"No verdict: {found[0].name} has no p-value.")
+        return study.audit("null", "n/a", f"No verdict: {paths[0].name} has no p-value.")
     first = table.sort_values(["p_fwe", "p_uncorrected"]).iloc[0]
     below = int((table["p_fwe"] <= _LEVEL).sum())
     numbers = [

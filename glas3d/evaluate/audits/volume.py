@@ -41,16 +41,16 @@ def audit_study(study: AuditedStudy) -> Audit:
         Number("participants", len(known), "count", "participants whose maps are not flat"),
         Number("follows_from", FOLLOWS, "r", "from this size on the check warns, if it is above the null too"),
     ]
-    found = f"Scores and volumes of regions correlate {mean:.2f} (95 % interval {low:.2f} to {high:.2f})"
+    opening = f"Scores and volumes of regions correlate {mean:.2f} (95 % interval {low:.2f} to {high:.2f})"
     if abs(mean) > max(limit, FOLLOWS):
         return study.audit(
             "volume",
             "warn",
-            f"{found}: the ranking follows the size of regions. Rank by density too (--density, the column density).",
+            f"{opening}: the ranking follows the size of regions. Rank by density too (--density, the column density).",
             numbers,
         )
     beyond = "more than by chance, but weakly" if abs(mean) > limit else "no more than by chance"
-    return study.audit("volume", "pass", f"{found}, {beyond}.", numbers)
+    return study.audit("volume", "pass", f"{opening}, {beyond}.", numbers)
 
 
 def correlations(scores: np.ndarray, volumes: np.ndarray) -> np.ndarray:

@@ -216,8 +216,8 @@ class _Measuring:
     def _measured(self, number: int, marked: _Marked, saliency: np.ndarray) -> dict[str, Any]:
         measured: dict[str, Any] = {"hit": 0, "small": int(marked.small)}
         if np.ptp(saliency) > 0:
-            found = pointing(saliency, marked.boxes, level=LEVEL)
-            measured |= {"row": found.point[0], "column": found.point[1], "hit": int(found.hit)}
+            game = pointing(saliency, marked.boxes, level=LEVEL)
+            measured |= {"row": game.point[0], "column": game.point[1], "hit": int(game.hit)}
         if number == 1:
             parts = self.landmarks[self.data.classes[marked.target]]
             away = [
@@ -240,22 +240,22 @@ class _Measuring:
             if name in self.left_out:
                 continue
             try:
-                found = self._by_method(marked, name, self.options.cells)
+                values = self._by_method(marked, name, self.options.cells)
             except GlasError as problem:
                 if self.options.methods is not None or any(row.get("method") == name for row in self.rows):
                     raise
                 self.left_out[name] = str(problem)
                 warnings.warn(f"{name} is left out: {problem}", GlasWarning, stacklevel=4)
                 continue
-            yield {"method": name} | found
+            yield {"method": name} | values
 
     def _by_method(self, marked: _Marked, name: str, k: int) -> dict[str, Any]:
         method, settings = VARIANTS.get(name, (name, {}))
         scale = (marked.data.shape[1] * marked.data.shape[2]) ** 0.5 / _PAPER_SIDE
         scaled = {key: value * scale**0.5 if key.startswith("sigma") else value for key, value in settings.items()}
-        found = attribute(torch.from_numpy(marked.data), self.predict, marked.target, method, Grid(k), **scaled)
-        saliency = found.volume.astype(np.float64)
-        return {"map": saliency, "evaluations": found.evaluations, "seconds": found.seconds}
+        attribution = attribute(torch.from_numpy(marked.data), self.predict, marked.target, method, Grid(k), **scaled)
+        saliency = attribution.volume.astype(np.float64)
+        return {"map": saliency, "evaluations": attribution.evaluations, "seconds": attribution.seconds}
 
     def _rounds(self, marked: _Marked) -> Iterable[dict[str, Any]]:
         start = time.perf_counter()

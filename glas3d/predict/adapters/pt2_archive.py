@@ -88,8 +88,8 @@ def checked_archive(content: bytes, name: str) -> bytes:
             for member, stored in members.items():
                 try:
                     kept = _checked(member, stored, members)
-                except _Unsafe as found:
-                    raise GlasError(f"{name} holds more than tensors, {found}: it can run any code") from None
+                except _Unsafe as unsafe:
+                    raise GlasError(f"{name} holds more than tensors, {unsafe}: it can run any code") from None
                 if kept is not None:
                     archive.writestr(root + member, kept)
     except GlasError:

@@ -180,7 +180,7 @@ def labels_by_value(maps: Mapping[str, np.ndarray], table: pd.DataFrame) -> Labe
     alike = (np.abs(rows[:, None, :] - rows[None]).max(axis=2) <= 2 * _EQUAL).argmax(axis=1)
     numbers = np.zeros(len(table), dtype=np.int16)
     numbers[known] = known[alike] + 1
-    found = np.where(error > _EQUAL, 0, numbers[known[nearest]])
+    painted = np.where(error > _EQUAL, 0, numbers[known[nearest]])
     labels = np.zeros(next(iter(maps.values())).shape, dtype=np.int16)
-    labels.ravel()[inside] = found[inverse]
-    return Labels(labels, np.where(np.isin(numbers, found), numbers, 0))
+    labels.ravel()[inside] = painted[inverse]
+    return Labels(labels, np.where(np.isin(numbers, painted), numbers, 0))

@@ -173,15 +173,15 @@ def _scans(folder: Path, results: Results, given: Sequence[Path]) -> dict[str, S
         record = result.provenance.get("Input", {})
         if isinstance(record, dict) and record.get("sha256"):
             wanted[str(record["sha256"])] = str(record.get("name", ""))
-    found: dict[str, SpatialImage] = {}
+    images: dict[str, SpatialImage] = {}
     for path in given:
         image = read_image(path)
         if (digest := file_sha256(path)) in wanted:
-            found[digest] = image
+            images[digest] = image
     for digest, name in wanted.items():
-        if digest not in found and (source := _source(folder, name, digest)) is not None:
-            found[digest] = read_image(source)
-    return found
+        if digest not in images and (source := _source(folder, name, digest)) is not None:
+            images[digest] = read_image(source)
+    return images
 
 
 def _source(folder: Path, name: str, digest: str) -> Path | None:
