@@ -22,6 +22,7 @@ R = TypeVar("R")
 
 _RETRIES = 3
 _TIMEOUT = "20s"
+_DIED = "its worker died each time it was tried: too little memory, or the model ended the process"
 # Returning memory to the system between model evaluations, and requesting it again, takes longer than the evaluations
 # themselves; Dask sets these thresholds so that it is returned.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
@@ -75,15 +76,20 @@ class WorkerProcesses:
 
     What is shared is sent to each worker once. A task is handed out when a worker is free, so that memory does not
     grow with the number of tasks. A worker that dies is replaced by its nanny or its queue, and its task is repeated.
+    Tasks whose workers died too often are tried once more at the end, one at a time: they may have shared the worker of
+    a task that killed it, or the memory of the machine may suffice for one task, but not for several.
 
     Parameters
     ----------
     client
         A ``distributed.Client`` of the cluster.
+    try_alone
+        Whether a task whose workers died too often is tried once more, alone.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, try_alone: bool = True) -> None:
         self._client = client
+        self._try_alone = try_alone
 
     @property
     def dashboard(self) -> str | None:
@@ -126,21 +132,32 @@ class WorkerProcesses:
         GlasError
             The scheduler was stopped or cannot be reached.
         """
-        from distributed import CancelledError
+        from distributed import CancelledError, KilledWorker
 
         client = self._client
-        # sent by a task, because what Dask's `scatter` sends is lost with the last worker that holds it
-        sent = client.submit(_same, shared, pure=False, retries=_RETRIES)
         waiting = iter(items)
         running: dict[Any, tuple[T, float]] = {}
+        suspects: list[T] = []
+        alone = False
+
+        def send() -> Any:
+            # sent by a task, because what Dask's `scatter` sends is lost with the last worker that holds it
+            return client.submit(_same, shared, pure=False, retries=_RETRIES)
+
+        def start(item: T) -> None:
+            future = client.submit(function, sent, item, pure=False, retries=_RETRIES)
+            running[future] = item, time.monotonic() + (math.inf if time_limit is None else time_limit)
 
         def hand_out() -> None:
-            # no task waits behind another: if that one kills the worker, Dask counts the death against both
+            nonlocal alone, sent
             free = max(1, len(client.nthreads())) - len(running)
-            for item in islice(waiting, max(0, free)):
-                future = client.submit(function, sent, item, pure=False, retries=_RETRIES)
-                running[future] = item, time.monotonic() + (math.inf if time_limit is None else time_limit)
+            for item in () if alone else islice(waiting, max(0, free)):
+                start(item)
+            if suspects and not running:
+                alone, sent = True, send()
+                start(suspects.pop())
 
+        sent = send()
         hand_out()
         while running:
             try:
@@ -156,8 +173,16 @@ class WorkerProcesses:
                     result = lost(item, f"it took longer than the time limit of {time_limit:g} s")
             except CancelledError:
                 raise GlasError("the scheduler dropped the work: it was stopped, or cannot be reached") from None
+            except KilledWorker:
+                # Dask counts a death against every task that the worker had, and gives it those of a worker that died
+                # before: which of them killed it shows when each runs alone.
+                if self._try_alone and not alone:
+                    suspects.append(item)
+                    hand_out()
+                    continue
+                result = lost(item, _DIED)
             except Exception as error:
-                result = lost(item, _why_lost(error))
+                result = lost(item, f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}")
             yield result
             future.release()
             hand_out()
@@ -203,7 +228,8 @@ def workers(
     threads
         Number of threads of torch in each process. Default: 1.
     allowed_deaths
-        How many workers may die during one task before the task is given up. Default: Dask's setting, 3.
+        How many workers may die during one task before the task is given up. Default: Dask's setting, 3, after which a
+        task is tried once more, alone; with 0 it is not.
 
     Yields
     ------
@@ -236,7 +262,7 @@ def workers(
         message = f"{n_workers} workers of {threads or 1} threads share {cores} cores, and wait for each other"
         warnings.warn(message, GlasWarning, stacklevel=3)
     with _local_cluster(n_workers, threads or 1, allowed_deaths) as client:
-        yield WorkerProcesses(client)
+        yield WorkerProcesses(client, try_alone=allowed_deaths != 0)
 
 
 @contextmanager
@@ -350,11 +376,3 @@ def _cores() -> int:
 
 def _same(thing: T) -> T:
     return thing
-
-
-def _why_lost(error: BaseException) -> str:
-    from distributed import KilledWorker
-
-    if isinstance(error, KilledWorker):
-        return "its worker died each time it was tried: too little memory, or the model ended the process"
-    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
