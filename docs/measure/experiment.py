@@ -13,7 +13,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,19 +33,15 @@ PAPER = 85.24  # % of test scans, mean of five folds
 temporary = None if KEPT else TemporaryDirectory()
 work = Path(KEPT[0]) if temporary is None else Path(temporary.name)
 work.mkdir(parents=True, exist_ok=True)
-minutes_file = work / "minutes.json"
-minutes_of = json.loads(minutes_file.read_text()) if minutes_file.exists() else {}
+commands = []
 
 
 def glas3d(*arguments):
-    """Run a command as a user would, print it, and add up its minutes."""
+    """Run a command as a user would, and record it for the page."""
     words = [str(argument) for argument in arguments]
-    print("$ glas3d", *words, flush=True)
-    start = time.monotonic()
+    commands.append(" ".join(["glas3d", *words]))
+    print("$", commands[-1], flush=True)
     subprocess.run([sys.executable, "-c", "from glas3d.cli import main; main()", *words], cwd=work, check=True)
-    command = " ".join(["glas3d", *words])
-    minutes_of[command] = minutes_of.get(command, 0) + (time.monotonic() - start) / 60
-    minutes_file.write_text(json.dumps(minutes_of))
 
 
 # %% [markdown]
@@ -76,9 +71,7 @@ def three(name, *training):
 
 
 runs = {"with light and shadow": three("")}
-times = {
-    command: minutes for command, minutes in minutes_of.items() if "simulate" not in command and "plain" not in command
-}
+listed = [command for command in commands if "simulate" not in command]
 if BOTH:
     runs["without"] = three("-plain", "--no-augment")
 
@@ -122,13 +115,11 @@ lines = [
     f"{AD} simulated participants with",
     f"Alzheimer's disease and {PARTICIPANTS - AD} controls at 4 mm; the paper's network, its convolutions pre-trained as an "
     "autoencoder; 5 folds; everyone is explained by",
-    "the model that was trained without them; two cores. The simulated disease is a caricature (see `glas3d simulate --help`).",
+    "the model that was trained without them. The simulated disease is a caricature (see `glas3d simulate --help`).",
     "",
     "```",
-    *times,
+    *listed,
     "```",
-    "",
-    f"Minutes for each command: {', '.join(f'{minutes:.1f}' for minutes in times.values())}; together {sum(times.values()):.0f}.",
     "",
 ]
 for run, (models, out) in runs.items():
