@@ -37,6 +37,7 @@ OUTPUTS = {
     "coarse_to_fine.py": ["coarse_to_fine.md"],
     "experiment.py": ["experiment.md"],
     "regions_together.py": ["regions_together.md"],
+    "truncation.py": ["truncation.md"],
     "photographs.py": ["photographs.md"],
 }
 LIMITED = [  # what small groups and coarse grids are told
@@ -55,6 +56,7 @@ ARGUMENTS = {
     "11_real_participants.py": ["nilearn", "40", "8", "2", "12"],
     "12_brain_age.py": ["data", "8", "2", "20", "4"],
     "darkness.py": ["glas3d-examples/darkness.md", "2"],
+    "truncation.py": ["glas3d-examples/truncation.md", "1"],
     "04_training_by_folds.py": ["glas3d-examples/04_training_by_folds.md", "24", "12", "2"],
 }
 
