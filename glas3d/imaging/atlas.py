@@ -6,7 +6,8 @@ import os
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +104,8 @@ class Atlas(ShownInNotebooks):
         if cls.shipped_name(name) or not path.exists():
             if is_path(name) and not cls.shipped_name(name):
                 raise GlasError(f"no such file: {name}")
-            shipped = folder("atlases", name)
-            stem = shipped / f"atlas-{shipped.name}_dseg"
-            return cls.from_files(f"{stem}.nii.gz", f"{stem}.tsv", name=shipped.name, space="MNI")
+            atlas = _shipped(folder("atlases", name))
+            return replace(atlas, table=atlas.table.copy())  # others may change theirs
         table = table_next_to(path) if table is None else table
         if _number_of_volumes(path) > 1:
             return cls.from_probabilistic(path, table, name=label, space=space)
@@ -377,6 +377,13 @@ class Atlas(ShownInNotebooks):
         xyz = pd.DataFrame(voxel_to_world(segments.points, grid.affine), columns=["x", "y", "z"])
         centroids = xyz.assign(index=segments.index, n_voxels=segments.n_voxels)
         return self.table.merge(centroids, on="index", how="left", validate="one_to_one")
+
+
+@lru_cache(maxsize=4)
+def _shipped(shipped: Path) -> Atlas:
+    """Return the atlas in one of the shipped folders, read once."""
+    stem = shipped / f"atlas-{shipped.name}_dseg"
+    return Atlas.from_files(f"{stem}.nii.gz", f"{stem}.tsv", name=shipped.name, space="MNI")
 
 
 def _labels(scan: Scan) -> np.ndarray:

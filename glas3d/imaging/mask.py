@@ -10,7 +10,7 @@ from scipy.ndimage import binary_fill_holes, distance_transform_edt
 
 from glas3d.errors import GlasError
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
-from glas3d.imaging.space import VoxelGrid, air_intensity, resample, template
+from glas3d.imaging.space import VoxelGrid, air_intensity, resample, template_values
 from glas3d.imaging.tissue import air_level, tissue_contrast
 
 MORE_THAN_A_BRAIN = 0.1
@@ -71,7 +71,7 @@ def share_outside_brain(volume: np.ndarray, grid: VoxelGrid) -> float:
 
 def template_brain(grid: VoxelGrid) -> np.ndarray:
     """Return the voxels of the template's brain on a grid in MNI space, ventricles among them: ``grid.shape`` bool."""
-    return np.asarray(binary_fill_holes(resample(template(), grid) > 0.1), dtype=bool)
+    return np.asarray(binary_fill_holes(template_values(grid) > 0.1), dtype=bool)
 
 
 @lru_cache(maxsize=4)

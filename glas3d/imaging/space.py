@@ -6,23 +6,29 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import SpatialImage
-from nilearn.image import resample_img, smooth_img
 
 from glas3d.errors import GlasError
+from glas3d.hashing import file_sha256
 from glas3d.imaging.scan import Scan
 from glas3d.imaging.tissue import air_level
+from glas3d.user_cache import UserCache
 
 MNI = "MNI152NLin2009aSym"
 
 Interpolation = Literal["linear", "nearest"]
+Tissue = Literal["t1", "gm", "wm"]
 
 _SAMPLES_MM = 1.0  # the width of a voxel that larger ones are taken to average over, too
+_RESAMPLED_BY = ("nilearn", "scipy", "numpy")  # the packages that `resample` uses
+_MOST_KEPT = 2_000_000  # voxels
 
 # The field of view of the usual 2 mm MNI grid (91 x 109 x 91), in mm between the centres of the outer voxels.
 _FOV_LOW, _FOV_HIGH = np.array([-90.0, -126.0, -72.0]), np.array([90.0, 90.0, 108.0])
@@ -114,6 +120,8 @@ def resample(img: SpatialImage, grid: VoxelGrid, interpolation: Interpolation = 
     inside = _inside(own, grid)
     if not inside.any():
         return np.zeros(grid.shape, data.dtype)
+    from nilearn.image import resample_img, smooth_img  # takes a second to import, and scikit-learn with it
+
     # The field of view ends at the outer voxels' faces, interpolation at their centres: one more voxel all around
     # keeps rounding in the affines from losing whole outer slices.
     shifted = own.affine.copy()
@@ -179,7 +187,7 @@ def world_to_voxel(points: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return np.asarray(nib.affines.apply_affine(np.linalg.inv(affine), points), dtype=np.float64)
 
 
-def template(tissue: Literal["t1", "gm", "wm"] = "t1") -> nib.Nifti1Image:
+def template(tissue: Tissue = "t1") -> nib.Nifti1Image:
     """Return the ICBM152 2009a nonlinear symmetric template that nilearn ships: 1 mm, brain only, in [0, 1].
 
     Parameters
@@ -187,17 +195,36 @@ def template(tissue: Literal["t1", "gm", "wm"] = "t1") -> nib.Nifti1Image:
     tissue
         ``"t1"`` (default): T1 intensities; ``"gm"``, ``"wm"``: the probability of grey or white matter.
     """
-    path = files("nilearn") / "datasets" / "data" / f"mni_icbm152_{tissue}_tal_nlin_sym_09a_converted.nii.gz"
-    img: Any = nib.load(str(path))
+    img: Any = nib.load(_template_file(tissue))
     return nib.Nifti1Image(np.asarray(img.dataobj, dtype=np.float32) / 255.0, img.affine)
 
 
-@lru_cache(maxsize=8)
-def template_on(resolution: float, tissue: Literal["t1", "gm", "wm"] = "t1") -> np.ndarray:
-    """Return the values of `template` on `mni_grid`, read-only."""
-    values = resample(template(tissue), mni_grid(resolution))
+def _template_file(tissue: Tissue) -> Path:
+    name = f"mni_icbm152_{tissue}_tal_nlin_sym_09a_converted.nii.gz"
+    return Path(str(files("nilearn") / "datasets" / "data" / name))
+
+
+def template_values(grid: VoxelGrid, tissue: Tissue = "t1") -> np.ndarray:
+    """Return the values of `template` on a grid, read-only.
+
+    Those of a grid of up to two million voxels are kept in the user's cache.
+    """
+    parts = (*(file_sha256(path) for path in (_template_file(tissue), Path(__file__))), *map(version, _RESAMPLED_BY))
+    entry = UserCache("templates", most_files=16).entry(grid.shape, grid.affine.tolist(), *parts)
+    stored = entry.read()
+    if stored is not None:
+        return np.frombuffer(stored, np.float32).reshape(grid.shape)  # read-only, as bytes are
+    values = resample(template(tissue), grid)
+    if values.size <= _MOST_KEPT:
+        entry.write(values.tobytes())
     values.setflags(write=False)
     return values
+
+
+@lru_cache(maxsize=8)
+def template_on(resolution: float, tissue: Tissue = "t1") -> np.ndarray:
+    """Return the values of `template` on `mni_grid`, read-only."""
+    return template_values(mni_grid(resolution), tissue)
 
 
 @dataclass(frozen=True)
@@ -267,7 +294,7 @@ def check_space(scan: Scan) -> SpaceCheck:
     inside = values[brain]
     correlation, tissue = 0.0, brain
     if inside.std() > 0:
-        tissues: Sequence[Literal["t1", "gm", "wm"]] = ("t1", "gm", "wm")
+        tissues: Sequence[Tissue] = ("t1", "gm", "wm")
         of = {t: abs(float(np.corrcoef(inside, template_on(4, t)[brain])[0, 1])) for t in tissues}
         best = max(tissues, key=lambda t: of[t])
         correlation, tissue = of[best], template_on(4, best) > 0.1

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -32,7 +32,9 @@ from glas3d.predict.device import choose_device
 from glas3d.predict.intensity import Intensities, Standardisation
 from glas3d.predict.interface import Activation, ModelInfo
 from glas3d.predict.predictor import Predictor
-from glas3d.predict.preprocessing.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from glas3d.predict.preprocessing.preprocessing import Preprocessing
 
 _MOST_CHANNELS = 1000
 # How many values a network may have for each value of its weights: some networks replace layers while they are made.
@@ -340,12 +342,14 @@ def _stated_activation(metadata: _Metadata, config: BundleConfig, given: Activat
 def _preprocessing(config: BundleConfig, volumes: _Volumes, key: str) -> Preprocessing | None:
     """Return what the bundle states of its scans' preprocessing, if it states any."""
     folder, declared = config.folder, config.preprocessing()
+    if not declared:
+        return None
+    from glas3d.predict.preprocessing.preprocessing import Preprocessing  # imports MONAI
+
     try:
-        preprocessing = Preprocessing.of(declared, key) if declared else None
+        preprocessing = Preprocessing.of(declared, key)
     except GlasError as error:
         raise GlasError(f"the preprocessing of the bundle {folder} cannot be used: {error}") from error
-    if preprocessing is None:
-        return None
     if volumes.standardisation is not None:
         raise GlasError(
             f"a bundle must state its preprocessing once, {folder} has a preprocessing and models/mean.nii.gz"

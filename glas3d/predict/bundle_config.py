@@ -3,25 +3,34 @@
 Without ``trust`` nothing that the bundle's author wrote is run (see `glas3d.predict.bundle_entries`); with it MONAI
 resolves references and expressions. What a bundle states of its preprocessing is read as names and arguments: nothing
 that a ``_target_`` in it names is made here. Only `BundleConfig.network` makes something.
+
+MONAI takes about a second to import, and is imported where its parser is needed: with ``trust``, for YAML, and for
+references.
 """
 
 from __future__ import annotations
 
 import copy
+import json
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from monai.bundle.config_item import ConfigComponent
-from monai.bundle.config_parser import ConfigParser
 from torch import nn
 
 from glas3d.checks import file_access
-from glas3d.errors import GlasError, reason
-from glas3d.predict.bundle_entries import MAY_RUN_CODE, Code, make_network, resolve_entry
+from glas3d.errors import GlasError, GlasWarning, reason
+from glas3d.predict.bundle_entries import MAY_RUN_CODE, NOT_ARGUMENTS, Code, is_true, make_network, resolve_entry
 from glas3d.predict.interface import Activation
+
+if TYPE_CHECKING:
+    from monai.bundle.config_parser import ConfigParser
+
+META_KEY = "_meta_"
+"""Where a configuration refers to the content of the metadata, as in MONAI."""
 
 MOST_BYTES = 16 * 2**20
 """How large a configuration or the metadata of a bundle may be."""
@@ -136,7 +145,7 @@ class BundleConfig:
             if transform.target.rsplit(".", 1)[-1] in _ACTIVATIONS:
                 for activation in ("softmax", "sigmoid"):
                     stated = transform.arguments.get(activation)
-                    if any(map(_is_true, stated if isinstance(stated, list | tuple) else [stated])):
+                    if any(map(is_true, stated if isinstance(stated, list | tuple) else [stated])):
                         return "softmax" if activation == "softmax" else "sigmoid"
         return None
 
@@ -173,6 +182,8 @@ class BundleConfig:
             raise GlasError(f"the {key} of {path} cannot be read: {reason(error)}") from error
 
     def _parser(self, path: Path) -> ConfigParser:
+        from monai.bundle.config_parser import ConfigParser
+
         parser = ConfigParser()
         try:
             parser.read_config(copy.deepcopy(self._contents[path]))
@@ -187,12 +198,30 @@ class BundleConfig:
         if size > MOST_BYTES:
             raise GlasError(f"a configuration must have at most {MOST_BYTES:,} bytes, {path} has {size:,}")
         try:
-            content = ConfigParser.load_config_file(path)
+            content = _load(path)
             if not isinstance(content, dict):
                 raise TypeError(f"it holds a {type(content).__name__}")
         except Exception as error:  # a damaged file may fail anywhere in the reader
             raise GlasError(f"{path} cannot be read as a configuration of MONAI: {reason(error)}") from error
-        return content | {"bundle_root": str(self.folder), ConfigParser.meta_key: dict(self.metadata)}
+        return content | {"bundle_root": str(self.folder), META_KEY: dict(self.metadata)}
+
+
+def _load(path: Path) -> Any:
+    """Return the content of a JSON or YAML file."""
+    if path.suffix != ".json":
+        from monai.bundle.config_parser import ConfigParser
+
+        return ConfigParser.load_config_file(path)
+
+    def entries(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            warnings.warn(f"{path} has the key {twice!r} more than once, the last counts", GlasWarning, stacklevel=2)
+        return content
+
+    return json.loads(path.read_bytes(), object_pairs_hook=entries)
 
 
 class _Unreadable(Exception):
@@ -207,30 +236,26 @@ def _declared(item: Any) -> Iterator[DeclaredTransform]:
         return
     if isinstance(item, Code):
         raise _Unreadable(f"{item.entry} is {item.text}, {MAY_RUN_CODE}")
-    if isinstance(item, dict) and "_target_" in item:
-        item = ConfigComponent(item)
-    if not isinstance(item, ConfigComponent):
+    config = _component(item)
+    if config is None:
         raise _Unreadable(f"it must be a list of transforms with a _target_ each, it holds a {type(item).__name__}")
-    config = _content(item)
     target = config.get("_target_")
-    if item.is_disabled():
+    if is_true(config.get("_disabled_")):
         return
     if not isinstance(target, str):
         raise _Unreadable(f"the _target_ of a transform must be a name, got a {type(target).__name__}")
-    if _is_true(config.get("lazy")) or config.get("_mode_", "default") != "default":
+    if is_true(config.get("lazy")) or config.get("_mode_", "default") != "default":
         raise _Unreadable(f"{target} is lazy, or not made in the default way")
-    arguments = {name: value for name, value in config.items() if name not in ConfigComponent.non_arg_keys}
+    arguments = {name: value for name, value in config.items() if name not in NOT_ARGUMENTS}
     if target.rsplit(".", 1)[-1] == "Compose":
         yield from _declared(arguments.get("transforms") or [])
     else:
         yield DeclaredTransform(target, arguments)
 
 
-def _content(item: ConfigComponent) -> dict[str, Any]:
-    content: dict[str, Any] = item.get_config()  # type: ignore[no-untyped-call]
-    return content
-
-
-def _is_true(value: Any) -> bool:
-    """Return whether a configuration says yes; a text says so by its word."""
-    return value.strip().casefold() == "true" if isinstance(value, str) else bool(value)
+def _component(item: Any) -> Mapping[str, Any] | None:
+    """Return the entries of what has a ``_target_``, an object where MONAI's parser read it; else None."""
+    if isinstance(item, dict):
+        return item if "_target_" in item else None
+    config = item.get_config() if hasattr(item, "get_config") else None
+    return config if isinstance(config, dict) else None

@@ -19,8 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle.config_item import ConfigComponent
-from monai.bundle.config_parser import ConfigParser
 from torch import nn
 
 from glas3d.errors import GlasError
@@ -42,6 +40,8 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
+# Entries of a component that are no arguments of what it makes.
+NOT_ARGUMENTS = frozenset({"_target_", "_disabled_", "_requires_", "_desc_", "_mode_"})
 _SIGNS: dict[type[ast.unaryop], Callable[[Any], Any]] = {
     ast.UAdd: operator.pos,
     ast.USub: operator.neg,
@@ -124,6 +124,8 @@ class _Entries:
             return [self._resolved(part, f"{key}::{number}", depth + 1) for number, part in enumerate(item)]
         if not isinstance(item, str) or item[:1] not in ("@", "%", "$"):
             return item
+        from monai.bundle.config_parser import ConfigParser  # a second to import, and most networks refer to nothing
+
         text = ConfigParser.resolve_relative_ids(key, item)
         if text.startswith("$"):
             return self._evaluated(text, key, depth)
@@ -199,6 +201,11 @@ def _value(node: ast.expr, values: Mapping[str, Any]) -> Any:
     return result
 
 
+def is_true(value: Any) -> bool:
+    """Return whether a configuration says yes; a text says so by its word."""
+    return value.strip().casefold() == "true" if isinstance(value, str) else bool(value)
+
+
 def make_network(item: Any, key: str) -> Any:
     """Return what a resolved entry describes, made of networks and layers of `PACKAGES` alone.
 
@@ -222,17 +229,13 @@ def make_network(item: Any, key: str) -> Any:
         return item
     if "_target_" not in item:
         return {name: make_network(part, f"{key}::{name}") for name, part in item.items()}
-    if ConfigComponent(item).is_disabled():
+    if is_true(item.get("_disabled_")):
         return None
     for name in ("_requires_", "_mode_"):
         if item.get(name) and item[name] not in ("default", "callable"):
             raise GlasError(f"{key}::{name} is {str(item[name])[:60]!r}, {MAY_RUN_CODE}")
     made = _network_class(item["_target_"], key)
-    arguments = {
-        name: make_network(part, f"{key}::{name}")
-        for name, part in item.items()
-        if name not in ConfigComponent.non_arg_keys
-    }
+    arguments = {name: make_network(part, f"{key}::{name}") for name, part in item.items() if name not in NOT_ARGUMENTS}
     for name, value in arguments.items():
         if _READS_FILES.search(name) and value:
             raise GlasError(

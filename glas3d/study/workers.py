@@ -144,6 +144,8 @@ class WorkerProcesses:
             # sent by a task, because what Dask's `scatter` sends is lost with the last worker that holds it
             return client.submit(_same, shared, pure=False, retries=_RETRIES)
 
+        sent = send()
+
         def start(item: T) -> None:
             future = client.submit(function, sent, item, pure=False, retries=_RETRIES)
             running[future] = item, time.monotonic() + (math.inf if time_limit is None else time_limit)
@@ -157,7 +159,6 @@ class WorkerProcesses:
                 alone, sent = True, send()
                 start(suspects.pop())
 
-        sent = send()
         hand_out()
         while running:
             try:

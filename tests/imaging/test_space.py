@@ -14,6 +14,7 @@ from glas3d.imaging.space import (
     mni_grid,
     resample,
     template,
+    template_values,
     voxel_to_world,
 )
 from tests.imaging.cases import HEADS, POSES, SHAPE, affine, around, data, head, head_grid, refused
@@ -286,3 +287,23 @@ def test_each_measure_has_its_own_message(field, value, words):
     good = {"coverage": 1.0, "distance": 3.0, "overlap": 0.95, "correlation": 0.9}
     assert SpaceCheck(**good).problem is None
     assert words in SpaceCheck(**good | {field: value}).problem
+
+
+def test_a_template_on_a_grid_is_kept_between_runs(tmp_path, monkeypatch):
+    """A damaged file, and one that was made in another way, is made anew."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    grid = head_grid()
+    right = resample(template("gm"), grid)
+    for _ in range(2):
+        values = template_values(grid, "gm")
+        np.testing.assert_array_equal(values, right)
+        assert not values.flags.writeable
+    (kept,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    monkeypatch.setattr(space, "resample", lambda img, grid: right + 1)
+    np.testing.assert_array_equal(template_values(grid, "gm"), right)
+    kept.write_bytes(kept.read_bytes()[:-4] + b"abcd")
+    np.testing.assert_array_equal(template_values(grid, "gm"), right + 1)
+    monkeypatch.setattr(space, "_MOST_KEPT", 10)
+    monkeypatch.setattr(space, "_RESAMPLED_BY", ("nilearn",))
+    assert template_values(grid, "gm").shape == grid.shape
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [kept]

@@ -51,3 +51,23 @@ def test_every_public_name_can_be_imported():
     assert {"Predictor", "load_model", "from_estimator", "from_onnx", "from_pt2", "FirstOutput", "RegionMean"} <= names
     assert set(dir(glas3d.predict)) == names
     assert all(getattr(glas3d.predict, name).__name__ == name for name in names)
+
+
+def test_the_shipped_model_is_read_without_monai():
+    """Its configuration needs no parser, and MONAI takes a second to import."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\nfrom glas3d import load_model\nload_model('adnc-simulated')\n"
+        "sys.exit(bool({'monai', 'nilearn.image'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_entries_that_are_no_arguments_are_those_of_monai():
+    from monai.bundle.config_item import ConfigComponent
+
+    from glas3d.predict.bundle_entries import NOT_ARGUMENTS
+
+    assert set(ConfigComponent.non_arg_keys) == NOT_ARGUMENTS

@@ -8,6 +8,7 @@ from torch import nn
 
 from glas3d import GlasError, load_model
 from glas3d.cli import run
+from glas3d.errors import GlasWarning
 from glas3d.predict import convert_weights
 from tests import zoo
 
@@ -170,3 +171,11 @@ def test_the_help_says_what_trust_is(capsys):
         run([command, "--help"])
         text = " ".join(capsys.readouterr().out.split())
         assert "--trust" in text
+
+
+def test_a_key_that_stands_twice_is_named(tmp_path):
+    bundle = zoo.write(tmp_path / "bundle")
+    (config,) = (bundle / "configs").glob("inference.*")
+    config.write_text(config.read_text().replace("{", '{"network_def": "@gone", ', 1))
+    with pytest.warns(GlasWarning, match=r"inference.json has the key 'network_def' more than once, the last counts"):
+        load_model(bundle, activation="softmax")

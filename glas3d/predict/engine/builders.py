@@ -21,7 +21,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from glas3d.predict.engine.build_cache import CacheEntry, cache_folder, make_private
+from glas3d.user_cache import CacheEntry, cache_folder, make_private
 
 Inputs = tuple[torch.Tensor, ...]
 Run = Callable[..., torch.Tensor]

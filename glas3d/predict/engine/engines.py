@@ -18,8 +18,8 @@ from torch import nn
 from glas3d.errors import GlasError
 from glas3d.predict.device import exact_kernels
 from glas3d.predict.engine import builders
-from glas3d.predict.engine.build_cache import BuildCache
 from glas3d.predict.engine.builders import Build, Inputs, Run
+from glas3d.user_cache import UserCache
 
 # Probabilities may differ by this much from those of the network itself, unless an engine states another tolerance.
 TOLERANCE = 1e-4
@@ -154,7 +154,7 @@ def build(engine: Engine, net: nn.Module, inputs: Inputs, model: str | None = No
     with torch.inference_mode(False), torch.no_grad(), exact_kernels(), _silent():
         shapes = [tuple(x.shape) for x in inputs]
         versions = (engine.name, engine.version, torch.__version__, platform.machine(), torch.get_num_threads())
-        cached = None if model is None else BuildCache().entry(model, shapes, *versions)
+        cached = None if model is None else UserCache("engines").entry(model, shapes, *versions)
         return engine.build(net, tuple(x.clone() for x in inputs), cached)
 
 

@@ -14,10 +14,10 @@ from torch import nn
 from glas3d import GLAS, GlasError, Grid, Predictor
 from glas3d.core.threads import torch_threads
 from glas3d.predict import ModelInfo, use_clock
-from glas3d.predict.engine.build_cache import BuildCache
 from glas3d.predict.engine.builders import own_copy
 from glas3d.predict.engine.engines import ENGINES, Engine, build, installed_version
 from glas3d.predict.engine.fingerprint import fingerprint
+from glas3d.user_cache import UserCache
 from tests.core.cases import TinyNet, is_trial, refused, volume
 from tests.predict.engine import engines
 
@@ -343,12 +343,12 @@ def test_what_was_built_is_kept_for_other_runs(monkeypatch, tmp_path):
 
 
 def test_the_files_used_longest_ago_are_deleted(tmp_path):
-    cache = BuildCache(tmp_path / "engines", most_files=2)
+    cache = UserCache(tmp_path / "engines", most_files=2)
     for number, name in enumerate("abc"):
         cache.entry(name).write(name.encode())
         os.utime(cache.entry(name).path, (number, number))
     assert [cache.entry(name).read() for name in "abc"] == [None, b"b", b"c"]
-    no_folder = BuildCache(cache.entry("c").path)
+    no_folder = UserCache(cache.entry("c").path)
     no_folder.entry("a").write(b"a")
     assert no_folder.entry("a").read() is None
 

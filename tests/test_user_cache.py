@@ -9,7 +9,7 @@ import pytest
 
 from glas3d import GlasError
 from glas3d.predict.engine import builders
-from glas3d.predict.engine.build_cache import BuildCache, make_private
+from glas3d.user_cache import UserCache, make_private
 
 posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="owners and modes are POSIX's")
 
@@ -17,7 +17,7 @@ posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="owners and modes a
 @posix
 def test_a_cache_is_its_owner_s_alone(tmp_path, monkeypatch):
     folder = tmp_path / "cache" / "engines"
-    cache = BuildCache(folder)
+    cache = UserCache(folder)
     cache.entry("a").write(b"built")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     folder.chmod(0o755)  # as earlier versions made it
@@ -29,7 +29,7 @@ def test_a_cache_is_its_owner_s_alone(tmp_path, monkeypatch):
 @pytest.mark.parametrize("how", ["others can write", "a link", "another's"])
 def test_a_planted_cache_is_neither_read_nor_written(tmp_path, monkeypatch, how):
     folder = tmp_path / "engines"
-    cache = BuildCache(folder)
+    cache = UserCache(folder)
     planted = tmp_path / "planted"
     planted.mkdir()
     if how == "a link":

@@ -1,6 +1,6 @@
-"""Built networks that are kept between runs and shared by workers, in the user's cache folder.
+"""The user's cache folder: built networks and resampled templates, kept between runs and shared by workers.
 
-What is built is code: it is only read from folders that no other user of the machine can write to.
+Built networks are code: a file is only read from folders that no other user of the machine can write to.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from glas3d.errors import GlasError
-from glas3d.hashing import text_sha256
+from glas3d.hashing import bytes_sha256, text_sha256
+
+_DIGEST = 64  # bytes of a hash
 
 
 def cache_folder(name: str) -> Path:
-    """Return a folder for what is built, within the user's cache folder."""
+    """Return a folder within the user's cache folder."""
     from platformdirs import user_cache_path
 
     return user_cache_path("glas3d", appauthor=False) / name
@@ -37,32 +39,28 @@ def make_private(folder: Path) -> None:
         return
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise GlasError(f"a cache of built networks must be a folder that you own and no other can write to: {folder}")
+        raise GlasError(f"a cache must be a folder that you own and no other can write to: {folder}")
     if found.st_mode & 0o077:
         folder.chmod(0o700)
 
 
-class BuildCache:
-    """A folder of built networks.
+class UserCache:
+    """A folder of files that are kept between runs.
 
     Parameters
     ----------
     folder
-        Where they are stored; None: in the user's cache folder.
+        A name within the user's cache folder, or a path.
     most_files
         How many are kept; those that were used longest ago are deleted first.
     """
 
-    def __init__(self, folder: Path | None = None, most_files: int = 32) -> None:
-        self._folder, self._most_files = folder, most_files
-
-    @property
-    def folder(self) -> Path:
-        """The folder in which the networks are stored."""
-        return self._folder or cache_folder("engines")
+    def __init__(self, folder: str | Path, most_files: int = 32) -> None:
+        self.folder = folder if isinstance(folder, Path) else cache_folder(folder)
+        self._most_files = most_files
 
     def entry(self, *parts: object) -> CacheEntry:
-        """Return the entry of one built network, named by everything that the network depends on."""
+        """Return the entry that is named by everything that its content depends on."""
         return CacheEntry(self, text_sha256("\n".join(map(str, parts))))
 
     def drop_oldest(self) -> None:
@@ -73,25 +71,26 @@ class BuildCache:
 
 
 class CacheEntry:
-    """One built network in a `BuildCache`."""
+    """One file in a `UserCache`; it begins with the hash of its content."""
 
-    def __init__(self, cache: BuildCache, name: str) -> None:
+    def __init__(self, cache: UserCache, name: str) -> None:
         self._cache, self._name = cache, name
 
     @property
     def path(self) -> Path:
-        """The file of this network."""
+        """The file."""
         return self._cache.folder / self._name
 
     def read(self) -> bytes | None:
-        """Return what was written, or None; so too for a folder that is not private (see `make_private`)."""
+        """Return what was written; None if it is damaged, or its folder is not private (see `make_private`)."""
         try:
             make_private(self._cache.folder)
-            content = self.path.read_bytes()
+            stored = self.path.read_bytes()
             os.utime(self.path)
         except (OSError, GlasError):
             return None
-        return content
+        digest, content = stored[:_DIGEST], stored[_DIGEST:]
+        return content if digest == bytes_sha256([content]).encode() else None
 
     def write(self, content: bytes) -> None:
         """Write the file as a whole or not at all; a folder that is not private or not writable keeps nothing."""
@@ -101,7 +100,7 @@ class CacheEntry:
             handle, scratch = tempfile.mkstemp(dir=folder, prefix=".")
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(content)
+                    file.write(bytes_sha256([content]).encode() + content)
                 os.replace(scratch, self.path)
             except BaseException:
                 os.unlink(scratch)
