@@ -7,7 +7,7 @@ READY_DEMO := $(VENV)/.ready-demo
 READY := $(VENV)/.ready
 PIP_INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: demo test test-fast check bench gpu model measure truth truth-short wheel clean
+.PHONY: demo test test-fast check api bench gpu model measure truth truth-short wheel clean
 
 demo: $(READY_DEMO)
 	$(BIN)/glas3d demo
@@ -36,6 +36,10 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Writes the record of the public names again, after a change that is intended (CONTRIBUTING.md, "What stays").
+api: $(READY)
+	$(BIN)/python -m tests.test_public_api
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

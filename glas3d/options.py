@@ -27,6 +27,7 @@ def option(
     group: str = "",
     command: Any = None,
     name: str = "",
+    alias: str = "",
     factory: Callable[[], Any] | None = None,
 ) -> Any:
     """Declare one option as a field of a frozen dataclass.
@@ -42,10 +43,12 @@ def option(
         ``"files"`` for paths.
     name
         Name of the option on the command line, where that differs from the field's own.
+    alias
+        A second name of the option on the command line, which a convention of the field demands.
     factory
         Makes the default, in place of ``default``.
     """
-    metadata = {"group": group, "command": command, "name": name}
+    metadata = {"group": group, "command": command, "name": name, "alias": alias}
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)

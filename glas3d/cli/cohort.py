@@ -57,6 +57,7 @@ def explain_study(
     options: Annotated[CohortCommandOptions, Parameter(name="*")] = CohortCommandOptions(),  # noqa: B008 (frozen)
     study: Annotated[StudyCommand, Parameter(name="*")] = StudyCommand(),  # noqa: B008 (frozen)
     groups: Annotated[GroupCommand, Parameter(name="*")] = GroupCommand(),  # noqa: B008 (frozen)
+    skip_bids_validation: Annotated[bool, in_group("Input")] = False,
     no_report: Annotated[bool, in_group("Output")] = False,
     dry_run: Annotated[bool, in_group("Output")] = False,
     json: Annotated[bool, in_group("Output")] = False,
@@ -89,6 +90,9 @@ def explain_study(
         Class to explain in every participant. Default: the case.
     model_covariates
         Columns of participants.tsv that the models take next to the scan; they are ranked next to the regions.
+    skip_bids_validation
+        Accepted because callers of BIDS Apps give it. It changes nothing: the scans and tables that are read are always
+        checked, and the rest of the data set never is.
     no_report
         Do not write OUT/report.html, which shows the groups in a browser. Group level only.
     dry_run

@@ -149,6 +149,8 @@ def _option(declared: Field[Any], declaration: type, text: str) -> tuple[str, An
     option_name = declared.metadata.get("name") or ""
     if option_name:
         settings["name"] = f"--{option_name}"
+    if declared.metadata.get("alias"):
+        settings["name"] = (_option_name(declared), f"--{declared.metadata['alias']}")
     if several:
         settings["consume_multiple"] = 1  # at least one value
     stated = declared.default if declared.default is not MISSING else None

@@ -75,7 +75,7 @@ class Selection:
     covariates: str | Sequence[str] = option(())
     suffix: str | None = option("T1w", group=SCANS, command=str)
     space: str | None = option(None, group=SCANS, command=str)
-    session: str | Sequence[str] = option((), group=SCANS, command=tuple[str, ...])
+    session: str | Sequence[str] = option((), group=SCANS, command=tuple[str, ...], alias="session-label")
     desc: str | None = option(None, group=SCANS, command=str)
     res: str | None = option(None, group=SCANS, command=str)
     entities: Mapping[str, str] | Sequence[str] = option((), group=SCANS, command=tuple[str, ...], name="entity")
