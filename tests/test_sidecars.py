@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -97,13 +98,13 @@ def test_the_demo(tmp_path):
 @pytest.mark.parametrize(
     ("options", "score"),
     [
-        ({}, "arbitrary, product of two probabilities"),
+        ({}, "product of two probabilities"),
         ({"fusion": "light"}, "probability"),
-        ({"versus": "NC"}, "arbitrary, product of two probabilities"),
+        ({"versus": "NC"}, "product of two probabilities"),
         ({"recursive": True}, "0 to 1, all rounds fused and normalised"),
         ({"scales": (0.5, 1)}, "standard deviations over the points, mean of the scales"),
         ({"background": [0, "blur"]}, "share, median of scores divided by the sum of their sizes"),
-        ({"refine": 0.5}, "arbitrary, product of two probabilities"),
+        ({"refine": 0.5}, "product of two probabilities"),
     ],
     ids=str,
 )
@@ -116,6 +117,31 @@ def test_every_mode_says_on_which_scale_its_numbers_are(bundle, tmp_path, few, o
     assert sidecar["score"]["Units"] == score
     if "drop" in r.table:
         assert sidecar["drop"]["Units"] == ("difference of probabilities" if "versus" in options else "probability")
+
+
+@pytest.mark.parametrize(
+    ("options", "sign"),
+    [
+        ({"preset": "paper"}, "drop: for where the output falls"),
+        ({"preset": "paper", "versus": "NC"}, "drop: for where the difference of the two classes' outputs falls"),
+        ({"preset": "evidence"}, "evidence: for above 0"),
+        ({"preset": "evidence", "versus": "NC"}, "evidence: for above 0"),
+        ({"fusion": "light"}, None),
+    ],
+    ids=str,
+)
+def test_the_direction_is_the_sign_that_the_sidecar_names(bundle, tmp_path, few, options, sign):
+    r = explain_img(bundles.t1(), load_model(str(bundle)), "AD", few, **options)
+    r.save(tmp_path)
+    text = json.loads((tmp_path / f"{r.stem}_regions.json").read_text())["direction"]["Description"]
+    if sign is None:
+        assert text == "n/a, because light alone has no sign"
+        assert r.table["direction"].isna().all()
+        return
+    assert text.startswith(f"Sign of the {sign}")
+    signs = np.sign(r.table[sign.split(":")[0]])
+    assert (r.table["direction"].map({"for": 1, "against": -1}).fillna(0) == signs).all()
+    assert (signs != 0).any()
 
 
 def test_a_comparison_of_methods(bundle, tmp_path, few):

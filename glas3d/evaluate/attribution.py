@@ -23,13 +23,13 @@ from glas3d.display import Drawn, Summary
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.evaluate import rivals
 from glas3d.evaluate.rivals.light_and_shadow import Glas
-from glas3d.evaluate.rivals.methods import AttributionOptions, Method, listed_methods, method_of
+from glas3d.evaluate.rivals.methods import METHODS, AttributionOptions, Method, listed_methods, method_of
 from glas3d.evaluate.rivals.rival import Rival, Task
 from glas3d.evaluate.rivals.value import ExplainedValue
 from glas3d.evaluate.subject import Subject, options_of, resolve_subject
 from glas3d.explain.options import UnsetSettings
 from glas3d.explain.outputs import refuse_other_results
-from glas3d.explain.table import DESCRIPTIONS
+from glas3d.explain.table import DESCRIPTIONS, table_columns
 from glas3d.options import parse
 from glas3d.output import Writer, described_table, with_seal, write_json, write_together
 
@@ -45,8 +45,8 @@ class Attribution(Drawn):
     method
         Its name.
     map
-        NIfTI image on the scan's own grid, or an array ``(rows, cols)`` on the image's own pixels; float32. Higher
-        values mean more evidence for the target.
+        NIfTI image on the scan's own grid, or an array ``(rows, cols)`` on the image's own pixels; float32. Its units
+        are ``map_units``; what higher values mean is the method's own, and no evidence where it is a control or a size.
     table
         One row for each region: ``index``, ``name``, and ``score``, the value of the region.
     volume
@@ -96,6 +96,31 @@ class Attribution(Drawn):
         return Summary(f"Attribution by {self.method} of {self.stem}", facts, ("name", "value"), rows, caption=caption)
 
     @property
+    def units(self) -> str:
+        """Units of the regions' values, such as ``log-odds``."""
+        return self._described[1]
+
+    @property
+    def map_units(self) -> str:
+        """Units of the map: those of the regions, of which a voxel has a share where they are sums over voxels."""
+        is_sum = self.provenance["Settings"].get("region") == "sum"
+        return f"{self.units} per voxel" if is_sum else self.units
+
+    @property
+    def _described(self) -> tuple[str, str]:
+        """What the regions' values mean, and their units."""
+        method, settings = METHODS[self.method], self.provenance["Settings"]
+        if method.units:
+            text = f"Value of the region by {self.method} ({method.summary}); higher means {method.higher}"
+            return text, method.units.format(output="log-odds" if settings.get("link") == "logit" else "probability")
+        text, units = table_columns(["score"], self.provenance)["score"]
+        fusion = settings["fusion"]
+        higher = (
+            "more evidence for the target" if fusion in ("light", "mean") else "more effect, for or against the target"
+        )
+        return f"{text}, by {self.method}; higher means {higher}", units
+
+    @property
     def label(self) -> str:
         """The method in file names, such as ``gradcam``."""
         return self.method.replace("_", "")
@@ -123,7 +148,7 @@ class Attribution(Drawn):
         if not overwrite:
             refuse_other_results(Path(folder), self.stem, self.provenance, sidecar)
         table = f"{self.stem}_{sidecar}"
-        columns = DESCRIPTIONS | {"score": _value_by(self.method)}
+        columns = DESCRIPTIONS | {"score": self._described}
         files = described_table(table, self.table, columns, **self.provenance)
         return write_together(Path(folder), with_seal(files | self._files(), f"{table}.json"))
 
@@ -133,15 +158,8 @@ class Attribution(Drawn):
         name = f"{self.stem}_desc-{self.label}_stat-attribution_statmap"
         return {
             f"{name}{ending}": writer,
-            f"{name}.json": write_json(
-                {"Statistic": "attribution", "Units": _value_by(self.method)[1]} | self.provenance
-            ),
+            f"{name}.json": write_json({"Statistic": "attribution", "Units": self.map_units} | self.provenance),
         }
-
-
-def _value_by(method: str) -> tuple[str, str]:
-    """Return the description and the scale of a method's values."""
-    return f"Value of the region by {method}; higher means more evidence for the target", f"arbitrary, that of {method}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +253,7 @@ class Comparison(Drawn):
         if not overwrite:
             refuse_other_results(Path(folder), first.stem, provenance, sidecar)
         table = f"{first.stem}_{sidecar}"
-        columns = DESCRIPTIONS | {name: _value_by(name) for name in self.attributions}
+        columns = DESCRIPTIONS | {name: each._described for name, each in self.attributions.items()}
         files = described_table(table, self.table, columns, **provenance)
         for attribution in self.attributions.values():
             files |= attribution._files()

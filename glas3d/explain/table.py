@@ -107,9 +107,8 @@ def row_names(index: np.ndarray, kind: str) -> list[str]:
 def ranked(table: pd.DataFrame, fusion: str = "") -> pd.DataFrame:
     """Return the table with its ``rank`` by ``score`` and its ``direction``, in this order of columns.
 
-    Rank 1 is the highest score; a score that more than half of all regions have gets no rank. The direction is ``for``
-    where removing a region lowers the output (its drop is above 0), and ``against`` where it raises it; where evidence
-    is the score (``fusion="mean"``), the sign of the evidence decides.
+    Rank 1 is the highest score; a score that more than half of all regions have gets no rank. What the direction is,
+    `direction_text` says.
     """
     columns = [*COLUMNS, *(name for name in EVIDENCE if name in table)]
     signed = table["evidence" if fusion == "mean" and "evidence" in table else "drop"]
@@ -142,16 +141,16 @@ DESCRIPTIONS = {
     "light": ("Probability of the target when only the region is kept (Eq. 1)", _PROBABILITY),
     "shadow": ("Absolute change of the probability when the region is removed, plus gamma (Eq. 2)", _PROBABILITY),
     "drop": ("Probability of the intact input minus that without the region, signed", _PROBABILITY),
-    "score": ("Score of the region, from light and shadow as Settings.fusion says", "arbitrary"),
+    "score": ("Score of the region, from light and shadow as Settings.fusion says", ""),
     "evidence": (
         "Mean of what the region adds to the background alone and of what the whole loses without it, signed",
         "probability",
     ),
-    "density": ("Score made of light and shadow, each divided by the sum of its mask over voxels", "arbitrary"),
+    "density": ("Score made of light and shadow, each divided by the sum of its mask over voxels", "per voxel"),
     "rank": ("Rank by score, 1 the highest; n/a for a score that more than half of all have", "rank"),
-    "direction": ("for: the region speaks for the target, against: against it (sign of drop or evidence)", ""),
+    "direction": ("for: the region speaks for the target, against: against it", ""),
     "evaluated": ("1 where the model was evaluated, 0 where light and shadow were estimated", "0 or 1"),
-    "score_error": ("Standard deviation of the estimate of the score", "arbitrary"),
+    "score_error": ("Standard deviation of the estimate of the score", ""),
     "scale": ("Factor on the sigmas at which the region scores highest", "factor"),
     "sign": ("Sign of the drop or evidence on which most references agree", "-1, 0 or 1"),
     "agreement": ("Share of the references that agree on the sign", "share, 0 to 1"),
@@ -172,7 +171,9 @@ def table_columns(names: Iterable[str], provenance: Mapping[str, Any]) -> Column
     """
     known = dict(DESCRIPTIONS)
     logit = provenance.get("Settings", {}).get("link") == "logit"
-    for name, units in scales_of(provenance).items():
+    names, scales = list(names), scales_of(provenance)
+    scales["score_error"] = scales["score"]
+    for name, units in scales.items():
         text = DESCRIPTIONS[name][0]
         known[name] = (
             text.replace("Probability", "Log-odds").replace("probability", "log-odds") if logit else text,
@@ -181,6 +182,7 @@ def table_columns(names: Iterable[str], provenance: Mapping[str, Any]) -> Column
     if "Against" in provenance:
         for name, text in _DIFFERENCES.items():
             known[name] = (text, known[name][1])
+    known["direction"] = (direction_text(names, provenance), "")
     return {name: _described(name, known) for name in names}
 
 
@@ -189,8 +191,33 @@ _DIFFERENCES = {
     "shadow": "Absolute value of the drop",
     "drop": "Difference of the two classes' drops, signed",
     "score": "Score for the target minus score for the other class",
-    "direction": "for: removing the region lowers the difference of the probabilities; against: it raises it",
 }
+
+
+def direction_text(names: Iterable[str], provenance: Mapping[str, Any], mean: str = "") -> str:
+    """Return what the column ``direction`` of a table of regions or points says.
+
+    Parameters
+    ----------
+    names
+        The columns of the table: it has ``evidence``, or it has not.
+    provenance
+        What the table was made with; ``Against`` is its second class.
+    mean
+        ``"mean "`` where the numbers are means.
+
+    Examples
+    --------
+    >>> direction_text(["drop"], {})
+    'Sign of the drop: for where the output falls when the region is removed, against where it rises'
+    """
+    fusion = provenance.get("Settings", {}).get("fusion", "product")
+    if fusion == "light":
+        return "n/a, because light alone has no sign"
+    if fusion == "mean" and "evidence" in names:
+        return f"Sign of the {mean}evidence: for above 0, against below; the drop alone may have the other sign"
+    output = "difference of the two classes' outputs" if "Against" in provenance else "output"
+    return f"Sign of the {mean}drop: for where the {output} falls when the region is removed, against where it rises"
 
 
 def scales_of(provenance: Mapping[str, Any]) -> dict[str, str]:
@@ -205,9 +232,10 @@ def scales_of(provenance: Mapping[str, Any]) -> dict[str, str]:
     outputs = "difference of probabilities" if "Against" in provenance else _PROBABILITY
     if settings.get("link") == "logit":
         outputs = "log-odds"
-    score = "arbitrary, product of two probabilities" if settings.get("fusion", "product") == "product" else outputs
+    score = "product of two probabilities" if settings.get("fusion", "product") == "product" else outputs
+    density = f"{score}, per voxel"
     if settings.get("density"):
-        score = f"{score}, per voxel"
+        score = density
     if "Recursion" in provenance:
         score = "0 to 1, all rounds fused and normalised"
     elif "consensus" in settings:
@@ -219,7 +247,7 @@ def scales_of(provenance: Mapping[str, Any]) -> dict[str, str]:
         "shadow": outputs,
         "drop": outputs,
         "evidence": outputs,
-        "density": "arbitrary, per voxel",
+        "density": density,
         "score": score,
     }
 
@@ -230,4 +258,4 @@ def _described(column: str, known: Columns) -> tuple[str, str]:
         return f"Standard deviation over models of: {text}", units
     if column.startswith("drop_"):
         return f"Drop with the reference {column.removeprefix('drop_')}", known["drop"][1]
-    return known.get(column, (f"Score by {column.replace('_', ' ')}", "arbitrary"))
+    return known.get(column, (f"Score by {column.replace('_', ' ')}", known["score"][1]))

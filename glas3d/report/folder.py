@@ -169,7 +169,7 @@ def _map_of(result: Result, title: str, anatomy: _Anatomy) -> BrainMap | None:
     img, provenance = result.maps["saliency"].img, result.provenance
     code = int(img.header.get("sform_code", 0)) if isinstance(img.header, nib.Nifti1Header) else 0
     is_in_mni = provenance.get("Transform") is None and (code == MNI_CODE or searched_in_mni(provenance))
-    label = score_label(result.maps["saliency"].units or _units(result).get("score", "arbitrary"))
+    label = score_label(result.maps["saliency"].units or _units(result).get("score", ""))
     return BrainMap(img, title, label, anatomy.under(provenance, is_in_mni), is_in_mni)
 
 

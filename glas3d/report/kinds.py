@@ -88,7 +88,7 @@ def short_name(stem: str) -> str:
 
 def score_label(units: str) -> str:
     """Return what scores are, for axes and colour bars."""
-    return f"score: {units.replace('arbitrary, product of two probabilities', 'light x shadow')}"
+    return f"score: {units.replace('product of two probabilities', 'light x shadow')}" if units else "score"
 
 
 def with_anatomy(table: pd.DataFrame, is_in_mni: bool) -> pd.DataFrame:
@@ -149,7 +149,7 @@ def _bars(shown: Shown, **options: Any) -> Figure:
         known = {"direction"} & set(shown.table)
         table = shown.intervals.merge(shown.table[["name", *known]], on="name", how="left")
         return bars_figure(table, title=shown.title, label=label, target=shown.target, value="mean", **options)
-    label = score_label(shown.units.get("score", "arbitrary"))
+    label = score_label(shown.units.get("score", ""))
     return bars_figure(shown.table, title=shown.title, label=label, target=shown.target, **options)
 
 

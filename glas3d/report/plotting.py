@@ -93,7 +93,7 @@ def _of_scan(result: ScanExplanation) -> Shown:
 def _of_attribution(result: Attribution) -> Shown:
     target = str(result.provenance["Target"]["class"])
     title = f"{short_name(result.stem)}: {result.method}, P({target}) = {result.provenance['Probability']:.3f}"
-    label = f"arbitrary, that of {result.method}"
+    label = f"{result.map_units}, by {result.method}"
     brain_map = None
     if isinstance(result.map, nib.Nifti1Image):
         search = result.provenance["Search"]

@@ -37,10 +37,46 @@ def labels():
     return array
 
 
+def describe_method(found, folder):
+    """Return what the sidecar of a method's table says of its values, and the units in that of its map."""
+    found.save(folder)
+    of_table, of_map = (
+        json.loads(next(folder.glob(f"*{pattern}.json")).read_text()) for pattern in ("_regions", "_statmap")
+    )
+    return of_table["score"]["Description"], of_table["score"]["Units"], of_map["Units"]
+
+
 def network(ndim=3, channels=1):
     net = TinyNet(SHAPE[:ndim], channels)
     net.body[1] = nn.ReLU()
     return Predictor(net, "softmax", device="cpu", classes=("NC", "MCI", "AD"))
+
+
+# How values change where all intensities are ten times as large and the model divides them by ten.
+SCALING = {"intensity": 10, "intensity per voxel": 10}
+WITHOUT_OUTPUT = {"mask", "random", "edges", "difference"}
+WITHOUT_SIGN = {"glas", "glas_paper", "rise", "gradient", "smooth_grad", "deconvolution", "guided_backprop"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_units_of_a_method_are_those_that_its_values_have(method, tmp_path):
+    """Measured by another unit of intensity, values change as their units say, and those of an output do not."""
+    img, predict = scan(), network()
+    tenfold = nib.Nifti1Image(np.asarray(img.dataobj) * 10, img.affine)
+    tenth = Predictor(predict.net, "softmax", transform=lambda batch: batch / 10, device="cpu", classes=predict.classes)
+    own = {"sigma_light": 2.0, "sigma_shadow": 2.0} if method == "glas" else QUICK.get(method, {})
+    found = explain_here(img, predict, "AD", method, **own)
+    scaled = explain_here(tenfold, tenth, "AD", method, **own)
+    text, units, of_map = describe_method(found, tmp_path)
+    factor = 0.1 if "per unit of intensity" in units else SCALING.get(units, 1)
+    np.testing.assert_allclose(scaled.table["score"], found.table["score"] * factor, rtol=1e-3, atol=1e-7)
+    assert found.table["score"].abs().max() > 1e-6
+    if method not in WITHOUT_OUTPUT:
+        output = "log-odds" if found.provenance["Settings"].get("link") == "logit" else "probability"
+        assert units.replace("product of two probabilities", "probability").startswith(output)
+    assert "arbitrary" not in text + units
+    assert of_map == (f"{units} per voxel" if METHODS[method].region == "sum" else units)
+    assert ("evidence for the target" in text) is (method not in {*WITHOUT_OUTPUT, *WITHOUT_SIGN})
 
 
 explain_here = partial(attribute, search=labels(), assume_space="MNI")

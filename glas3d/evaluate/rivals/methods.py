@@ -37,6 +37,11 @@ class Method:
     region
         How voxels of a region become its value: their ``"mean"``, or their ``"sum"`` where values add up to a
         difference of the explained number. A method that is about whole regions uses neither.
+    units
+        Units of a region's value; ``{output}`` stands for the explained number, the probability or the log-odds. Empty
+        for light and shadow, whose settings decide.
+    higher
+        What a higher value means. Empty for light and shadow.
     """
 
     summary: str
@@ -45,6 +50,8 @@ class Method:
     library: str = "glas3d"
     settings: Mapping[str, Any] = field(default_factory=dict)
     region: Literal["mean", "sum"] = "mean"
+    units: str = "{output}"
+    higher: str = "more evidence for the target"
 
 
 METHODS: dict[str, Method] = {
@@ -52,18 +59,24 @@ METHODS: dict[str, Method] = {
         summary="Gaussian light and shadow, with the settings of the model or the defaults",
         rival="Glas",
         source="Oh, Kim & Oh 2020",
+        units="",
+        higher="",
     ),
     "glas_paper": Method(
         summary="Gaussian light and shadow, with the preset paper",
         rival="Glas",
         source="Oh, Kim & Oh 2020",
         settings={"preset": "paper"},
+        units="",
+        higher="",
     ),
     "glas_evidence": Method(
         summary="signed evidence of light and shadow, in log-odds where the model has them",
         rival="Glas",
         source="Oh, Kim & Oh 2020",
         settings={"preset": "evidence"},
+        units="",
+        higher="",
     ),
     "feature_ablation": Method(
         summary="drop when one region at a time is removed",
@@ -99,14 +112,22 @@ METHODS: dict[str, Method] = {
         summary="mean of random masks, weighted by the probability that each leaves",
         rival="Rise",
         source="Petsiuk et al. 2018",
+        higher="a higher probability of the target where the region is kept",
     ),
     "mask": Method(
         summary="smallest smooth mask that removes the class, learnt by gradients",
         rival="Mask",
         source="Fong & Vedaldi 2017",
+        units="share removed, 0 to 1",
+        higher="more of the region is removed to lower the probability of the target",
     ),
     "gradient": Method(
-        summary="size of the gradient", rival="Gradient", source="Simonyan et al. 2014", library="Captum"
+        summary="size of the gradient",
+        rival="Gradient",
+        source="Simonyan et al. 2014",
+        library="Captum",
+        units="{output} per unit of intensity",
+        higher="a stronger reaction to the region's intensities, for or against the target",
     ),
     "input_x_gradient": Method(
         summary="gradient times the difference from the reference",
@@ -120,18 +141,24 @@ METHODS: dict[str, Method] = {
         rival="Deconvolution",
         source="Zeiler & Fergus 2014",
         library="Captum",
+        units="{output} per unit of intensity, by a changed gradient",
+        higher="more output for the target with more intensity",
     ),
     "guided_backprop": Method(
         summary="gradient by which active ReLUs pass positive gradients only",
         rival="GuidedBackprop",
         source="Springenberg et al. 2015",
         library="Captum",
+        units="{output} per unit of intensity, by a changed gradient",
+        higher="more output for the target with more intensity",
     ),
     "smooth_grad": Method(
         summary="size of the mean gradient of noisy copies",
         rival="SmoothGrad",
         source="Smilkov et al. 2017",
         library="Captum",
+        units="{output} per unit of intensity",
+        higher="a stronger reaction to the region's intensities, for or against the target",
     ),
     "integrated_gradients": Method(
         summary="gradient integrated from the reference, summed over a region",
@@ -145,16 +172,34 @@ METHODS: dict[str, Method] = {
         rival="IntegratedGradients",
         source="Sundararajan et al. 2017",
         library="Captum",
+        units="{output} per voxel",
     ),
     "grad_cam": Method(
         summary="channels of the last convolution, weighted by their gradients",
         rival="GradCam",
         source="Selvaraju et al. 2017",
         library="Captum",
+        units="{output} for each position of the layer",
     ),
-    "random": Method(summary="control without the model: random numbers", rival="Random"),
-    "edges": Method(summary="control without the model: edges of the scan", rival="Edges", library="SciPy"),
-    "difference": Method(summary="control without the model: |scan - reference|", rival="Difference"),
+    "random": Method(
+        summary="control without the model: random numbers",
+        rival="Random",
+        units="standard deviations",
+        higher="nothing, because the numbers are random",
+    ),
+    "edges": Method(
+        summary="control without the model: edges of the scan",
+        rival="Edges",
+        library="SciPy",
+        units="intensity per voxel",
+        higher="sharper edges of the scan, whatever the model computes",
+    ),
+    "difference": Method(
+        summary="control without the model: |scan - reference|",
+        rival="Difference",
+        units="intensity",
+        higher="further from the reference, whatever the model computes",
+    ),
 }
 
 
@@ -217,9 +262,14 @@ def listed_methods() -> str:
 
 def methods_table() -> str:
     """Return the methods as a table in Markdown, for docs/rivals.md."""
-    rows = ["| method | what its map holds | value of a region | after | computed by |", "|---|---|---|---|---|"]
+    rows = [
+        "| method | what its map holds | value of a region | units | after | computed by |",
+        "|---|---|---|---|---|---|",
+    ]
     own = ("Glas", "FeatureAblation", "ShapleySampling", "KernelShap", "Lime", "Random")
     for name, method in METHODS.items():
         region = "its own" if method.rival in own else method.region
-        rows.append(f"| `{name}` | {method.summary} | {region} | {method.source} | {method.library} |")
+        units = method.units.format(output="output") or "as its settings say"
+        summary = method.summary.replace("|", "\\|")
+        rows.append(f"| `{name}` | {summary} | {region} | {units} | {method.source} | {method.library} |")
     return "\n".join(rows) + "\n"

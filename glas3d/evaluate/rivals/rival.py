@@ -109,8 +109,8 @@ class Rival(Protocol):
 
         Returns
         -------
-        ``(*spatial)``, or ``(m,)`` for a method that is about whole regions; higher values mean more evidence for the
-        target.
+        ``(*spatial)``, or ``(m,)`` for a method that is about whole regions; `Method` says in which units, and what
+        higher values mean.
         """
         ...
 

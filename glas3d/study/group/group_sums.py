@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -17,7 +17,7 @@ from glas3d.display import Drawn, Summary
 from glas3d.errors import GlasError
 from glas3d.explain import EVIDENCE, ranked
 from glas3d.explain.notes import count_notes
-from glas3d.explain.table import DESCRIPTIONS, scales_of
+from glas3d.explain.table import DESCRIPTIONS, direction_text, scales_of
 from glas3d.imaging.space import VoxelGrid
 from glas3d.output import Columns, described_table, generated_by, write_json, write_together
 from glas3d.statistics.map_sums import MapSums, combination
@@ -129,7 +129,7 @@ class GroupSums(Drawn):
     @property
     def units(self) -> dict[str, str]:
         """The scale of each column of the table."""
-        return {name: units for name, (_, units) in self._columns().items()}
+        return {name: units for name, (_, units) in self.columns().items()}
 
     def add(self, result: GroupInput, *other_sessions: GroupInput) -> None:
         """Add one participant, who counts once however many sessions there are.
@@ -254,7 +254,7 @@ class GroupSums(Drawn):
                 **described_table(
                     f"{stem}_regions",
                     self.table(),
-                    self._columns(),
+                    self.columns(),
                     **sidecar,
                     Sources=[f"{stem}_stat-saliency_statmap.nii.gz"],
                 ),
@@ -299,9 +299,9 @@ class GroupSums(Drawn):
         self._accounts.append(record)
         self._inputs[-1]["account"] = record
 
-    def _columns(self) -> Columns:
+    def columns(self) -> Columns:
         """Return the description and the units of the columns of the group's table."""
-        return group_columns(self._method)
+        return group_columns(self._method, self._measures)
 
     def _record_input(self, session: GroupInput) -> None:
         self._inputs.append({**session.provenance["Input"], "probability": session.probability})
@@ -349,15 +349,23 @@ def _combined(method: Mapping[str, Any]) -> str:
     return "0 to 1, sum of each participant's min-max normalised scores, min-max normalised"
 
 
-def group_columns(method: Mapping[str, Any]) -> Columns:
-    """Return the description and the units of the columns of a group's table."""
+def group_columns(method: Mapping[str, Any], names: Iterable[str]) -> Columns:
+    """Return the description and the units of the columns of a group's table.
+
+    Parameters
+    ----------
+    method
+        What is the same for all participants.
+    names
+        The columns that hold means over participants.
+    """
     scales = scales_of(method)
     means = {name: (f"Mean over participants of: {DESCRIPTIONS[name][0]}", scales[name]) for name in _MEASURES}
     return {
         **DESCRIPTIONS,
         **means,
         "score": ("Normalised sum of the participants' scores", _combined(method)),
-        "direction": ("Sign of the mean drop: for or against the target", ""),
+        "direction": (direction_text(names, method, mean="mean "), ""),
     }
 
 

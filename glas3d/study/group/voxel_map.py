@@ -159,8 +159,9 @@ class ParcellationMap(VoxelMap):
     def _measure_means(self) -> np.ndarray:
         return np.where(self._known > 0, self._measure_sums / np.maximum(self._known, 1), np.nan)
 
-    def _columns(self) -> Columns:
-        columns = dict(group_columns(self._method))
+    def columns(self) -> Columns:
+        """Return the description and the units of the columns of the table; positions are means, too."""
+        columns = dict(group_columns(self._method, self._measures))
         columns |= {
             name: (f"Mean over participants that have the region of: {columns[name][0]}", columns[name][1])
             for name in ("x", "y", "z", "n_voxels")
