@@ -103,7 +103,21 @@ def progress_line(done: int, total: int, unit: str, seconds: float) -> str:
         return line
     left = seconds * (total - done) / done
     shown = f"{_duration(left)} left" if done < total else _duration(seconds)
-    return f"{line}, {done / seconds:.1f}/s, {shown}"
+    return f"{line}, {rate(done / seconds)}, {shown}"
+
+
+def rate(per_second: float) -> str:
+    """Return how fast steps are done, in the unit of time in which that is a number above 1.
+
+    Examples
+    --------
+    >>> rate(12.34), rate(0.1), rate(0.01)
+    ('12.3/s', '6.0/min', '36.0/h')
+    """
+    for unit, seconds in (("s", 1), ("min", 60)):
+        if per_second * seconds >= 0.95:
+            return f"{per_second * seconds:.1f}/{unit}"
+    return f"{per_second * 3600:.1f}/h"
 
 
 def _duration(seconds: float) -> str:

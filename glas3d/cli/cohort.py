@@ -265,7 +265,7 @@ def _report_groups(result: GroupResult, case: str, shown: Path | None) -> None:
     if case in result.tables:
         rows = _rows(result.tables[case])
         title = f"The ten highest-scoring {rows} of {case}, {result.groups[case]} participants"
-        terminal.write_table(result.tables[case], title)
+        terminal.write_table(result.tables[case], title, result.columns[case])
     for comparison, table in result.tests.items():
         if table["p_fwe"].isna().all():
             terminal.write(f"{comparison}: no fold has enough participants of both groups for a test")

@@ -124,7 +124,8 @@ def _report(comparison: Comparison, name: str, out: Path) -> None:
             )
         )
     columns = ("method", "evaluations", "seconds", "rho", "highest-scoring region")
-    terminal.write_rows(columns, rows, f"{name}: {probability}, {len(rows)} methods", left=("method", columns[-1]))
+    title = f"{name}: {probability}, {len(rows)} methods"
+    terminal.write_rows(columns, rows, title, left=("method", columns[-1]), optional=("seconds", "evaluations", "rho"))
     if others:
         terminal.write(f"rho: Spearman's rank correlation of the regions' values with those of {first.method}")
     terminal.write(f"Written to {out}: {first.stem}_{first.search_label}methods_regions.tsv and {len(rows)} maps")

@@ -22,7 +22,16 @@ from glas3d.explain.table import DESCRIPTIONS
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import resample_scan
-from glas3d.output import DESCRIPTION, dataset_description, described_table, new_folder, sealed, write_each, write_json
+from glas3d.output import (
+    DESCRIPTION,
+    Columns,
+    dataset_description,
+    described_table,
+    new_folder,
+    sealed,
+    write_each,
+    write_json,
+)
 from glas3d.predict import Predictor, load_model
 from glas3d.report.regions import regions_figure
 from glas3d.report.webpage.writing import REPORT, write_report
@@ -57,6 +66,8 @@ class DemoResult:
         there) and ``effect``, the mean change of the log-odds of AD over the participants with AD, measured with twins.
     n_planted_first
         Number of them among the eight highest-scoring regions.
+    columns
+        The description and the units of each column of the table.
     figure
         Path of the figure.
     summary
@@ -70,6 +81,7 @@ class DemoResult:
     table: pd.DataFrame
     truth: pd.DataFrame
     n_planted_first: int
+    columns: Columns
     figure: Path
     summary: str
     account: Mapping[str, Any] | None = None
@@ -162,6 +174,7 @@ def run_demo(
         table,
         truth,
         n_planted_first,
+        group.columns(),
         out / figure,
         summary,
         None if account is None else account.record(),

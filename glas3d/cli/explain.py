@@ -124,23 +124,29 @@ def explain_scan(
 
 def _report(result: ScanExplanation, written: list[Path], name: str, out: Path, shown: Path | None) -> None:
     """Write the highest-scoring regions, the rounds of a recursion, and which files were written."""
+    from glas3d.explain.table import table_columns
+
     target, against = (result.provenance.get(key, {}).get("class") for key in ("Target", "Against"))
     probability = f"P({target}) = {result.probability:.3f}"
     if against is not None:
         probability = f"{target} over {against}: P({target}) - P({against}) = {result.probability:.3f}"
     rows = "region" if "atlas" in result.provenance["Search"] else "search point"
     if result.table["rank"].notna().any():
-        terminal.write_table(result.table, f"{name}: {probability}, the ten highest-scoring {rows}s")
+        columns, preset = table_columns(result.table.columns, result.provenance), result.provenance["Preset"]
+        title = f"{name}: {probability}, the ten highest-scoring {rows}s"
+        terminal.write_table(result.table, title, columns, start=f"Preset {preset}. ")
     else:
         terminal.write(f"{name}: {probability}; no {rows} stands out, because all have the same score")
     for number, record in enumerate(result.provenance.get("Recursion", {}).get("rounds", []), start=1):
         removed = ", ".join(map(str, record["removed"][:6])) + (" ..." if len(record["removed"]) > 6 else "")
         change = f"{record['probability_before']:.3f} -> {record['probability_after']:.3f}"
         terminal.write(f"round {number}: P({target}) {change}, masked out and removed: {removed}")
-    files = [path.name for path in written if path.name.startswith(result.stem + "_") and path.suffix != ".json"]
-    rounds = [f"and the maps of {len(result.round_imgs)} rounds"] if result.round_imgs else []
-    parts = [f"and those of {', '.join(result.parts)}"] if result.parts else []
-    terminal.write(f"Written to {out}: {', '.join([*files, *rounds, *parts])}")
+    start = f"{result.stem}_stat-"
+    maps = [path.name[len(start) :].partition("_")[0] for path in written if path.name.startswith(start)]
+    written_maps = f"maps of {', '.join(dict.fromkeys(maps))}"
+    rounds = [f"the maps of {len(result.round_imgs)} rounds"] if result.round_imgs else []
+    parts = [f"those of {', '.join(result.parts)}"] if result.parts else []
+    terminal.write(f"Written to {out}: {'; '.join([f'{result.stem}_regions.tsv', written_maps, *rounds, *parts])}")
     account = result.provenance.get("Account")
     last = "" if account is None else terminal.account_text(account, result.table)
     if last or shown:

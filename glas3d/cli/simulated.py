@@ -77,7 +77,7 @@ def run(
     if_interrupted(f"the results are in {out}")
     terminal.write(result.summary)
     title = "The ten highest-scoring regions of the AD group, and the truth about them"
-    terminal.write_table(result.table, title, result.truth)
+    terminal.write_table(result.table, title, result.columns, truth=result.truth)
     terminal.write(
         f"{result.n_planted_first} of the {result.truth['planted'].sum()} planted regions are among the first 8."
     )

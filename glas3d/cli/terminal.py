@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import textwrap
 import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
@@ -17,12 +21,14 @@ from rich.console import Console
 from glas3d.cli.option_names import as_typed
 from glas3d.errors import GlasWarning
 from glas3d.evaluate.audits.checks import LITTLE, MUCH
+from glas3d.progress import rate
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.text import Text
 
     from glas3d.explain.cost import CostEstimate
+    from glas3d.output import Columns
 
 out = Console()
 err = Console(stderr=True)
@@ -76,8 +82,27 @@ def printable(text: str) -> str:
 def fail(message: str, status: int = 2) -> int:
     """Write one ``error:`` line and return the exit status."""
     line = printable(as_typed(" ".join(message.split()), _Reporting.names))
-    err.print(f"error: {line}", style="red", **_PLAIN)
+    err.print(_wrapped(f"error: {line}", _width(err)), style="red", **_PLAIN)
     return status
+
+
+def _wrapped(line: str, width: int | None) -> str:
+    """Return a line as lines of whole words where there is a width; words, such as paths, are never broken."""
+    if width is None:
+        return line
+    whole = line.replace(" = ", "\u00a0=\u00a0")  # which textwrap does not take for a gap between words
+    lines = textwrap.wrap(whole, width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\u00a0=\u00a0", " = ")
+
+
+def _width(console: Console) -> int | None:
+    """Return the width of a terminal; None where the output is piped or in a file, where a message is one line."""
+    return console.width if console.is_terminal else None
+
+
+def _out_width() -> int | None:
+    """Return the width of the results: that of the terminal, or COLUMNS; None where neither is there."""
+    return out.width if os.environ.get("COLUMNS", "").isdigit() else _width(out)
 
 
 def warnings_shown_once() -> Callable[..., None]:
@@ -97,7 +122,7 @@ def show_warning(message: Warning | str, *_: object, **__: object) -> None:
     message = printable(as_typed(str(message), _Reporting.names))
     _log.warning("%s", message)
     if not _Reporting.quiet:
-        err.print(f"note: {message}", style="yellow", **_PLAIN)
+        err.print(_wrapped(f"note: {message}", _width(err)), style="yellow", **_PLAIN)
 
 
 def show_notes(notes: Iterable[str]) -> None:
@@ -110,7 +135,7 @@ def write(text: str) -> None:
     """Write one line of the result."""
     _log.info("%s", text)
     if not _Reporting.quiet:
-        out.print(printable(text), **_PLAIN)
+        out.print(_wrapped(printable(text), _out_width()), **_PLAIN)
 
 
 def write_message(start: str, message: str) -> None:
@@ -133,8 +158,10 @@ def write_json(content: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(plain(content), indent=2, default=str) + "\n")
 
 
-def write_table(table: pd.DataFrame, title: str, truth: pd.DataFrame | None = None) -> None:
-    """Write the ten highest-scoring rows, narrow enough for 80 columns.
+def write_table(
+    table: pd.DataFrame, title: str, described: Columns, *, start: str = "", truth: pd.DataFrame | None = None
+) -> None:
+    """Write the ten highest-scoring rows, narrow enough for 80 columns, and what their numbers are.
 
     Parameters
     ----------
@@ -142,6 +169,10 @@ def write_table(table: pd.DataFrame, title: str, truth: pd.DataFrame | None = No
         Regions or points with their ranks.
     title
         Title above the table, one line.
+    described
+        The description and the units of each column.
+    start
+        What comes first in the line on units.
     truth
         ``name``, ``planted`` and ``effect`` of each region, in place of light, shadow and direction. Default: they are
         not known.
@@ -163,18 +194,47 @@ def write_table(table: pd.DataFrame, title: str, truth: pd.DataFrame | None = No
         rows.append(cells)
     last = ("direction",) if known is None else ("planted", "true effect")
     columns = ("rank", "region", "x y z, mm", *formats, *last)
-    write_rows(columns, rows, title, left=("region",), centre=("direction", "planted"))
+    optional = ("shadow", "light", "x y z, mm") if known is None else ("drop", "x y z, mm")
+    shown = (*formats, *({"direction"} & {*last}))
+    note = start + _units_text(shown, described)
+    write_rows(columns, rows, title, note, left=("region",), centre=("direction", "planted"), optional=optional)
+
+
+def _units_text(names: Sequence[str], described: Columns) -> str:
+    """Return the units of columns, and what their direction is, as sentences.
+
+    Examples
+    --------
+    >>> _units_text(["drop", "score", "direction"], {"drop": ("", "log-odds"), "score": ("", "log-odds"),
+    ...     "direction": ("Sign of the evidence: for above 0, against below", "")})
+    'Drop and score: log-odds. Direction: sign of the evidence.'
+    """
+    by_units: dict[str, list[str]] = {}
+    for name in names:
+        by_units.setdefault(described[name][1], []).append(name)
+    sentences = []
+    for units, columns in by_units.items():
+        *others, last = columns
+        what = f"{', '.join(others)} and {last}" if others else last
+        if last == "direction":
+            units = described[last][0].partition(":")[0]
+            units = units[0].lower() + units[1:]
+        sentences.append(f"{what[0].upper()}{what[1:]}: {units}.")
+    return " ".join(sentences)
 
 
 def write_rows(
     columns: Sequence[str],
     rows: Iterable[Sequence[str]],
     title: str,
+    note: str = "",
+    *,
     left: Collection[str] = (),
     centre: Collection[str] = (),
     wrapped: Collection[str] = (),
+    optional: Sequence[str] = (),
 ) -> None:
-    """Write a table of texts.
+    """Write a table of texts, as wide as the terminal at most; whole where the output is piped.
 
     Parameters
     ----------
@@ -184,26 +244,52 @@ def write_rows(
         The cells of each row.
     title
         Title above the table, one line.
+    note
+        What a reader of the table must know, above it.
     left, centre
         Columns that are not aligned to the right.
     wrapped
         Columns of sentences, which take as many lines as they need.
+    optional
+        Columns that are left out, the first first, where all are wider than the terminal; a line says which.
     """
     if _Reporting.quiet:
         return
     from rich.table import Table
 
-    out.print(printable(title), style="bold", **_PLAIN)
-    shown = Table(box=None, pad_edge=False, collapse_padding=True, header_style="dim")
-    for column in columns:
-        align: Literal["left", "center", "right"] = (
-            "left" if column in left else "center" if column in centre else "right"
-        )
-        # where the terminal is too narrow, names are shortened and not numbers
-        shown.add_column(_text(column), justify=align, no_wrap=column not in (*left, *wrapped))
-    for row in rows:
-        shown.add_row(*(_text(cell, wrap=column in wrapped) for column, cell in zip(columns, row, strict=True)))
-    out.print(shown)
+    cells = [dict(zip(columns, row, strict=True)) for row in rows]
+
+    def table_of(chosen: Sequence[str]) -> Table:
+        shown = Table(box=None, pad_edge=False, collapse_padding=True, header_style="dim")
+        for column in chosen:
+            align: Literal["left", "center", "right"] = (
+                "left" if column in left else "center" if column in centre else "right"
+            )
+            # where the terminal is too narrow, names are shortened and not numbers
+            shown.add_column(_text(column), justify=align, no_wrap=column not in (*left, *wrapped))
+        for row in cells:
+            shown.add_row(*(_text(row[column], wrap=column in wrapped) for column in chosen))
+        return shown
+
+    def whole_width(table: Table) -> int:
+        return out.measure(table, options=out.options.update(width=10_000)).maximum
+
+    chosen, left_out, width = list(columns), list[str](), _out_width()
+    for column in optional:
+        if width is not None and whole_width(table_of(chosen)) > width:
+            chosen.remove(column)
+            left_out.append(column)
+    out.print(_wrapped(printable(title), width), style="bold", **_PLAIN)
+    if note:
+        out.print(_wrapped(printable(note), width), style="dim", **_PLAIN)
+    shown = table_of(chosen)
+    if width is None:  # nothing is shortened
+        Console(file=out.file, width=whole_width(shown), color_system=None).print(shown)
+    else:
+        out.print(shown)
+    if left_out:
+        names = ", ".join(sorted(left_out, key=list(columns).index))
+        out.print(_wrapped(f"Left out, for want of width: {names}", width), style="dim", **_PLAIN)
 
 
 def _text(cell: str, *, wrap: bool = False) -> Text:
@@ -282,22 +368,17 @@ def progress(unit: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def _bar(unit: str) -> Iterator[Callable[[int, int], None]]:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task
     from rich.text import Text
 
     class Speed(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{unit}, {task.speed:.1f}/s" if task.speed else unit)
+            speed = f", {rate(task.speed)}" if task.speed else ""
+            left = "" if task.time_remaining is None else f", {timedelta(seconds=ceil(task.time_remaining))} left"
+            return Text(f"{unit}{speed}{left}", no_wrap=True)
 
-    columns = (BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn(), TextColumn("left"))
+    bar_width = min(40, max(8, err.width - len(unit) - 40))  # what the numbers leave of a line
+    columns = (BarColumn(bar_width), MofNCompleteColumn(), Speed())
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(unit, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -321,7 +402,9 @@ def _lines(unit: str, first: float, seldom: float) -> Iterator[Callable[[int, in
             pause = min(2 * pause, seldom)
             done, total = count
             so_far = f"{done} of {total} {unit}" if total else f"no {unit} yet"
-            err.print(f"progress: {so_far} after {duration(time.monotonic() - start)[6:]}", **_PLAIN)
+            seconds = time.monotonic() - start
+            left = f", {rate(done / seconds)}, {duration(seconds * (total - done) / done)} left" if done else ""
+            err.print(f"progress: {so_far} after {duration(seconds)[6:]}{left}", **_PLAIN)
 
     thread = threading.Thread(target=write_lines, daemon=True)
     thread.start()

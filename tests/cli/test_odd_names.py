@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from glas3d.cli import terminal
+from glas3d.explain.table import DESCRIPTIONS
 
 
 @pytest.mark.parametrize("name", ["[red]x[/red]_T1w.nii.gz", "a:x:b_T1w.nii.gz", "with space ü_T1w.nii.gz"])
@@ -48,18 +49,25 @@ def test_a_folder_that_cannot_be_is_refused_before_the_evaluation(error_line, sc
         assert error == f"error: results need a folder, {tmp_path / 'file'} is a file"
 
 
-def test_names_are_shortened_in_narrow_terminals_and_numbers_are_not(capsys):
+def test_names_are_shortened_in_narrow_terminals_and_numbers_are_not(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "64")
     row = {"rank": 1, "name": "Paracentral_Lobule_L_and_more_of_it", "x": -42.0, "y": -103.0, "z": 51.0}
     row |= {"light": 0.456, "shadow": 0.0012, "drop": -0.0011, "score": 0.00123, "direction": "against"}
-    terminal.write_table(pd.DataFrame([row]), "title")
-    line = capsys.readouterr().out.splitlines()[-1]
-    assert len(line) <= 80
-    assert line.split()[2:] == ["-42", "-103", "51", "0.456", "0.0012", "-0.0011", "0.00123", "against"]
-    assert "Paracentral_Lob" in line
+    row["name"] *= 2
+    terminal.write_table(pd.DataFrame([row]), "title", DESCRIPTIONS)
+    *_, line, left_out = capsys.readouterr().out.splitlines()
+    assert len(line) <= 64
+    assert line.split()[2:] == ["-0.0011", "0.00123", "against"]
+    assert "Paracentral_Lobule_L_and_more" in line
+    assert left_out == "Left out, for want of width: x y z, mm, light, shadow"
+    monkeypatch.delenv("COLUMNS")
+    terminal.write_table(pd.DataFrame([row]), "title", DESCRIPTIONS)  # piped: nothing is shortened
+    line = capsys.readouterr().out.splitlines()[-1].split()
+    assert line == ["1", row["name"], "-42", "-103", "51", "0.456", "0.0012", "-0.0011", "0.00123", "against"]
 
 
 def test_names_of_regions_are_no_markup(capsys):
     row = {"rank": 1, "name": "[red]A[/red]:smile:", "x": 1.0, "y": 2.0, "z": 3.0}
     row |= {"light": 0.4, "shadow": 0.1, "drop": 0.1, "score": 0.04, "direction": "for"}
-    terminal.write_table(pd.DataFrame([row]), "title")
+    terminal.write_table(pd.DataFrame([row]), "title", DESCRIPTIONS)
     assert "[red]A[/red]:smile:" in capsys.readouterr().out

@@ -20,7 +20,7 @@ from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.notes import count_notes
 from glas3d.imaging.atlas import Atlas
 from glas3d.options import accepts, parse
-from glas3d.output import generated_by, new_folder, refuse_links, remove_leftovers, sealed, to_json, write_json
+from glas3d.output import Columns, generated_by, new_folder, refuse_links, remove_leftovers, sealed, to_json, write_json
 from glas3d.study.derivatives import GROUP, Record, differences, read_records, read_study, stored_search
 from glas3d.study.group.comparison import compare_groups, group_pairs, write_strata
 from glas3d.study.group.correlation import check_correlations, correlate_groups, read_changes
@@ -66,6 +66,8 @@ class GroupResult(Drawn):
         Notes on the participants' results (see `glas3d.explain.notes`), with the number of participants by group.
     accounts
         How much of the effect the regions of each group account for; without groups where that is not known.
+    columns
+        The description and the units of each column of the tables, by group.
     """
 
     folder: Path
@@ -76,6 +78,7 @@ class GroupResult(Drawn):
     voxels: dict[str, VoxelwiseResult] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     accounts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    columns: dict[str, Columns] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name} {n}" for name, n in self.groups.items())
@@ -258,6 +261,7 @@ def summarise_groups(
         voxels,
         tuple(study.notes),
         {name: account.record() for name, each in maps.items() if (account := each.account()) is not None},
+        {name: group_map.columns() for name, group_map in maps.items()},
     )
 
 
