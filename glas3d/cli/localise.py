@@ -60,8 +60,8 @@ def localise_data(
     activation
         What turns the model's outputs into probabilities; for .pt2 and .onnx files.
     device
-        Where the model runs: auto (CUDA where it is available), cpu, or cuda, with a number for one GPU of several,
-        such as cuda:1.
+        Where the model runs: auto (CUDA where it is available), cpu, mps, or cuda, with a number for one GPU of
+        several, such as cuda:1.
     """
     from glas3d.evaluate.localisation import localise as measure
     from glas3d.evaluate.localisation import read_layout

@@ -30,8 +30,8 @@ class LoadingOptions:
         Lowest and highest intensity that the network takes, as two numbers; for .pt2 and .onnx files, and for bundles
         that do not state it. A scan of other intensities is then noted. Default: not known, which is noted.
     device
-        Where the model runs: auto (CUDA where it is available), cpu, or cuda, with a number for one GPU of several,
-        such as cuda:1.
+        Where the model runs: auto (CUDA where it is available), cpu, mps, or cuda, with a number for one GPU of
+        several, such as cuda:1.
     """
 
     activation: Annotated[Literal["softmax", "sigmoid", "none"] | None, in_group("Model")] = None

@@ -97,7 +97,8 @@ class GaussianMasks:
         """Return the sums of Gaussians, which are separable (see `AddedMasks`)."""
         if self.kernel != "gaussian":
             return None
-        sums = torch.stack([term.sum(dim=1, dtype=torch.float64) for term in self.terms]).prod(dim=0)
+        terms = [term.cpu() if term.is_mps else term for term in self.terms]  # Apple's MPS has no float64
+        sums = torch.stack([term.sum(dim=1, dtype=torch.float64) for term in terms]).prod(dim=0)
         *planes, last = self.terms
         shape = [term.shape[1] for term in self.terms]
         total = torch.zeros(shape, device=last.device).view(-1, shape[-1])

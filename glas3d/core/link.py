@@ -23,6 +23,11 @@ T = TypeVar("T")
 _SUM_TO_ONE = 1e-3
 
 
+def _in_float64(values: torch.Tensor) -> torch.Tensor:
+    """Return values in float64, on the CPU where they are on Apple's MPS, which has no float64."""
+    return values.to("cpu" if values.is_mps else values.device, torch.float64)
+
+
 def log_odds_of_logits(logits: torch.Tensor) -> torch.Tensor:
     """Return the log-odds of each of two or more exclusive classes: ``z_y - logsumexp(z of the others)``.
 
@@ -40,7 +45,7 @@ def log_odds_of_logits(logits: torch.Tensor) -> torch.Tensor:
     >>> log_odds_of_logits(torch.tensor([[40.0, 0.0, 0.0]])).round(decimals=4)
     tensor([[ 39.3069, -40.0000, -40.0000]], dtype=torch.float64)
     """
-    z = logits.to(torch.float64)
+    z = _in_float64(logits)
     log_p = z - z.logsumexp(dim=1, keepdim=True)
     odds = log_p - torch.log1p(-log_p.exp())
     # of the likeliest class 1 - p would be lost to rounding: its opponents are added up without it
@@ -58,7 +63,7 @@ def log_odds_of_probabilities(probabilities: torch.Tensor) -> torch.Tensor:
         Outputs that are no probabilities: a single column must be in [0, 1], several must add up to 1. Or one that is
         0 or 1, whose log-odds are not finite.
     """
-    p = probabilities.to(torch.float64)
+    p = _in_float64(probabilities)
     if p.shape[1] == 1:
         if not bool(((p >= 0) & (p <= 1)).all()):
             raise NoLogOdds(f"log-odds need a probability from 0 to 1, the model's output is {_outside(p):.4g}")

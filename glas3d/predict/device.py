@@ -74,10 +74,14 @@ def _named(device: str | torch.device) -> torch.device:
     except RuntimeError:
         hint = "; for a GPU give cuda" if str(device).lower().startswith("gpu") else ""
         raise GlasError(f"device must be auto, cpu, cuda or another device of torch, got {device!r}{hint}") from None
+    missing = (chosen.type == "cuda" and not torch.cuda.is_available()) or (
+        chosen.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        kind = chosen.type.upper()
+        raise GlasError(
+            f"device must be one that this machine has, got {device!r}, but torch finds no {kind} here: give cpu"
+        )
     if chosen.type != "cuda":
         return chosen
-    if not torch.cuda.is_available():
-        raise GlasError(
-            f"device must be one that this machine has, got {device!r}, but torch finds no CUDA here: give cpu"
-        )
     return torch.device("cuda", torch.cuda.current_device() if chosen.index is None else chosen.index)

@@ -82,10 +82,24 @@ def test_what_is_no_model_no_transform_no_device_is_refused():
         Predictor(TinyNet(SHAPE), "softmax", classes=("AD", "AD"))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_a_device_this_machine_does_not_have_is_refused():
-    with refused("device.*cuda"):
-        Predictor(TinyNet(SHAPE), "softmax", device="cuda")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
+def test_a_device_this_machine_does_not_have_is_refused(device):
+    if {"cuda": torch.cuda, "mps": torch.backends.mps}[device.partition(":")[0]].is_available():
+        pytest.skip(f"needs a machine without {device}")
+    with refused(f"device.*{device}.*torch finds no {device[:4].rstrip(':').upper()} here"):
+        Predictor(TinyNet(SHAPE), "softmax", device=device)
+
+
+@pytest.mark.skipif(not torch.backends.mps.is_available(), reason="needs a Mac with MPS")
+def test_mps_agrees_with_the_cpu():
+    net = TinyNet(SHAPE, classes=2)
+    maps = [
+        GLAS(Predictor(net, "softmax", device=device), link=link, fusion="mean").explain(BATCH[0], 1, Grid(2)).score
+        for link in ("probability", "logit")
+        for device in ("cpu", "mps")
+    ]
+    for cpu, mps in (maps[:2], maps[2:]):
+        assert abs(cpu - mps).max() < 1e-5
 
 
 @pytest.mark.parametrize(
