@@ -1,4 +1,4 @@
-"""``glas3d cohort`` is called as a BIDS App is: positions, labels of participants and sessions, and the flag to skip."""
+"""``glas3d cohort`` is called as a BIDS App is: levels, labels of participants and sessions, and the flag to skip."""
 
 import pytest
 
