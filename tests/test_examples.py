@@ -1,4 +1,4 @@
-"""The examples, the measuring scripts and the code in README run, in folders of their own."""
+"""The examples and the measuring scripts run, in folders of their own."""
 
 import importlib.util
 import os
@@ -279,32 +279,6 @@ def test_the_benchmark_of_truth_at_a_small_size(tmp_path, monkeypatch):
         next(units.glob("*.json")).unlink()  # the record keeps what the cache has lost
     truth.write(bench, stages, tmp_path)
     assert len(pd.read_csv(tmp_path / "truth.tsv", sep="\t")) == len(record)
-
-
-@pytest.mark.slow
-def test_what_readme_shows_runs(tmp_path, monkeypatch):
-    """Run both Python blocks, with a network and a scan for the names that README leaves to the reader."""
-    import nibabel as nib
-    import numpy as np
-    import torch
-
-    from glas3d import load_model
-    from glas3d.simulate import Simulation, scan_img, simulate_participant
-
-    simulation = Simulation(seed=3)
-    nib.save(scan_img(simulation, simulate_participant(simulation, 0).volume), tmp_path / "sub-01_T1w.nii.gz")
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 2
-    names = {
-        "net": load_model("adnc-simulated").net,
-        "normalise": lambda batch: batch / 1000,
-        "volume": np.asarray(torch.rand(1, 48, 56, 48)),
-    }
-    exec(blocks[0], names)
-    assert (tmp_path / "results" / "sub-01_T1w_seg-AAL_regions.tsv").is_file()
-    exec(blocks[1].replace("Grid(15)", "Grid(2)"), names)
-    assert names["e"].saliency.shape == (48, 56, 48)
 
 
 @pytest.mark.slow
