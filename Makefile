@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 # Two stamps: an environment in which the demo runs, and one in which everything does. A broken installation leaves none.
 READY_DEMO := $(VENV)/.ready-demo
 READY := $(VENV)/.ready
-PIP_INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
+# Other versions: make test CONSTRAINTS=tests/versions/lowest.txt VENV=.venv-lowest (docs/versions.md).
+CONSTRAINTS ?= constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --constraint $(CONSTRAINTS)
 
 .PHONY: demo test test-fast check api bench gpu model measure truth truth-short wheel clean
 
