@@ -54,6 +54,18 @@ def settled(driver):
     driver.execute_async_script("glas3d.ready().then(() => requestAnimationFrame(() => arguments[0]()))")
 
 
+def barriers(driver):
+    """Return what keeps people from using a page: the serious and critical findings of axe-core, and where they are."""
+    Axe = pytest.importorskip("axe_core_python.selenium", reason="axe-core-python is not installed").Axe
+    found = Axe().run(driver)
+    assert found["passes"]  # it has looked
+    return [
+        (rule["id"], rule["help"], [node["html"][:200] for node in rule["nodes"][:3]])
+        for rule in found["violations"]
+        if rule["impact"] in ("serious", "critical")
+    ]
+
+
 def requests(driver):
     """Return the addresses of all requests, without those that stay in the page."""
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]

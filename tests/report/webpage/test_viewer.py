@@ -97,6 +97,26 @@ def test_a_report_is_looked_around(driver, reports, kind):
     assert [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("kind", ["scan", "study"])
+def test_nothing_keeps_people_from_using_a_report(driver, reports, kind, width):
+    driver.set_window_size(width, 1000)
+    try:
+        chromium.open_report(driver, reports[kind])
+        for opened in ("", "for (const each of document.querySelectorAll('details')) each.open = true"):
+            driver.execute_script(opened)
+            assert chromium.barriers(driver) == []
+    finally:
+        driver.set_window_size(1400, 1100)
+
+
+def test_the_check_of_barriers_finds_them(driver, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("<html><body><img src='data:,'><p style='color: #ccc; background: #fff'>pale</p></body></html>")
+    driver.get(page.as_uri())
+    assert {rule for rule, *_ in chromium.barriers(driver)} >= {"image-alt", "color-contrast", "html-has-lang"}
+
+
 def test_the_keyboard_reaches_everything(driver, reports):
     from selenium.webdriver.common.keys import Keys
 
