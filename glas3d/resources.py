@@ -39,11 +39,24 @@ def folder(kind: Kind, name: str) -> Path:
     """
     known = _by_casefolded_name(kind)
     if name.casefold() not in known:
-        near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.75)
-        hint = f"did you mean {known[near[0]]}? " if near else ""
+        near = similar_name(kind, name)
+        hint = f"did you mean {near}? " if near else ""
         listing = ", ".join(known.values()) or "none"
         raise GlasError(f"{name!r} is none of the shipped {kind}; {hint}there are: {listing}")
     return ROOT / kind / known[name.casefold()]
+
+
+def similar_name(kind: Kind, name: str) -> str | None:
+    """Return the name of a shipped atlas or model that is nearly the same; None if there is none.
+
+    Examples
+    --------
+    >>> similar_name("models", "adnc_simulate"), similar_name("models", "resnet")
+    ('adnc-simulated', None)
+    """
+    known = _by_casefolded_name(kind)
+    near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.75)
+    return known[near[0]] if near else None
 
 
 def is_path(text: str) -> bool:

@@ -30,7 +30,7 @@ AuditCommandOptions: Any = command_options(
     ExplainOptions,
     without=(*_MODES, "covariates", "covariate_reference", "grid", "coordinates"),
 )
-_CHECKS = help_text(f"Audits to make, by name. Default: all of a scan, or of a study. {listed_checks()}")
+_CHECKS = help_text(f"Audits to make, by name. Default: all of a scan, or of a study. {listed_checks()}.")
 _STUDY = "study.json"
 
 audit = App(

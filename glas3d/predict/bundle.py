@@ -124,7 +124,10 @@ class _Metadata:
     def read(cls, folder: Path) -> _Metadata:
         path = folder / "configs" / "metadata.json"
         if not path.is_file():
-            raise GlasError(f"a MONAI bundle must hold {path.parent.name}/{path.name}, {folder} does not")
+            raise GlasError(
+                f"a folder that is given as a model must be a MONAI bundle and must hold configs/metadata.json, "
+                f"the folder {folder} has no such file"
+            )
         with file_access(path, "metadata"):
             size = path.stat().st_size
             text = path.read_bytes() if size <= MOST_BYTES else b""

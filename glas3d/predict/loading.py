@@ -17,7 +17,7 @@ from glas3d.predict.adapters.pt2 import from_pt2
 from glas3d.predict.bundle import PICKLE_SUFFIXES, read_bundle
 from glas3d.predict.interface import Activation
 from glas3d.predict.predictor import Predictor
-from glas3d.resources import folder, is_path, names, shipped_name
+from glas3d.resources import folder, is_path, names, shipped_name, similar_name
 
 _EXPORTED = {".pt2": from_pt2, ".onnx": from_onnx}
 
@@ -78,9 +78,10 @@ def load_model(
     if is_path(text) and not path.exists():
         raise GlasError(f"no such file or folder: {text}")
     shipped = ", ".join(names("models")) or "none"
+    near = similar_name("models", text)
     raise GlasError(
         f"a model must be a shipped name ({shipped}), a MONAI bundle folder, a .pt2 or .onnx file, or "
-        f"package.module:factory, got {text}"
+        f"package.module:factory, got {text}" + (f"; did you mean {near}?" if near else "")
     )
 
 

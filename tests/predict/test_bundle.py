@@ -314,10 +314,14 @@ def test_numbers_and_presets_of_other_types_are_refused(mine, damage):
 def test_unknown_names_and_files_of_other_kinds_are_refused(tmp_path):
     with pytest.raises(GlasError, match=r"shipped name \(.*\), a MONAI bundle folder, a .*:factory, got nosuch"):
         load_model("nosuch")
+    with pytest.raises(GlasError, match=r"got adnc-simulate; did you mean adnc-simulated\?$"):
+        load_model("adnc-simulate")
     with pytest.raises(GlasError, match=r"got .*weights.safetensors"):
         save_file({"x": torch.zeros(1)}, tmp_path / "weights.safetensors")
         load_model(tmp_path / "weights.safetensors")
-    with pytest.raises(GlasError, match=r"must hold configs/metadata\.json, .* does not"):
+    with pytest.raises(
+        GlasError, match=r"must be a MONAI bundle .*configs/metadata\.json, the folder .* has no such file"
+    ):
         load_model(tmp_path)
 
 

@@ -187,7 +187,7 @@ def test_a_bundle_that_does_not_describe_its_network_is_refused(bundle, tmp_path
     convert_weights(alone, bundle)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("")
-    with pytest.raises(GlasError, match=r"must hold configs/metadata.json, .*full does not"):
+    with pytest.raises(GlasError, match=r"must hold configs/metadata.json, the folder .*full has no such file"):
         convert_weights(bundle / "models" / "model.pt", tmp_path / "full")
     (bundle / "configs" / "inference.json").unlink()
     with pytest.raises(GlasError, match=r"must describe its network in configs/inference.json"):

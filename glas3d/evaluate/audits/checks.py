@@ -204,7 +204,7 @@ def chosen_checks(names: Iterable[str] | None, of: Of) -> list[str]:
 
 def listed_checks() -> str:
     """Return the names of all audits with what they show, for docstrings and help."""
-    return " ".join(f"``{name}``: {check.purpose}" for name, check in CHECKS.items())
+    return "; ".join(f"``{name}`` ({check.purpose})" for name, check in CHECKS.items())
 
 
 def checks_table() -> str:
