@@ -28,6 +28,41 @@ def _in_float64(values: torch.Tensor) -> torch.Tensor:
     return values.to("cpu" if values.is_mps else values.device, torch.float64)
 
 
+def log_odds(outputs: torch.Tensor, activation: str) -> torch.Tensor:
+    """Return the log-odds of each class against all others, with finite gradients.
+
+    Parameters
+    ----------
+    outputs
+        ``(n, k)``, what a model returns.
+    activation
+        What turns the outputs into probabilities: ``"softmax"``, ``"sigmoid"``, or ``"none"`` where they are
+        probabilities.
+
+    Returns
+    -------
+    ``(n, k)`` float64; of one logit ``z`` of a sigmoid ``(n, 2)``, ``-z`` and ``z``.
+
+    Raises
+    ------
+    NoLogOdds
+        See `log_odds_of_probabilities`.
+
+    Examples
+    --------
+    >>> log_odds(torch.tensor([[0.0, 2.0]]), "softmax").round(decimals=4).tolist()
+    [[-2.0, 2.0]]
+    >>> log_odds(torch.tensor([[0.25, 0.75]]), "none").exp().round(decimals=4).tolist()
+    [[0.3333, 3.0]]
+    """
+    if activation == "none":
+        return log_odds_of_probabilities(outputs)
+    if activation == "softmax":
+        return log_odds_of_logits(outputs)
+    z = _in_float64(outputs)
+    return torch.cat([-z, z], dim=1) if z.shape[1] == 1 else z
+
+
 def log_odds_of_logits(logits: torch.Tensor) -> torch.Tensor:
     """Return the log-odds of each of two or more exclusive classes: ``z_y - logsumexp(z of the others)``.
 
@@ -47,9 +82,9 @@ def log_odds_of_logits(logits: torch.Tensor) -> torch.Tensor:
     """
     z = _in_float64(logits)
     log_p = z - z.logsumexp(dim=1, keepdim=True)
-    odds = log_p - torch.log1p(-log_p.exp())
-    # of the likeliest class 1 - p would be lost to rounding: its opponents are added up without it
+    # of the likeliest class 1 - p would be lost to rounding, and its gradient: its opponents are added up without it
     top = z.argmax(dim=1, keepdim=True)
+    odds = log_p - torch.log1p(-log_p.scatter(1, top, -1.0).exp())
     others = z.scatter(1, top, -torch.inf).logsumexp(dim=1, keepdim=True)
     return odds.scatter(1, top, z.gather(1, top) - others)
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from glas3d.core.accelerate.windows import Windows
 from glas3d.core.foreign_code import failures_of
-from glas3d.core.link import log_odds_of_logits, log_odds_of_probabilities
+from glas3d.core.link import log_odds
 from glas3d.core.model import NoLogOdds, Recomputation
 from glas3d.core.modules import EvalMode, modules_in, refuse_without_values
 from glas3d.display import ShownInNotebooks, Summary
@@ -329,12 +329,9 @@ class Predictor(ShownInNotebooks):
 
     def _log_odds(self, table: torch.Tensor) -> torch.Tensor:
         """Return the log-odds of the network's outputs, ``(n, k)`` float64."""
-        if self.activation == "none":
-            return log_odds_of_probabilities(table)
         if self.activation == "softmax":
             _refuse_one_output(table)
-            return log_odds_of_logits(table)
-        return torch.cat([-table, table], dim=1) if table.shape[1] == 1 else table
+        return log_odds(table, self.activation)
 
     def _activated(self, logits: torch.Tensor) -> torch.Tensor:
         if self.activation == "none":

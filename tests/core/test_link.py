@@ -9,7 +9,7 @@ from torch import nn
 
 from glas3d import GLAS, RGLAS, Predictor
 from glas3d.core.explanation import class_difference
-from glas3d.core.link import log_odds_of_logits, log_odds_of_probabilities
+from glas3d.core.link import log_odds, log_odds_of_logits, log_odds_of_probabilities
 from glas3d.errors import GlasWarning
 from glas3d.predict.engine.comparison import EngineFailed, check_agreement
 from glas3d.predict.engine.engines import ENGINES
@@ -43,6 +43,23 @@ def test_they_do_not_depend_on_what_all_logits_have_in_common(z, offset):
     alone = log_odds_of_logits(torch.tensor([[z, 0.0, 1.0]], dtype=torch.float64))
     moved = log_odds_of_logits(torch.tensor([[z + offset, offset, offset + 1.0]], dtype=torch.float64))
     np.testing.assert_allclose(moved, alone, atol=1e-10)
+
+
+@pytest.mark.parametrize("z", [[0.3, -1.0, 2.0], [800.0, 0.0, -3.0], [-60.0, 60.0], [1.0, 1.0]])
+def test_their_gradients_are_finite_also_where_a_class_is_certain(z):
+    """Of a class: 1 for its own logit, and for each other less its share among the others."""
+    logits = torch.tensor([z], dtype=torch.float64, requires_grad=True)
+    for y in range(len(z)):
+        (found,) = torch.autograd.grad(log_odds(logits, "softmax")[0, y], logits)
+        others = np.delete(np.array(z), y)
+        shares = np.exp(others - np.logaddexp.reduce(others))
+        np.testing.assert_allclose(found[0], np.insert(-shares, y, 1.0), atol=1e-9)
+
+
+def test_those_of_sigmoids_are_their_logits():
+    z = torch.tensor([[2.0], [-3.0]])
+    assert log_odds(z, "sigmoid").tolist() == [[-2.0, 2.0], [3.0, -3.0]]
+    assert log_odds(z.T, "sigmoid").tolist() == [[2.0, -3.0]]
 
 
 def test_a_certain_probability_still_tells_inputs_apart_by_the_other_classes():

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from glas3d.core.agreement import allowed_difference, differ
 from glas3d.core.foreign_code import described, failures_of
-from glas3d.core.link import log_odds_of_probabilities
+from glas3d.core.link import log_odds
 from glas3d.core.model import NoLogOdds, Predict, classes_of
 from glas3d.core.modules import EvalMode, modules_in
 from glas3d.core.score import Target, bind, class_index
@@ -204,8 +204,16 @@ class ExplainedValue(nn.Module):
         """Return ``(n,)`` numbers of at most a batch."""
         outputs, activation = self._outputs(self.reference + difference)
         if self.link == "logit":
-            return log_odds(outputs, activation, self.target)
+            return self._log_odds(outputs, activation)
         return _activated(outputs, activation)[:, self.target]
+
+    def _log_odds(self, outputs: torch.Tensor, activation: str) -> torch.Tensor:
+        """Return the log-odds ``(n,)`` of the class of outputs and the activation that they lack, see `_outputs`."""
+        if activation == "readout":
+            raise NoLogOdds(
+                'link="logit" needs the logits of a class, a readout gives other numbers: link="probability"'
+            )
+        return log_odds(outputs, activation)[:, self.target]
 
     def _outputs(self, batch: torch.Tensor) -> tuple[torch.Tensor, str]:
         """Return the model's outputs ``(n, k)`` and the activation that they still lack."""
@@ -247,7 +255,7 @@ class ExplainedValue(nn.Module):
         explained = probabilities[:, self.target]
         if self.link != "probability":
             try:
-                explained = log_odds(outputs, activation, self.target)
+                explained = self._log_odds(outputs, activation)
                 self.link = "logit"
             except NoLogOdds as why:
                 if self.link == "logit":
@@ -274,44 +282,6 @@ class ExplainedValue(nn.Module):
             GlasWarning,
             stacklevel=4,
         )
-
-
-def log_odds(outputs: torch.Tensor, activation: str, target: int) -> torch.Tensor:
-    """Return the log-odds of a class against all others, ``(n,)``.
-
-    Parameters
-    ----------
-    outputs
-        ``(n, k)``: logits, or probabilities where the activation is ``"none"``.
-    activation
-        The activation of the outputs: ``"softmax"``, ``"sigmoid"``, ``"none"``, or ``"readout"`` for what a readout
-        made, which has no logits.
-    target
-        The column of the class.
-
-    Raises
-    ------
-    NoLogOdds
-        The outputs are neither logits nor probabilities of which the log-odds are finite.
-
-    Examples
-    --------
-    >>> log_odds(torch.tensor([[0.0, 2.0]]), "softmax", 1).item()
-    2.0
-    >>> round(log_odds(torch.tensor([[0.25, 0.75]]), "none", 0).exp().item(), 4)
-    0.3333
-    """
-    if activation == "readout":
-        raise NoLogOdds('link="logit" needs the logits of a class, a readout gives other numbers: link="probability"')
-    if activation == "none":
-        return log_odds_of_probabilities(outputs)[:, target]
-    z = outputs.double()
-    if activation == "softmax":  # of one class: the gradient of all of them is not finite where one is certain
-        others = torch.cat([z[:, :target], z[:, target + 1 :]], dim=1)
-        return z[:, target] - others.logsumexp(dim=1)
-    if z.shape[1] == 1:
-        return z[:, 0] if target == 1 else -z[:, 0]
-    return z[:, target]
 
 
 def _activated(outputs: torch.Tensor, activation: str) -> torch.Tensor:

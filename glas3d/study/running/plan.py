@@ -247,7 +247,8 @@ def resolve_plan(
     engine = _kept(out, stored, "Engine", None if request.engine == "auto" else request.engine)
     if engine is None:
         # an engine is built for each fold, so that each fold's share of the batches must be worth it
-        batches = n_scans * math.ceil((2 * _n_points(search, shape) + 1) / batch) // len(names)
+        evaluations = _n_evaluations(_glas(request.explain, settings, predicts[0]), _n_points(search, shape))
+        batches = n_scans * math.ceil(evaluations / batch) // len(names)
         engine = pool.call(partial(fastest_engine, names[0], device, threads, (batch, *shape), batches, loading))
     check_engine(engine, torch.device(device))
     return StudyPlan(
@@ -409,6 +410,12 @@ def _shape(predict: Predictor, first_scan: Path, *, native: bool) -> tuple[int, 
     return predict.info.grid_for(VoxelGrid(tuple(img.shape[:3]), img.affine)).shape
 
 
+def _n_evaluations(glas: GLAS, points: int) -> int:
+    """Return the number of model evaluations of one explanation: the scan, the ends at each point, the background."""
+    ends = glas.settings.evaluates_light + glas.settings.evaluates_shadow
+    return 1 + ends * points + glas.has_evidence
+
+
 def _n_points(search: Any, shape: tuple[int, ...]) -> int:
     """Return the number of search points; regions without a voxel are counted too."""
     if search is None:  # each participant has their own: it decides only whether an engine is worth building
@@ -463,12 +470,17 @@ def with_one_link(settings: Mapping[str, Any], predicts: Sequence[Predictor]) ->
 
 def _check_mode(options: ExplainOptions, settings: Mapping[str, Any], predicts: list[Predictor]) -> None:
     mode = resolve_mode(options, what="a scan", single=True, covariates=options.covariates is not None)
-    of_model, given = predicts[0].info.preset, {name: settings[name] for name in _METHOD if name in settings}
-    values = values_of(preset_of(given, of_model, options.preset), regions=True)
-    mode.check(GLAS(predicts[0], **(merged(layers(given, of_model, options.preset, values)) | given)))
+    mode.check(_glas(options, settings, predicts[0]))
     if isinstance(mode, Versus):
         for predict in predicts:
             _check_target(mode.against, predict, "the class of versus")
+
+
+def _glas(options: ExplainOptions, settings: Mapping[str, Any], predict: Predictor) -> GLAS:
+    """Return the explainer of the scans, but for sigmas that were not given."""
+    of_model, given = predict.info.preset, {name: settings[name] for name in _METHOD if name in settings}
+    values = values_of(preset_of(given, of_model, options.preset), regions=True)
+    return GLAS(predict, evidence=True, **(merged(layers(given, of_model, options.preset, values)) | given))
 
 
 def _check_covariates(settings: Mapping[str, Any], predict: Predictor) -> None:

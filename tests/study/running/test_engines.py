@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from glas3d import GlasError
+from glas3d import GlasError, Grid
 from glas3d.study.running import plan
 from glas3d.study.running.runner import explain_cohort
 from tests.study import studies
@@ -49,6 +49,22 @@ def test_the_engine_that_auto_chooses_is_kept_by_later_runs(people, models, tmp_
     assert content(stopped) == content(complete)
     with pytest.raises(GlasError, match="was started with the engine channels_last, got eager"):
         explain_cohort(people, stopped, models, **ASSUMED, engine="eager")
+
+
+@pytest.mark.parametrize(
+    ("settings", "evaluations"),
+    [({}, 2 * 8 + 2), ({"preset": "paper"}, 2 * 8 + 2), ({"fusion": "shadow"}, 8 + 1), ({"fusion": "light"}, 8 + 1)],
+)
+def test_an_engine_must_be_worth_the_evaluations_of_the_ends_that_are_scored(
+    settings, evaluations, people, models, tmp_path, monkeypatch
+):
+    def stop(model, device, threads, shape, batches, loading):
+        raise GlasError(f"{batches} batches")
+
+    monkeypatch.setattr(plan, "fastest_engine", stop)
+    folds = len(list(models.glob("fold-*")))
+    with pytest.raises(GlasError, match=f"^{2 * evaluations // folds} batches$"):
+        explain_cohort(people, tmp_path / "out", models, **ASSUMED | {"search": Grid(2)}, batch_size=1, **settings)
 
 
 def test_engines_are_compared_on_a_batch_of_the_study_s_shape(people, models, tmp_path):
