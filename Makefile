@@ -1,4 +1,4 @@
-# make demo, make test, make check, make bench, make gpu: each sets up ./.venv first when it has to.
+# make demo, make test, make check, make docs, make bench, make gpu: each sets up ./.venv first when it has to.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 CONSTRAINTS ?= constraints.txt
 PIP_INSTALL := $(BIN)/python -m pip install --constraint $(CONSTRAINTS)
 
-.PHONY: demo test test-fast check api bench gpu model measure truth truth-short wheel clean
+.PHONY: demo test test-fast check api docs bench gpu model measure truth truth-short wheel clean
 
 demo: $(READY_DEMO)
 	$(BIN)/glas3d demo
@@ -43,6 +43,12 @@ check: $(READY)
 api: $(READY)
 	$(BIN)/python -m tests.test_public_api
 
+# Builds the site into docs/_build/html and runs the examples for their pictures; every warning is an error.
+# `make docs SPHINXOPTS="-D plot_gallery=0"` does not run them.
+docs: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -b html $(SPHINXOPTS) docs docs/_build/html
+	@echo "the site is docs/_build/html/index.html"
+
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
@@ -63,6 +69,7 @@ measure: $(READY)
 	$(BIN)/python docs/measure/scales.py docs/scale.md 24
 	$(BIN)/python docs/measure/references.py docs/references.md 8
 	$(BIN)/python docs/measure/theory.py docs/theory.md
+	$(BIN)/python docs/measure/method_figures.py docs/figures/light-and-shadow.png
 	$(BIN)/python docs/measure/figures.py docs/figures 20
 	$(BIN)/python docs/measure/scaling.py docs/scaling.md 1000
 	$(BIN)/python docs/measure/coarse_to_fine.py docs/coarse_to_fine.md 20
@@ -96,11 +103,11 @@ $(READY_DEMO): pyproject.toml constraints.txt
 # These extras do not install everywhere: antspyx and what deepbet needs lack wheels for some systems, and the opencv of quantus
 # needs the libraries of a desktop. Tests that need one that is missing are skipped and say so; .ci/run insists on all.
 $(READY): $(READY_DEMO)
-	$(PIP_INSTALL) --editable ".[test,check]"
+	$(PIP_INSTALL) --editable ".[test,check,docs]"
 	for extra in quantus register brain-mask; do \
 		$(PIP_INSTALL) --editable ".[$$extra]" || echo "warning: the extra $$extra does not install here; its tests are skipped"; \
 	done
 	@touch $@
 
 clean:
-	rm -rf $(VENV) dist build glas3d-demo gpu-results
+	rm -rf $(VENV) dist build glas3d-demo gpu-results docs/_build docs/generated

@@ -203,7 +203,9 @@ def test_help_is_in_the_words_of_the_glossary():
 
 def pages():
     folders = ("docs", "benchmarks", "examples", "atlases", "models", ".github")
-    return sorted([*ROOT.glob("*.md"), *(page for folder in folders for page in (ROOT / folder).rglob("*.md"))])
+    found = [*ROOT.glob("*.md"), *(page for folder in folders for page in (ROOT / folder).rglob("*.md"))]
+    made = (ROOT / "docs" / "generated", ROOT / "docs" / "_build")  # by make docs
+    return sorted(page for page in found if not any(page.is_relative_to(folder) for folder in made))
 
 
 def anchors(page):

@@ -13,20 +13,21 @@ from glas3d.evaluate import compare
 from glas3d.predict import Recipe
 from glas3d.simulate import Simulation, write_dataset
 from glas3d.study import explain_cohort, read_cohort, summarise_groups, train_folds
-from tests import bundles
+from tests import bundles, documented
 from tests.study import studies
 
 pytestmark = pytest.mark.filterwarnings(f"ignore::{GlasWarning.__module__}.{GlasWarning.__qualname__}")
 
 
 def check_tables(folder, least):
-    """Refuse a table without a sidecar, a column without a description, and a number without a scale.
+    """Refuse tables without a sidecar, columns without a description, numbers without a scale, and what the page lacks.
 
     The folder ``atlas`` of a study is a copy of a user's own files, byte for byte.
     """
     paths = sorted(path for path in folder.rglob("*.tsv") if not any(part.startswith(".") for part in path.parts))
     paths = [path for path in paths if path.parent != folder / "atlas"]
     assert len(paths) >= least
+    assert documented.unknown(folder) == set()
     for path in paths:
         table = pd.read_csv(path, sep="\t", keep_default_na=False, na_values=["n/a"])
         sidecar = json.loads(path.with_suffix(".json").read_text())

@@ -1,4 +1,7 @@
-"""How much of a model's answer the evidence of regions accounts for (docs/method.md, same heading)."""
+"""How much of a model's output the evidence of regions accounts for.
+
+See documentation: "How much the regions account for".
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What masks cover: the sum of each over voxels, and whether all of them together nearly partition the searched voxels.
 
 Sums turn evidence into density. Evidence adds up to the effect of the whole volume only where masks share it out among
-them: where their sum at each voxel is near 1 (docs/method.md, "How much the regions account for").
+them: where their sum at each voxel is near 1 (documentation: "How much the regions account for").
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Gaussian masks, which light or shade a volume (docs/method.md: the mask ``G(x; mu, sigma)``).
+"""Gaussian masks, which light or shade a volume (the ``G(x; mu, sigma)`` of Eq. 1 and 2).
 
 A mask is made from one term for each axis, so that two and three axes are one code and a batch of masks costs one
 broadcast: the Gaussian multiplies its terms (it is separable), the exponential adds them up to a squared distance

@@ -1,4 +1,4 @@
-"""GLAS: light and shade a volume, evaluate the model, and draw the map (docs/method.md).
+"""GLAS: light and shade a volume, evaluate the model, and draw the map (Eq. 1 to 3).
 
 `GLAS.explain` reads in this order: inputs are checked (`_check`), masks are made (`_light_and_shadow`), the model is
 evaluated (`_evaluate`), and its outputs become scores and maps (`_score`).

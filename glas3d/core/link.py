@@ -1,4 +1,4 @@
-"""The link: whether scores are made of probabilities or of log-odds (docs/method.md, "Log-odds").
+"""The link: whether scores are made of probabilities or of log-odds (documentation: "Log-odds").
 
 It lies between a model's output and the scores. A model of log-odds is a model like any other, one whose columns are
 the log-odds of each class against all others: batches, engines, recomputing and their checks treat it alike, and `P` is

@@ -105,7 +105,7 @@ class Fittable(Protocol):
 
 @runtime_checkable
 class RunsOnEngine(Protocol):
-    """A model whose network can be run by an inference engine (docs/engines.md)."""
+    """A model whose network can be run by an inference engine (documentation: "Engines")."""
 
     def with_engine(self, engine: str, n_batches: int) -> Predict:
         """Return the same model, its network run by an engine; the result may be an `EngineModel`.
@@ -180,7 +180,7 @@ class EngineModel(Protocol):
 
 @runtime_checkable
 class Recomputable(Protocol):
-    """A model that can compute only what a mask changes (docs/speed.md)."""
+    """A model that can compute only what a mask changes (documentation: "Speed")."""
 
     def recompute(self, bases: torch.Tensor, windows: Sequence[Windows]) -> Recomputation:
         """Prepare the evaluation of volumes that equal a base except inside windows.

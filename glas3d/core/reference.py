@@ -1,8 +1,8 @@
 """References: explanations with several things in place of the tissue that a mask removes, and their consensus.
 
 The drop of a point depends on what replaces it: for a linear model it is ``w.(G (x - B))``, and ``B`` alone can turn
-its sign (docs/theory.md). No reference is right for every model. Here each reference keeps its own explanation, and a
-consensus says what most of them agree on, and how many.
+its sign (documentation: "What light and shadow measure"). No reference is right for every model. Here each reference
+keeps its own explanation, and a consensus says what most of them agree on, and how many.
 """
 
 from __future__ import annotations

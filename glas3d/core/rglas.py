@@ -1,4 +1,4 @@
-"""RGLAS: explain, mask out the evidence, and explain again (Algorithm 1, as docs/method.md reads it)."""
+"""RGLAS: explain, mask out the evidence, and explain again (Algorithm 1)."""
 
 from __future__ import annotations
 

@@ -91,8 +91,8 @@ def fuse_scales(explanations: Mapping[float, Explanation]) -> Scales:
     - A point's own scale is that of the largest standard score of ``f`` itself, which follows the size of the evidence;
       of equal ones the smallest.
 
-    Scores below a ten-millionth of the highest score are rounding and count as that share of it. docs/scale.md has the
-    measurements.
+    Scores below a ten-millionth of the highest score are rounding and count as that share of it
+    (documentation: "Which sigma?").
 
     Parameters
     ----------

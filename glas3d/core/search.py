@@ -23,7 +23,7 @@ class Grid:
     """A search at the centres of ``k`` cells on each axis.
 
     On an axis of ``n`` voxels the centres are ``(i + 0.5) * n / k - 0.5`` for ``i = 0 .. k - 1``
-    (docs/method.md).
+    (documentation: "How open points are read").
 
     Parameters
     ----------

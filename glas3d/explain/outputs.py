@@ -29,6 +29,7 @@ from glas3d.output import Writer, check_folder, described_table, to_json, with_s
 from glas3d.progress import Progress, reported
 
 STATISTICS = ("saliency", "light", "shadow", "drop")
+"""What maps show, by the ``stat-`` of their file names."""
 
 
 def evaluated_ends(explanation: Explanation) -> dict[str, np.ndarray]:

@@ -28,8 +28,10 @@ COLUMNS = [
     "rank",
     "direction",
 ]
-# Columns of tables whose model was evaluated on both ends and on the background.
+"""The columns of every table of regions or points, in their order."""
+
 EVIDENCE = ["evidence", "density"]
+"""Further columns of tables whose model was evaluated on both ends and on the background."""
 
 
 def region_table(

@@ -53,9 +53,9 @@ class Predictor(ShownInNotebooks):
         precision, it is given inputs of that type.
     activation
         What turns the model's outputs into probabilities: ``"softmax"`` (over axis 1), ``"sigmoid"`` (a single logit
-        ``z`` becomes the two columns ``1 - sigmoid(z), sigmoid(z)``), or ``"none"`` when the outputs are
-        probabilities already, or no probabilities at all: the numbers of a regressor may be negative (docs/method.md
-        says how they are scored). It has no default: nothing is guessed.
+        ``z`` becomes the two columns ``1 - sigmoid(z), sigmoid(z)``), or ``"none"`` when the outputs are probabilities
+        already, or no probabilities at all: the numbers of a regressor may be negative (documentation: "Targets that
+        are not probabilities"). It has no default: nothing is guessed.
     transform
         Applied to every batch after the masks: a callable, or an object whose ``fit(volume)`` returns one.
     device
@@ -279,7 +279,7 @@ class Predictor(ShownInNotebooks):
         return other
 
     def with_engine(self, engine: str, n_batches: int) -> EnginePredictor:
-        """Return the same predictor with its network run by an engine (docs/engines.md).
+        """Return the same predictor with its network run by an engine (documentation: "Engines").
 
         Parameters
         ----------

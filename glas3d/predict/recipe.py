@@ -28,7 +28,7 @@ class Recipe:
         log-odds of a network that is certain, at 3.7 between two classes for 0.05, so that no output saturates.
     augmented
         Share of scans that are lit or shaded by random Gaussians towards the reference, so that perturbed scans
-        are familiar to the network (docs/darkness.md says why).
+        are familiar to the network (documentation: "What darkness does to a network").
     ramp
         Share of the epochs over which augmentation grows from none to all of it. A network that is augmented fully from
         the start may see too little of the disease to begin learning, and keep giving all classes the same

@@ -17,6 +17,7 @@ from glas3d.checks import whole_number
 from glas3d.output import new_folder
 
 BIRD_PARTS = ("beak", "crown", "throat", "wing", "tail")
+"""The parts of a drawn bird, one of which is red."""
 BIRDS = tuple(f"Red_{part}ed_Bird" for part in BIRD_PARTS)
 
 _FINER = 4  # drawn at this many times the size, and made smaller by averaging

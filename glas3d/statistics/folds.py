@@ -32,9 +32,10 @@ def compare_within_folds(
 ) -> pd.DataFrame:
     """Compare two groups within each fold, and take a region's smallest p-value times the number of folds.
 
-    The labels of the participants of one fold trained the models of the other folds. Over all folds, maps are
-    therefore not exchangeable between the groups, not even with the fold held fixed: tests of them reject too often
-    (docs/null_rates.md). Within a fold, all maps are by one model, whose training knew none of their labels.
+    The labels of the participants of one fold trained the models of the other folds. Over all folds, maps are therefore
+    not exchangeable between the groups, not even with the fold held fixed: tests of them reject too often
+    (documentation: "How often the tests of groups err"). Within a fold, all maps are by one model, whose training knew
+    none of their labels.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Evaluate only what a mask changes, where the model can recompute that (docs/speed.md)."""
+"""Evaluate only what a mask changes, where the model can recompute that (documentation: "Speed")."""
 
 from __future__ import annotations
 

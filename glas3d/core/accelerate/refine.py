@@ -1,4 +1,4 @@
-"""Coarse to fine: evaluate the model at a share of the points and estimate the others (docs/coarse_to_fine.md)."""
+"""Evaluate the model at a share of the points and estimate the others (documentation: "Coarse to fine")."""
 
 from __future__ import annotations
 

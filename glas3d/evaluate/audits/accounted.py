@@ -1,6 +1,6 @@
 """Audit: whether regions account for the effect, or something outside of them does
 
-The evidence of all regions is added up and divided by the effect of the whole scan (docs/method.md, "How much the
+The evidence of all regions is added up and divided by the effect of the whole scan (documentation: "How much the
 regions account for"). Where that is low, or so high that the regions' evidence cannot be added up, the whole volume is
 searched on a grid, and the audit says where the evidence is.
 """
@@ -19,7 +19,7 @@ from glas3d.evaluate.audits.checks import LITTLE, MUCH
 from glas3d.imaging.space import voxel_to_world
 
 LOW = 0.3
-"""The least that regions may account for (docs/audits.md says where this was measured)."""
+"""The least that regions may account for (documentation: "Audits")."""
 
 # Cells of the grid over the whole volume, in mm. Masks of 0.4 cells nearly partition the volume: their sum is 1 within
 # 9 % along each axis.

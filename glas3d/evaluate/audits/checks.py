@@ -1,7 +1,7 @@
 """The audits, declared once.
 
-`audit_scan`, `audit_study`, ``glas3d audit``, its help and the table in docs/audits.md are derived from `CHECKS`. The
-table names the functions and loads none of them, so that ``--help`` does not import torch.
+`audit_scan`, `audit_study`, ``glas3d audit``, its help and the table of the page on audits are derived from `CHECKS`.
+The table names the functions and loads none of them, so that ``--help`` does not import torch.
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ CHECKS: dict[str, Check] = {
         options=("seed",),
     ),
 }
+"""The audits by their names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +209,7 @@ def listed_checks() -> str:
 
 
 def checks_table() -> str:
-    """Return the audits as a table in Markdown, for docs/audits.md."""
+    """Return the audits as a table in Markdown, for the page on audits."""
     rows = ["| check | shows | of | after |", "|---|---|---|---|"]
     for name, check in CHECKS.items():
         of = " and ".join(kind for kind in ("scan", "study") if getattr(check, kind))

@@ -2,8 +2,8 @@
 
 Hiller 2025 (doi:10.1007/978-3-658-47422-5_18) showed that the reference can produce almost any explanation: a black one
 made the hippocampus evidence against Alzheimer's disease. The scan is explained with several references. One that the
-model itself takes for the class cannot show evidence for it (docs/references.md) and is not compared: one that the
-scan exceeds by less than 1 in log-odds.
+model itself takes for the class cannot show evidence for it (documentation: "Which reference?") and is not compared:
+one that the scan exceeds by less than 1 in log-odds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The methods that can be compared, declared once.
 
-`glas3d.evaluate.attribute`, ``glas3d compare``, their help and the page docs/rivals.md are derived from `METHODS`. The
-table names the classes and loads none of them, so that ``--help`` does not import torch.
+`glas3d.evaluate.attribute`, ``glas3d compare``, their help and the page on other methods are derived from `METHODS`.
+The table names the classes and loads none of them, so that ``--help`` does not import torch.
 """
 
 from __future__ import annotations
@@ -195,12 +195,13 @@ METHODS: dict[str, Method] = {
         higher="sharper edges of the scan, whatever the model computes",
     ),
     "difference": Method(
-        summary="control without the model: |scan - reference|",
+        summary="control without the model: size of scan minus reference",
         rival="Difference",
         units="intensity",
         higher="further from the reference, whatever the model computes",
     ),
 }
+"""The methods that can be compared, by the names that they have in calls and on the command line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +262,7 @@ def listed_methods() -> str:
 
 
 def methods_table() -> str:
-    """Return the methods as a table in Markdown, for docs/rivals.md."""
+    """Return the methods as a table in Markdown, for the page on other methods."""
     rows = [
         "| method | what its map holds | value of a region | units | after | computed by |",
         "|---|---|---|---|---|---|",

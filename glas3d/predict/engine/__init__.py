@@ -1,1 +1,1 @@
-"""Engines: what runs a network's forward passes, chosen by the time that they take (docs/engines.md)."""
+"""Engines: what runs a network's forward passes, chosen by the time that they take (documentation: "Engines")."""

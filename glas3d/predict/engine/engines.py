@@ -41,7 +41,7 @@ class Engine:
         The distribution that must be installed, and the extra of this package that installs it.
     seconds_to_build, seconds_per_module
         How long building is expected to take: the first, and the second for each module of the network
-        (docs/engines.md).
+        (documentation: "Engines").
     exact
         Whether it computes in full precision; ``"auto"`` takes no other.
     tolerance

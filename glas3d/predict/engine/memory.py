@@ -19,8 +19,8 @@ def keep_memory() -> Iterator[bool]:
     """Let the process keep the memory that its forward passes free, for as long as the block lasts.
 
     Otherwise the activations of a network are returned to the system after every layer and requested again, page by
-    page, which can take longer than the layer (docs/engines.md). The process grows to the size of its largest forward
-    pass and stays there; at the end of the block all unused memory is returned.
+    page, which can take longer than the layer (documentation: "Engines"). The process grows to the size of its largest
+    forward pass and stays there; at the end of the block all unused memory is returned.
 
     Yields
     ------

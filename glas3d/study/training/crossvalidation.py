@@ -113,7 +113,7 @@ def train_folds(
     out
         Folder of the models.
     recipe
-        How each network is trained; its seed is not used. Default: `glas3d.predict.training.Recipe` with a patience of
+        How each network is trained; its seed is not used. Default: `glas3d.predict.Recipe` with a patience of
         15 epochs.
     progress
         Called with the number of scans read and of all scans, then with the number of epochs done and of all epochs.
