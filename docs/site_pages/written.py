@@ -9,7 +9,7 @@ from pathlib import Path
 
 from glas3d.cli.demo import _TRUTH_COLUMNS as TRUTH
 from glas3d.evaluate.localisation.tables import COLUMNS as LOCALISATION
-from glas3d.explain.table import DESCRIPTIONS
+from glas3d.explain.table import DESCRIPTIONS, scales_of
 from glas3d.options import documentation
 from glas3d.simulate.dataset import _COLUMNS as SIMULATION
 from glas3d.simulate.targets import _REGION_COLUMNS as TARGETS
@@ -26,7 +26,8 @@ HEAD = """# Files
 
 Every table is tab-separated text with `n/a` for what is missing, and has a JSON file of the same name next to it, the *sidecar*,
 that describes each column with its units. Every map has one too. In names, `<stem>` is the name of the scan without its ending,
-`<search>` is `seg-<atlas>`, such as `seg-AAL`, or `desc-grid`; other words in angle brackets stand for what they say.
+`<search>` is `seg-<atlas>`, such as `seg-AAL`, or `desc-grid`; other words in angle brackets stand for what they say. Light, shadow, drop,
+evidence, density and score are of probabilities or of log-odds, and have the units that the sidecar says.
 """
 
 # Files by what writes them: a name, or names with choices in brackets, and what they hold.
@@ -122,7 +123,10 @@ FILES = {
 
 # Columns by the tables that have them, as the code declares them.
 TABLES = {
-    "Tables of regions and points": DESCRIPTIONS
+    "Tables of regions and points": {
+        name: (text, "see the sidecar" if name in scales_of({}) or name == "score_error" else units)
+        for name, (text, units) in DESCRIPTIONS.items()
+    }
     | {
         "light_sd": (
             "Standard deviation over models; likewise `shadow_sd`, `drop_sd`, `score_sd`, `evidence_sd`, `density_sd`",
