@@ -172,6 +172,7 @@ def test_every_example_is_run_or_trains():
     assert {p.name for p in scripts} == {
         *OUTPUTS,
         "audits.py",
+        "individual.py",
         "shipped_model.py",
         "null_rates.py",
         "relabelling.py",
