@@ -31,6 +31,8 @@ INSTEAD = {
     "glas3d": "generated/api/index.rst",
     "glas3d/cli": "generated/commands/index.md",
 }
+# A link whose text is the name of a file, which a page of the site gives the title of that page.
+_FILE_NAME = re.compile(r"\[(?:[\w./-]+/)?[\w-]+\.md\]\((?![a-z]+://)(?=[^)]*\.md(?:#[^)]*)?\))")
 _LINK = re.compile(r"(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
 
 
@@ -47,7 +49,7 @@ def write(folder: Path) -> None:
 
 def rewritten(source: Path, page: Path) -> str:
     """Return the text of a file of the checkout with the links of a page of the site."""
-    text = source.read_text(encoding="utf-8")
+    text = _FILE_NAME.sub("[](", source.read_text(encoding="utf-8"))
     return _LINK.sub(lambda match: _target(match[1], source, page) + (match[2] or ""), text)
 
 
