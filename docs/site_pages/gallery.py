@@ -2,14 +2,32 @@
 
 import ast
 import re
+import shutil
+import time
 from pathlib import Path
 
+from sphinx_gallery.scrapers import figure_rst
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
+# Examples that are shown and not executed: their data are behind an agreement, or they need a package of their own.
+SHOWN_ONLY = ("11_real_participants", "12_brain_age", "13_brain_extraction")
+_STARTED = time.time()
+_collected: set[Path] = set()
 
 
 def has_title(script: Path) -> bool:
     """Return whether a script begins with a docstring, which is the title and the first text of its page."""
     return ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) is not None
+
+
+def saved_pictures(block, block_vars, gallery_conf):
+    """Return the pictures that an example has saved, as ``glas3d-examples/<example>*.png``, for its page."""
+    source = Path(block_vars["src_file"])
+    paths = sorted((source.parent / "glas3d-examples").glob(f"{source.stem}*.png"))
+    new = [path for path in paths if path not in _collected and path.stat().st_mtime > _STARTED]
+    _collected.update(new)
+    copies = [shutil.copy(path, block_vars["image_path_iterator"].next()) for path in new]
+    return figure_rst(copies, gallery_conf["src_dir"])
 
 
 def configuration() -> dict:
@@ -18,7 +36,8 @@ def configuration() -> dict:
     return {
         "examples_dirs": str(EXAMPLES),
         "gallery_dirs": "generated/gallery",
-        "filename_pattern": r"\.py$",
+        "filename_pattern": rf"/(?!{'|'.join(SHOWN_ONLY)})[^/]+\.py$",
+        "image_scrapers": ("site_pages.gallery.saved_pictures",),
         "ignore_pattern": "|".join([r"__init__\.py", *map(re.escape, untitled)]),
         "within_subsection_order": "FileNameSortKey",
         "download_all_examples": False,
@@ -28,5 +47,4 @@ def configuration() -> dict:
         "write_computation_times": False,
         "show_signature": False,
         "plot_gallery": "True",
-        "abort_on_example_error": False,
     }
