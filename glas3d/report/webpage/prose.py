@@ -216,9 +216,9 @@ def not_to_conclude(result: Result) -> list[str]:
         )
     else:
         statements.append(
-            "One map is one scan. A score has no error bar and no p-value, and a second scan of the same person can "
-            "rank "
-            "regions otherwise: read groups, or several models, before a region is named."
+            "Read groups, not single participants: one map is one scan. A score has no error bar and no p-value, and "
+            "a second scan of the same person can rank regions otherwise. Before a region is named, look at several "
+            "scans, models or participants."
         )
     return statements
 

@@ -94,6 +94,7 @@ def test_the_page_says_in_words_what_was_found(folder, explained):
     assert f"Hippocampus_L (left; {first['x']:.0f}, {first['y']:.0f}, {first['z']:.0f} mm)" in text
     assert f"score {first['score']:.3g}, speaks for AD" in text
     assert "no diagnosis" in text
+    assert "Read groups, not single participants" in text
     assert explained.provenance["Search"]["sha256"] in text
     assert explained.provenance["Input"]["sha256"] in text
     assert "glas3d 0.1.0 (Python" in text
@@ -164,6 +165,7 @@ def test_a_study_shows_its_groups_and_participants(explained, few, tmp_path):
     assert f"account for {explained.provenance['Account']['accounted']:.0%} of the effect" in text
     assert text.count("sub-07_T1w.nii.gz AD ") == 3
     assert "The group AD had 3 participants." in text
+    assert "Read groups" not in text  # it is one
 
 
 def test_a_folder_without_results_is_refused(tmp_path):
