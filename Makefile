@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 CONSTRAINTS ?= constraints.txt
 PIP_INSTALL := $(BIN)/python -m pip install --constraint $(CONSTRAINTS)
 
-.PHONY: demo test test-fast check api docs bench gpu model measure truth truth-short wheel clean
+.PHONY: demo test test-fast check api fuzz docs bench gpu model measure truth truth-short wheel clean
 
 demo: $(READY_DEMO)
 	$(BIN)/glas3d demo
@@ -39,9 +39,15 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Gives N inputs of no sense to everything that reads users' files (a million in about three hours on a core).
+N ?= 100000
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(N) docs/fuzz.tsv
+
 # Writes the record of the public names again, after a change that is intended (CONTRIBUTING.md, "What stays").
 api: $(READY)
 	$(BIN)/python -m tests.test_public_api
+	$(BIN)/python packaging/write.py
 
 # Builds the site into docs/_build/html and runs the examples for their pictures; every warning is an error.
 # `make docs SPHINXOPTS="-D plot_gallery=0"` does not run them.
@@ -81,6 +87,7 @@ measure: $(READY)
 	$(BIN)/python docs/measure/photographs.py docs/photographs.md
 	$(BIN)/python docs/measure/audits.py docs/audits.tsv
 	OMP_NUM_THREADS=1 $(BIN)/python docs/measure/individual.py docs/individual.md --cache .individual
+	$(BIN)/python docs/measure/parity.py docs/parity.md 24
 
 # Trains networks and measures which methods follow them; a run that was stopped goes on (at most eight hours on two cores).
 truth: $(READY)

@@ -38,6 +38,7 @@ OUTPUTS = {
     "experiment.py": ["experiment.md"],
     "regions_together.py": ["regions_together.md"],
     "truncation.py": ["truncation.md"],
+    "parity.py": ["parity.md", "parity.json"],
     "photographs.py": ["photographs.md"],
 }
 LIMITED = [  # what small groups and coarse grids are told
@@ -126,7 +127,18 @@ def birds_apart(printed):
     assert min(ours[1:]) < 0.5 * at_random
 
 
+def parity(printed):
+    """A second run has the same bits; engines, threads and batches are as near as the page promises."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("|")]
+    assert rows[0][1::2] == ["same bits", "same bits"]
+    assert {row[0] for row in rows} >= {"openvino", "onnx", "eager, 2 threads instead of 1"}
+    for name, *cells in rows:
+        apart = [float(cell) for cell in cells[::2] if re.fullmatch(r"[\d.]+e-\d+", cell)]
+        assert name.startswith("autocast") or all(value <= 1e-4 for value in apart), name
+
+
 CHECKS = {
+    "parity.py": parity,
     "13_birds.py": birds_apart,
     "11_real_participants.py": real_participants,
     "12_brain_age.py": brain_age,

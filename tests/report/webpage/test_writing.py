@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from glas3d import GlasError
+from glas3d import GlasError, __version__
 from glas3d.explain.dataset import describe_dataset
 from glas3d.report import write_report
 from glas3d.study.group.group_map import GroupMap
@@ -97,7 +97,7 @@ def test_the_page_says_in_words_what_was_found(folder, explained):
     assert "Read groups, not single participants" in text
     assert explained.provenance["Search"]["sha256"] in text
     assert explained.provenance["Input"]["sha256"] in text
-    assert "glas3d 0.1.0 (Python" in text
+    assert f"glas3d {__version__} (Python" in text
     assert "For each of 8 regions of the atlas few" in text
     rows = [attrs for tag, attrs in shown.elements if tag == "tr" and "data-place" in attrs]
     assert len(rows) == len(table)
