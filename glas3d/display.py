@@ -25,7 +25,7 @@ DRAWING = {
 _STYLE = "border-collapse:collapse;font-size:90%;margin:.3em 0"
 _CELL = "padding:.15em .6em;text-align:{};border:none;border-top:1px solid rgba(128,128,128,.35);vertical-align:top"
 _NOTE = "border-left:4px solid #d98c00;padding-left:.6em;margin:.3em 0"
-_BAR = "background:linear-gradient(90deg,rgba(66,133,180,.35) {0:.0%},transparent {0:.0%})"
+_BAR = "background:linear-gradient(90deg,rgba(66,133,180,.35) {0:z.0%},transparent {0:z.0%})"
 
 
 @dataclass(frozen=True)

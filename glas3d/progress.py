@@ -122,5 +122,5 @@ def rate(per_second: float) -> str:
 
 def _duration(seconds: float) -> str:
     if seconds < 60 or (seconds % 60 and seconds < 100):
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return f"{seconds:z.0f} s"
+    return f"{seconds / 60:z.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -47,6 +47,27 @@ def test_no_file_is_called_utils():
     assert [path.name for path in sources(*places) if path.name.startswith("util")] == []
 
 
+# Numbers.
+
+
+def formats():
+    """Return the file, line and format of each number that texts of the package round."""
+    for path in sources("glas3d"):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FormattedValue) and isinstance(node.format_spec, ast.JoinedStr):
+                parts = [part.value for part in node.format_spec.values if isinstance(part, ast.Constant)]
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", "".join(map(str, parts))
+
+
+def test_no_text_has_a_negative_zero():
+    """A small number below 0 must not be shown as -0%, -0.00 or -0: the format of what may be one has a ``z``."""
+    found = list(formats())
+    assert f"{-0.001:z.0%}" == "0%"
+    assert len(found) > 100
+    rounded = re.compile(r"\+(\.\d+)?[fg%]|\.\d+%|\.[02]f")
+    assert [place for place, spec in found if rounded.fullmatch(spec)] == []
+
+
 # Imports.
 
 

@@ -279,7 +279,7 @@ def _report_groups(result: GroupResult, case: str, shown: Path | None) -> None:
             f"(corrected p <= 0.05); smallest corrected p: {smallest['p_fwe']:.3g} ({smallest['name']})"
         )
     for comparison, voxels in result.voxels.items():
-        peak = " ".join(f"{value:.0f}" for value in voxels.peak)
+        peak = " ".join(f"{value:z.0f}" for value in voxels.peak)
         terminal.write(
             f"{comparison}: {voxels.n_below} of {voxels.n_voxels} voxels differ (corrected p <= 0.05); "
             f"smallest corrected p: {voxels.p:.3g} (at {peak} mm)"

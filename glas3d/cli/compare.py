@@ -119,7 +119,7 @@ def _report(comparison: Comparison, name: str, out: Path) -> None:
                 attribution.method,
                 f"{attribution.evaluations}",
                 f"{attribution.seconds:.1f}",
-                "n/a" if correlation != correlation else f"{correlation:+.2f}",
+                "n/a" if correlation != correlation else f"{correlation:+z.2f}",
                 str(highest),
             )
         )

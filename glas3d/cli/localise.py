@@ -85,7 +85,7 @@ def localise_data(
 def _report(measured: Localisation, name: str) -> None:
     """Write all tables."""
     n = measured.record["Data"]["images"]
-    terminal.write(f"{name}: {n} images, the model is right about {measured.top1:.1%} of them")
+    terminal.write(f"{name}: {n} images, the model is right about {measured.top1:z.1%} of them")
     for number, table in measured.tables.items():
         first = table.columns[0]
         rows = [[_cell(str(column), value) for column, value in row.items()] for row in table.to_dict("records")]
@@ -107,6 +107,6 @@ def _cell(column: str, value: Any) -> str:
     if value != value:
         return "n/a"
     if column in ("n", "n_small", "points", "evaluations"):
-        return f"{value:.0f}"
+        return f"{value:z.0f}"
     digits = 3 if column.startswith(("accuracy", "drop")) else 2
     return f"{value:.{digits}f}"

@@ -179,9 +179,9 @@ def write_table(
     """
     rows = []
     known = None if truth is None else truth.set_index("name")
-    formats = {"light": ".3f", "shadow": ".2g", "drop": "+.2g", "score": ".3g"}
+    formats = {"light": ".3f", "shadow": ".2g", "drop": "+z.2g", "score": ".3g"}
     if known is not None:
-        formats = {"drop": "+.2g", "score": ".3g"}
+        formats = {"drop": "+z.2g", "score": ".3g"}
     for row in table.dropna(subset=["rank"]).sort_values("rank").head(10).to_dict("records"):
         cells = [f"{row['rank']}", f"{row['name']}", " ".join(f"{round(row[axis]):3d}" for axis in "xyz")]
         cells += ["n/a" if row[name] != row[name] else format(row[name], form) for name, form in formats.items()]
@@ -190,7 +190,7 @@ def write_table(
             cells.append(direction if isinstance(direction, str) else "")
         else:
             planted, effect = known.loc[row["name"], ["planted", "effect"]]
-            cells += ["yes" if planted else "", f"{effect:+.2f}" if effect else "0"]
+            cells += ["yes" if planted else "", f"{effect:+z.2f}" if effect else "0"]
         rows.append(cells)
     last = ("direction",) if known is None else ("planted", "true effect")
     columns = ("rank", "region", "x y z, mm", *formats, *last)
@@ -313,7 +313,7 @@ def account_text(account: Mapping[str, Any], table: pd.DataFrame) -> str:
         # the largest share of an effect below 0 has the lowest evidence
         evidence = table["evidence"] if account["effect"] > 0 else -table["evidence"]
         name = table.assign(share=evidence).nlargest(1, "share")["name"].iloc[0]
-        share, alone = f"{account['accounted']:.0%}", f"{account['largest']:.0%}"
+        share, alone = f"{account['accounted']:z.0%}", f"{account['largest']:z.0%}"
         text = f"The regions account for {share} of the effect, {name} alone for {alone}."
         doubt = (
             "little" if account["accounted"] < LITTLE else "more than all of it" if account["accounted"] > MUCH else ""

@@ -141,7 +141,7 @@ class Explanation(ShownInNotebooks):
     def _outcome(self) -> str:
         name = self.class_name or f"class {self.target}"
         if "against" in self.settings:
-            return f"P({name.replace(' against ', ') - P(')}) = {self.probability:+.4f}"
+            return f"P({name.replace(' against ', ') - P(')}) = {self.probability:+z.4f}"
         return f"P({name}) = {self.probability:.4f}"
 
     @property
@@ -161,10 +161,10 @@ class Explanation(ShownInNotebooks):
             "output": self._outcome,
             "search": f"{self._search} on {' x '.join(map(str, self.saliency.shape))}",
             "highest": self._highest,
-            "drop there": "n/a" if np.isnan(self.drop[first]) else f"{self.drop[first]:+.4g}",
+            "drop there": "n/a" if np.isnan(self.drop[first]) else f"{self.drop[first]:+z.4g}",
         }
         if self.account is not None and not np.isnan(self.accounted):
-            facts["accounted for"] = f"{self.accounted:.0%} of the effect"
+            facts["accounted for"] = f"{self.accounted:z.0%} of the effect"
         return Summary("Explanation", facts)
 
 

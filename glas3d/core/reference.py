@@ -119,7 +119,7 @@ class Consensus:
     def __repr__(self) -> str:
         return (
             f"Consensus({', '.join(self.names)}: {len(self.sign)} points, "
-            f"all references agree on the sign of {np.mean(self.agreement == 1):.0%})"
+            f"all references agree on the sign of {np.mean(self.agreement == 1):z.0%})"
         )
 
 

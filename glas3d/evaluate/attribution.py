@@ -189,7 +189,7 @@ class Comparison(Drawn):
                 name,
                 each.evaluations,
                 f"{each.seconds:.1f}",
-                "n/a" if correlations[name] != correlations[name] else f"{correlations[name]:+.2f}",
+                "n/a" if correlations[name] != correlations[name] else f"{correlations[name]:+z.2f}",
                 ", ".join(each.table.dropna(subset=["score"]).nlargest(3, "score")["name"].astype(str)),
             )
             for name, each in self.attributions.items()

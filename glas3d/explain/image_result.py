@@ -95,7 +95,7 @@ class ImageExplanation(SavedResult):
     _ending = ".tif"
 
     def _position(self, row: Mapping[Any, Any]) -> str:
-        return f"row {row['row']:.0f}, column {row['column']:.0f}"
+        return f"row {row['row']:z.0f}, column {row['column']:z.0f}"
 
     def _map(self, statistic: str) -> Writer | None:
         values = getattr(self, statistic)

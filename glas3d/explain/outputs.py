@@ -73,7 +73,7 @@ class SavedResult(Drawn):
         """The output that is explained, as ``P(AD) = 0.982``."""
         probability = self.provenance["Probability"]
         if "Against" in self.provenance:
-            return f"P({self.class_name}) - P({self._name_of('Against')}) = {probability:+.3f}"
+            return f"P({self.class_name}) - P({self._name_of('Against')}) = {probability:+z.3f}"
         return f"P({self.class_name}) = {probability:.3f}"
 
     @property
@@ -123,7 +123,7 @@ class SavedResult(Drawn):
         if ranked.empty:
             return "no region scores higher than the others"
         first: Mapping[Any, Any] = ranked.to_dict("records")[0]
-        said = ", ".join(filter(None, (self._position(first), f"drop {first['drop']:+.3g}", self._direction(first))))
+        said = ", ".join(filter(None, (self._position(first), f"drop {first['drop']:+z.3g}", self._direction(first))))
         return f"highest-scoring {first['name']} ({said})"
 
     def _summary(self) -> Summary:
@@ -137,7 +137,7 @@ class SavedResult(Drawn):
         }
         account = self.provenance.get("Account") or {}
         if account.get("accounted") is not None:
-            facts["accounted for"] = f"{account['accounted']:.0%} of the effect, by the evidence of all regions"
+            facts["accounted for"] = f"{account['accounted']:z.0%} of the effect, by the evidence of all regions"
         if self.parts:
             facts["made of"] = ", ".join(self.parts)
         highest = self.table.dropna(subset=["rank"]).sort_values("rank").head(_SHOWN).to_dict("records")
@@ -147,7 +147,7 @@ class SavedResult(Drawn):
                 row["rank"],
                 row["name"],
                 self._position(row),
-                "n/a" if row["drop"] != row["drop"] else f"{row['drop']:+.3g}",
+                "n/a" if row["drop"] != row["drop"] else f"{row['drop']:+z.3g}",
                 self._direction(row),
                 f"{row['score']:.3g}",
             ]

@@ -82,7 +82,7 @@ class ScanExplanation(SavedResult):
         """Return where a region or point is in mm; of a point in MNI space also which region it lies in."""
         if row["x"] != row["x"]:  # a covariate
             return ""
-        at = ", ".join(f"{row[axis]:.0f}" for axis in "xyz")
+        at = ", ".join(f"{row[axis]:z.0f}" for axis in "xyz")
         if "atlas" in self.provenance["Search"] or not self.is_in_mni:
             return f"{at} mm"
         point = np.array([[row[axis] for axis in "xyz"]])

@@ -181,7 +181,7 @@ def _check_skull(inputs: Inputs, info: ModelInfo, options: ExplainOptions) -> li
     share = max(share_outside_brain(channel, inputs.grid) for channel in inputs.data)
     if share <= MORE_THAN_A_BRAIN:
         return []
-    outside = f"outside of it, {share:.0%} of the brain's volume"
+    outside = f"outside of it, {share:z.0%} of the brain's volume"
     wants = f"the model {info.name} wants a brain without skull"
     note = Note(f"the scan holds more than a brain: {outside}, and {wants}", warns=True)
     if options.assume_space:

@@ -42,5 +42,5 @@ def anatomy_of(points: np.ndarray, atlas: Atlas) -> list[str]:
             positions.append("outside of all regions")
             continue
         nearest = voxels[int(distances.argmin())]
-        positions.append(f"{max(distances.min(), 1):.0f} mm from {names[int(window[tuple(nearest)])]}")
+        positions.append(f"{max(distances.min(), 1):z.0f} mm from {names[int(window[tuple(nearest)])]}")
     return positions

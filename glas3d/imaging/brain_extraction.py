@@ -59,8 +59,8 @@ def brain_mask_of(scan: Scan) -> tuple[Scan, dict[str, Any]]:
     volume = float(data.sum()) * abs(float(np.linalg.det(scan.affine[:3, :3]))) / 1000
     if data.shape != scan.shape or not _BRAIN_ML[0] <= volume <= _BRAIN_ML[1]:
         raise GlasError(
-            f"deepbet finds no brain in {scan.name}: what it finds has {volume:.0f} ml, and a brain has "
-            f"{_BRAIN_ML[0]:.0f} to {_BRAIN_ML[1]:.0f}; give a mask of it"
+            f"deepbet finds no brain in {scan.name}: what it finds has {volume:z.0f} ml, and a brain has "
+            f"{_BRAIN_ML[0]:z.0f} to {_BRAIN_ML[1]:z.0f}; give a mask of it"
         )
     digest = arrays_sha256(data, scan.affine)
     mask_img = nib.Nifti1Image(data, scan.affine)

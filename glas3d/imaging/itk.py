@@ -125,7 +125,7 @@ def _read_parts(path: Path) -> tuple[np.ndarray | Field, ...]:
         try:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_LIMIT_S)
         except subprocess.TimeoutExpired:
-            raise GlasError(f"{_no_transform(path)}: reading it takes longer than {_LIMIT_S:.0f} s") from None
+            raise GlasError(f"{_no_transform(path)}: reading it takes longer than {_LIMIT_S:z.0f} s") from None
         if done.returncode:
             lines = done.stderr.strip().splitlines()
             why = f"reading it ends with {_end_of(done.returncode)}" if done.returncode < 0 or not lines else lines[-1]

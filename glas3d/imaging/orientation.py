@@ -93,7 +93,7 @@ def _problem(image: SpatialImage, name: str) -> str | None:
     apart = _distance(forms.sform, forms.qform, image.shape)
     allowed = _SAME_SPACE_MM if forms.sform_code == forms.qform_code else _OTHER_SPACE_MM
     if apart > allowed:
-        return f"sform and qform of {name} put its voxels up to {apart:.0f} mm apart: the sform is taken"
+        return f"sform and qform of {name} put its voxels up to {apart:z.0f} mm apart: the sform is taken"
     return None
 
 

@@ -130,7 +130,7 @@ class _Registration:
         assert best is not None
         if correlation < 0.5:
             raise GlasError(
-                f"{self._scan.name} could not be registered: it correlates {correlation:.2f} with the template at "
+                f"{self._scan.name} could not be registered: it correlates {correlation:z.2f} with the template at "
                 "best (0.50 needed); is it a whole head, and does its header say where up is?"
             )
         return best

@@ -258,13 +258,13 @@ class SpaceCheck:
         """What is wrong, in words for a message."""
         problems = []
         if self.coverage < 0.75:
-            problems.append(f"its field of view holds {self.coverage:.0%} of the brain (75% needed)")
+            problems.append(f"its field of view holds {self.coverage:z.0%} of the brain (75% needed)")
         if self.distance > 25:
-            problems.append(f"its centre of mass is {self.distance:.0f} mm off (25 mm allowed)")
+            problems.append(f"its centre of mass is {self.distance:z.0f} mm off (25 mm allowed)")
         if self.overlap < 0.5:
-            problems.append(f"it is bright in {self.overlap:.0%} of the brain (50% needed)")
+            problems.append(f"it is bright in {self.overlap:z.0%} of the brain (50% needed)")
         if self.correlation < 0.5:
-            problems.append(f"it correlates {self.correlation:.2f} with the template (0.50 needed)")
+            problems.append(f"it correlates {self.correlation:z.2f} with the template (0.50 needed)")
         if self.reading is not None:
             problems.append(
                 f"its matrix fits better as {self.reading}, and must be from native to template world, both RAS+ in mm"

@@ -230,7 +230,7 @@ class Warp(SpatialTransform):
                 share = max(_covered(each.grid, end) for each in step.fields for end in ends)
                 if share < 0.75:
                     raise GlasError(
-                        f"a warp must cover the brain (75% needed), the field of {step.path} covers {share:.0%}"
+                        f"a warp must cover the brain (75% needed), the field of {step.path} covers {share:z.0%}"
                     )
         error = float(np.median(np.linalg.norm(map_points(native, self.inverse) - brain, axis=1)))
         if not error <= 2:

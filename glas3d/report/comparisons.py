@@ -175,10 +175,10 @@ def methods_figure(table: pd.DataFrame, methods: Sequence[str], *, title: str, t
             if rank == rank:
                 ink = "white" if abs(strength) > 0.6 else "black"
                 weight = "bold" if rank <= top else "normal"
-                axes.text(column, row, f"{rank:.0f}", ha="center", va="center", fontsize=8, color=ink, weight=weight)
+                axes.text(column, row, f"{rank:z.0f}", ha="center", va="center", fontsize=8, color=ink, weight=weight)
     axes.set_yticks(range(len(chosen)), table.loc[chosen, "name"].astype(str), fontsize=8.5)
     names = [
-        f"{name.replace('_', chr(10))}\n" + (f"ρ {rho[name]:+.2f}" if name in rho else "ρ n/a") for name in methods
+        f"{name.replace('_', chr(10))}\n" + (f"ρ {rho[name]:+z.2f}" if name in rho else "ρ n/a") for name in methods
     ]
     axes.set_xticks(range(len(methods)), names, fontsize=8)
     axes.xaxis.tick_top()
@@ -202,7 +202,7 @@ def _write_numbers(axes: Axes, values: np.ndarray, lowest: float) -> None:
     colours = matplotlib.colormaps[_SEQUENTIAL]
     for i, j in np.argwhere(np.isfinite(values)):
         lightness = float(np.dot(colours((values[i, j] - lowest) / (1 - lowest))[:3], (0.299, 0.587, 0.114)))
-        axes.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=8, color="kw"[lightness < 0.55])
+        axes.text(j, i, f"{values[i, j]:z.2f}", ha="center", va="center", fontsize=8, color="kw"[lightness < 0.55])
 
 
 def _of_all_pairs(measure: str, summary: pd.DataFrame, n_pairs: int) -> str:
@@ -212,6 +212,6 @@ def _of_all_pairs(measure: str, summary: pd.DataFrame, n_pairs: int) -> str:
     if summary.empty:
         return text
     row = summary.iloc[0]
-    interval = "" if row["low"] != row["low"] else f" [{row['low']:.2f}, {row['high']:.2f}]"
+    interval = "" if row["low"] != row["low"] else f" [{row['low']:z.2f}, {row['high']:z.2f}]"
     pairs = "1 pair" if n_pairs == 1 else f"mean of {n_pairs} pairs"
-    return f"{text}\n{pairs}: {row['mean']:.2f}{interval}"
+    return f"{text}\n{pairs}: {row['mean']:z.2f}{interval}"

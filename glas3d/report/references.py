@@ -136,7 +136,7 @@ def _draw_key(figure: Figure, axes: Axes, norm: Normalize, unit: str) -> None:
         f"{unit} when the region is shaded, square-root scale\nred: speaks for the class, blue: against it",
         fontsize=8.5,
     )
-    bar.set_ticks(_ticks(norm), labels=[f"{tick:+g}" if tick else "0" for tick in _ticks(norm)])
+    bar.set_ticks(_ticks(norm), labels=[f"{tick:+zg}" if tick else "0" for tick in _ticks(norm)])
     bar.ax.tick_params(labelsize=8)
 
 
@@ -206,7 +206,7 @@ def _draw_drops(
             )
             ink = "white" if abs(strength - 0.5) > 0.3 else "black"
             axes.text(column, y, str(rank[row]), ha="center", va="center", fontsize=7.5, color=ink)
-        headings.append(name.replace(" ", "\n") + ("" if alone is None else f"\nalone: {alone[name]:.2f}"))
+        headings.append(name.replace(" ", "\n") + ("" if alone is None else f"\nalone: {alone[name]:z.2f}"))
     axes.set_xlim(-0.5, len(consensus.names) - 0.5)
     axes.xaxis.tick_top()
     axes.set_xticks(range(len(headings)), headings, fontsize=9)

@@ -49,7 +49,7 @@ def audit_scan(scan: AuditedScan) -> Audit:
         Number("searched_below", LITTLE, "share", "below this the whole volume is searched"),
         Number("searched_above", MUCH, "share", "above this the whole volume is searched, and the check warns"),
     ]
-    opening = f"{regions[0].upper()}{regions[1:]} account for {account.accounted:.0%} of the effect"
+    opening = f"{regions[0].upper()}{regions[1:]} account for {account.accounted:z.0%} of the effect"
     outside = scan.shares_of_parts["outside"]
     numbers += [
         Number("outside", outside, "share", "evidence of all that is outside the brain, over the effect"),
@@ -61,13 +61,13 @@ def audit_scan(scan: AuditedScan) -> Audit:
     numbers += place.numbers()
     if abs(outside) > OUTSIDE:
         statement = (
-            f"{opening}, what is outside the brain for {outside:.0%}. {place.sentence()} Do not take the table of "
+            f"{opening}, what is outside the brain for {outside:z.0%}. {place.sentence()} Do not take the table of "
             "regions for an explanation."
         )
         return scan.audit("accounted", "fail", statement, numbers)
     if LOW <= account.accounted < LITTLE:
         return scan.audit("accounted", "pass", f"{opening}. {place.sentence()}", numbers)
-    why = "more than all of it" if account.accounted > MUCH else "hardly any of it"
+    why = "more than all of it" if account.accounted > MUCH else "little of it"
     statement = (
         f"{opening}, {why}: their evidence overlaps, acts together, or lies in no region. {place.sentence()} "
         "Compare regions by rank, not by share."
@@ -113,8 +113,8 @@ class StrongestEvidence:
             "outside": "",
         }[self.part]
         return (
-            f"On a grid of the whole volume the strongest evidence{there}, {self.strongest:.0%} of the effect, is at "
-            f"{x:.0f} {y:.0f} {z:.0f} mm{where}."
+            f"On a grid of the whole volume the strongest evidence{there}, {self.strongest:z.0%} of the effect, is at "
+            f"{x:z.0f} {y:z.0f} {z:z.0f} mm{where}."
         )
 
     def numbers(self) -> list[Number]:
@@ -198,7 +198,7 @@ def audit_study(study: AuditedStudy) -> Audit:
         Number("lowest_allowed", LOW, "share", "below this the check fails"),
         Number("highest_allowed", MUCH, "share", "above this the check warns"),
     ]
-    opening = f"The regions account for {accounted:.0%} of the effects of {len(known)} scans"
+    opening = f"The regions account for {accounted:z.0%} of the effects of {len(known)} scans"
     if accounted < LOW:
         statement = (
             f"{opening} only. Do not take the maps for an explanation: audit single scans with their model, which says "
@@ -209,6 +209,6 @@ def audit_study(study: AuditedStudy) -> Audit:
         statement = f"{opening}, more than all of them: evidence overlaps. Compare regions by rank, not by share."
         return study.audit("accounted", "warn", statement, numbers)
     if 2 * low > len(known):
-        statement = f"{opening}, but for {low} of them less than {LOW:.0%}: audit single scans with their model."
+        statement = f"{opening}, but for {low} of them less than {LOW:z.0%}: audit single scans with their model."
         return study.audit("accounted", "warn", statement, numbers)
     return study.audit("accounted", "pass", f"{opening}.", numbers)

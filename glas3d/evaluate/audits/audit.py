@@ -38,8 +38,10 @@ class Number:
 
     def record(self) -> dict[str, Any]:
         """Return the entry of the file; a number that is not known is None."""
-        known = isinstance(self.value, str) or self.value == self.value
-        return {**vars(self), "value": self.value if known else None}
+        if isinstance(self.value, str):
+            return {**vars(self)}
+        known = self.value == self.value
+        return {**vars(self), "value": self.value + 0 if known else None}  # of -0.0 and 0 the sum is 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -35,8 +35,8 @@ def audit_study(study: AuditedStudy) -> Audit:
             Number("probability_gap", gap, "probability", "mean probability in sample minus out of fold"),
         ]
         compared = (
-            f" In sample, a participant's map correlates {np.nanmean(rho):.2f} with the one here and the mean map "
-            f"{means:.2f}; the probability differs by {gap:+.2f}."
+            f" In sample, a participant's map correlates {np.nanmean(rho):z.2f} with the one here and the mean map "
+            f"{means:z.2f}; the probability differs by {gap:+z.2f}."
         )
     if inside:
         return study.audit(

@@ -43,12 +43,12 @@ def audit_study(study: AuditedStudy) -> Audit:
         Number("unrelated", unrelated, "rho", "99th percentile of unrelated maps; at or below it the check fails"),
     ]
     least = min(means.values())
-    listed = " and ".join(f"{value:.2f} over {kind}" for kind, value in means.items())
+    listed = " and ".join(f"{value:z.2f} over {kind}" for kind, value in means.items())
     verdict: Verdict = "fail" if least <= unrelated else "warn" if least < ALIKE else "pass"
     follows = {
         "pass": "The maps of models trained anew are alike",
         "warn": "The maps of models trained anew differ: report their mean, not one of them",
-        "fail": "The maps of models trained anew have nothing in common: none of them is a finding",
+        "fail": "The maps of models trained anew are no more alike than unrelated maps: none of them is a finding",
     }[verdict]
     return study.audit("retrain", verdict, f"{follows} (mean rho {listed}).", numbers)
 

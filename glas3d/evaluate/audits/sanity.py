@@ -47,7 +47,9 @@ def audit_scan(scan: AuditedScan) -> Audit:
         final = [similarity(trained, explained(scan, name, network)) for network in entirely]
         allowed = null_similarity(trained, scan.options.seed)
         mean, least = float(np.mean(final)), lower_bound(final)
-        (failed if least > allowed else passed).append(f"{name} ({mean:.2f}, {allowed:.2f} allowed)")
+        (failed if least > allowed else passed).append(
+            f"{name} (mean similarity {mean:z.2f}, at least {least:z.2f} with 95 % confidence, {allowed:z.2f} allowed)"
+        )
         numbers += [
             Number(
                 f"{name}_similarity", mean, "rho", f"mean over {len(final)} networks with no layer as it was trained"
@@ -61,11 +63,14 @@ def audit_scan(scan: AuditedScan) -> Audit:
         ]
     if failed:
         statement = (
-            f"The map hardly changes when the network forgets what it learnt: {', '.join(failed)}. "
-            "It shows the scan, not the model."
+            "Maps of networks with random weights are more like this map than unrelated maps are: "
+            f"{', '.join(failed)}. It shows the scan more than the model."
         )
         return scan.audit("sanity", "fail", statement, numbers)
-    statement = f"The map is another when the network forgets what it learnt: {', '.join(passed)}."
+    statement = (
+        "Maps of networks with random weights are not reliably more like this map than unrelated maps are: "
+        f"{', '.join(passed)}."
+    )
     return scan.audit("sanity", "pass", statement, numbers)
 
 

@@ -39,24 +39,25 @@ def audit_scan(scan: AuditedScan) -> Audit:
         )
     parts = _parts(scan)
     binarised = binarised_share(scan)
-    shifted, turned = (scan.share(_rms(change)) for change in jitter(scan))
+    shifted, turned = (abs(scan.share(_rms(change))) for change in jitter(scan))
     gain, evenness = gain_and_evenness(scan)
+    gained = scan.share(gain)
     ratio, of_brightness = brightness_evidence(scan)
     outside, bright = parts["outside"][0], scan.share(of_brightness)
     failed, warned = [], []
     if abs(outside) > OUTSIDE:
-        failed.append(f"{outside:.0%} of the effect comes from outside the brain")
+        failed.append(f"{outside:z.0%} of the effect comes from outside the brain")
     if abs(bright) > BRIGHTNESS and abs(evenness) > EVENNESS:
         failed.append(
-            f"{bright:.0%} of the effect comes from the brightness of the whole scan, {ratio:.2f} times that of the "
-            f"reference: intensity acts evenly from everywhere (cosine {evenness:.2f})"
+            f"{bright:z.0%} of the effect comes from the brightness of the whole scan, {ratio:z.2f} times that of the "
+            f"reference: intensity acts evenly from everywhere (cosine {evenness:z.2f})"
         )
     if binarised > BINARISED:
-        warned.append(f"{binarised:.0%} of the effect is left when only the outline of the tissue is left")
-    if max(abs(shifted), abs(turned)) > MOVED:
+        warned.append(f"{binarised:z.0%} of the effect is left when only the outline of the tissue is left")
+    if max(shifted, turned) > MOVED:
         warned.append(
-            f"a shift by one voxel changes the output by {abs(shifted):.0%} of the effect and a turn by 2 degrees by "
-            f"{abs(turned):.0%}: exact alignment matters"
+            f"a shift by one voxel changes the output by {shifted:z.0%} of the effect and a turn by 2 degrees by "
+            f"{turned:z.0%}: exact alignment matters"
         )
     numbers = [
         Number("effect", scan.effect, scan.scale, "output of the scan minus that of the reference"),
@@ -64,14 +65,14 @@ def audit_scan(scan: AuditedScan) -> Audit:
         Number("outside_allowed", OUTSIDE, "share", "largest size of outside that passes"),
         Number("binarised", binarised, "share", "what is left of the effect when tissue is 1 and all else is air"),
         Number("binarised_allowed", BINARISED, "share", "above this the check warns"),
-        Number("shift_1_voxel", abs(shifted), "share", "root mean square change by six shifts of one voxel"),
-        Number("turn_2_degrees", abs(turned), "share", "root mean square change by six turns of 2 degrees"),
+        Number("shift_1_voxel", shifted, "share", "root mean square change by six shifts of one voxel"),
+        Number("turn_2_degrees", turned, "share", "root mean square change by six turns of 2 degrees"),
         Number("moved_allowed", MOVED, "share", "above this the check warns"),
         Number("brightness", ratio, "ratio", "brightness of the scan over that of the reference"),
         Number("of_brightness", bright, "share", "evidence of this brightness over the effect"),
         Number(
             "gain_10_percent",
-            scan.share(gain),
+            gained,
             "share",
             "output with 1.1 times the intensity minus that with 0.9 times, over the effect",
         ),
@@ -82,9 +83,13 @@ def audit_scan(scan: AuditedScan) -> Audit:
     if failed or warned:
         sentence = "; ".join([*failed, *warned])
         return scan.audit("shortcut", "fail" if failed else "warn", f"{sentence[0].upper()}{sentence[1:]}.", numbers)
+    of_the_scan = f", {bright:z.0%} from the brightness of the whole scan" if np.isfinite(bright) else ""
     statement = (
-        f"{parts['inside'][0]:.0%} of the effect comes from inside the brain, {outside:.0%} from outside; brightness, "
-        "outline and exact position decide little."
+        f"{parts['inside'][0]:z.0%} of the effect comes from inside the brain, {outside:z.0%} from outside "
+        f"({OUTSIDE:z.0%} allowed){of_the_scan}. {binarised:z.0%} is left when only the outline of the tissue is left "
+        f"({BINARISED:z.0%} allowed). A shift by one voxel changes the output by {shifted:z.0%} of the effect, a turn "
+        f"by 2 degrees by {turned:z.0%} ({MOVED:z.0%} allowed), and 1.1 times the intensity in place of 0.9 times by "
+        f"{gained:+z.0%}."
     )
     return scan.audit("shortcut", "pass", statement, numbers)
 

@@ -41,7 +41,7 @@ def audit_study(study: AuditedStudy) -> Audit:
         Number("participants", len(known), "count", "participants whose maps are not flat"),
         Number("follows_from", FOLLOWS, "r", "from this size on the check warns, if it is above the null too"),
     ]
-    opening = f"Scores and volumes of regions correlate {mean:.2f} (95 % interval {low:.2f} to {high:.2f})"
+    opening = f"Scores and volumes of regions correlate {mean:z.2f} (95 % interval {low:z.2f} to {high:z.2f})"
     if abs(mean) > max(limit, FOLLOWS):
         return study.audit(
             "volume",

@@ -85,7 +85,7 @@ def follow_windows(
         The windows hold most of the volume.
     """
     if all(of_kind.share > largest_share for of_kind in windows):
-        raise CannotRecompute(f"the masks reach {min(of_kind.share for of_kind in windows):.0%} of the volume or more")
+        raise CannotRecompute(f"the masks reach {min(of_kind.share for of_kind in windows):z.0%} of the volume or more")
     return _Follower(traced, bases, windows, largest_share).follow()
 
 

@@ -428,7 +428,7 @@ def number(value: float) -> str:
     >>> number(-23.4567), number(0.000123456), number(116.0), number(1234.6)
     ('-23.5', '0.000123', '116', '1235')
     """
-    return f"{value:.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
+    return f"{value:z.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
 
 
 def _bars(table: pd.DataFrame, column: str, label: str, spread: Mapping[str, str] | None) -> str:

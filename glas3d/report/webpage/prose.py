@@ -120,9 +120,9 @@ def account_sentence(result: Result) -> str:
     evidence = result.table["evidence"] if account["effect"] > 0 else -result.table["evidence"]
     name = result.table.assign(share=evidence).nlargest(1, "share")["name"].iloc[0]
     return (
-        f"The regions together account for {account['accounted']:.0%} of the effect (the model's output less that of "
+        f"The regions together account for {account['accounted']:z.0%} of the effect (the model's output less that of "
         "the "
-        f"background alone), {name} alone for {account['largest']:.0%}."
+        f"background alone), {name} alone for {account['largest']:z.0%}."
     )
 
 
@@ -165,7 +165,7 @@ def warnings_of(result: Result) -> list[str]:
     accounted = account.get("accounted")
     if accounted is not None and accounted < _LEAST:
         warnings.append(
-            f"The regions account for only {accounted:.0%} of the effect. The model may use something outside the "
+            f"The regions account for only {accounted:z.0%} of the effect. The model may use something outside the "
             "regions, "
             "such as skull, air or an artefact, or regions only together: explain it on a grid over the whole volume "
             "too "
@@ -173,7 +173,7 @@ def warnings_of(result: Result) -> list[str]:
         )
     if accounted is not None and accounted > _MOST:
         warnings.append(
-            f"The regions account for {accounted:.0%} of the effect, more than all: what they contribute overlaps, "
+            f"The regions account for {accounted:z.0%} of the effect, more than all: what they contribute overlaps, "
             "and no "
             "single share should be taken literally."
         )

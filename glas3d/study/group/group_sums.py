@@ -112,7 +112,7 @@ class GroupSums(Drawn):
             return Summary(f"Map of the group {self.group}", facts)
         ranked = self.table().dropna(subset=["rank"]).sort_values("rank").head(_SHOWN)
         rows = [
-            (row["rank"], row["name"], f"{row['drop']:+.3g}", row["direction"] or "", f"{row['score']:.3g}")
+            (row["rank"], row["name"], f"{row['drop']:+z.3g}", row["direction"] or "", f"{row['score']:.3g}")
             for row in ranked.to_dict("records")
         ]
         shares = [max(float(score), 0.0) for score in ranked["score"]]

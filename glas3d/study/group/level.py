@@ -107,7 +107,10 @@ class GroupResult(Drawn):
         ranked = {name: table.dropna(subset=["rank"]).sort_values("rank") for name, table in self.tables.items()}
         shown = min(_SHOWN, max((len(table) for table in ranked.values()), default=0))
         rows = [
-            [i + 1, *(f"{t['name'].iloc[i]} ({t['score'].iloc[i]:.2f})" if i < len(t) else "" for t in ranked.values())]
+            [
+                i + 1,
+                *(f"{t['name'].iloc[i]} ({t['score'].iloc[i]:z.2f})" if i < len(t) else "" for t in ranked.values()),
+            ]
             for i in range(shown)
         ]
         caption = "The highest-scoring regions of each group, with their scores"

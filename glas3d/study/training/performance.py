@@ -245,8 +245,8 @@ def chance_warning(pooled: pd.DataFrame) -> str | None:
     if not row["low"] <= 0.5:
         return None
     return (
-        f"the models are not better than chance on scans they never saw: AUC {row['value']:.2f}, 95 % interval "
-        f"{row['low']:.2f} to {row['high']:.2f}; what they show of the disease means nothing"
+        f"the models are not better than chance on scans they never saw: AUC {row['value']:z.2f}, 95 % interval "
+        f"{row['low']:z.2f} to {row['high']:z.2f}; what they show of the disease means nothing"
     )
 
 

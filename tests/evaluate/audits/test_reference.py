@@ -25,7 +25,7 @@ def test_a_reference_that_the_model_takes_for_the_class_is_not_compared():
     assert audit.verdict == "n/a"
     assert audit["alone_1"] == pytest.approx(0.5)
     assert audit["alone_2"] > 0.999  # darkness has lost all intensity
-    assert audit["flipped_2"] > 0  # where the patient is brighter than darkness
+    assert [number.name for number in audit.numbers] == ["alone_1", "alone_2"]
     assert "takes it for the class itself: 0" in audit.statement
 
 
@@ -33,6 +33,7 @@ def test_it_fails_as_the_reference_of_the_scan():
     audit = audited(["auto"], background=0)
     assert audit.verdict == "fail"
     assert "cannot show evidence" in audit.statement
+    assert [number.name for number in audit.numbers] == ["alone_1", "alone_2"]
     assert audit.record()["Settings"]["background"] == "0"
 
 
@@ -41,6 +42,18 @@ def test_another_control_changes_no_sign():
     audit = audited([donor(0.1, "Hippocampus_L", "Hippocampus_R", "Temporal_Inf_L")])
     assert audit.verdict == "pass"
     assert audit["flipped_2"] < 0.25
+
+
+def test_numbers_are_of_the_references_that_are_compared():
+    control = donor(0.1, "Hippocampus_L", "Hippocampus_R", "Temporal_Inf_L")
+    alone, both = audited([control]), audited([0, control])
+    assert {number.name.partition("_")[2] for number in both.numbers} == {"", "allowed", "1", "2", "3"}
+    assert [number.name for number in both.numbers if number.name.endswith("_2")] == ["alone_2"]
+    for name in ("flipped", "lost", "rho"):
+        assert both[f"{name}_3"] == alone[f"{name}_2"]
+    assert both["agreement"] == alone["agreement"]
+    assert "under 1 other reference (25% allowed)" in both.statement
+    assert f"at most {both['flipped_3']:.0%}" in both.statement
 
 
 def test_a_control_who_lost_more_in_one_region_turns_its_sign():

@@ -36,6 +36,18 @@ def test_what_is_caught(audits):
     assert audits["regions"].verdict != "fail"
 
 
+def test_the_statement_of_a_pass_gives_the_numbers_and_their_limits(audits):
+    audit = audits["regions"]
+    assert audit.verdict == "pass"
+    for name in ("inside", "binarised", "shift_1_voxel", "turn_2_degrees"):
+        assert f"{abs(audit[name]):.0%}" in audit.statement, name
+    assert f"{audit['gain_10_percent']:+.0%}" in audit.statement
+    assert "(50% allowed)" in audit.statement
+    assert "(100% allowed)" in audit.statement
+    assert -0.005 < audit["outside"] < 0  # which rounds to a zero without a sign
+    assert ", 0% from outside (20% allowed)" in audit.statement
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_parts_share_the_effect_of_a_linear_model(audits, kind):
     scan, weights, _ = heads.made(kind)
