@@ -1,6 +1,8 @@
-"""Counts in sentences: "1 file", "3 files"."""
+"""Counts and lists in sentences: "1 file", "3 files", "one, two and three"."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def counted(n: int, noun: str, plural: str = "") -> str:
@@ -22,3 +24,15 @@ def counted(n: int, noun: str, plural: str = "") -> str:
     """
     first, space, rest = noun.partition(" ")
     return f"{n} {noun if n == 1 else plural or f'{first}s{space}{rest}'}"
+
+
+def listed(items: Sequence[str]) -> str:
+    """Return items as a sentence has them.
+
+    Examples
+    --------
+    >>> listed(["target"]), listed(["target", "model"]), listed(["input", "target", "model"])
+    ('target', 'target and model', 'input, target and model')
+    """
+    *first, last = items or [""]
+    return f"{', '.join(first)} and {last}" if first else last

@@ -44,6 +44,7 @@ def test_the_model_card_says_that_the_disease_is_simulated(bundle_folder):
     assert re.search(r"(no|not a) medical device", card)
     metadata = json.loads((bundle_folder / "configs" / "metadata.json").read_text())
     assert "simulated" in metadata["description"].lower()
+    assert "learnt simulated disease" in load_model("adnc-simulated").info.caution
 
 
 def card_table(bundle_folder, column):

@@ -53,6 +53,7 @@ RECIPE = Recipe(epochs=14)
 # Log-odds of AD that are learned: without disease, and with that of the mean participant with AD.
 NONE_ILL, ALL_ILL = -3.0, 4.0
 SATURATED = 0.999
+CAUTION = "the model adnc-simulated learnt simulated disease: its output for a real person's scan means nothing"
 EVIDENCE = {**PRESETS["evidence"], **EVIDENCE_PRESET, "unit": "mm"}
 COHORTS = {"training": 1000, "unseen": 2000, "test": 4000}  # seeds of cohorts; that of training plus the network's seed
 
@@ -292,6 +293,7 @@ def main(folder: Path) -> None:
             authors="the glas3d authors",
             copyright="BSD-3-Clause",
             skull_stripped=True,
+            caution=CAUTION,
         ),
     )
     print(json.dumps({t["seed"]: t["accuracy"]["balanced accuracy"] for t in trained}), f"written: {folder}")

@@ -89,6 +89,7 @@ def audit_results(
         chosen_checks(wanted, "scan")
         predict = loading.load(str(model))
         audits = _of_scan(scan, predict, str(target), out, options, wanted, overwrite=overwrite)
+    terminal.show_notes(dict.fromkeys(note for each in audits for note in each.provenance.get("Notes", ())))
     if json:
         terminal.write_json({"audits": [each.record() for each in audits]})
     else:

@@ -97,6 +97,7 @@ def compare_methods(
             overwrite=overwrite,
             **explain_keywords(options),
         )
+    terminal.show_notes(comparison.provenance.get("Notes", ()))
     if json:
         terminal.write_json(_json(comparison))
         return

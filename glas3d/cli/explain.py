@@ -148,7 +148,7 @@ def _report(result: ScanExplanation, written: list[Path], name: str, out: Path, 
     parts = [f"those of {', '.join(result.parts)}"] if result.parts else []
     terminal.write(f"Written to {out}: {'; '.join([f'{result.stem}_regions.tsv', written_maps, *rounds, *parts])}")
     account = result.provenance.get("Account")
-    last = "" if account is None else terminal.account_text(account, result.table)
+    last = "" if account is None else terminal.account_text(account, result.table, f"{rows}s")
     if last or shown:
         terminal.write(f"{last}{look_at(shown)}".strip())
 

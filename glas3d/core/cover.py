@@ -17,6 +17,7 @@ from glas3d.core.search import Segments
 
 # Masks nearly partition voxels when their sum there has a mean within these, and at most this 99th percentile.
 _LEAST_MEAN, _MOST_MEAN, _MOST_PERCENTILE = 0.8, 1.1, 1.5
+_REACHED = 0.1  # the sum of masks at a voxel that is searched at all
 # Values of masks that are held at a time (4 MiB of float32).
 _AT_A_TIME = 2**20
 
@@ -66,8 +67,7 @@ class Cover:
         searched
             ``(*spatial)`` booleans, the voxels that are searched; None: all.
         """
-        added = masks.added() if isinstance(masks, AddedMasks) else None
-        sums, total = added or _added(masks, tuple(shape), device)
+        sums, total = _added(masks, tuple(shape), device)
         covered = total.cpu().numpy()
         covered = covered.ravel() if searched is None else covered[searched]
         return cls(sums.cpu().numpy(), float(covered.mean(dtype=np.float64)), float(np.percentile(covered, 99)))
@@ -78,8 +78,16 @@ class Cover:
         return _LEAST_MEAN <= self.mean <= _MOST_MEAN and self.percentile <= _MOST_PERCENTILE
 
 
+def reached(masks: Masks, within: np.ndarray, device: torch.device | str = "cpu") -> float:
+    """Return the share of some voxels, ``(*spatial)`` booleans, at which all masks together have a tenth or more."""
+    _, total = _added(masks, within.shape, device)
+    return float((total.cpu().numpy()[within] >= _REACHED).mean())
+
+
 def _added(masks: Masks, shape: tuple[int, ...], device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the sum of each mask over voxels ``(m,)`` float64, and that of all masks ``(*spatial)`` float32."""
+    if isinstance(masks, AddedMasks) and (added := masks.added()) is not None:
+        return added
     m = len(masks)
     n = max(1, min(m, _AT_A_TIME // int(np.prod(shape))))
     buffer, total = torch.empty((n, *shape), device=device), torch.zeros(shape, device=device)

@@ -19,7 +19,7 @@ from glas3d.core import saliency, score
 from glas3d.core.accelerate.recompute import evaluate_changed_windows
 from glas3d.core.axes import per_axis
 from glas3d.core.covariates import Covariates, CovariateScores, WithEmptyMasks
-from glas3d.core.cover import Cover, overlaps
+from glas3d.core.cover import Cover, overlaps, reached
 from glas3d.core.explanation import COMPUTATION_SETTINGS, Explanation
 from glas3d.core.gaussian import Masks, gaussian_masks
 from glas3d.core.independence import Probe
@@ -272,6 +272,33 @@ class GLAS(ShownInNotebooks):
         """Return what the masks of each end cover, for the inputs of `explain`; the model is not evaluated."""
         task = self._check(volume, [0], search, spacing, mask, None)
         return self._covers(task, self._light_and_shadow(task))
+
+    def reached(
+        self,
+        volume: np.ndarray | torch.Tensor,
+        search: Search | Sequence[Sequence[float]],
+        within: np.ndarray,
+        spacing: Sequence[float] | None = None,
+        *,
+        mask: np.ndarray | None = None,
+    ) -> float:
+        """Return which share of some voxels the masks reach; the model is not evaluated.
+
+        Parameters
+        ----------
+        volume, search, spacing, mask
+            As for `explain`.
+        within
+            ``(*spatial)`` booleans, at least one of them True.
+
+        Returns
+        -------
+        The share of voxels at which all masks add up to a tenth or more, of the end whose masks reach less.
+        """
+        task = self._check(volume, [0], search, spacing, mask, None)
+        inputs = self._light_and_shadow(task)
+        ends = {id(masks): masks for masks in (inputs.light, inputs.shadow) if masks is not None}
+        return min(reached(masks, within, task.device) for masks in ends.values())
 
     def overlaps(
         self, volume: np.ndarray | torch.Tensor, segments: Segments, spacing: Sequence[float] | None = None

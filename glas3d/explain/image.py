@@ -18,7 +18,7 @@ from glas3d.errors import GlasError
 from glas3d.explain.image_result import ImageExplanation, ImageMaps, ImageSearch
 from glas3d.explain.inputs import Reference, model_record
 from glas3d.explain.modes import Task, resolve_mode
-from glas3d.explain.notes import note_on_intensities
+from glas3d.explain.notes import note_of_author, note_on_intensities
 from glas3d.explain.options import ImageOptions, Preset, UnsetSettings
 from glas3d.explain.outputs import Request
 from glas3d.explain.preset import OF_IMAGES, layers, merged, preset_of, values_of
@@ -140,7 +140,7 @@ def resolve_image(
         },
         "GeneratedBy": generated_by(),
     }
-    notes = note_on_intensities(predict, info, data)
+    notes = [*note_of_author(info), *note_on_intensities(predict, info, data)]
     return Request(glas, task, mode, ImageMaps(record, glas, notes, picture, image_search), single)
 
 

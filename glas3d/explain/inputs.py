@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from nibabel.spatialimages import SpatialImage
 from scipy.ndimage import gaussian_filter
+from torch import nn
 
 from glas3d.bids_names import have_distinct_labels
 from glas3d.core.model import HasActivation, HasClasses
@@ -22,6 +23,7 @@ from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of, mni_grid, resample_scan
 from glas3d.imaging.spatial_transform import SpatialTransform
 from glas3d.predict import ModelInfo, Predictor, Standardisation
+from glas3d.predict.engine.fingerprint import weights_digest
 from glas3d.predict.interface import Invertible
 
 _BLUR_MM = 10.0
@@ -156,10 +158,12 @@ def file_record(scan: Scan) -> dict[str, Any]:
 
 
 def model_record(predict: object, info: ModelInfo) -> dict[str, Any]:
-    """Return what sidecars record of the model."""
+    """Return what sidecars record of the model; of a torch network made in Python also the hash of its weights."""
+    network = predict.net if isinstance(predict, Predictor) and info.sha256 is None else None
     return {
         "name": info.name,
         "sha256": info.sha256,
+        **({"weights_sha256": weights_digest(network)} if isinstance(network, nn.Module) else {}),
         "activation": predict.activation if isinstance(predict, HasActivation) else None,
         "classes": predict.classes if isinstance(predict, HasClasses) else None,
         **({"preprocessing": list(info.preprocessing)} if info.preprocessing else {}),

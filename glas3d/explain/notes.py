@@ -9,10 +9,12 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from glas3d.core.explanation import Explanation
+from glas3d.counts import listed
 from glas3d.errors import GlasWarning
 from glas3d.predict import ModelInfo, Predictor, Standardisation
 
@@ -21,6 +23,7 @@ _EQUAL = 1e-12
 _FEW = 10  # points, below which few different values say nothing
 _OTHER_UNIT = 5  # times the largest mean of the training scans: a map of tissue has at most about twice that
 _CERTAIN = 0.999  # probability from which float32 may hide what a region adds
+_REACHED = 0.9  # of the brain: what masks of a grid may leave unseen without a word
 _SUM = 1e-3  # how far the outputs of classes that exclude each other may be from a sum of 1
 
 
@@ -130,6 +133,41 @@ def note_on_intensities(predict: object, info: ModelInfo, data: np.ndarray) -> l
         text = f"the model {info.name} states that it takes intensities from {least:g} to {most:g}: {gets}"
     warnings.warn(text, GlasWarning, stacklevel=4)
     return [Note(text, warns=True)]
+
+
+def note_on_reach(share: float, of: str, cells: Sequence[float], settings: Mapping[str, Any]) -> list[Note]:
+    """Return the note that masks of a grid leave parts of the brain unseen; none where they reach nearly all of it.
+
+    Parameters
+    ----------
+    share
+        The share of the voxels that masks reach (see `GLAS.reached`).
+    of
+        What these voxels are, such as ``"the brain"``.
+    cells
+        Size of a cell of the grid, one number for each axis, in the unit of the sigmas.
+    settings
+        The settings of `GLAS`.
+    """
+    if share >= _REACHED:
+        return []
+    size = " x ".join(f"{length:.3g}" for length in cells)
+    unit = "mm" if settings["unit"] == "mm" else "voxels"
+    sigmas = sorted({settings["sigma_light"], settings["sigma_shadow"]}, key=np.mean)
+    text = (
+        f"the masks of the grid leave parts of {of} unseen: they reach {share:z.0%} of it, with cells of {size} {unit} "
+        f"and sigmas of {listed([_size(sigma) for sigma in sigmas])}; more cells or larger sigmas reach more"
+    )
+    return [Note(text)]
+
+
+def _size(sigma: float | Sequence[float]) -> str:
+    return " x ".join(f"{each:.3g}" for each in np.atleast_1d(sigma))
+
+
+def note_of_author(info: ModelInfo) -> list[Note]:
+    """Return the note that the author of a model states for all readers of its results; none for most models."""
+    return [Note(info.caution)] if info.caution else []
 
 
 def voxel_sigmas(names: Sequence[str], spacing: Sequence[float]) -> Note:

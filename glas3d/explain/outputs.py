@@ -20,6 +20,7 @@ from glas3d.core.glas import GLAS
 from glas3d.core.model import classes_of
 from glas3d.core.score import class_index
 from glas3d.core.search import Segments, resolve_search
+from glas3d.counts import listed
 from glas3d.display import Drawn, Summary
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.modes import Mode, ModeResult, Task
@@ -30,6 +31,8 @@ from glas3d.progress import Progress, reported
 
 STATISTICS = ("saliency", "light", "shadow", "drop")
 """What maps show, by the ``stat-`` of their file names."""
+_SETTINGS_SHOWN = 4  # by name, in a message
+_SAME_OUTPUT = 1e-4  # how far the outputs of one model may be apart by engine and batch size (docs/decisions/0007)
 
 
 def evaluated_ends(explanation: Explanation) -> dict[str, np.ndarray]:
@@ -246,7 +249,8 @@ def refuse_other_results(
     Raises
     ------
     GlasError
-        There are results of another input, target, model, search or settings; the message names what differs.
+        There are results of another input, target, model, search or settings; the message names what differs. Models
+        are told apart by their hash; a function that has none by its output, once that is known.
     """
     path = folder / f"{stem}_{sidecar}.json"
     try:
@@ -255,15 +259,45 @@ def refuse_other_results(
         return
     except ValueError:
         existing = {}
-    new, old = (_identity(json.loads(to_json(content))) for content in (dict(provenance), existing))
-    differing = [name for name in new if name != "settings" and new[name] != old[name]]
-    if any(old["settings"].get(name) != value for name, value in new["settings"].items()):
-        differing.append("settings")
-    if differing:
+    new, old = (json.loads(to_json(content)) for content in (dict(provenance), existing))
+    if differing := _differing(new, old):
         raise GlasError(
-            f"{folder} already has results of this name, made with another {' and '.join(differing)}: {path.name}; "
-            "give another folder, or --overwrite (overwrite=True) to replace them"
+            f"{folder} already has results of this name, {path.name}, made with {differing}; give another folder, or "
+            "--overwrite (overwrite=True) to replace them"
         )
+
+
+def _differing(new: Mapping[str, Any], old: Mapping[str, Any]) -> str:
+    """Return what two results differ in, settings by name with both values; empty if nothing that tells them apart."""
+    first, second = _identity(new), _identity(old)
+    differing = [name for name in first if name != "settings" and first[name] != second[name]]
+    if "model" not in differing and _has_other_outputs(new, old):
+        differing.append("model")
+    settings, before = first["settings"], second["settings"]
+    others = [name for name, value in settings.items() if before.get(name) != value]
+    shown = [_both_values(name, settings[name], before) for name in others[:_SETTINGS_SHOWN]]
+    if len(others) > len(shown):
+        shown.append(f"{len(others) - len(shown)} more")
+    parts = [f"another {listed(differing)}"] if differing else []
+    if shown:
+        parts.append(f"{'another setting' if len(others) == 1 else 'other settings'}, {listed(shown)}")
+    return " and ".join(parts)
+
+
+def _both_values(name: str, value: Any, before: Mapping[str, Any]) -> str:
+    """Return the name of a setting with its value there and now, where they are short."""
+    if isinstance(value, dict) or isinstance(before.get(name), dict):
+        return name
+    return f"{name} ({before.get(name, 'not recorded')} there, {value} now)"
+
+
+def _has_other_outputs(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Return whether models of one name, whose weights are not known, are told apart by their outputs for the scan."""
+    outputs = [content.get("Probability") for content in (new, old)]
+    known = any((new.get("Model") or {}).get(name) for name in ("sha256", "weights_sha256"))
+    if known or not all(isinstance(each, int | float) for each in outputs):
+        return False
+    return bool(abs(outputs[0] - outputs[1]) > _SAME_OUTPUT * max(1.0, abs(outputs[0])))
 
 
 _SHOWN = 10  # rows in a notebook

@@ -5,24 +5,27 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
+
+import numpy as np
 
 from glas3d.core.covariates import Covariates
 from glas3d.core.glas import GLAS
 from glas3d.core.model import HasCovariates
 from glas3d.core.score import Target, targets_of
-from glas3d.core.search import Segments
+from glas3d.core.search import Grid, Segments
 from glas3d.errors import GlasError, GlasWarning, SkullWarning, SpaceWarning
 from glas3d.explain import preset
 from glas3d.explain.inputs import Images, Inputs, Reference, model_record
 from glas3d.explain.modes import Task, resolve_mode
-from glas3d.explain.notes import Note, note_on_intensities
+from glas3d.explain.notes import Note, note_of_author, note_on_intensities, note_on_reach
 from glas3d.explain.options import ExplainOptions, UnsetSettings
 from glas3d.explain.outputs import Request
 from glas3d.explain.result import ScanExplanation, ScanMaps
 from glas3d.explain.search import parse_search, refuse_other_space, search_on_grid, space_of
 from glas3d.imaging import registration
-from glas3d.imaging.mask import MORE_THAN_A_BRAIN, share_outside_brain
+from glas3d.imaging.mask import MORE_THAN_A_BRAIN, bright_voxels, share_outside_brain, template_brain
 from glas3d.imaging.scan import Scan
 from glas3d.imaging.space import SpaceCheck, check_space, grid_of
 from glas3d.imaging.spatial_transform import SpatialTransform, load_transform
@@ -158,8 +161,10 @@ def resolve_scan(
             "values": dict(zip(covariates.names, covariates.values.tolist(), strict=True)),
             "reference": dict(zip(covariates.names, covariates.reference.tolist(), strict=True)),
         }
-    notes = [*foreign, *skull, *note_on_intensities(predict, info, inputs.data)]
+    notes = [*note_of_author(info), *foreign, *skull, *note_on_intensities(predict, info, inputs.data)]
     notes += preset.notes_on_unit(given(settings), inputs.grid)
+    if options.scales is None:
+        notes += _check_reach(glas, task, inputs, info)
     return Request(glas, task, mode, ScanMaps(record, glas, notes, inputs, resolved), single)
 
 
@@ -193,6 +198,23 @@ def _check_skull(inputs: Inputs, info: ModelInfo, options: ExplainOptions) -> li
     )
     warnings.warn(message, SkullWarning, stacklevel=4)
     return [note]
+
+
+def _check_reach(glas: GLAS, task: Task, inputs: Inputs, info: ModelInfo) -> list[Note]:
+    """Return the note on a grid whose masks leave parts of the brain unseen (of the head in no known space)."""
+    if not isinstance(task.search, Grid):
+        return []
+    grid = inputs.grid
+    in_template = info.grid is not None or inputs.transform is not None
+    tissue = template_brain(grid) if in_template else bright_voxels(replace(inputs.scan, data=inputs.data[0]))
+    within = tissue if task.mask is None else tissue & task.mask
+    if not within.any():
+        return []
+    share = glas.reached(task.volume, task.search, within, grid.spacing, mask=task.mask)
+    counts = np.broadcast_to(task.search.k, 3)
+    voxel = grid.spacing if glas.settings.unit == "mm" else (1.0, 1.0, 1.0)
+    cells = [n * size / k for n, size, k in zip(grid.shape, voxel, counts, strict=True)]
+    return note_on_reach(share, "the brain" if in_template else "the head", cells, asdict(glas.settings))
 
 
 def _check_space(

@@ -101,6 +101,7 @@ def read_bundle(
         preprocessing=() if preprocessing is None else preprocessing.names,
         value_range=metadata.value_range,
         from_file=True,
+        caution=metadata.caution,
     )
     transform = volumes.standardisation or (preprocessing if preprocessing and preprocessing.steps else None)
     try:
@@ -191,6 +192,14 @@ class _Metadata:
         value = self.own.get("skull_stripped")
         if value is not None and not isinstance(value, bool):
             raise GlasError(f"skull_stripped in the metadata of {self.folder} must be true or false, got {value!r}")
+        return value
+
+    @property
+    def caution(self) -> str:
+        """What every reader of results must know of the model; empty: nothing is stated."""
+        value = self.own.get("caution", "")
+        if not isinstance(value, str) or not value.isprintable():
+            raise GlasError(f"caution in the metadata of {self.folder} must be a text of one line, got {value!r}")
         return value
 
     @property
@@ -450,6 +459,8 @@ class BundleDescription:
         Whose model it is, and on what terms; MONAI requires both.
     skull_stripped
         Whether its scans are of a brain alone; None (default): not stated.
+    caution
+        What every reader of its results must know (see `ModelInfo`). Default: nothing.
     """
 
     name: str
@@ -464,6 +475,7 @@ class BundleDescription:
     authors: str = "not stated"
     copyright: str = "not stated"
     skull_stripped: bool | None = None
+    caution: str = ""
 
     def metadata(self) -> dict[str, Any]:
         """Return the content of ``configs/metadata.json``."""
@@ -471,6 +483,8 @@ class BundleDescription:
         absolute = self.standardisation.intensities == "absolute"
         if absolute:
             stated["intensities"] = "absolute"
+        if self.caution:
+            stated["caution"] = self.caution
         return {
             "version": self.version,
             "name": self.name,

@@ -91,6 +91,9 @@ class ModelInfo:
         Lowest and highest intensity that the network takes, after the transform; None: not stated.
     from_file
         Whether the network comes from a file, so that the intensities it takes are known only if they are stated.
+    caution
+        What its author states that every reader of its results must know, as a statement, a colon and what follows
+        from it; empty: nothing.
     """
 
     name: str
@@ -105,6 +108,7 @@ class ModelInfo:
     preprocessing: tuple[str, ...] = ()
     value_range: tuple[float, float] | None = None
     from_file: bool = False
+    caution: str = ""
 
     def grid_for(self, grid: VoxelGrid) -> VoxelGrid:
         """Return the voxel grid on which the model takes a scan that was recorded on ``grid``."""

@@ -139,7 +139,7 @@ def test_progress_is_shown_where_there_is_no_terminal(capsys, monkeypatch):
         ),
         (
             {"accounted": None, "largest": None, "effect": 5.0, "partition": False},
-            "What the regions account for is n/a: their masks are no partition.",
+            "What the regions account for is n/a: their masks overlap or leave gaps.",
         ),
         (
             {"accounted": None, "largest": None, "effect": 0.1, "partition": True},

@@ -263,11 +263,11 @@ def test_a_comparison_is_one_table_and_one_map_a_method(tmp_path):
     # the same again replaces, another one does not
     found.save(tmp_path)
     other = compare(scan(), network(), "MCI", ["difference"], labels(), assume_space="MNI")
-    with refused("already has results of this name, made with another target and settings"):
+    with refused("made with another target and another setting, difference; give"):
         other.save(tmp_path)
     Counting.inputs = 0
     counting = Predictor(Counting(), "softmax", device="cpu", classes=("NC", "MCI", "AD"))
-    with refused("already has results of this name, made with another target and model"):
+    with refused("made with another target and model; give"):
         compare(scan(), counting, "MCI", ["rise"], labels(), assume_space="MNI", folder=tmp_path)
     assert Counting.inputs <= 4  # the trials of one method
     assert other.save(tmp_path, overwrite=True)

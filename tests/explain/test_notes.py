@@ -13,7 +13,9 @@ from glas3d import GlasError, GlasWarning, Grid, Predictor, explain_image, expla
 from glas3d.explain.notes import statement_of
 from glas3d.explain.table import ranks
 from glas3d.imaging.map_header import display_range
-from tests.imaging.cases import HEADS, head, seen
+from glas3d.imaging.mask import bright_voxels
+from glas3d.imaging.scan import load_scan
+from tests.imaging.cases import HEADS, head, seen, with_info
 
 RAS = HEADS["RAS"]
 MASKS = {"sigma_light": 12.0, "sigma_shadow": 12.0, "unit": "mm"}
@@ -56,6 +58,29 @@ def test_an_ordinary_result_has_no_notes(scan, few):
         warnings.simplefilter("error")
         r = explain_img(scan, seen(scan, few), 1, few, **MASKS)
     assert "Notes" not in r.provenance
+
+
+def test_a_grid_whose_masks_leave_much_unseen_is_noted(scan, few):
+    """Far apart, as many voxels are reached as lie within the radius at which a mask has a tenth of its weight."""
+    model = seen(scan, few)
+    narrow = {"sigma_light": 4.0, "sigma_shadow": 9.0, "unit": "mm"}
+    (note,) = explain_img(scan, model, 1, Grid(3), **narrow).notes
+    spacing, shape = scan.header.get_zooms(), scan.shape
+    centres = Grid(3).points(shape)
+    position = np.indices(shape).reshape(3, -1).T
+    distance = np.linalg.norm((position[:, None] - centres[None]) * spacing, axis=2)
+    reached = np.exp(-(distance**2) / (2 * 4.0**2)).sum(axis=1).reshape(shape) >= 0.1
+    share = reached[bright_voxels(load_scan(scan))].mean()
+    assert 0.01 < share < 0.5
+    assert note.startswith(f"the masks of the grid leave parts of the head unseen: they reach {share:.0%} of it, ")
+    assert "sigmas of 4 and 9" in note
+    assert explain_img(scan, model, 1, few, **narrow).notes == ()
+    assert explain_img(scan, model, 1, Grid(3), sigma_light=40.0, sigma_shadow=40.0, unit="mm").notes == ()
+
+
+def test_what_the_author_of_a_model_states_is_noted(scan, few):
+    caution = "the model toy learnt noise: its output means nothing"
+    assert explain_img(scan, with_info(seen(scan, few), caution=caution), 1, few, **MASKS).notes == (caution,)
 
 
 def test_nothing_for_the_target_is_reported(scan, few):
@@ -193,7 +218,7 @@ def test_names_tell_scans_of_one_participant_apart(scan, few, tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "what"),
-    [({"target": 0}, "target"), ({"sigma_light": 9.0}, "settings"), ({"background": 10.0}, "settings")],
+    [({"target": 0}, "target"), ({"sigma_light": 9.0}, "sigma_light"), ({"background": 10.0}, "background")],
 )
 def test_results_of_another_question_are_not_replaced(result, scan, few, tmp_path, change, what):
     result.save(tmp_path)

@@ -93,7 +93,9 @@ def test_results_of_other_settings_are_refused_before_the_evaluation(scan, few, 
     explain_img(images, predict, "AD", few, folder=tmp_path, **SMALL | MODES[mode])
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     evaluations = model.evaluations
-    with pytest.raises(GlasError, match=r"made with another settings: .* give another folder, or --overwrite"):
+    with pytest.raises(
+        GlasError, match=r"made with (another setting|other settings), .*; give another folder, or --overwrite"
+    ):
         explain_img(images, predict, "AD", few, folder=tmp_path, **SMALL | MODES[mode] | CHANGES[mode])
     assert model.evaluations == evaluations
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -115,9 +117,50 @@ def test_what_differs_is_named_before_the_evaluation(scan, model, change, what, 
     evaluations = model.evaluations
     if what == "input":
         change = {"img": head(HEADS["LAS"], scale=2.0)}
-    with pytest.raises(GlasError, match=f"made with another {what}: "):
+    with pytest.raises(GlasError, match=f"made with another {what}; give"):
         explain_img(**request | change, folder=tmp_path, **SMALL)
     assert model.evaluations == evaluations
+
+
+def test_models_of_one_name_are_told_apart(scan, few, tmp_path):
+    """Networks by their weights, before they are evaluated; functions, which have no hash, by their outputs."""
+
+    class Network(torch.nn.Module):
+        def __init__(self, slope):
+            super().__init__()
+            self.slope = torch.nn.Parameter(torch.tensor(slope))
+            self.evaluations = 0
+
+        def forward(self, batch):
+            self.evaluations += len(batch)
+            z = self.slope * batch.mean(dim=(1, 2, 3, 4)) / 100
+            return torch.stack([1 - z, z], dim=1).softmax(dim=1)
+
+    first, other = Network(0.5), Network(0.9)
+    explain_img(scan, predictor(first), "AD", few, folder=tmp_path / "networks", **SMALL)
+    with pytest.raises(GlasError, match="made with another model; give"):
+        explain_img(scan, predictor(other), "AD", few, folder=tmp_path / "networks", **SMALL)
+    assert other.evaluations == 0
+    explain_img(scan, predictor(first), "AD", few, folder=tmp_path / "networks", **SMALL)
+
+    def functions(slope):
+        return predictor(lambda batch: Network(slope)(batch))
+
+    with torch.no_grad():
+        explain_img(scan, functions(0.5), "AD", few, folder=tmp_path / "functions", **SMALL)
+        with pytest.raises(GlasError, match="made with another model; give"):
+            explain_img(scan, functions(0.9), "AD", few, folder=tmp_path / "functions", **SMALL)
+        explain_img(scan, functions(0.5), "AD", few, folder=tmp_path / "functions", **SMALL)
+
+
+def test_no_more_than_four_settings_are_named(scan, model, tmp_path):
+    request = {"img": scan, "predict": predictor(model), "target": "AD", "search": Grid(2), "folder": tmp_path}
+    explain_img(**request, **SMALL)
+    changed = {"sigma_light": 9.0, "sigma_shadow": 8.0, "sigma_spatial": 7.0, "gamma": 0.1, "fusion": "light"}
+    with pytest.raises(
+        GlasError, match=r"made with other settings, ([a-z_]+ \(\S+ there, \S+ now\)(, )?){4} and 1 more; give"
+    ):
+        explain_img(**request, **SMALL | changed)
 
 
 def test_the_parts_of_a_result_replace_no_other_results(scan, few, model, tmp_path):
@@ -126,7 +169,10 @@ def test_the_parts_of_a_result_replace_no_other_results(scan, few, model, tmp_pa
         result.save(tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     difference = explain_img(scan, predictor(model), "AD", few, versus="NC", **SMALL | {"sigma_light": 9.0})
-    with pytest.raises(GlasError, match="made with another settings: scan_seg-few_label-AD_stat-saliency"):
+    with pytest.raises(
+        GlasError,
+        match=r"scan_seg-few_label-AD_stat-\w+.json, made with another setting, sigma_light \(12.0 there, 9.0 now\)",
+    ):
         difference.save(tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -147,7 +193,7 @@ def test_results_of_another_image_s_explanation_are_refused_before_the_evaluatio
         explain_image(**request, **change)
         change = change | {"sigma_light": 3.0}
     evaluations = brightness.evaluations
-    with pytest.raises(GlasError, match=r"made with another (target|settings|search): "):
+    with pytest.raises(GlasError, match=r"made with another (target|setting|search)"):
         explain_image(**request | change)
     assert brightness.evaluations == evaluations
     resolved = resolve_image(image, brightness, 1, Grid((2, 3)), {})

@@ -137,7 +137,7 @@ def test_results_of_another_question_are_replaced_only_on_demand(result, scan, f
     other.save(tmp_path)
     before = contents(tmp_path)
     message = (
-        "already has results of this name, made with another target and model: .*_stat-saliency_statmap.json; give"
+        "already has results of this name, .*_stat-saliency_statmap.json, made with another target and model; give"
     )
     with pytest.raises(GlasError, match=message):
         result.save(tmp_path)

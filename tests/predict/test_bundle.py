@@ -250,6 +250,10 @@ REFUSED = {
         edit(lambda m: m["glas3d"].update(intensities="mine")),
         'intensities in the metadata of .* must be "relative" or "absolute", got \'mine\'',
     ),
+    "caution": (
+        edit(lambda m: m["glas3d"].update(caution="a\nb")),
+        "caution in the metadata of .* of one line, got 'a",
+    ),
     "channels": (
         inputs(num_channels=2),
         rf"{UNFIT}.*takes scans of \(1, 24, 32, 24\), got \(2, 24, 32, 24\)",

@@ -14,6 +14,7 @@ import pandas as pd
 from glas3d.errors import GlasError
 from glas3d.evaluate.audits.audit import Audit, Number, Verdict
 from glas3d.evaluate.audits.checks import AuditOptions
+from glas3d.explain.notes import count_notes
 from glas3d.output import generated_by
 from glas3d.study.derivatives import STUDY, Record, read_records, read_study
 
@@ -103,8 +104,10 @@ class AuditedStudy:
         """Return what tells audits apart, and all that was used, ready for JSON; known before the audit is made."""
         inputs = {record.name: record.content["Key"] for record in self.records}
         method = self.method
+        notes = count_notes({record.name: record.content.get("Notes", []) for record in self.records})
         return {
             **method,
+            **({"Notes": notes} if notes else {}),
             "Input": {"name": "study", "keys": inputs},
             "Settings": method.get("Settings", {}) | self.options.record_of(check),
             "GeneratedBy": generated_by(),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,24 @@ _SKIPPED = ("training", "_parameters", "_buffers", "_modules", "_non_persistent_
 
 def digest(net: nn.Module) -> str:
     """Return the hash of all values of a network's parameters, buffers and attributes, the same in every process."""
+    return _hash(_described_state(net, own=False))
+
+
+def weights_digest(net: nn.Module) -> str:
+    """Return the hash of what a network learnt: the parameters and buffers that are saved with it.
+
+    It is the same in every process, and while the network is evaluated: attributes, in which a network may note what it
+    has evaluated, are not part of it.
+    """
+    described = (_described(name, value, own=False) for name, value in net.state_dict().items())
+    return _hash(chain([(type(net).__qualname__, None)], chain.from_iterable(described)))
+
+
+def _hash(state: Iterable[tuple[str, torch.Tensor | None]]) -> str:
+    """Return the hash of descriptions and of the values of tensors."""
 
     def parts() -> Iterator[bytes | memoryview]:
-        for description, tensor in _described_state(net, own=False):
+        for description, tensor in state:
             yield description.encode()
             if tensor is not None:
                 yield _bytes(_flat(tensor))

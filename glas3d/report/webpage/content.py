@@ -268,6 +268,7 @@ def _input_name(result: Result) -> str:
 
 def _explained(result: Result, number: int, volumes: Volumes, scans: Mapping[str, SpatialImage]) -> View:
     """Return the view of one explanation."""
+    rows = prose.searched_parts(result)
     return View(
         key=f"result-{number}",
         title=_view_title(result),
@@ -278,16 +279,11 @@ def _explained(result: Result, number: int, volumes: Volumes, scans: Mapping[str
         table=_regions_table(result),
         maps=_viewer(result, volumes, _background(result, volumes, scans)),
         bars=_bars(result.table, "score", "score", None),
-        rows=_kind(result),
-        bars_caption=f"Score of the ten highest-scoring {_kind(result)} ({prose.unit_of_score(result) or 'no unit'})",
+        rows=rows,
+        bars_caption=f"Score of the ten highest-scoring {rows} ({prose.unit_of_score(result) or 'no unit'})",
         figure=_figure(result, scans),
         settings=list(flat(result.provenance)),
     )
-
-
-def _kind(result: Result) -> str:
-    """Return what the rows of a result's table are."""
-    return "regions" if result.is_region_wise else "points"
 
 
 def _view_title(result: Result) -> str:
@@ -359,7 +355,7 @@ def _test(result: Result, number: int, results: Results, volumes: Volumes) -> Vi
     merged = Result(result.stem, table, {**(first.columns if first else {}), **result.columns}, record, result.maps)
     below = int((table["p_fwe"] <= 0.05).sum())
     known = table.dropna(subset=["p_fwe"]).sort_values("p_fwe", kind="stable").to_dict("records")
-    rows = _kind(result)
+    rows = prose.searched_parts(result)
     summary = [f"{below} of {len(table)} {rows} have a corrected p-value of at most 0.05."]
     if known:
         summary.append(f"The smallest corrected p-value is {known[0]['p_fwe']:.3g} ({known[0]['name']}).")
@@ -391,7 +387,7 @@ def _regions_table(result: Result, order: str = "rank") -> ShownTable:
     table = result.table.sort_values(order, kind="stable") if order in result.table else result.table
     first = [name for name in ("rank", "name", "hemisphere", "x", "y", "z") if name in table]
     table = table[[*first, *(name for name in table if name not in first)]]
-    rows = _kind(result)
+    rows = prose.searched_parts(result)
     return shown_table(table, result.columns, f"{len(table)} {rows}", most=None)
 
 

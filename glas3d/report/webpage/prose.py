@@ -104,26 +104,35 @@ def summary(result: Result) -> list[str]:
 
 def account_sentence(result: Result) -> str:
     """Return how much of the effect the regions account for, as a sentence; why not, where it is not known."""
-    account = result.provenance.get("Account")
+    account, searched = result.provenance.get("Account"), searched_parts(result)
     if account is None:
-        return "What the regions account for was not measured: it needs light, shadow and the background alone."
+        return f"What the {searched} account for was not measured: it needs light, shadow and the background alone."
     if account["accounted"] is None:
         if account["partition"]:
             return (
-                "What the regions account for is not available: the model's output differs from that of the "
+                f"What the {searched} account for is not available: the model's output differs from that of the "
                 "background by less than 1 in log-odds, so that there is nothing to account for."
             )
+        advice = ""
+        if result.is_region_wise:
+            advice = " Masks in the shape of the regions (the preset evidence) do neither."
+        elif "grid" in result.provenance.get("Search", {}):
+            advice = " On a grid, masks with a sigma of 0.4 cells come near to that."
         return (
-            "What the regions account for is not available: the masks overlap or leave gaps, so that evidence does not "
-            "add up. The preset evidence has masks that do."
+            f"What the {searched} account for is not available: the masks overlap or leave gaps, so that evidence "
+            f"does not add up.{advice}"
         )
     evidence = result.table["evidence"] if account["effect"] > 0 else -result.table["evidence"]
     name = result.table.assign(share=evidence).nlargest(1, "share")["name"].iloc[0]
     return (
-        f"The regions together account for {account['accounted']:z.0%} of the effect (the model's output less that of "
-        "the "
-        f"background alone), {name} alone for {account['largest']:z.0%}."
+        f"The {searched} together account for {account['accounted']:z.0%} of the effect (the model's output less that "
+        f"of the background alone), {name} alone for {account['largest']:z.0%}."
     )
+
+
+def searched_parts(result: Result) -> str:
+    """Return what the rows of a result's table are, in the plural."""
+    return "regions" if result.is_region_wise else "points"
 
 
 def strongest(result: Result) -> list[dict[str, Any]]:
@@ -161,26 +170,19 @@ def warnings_of(result: Result) -> list[str]:
         warnings.append(
             "Whether a model was explained on participants it was trained on is not known: no training record."
         )
-    account = provenance.get("Account") or {}
+    account, searched = provenance.get("Account") or {}, searched_parts(result)
     accounted = account.get("accounted")
     if accounted is not None and accounted < _LEAST:
         warnings.append(
-            f"The regions account for only {accounted:z.0%} of the effect. The model may use something outside the "
-            "regions, "
-            "such as skull, air or an artefact, or regions only together: explain it on a grid over the whole volume "
-            "too "
-            "(--grid 8)."
+            f"The {searched} account for only {accounted:z.0%} of the effect. The model may use something outside of "
+            f"them, such as skull, air or an artefact, or {searched} only together: glas3d audit searches the whole "
+            "volume for it."
         )
     if accounted is not None and accounted > _MOST:
         warnings.append(
-            f"The regions account for {accounted:z.0%} of the effect, more than all: what they contribute overlaps, "
+            f"The {searched} account for {accounted:z.0%} of the effect, more than all: what they contribute overlaps, "
             "and no "
             "single share should be taken literally."
-        )
-    if model_of(provenance) == "adnc-simulated":
-        warnings.append(
-            "The model adnc-simulated was trained on simulated disease. Its output for a real person's scan means "
-            "nothing."
         )
     missing = provenance.get("Search", {}).get("regions_without_voxels") or []
     if missing:
@@ -297,13 +299,13 @@ def _score_sentence(result: Result, settings: Mapping[str, Any]) -> str:
         "log-odds of the class against all others" if settings.get("link") == "logit" else "probability of the class"
     )
     fusion = str(settings.get("fusion", "product"))
-    meaning = _SCORES.get(fusion, fusion)
+    meaning, part = _SCORES.get(fusion, fusion), searched_parts(result).removesuffix("s")
     detail = {
-        "product": "the score of a region was the product of its light and the absolute change caused by removing it",
-        "mean": "the score of a region was its evidence, the mean of what it added to the background alone and of "
+        "product": f"the score of a {part} was the product of its light and the absolute change caused by removing it",
+        "mean": f"the score of a {part} was its evidence, the mean of what it added to the background alone and of "
         "what the "
         "whole lost without it",
-    }.get(fusion, f"the score of a region was its {meaning}")
+    }.get(fusion, f"the score of a {part} was its {meaning}")
     evaluations = settings.get("evaluations")
     cost = f" Each explanation took {evaluations} model evaluations." if evaluations else ""
     return f"On the scale of the {scale}, {detail}.{cost}"

@@ -26,6 +26,10 @@ def test_every_check_has_its_functions():
                 assert callable(_function_of(name, of))
 
 
+def test_files_have_no_negative_zero():
+    assert json.dumps(Number("share", -0.0, "share", "of the effect").record()["value"]) == "0.0"
+
+
 def test_the_page_lists_the_checks_that_there_are():
     page = (ROOT / "docs" / "audits.md").read_text(encoding="utf-8")
     assert checks_table() in page
@@ -60,6 +64,11 @@ def test_an_audit_of_another_model_is_not_replaced(tmp_path):
         audit_scan(heads.img(scan), predict, "AD", ["accounted"], folder=tmp_path, assume_space="MNI")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == before
     audit(folder=tmp_path)  # the same audit is
+    scan, weights, predict = heads.made("regions")
+    other = heads.reader(1.1 * weights, 5 / 100, heads.HEALTHY, name=predict.info.name)
+    with pytest.raises(GlasError, match="made with another model; give"):
+        audit_scan(heads.img(scan), other, "AD", ["accounted"], folder=tmp_path, assume_space="MNI")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == before
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,24 @@ def test_warnings_come_first(explained, tmp_path):
     assert "Before you read on" not in page(explained.report(tmp_path / "plain.html")).text
 
 
+def test_words_follow_the_search(explained, tmp_path):
+    """A grid has points and no regions, and whether masks add up there is no matter of a preset."""
+    gaps = {**explained.provenance["Account"], "accounted": None, "largest": None, "partition": False}
+    on_regions, on_grid = (
+        " ".join(page(replace(explained, provenance=each).report(tmp_path / "page.html")).text.split())
+        for each in (
+            {**explained.provenance, "Account": gaps},
+            {**explained.provenance, "Account": gaps, "Search": {"grid": 4}},
+        )
+    )
+    assert "What the regions account for is not available: the masks overlap or leave gaps" in on_regions
+    assert "(the preset evidence) do neither" in on_regions
+    assert "What the points account for is not available: the masks overlap or leave gaps" in on_grid
+    assert "preset evidence" not in on_grid
+    assert "masks with a sigma of 0.4 cells" in on_grid
+    assert "the score of a region" not in on_grid
+
+
 def test_a_study_shows_its_groups_and_participants(explained, few, tmp_path):
     group = GroupMap("AD", few)
     for _ in range(3):
