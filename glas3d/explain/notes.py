@@ -155,8 +155,8 @@ def note_on_reach(share: float, of: str, cells: Sequence[float], settings: Mappi
     unit = "mm" if settings["unit"] == "mm" else "voxels"
     sigmas = sorted({settings["sigma_light"], settings["sigma_shadow"]}, key=np.mean)
     text = (
-        f"the masks of the grid leave parts of {of} unseen: they reach {share:z.0%} of it, with cells of {size} {unit} "
-        f"and sigmas of {listed([_size(sigma) for sigma in sigmas])}; more cells or larger sigmas reach more"
+        f"the masks of the grid leave parts of {of} unseen: they reach {share:z.0%} of it, with cells of {size} and "
+        f"sigmas of {listed([_size(sigma) for sigma in sigmas])} {unit}; more cells or larger sigmas reach more"
     )
     return [Note(text)]
 

@@ -31,7 +31,8 @@ from glas3d.progress import Progress, reported
 
 STATISTICS = ("saliency", "light", "shadow", "drop")
 """What maps show, by the ``stat-`` of their file names."""
-_SETTINGS_SHOWN = 4  # by name, in a message
+
+_SETTINGS_SHOWN, _VALUES_SHOWN = 4, 40  # settings by name in a message, and characters of the two values of one
 _SAME_OUTPUT = 1e-4  # how far the outputs of one model may be apart by engine and batch size (docs/decisions/0007)
 
 
@@ -262,8 +263,8 @@ def refuse_other_results(
     new, old = (json.loads(to_json(content)) for content in (dict(provenance), existing))
     if differing := _differing(new, old):
         raise GlasError(
-            f"{folder} already has results of this name, {path.name}, made with {differing}; give another folder, or "
-            "--overwrite (overwrite=True) to replace them"
+            f"{folder} already has {path.name}, made with {differing}; give another folder, or --overwrite "
+            "(overwrite=True) to replace it"
         )
 
 
@@ -286,18 +287,17 @@ def _differing(new: Mapping[str, Any], old: Mapping[str, Any]) -> str:
 
 def _both_values(name: str, value: Any, before: Mapping[str, Any]) -> str:
     """Return the name of a setting with its value there and now, where they are short."""
-    if isinstance(value, dict) or isinstance(before.get(name), dict):
-        return name
-    return f"{name} ({before.get(name, 'not recorded')} there, {value} now)"
+    values = f"{before.get(name, 'not recorded')} there, {value} now"
+    return f"{name} ({values})" if len(values) <= _VALUES_SHOWN else name
 
 
 def _has_other_outputs(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     """Return whether models of one name, whose weights are not known, are told apart by their outputs for the scan."""
-    outputs = [content.get("Probability") for content in (new, old)]
+    first, second = (content.get("Probability") for content in (new, old))
     known = any((new.get("Model") or {}).get(name) for name in ("sha256", "weights_sha256"))
-    if known or not all(isinstance(each, int | float) for each in outputs):
+    if known or not isinstance(first, int | float) or not isinstance(second, int | float):
         return False
-    return bool(abs(outputs[0] - outputs[1]) > _SAME_OUTPUT * max(1.0, abs(outputs[0])))
+    return abs(first - second) > _SAME_OUTPUT * max(1.0, abs(first))
 
 
 _SHOWN = 10  # rows in a notebook

@@ -263,7 +263,7 @@ def test_a_comparison_is_one_table_and_one_map_a_method(tmp_path):
     # the same again replaces, another one does not
     found.save(tmp_path)
     other = compare(scan(), network(), "MCI", ["difference"], labels(), assume_space="MNI")
-    with refused("made with another target and another setting, difference; give"):
+    with refused("made with another target and another setting, methods; give"):
         other.save(tmp_path)
     Counting.inputs = 0
     counting = Predictor(Counting(), "softmax", device="cpu", classes=("NC", "MCI", "AD"))
