@@ -202,6 +202,15 @@ def check_seal(path: Path) -> Seal | None:
     return Seal(tuple(files), tuple(missing), tuple(changed))
 
 
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """Return the content of a JSON file that has the hashes of the files next to it; None for any other file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and isinstance(content.get("Files"), dict) else None
+
+
 def to_json(content: dict[str, Any]) -> str:
     """Return JSON with sorted keys.
 

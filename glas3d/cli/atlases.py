@@ -9,6 +9,7 @@ from cyclopts import App
 
 from glas3d.cli import terminal
 from glas3d.cli.derived import in_group
+from glas3d.counts import counted
 
 app = App(name="atlas", help="Look at the shipped atlases.")
 
@@ -30,7 +31,7 @@ def atlas_list(*, json: Annotated[bool, in_group("Output")] = False) -> None:
         terminal.write_json({"atlases": content})
         return
     for atlas in atlases:
-        terminal.write(f"{atlas.name}: {len(atlas.table)} regions, {atlas.space} space")
+        terminal.write(f"{atlas.name}: {counted(len(atlas.table), 'region')}, {atlas.space} space")
 
 
 @app.command

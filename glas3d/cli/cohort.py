@@ -15,6 +15,7 @@ from glas3d.cli.interruption import if_interrupted
 from glas3d.cli.messages import Messages
 from glas3d.cli.parameters import class_of
 from glas3d.cli.report import look_at, written_report
+from glas3d.counts import counted
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.options import COVARIATES
 from glas3d.statistics.choices import covariate_column
@@ -209,7 +210,8 @@ def _explain(
     else:
         kept = result.count("kept")
         terminal.write(
-            f"Written to {out}: {result.count('explained')} scans explained" + (f", {kept} kept" if kept else "")
+            f"Written to {out}: {counted(result.count('explained'), 'scan')} explained"
+            + (f", {kept} kept" if kept else "")
         )
         terminal.write(f"Scans explained: {result.accounting}")
         for row in failed.head(20).to_dict("records"):
@@ -223,7 +225,7 @@ def _explain(
 def _kept(out: Path, level: str) -> str:
     """Return what an interrupted level has kept."""
     n = len(list(out.glob("sub-*/**/*_record.json")))  # nothing is imported: an import may have been interrupted
-    scans = f"the results of {n} scan{'' if n == 1 else 's'} are kept in {out}"
+    scans = f"the results of {counted(n, 'scan')} are kept in {out}"
     if level == "group":
         return f"the group level was not written, and {scans}"
     return f"{scans}: the same command resumes with the others"
@@ -264,7 +266,7 @@ def _rows(table: pd.DataFrame) -> str:
 def _report_groups(result: GroupResult, case: str, shown: Path | None) -> None:
     if case in result.tables:
         rows = _rows(result.tables[case])
-        title = f"The ten highest-scoring {rows} of {case}, {result.groups[case]} participants"
+        title = f"The ten highest-scoring {rows} of {case}, {counted(result.groups[case], 'participant')}"
         terminal.write_table(result.tables[case], title, result.columns[case])
     for comparison, table in result.tests.items():
         if table["p_fwe"].isna().all():
@@ -285,7 +287,7 @@ def _report_groups(result: GroupResult, case: str, shown: Path | None) -> None:
             f"smallest corrected p: {voxels.p:.3g} (at {peak} mm)"
         )
     groups = ", ".join(f"{name} {n}" for name, n in result.groups.items())
-    terminal.write(f"Written to {result.folder}: {groups} participants")
+    terminal.write(f"Written to {result.folder}: {counted(groups, 'participant')}")
     account = "" if case not in result.accounts else terminal.account_text(result.accounts[case], result.tables[case])
     if account or shown:
         terminal.write(f"{account}{look_at(shown)}".strip())

@@ -13,6 +13,7 @@ from glas3d.cli.derived import command_options, help_text, in_group
 from glas3d.cli.explain_options import SearchOptions, explain_keywords, search_on_scan
 from glas3d.cli.messages import Messages
 from glas3d.cli.parameters import LoadingOptions, class_of
+from glas3d.counts import counted
 from glas3d.errors import GlasError
 from glas3d.evaluate.rivals.methods import AttributionOptions, listed_methods
 from glas3d.explain.options import SEARCH, ExplainOptions, ModeOptions
@@ -125,11 +126,13 @@ def _report(comparison: Comparison, name: str, out: Path) -> None:
             )
         )
     columns = ("method", "evaluations", "seconds", "rho", "highest-scoring region")
-    title = f"{name}: {probability}, {len(rows)} methods"
+    title = f"{name}: {probability}, {counted(len(rows), 'method')}"
     terminal.write_rows(columns, rows, title, left=("method", columns[-1]), optional=("seconds", "evaluations", "rho"))
     if others:
         terminal.write(f"rho: Spearman's rank correlation of the regions' values with those of {first.method}")
-    terminal.write(f"Written to {out}: {first.stem}_{first.search_label}methods_regions.tsv and {len(rows)} maps")
+    terminal.write(
+        f"Written to {out}: {first.stem}_{first.search_label}methods_regions.tsv and {counted(len(rows), 'map')}"
+    )
 
 
 def _json(comparison: Comparison) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from glas3d.cli.interruption import if_interrupted
 from glas3d.cli.messages import Messages
 from glas3d.cli.parameters import LoadingOptions, class_of
 from glas3d.cli.report import look_at, written_report
+from glas3d.counts import counted
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.options import SEARCH
 
@@ -144,7 +145,7 @@ def _report(result: ScanExplanation, written: list[Path], name: str, out: Path, 
     start = f"{result.stem}_stat-"
     maps = [path.name[len(start) :].partition("_")[0] for path in written if path.name.startswith(start)]
     written_maps = f"maps of {', '.join(dict.fromkeys(maps))}"
-    rounds = [f"the maps of {len(result.round_imgs)} rounds"] if result.round_imgs else []
+    rounds = [f"the maps of {counted(len(result.round_imgs), 'round')}"] if result.round_imgs else []
     parts = [f"those of {', '.join(result.parts)}"] if result.parts else []
     terminal.write(f"Written to {out}: {'; '.join([f'{result.stem}_regions.tsv', written_maps, *rounds, *parts])}")
     account = result.provenance.get("Account")

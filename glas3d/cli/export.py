@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from glas3d.cli import terminal
 from glas3d.cli.derived import in_group
 from glas3d.cli.messages import Messages
+from glas3d.counts import counted
 from glas3d.report.viewer_names import VIEWERS
 
 Viewer: Any = Literal[VIEWERS]
@@ -57,4 +58,4 @@ def export_for_viewers(
     for path in written:
         if path.suffix in (".sh", ".py"):
             terminal.write(f"Open: {path}")
-    terminal.write(f"Written to {folder}: {len(written)} files")
+    terminal.write(f"Written to {folder}: {counted(len(written), 'file')}")

@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from glas3d.cli import terminal
 from glas3d.cli.derived import command_options, given_options, in_group
 from glas3d.cli.messages import Messages
+from glas3d.counts import counted
 from glas3d.study.oasis.options import OasisOptions
 
 OasisCommand: Any = command_options("OasisCommand", OasisOptions)
@@ -50,5 +51,5 @@ def oasis(
     if fetched.left_out:
         terminal.write(f"Left out, because they belong to no group: {fetched.left_out}")
     terminal.write(
-        f"Written to {bids_dir}: {len(fetched.participants)} participants; the data use agreement is LICENSE"
+        f"Written to {bids_dir}: {counted(len(fetched.participants), 'participant')}; the data use agreement is LICENSE"
     )

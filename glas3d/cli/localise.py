@@ -11,6 +11,7 @@ from glas3d.cli import terminal
 from glas3d.cli.derived import command_options, given_options, in_group
 from glas3d.cli.messages import Messages
 from glas3d.cli.parameters import LoadingOptions, named_values
+from glas3d.counts import counted
 from glas3d.evaluate.localisation.options import LocalisationOptions
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def localise_data(
 def _report(measured: Localisation, name: str) -> None:
     """Write all tables."""
     n = measured.record["Data"]["images"]
-    terminal.write(f"{name}: {n} images, the model is right about {measured.top1:z.1%} of them")
+    terminal.write(f"{name}: {counted(n, 'image')}, the model is right about {measured.top1:z.1%} of them")
     for number, table in measured.tables.items():
         first = table.columns[0]
         rows = [[_cell(str(column), value) for column, value in row.items()] for row in table.to_dict("records")]

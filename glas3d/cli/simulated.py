@@ -12,6 +12,7 @@ from glas3d.cli.derived import command_options, given_options, in_group
 from glas3d.cli.interruption import if_interrupted
 from glas3d.cli.messages import Messages
 from glas3d.cli.report import look_at
+from glas3d.counts import counted
 from glas3d.simulate.simulation import Simulation
 
 SimulationCommand: Any = command_options("SimulationCommand", Simulation)
@@ -43,7 +44,7 @@ def simulate_participants(
         write_dataset(bids_dir, simulation, progress)
     if_interrupted(f"the data set is in {bids_dir}")
     terminal.write(
-        f"Written to {bids_dir}: {simulation.participants} participants, their truth in {bids_dir / 'truth'}"
+        f"Written to {bids_dir}: {counted(simulation.participants, 'participant')}, their truth in {bids_dir / 'truth'}"
     )
 
 

@@ -11,6 +11,7 @@ from glas3d.cli import terminal
 from glas3d.cli.derived import command_options, given_options, in_group
 from glas3d.cli.interruption import if_interrupted
 from glas3d.cli.messages import Messages
+from glas3d.counts import counted
 from glas3d.study.cohort.options import Selection
 from glas3d.study.training.options import TrainingOptions
 
@@ -69,15 +70,17 @@ def train_models(
         folders = [str(folder) for folder in models.folds]
         terminal.write_json({"folds": folders, "trained": models.trained, "metrics": models.summary.to_dict("records")})
         return
-    terminal.write(f"Metrics of {len(models.folds)} folds, mean and 95 % interval:")
+    terminal.write(f"Metrics of {counted(len(models.folds), 'fold')}, mean and 95 % interval:")
     for row in models.summary.to_dict("records"):
         terminal.write(f"  {row['metric']:<18} {row['mean']:.3f}  {row['low']:.3f} to {row['high']:.3f}")
     kept = len(models.folds) - len(models.trained)
-    terminal.write(f"Written to {out}: {len(models.trained)} folds trained" + (f", {kept} kept" if kept else ""))
+    terminal.write(
+        f"Written to {out}: {counted(len(models.trained), 'fold')} trained" + (f", {kept} kept" if kept else "")
+    )
 
 
 def _kept(out: Path) -> str:
     """Return what interrupted training has kept."""
     n = len(list(out.glob("fold-*")))  # nothing is imported: an import may have been interrupted
-    folds = f"{n} finished fold{'' if n == 1 else 's'}"
+    folds = counted(n, "finished fold", "finished folds")
     return f"{folds} and the scans that were read are kept in {out}: the same command resumes with the others"

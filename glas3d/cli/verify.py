@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from glas3d.cli import terminal
 from glas3d.cli.derived import command_options, given_options, in_group
 from glas3d.cli.messages import Messages
+from glas3d.counts import counted
 from glas3d.errors import GlasError
 from glas3d.study.cohort.options import Selection
 
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 _LISTED = 20
 CohortCommand: Any = command_options("CohortCommand", Selection, without=("on_error",))
 
-verify = App(name="verify", usage="Usage: glas3d verify OUT [--bids-dir BIDS_DIR --models DIR | --model M] [OPTIONS]")
+verify = App(
+    name="verify",
+    usage="Usage: glas3d verify OUT [--bids-dir BIDS_DIR --models DIR | --model M] [OPTIONS]\n"
+    "       glas3d verify OUT [--scan SCAN ...] [--model M] [OPTIONS]",
+)
 
 
 @verify.default
@@ -28,6 +33,7 @@ def verify_results(
     /,
     *,
     bids_dir: Annotated[Path | None, in_group("Input")] = None,
+    scan: Annotated[tuple[Path, ...], in_group("Input", consume_multiple=1)] = (),
     models: Annotated[Path | None, in_group("Model")] = None,
     model: Annotated[str | None, in_group("Model")] = None,
     trust: Annotated[bool, in_group("Model")] = False,
@@ -38,11 +44,12 @@ def verify_results(
     json: Annotated[bool, in_group("Output")] = False,
     messages: Annotated[Messages, Parameter(name="*")] = Messages(),  # noqa: B008 (frozen)
 ) -> None:
-    """Hash every file of a folder of results again, and explain participants of a study again.
+    """Hash the maps, tables and sidecars of results again, and explain scans again.
 
-    Files that are missing, changed or extra are named. The exit status is 0 only if all is well: all files are as they
-    were written, and participants that are explained again have the same bits by the same software, or values within
-    1e-4 of their range by other versions or engines.
+    Files that are missing, changed or extra are named. Pictures, viewers, reports, and files that describe a folder as
+    a whole have no hash, and are named too. The exit status is 0 only if all is well: all files with a hash are as they
+    were written, and scans that are explained again have the same bits by the same software, or values within 1e-4 of
+    their range by other versions or engines.
 
     Parameters
     ----------
@@ -50,10 +57,14 @@ def verify_results(
         Folder of results: of a study, or of glas3d explain or compare.
     bids_dir
         Data set of the study, to explain participants again. Default: compare the files alone.
+    scan
+        The scans that were explained by glas3d explain, to explain them again. Default with --model: where the folder
+        records that they were.
     models
         Models of the study, as glas3d train wrote them.
     model
-        The model of a study that had one model for every participant.
+        The model of a study that had one model for every participant, or of glas3d explain. Default with --scan: the
+        shipped model that is recorded.
     trust
         Allow the configuration of a bundle to run any code of its author: calls of functions, expressions and imports.
     sample
@@ -66,13 +77,21 @@ def verify_results(
         Write the result to standard output as JSON, for other programs.
     """
     from glas3d.study.cohort.bids import read_cohort
-    from glas3d.verify import explain_again, verify_files
+    from glas3d.study.derivatives import is_study
+    from glas3d.verify import explain_again, explain_scans_again, verify_files
 
-    chosen = models if models is not None else model
-    if (bids_dir is None) != (chosen is None) or (models is not None and model is not None):
+    chosen, of_study = models if models is not None else model, is_study(out)
+    if of_study and scan:
+        raise GlasError("--scan is for results of glas3d explain: for a study give --bids-dir, and --models or --model")
+    if of_study and ((bids_dir is None) != (chosen is None) or (models is not None and model is not None)):
         raise GlasError("to explain participants again give --bids-dir, and --models or --model; got one alone")
     verified = verify_files(out)
+    if not of_study and (bids_dir is not None or models is not None):
+        raise GlasError(f"--bids-dir and --models are for a study, {out} is none: for results of explain give --scan")
     repeated: list[Repetition] = []
+    if not of_study and (scan or model is not None):
+        with terminal.progress("scans") as progress:
+            repeated = explain_scans_again(out, scan, model, trust=trust, device=device, progress=progress)
     if bids_dir is not None and chosen is not None:
         cohort = read_cohort(bids_dir, on_error="skip", **given_options(scans))
         with terminal.progress("scans") as progress:
@@ -83,16 +102,26 @@ def verify_results(
         content = vars(verified) | {"folder": str(verified.folder), "well": verified.well}
         terminal.write_json(content | {"again": [vars(each) | {"well": each.well} for each in repeated]})
     else:
-        _report(verified, repeated)
+        _report(verified, repeated, _advice(out, of_study=of_study))
     problems = [name for name in ("missing", "changed", "extra") if getattr(verified, name)]
     if failed := [each.name for each in repeated if not each.well]:
-        problems.append(f"not had again: {', '.join(failed)}")
+        problems.append(f"others when explained again: {', '.join(failed)}")
     if problems:
         raise GlasError(f"the results in {out} are not as they were written: {', '.join(problems)}")
 
 
-def _report(verified: VerifiedFiles, repeated: list[Repetition]) -> None:
-    terminal.write(f"{verified.n_files} files of {verified.n_results} results in {verified.folder}")
+def _advice(out: Path, *, of_study: bool) -> str:
+    """Return which options explain the scans of a folder again; empty where there are none to explain."""
+    from glas3d.verify.scan_again import explained_scans
+
+    if of_study:
+        return "give --bids-dir, and --models or --model"
+    return "give --scan and --model" if any(explained_scans(out)) else ""
+
+
+def _report(verified: VerifiedFiles, repeated: list[Repetition], advice: str) -> None:
+    files, results = counted(verified.n_files, "file"), counted(verified.n_results, "result")
+    terminal.write(f"{files} of {results} in {verified.folder}")
     for what in ("missing", "changed", "extra"):
         names = getattr(verified, what)
         for name in names[:_LISTED]:
@@ -100,11 +129,13 @@ def _report(verified: VerifiedFiles, repeated: list[Repetition]) -> None:
         if len(names) > _LISTED:
             terminal.write(f"  {what}: {len(names) - _LISTED} more")
     if verified.well:
-        terminal.write("All files are there, as they were written, and no others.")
+        terminal.write("Every file with a hash is there, as it was written.")
+    if verified.unhashed:
+        terminal.write(f"Not compared, as they have no hash: {', '.join(verified.unhashed)}")
     for each in repeated:
         terminal.write(f"Explained again: {each.name}: {_outcome(each)}")
-    if not repeated:
-        terminal.write("Nothing was explained again: give --bids-dir, and --models or --model.")
+    if advice and not repeated:
+        terminal.write(f"Nothing was explained again: {advice}.")
 
 
 def _outcome(repetition: Repetition) -> str:

@@ -16,6 +16,7 @@ from glas3d.core.cover import Cover
 from glas3d.core.link import log_odds_against
 from glas3d.core.score import fuse
 from glas3d.core.search import Segments
+from glas3d.counts import counted
 from glas3d.display import ShownInNotebooks, Summary
 from glas3d.errors import GlasError
 
@@ -190,7 +191,7 @@ def class_and_points(explanation: Explanation) -> str:
     """Return the class of an explanation and its points, for messages."""
     name = explanation.class_name or f"class {explanation.target}"
     first, last = (", ".join(f"{v:.1f}" for v in explanation.points[i]) for i in (0, -1))
-    return f"{name} at {len(explanation.points)} points from voxel ({first}) to ({last})"
+    return f"{name} at {counted(len(explanation.points), 'point')} from voxel ({first}) to ({last})"
 
 
 def class_difference(explanation: Explanation, other: Explanation) -> Explanation:

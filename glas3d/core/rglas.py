@@ -20,6 +20,7 @@ from glas3d.core.score import Target, evaluate
 from glas3d.core.search import Grid, Search, Segments
 from glas3d.core.settings import RecursionSettings, Settings
 from glas3d.core.volume import as_reference
+from glas3d.counts import counted
 from glas3d.display import ShownInNotebooks, Summary
 from glas3d.errors import GlasError
 
@@ -81,7 +82,9 @@ class RecursiveExplanation(ShownInNotebooks):
     reason: str
 
     def __repr__(self) -> str:
-        return f"RecursiveExplanation({len(self.rounds)} rounds on {self.saliency.shape}, ended: {self.reason})"
+        return (
+            f"RecursiveExplanation({counted(len(self.rounds), 'round')} on {self.saliency.shape}, ended: {self.reason})"
+        )
 
     def _summary(self) -> Summary:
         rows = [

@@ -19,6 +19,7 @@ from glas3d.core.explanation import Explanation
 from glas3d.core.foreign_code import failures_of
 from glas3d.core.model import NoLogOdds
 from glas3d.core.score import Target
+from glas3d.counts import counted
 from glas3d.display import Drawn, Summary
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.evaluate import rivals
@@ -80,7 +81,8 @@ class Attribution(Drawn):
     def __repr__(self) -> str:
         first = self.table.sort_values("score", ascending=False).iloc[0]
         return (
-            f"Attribution({self.method} of {self.stem}: {len(self.table)} regions, highest-scoring {first['name']}, "
+            f"Attribution({self.method} of {self.stem}: {counted(len(self.table), 'region')}, "
+            f"highest-scoring {first['name']}, "
             f"{self.evaluations} model evaluations)"
         )
 
@@ -92,7 +94,7 @@ class Attribution(Drawn):
             "seconds": f"{self.seconds:.1f}",
         }
         rows = [(name, f"{score:.3g}") for name, score in zip(highest["name"], highest["score"], strict=True)]
-        caption = f"The {len(rows)} highest of {len(self.table)} regions"
+        caption = f"The {len(rows)} highest of {counted(len(self.table), 'region')}"
         return Summary(f"Attribution by {self.method} of {self.stem}", facts, ("name", "value"), rows, caption=caption)
 
     @property
@@ -179,7 +181,7 @@ class Comparison(Drawn):
 
     def __repr__(self) -> str:
         first = next(iter(self.attributions.values()))
-        return f"Comparison({first.stem}: {', '.join(self.attributions)}, {len(self.table)} regions)"
+        return f"Comparison({first.stem}: {', '.join(self.attributions)}, {counted(len(self.table), 'region')})"
 
     def _summary(self) -> Summary:
         first = next(iter(self.attributions.values()))

@@ -115,8 +115,8 @@ class Subject(ABC):
     def record(self, target: int) -> dict[str, Any]:
         """Return what a sidecar holds of the input, the model, the search and the class with this index."""
         record = dict(self.request.maps.record)
-        if notes := self.request.maps.setting_notes:
-            record["Notes"] = [note.text for note in notes]
+        if notes := [note.text for note in self.request.maps.setting_notes if not note.of_masks]:
+            record["Notes"] = notes
         classes = record["Model"]["classes"]
         named = {"index": target, "class": classes[target] if classes else str(target)}
         return record | {"Search": self.search_record, "Target": named}

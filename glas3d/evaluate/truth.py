@@ -12,6 +12,7 @@ import pandas as pd
 
 from glas3d.core.model import Predict
 from glas3d.core.score import Target
+from glas3d.counts import counted
 from glas3d.errors import GlasError
 from glas3d.evaluate.attribution import attribute
 from glas3d.evaluate.metrics.detection import detection
@@ -42,7 +43,8 @@ class Truth:
 
     def __repr__(self) -> str:
         methods, participants = self.values["method"].unique(), self.effects["participant"].unique()
-        return f"Truth({len(methods)} methods of {len(participants)} participants: {', '.join(methods)})"
+        of = counted(len(participants), "participant")
+        return f"Truth({counted(len(methods), 'method')} of {of}: {', '.join(methods)})"
 
     def by_participant(self) -> pd.DataFrame:
         """Return how each method's values correlate with the true effects of each participant.

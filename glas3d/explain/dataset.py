@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from glas3d.hashing import file_sha256
 from glas3d.output import DESCRIPTION, dataset_description, write_json, write_together
 
 NAME = "GLAS explanations of scans"
@@ -53,6 +54,26 @@ def describe_dataset(folder: Path, scans: Sequence[Path]) -> list[Path]:
     if not (folder / ".bidsignore").exists():
         files[".bidsignore"] = lambda path: path.write_text("\n".join(_IGNORED) + "\n", encoding="utf-8")
     return write_together(folder, files)
+
+
+def find_source(folder: Path, name: str, digest: str) -> Path | None:
+    """Return the file of a name and hash in the data sets that a folder records as its sources; None if it is gone."""
+    if not name or Path(name).name != name:
+        return None
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        urls = [str(source["URL"]) for source in description.get("SourceDatasets", [])]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    participant = name.partition("_")[0]
+    for url in urls:
+        root = folder / url
+        below = root / participant if participant.startswith("sub-") and (root / participant).is_dir() else root
+        candidates = below.rglob(name) if below != root else iter([root / name])
+        for path in candidates:
+            if path.is_file() and file_sha256(path) == digest:
+                return path
+    return None
 
 
 def _description_of(folder: Path) -> dict[str, Any] | None:

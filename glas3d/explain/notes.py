@@ -37,10 +37,13 @@ class Note:
         The sentence.
     warns
         Whether the map or its ranks mean less than they seem to: Python then gives a warning too.
+    of_masks
+        Whether it is about the masks, and concerns no other method on the same scan.
     """
 
     text: str
     warns: bool = False
+    of_masks: bool = False
 
 
 def notes_on(
@@ -158,7 +161,7 @@ def note_on_reach(share: float, of: str, cells: Sequence[float], settings: Mappi
         f"the masks of the grid leave parts of {of} unseen: they reach {share:z.0%} of it, with cells of {size} and "
         f"sigmas of {listed([_size(sigma) for sigma in sigmas])} {unit}; more cells or larger sigmas reach more"
     )
-    return [Note(text)]
+    return [Note(text, of_masks=True)]
 
 
 def _size(sigma: float | Sequence[float]) -> str:
@@ -183,7 +186,8 @@ def voxel_sigmas(names: Sequence[str], spacing: Sequence[float]) -> Note:
     size = " x ".join(f"{mm:.4g}" for mm in spacing)
     verb = "is" if len(names) == 1 else "are"
     return Note(
-        f"{' and '.join(names)} {verb} in voxels: no unit was given, and a voxel of the model's grid has {size} mm"
+        f"{' and '.join(names)} {verb} in voxels: no unit was given, and a voxel of the model's grid has {size} mm",
+        of_masks=True,
     )
 
 

@@ -20,7 +20,7 @@ from glas3d.core.glas import GLAS
 from glas3d.core.model import classes_of
 from glas3d.core.score import class_index
 from glas3d.core.search import Segments, resolve_search
-from glas3d.counts import listed
+from glas3d.counts import counted, listed
 from glas3d.display import Drawn, Summary
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.modes import Mode, ModeResult, Task
@@ -95,10 +95,11 @@ class SavedResult(Drawn):
         """What was searched, as ``116 regions of AAL``."""
         search, n = self.provenance["Search"], int(self.table["score"].notna().sum())
         if "atlas" in search:
-            return f"{n} regions of {search['atlas']}"
+            return f"{counted(n, 'region')} of {search['atlas']}"
         if "grid" in search:
             cells = search["grid"]
-            return f"{n} points, a grid of {cells if isinstance(cells, int) else ' x '.join(map(str, cells))} cells"
+            shape = cells if isinstance(cells, int) else " x ".join(map(str, cells))
+            return f"{counted(n, 'point')}, a grid of {shape} cells"
         return f"{n} {'segments' if 'segments' in search else 'points'}"
 
     @property

@@ -13,6 +13,7 @@ import pandas as pd
 from nibabel.spatialimages import SpatialImage
 from scipy import stats
 
+from glas3d.counts import counted
 from glas3d.explain.result import searched_in_mni
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.scan import load_scan
@@ -105,7 +106,7 @@ def _of_group(result: Result, results: Results) -> Shown:
     variation = next(
         (t for name, t in results.tables.items() if name.startswith(f"{result.stem}_desc-variation")), None
     )
-    n = "" if variation is None else f", {int(variation.table['n'].max())} participants"
+    n = "" if variation is None else f", {counted(int(variation.table['n'].max()), 'participant')}"
     title = f"{group}{n}: explanation of {target}"
     stability = {}
     for kind in ("fold", "run"):

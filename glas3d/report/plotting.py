@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import nibabel as nib
 from matplotlib.figure import Figure
 
+from glas3d.counts import counted
 from glas3d.errors import GlasError
 from glas3d.evaluate.attribution import Attribution, Comparison
 from glas3d.explain.image_result import ImageExplanation
@@ -106,7 +107,7 @@ def _of_attribution(result: Attribution) -> Shown:
 def _of_group_map(group: GroupSums) -> Shown:
     img, atlas = group.saliency_img(), group.atlas if isinstance(group, GroupMap) else None
     is_in_mni = (atlas is not None and atlas.space == "MNI") or int(img.header["sform_code"]) == MNI_CODE
-    title = f"{group.group}, {len(group)} participants: explanation of {group.target}"
+    title = f"{group.group}, {counted(len(group), 'participant')}: explanation of {group.target}"
     label = score_label(group.units["score"])
     brain_map = BrainMap(img, title, label, template() if is_in_mni else None, is_in_mni)
     return Shown(f"group-{group.group}", title, group.target, group.units, group.table(), brain_map, atlas)

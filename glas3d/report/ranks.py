@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from glas3d.imaging.space import voxel_to_world
 
 COLOURS = ("red", "green", "blue", "yellow", "purple")  # the colours of ranks 1 to 5, as in the paper
 _BALL_MM = 5.0
+_NAMED = 3  # regions of equal score, by name
 
 
 def highest_rows(table: pd.DataFrame, n: int = len(COLOURS)) -> pd.DataFrame:
@@ -20,10 +23,47 @@ def highest_rows(table: pd.DataFrame, n: int = len(COLOURS)) -> pd.DataFrame:
     return placed.dropna(subset=["rank"]).sort_values("rank").head(n)
 
 
+@dataclass(frozen=True, eq=False)
+class Place:
+    """One place among the highest scores, which regions or points of equal score share.
+
+    Attributes
+    ----------
+    rank
+        From 1, the highest; the first of those that are shared.
+    rows
+        The rows of the table with this score, also those whose own rank is beyond the last that is shown.
+    """
+
+    rank: int
+    rows: pd.DataFrame
+
+    @property
+    def names(self) -> str:
+        """The names, as ``A``, or ``A, B (equal scores)``; of many the first three."""
+        names = self.rows["name"].astype(str).tolist()
+        if len(names) == 1:
+            return names[0]
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        return f"{', '.join(names[:_NAMED])}{more} (equal scores)"
+
+
+def highest_places(table: pd.DataFrame, n: int = len(COLOURS)) -> list[Place]:
+    """Return the places of the ranks 1 to ``n``; scores that a map cannot tell apart, in float32, are equal."""
+    highest = highest_rows(table, n)
+    located = table if "x" not in table else table.dropna(subset=["x", "y", "z"])
+    scores, places = located["score"].astype(np.float32), []
+    for rank, score in enumerate(highest["score"].astype(np.float32), start=1):
+        if not places or score != np.float32(places[-1].rows["score"].iloc[0]):
+            places.append(Place(rank, located[scores == score].sort_values("rank")))
+    return places
+
+
 def ranks_img(map_img: SpatialImage, table: pd.DataFrame, n: int = len(COLOURS)) -> nib.Nifti1Image:
     """Return a label image of the highest-scoring regions on the grid of their map: 1 the highest, 0 elsewhere.
 
     A region is where the map holds its score, which is how maps of regions are painted; a point is a ball of 5 mm.
+    Regions of equal score have the label of the first of their ranks.
 
     Parameters
     ----------
@@ -37,22 +77,22 @@ def ranks_img(map_img: SpatialImage, table: pd.DataFrame, n: int = len(COLOURS))
     Raises
     ------
     GlasError
-        The map is not that of the table, or several regions share one of these scores.
+        The map is not that of the table.
     """
     values = np.asarray(map_img.dataobj, dtype=np.float32)
-    highest = highest_rows(table, n)
+    places = highest_places(table, n)
     labels = np.zeros(values.shape, dtype=np.uint8)
     is_painted = len(np.unique(values)) <= len(table) + 1  # one value a region, and 0
-    for rank, row in reversed(list(enumerate(highest.to_dict("records"), start=1))):
+    for place in reversed(places):
         if is_painted:
-            if (table["score"].astype(np.float32) == np.float32(row["score"])).sum() > 1:
-                raise GlasError(f"regions must have scores of their own to be told apart, {row['name']} shares its own")
-            inside = values == np.float32(row["score"])
+            inside = values == np.float32(place.rows["score"].iloc[0])
         else:
-            inside = _ball(map_img, [row[axis] for axis in "xyz"])
+            inside = np.zeros(values.shape, dtype=bool)
+            for row in place.rows.to_dict("records"):
+                inside |= _ball(map_img, [row[axis] for axis in "xyz"])
         if not inside.any():
-            raise GlasError(f"a map must hold the scores of its table, this one has no voxel of {row['name']}")
-        labels[inside] = rank
+            raise GlasError(f"a map must hold the scores of its table, this one has no voxel of {place.names}")
+        labels[inside] = place.rank
     img = nib.Nifti1Image(labels, map_img.affine)
     header = map_img.header
     if isinstance(header, nib.Nifti1Header):
@@ -60,7 +100,7 @@ def ranks_img(map_img: SpatialImage, table: pd.DataFrame, n: int = len(COLOURS))
         img.set_qform(map_img.affine, code=int(header["qform_code"]))
     img.header.set_xyzt_units("mm")
     img.header.set_intent("label", (), name="ranks")
-    img.header["cal_min"], img.header["cal_max"] = 0, max(len(highest), 1)
+    img.header["cal_min"], img.header["cal_max"] = 0, max([1, *(place.rank for place in places)])
     img.header["descrip"] = b"glas3d ranks, 1 the highest score"
     return img
 

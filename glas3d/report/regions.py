@@ -18,7 +18,7 @@ from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import template
 from glas3d.report.figure_files import png_writer
 from glas3d.report.maps import BrainMap, add_colour_bar, draw_slices, new_figure
-from glas3d.report.ranks import COLOURS, highest_rows, ranks_img
+from glas3d.report.ranks import COLOURS, highest_places, highest_rows, ranks_img
 
 
 def regions_figure(
@@ -63,14 +63,14 @@ def five_regions_figure(
     -------
     A matplotlib figure that pyplot does not manage.
     """
-    highest = highest_rows(table)
+    highest, places = highest_rows(table), highest_places(table)
     if atlas is None or not brain_map.is_in_mni:
         labels_img = ranks_img(brain_map.img, table)
     else:
         labels = np.asarray(atlas.labels_img.dataobj)
         ranks = np.zeros(labels.shape, dtype=np.int16)
-        for rank, index in enumerate(highest["index"], start=1):
-            ranks[labels == index] = rank
+        for place in reversed(places):
+            ranks[np.isin(labels, place.rows["index"])] = place.rank
         labels_img = nib.Nifti1Image(ranks, atlas.labels_img.affine)
     with new_figure(14, 7) as figure:
         top = figure.add_axes((0.02, 0.50, 0.78, 0.40))
@@ -92,8 +92,12 @@ def five_regions_figure(
                 alpha=0.85,
             )
             handles = [
-                Patch(facecolor=colour, edgecolor="black", label=f"{rank}  {fill(str(name), 26)}")
-                for rank, (colour, name) in enumerate(zip(COLOURS, highest["name"], strict=False), start=1)
+                Patch(
+                    facecolor=COLOURS[place.rank - 1],
+                    edgecolor="black",
+                    label=f"{place.rank}  {fill(place.names, 26)}",
+                )
+                for place in places
             ]
             title = "Five highest-scoring regions" if len(highest) == len(COLOURS) else "Highest-scoring regions"
             figure.legend(handles=handles, title=title, loc="upper left", bbox_to_anchor=(0.80, 0.88), frameon=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from glas3d.imaging.map_header import display_range
 from glas3d.imaging.space import template
 from glas3d.output import Writer
 from glas3d.report.kinds import Shown
-from glas3d.report.ranks import COLOURS, highest_rows, ranks_img
+from glas3d.report.ranks import COLOURS, highest_places, ranks_img
 from glas3d.report.viewer_names import VIEWERS
 
 _OTHER_RANKS = "#b0b0b0"
@@ -38,16 +38,16 @@ class Label:
     rgb: tuple[int, int, int]
 
 
-def rank_labels(names: Sequence[str]) -> list[Label]:
+def rank_labels(names: Mapping[int, str]) -> list[Label]:
     """Return the labels of the ranks, in the paper's five colours; further ranks are grey.
 
     Parameters
     ----------
     names
-        The regions, the highest-scoring one first.
+        The regions by their ranks, the highest-scoring one first.
     """
     labels = []
-    for rank, name in enumerate(names, start=1):
+    for rank, name in names.items():
         red, green, blue = to_rgb(COLOURS[rank - 1] if rank <= len(COLOURS) else _OTHER_RANKS)
         labels.append(Label(rank, f"rank{rank} {name}", (round(255 * red), round(255 * green), round(255 * blue))))
     return labels
@@ -81,7 +81,7 @@ def freesurfer_lut(labels: Sequence[Label]) -> str:
 
 def mricrogl_clut(labels: Sequence[Label]) -> str:
     """Return a colour table of MRIcroGL for intensities from 0 to the last label, with steps between labels."""
-    last = max(len(labels), 1)
+    last = _last(labels)
     nodes = [(0, (0, 0, 0), 0)]
     for label in labels:
         first = round((label.index - 0.5) / last * 255)
@@ -90,6 +90,11 @@ def mricrogl_clut(labels: Sequence[Label]) -> str:
     positions = "".join(f"nodeintensity{i}={at}\n" for i, (at, _, _) in enumerate(nodes))
     colours = "".join(f"nodergba{i}={'|'.join(map(str, rgb))}|{opacity}\n" for i, (_, rgb, opacity) in enumerate(nodes))
     return f"[FLT]\nmin=0\nmax={last}\n[INT]\nnumnodes={len(nodes)}\n[BYT]\n{positions}[RGBA255]\n{colours}"
+
+
+def _last(labels: Sequence[Label]) -> int:
+    """Return the highest label."""
+    return max([1, *(label.index for label in labels)])
 
 
 def mricron_lut(labels: Sequence[Label]) -> bytes:
@@ -266,8 +271,7 @@ def _files_of(shown: Shown, folder: Path, viewers: Sequence[str], top: int) -> d
     if path is None:
         raise GlasError(f"results must be saved before they are exported, {shown.stem} is not")
     files: dict[str, Writer] = {}
-    highest = highest_rows(shown.table, top)
-    labels = rank_labels(highest["name"].astype(str).tolist())
+    labels = rank_labels({place.rank: place.names for place in highest_places(shown.table, top)})
     ranks = f"{shown.stem}_ranks"
     files[f"{ranks}.nii.gz"] = ranks_img(brain_map.img, shown.table, top).to_filename
     anatomy = None
@@ -278,7 +282,7 @@ def _files_of(shown: Shown, folder: Path, viewers: Sequence[str], top: int) -> d
         anatomy = os.path.relpath(scan, folder)
     lowest, largest = display_range(brain_map.values)
     own = os.path.relpath(path, folder)
-    scene = Scene(anatomy, own, ranks, lowest, largest, max(len(labels), 1), brain_map.is_signed)
+    scene = Scene(anatomy, own, ranks, lowest, largest, _last(labels), brain_map.is_signed)
     for viewer in viewers:
         files |= {name: _writer(content) for name, content in _tables(viewer, ranks, labels).items()}
         if viewer == "mricrogl":

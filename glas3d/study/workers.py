@@ -15,6 +15,7 @@ from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from glas3d.checks import whole_number
+from glas3d.counts import counted
 from glas3d.errors import GlasError, GlasWarning, reason
 
 T = TypeVar("T")
@@ -260,7 +261,8 @@ def workers(
         return
     cores = _cores()
     if n_workers * (threads or 1) > cores:
-        message = f"{n_workers} workers of {threads or 1} threads share {cores} cores, and wait for each other"
+        of = counted(threads or 1, "thread")
+        message = f"{n_workers} workers of {of} share {counted(cores, 'core')}, and wait for each other"
         warnings.warn(message, GlasWarning, stacklevel=3)
     with _local_cluster(n_workers, threads or 1, allowed_deaths) as client:
         yield WorkerProcesses(client, try_alone=allowed_deaths != 0)

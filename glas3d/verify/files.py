@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from glas3d.counts import listed
 from glas3d.errors import GlasError
 from glas3d.output import DESCRIPTION, check_seal
 from glas3d.study.derivatives import ATLAS, FAILED, STUDY, is_study
@@ -30,6 +32,9 @@ class VerifiedFiles:
     missing, changed, extra
         Files that are not there any more, that are not as they were written, and that belong to no result; relative to
         the folder, sorted.
+    unhashed
+        Files that glas3d makes from results or for a folder as a whole, such as ``report.html``. They have no hash and
+        are not compared; folders of such files are named as a whole.
     """
 
     folder: Path
@@ -38,15 +43,18 @@ class VerifiedFiles:
     missing: tuple[str, ...]
     changed: tuple[str, ...]
     extra: tuple[str, ...]
+    unhashed: tuple[str, ...] = ()
 
     @property
     def well(self) -> bool:
-        """Whether all files are there, as they were written, and no others."""
+        """Whether all files with a hash are there, as they were written, and no file of another origin."""
         return not (self.missing or self.changed or self.extra)
 
 
 def verify_files(folder: str | os.PathLike[str]) -> VerifiedFiles:
-    """Hash every file of a folder of results again, and compare it with the hash that was written with it.
+    """Hash the maps, tables and sidecars of results again, and compare them with the hashes in the sidecars.
+
+    Pictures, viewers, reports and what describes a folder as a whole have no hash (see `VerifiedFiles.unhashed`).
 
     Parameters
     ----------
@@ -77,15 +85,38 @@ def verify_files(folder: str | os.PathLike[str]) -> VerifiedFiles:
         missing |= set(seal.missing)
         changed |= set(seal.changed)
     if not known:
-        raise GlasError(f"{root} has no results with hashes: it is not of glas3d, or of a version before 0.2")
+        raise GlasError(f"{root} has no results with hashes: {_why_none(root)}")
     if of_study and not (root / STUDY).is_file():
         missing.add(root / STUDY)
-    extra = {path for path in there - known if not _is_shared(path, root)}
+    shared = {path for path in there - known if _is_shared(path, root)}
+    extra = there - known - shared
 
     def names(paths: set[Path]) -> tuple[str, ...]:
         return tuple(sorted(path.relative_to(root).as_posix() for path in paths))
 
-    return VerifiedFiles(root, len(known), n_results, names(missing), names(changed), names(extra))
+    unhashed = dict.fromkeys(_shown(path.relative_to(root)) for path in sorted(shared))
+    return VerifiedFiles(root, len(known), n_results, names(missing), names(changed), names(extra), tuple(unhashed))
+
+
+def _why_none(root: Path) -> str:
+    """Return why a folder has no results with hashes, as far as its description says."""
+    try:
+        description = json.loads((root / DESCRIPTION).read_text(encoding="utf-8"))
+        makers = [str(each["Name"]) for each in description["GeneratedBy"]]
+        title = str(description["Name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "glas3d wrote no results here, or a version did that wrote no hashes"
+    if "glas3d" not in makers:
+        return f"{listed(makers)} made it"
+    return f"glas3d made it ({title}), and gives hashes to results of explain, compare, audit, cohort and demo alone"
+
+
+def _shown(path: Path) -> str:
+    """Return the name of a file without a hash, or the folder of such files that it is in."""
+    for number, part in enumerate(path.parts[:-1], start=1):
+        if part in _MADE_FROM_RESULTS:
+            return f"{Path(*path.parts[:number]).as_posix()}/"
+    return path.as_posix()
 
 
 def _is_participants(path: Path, root: Path) -> bool:

@@ -93,7 +93,10 @@ def test_a_study(run_command, error_line, bids_dir, models, few_path, tmp_path):
     assert run_command("audit", study, "--checks", "retrain", "leakage", "volume", "null", "--top", 3)[0] in (0, 1)
     verdicts = {path.name: json.loads(path.read_text()) for path in (study / "group").iterdir()}
     leakage = verdicts["study_seg-few_desc-leakage_audit.json"]
-    assert (leakage["verdict"], leakage["statement"]) == ("pass", "All 6 scans were explained out of fold.")
+    assert (leakage["verdict"], leakage["statement"]) == (
+        "pass",
+        "Out of fold: no model of 6 scans was trained on the participant.",
+    )
     assert verdicts["study_seg-few_desc-retrain_audit.json"]["numbers"][0]["value"] == 2  # folds
     assert "--top must be a whole number" in error_line("audit", study, "--top", 0)
     assert len(content["Input"]["keys"]) == 6

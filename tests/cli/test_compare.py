@@ -80,7 +80,7 @@ def test_the_help_names_every_method(run_command):
 def test_another_comparison_is_not_replaced(run_command, error_line, compare, bundle, tmp_path):
     assert run_command(*compare("difference"))[0] == 0
     before = sorted((p.name, p.read_bytes()) for p in (tmp_path / "out").iterdir())
-    assert "made with another setting, methods (['difference'] there, ['random'] now); give" in error_line(
+    assert "made with other settings, methods (['difference'] there, ['random'] now) and random; give" in error_line(
         *compare("random")
     )
     assert sorted((p.name, p.read_bytes()) for p in (tmp_path / "out").iterdir()) == before

@@ -18,7 +18,7 @@ from glas3d.explain import ranked
 from glas3d.imaging.map_header import display_range
 from glas3d.imaging.space import mni_grid, template_on
 from glas3d.report import BrainMap, figure_kinds, mosaic_figure, view
-from glas3d.report.ranks import ranks_img
+from glas3d.report.ranks import highest_places, ranks_img
 from glas3d.study import GroupMap
 from tests.imaging.cases import HEADS, head, seen
 
@@ -146,11 +146,27 @@ def test_ranks_of_points_are_balls_around_them(points):
         assert np.linalg.norm(at - [row["x"], row["y"], row["z"]], axis=1).max() <= 6
 
 
-def test_regions_with_the_same_score_have_no_ranks_image(result):
-    table = result.table.copy()
-    table.loc[table["rank"] == 2, "score"] = table.loc[table["rank"] == 1, "score"].item()
-    with pytest.raises(GlasError, match="regions must have scores of their own to be told apart"):
-        ranks_img(result.saliency_img, table)
+def test_regions_with_the_same_score_share_their_first_rank(result):
+    """They do on the map, which cannot tell them apart, and in words."""
+    table, painted = result.table.copy(), np.array(result.saliency_img.dataobj)
+    by_rank = table.set_index("rank")["score"]
+    places = [(2, 3), (5, 6)]  # the sixth is not among the five, and as high as the fifth
+    for first, second in places:
+        table.loc[table["rank"] == second, "score"] = by_rank[first]
+        painted[painted == np.float32(by_rank[second])] = by_rank[first]
+    labels = np.asarray(ranks_img(nib.Nifti1Image(painted, result.saliency_img.affine), table).dataobj)
+    assert set(np.unique(labels)) == {0, 1, 2, 4, 5}
+    original = np.asarray(result.saliency_img.dataobj)
+    for first, second in places:
+        of_both = np.isin(original, by_rank[[first, second]].astype(np.float32))
+        np.testing.assert_array_equal(labels == first, of_both)
+    names = table.set_index("rank")["name"]
+    expected = {1: names[1], 2: f"{names[2]}, {names[3]} (equal scores)", 4: names[4]}
+    expected[5] = f"{names[5]}, {names[6]} (equal scores)"
+    assert {place.rank: place.names for place in highest_places(table)} == expected
+
+
+def test_a_map_is_that_of_its_table(result):
     with pytest.raises(GlasError, match="a map must hold the scores of its table"):
         other = result.table.assign(score=result.table["score"] * 2)
         ranks_img(result.saliency_img, ranked(other.assign(rank=None)))

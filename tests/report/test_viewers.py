@@ -16,7 +16,7 @@ RGB = [(255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 0), (128, 0, 128), (176
 
 @pytest.fixture
 def labels():
-    return rank_labels(NAMES)
+    return rank_labels(dict(enumerate(NAMES, start=1)))
 
 
 def test_ranks_have_the_colours_of_the_paper(labels):

@@ -10,9 +10,10 @@ import pytest
 from glas3d import GlasError, Grid, explain_img, load_model
 from glas3d.cli import run
 from glas3d.output import sealed, write_json, write_together
+from glas3d.simulate import Simulation, write_dataset
 from glas3d.study import explain_cohort, summarise_groups
-from glas3d.verify import explain_again, verify_files
-from glas3d.verify.again import TOLERANCE
+from glas3d.verify import explain_again, explain_scans_again, verify_files
+from glas3d.verify.differences import TOLERANCE
 from tests.bundles import t1, write
 from tests.study import studies
 from tests.study.running.test_runner import ASSUMED
@@ -64,7 +65,8 @@ def test_a_study_as_it_was_written_is_well(complete):
     assert found.well
     assert found.n_results == 7, "six scans and the group level"
     every = {path for path in complete.rglob("*") if path.is_file()}
-    assert found.n_files == len(every) - 3, "all but study.json, dataset_description.json and .bidsignore"
+    assert found.n_files == len(every) - 3
+    assert found.unhashed == (".bidsignore", "dataset_description.json", "study.json")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,9 @@ def test_pictures_and_audits_of_results_are_no_extra_files(study):
         (study / name).parent.mkdir(exist_ok=True)
         (study / name).write_text("made from results")
     write_together(study, {"audit.json": sealed(write_json({"Check": "a"}), others=False)})
-    assert verify_files(study).well
+    found = verify_files(study)
+    assert found.well
+    assert {"figures/", "viewers/", "report.html", "run.log"} < set(found.unhashed)
     (study / "audit.json").write_text((study / "audit.json").read_text().replace('"a"', '"b"'))
     assert verify_files(study).changed == ("audit.json",)
 
@@ -189,7 +193,9 @@ def test_the_command_ends_with_status_0_only_if_all_is_well(study, data, models,
     assert (status, errors) == (0, "")
     status, output, _ = run_command("verify", study)
     assert status == 0
-    assert "All files are there, as they were written, and no others." in output
+    assert "Every file with a hash is there, as it was written." in output
+    assert "Not compared, as they have no hash: .bidsignore, dataset_description.json, study.json" in output
+    assert "Nothing was explained again: give --bids-dir, and --models or --model." in output
     flip(next(study.glob("sub-03/anat/*_stat-light_statmap.nii.gz")))
     status, output, errors = run_command("verify", study, "--json")
     assert status == 2
@@ -198,3 +204,79 @@ def test_the_command_ends_with_status_0_only_if_all_is_well(study, data, models,
     assert "are not as they were written: changed" in errors
     status, _, errors = run_command("verify", study, "--bids-dir", data)
     assert (status, "give --bids-dir, and --models or --model" in errors) == (2, True)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """Return a scan, its model and a folder of results on a grid, as ``glas3d explain`` writes it."""
+    folder = tmp_path_factory.mktemp("single")
+    scan, model = folder / "sub-01_T1w.nii.gz", write(folder / "bundle")
+    nib.save(t1(), scan)
+    words = ["explain", scan, "--model", model, "--target", "AD", "--grid", "2", "--out", folder / "out", "--quiet"]
+    assert run([str(word) for word in [*words, "--sigma-light", 30, "--unit", "mm", "--background", "blur"]]) == 0
+    return scan, model, folder / "out"
+
+
+def test_a_scan_is_explained_again_where_it_was_or_given(single, run_command, tmp_path):
+    scan, model, out = single
+    (found,) = explain_scans_again(out, model=model)
+    assert (found.same_bits, found.same_software, found.largest, found.error) == (True, True, 0.0, "")
+    status, output, _ = run_command("verify", shutil.copytree(out, tmp_path / "out"), "--scan", scan, "--model", model)
+    assert (status, "Explained again: sub-01_T1w_desc-grid: the same, bit for bit" in output) == (0, True)
+    (found,) = explain_scans_again(tmp_path / "out", model=model)
+    assert "sub-01_T1w.nii.gz is not where it was, or has changed: give it (--scan)" in found.error
+
+
+def test_a_map_of_other_values_is_not_had_again(single, run_command, tmp_path):
+    scan, model, out = single
+    out = shutil.copytree(out, tmp_path / "out")
+    path = next(out.glob("*stat-drop_statmap.nii.gz"))
+    img = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(img.dataobj) * np.float32(1.5), img.affine, img.header), path)
+    (found,) = explain_scans_again(out, [scan], model)
+    assert (found.same_bits, found.same_software, found.file, found.well) == (False, True, path.name, False)
+    assert found.largest == pytest.approx(1 / 3, rel=1e-3)
+    status, _, errors = run_command("verify", out, "--scan", scan, "--model", model)
+    assert status == 2
+    assert "others when explained again: sub-01_T1w_desc-grid" in errors
+
+
+def test_other_scans_models_and_options_are_refused(single, run_command, tmp_path):
+    scan, model, out = single
+    nib.save(t1(6), tmp_path / "other.nii.gz")
+    with pytest.raises(GlasError, match=r"other\.nii\.gz is none of the scans that were explained"):
+        explain_scans_again(out, [tmp_path / "other.nii.gz"], model)
+    (found,) = explain_scans_again(out, [scan], write(tmp_path / "tiny", description="another"))
+    assert "is not the one that explained the scan: its hash is another" in found.error
+    (found,) = explain_scans_again(out, [scan])
+    assert "the model tiny is not shipped: give it (--model)" in found.error
+    status, _, errors = run_command("verify", out, "--bids-dir", tmp_path, "--models", model)
+    assert (status, "--bids-dir and --models are for a study" in errors) == (2, True)
+
+
+def test_what_a_sidecar_does_not_hold_is_named(single, tmp_path):
+    scan, model, _ = single
+    predict = load_model(model, device="cpu")
+    options = {"assume_space": "MNI", "folder": tmp_path, "background": scan, "scales": (1, 2)}
+    explain_img(scan, predict, "AD", Grid((2, 1, 2)), **options)
+    (found,) = explain_scans_again(tmp_path, [scan], model)
+    assert "a sidecar holds too little to explain it again with" in found.error
+    assert "scales" in found.error
+    assert "the background sub-01_T1w.nii.gz" in found.error
+
+
+def test_only_what_helps_is_suggested(single, run_command, tmp_path):
+    _, _, out = single
+    assert "Nothing was explained again: give --scan and --model." in run_command("verify", out)[1]
+    write_together(tmp_path / "audits", {"audit.json": sealed(write_json({"Check": "a"}), others=False)})
+    status, output, _ = run_command("verify", tmp_path / "audits")
+    assert (status, "Nothing was explained" in output) == (0, False)
+    assert "1 file of 1 result in" in output
+
+
+def test_a_data_set_without_hashes_says_who_made_it(tmp_path):
+    write_dataset(tmp_path / "bids", Simulation(participants=2, resolution=8))
+    with pytest.raises(
+        GlasError, match=r"no results with hashes: glas3d made it \(Simulated .*\), and gives hashes to"
+    ):
+        verify_files(tmp_path / "bids")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from glas3d.core.search import Grid
+from glas3d.counts import counted
 from glas3d.evaluate.audits.audit import Audit, Number
 from glas3d.evaluate.audits.audited_scan import LEAST_EFFECT, OUTSIDE, AuditedScan
 from glas3d.evaluate.audits.audited_study import AuditedStudy
@@ -198,7 +199,7 @@ def audit_study(study: AuditedStudy) -> Audit:
         Number("lowest_allowed", LOW, "share", "below this the check fails"),
         Number("highest_allowed", MUCH, "share", "above this the check warns"),
     ]
-    opening = f"The regions account for {accounted:z.0%} of the effects of {len(known)} scans"
+    opening = f"The regions account for {accounted:z.0%} of the effects of {counted(len(known), 'scan')}"
     if accounted < LOW:
         statement = (
             f"{opening} only. Do not take the maps for an explanation: audit single scans with their model, which says "

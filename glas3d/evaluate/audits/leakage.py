@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import spearmanr
 
+from glas3d.counts import counted
 from glas3d.evaluate.audits.audit import Audit, Number
 from glas3d.evaluate.audits.audited_study import AuditedStudy
 
@@ -15,6 +16,7 @@ from glas3d.evaluate.audits.audited_study import AuditedStudy
 def audit_study(study: AuditedStudy) -> Audit:
     """Return the audit of a study, compared with an in-sample run of it where the options name one."""
     states = [record.content.get("InSample", "unknown") for record in study.records]
+    scans = counted(len(states), "scan")
     inside, unknown = states.count(True), states.count("unknown")
     numbers = [
         Number("scans", len(states), "count", "scans explained"),
@@ -42,7 +44,7 @@ def audit_study(study: AuditedStudy) -> Audit:
         return study.audit(
             "leakage",
             "fail",
-            f"{inside} of {len(states)} scans were explained by a model that was trained on them.{compared} Explain "
+            f"In sample: a model that was trained on the participant explained {inside} of {scans}.{compared} Explain "
             "out of fold, with the folder of folds that glas3d train wrote.",
             numbers,
         )
@@ -50,7 +52,9 @@ def audit_study(study: AuditedStudy) -> Audit:
         return study.audit(
             "leakage",
             "n/a",
-            f"No verdict: for {unknown} of {len(states)} scans it is not recorded who trained the model.{compared}",
+            f"No verdict: it is not recorded on whom the model was trained for {unknown} of {scans}.{compared}",
             numbers,
         )
-    return study.audit("leakage", "pass", f"All {len(states)} scans were explained out of fold.{compared}", numbers)
+    return study.audit(
+        "leakage", "pass", f"Out of fold: no model of {scans} was trained on the participant.{compared}", numbers
+    )

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from nibabel.spatialimages import SpatialImage
 
+from glas3d.counts import counted
 from glas3d.explain.result import searched_in_mni
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import MNI, VoxelGrid, mni_grid, template, template_on
@@ -211,7 +212,9 @@ def page_of(results: Results, scans: Mapping[str, SpatialImage] | None = None) -
     views += [_group(result, number, results, volumes) for number, result in enumerate(results.groups)]
     views += [_test(result, number, results, volumes) for number, result in enumerate(results.tests)]
     if volumes.left_out:
-        notes.append(f"{volumes.left_out} maps are not in the viewer, because the page would be too large.")
+        notes.append(
+            f"The page would be too large with all maps in the viewer: {counted(volumes.left_out, 'map')} left out."
+        )
     tables = {
         f"Methods compared: {each.stem}": shown_table(each.table, each.columns, "Value of each region by each method")
         for each in results.comparisons
@@ -254,7 +257,7 @@ def _title(results: Results) -> str:
         names = [str(each.provenance.get("Group")) for each in results.groups]
         return f"Group{'s' if len(names) > 1 else ''} {' and '.join(names)}: which regions speak for {target}"
     names = list(dict.fromkeys(_input_name(each) for each in (*results.explanations, *results.comparisons)))
-    shown = names[0] if len(names) == 1 else f"{len(names)} scans"
+    shown = names[0] if len(names) == 1 else counted(len(names), "scan")
     return f"{shown}: which regions speak for {target}"
 
 
@@ -299,7 +302,11 @@ def _group(result: Result, number: int, results: Results, volumes: Volumes) -> V
     settings = {**result.provenance, **({"GroupLevel": results.provenance} if number == 0 else {})}
     shown = "mean" if mean is not None else "score"
     n = len(prose.participants_of(result))
-    interval = f", mean over {n} participants with its 95 % interval (by Student's t, not corrected)" if mean else ""
+    interval = (
+        f", mean over {counted(n, 'participant')} with its 95 % interval (by Student's t, not corrected)"
+        if mean
+        else ""
+    )
     units = columns.get(shown, ("", ""))[1]
     return View(
         key=f"group-{number}",
@@ -626,7 +633,7 @@ def _participants(groups: Sequence[Result]) -> dict[str, ShownTable]:
         "accounted": ("Share of the effect that the regions account for", "share"),
         "in_sample": ("Whether a model was trained on the participant that it explained", ""),
     }
-    return {"Participants": shown_table(table, columns, f"{len(table)} participants")}
+    return {"Participants": shown_table(table, columns, counted(len(table), "participant"))}
 
 
 def _performance(results: Results) -> tuple[dict[str, ShownTable], list[str]]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from glas3d.counts import counted
 from glas3d.report.webpage.results import Result, Results
 
 # Shares of the effect outside of which models were seen that use something else than the regions, or count it twice:
@@ -76,10 +77,9 @@ def summary(result: Result) -> list[str]:
     sentences = []
     if "Group" in provenance:
         participants = participants_of(result)
-        counted = f"{len(participants)} participants" if participants else "the participants"
+        whom = counted(len(participants), "participant") if participants else "the participants"
         sentences.append(
-            f"The map combines the explanations of {counted} of the group {provenance['Group']} for the target "
-            f"{target}."
+            f"The map combines the explanations of {whom} of the group {provenance['Group']} for the target {target}."
         )
         probabilities = [each["probability"] for each in participants if each.get("probability") is not None]
         if probabilities:
@@ -269,7 +269,7 @@ def _search_sentence(result: Result, settings: Mapping[str, Any]) -> str:
     if "atlas" in search:
         name = str(search["atlas"])
         source = " (Tzourio-Mazoyer et al., 2002)" if name == "AAL" else ""
-        where = f"each of {n} regions of the atlas {name}{source}"
+        where = f"each of {counted(n, 'region')} of the atlas {name}{source}"
     else:
         where = f"each of {len(result.table)} search points"
     kernel = _KERNELS.get(str(settings.get("kernel")), "masks")
@@ -322,7 +322,9 @@ def _group_sentences(results: Results) -> list[str]:
             else "The participants' scores were min-max normalised over the regions, summed, and normalised again"
         )
         sentences.append(
-            f"The group {name} had {n} participants." if sentences else f"{how}. The group {name} had {n} participants."
+            f"The group {name} had {counted(n, 'participant')}."
+            if sentences
+            else f"{how}. The group {name} had {counted(n, 'participant')}."
         )
     if results.provenance.get("InSample") is False:
         sentences.append("Every participant was explained with a model that was not trained on them.")

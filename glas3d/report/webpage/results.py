@@ -253,8 +253,10 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise GlasError(f"results need their sidecars, there is no {path}") from None
-    except (OSError, ValueError) as error:
-        raise GlasError(f"{path} is damaged: {error}") from None
+    except OSError as error:
+        raise GlasError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError:
+        raise GlasError(f"{path} is damaged: it holds no complete JSON; make its results again") from None
     if not isinstance(content, dict):
         raise GlasError(f"{path} is damaged: it holds no JSON object")
     return content

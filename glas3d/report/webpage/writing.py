@@ -17,6 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from nibabel.spatialimages import SpatialImage
 
+from glas3d.explain.dataset import find_source
 from glas3d.explain.result import ScanExplanation
 from glas3d.hashing import file_sha256
 from glas3d.imaging.scan import read_image
@@ -179,26 +180,6 @@ def _scans(folder: Path, results: Results, given: Sequence[Path]) -> dict[str, S
         if (digest := file_sha256(path)) in wanted:
             images[digest] = image
     for digest, name in wanted.items():
-        if digest not in images and (source := _source(folder, name, digest)) is not None:
+        if digest not in images and (source := find_source(folder, name, digest)) is not None:
             images[digest] = read_image(source)
     return images
-
-
-def _source(folder: Path, name: str, digest: str) -> Path | None:
-    """Return the file of a name and hash in the data sets that a folder records as its sources; None if it is gone."""
-    if not name or Path(name).name != name:
-        return None
-    try:
-        description = json.loads((folder / "dataset_description.json").read_text(encoding="utf-8"))
-        urls = [str(source["URL"]) for source in description.get("SourceDatasets", [])]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    participant = name.partition("_")[0]
-    for url in urls:
-        root = folder / url
-        below = root / participant if participant.startswith("sub-") and (root / participant).is_dir() else root
-        candidates = below.rglob(name) if below != root else iter([root / name])
-        for path in candidates:
-            if path.is_file() and file_sha256(path) == digest:
-                return path
-    return None

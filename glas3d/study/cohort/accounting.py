@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from glas3d.counts import counted
 from glas3d.errors import listed
 
 # Names that different studies give to one group, without blanks and in lower case.
@@ -61,7 +62,7 @@ class Accounting:
         parts += [f"left out: {self.left_out}"]
         if self.not_selected:
             parts.append(f"without scan or group: {self.not_selected}")
-        of_whom = f"{self.participants} participants in the table"
+        of_whom = f"{counted(self.participants, 'participant')} in the table"
         if self.not_in_table:
             of_whom += f" and {self.not_in_table} not in it"
         return "; ".join([*parts, f"in all: {self.total}, of {of_whom}"])
@@ -113,7 +114,7 @@ def similar_groups(groups: Mapping[str, int], wanted: Iterable[str]) -> list[str
     """
     chosen = tuple(wanted)
     return [
-        f"group {name!r} ({n} participant{'' if n == 1 else 's'}) is neither {' nor '.join(chosen)}, "
+        f"group {name!r} ({counted(n, 'participant')}) is neither {' nor '.join(chosen)}, "
         f"is it another spelling of {listed(meant)}?"
         for name, n in groups.items()
         if name not in chosen and (meant := [each for each in chosen if similar_group(name, each)])

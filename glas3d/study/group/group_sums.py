@@ -13,6 +13,7 @@ import pandas as pd
 
 from glas3d.core.account import Account
 from glas3d.core.explanation import COMPUTATION_SETTINGS
+from glas3d.counts import counted
 from glas3d.display import Drawn, Summary
 from glas3d.errors import GlasError
 from glas3d.explain import EVIDENCE, ranked
@@ -99,7 +100,7 @@ class GroupSums(Drawn):
         return len(self._scores)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.group}: {len(self)} participants{self._highest()})"
+        return f"{type(self).__name__}({self.group}: {counted(len(self), 'participant')}{self._highest()})"
 
     def _highest(self) -> str:
         """Return the highest-scoring region or point, once there is a participant."""

@@ -202,7 +202,9 @@ def test_a_damaged_sidecar_is_named_and_the_old_report_is_kept(folder, tmp_path)
     shutil.copytree(folder, out)
     (out / "report.html").write_text("old")
     (out / "sub-07_T1w_seg-few_regions.json").write_text("{")
-    with pytest.raises(GlasError, match=r"sub-07_T1w_seg-few_regions\.json is damaged"):
+    with pytest.raises(
+        GlasError, match=r"regions\.json is damaged: it holds no complete JSON; make its results again$"
+    ):
         write_report(out)
     assert (out / "report.html").read_text() == "old"
 
