@@ -23,7 +23,7 @@ _EQUAL = 1e-12
 _FEW = 10  # points, below which few different values say nothing
 _OTHER_UNIT = 5  # times the largest mean of the training scans: a map of tissue has at most about twice that
 _CERTAIN = 0.999  # probability from which float32 may hide what a region adds
-_REACHED = 0.9  # of the brain: what masks of a grid may leave unseen without a word
+_REACHED = 0.5  # the least share of the brain that masks of a grid reach without a note
 _SUM = 1e-3  # how far the outputs of classes that exclude each other may be from a sum of 1
 
 
@@ -139,7 +139,7 @@ def note_on_intensities(predict: object, info: ModelInfo, data: np.ndarray) -> l
 
 
 def note_on_reach(share: float, of: str, cells: Sequence[float], settings: Mapping[str, Any]) -> list[Note]:
-    """Return the note that masks of a grid leave parts of the brain unseen; none where they reach nearly all of it.
+    """Return the note that masks of a grid leave most of the brain unseen; none where they reach half of it.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def note_on_reach(share: float, of: str, cells: Sequence[float], settings: Mappi
     unit = "mm" if settings["unit"] == "mm" else "voxels"
     sigmas = sorted({settings["sigma_light"], settings["sigma_shadow"]}, key=np.mean)
     text = (
-        f"the masks of the grid leave parts of {of} unseen: they reach {share:z.0%} of it, with cells of {size} and "
+        f"the masks of the grid leave most of {of} unseen: they reach {share:z.0%} of it, with cells of {size} and "
         f"sigmas of {listed([_size(sigma) for sigma in sigmas])} {unit}; more cells or larger sigmas reach more"
     )
     return [Note(text, of_masks=True)]

@@ -201,7 +201,7 @@ def _check_skull(inputs: Inputs, info: ModelInfo, options: ExplainOptions) -> li
 
 
 def _check_reach(glas: GLAS, task: Task, inputs: Inputs, info: ModelInfo) -> list[Note]:
-    """Return the note on a grid whose masks leave parts of the brain unseen (of the head in no known space)."""
+    """Return the note on a grid whose masks leave most of the brain unseen (of the head in no known space)."""
     if not isinstance(task.search, Grid):
         return []
     grid = inputs.grid

@@ -270,6 +270,8 @@ def draw_slices(brain_map: BrainMap, axes: Axes, cuts: Sequence[float], axis: st
     values, affine = brain_map.values.astype(np.float32), brain_map.img.affine
     norm, colours = brain_map.scale
     img = nib.Nifti1Image(values, affine)
+    opacity = brain_map.opacity(values).astype(np.float32)
+    uneven = np.ptp(opacity) > 0  # nilearn takes no image of one opacity, such as that of a map without values
     plot_stat_map(
         img,
         bg_img=brain_map.background,
@@ -281,8 +283,10 @@ def draw_slices(brain_map: BrainMap, axes: Axes, cuts: Sequence[float], axis: st
         vmin=norm.vmin,
         vmax=norm.vmax,
         threshold=None,
-        transparency=nib.Nifti1Image(brain_map.opacity(values).astype(np.float32), affine),
-        transparency_range=[0, 1],  # by default nilearn stretches the image's own range, which a flat map does not have
+        transparency=nib.Nifti1Image(opacity, affine) if uneven else float(opacity.flat[0]),
+        transparency_range=[0, 1]
+        if uneven
+        else None,  # by default nilearn stretches the image's own range, which a flat map does not have
         black_bg=False,
         symmetric_cbar=brain_map.is_signed,
         colorbar=False,

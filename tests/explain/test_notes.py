@@ -72,7 +72,7 @@ def test_a_grid_whose_masks_leave_much_unseen_is_noted(scan, few):
     reached = np.exp(-(distance**2) / (2 * 4.0**2)).sum(axis=1).reshape(shape) >= 0.1
     share = reached[bright_voxels(load_scan(scan))].mean()
     assert 0.001 < share < 0.5
-    assert note.startswith(f"the masks of the grid leave parts of the head unseen: they reach {share:.0%} of it, ")
+    assert note.startswith(f"the masks of the grid leave most of the head unseen: they reach {share:.0%} of it, ")
     assert "sigmas of 4 and 9 mm" in note
     assert explain_img(scan, model, 1, few, **narrow).notes == ()
     assert explain_img(scan, model, 1, Grid(3), sigma_light=40.0, sigma_shadow=40.0, unit="mm").notes == ()

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from io import BytesIO
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
@@ -19,6 +20,7 @@ from glas3d.imaging.map_header import display_range
 from glas3d.imaging.space import mni_grid, template_on
 from glas3d.report import BrainMap, figure_kinds, mosaic_figure, view
 from glas3d.report.ranks import highest_places, ranks_img
+from glas3d.report.regions import five_regions_figure
 from glas3d.study import GroupMap
 from tests.imaging.cases import HEADS, head, seen
 
@@ -164,6 +166,15 @@ def test_regions_with_the_same_score_share_their_first_rank(result):
     expected = {1: names[1], 2: f"{names[2]}, {names[3]} (equal scores)", 4: names[4]}
     expected[5] = f"{names[5]}, {names[6]} (equal scores)"
     assert {place.rank: place.names for place in highest_places(table)} == expected
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_a_flat_map_is_drawn_and_said_to_be_flat(result, value):
+    """Also one that is the same in all voxels, which has no background."""
+    img = nib.Nifti1Image(np.full(result.saliency_img.shape, value), result.saliency_img.affine)
+    figure = five_regions_figure(BrainMap(img, "t", "l"), ranked(result.table.assign(score=value, rank=None)))
+    assert "no region scores higher than the others" in [t.get_text() for t in figure.findobj(mpl.text.Text)]
+    assert pixels(figure).std() > 0
 
 
 def test_a_map_is_that_of_its_table(result):

@@ -596,7 +596,7 @@ def _figure(result: Result, scans: Mapping[str, SpatialImage]) -> Figure | None:
             path = Path(folder) / "figure.png"
             png_writer(five_regions_figure(brain_map, result.table, _shipped_atlas(result)), 110)(path)
             png = path.read_bytes()
-    except ValueError:  # a map that cannot be drawn, such as a flat one: the page shows all else
+    except ValueError:  # a map that is not that of its table: the page shows all else
         return None
     names = ", ".join(row["name"] for row in prose.strongest(result)) or "none"
     where = f"the template ({MNI})" if is_in_mni else "the scan" if below is not None else "the map"
