@@ -232,10 +232,11 @@ def test_a_map_of_other_values_is_not_had_again(single, run_command, tmp_path):
     out = shutil.copytree(out, tmp_path / "out")
     path = next(out.glob("*stat-drop_statmap.nii.gz"))
     img = nib.load(path)
-    nib.save(nib.Nifti1Image(np.asarray(img.dataobj) * np.float32(1.5), img.affine, img.header), path)
+    values = np.asarray(img.dataobj) * np.float32(1.5)
+    nib.save(nib.Nifti1Image(values, img.affine, img.header), path)
     (found,) = explain_scans_again(out, [scan], model)
     assert (found.same_bits, found.same_software, found.file, found.well) == (False, True, path.name, False)
-    assert found.largest == pytest.approx(1 / 3, rel=1e-3)
+    assert found.largest == pytest.approx(np.abs(values).max() / 3 / np.ptp(values), rel=1e-3)
     status, _, errors = run_command("verify", out, "--scan", scan, "--model", model)
     assert status == 2
     assert "others when explained again: sub-01_T1w_desc-grid" in errors
@@ -256,13 +257,14 @@ def test_other_scans_models_and_options_are_refused(single, run_command, tmp_pat
 
 def test_what_a_sidecar_does_not_hold_is_named(single, tmp_path):
     scan, model, _ = single
-    predict = load_model(model, device="cpu")
-    options = {"assume_space": "MNI", "folder": tmp_path, "background": scan, "scales": (1, 2)}
+    predict, half = load_model(model, device="cpu"), tmp_path / "half.nii.gz"
+    nib.save(nib.Nifti1Image(np.asarray(t1().dataobj) / 2, t1().affine), half)
+    options = {"assume_space": "MNI", "folder": tmp_path / "out", "background": half, "scales": (1, 2)}
     explain_img(scan, predict, "AD", Grid((2, 1, 2)), **options)
-    (found,) = explain_scans_again(tmp_path, [scan], model)
+    (found,) = explain_scans_again(tmp_path / "out", [scan], model)
     assert "a sidecar holds too little to explain it again with" in found.error
     assert "scales" in found.error
-    assert "the background sub-01_T1w.nii.gz" in found.error
+    assert "the background half.nii.gz" in found.error
 
 
 def test_only_what_helps_is_suggested(single, run_command, tmp_path):
