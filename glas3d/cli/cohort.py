@@ -287,7 +287,7 @@ def _report_groups(result: GroupResult, case: str, shown: Path | None) -> None:
             f"smallest corrected p: {voxels.p:.3g} (at {peak} mm)"
         )
     groups = ", ".join(f"{name} {n}" for name, n in result.groups.items())
-    terminal.write(f"Written to {result.folder}: {counted(groups, 'participant')}")
+    terminal.write(f"Written to {result.folder}: {groups} participants")
     account = "" if case not in result.accounts else terminal.account_text(result.accounts[case], result.tables[case])
     if account or shown:
         terminal.write(f"{account}{look_at(shown)}".strip())

@@ -52,7 +52,8 @@ def highest_places(table: pd.DataFrame, n: int = len(COLOURS)) -> list[Place]:
     """Return the places of the ranks 1 to ``n``; scores that a map cannot tell apart, in float32, are equal."""
     highest = highest_rows(table, n)
     located = table if "x" not in table else table.dropna(subset=["x", "y", "z"])
-    scores, places = located["score"].astype(np.float32), []
+    scores = located["score"].astype(np.float32)
+    places: list[Place] = []
     for rank, score in enumerate(highest["score"].astype(np.float32), start=1):
         if not places or score != np.float32(places[-1].rows["score"].iloc[0]):
             places.append(Place(rank, located[scores == score].sort_values("rank")))
