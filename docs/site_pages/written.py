@@ -22,17 +22,22 @@ PAGE = Path(__file__).parents[1] / "files.md"
 
 HEAD = """# Files
 
-`python docs/site_pages/written.py` writes this page from the code, which tests compare with what small runs write.
-
 Every table is tab-separated text with `n/a` for what is missing, and has a JSON file of the same name next to it, the *sidecar*,
 that describes each column with its units. Every map has one too. In names, `<stem>` is the name of the scan without its ending,
 `<search>` is `seg-<atlas>`, such as `seg-AAL`, or `desc-grid`; other words in angle brackets stand for what they say. Light, shadow, drop,
 evidence, density and score are of probabilities or of log-odds, and have the units that the sidecar says.
 """
 
-# Files by what writes them: a name, or names with choices in brackets, and what they hold.
+TAIL = """
+`python docs/site_pages/written.py` writes this page from the code, and tests compare it with what small runs write.
+"""
+
+# Files by where they are and what writes them: a name, or names with choices in brackets, and what they hold.
 FILES = {
-    "One scan: `glas3d explain`, `compare`, `audit`": [
+    (
+        "Results of a scan",
+        "`glas3d explain`, `compare`, `audit`, `figure` and `export` write them into `--out`, or into the folder that they are given.",
+    ): [
         ("dataset_description.json", "that the folder is a BIDS derivative, and of which software"),
         (".bidsignore", "which files the BIDS validator has no rules for"),
         ("report.html", "all results, to look at"),
@@ -54,14 +59,14 @@ FILES = {
         ("figures/<result>_<kind>.<png|pdf|svg>", "`figure`"),
         ("viewers/", "`export`: labels, colours and commands for other viewers"),
     ],
-    "A study: `glas3d cohort ... participant`": [
+    ("Results of a study", "`glas3d cohort BIDS_DIR OUT participant` writes them into `OUT`."): [
         ("study.json", "batch size, threads, device, settings and hashes, resolved once"),
         ("participants_failed.tsv", "who could not be explained and why; absent when there is nobody"),
         ("atlas/", "a copy of an atlas, or of coordinates, that is not shipped"),
         ("sub-<label>/[ses-<label>/]anat/<...>", "the files of one scan, as above"),
         ("sub-<label>_[ses-<label>_]record.json", "key, probability, folds, and the hash of every file"),
     ],
-    "Groups: `glas3d cohort ... group`, in `group/`": [
+    ("Results of groups", "`glas3d cohort BIDS_DIR OUT group` writes them into `OUT/group`."): [
         ("provenance.json", "every option, the participants, and the hash of every file"),
         ("group-<group>_<search>_regions.tsv", "the group's map as a table"),
         ("group-<group>_<search>_regions.png", "its picture (`glas3d demo`)"),
@@ -93,7 +98,7 @@ FILES = {
         ("group-<group>_<search>_desc-truth_regions.tsv", "`glas3d demo`: the true effects next to the scores"),
         ("study_<search>_desc-<check>_audit.json", "`audit` of a study"),
     ],
-    "Models: `glas3d train`": [
+    ("Models", "`glas3d train BIDS_DIR OUT` writes them into `OUT`."): [
         (
             "<metrics|summary|pooled|predictions>.tsv",
             "performance of each fold, over folds, of all scans together; each scan's probability",
@@ -109,7 +114,7 @@ FILES = {
         ),
         ("fold-<n>/docs/README.md", "the model card"),
     ],
-    "Simulated participants: `glas3d simulate`": [
+    ("Simulated participants", "`glas3d simulate BIDS_DIR` writes them into `BIDS_DIR`."): [
         ("participants.tsv, README.md, descriptions.tsv", "the participants, what they are, and what `desc-` means"),
         (
             "sub-<label>/anat/sub-<label>_space-<space>_res-<mm>_desc-<preproc|...>_T1w.nii.gz",
@@ -250,8 +255,8 @@ def option_keys() -> dict[str, str]:
 def page() -> str:
     """Return the page in Markdown."""
     parts = [HEAD]
-    for title, files in FILES.items():
-        parts += [f"\n## {title}\n\n| file | holds |\n|---|---|\n"]
+    for (title, command), files in FILES.items():
+        parts += [f"\n## {title}\n\n{command}\n\n| file | holds |\n|---|---|\n"]
         parts += [f"| {_code(name)} | {text} |\n" for name, text in files]
     parts.append("\n## Columns\n")
     for title, columns in TABLES.items():
@@ -261,7 +266,7 @@ def page() -> str:
     keys = dict(sorted({**option_keys(), **KEYS}.items(), key=lambda item: item[0].lower()))
     parts += ["\n| key | holds |\n|---|---|\n", *(f"| `{key}` | {_cell(text)} |\n" for key, text in keys.items())]
     parts += ["\n| file | keys |\n|---|---|\n", *(f"| `{name}` | {text} |\n" for name, text in OTHERS.items())]
-    return "".join(parts)
+    return "".join([*parts, TAIL])
 
 
 def _code(name: str) -> str:
