@@ -17,6 +17,7 @@ OUTSIDE = {
     "CHANGELOG.md": f"{PAGES}/changelog.md",
     "CONTRIBUTING.md": f"{PAGES}/contributing.md",
     "SECURITY.md": f"{PAGES}/security.md",
+    "packaging/README.md": f"{PAGES}/packaging.md",
     "benchmarks/README.md": f"{PAGES}/benchmarks.md",
     "benchmarks/gpu.md": f"{PAGES}/gpu.md",
     "models/adnc-simulated/docs/README.md": f"{PAGES}/adnc-simulated.md",
