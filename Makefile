@@ -16,7 +16,8 @@ demo: $(READY_DEMO)
 
 # A process for each core (at most four, because each takes 2 GB), with one thread each: more would wait for each other.
 # The tests of a file stay together, because they share fixtures.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	--durations 30 --durations-min 10
 
 # `make test ROOM=imaging` runs one room: tests/imaging and the doctests of glas3d/imaging. ROOM=study/group and ROOM=output
 # work in the same way.
