@@ -73,7 +73,7 @@ def three(name, *training):
 runs = {"with light and shadow": three("")}
 listed = [command for command in commands if "simulate" not in command]
 if BOTH:
-    runs["without"] = three("-plain", "--no-augment")
+    runs["without light and shadow"] = three("-plain", "--no-augment")
 
 # %% [markdown]
 # ## Results
@@ -176,7 +176,7 @@ for run, (models, out) in runs.items():
         "",
         f"{len(significant)} of {len(comparison)} regions differ at p <= 0.05 corrected, {len(higher)} of them higher in AD: "
         f"{sum(kind(name) == 'planted' for name in higher)} planted, {sum(kind(name) == 'touches' for name in higher)} that touch one, "
-        f"{sum(kind(name) == 'elsewhere' for name in higher)} elsewhere.",
+        f"{sum(kind(name) == 'elsewhere' for name in higher)} elsewhere. A share also falls where another rises, which most lower ones do.",
         "",
     ]
 OUT.parent.mkdir(parents=True, exist_ok=True)

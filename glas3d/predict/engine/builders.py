@@ -80,7 +80,14 @@ def build_compiled(net: nn.Module, inputs: Inputs, cached: CacheEntry | None) ->
         The folder in which the compiler keeps libraries is open to others.
     """
     use_private_compile_cache()
-    built = torch.compile(own_copy(net), dynamic=False)
+    own = own_copy(net)
+
+    def call(*inputs: torch.Tensor) -> torch.Tensor:
+        # a function: a compiled module is traced anew, with a warning, where anyone watches the calls of all modules
+        output: torch.Tensor = own(*inputs)
+        return output
+
+    built = torch.compile(call, dynamic=False)
     with torch.no_grad():  # as it will be evaluated; otherwise it would be compiled once more
         built(*inputs)
     run: Run = built

@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import os
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -401,3 +402,22 @@ def test_an_engine_on_cuda_agrees_with_the_oracle(name):
     np.testing.assert_allclose(result.probability, intact, rtol=0, atol=1e-4)
     np.testing.assert_allclose(result.light, light, rtol=0, atol=1e-4)
     np.testing.assert_allclose(result.drop, drop, rtol=0, atol=1e-4)
+
+
+@slow
+def test_a_compiled_network_is_traced_once(tmp_path, monkeypatch):
+    """The first call of a predictor is watched for modules in training mode, which must not trace it anew."""
+    from torch._dynamo.utils import counters
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    net, shape = engines.flat()
+    predict = Predictor(net, "softmax", device="cpu").with_engine("compile", 8)
+    batch = torch.rand(2, 1, *shape)
+    counters.clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        outputs = [predict(batch) for _ in range(3)]
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[1], outputs[2])
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not [str(warning.message) for warning in caught if "hooks" in str(warning.message)]
