@@ -147,7 +147,7 @@ def strongest(result: Result) -> list[dict[str, Any]]:
         known = all(pd.notna(row.get(axis)) for axis in "xyz")
         place = ", ".join(f"{round(row[axis])}" for axis in "xyz") + " mm" if known else ""
         if "row" in row:
-            place = f"row {row['row']:.0f}, column {row['column']:.0f}"
+            place = f"row {row['row']:z.0f}, column {row['column']:z.0f}"
         described.append(
             {
                 "name": str(row["name"]),
