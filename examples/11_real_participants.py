@@ -1,11 +1,13 @@
-# %% [markdown]
-# # Real participants: OASIS-1 from the download to the group map
-#
-# The four steps of docs/oasis.md in Python: maps of grey matter of OASIS-1 become a BIDS data set, one model is trained for
-# each fold, every participant is explained by the model that was not trained on them, and the groups are compared with age,
-# sex and intracranial volume held fixed. This needs the internet, or nilearn's folder of an earlier download, and your
-# agreement with the data use agreement of OASIS. The script takes nilearn's folder, a number of participants, a voxel size
-# in mm, a number of folds and a number of epochs.
+"""
+Real participants: OASIS-1 from the download to the group map
+=============================================================
+
+The four steps of docs/oasis.md in Python: maps of grey matter of OASIS-1 become a BIDS data set, one model is trained for
+each fold, every participant is explained by the model that was not trained on them, and the groups are compared with age,
+sex and intracranial volume held fixed. This needs the internet, or nilearn's folder of an earlier download, and your
+agreement with the data use agreement of OASIS. The script takes nilearn's folder, a number of participants, a voxel size
+in mm, a number of folds and a number of epochs.
+"""
 
 # %%
 import sys
@@ -26,10 +28,10 @@ RESOLUTION = float(sys.argv[3]) if len(sys.argv) > 3 else 4.0
 FOLDS = int(sys.argv[4]) if len(sys.argv) > 4 else 5
 EPOCHS = int(sys.argv[5]) if len(sys.argv) > 5 else 60
 
-# %% [markdown]
-# ## The terms, then the data
-
 # %%
+# The terms, then the data
+# ------------------------
+
 print(oasis_terms())
 if not (OUT / "data").is_dir():
     agree = DATA_DIR is not None or input("Do you agree with the data use agreement of OASIS? [y/N] ") == "y"
@@ -38,21 +40,21 @@ if not (OUT / "data").is_dir():
 cohort = read_cohort(OUT / "data", suffix="probseg", entities={"label": "GM"}, covariates=["age", "sex", "etiv"])
 print(f"{len(cohort)} scans, {cohort.groups}", flush=True)
 
-# %% [markdown]
-# ## Train by folds, explain out of fold
+# %%
+# Train by folds, explain out of fold
+# -----------------------------------
 #
 # A map of grey matter is taken as it is: its brightness is the amount of tissue, and no unit of a scanner.
 
-# %%
 recipe = Recipe(epochs=EPOCHS, patience=15)
 trained = train_folds(cohort, OUT / "models", folds=FOLDS, resolution=RESOLUTION, recipe=recipe)
 print(trained.summary.round(3).to_string(index=False), flush=True)
 explain_cohort(cohort, OUT / "results", OUT / "models")
 
-# %% [markdown]
-# ## The groups, with covariates
-
 # %%
+# The groups, with covariates
+# ---------------------------
+
 summarise_groups(OUT / "results", cohort.everyone, case="AD", control="NC", covariates=["age", "sex", "etiv"])
 text = ("name", "hemisphere")
 table = read_table(OUT / "results" / "group" / "group-AD_seg-AAL_regions.tsv", text=text)

