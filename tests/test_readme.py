@@ -22,7 +22,10 @@ from glas3d import cli, load_model
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COVERED = {
-    "pip install .": (".ci/run", "pip install --quiet --constraint constraints.txt dist/glas3d-*.whl"),
+    "pip install .": (
+        ".ci/run",
+        "dist/glas3d-*.whl",
+    ),  # the wheel that pip makes of a checkout, into a fresh environment
     "make test": (".ci/run", "make test"),
     "make demo": ("Makefile", "demo: $(READY_DEMO)\n\t$(BIN)/glas3d demo\n"),  # tests/test_shipped_model.py runs it
 }
@@ -84,6 +87,10 @@ def first_map(tmp_path_factory):
 def test_the_first_two_commands_make_a_map_in_a_shell(first_map):
     results = first_map / "results"
     assert (results / "report.html").stat().st_size > 100_000
+    for page in ("README.md", "docs/quickstart.md"):  # which begin with the same scan
+        scans = re.findall(r"\bdata/sub-\S+", (ROOT / page).read_text(encoding="utf-8"))
+        assert scans
+        assert all(len(list(first_map.glob(scan))) == 1 for scan in scans), page
     (table,) = results.glob("*_seg-AAL_regions.tsv")
     assert len(pd.read_csv(table, sep="\t")) == 116
 
@@ -120,6 +127,9 @@ def test_the_python_blocks_run(first_map, tmp_path, monkeypatch):
     best = names["result"].table.sort_values("rank")["name"].head(3)
     assert best.str.contains("Temporal_Inf|Hippocampus|Amygdala").any()
     names = {"net": load_model("adnc-simulated").net, "normalise": lambda batch: batch / 1000}
+    (quickstart,) = python_blocks("docs/quickstart.md")
+    exec(quickstart, names)
+    assert (tmp_path / "results" / "report.html").is_file()
     exec(own_network, names)
     (arrays,) = python_blocks("docs/explaining.md")
     names["volume"] = np.asarray(torch.rand(1, 48, 56, 48))

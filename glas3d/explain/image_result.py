@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pkgutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from PIL import Image
 from glas3d.core.explanation import Explanation
 from glas3d.core.rglas import Round
 from glas3d.core.search import Grid, Segments, paint, resolve_search
+from glas3d.display import DRAWING
 from glas3d.errors import GlasWarning
 from glas3d.explain.modes import ModeResult
 from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, evaluated_ends
@@ -93,6 +97,27 @@ class ImageExplanation(SavedResult):
     parts: Mapping[str, ImageExplanation] = field(default_factory=dict)
 
     _ending = ".tif"
+
+    def report(self, file: str | os.PathLike[str]) -> Path:
+        """Write the report of this result: one HTML file with the image below its map, the table and every setting.
+
+        Parameters
+        ----------
+        file
+            Path of the file, such as ``report.html``.
+
+        Returns
+        -------
+        The path of the file.
+
+        Raises
+        ------
+        GlasError
+            The file cannot be written.
+        """
+        write: Any = pkgutil.resolve_name(DRAWING["report"])
+        path: Path = write(self, Path(file))
+        return path
 
     def _position(self, row: Mapping[Any, Any]) -> str:
         return f"row {row['row']:z.0f}, column {row['column']:z.0f}"

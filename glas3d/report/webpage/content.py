@@ -12,6 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure as DrawnFigure
 from nibabel.spatialimages import SpatialImage
 
 from glas3d.counts import counted
@@ -21,6 +22,7 @@ from glas3d.imaging.space import MNI, VoxelGrid, mni_grid, template, template_on
 from glas3d.output import Columns
 from glas3d.report.figure_files import png_writer
 from glas3d.report.maps import BrainMap
+from glas3d.report.overlay import result_figure
 from glas3d.report.regions import five_regions_figure
 from glas3d.report.webpage import prose
 from glas3d.report.webpage.bars import Bar, bars
@@ -149,7 +151,7 @@ class Page:
     title
         Its title.
     kind
-        ``"scan"``, ``"participant"`` or ``"study"``.
+        ``"scan"``, ``"image"`` or ``"study"``.
     views
         Its results.
     tables
@@ -225,7 +227,7 @@ def page_of(results: Results, scans: Mapping[str, SpatialImage] | None = None) -
         notes += chance
     tables |= {each.title: shown_table(each.table, each.columns, name) for name, each in results.tables.items()}
     everything = (*results.groups, *results.explanations, *results.comparisons)
-    kind = "study" if results.groups else "scan"
+    kind = "study" if results.groups else everything[0].explained if everything else "scan"
     title = _title(results)
     return Page(
         title=title,
@@ -258,12 +260,14 @@ def _title(results: Results) -> str:
         return f"Group{'s' if len(names) > 1 else ''} {' and '.join(names)}: which regions speak for {target}"
     names = list(dict.fromkeys(_input_name(each) for each in (*results.explanations, *results.comparisons)))
     shown = names[0] if len(names) == 1 else counted(len(names), "scan")
-    return f"{shown}: which regions speak for {target}"
+    return f"{shown}: which {prose.searched_parts(first)} speak for {target}"
 
 
 def _input_name(result: Result) -> str:
     given = result.provenance.get("Input", {})
     name = str(given.get("name") or result.stem) if isinstance(given, dict) else result.stem
+    if result.explained == "image":
+        return Path(name).stem
     for ending in (".nii.gz", ".nii", ".mgz"):
         name = name.removesuffix(ending)
     return name
@@ -392,7 +396,7 @@ def _test(result: Result, number: int, results: Results, volumes: Volumes) -> Vi
 def _regions_table(result: Result, order: str = "rank") -> ShownTable:
     """Return the table of regions as it is shown, from the first rank, or the smallest p-value, on."""
     table = result.table.sort_values(order, kind="stable") if order in result.table else result.table
-    first = [name for name in ("rank", "name", "hemisphere", "x", "y", "z") if name in table]
+    first = [name for name in ("rank", "name", "hemisphere", "x", "y", "z", "row", "column") if name in table]
     table = table[[*first, *(name for name in table if name not in first)]]
     rows = prose.searched_parts(result)
     return shown_table(table, result.columns, f"{len(table)} {rows}", most=None)
@@ -582,7 +586,13 @@ def _scan_of(result: Result, scans: Mapping[str, SpatialImage]) -> SpatialImage 
 
 
 def _figure(result: Result, scans: Mapping[str, SpatialImage]) -> Figure | None:
-    """Return the five highest-scoring regions above slices of the map, on the template or on a scan in native space."""
+    """Return the five highest-scoring regions above slices of the map, on the template or on a scan in native space.
+
+    Of an image it is the map over the image.
+    """
+    if result.image is not None:
+        alt = f"The image, and the map of {prose.target_of(result.provenance)} over it."
+        return Figure(_png(result_figure(result.image)), alt, "The image, and its map over it.")
     saliency = result.maps.get("saliency")
     if saliency is None:
         return None
@@ -592,10 +602,7 @@ def _figure(result: Result, scans: Mapping[str, SpatialImage]) -> Figure | None:
     label = f"score: {prose.unit_of_score(result)}"
     brain_map = BrainMap(nib.Nifti1Image.from_image(saliency.img), title[:90], label[:60], below, is_in_mni)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "figure.png"
-            png_writer(five_regions_figure(brain_map, result.table, _shipped_atlas(result)), 110)(path)
-            png = path.read_bytes()
+        png = _png(five_regions_figure(brain_map, result.table, _shipped_atlas(result)))
     except ValueError:  # a map that is not that of its table: the page shows all else
         return None
     names = ", ".join(row["name"] for row in prose.strongest(result)) or "none"
@@ -606,6 +613,13 @@ def _figure(result: Result, scans: Mapping[str, SpatialImage]) -> Figure | None:
         f"The five highest-scoring regions in red, green, blue, yellow and purple on {where}, above axial slices of "
         "the map of all regions.",
     )
+
+
+def _png(figure: DrawnFigure) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "figure.png"
+        png_writer(figure, 110)(path)
+        return path.read_bytes()
 
 
 def _participants(groups: Sequence[Result]) -> dict[str, ShownTable]:

@@ -92,7 +92,7 @@ def summary(result: Result) -> list[str]:
         classes = provenance.get("Model", {}).get("classes")
         among = f", among the classes {' and '.join(map(str, classes))}" if classes else ""
         sentences.append(
-            f"The model {model_of(provenance)} gives this scan the probability "
+            f"The model {model_of(provenance)} gives this {result.explained} the probability "
             f"P({provenance['Target']['class']}) = {provenance['Probability']:.3f}{among}."
         )
     sentences.append(account_sentence(result))
@@ -132,7 +132,8 @@ def account_sentence(result: Result) -> str:
 
 def searched_parts(result: Result) -> str:
     """Return what the rows of a result's table are, in the plural."""
-    return "regions" if result.is_region_wise else "points"
+    search = result.provenance.get("Search", {})
+    return "regions" if result.is_region_wise or "segments" in search else "points"
 
 
 def strongest(result: Result) -> list[dict[str, Any]]:
@@ -145,6 +146,8 @@ def strongest(result: Result) -> list[dict[str, Any]]:
         side = _SIDES.get(str(row.get("hemisphere")), "")
         known = all(pd.notna(row.get(axis)) for axis in "xyz")
         place = ", ".join(f"{round(row[axis])}" for axis in "xyz") + " mm" if known else ""
+        if "row" in row:
+            place = f"row {row['row']:z.0f}, column {row['column']:z.0f}"
         described.append(
             {
                 "name": str(row["name"]),
@@ -200,8 +203,10 @@ def not_to_conclude(result: Result) -> list[str]:
     provenance = result.provenance
     background = provenance.get("Settings", {}).get("background", "the background")
     statements = [
-        "It shows which anatomy this model used. It does not show where a brain is diseased, and it is no diagnosis.",
-        f"Scores depend on what replaces the tissue that is removed (here: {background}) and on the size of the masks. "
+        "It shows which anatomy this model used. It does not show where a brain is diseased, and it is no diagnosis."
+        if result.explained == "scan"
+        else "It shows which parts of the image this model used, not what is there.",
+        f"Scores depend on what replaces the parts that are removed (here: {background}) and on the size of the masks. "
         "Another choice can change the ranks.",
     ]
     if provenance.get("Settings", {}).get("fusion", "product") == "product":
@@ -216,6 +221,8 @@ def not_to_conclude(result: Result) -> list[str]:
             "for "
             "all regions; and a difference between groups is one of what the model uses, not of tissue."
         )
+    elif result.explained == "image":
+        statements.append("One map is one image. A score has no error bar and no p-value.")
     else:
         statements.append(
             "Read groups, not single participants: one map is one scan. A score has no error bar and no p-value, and "
@@ -273,7 +280,9 @@ def _search_sentence(result: Result, settings: Mapping[str, Any]) -> str:
     else:
         where = f"each of {len(result.table)} search points"
     kernel = _KERNELS.get(str(settings.get("kernel")), "masks")
-    unit = {"mm": "mm", "voxel": "voxels"}.get(str(settings.get("unit")), "")
+    unit = {"mm": "mm", "voxel": "voxels" if result.explained == "scan" else "pixels"}.get(
+        str(settings.get("unit")), ""
+    )
     sigmas = [
         f"{name} {settings[key]:.3g} {unit}".strip()
         for name, key in (("light", "sigma_light"), ("shadow", "sigma_shadow"))
@@ -283,9 +292,8 @@ def _search_sentence(result: Result, settings: Mapping[str, Any]) -> str:
     background = settings.get("background")
     replaced = f" What a mask removed was replaced by {_background(background)}." if background is not None else ""
     return (
-        f"For {where}, the model was evaluated on the scan with only that part retained (light) and with that part "
-        "removed "
-        f"(shadow), by {kernel}{sizes}.{replaced}"
+        f"For {where}, the model was evaluated on the {result.explained} with only that part retained (light) and with "
+        f"that part removed (shadow), by {kernel}{sizes}.{replaced}"
     )
 
 
@@ -349,6 +357,8 @@ def citations(results: Results) -> list[str]:
     cited = [GLAS_PAPER]
     if any(each.provenance.get("Search", {}).get("atlas") == "AAL" for each in every):
         cited.append(AAL_PAPER)
+    if all(each.explained == "image" for each in every):
+        return cited
     cited.append(TEMPLATE_PAPER)
     if results.tests:
         cited.append(PERMUTATION_PAPER)

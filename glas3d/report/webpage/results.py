@@ -13,6 +13,7 @@ import pandas as pd
 from nibabel.spatialimages import SpatialImage
 
 from glas3d.errors import GlasError
+from glas3d.explain.image_result import ImageExplanation
 from glas3d.explain.outputs import STATISTICS
 from glas3d.explain.result import ScanExplanation
 from glas3d.explain.table import table_columns
@@ -58,7 +59,9 @@ class Result:
     provenance
         The content of the table's sidecar.
     maps
-        The maps, by their statistic.
+        The maps, by their statistic; empty for an image.
+    image
+        The explanation of an image that it is; None for a scan, or a result read from a folder.
     """
 
     stem: str
@@ -66,18 +69,22 @@ class Result:
     columns: Columns
     provenance: Mapping[str, Any]
     maps: Mapping[str, Map] = field(default_factory=dict)
+    image: ImageExplanation | None = None
 
     @classmethod
-    def of(cls, result: ScanExplanation) -> Result:
-        """Return the result of `glas3d.explain_img` as a report reads it."""
+    def of(cls, result: ScanExplanation | ImageExplanation) -> Result:
+        """Return the result of `glas3d.explain_img` or `glas3d.explain.explain_image` as a report reads it."""
         columns = table_columns(result.table.columns, result.provenance)
+        provenance = json.loads(to_json(result.provenance))
+        if isinstance(result, ImageExplanation):
+            return cls(result.stem, result.table, columns, provenance, image=result)
         maps = {}
         for statistic in STATISTICS:
             img = getattr(result, f"{statistic}_img")
             if img is not None:
                 name = "score" if statistic == "saliency" else statistic
                 maps[statistic] = Map(img, *columns.get(name, (name, "")))
-        return cls(result.stem, result.table, columns, json.loads(to_json(result.provenance)), maps)
+        return cls(result.stem, result.table, columns, provenance, maps)
 
     @classmethod
     def read(cls, path: Path, statistics: tuple[str, ...] = STATISTICS) -> Result:
@@ -111,6 +118,11 @@ class Result:
     def is_region_wise(self) -> bool:
         """Whether rows are regions of an atlas or segments, and not points."""
         return bool("atlas" in self.provenance.get("Search", {}))
+
+    @property
+    def explained(self) -> str:
+        """What was explained, in a word."""
+        return "image" if {"row", "column"} <= {*self.table.columns} else "scan"
 
     @property
     def is_fused(self) -> bool:

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from nibabel.spatialimages import SpatialImage
 
 from glas3d.explain.dataset import find_source
+from glas3d.explain.image_result import ImageExplanation
 from glas3d.explain.result import ScanExplanation
 from glas3d.hashing import file_sha256
 from glas3d.imaging.scan import read_image
@@ -70,8 +71,8 @@ def write_report(
     return path
 
 
-def save_report(result: ScanExplanation, file: Path, *, with_scan: bool = True) -> Path:
-    """Write the page of a result in memory, with its parts; see `glas3d.explain.ScanExplanation.report`.
+def save_report(result: ScanExplanation | ImageExplanation, file: Path, *, with_scan: bool = True) -> Path:
+    """Write the page of a result in memory, with its parts; see the method ``report`` of both kinds of results.
 
     Raises
     ------
@@ -80,7 +81,7 @@ def save_report(result: ScanExplanation, file: Path, *, with_scan: bool = True) 
     """
     shown = tuple(Result.of(each) for each in (result, *result.parts.values()))
     scans = {}
-    if with_scan and result.scan is not None:
+    if with_scan and isinstance(result, ScanExplanation) and result.scan is not None:
         scans[str(shown[0].provenance.get("Input", {}).get("sha256"))] = result.scan.img
     (path,) = write_together(file.parent, {file.name: _writer(page_of(Results(shown), scans))})
     return path
