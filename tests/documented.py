@@ -23,7 +23,9 @@ def first_cells(section=""):
 def patterns():
     """Return a pattern of the names of each file of the page."""
     is_file = re.compile(r"[\w>]\.\w|<\.\.\.>|/$|\.bidsignore")
-    return [re.compile(_pattern(name)) for name in first_cells() if is_file.search(name)]
+    names = {name for name in first_cells() if is_file.search(name)}
+    names |= {name.replace("<search>_desc-", "desc-grid") for name in names}
+    return [re.compile(_pattern(name)) for name in names]
 
 
 def _pattern(name):

@@ -24,7 +24,8 @@ HEAD = """# Files
 
 Every table is tab-separated text with `n/a` for what is missing, and has a JSON file of the same name next to it, the *sidecar*,
 that describes each column with its units. Every map has one too. In names, `<stem>` is the name of the scan without its ending,
-`<search>` is `seg-<atlas>`, such as `seg-AAL`, or `desc-grid`; other words in angle brackets stand for what they say. Light, shadow, drop,
+`<search>` is `seg-<atlas>`, such as `seg-AAL`, or `desc-grid`; other words in angle brackets stand for what they say; with a grid, `<search>_desc-<...>` is `desc-grid<...>`.
+Light, shadow, drop,
 evidence, density and score are of probabilities or of log-odds, and have the units that the sidecar says.
 """
 
@@ -98,6 +99,11 @@ FILES = {
         ("group-<group>_<search>_desc-truth_regions.tsv", "`glas3d demo`: the true effects next to the scores"),
         ("study_<search>_desc-<check>_audit.json", "`audit` of a study"),
     ],
+    ("Results of relabelling", "`glas3d.study.relabel_cohort` writes them into its folder."): [
+        ("relabelling.json", "the settings, which a run that resumes must have"),
+        ("relabelling-<n>_regions.tsv", "the scores with the labels of each relabelling"),
+        ("group-<case>vs<control>_desc-relabelled_statistics.tsv", "the test"),
+    ],
     ("Models", "`glas3d train BIDS_DIR OUT` writes them into `OUT`."): [
         (
             "<metrics|summary|pooled|predictions>.tsv",
@@ -144,6 +150,9 @@ TABLES = {
     | {
         "mean_<group>": ("mean of a group, as the case, the control or a stratum", "as difference"),
         "sd_<group>": ("standard deviation of a group", "as difference"),
+        "volume": ("volume of the cluster", "mm3"),
+        "regions": ("share of the cluster's voxels in each region", ""),
+        "n_participants": ("number of participants", "count"),
     },
     "Performance of models": COLUMNS
     | {"p": (f"{OF_A_CASE['p'][0]}; in `pooled.tsv`: {BY_CHANCE['p'][0].lower()}", "probability")},
@@ -193,6 +202,17 @@ KEYS = {
     "Method": "the mode of the explanation, or the method that made the map, with its settings",
     "Model": "name, classes, activation and hash",
     "Models": "the same of all folds",
+    "Mean": "mean correlation over participants; `Low` and `High`: its 95 % interval; `P`: its p-value",
+    "Low": "see `Mean`",
+    "High": "see `Mean`",
+    "P": "see `Mean`",
+    "Explaining": "how `relabel_cohort` explains",
+    "Relabelling": "how labels were permuted",
+    "Training": "how `relabel_cohort` trains",
+    "Scans": "the scans of a study of relabelling",
+    "Runs": "the folders of the runs that are compared",
+    "Sessions": "the sessions of each participant whose slope was computed",
+    "Unit": "the unit of slopes",
     "N": "number of participants",
     "Name": "title of the data set",
     "NormalisedOver": "what scores were normalised over",
@@ -233,6 +253,7 @@ KEYS = {
     "Transform": "name and hash of the transform to the template, or how it was found",
     "Units": "the scale of a map",
     "Version": "of the file's form",
+    "With": "what scores are correlated with",
     "Voxels": "how many were tested",
 }
 OTHERS = {
