@@ -60,10 +60,8 @@ groups = summarise_groups(
 )
 text = ("name", "hemisphere")
 table = read_table(OUT / "results" / "group" / "group-AD_seg-AAL_regions.tsv", text=text)
-highest = table.sort_values("rank").head(8)
-print(
-    highest.assign(planted=highest["name"].isin(PLANTED))[["rank", "name", "score", "planted"]].to_string(index=False)
-)
+highest = table.assign(planted=table["name"].isin(PLANTED)).sort_values("rank").head(8)
+print(highest[["rank", "name", "score", "planted"]].to_string(index=False, float_format="%.2g"))
 
 # %%
 # The map of the AD group. ``groups.plot("groups")`` shows the comparison, ``groups.plot("stability")`` the folds.

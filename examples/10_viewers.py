@@ -7,6 +7,7 @@ highest-scoring regions as labels with names and colours for the usual viewers.
 """
 
 # %%
+import shutil
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -20,7 +21,8 @@ from glas3d.cli import run
 from glas3d.simulate import Simulation, scan_img, simulate_participant
 
 OUT = Path("glas3d-examples") / "10_viewers"
-OUT.mkdir(parents=True, exist_ok=True)
+shutil.rmtree(OUT, ignore_errors=True)  # results of an earlier run
+OUT.mkdir(parents=True)
 
 simulation = Simulation(seed=77)
 scan = OUT / "sub-01_T1w.nii.gz"
