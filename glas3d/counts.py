@@ -26,12 +26,12 @@ def counted(n: int, noun: str, plural: str = "") -> str:
     return f"{n} {noun if n == 1 else plural or f'{first}s{space}{rest}'}"
 
 
-def listed(items: Sequence[str]) -> str:
+def enumerated(items: Sequence[str]) -> str:
     """Return items as a sentence has them.
 
     Examples
     --------
-    >>> listed(["target"]), listed(["target", "model"]), listed(["input", "target", "model"])
+    >>> enumerated(["target"]), enumerated(["target", "model"]), enumerated(["input", "target", "model"])
     ('target', 'target and model', 'input, target and model')
     """
     *first, last = items or [""]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from glas3d.core.explanation import Explanation
-from glas3d.counts import listed
+from glas3d.counts import enumerated
 from glas3d.errors import GlasWarning
 from glas3d.predict import ModelInfo, Predictor, Standardisation
 
@@ -159,7 +159,7 @@ def note_on_reach(share: float, of: str, cells: Sequence[float], settings: Mappi
     sigmas = sorted({settings["sigma_light"], settings["sigma_shadow"]}, key=np.mean)
     text = (
         f"the masks of the grid leave most of {of} unseen: they reach {share:z.0%} of it, with cells of {size} and "
-        f"sigmas of {listed([_size(sigma) for sigma in sigmas])} {unit}; more cells or larger sigmas reach more"
+        f"sigmas of {enumerated([_size(sigma) for sigma in sigmas])} {unit}; more cells or larger sigmas reach more"
     )
     return [Note(text, of_masks=True)]
 

@@ -20,7 +20,7 @@ from glas3d.core.glas import GLAS
 from glas3d.core.model import classes_of
 from glas3d.core.score import class_index
 from glas3d.core.search import Segments, resolve_search
-from glas3d.counts import counted, listed
+from glas3d.counts import counted, enumerated
 from glas3d.display import Drawn, Summary
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.modes import Mode, ModeResult, Task
@@ -280,9 +280,9 @@ def _differing(new: Mapping[str, Any], old: Mapping[str, Any]) -> str:
     shown = [_both_values(name, settings[name], before) for name in others[:_SETTINGS_SHOWN]]
     if len(others) > len(shown):
         shown.append(f"{len(others) - len(shown)} more")
-    parts = [f"another {listed(differing)}"] if differing else []
+    parts = [f"another {enumerated(differing)}"] if differing else []
     if shown:
-        parts.append(f"{'another setting' if len(others) == 1 else 'other settings'}, {listed(shown)}")
+        parts.append(f"{'another setting' if len(others) == 1 else 'other settings'}, {enumerated(shown)}")
     return " and ".join(parts)
 
 

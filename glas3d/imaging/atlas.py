@@ -18,6 +18,7 @@ import pandas as pd
 from glas3d.bids_names import bids_label
 from glas3d.core.search import Segments
 from glas3d.core.settings import Point as Point
+from glas3d.counts import counted
 from glas3d.display import ShownInNotebooks, Summary
 from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.hashing import arrays_sha256
@@ -348,9 +349,10 @@ class Atlas(ShownInNotebooks):
                 del self._segments[next(iter(self._segments))]
         missing = self.table.loc[~self.table["index"].isin(segments.index), "name"]
         if len(missing):
+            are, get = ("is", "gets") if len(missing) == 1 else ("are", "get")
             message = (
-                f"{len(missing)} regions of {self.name} are too small for the voxel grid {grid.shape} "
-                f"and get no score: {', '.join(missing)}"
+                f"{counted(len(missing), f'region of {self.name}')} {are} too small for the voxel grid {grid.shape} "
+                f"and {get} no score: {', '.join(missing)}"
             )
             warnings.warn(message, GlasWarning, stacklevel=2)
         return segments

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from glas3d.checks import refuse_formulas
+from glas3d.counts import counted
 from glas3d.errors import GlasError, GlasWarning, listed, reason
 from glas3d.imaging.lookup_dialects import read_lines, read_xml
 from glas3d.imaging.space import voxel_to_world
@@ -190,7 +191,8 @@ def hemispheres(table: pd.DataFrame, labels: np.ndarray, affine: np.ndarray, *, 
     wrong = [n for n, *both in zip(table["name"], named, located, strict=True) if set(both) == {"L", "R"}]
     if warn and wrong and not swapped:
         which = listed(wrong)
-        message = f"{len(wrong)} regions do not lie on the side their name says (flipped, or names mixed up?): {which}"
+        lie = f"{counted(len(wrong), 'region')} {'does' if len(wrong) == 1 else 'do'} not lie"
+        message = f"{lie} on the side their name says (flipped, or names mixed up?): {which}"
         warnings.warn(message, GlasWarning, stacklevel=4)
     return [side or name or voxels for side, name, voxels in zip(sides, named, located, strict=True)]
 

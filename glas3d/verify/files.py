@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from glas3d.counts import listed
+from glas3d.counts import enumerated
 from glas3d.errors import GlasError
 from glas3d.output import DESCRIPTION, check_seal
 from glas3d.study.derivatives import ATLAS, FAILED, STUDY, is_study
@@ -107,7 +107,7 @@ def _why_none(root: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return "glas3d wrote no results here, or a version did that wrote no hashes"
     if "glas3d" not in makers:
-        return f"{listed(makers)} made it"
+        return f"{enumerated(makers)} made it"
     return f"glas3d made it ({title}), and gives hashes to results of explain, compare, audit, cohort and demo alone"
 
 

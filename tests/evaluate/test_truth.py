@@ -103,7 +103,7 @@ def test_values_that_are_all_the_same_follow_nothing():
     truth = tables([[1.0, 1.0, 1.0]], [[0.0, 2.0, 1.0]])
     assert truth.by_participant()["r"].tolist() == [0.0]
     assert truth.by_group()["r"].tolist() == [0.0]
-    assert "1 methods of 1 participants: a" in repr(truth)
+    assert "1 method of 1 participant: a" in repr(truth)
 
 
 def test_lesions_have_an_effect_but_no_value_of_a_region():
