@@ -374,4 +374,6 @@ def _method(result: GroupInput) -> dict[str, Any]:
     """Return what must be the same for all participants; device, engine and batch size need not be."""
     same = {key: result.provenance[key] for key in _METHOD if key in result.provenance}
     same["Settings"] = {k: v for k, v in same["Settings"].items() if k not in COMPUTATION_SETTINGS}
+    if isinstance(model := same.get("Model"), Mapping):  # networks of one name in memory are the folds of one model
+        same["Model"] = {k: v for k, v in model.items() if k != "weights_sha256"}
     return same

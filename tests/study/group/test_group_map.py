@@ -111,6 +111,14 @@ def test_participants_explained_differently_are_refused_and_change_nothing(part)
     assert len(group) == 1
 
 
+def test_networks_of_folds_in_memory_make_a_group():
+    """They have one name and other weights."""
+    first, second = explanation(0), explanation(1)
+    first.provenance["Model"] = {"name": "brain-age", "weights_sha256": "0"}
+    second.provenance["Model"] = {"name": "brain-age", "weights_sha256": "1"}
+    assert len(group_of(first, second)) == 2
+
+
 def test_options_of_a_study_are_recorded_and_must_be_the_same(tmp_path):
     first, second = explanation(0), explanation(1)
     first.provenance["Options"] = {"recursive": True}
