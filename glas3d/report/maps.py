@@ -32,6 +32,7 @@ from glas3d.imaging.space import voxel_to_world
 SIGNED, UNSIGNED = "RdBu_r", "YlOrRd"  # on light anatomy the darkest colour is the loudest
 _FADING = 2  # how fast a map fades from the begin of its display range to the median
 _SLICES, _APART_MM = 12, 8.0
+_LABEL_LINES = 2  # of text that fit next to a colour bar
 
 
 @dataclass(frozen=True, eq=False)
@@ -345,7 +346,7 @@ def add_colour_bar(
     label
         Text next to the bar. None (default): what the values of the map are.
     """
-    width, _ = figure.get_size_inches()
+    width, height = figure.get_size_inches()
     norm, colours = brain_map.scale
     assert norm.vmin is not None
     assert norm.vmax is not None
@@ -361,7 +362,11 @@ def add_colour_bar(
     )
     label = brain_map.label if label is None else label
     label = label if power == 0 else f"{label}, $10^{{{power}}}$".lstrip(", ")
-    bar.set_label("\n".join(wrap(label, int(tall * figure.get_size_inches()[1] / 0.075))), fontsize=8)
+    lines = wrap(label, int(tall * height / 0.075))
+    if len(lines) <= _LABEL_LINES:
+        bar.set_label("\n".join(lines), fontsize=8)
+    else:  # next to a short bar, the end of a long text would be beyond the figure
+        figure.text(0.995, 0.012, label, ha="right", va="bottom", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_linewidth(0.5)
 
