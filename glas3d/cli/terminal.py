@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import textwrap
 import threading
@@ -100,11 +99,6 @@ def _width(console: Console) -> int | None:
     return console.width if console.is_terminal else None
 
 
-def _out_width() -> int | None:
-    """Return the width of the results: that of the terminal, or COLUMNS; None where neither is there."""
-    return out.width if os.environ.get("COLUMNS", "").isdigit() else _width(out)
-
-
 def warnings_shown_once() -> Callable[..., None]:
     """Return what replaces ``warnings.showwarning``: it writes each different message once."""
     shown: set[str] = set()
@@ -135,7 +129,7 @@ def write(text: str) -> None:
     """Write one line of the result."""
     _log.info("%s", text)
     if not _Reporting.quiet:
-        out.print(_wrapped(printable(text), _out_width()), **_PLAIN)
+        out.print(_wrapped(printable(text), _width(out)), **_PLAIN)
 
 
 def write_message(start: str, message: str) -> None:
@@ -274,7 +268,7 @@ def write_rows(
     def whole_width(table: Table) -> int:
         return out.measure(table, options=out.options.update(width=10_000)).maximum
 
-    chosen, left_out, width = list(columns), list[str](), _out_width()
+    chosen, left_out, width = list(columns), list[str](), _width(out)
     for column in optional:
         if width is not None and whole_width(table_of(chosen)) > width:
             chosen.remove(column)

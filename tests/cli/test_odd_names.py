@@ -4,6 +4,7 @@ import shutil
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from glas3d.cli import terminal
 from glas3d.explain.table import DESCRIPTIONS
@@ -50,17 +51,18 @@ def test_a_folder_that_cannot_be_is_refused_before_the_evaluation(error_line, sc
 
 
 def test_names_are_shortened_in_narrow_terminals_and_numbers_are_not(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "64")
+    monkeypatch.setenv("COLUMNS", "30")  # some shells pass it on; what is piped has no width
     row = {"rank": 1, "name": "Paracentral_Lobule_L_and_more_of_it", "x": -42.0, "y": -103.0, "z": 51.0}
     row |= {"light": 0.456, "shadow": 0.0012, "drop": -0.0011, "score": 0.00123, "direction": "against"}
     row["name"] *= 2
-    terminal.write_table(pd.DataFrame([row]), "title", DESCRIPTIONS)
+    with monkeypatch.context() as narrow:
+        narrow.setattr(terminal, "out", Console(force_terminal=True, width=64, color_system=None))
+        terminal.write_table(pd.DataFrame([row]), "title", DESCRIPTIONS)
     *_, line, left_out = capsys.readouterr().out.splitlines()
     assert len(line) <= 64
     assert line.split()[2:] == ["-0.0011", "0.00123", "against"]
     assert "Paracentral_Lobule_L_and_more" in line
     assert left_out == "Left out, for want of width: x y z, mm, light, shadow"
-    monkeypatch.delenv("COLUMNS")
     terminal.write_table(pd.DataFrame([row]), "title", DESCRIPTIONS)  # piped: nothing is shortened
     line = capsys.readouterr().out.splitlines()[-1].split()
     assert line == ["1", row["name"], "-42", "-103", "51", "0.456", "0.0012", "-0.0011", "0.00123", "against"]
