@@ -75,7 +75,7 @@ def test_each_of_several_backgrounds_has_its_files(explain):
     status, output, names = explain("--background", "0", "blur", "auto")
     assert status == 0, output
     assert {f"sub-07_T1w_desc-grid{n}_regions.tsv" for n in ("0", "blur", "auto", "consensus")} < set(names)
-    assert "and those of 0, blur, auto" in output
+    assert "; those of 0, blur, auto" in output
 
 
 def test_coordinates_outside_the_mask_are_left_out(explain, tmp_path, scan):

@@ -163,5 +163,5 @@ def test_results_of_auto_are_recognised_as_those_of_logits(scan, few, tmp_path):
     options = {"preset": "evidence", "folder": tmp_path}
     first = explain_img(scan, sure(scan, few), "AD", few, **options)
     assert_same(explain_img(scan, sure(scan, few), "AD", few, **options), first)
-    with refused(r"made with another setting, link \(logit there, probability now\); give"):
+    with refused(r"made with another setting, link \(logit there, probability now\); give", tmp_path):
         explain_img(scan, sure(scan, few), "AD", few, link="probability", **options)
