@@ -73,9 +73,9 @@ predict = Predictor(net, activation="softmax", transform=lambda batch: (batch - 
 
 landmarks = dict(zip(data.classes, BIRD_PARTS, strict=True))
 METHODS = ("grad_cam", "glas_paper", "random")
-found = localise(data, predict, tables=(1,), landmarks=landmarks, methods=METHODS, size=SHAPE)
-print(f"the net is right about {found.top1:.0%} of the birds\n")
-print(found.tables[1].round(1).to_string(index=False))
+accuracies = localise(data, predict, tables=(1,), landmarks=landmarks, methods=METHODS, size=SHAPE)
+print(f"the net is right about {accuracies.top1:.0%} of the birds\n")
+print(accuracies.tables[1].round(1).to_string(index=False))
 
 # %%
 # One bird of each class, with the maps of two methods.

@@ -44,7 +44,7 @@ def _pattern(name):
 
 def unknown(folder):
     """Return the files below a folder, the columns and the keys that the page does not have."""
-    found = set()
+    missing = set()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
         if any(part.startswith(".") and part != ".bidsignore" for part in path.relative_to(folder).parts):
@@ -53,16 +53,16 @@ def unknown(folder):
         is_sidecar = path.suffix == ".json" and any(path.with_suffix(end).exists() for end in ends)
         names = [name[start.end() :] for start in re.finditer("^|/", name)]
         if not is_sidecar and not any(pattern.fullmatch(each) for pattern in patterns() for each in names):
-            found.add(f"file {name}")
+            missing.add(f"file {name}")
         table = path.with_suffix(".tsv")
         columns = table.read_text(encoding="utf-8").split("\n")[0].split("\t") if table.exists() else []
         if path.suffix == ".tsv" and "atlas" not in path.parts:
-            found |= {f"column {column} of {name}" for column in columns if not _is_column(column, path)}
+            missing |= {f"column {column} of {name}" for column in columns if not _is_column(column, path)}
         if path.suffix == ".json" and path.name not in ("manifest.json", "metadata.json", "inference.json"):
             content = json.loads(path.read_text(encoding="utf-8"))
             known = first_cells("Keys of sidecars") | set(columns) | {"check", "verdict", "statement", "numbers"}
-            found |= {f"key {key} of {name}" for key in content if key not in known}
-    return found
+            missing |= {f"key {key} of {name}" for key in content if key not in known}
+    return missing
 
 
 def _is_column(column, path):

@@ -1,6 +1,6 @@
 """Measure whether the map of one participant is that participant's own: docs/individual.md.
 
-Simulated participants whom the shipped network was not trained on are scanned several times, and explained by the presets,
+Simulated participants that the shipped network was not trained on are scanned several times, and explained by the presets,
 by feature ablation and by a control that has no model. Does a rescan find its owner? Does the score of a region follow that
 participant's own disease? And which averages help? Settings are chosen on the participants of one seed and reported on those
 of another.
@@ -131,9 +131,9 @@ def with_interval(value: float, draws: np.ndarray) -> str:
 
 
 def share(hits: np.ndarray) -> tuple[float, float, float]:
-    """Return the share of participants who were found, with its exact 95 % interval (Clopper & Pearson 1934)."""
-    found = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="exact")
-    return float(hits.mean()), float(found.low), float(found.high)
+    """Return the share of participants who were identified, with its exact 95 % interval (Clopper & Pearson 1934)."""
+    interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="exact")
+    return float(hits.mean()), float(interval.low), float(interval.high)
 
 
 # ---- maps ---------------------------------------------------------------------------------------------------------
@@ -362,8 +362,8 @@ class Measured:
     def likeness(self, *, own: bool) -> str:
         """Return the mean correlation within and between participants."""
         maps = self._known[own]
-        found = repeatability(np.concatenate(maps), [*range(maps.shape[1])] * 2)
-        return f"{found.within:.2f} / {found.between:.2f}"
+        repeated = repeatability(np.concatenate(maps), [*range(maps.shape[1])] * 2)
+        return f"{repeated.within:.2f} / {repeated.between:.2f}"
 
     def follows(self, truth: np.ndarray, statistic: Statistic = spearman) -> tuple[float, np.ndarray]:
         """Return how scores follow a truth, a mean over the planted regions, and its bootstrap draws."""
@@ -406,8 +406,8 @@ def chosen_reading(readings: Mapping[str, Measured]) -> str:
 
 def own_map(measured: Measured) -> bool:
     """Return whether a map can be read as the participant's own, by the two bounds."""
-    found = share(measured.identified(own=True))[1]
-    return found >= LEAST_IDENTIFIED and np.quantile(measured.follows(measured.effects)[1], 0.025) >= LEAST_FOLLOWS
+    identified = share(measured.identified(own=True))[1]
+    return identified >= LEAST_IDENTIFIED and np.quantile(measured.follows(measured.effects)[1], 0.025) >= LEAST_FOLLOWS
 
 
 def measure(size: Size, cache: Path, predict: Predictor | None = None) -> dict[str, dict[str, Measured]]:
@@ -531,10 +531,12 @@ def regions_table(report: Mapping[str, Measured]) -> list[str]:
     lines = ["| region | true effect, mean (SD) | " + " | ".join(shown) + " |", "|---|---|" + "---|" * len(shown)]
     each = {name: report[name] for name in shown}
     effects = report[DEFAULT].effects
-    found = {name: (spearman(m.planted, m.effects), bootstrapped(m.planted, m.effects)) for name, m in each.items()}
+    correlations = {
+        name: (spearman(m.planted, m.effects), bootstrapped(m.planted, m.effects)) for name, m in each.items()
+    }
     for i, region in enumerate(PLANTED):
         cells = [f"{effects[:, i].mean():.2f} ({effects[:, i].std(ddof=1):.2f})"]
-        cells += [with_interval(value[i], draws[:, i]) for value, draws in found.values()]
+        cells += [with_interval(value[i], draws[:, i]) for value, draws in correlations.values()]
         lines.append(f"| {region} | " + " | ".join(cells) + " |")
     return lines
 

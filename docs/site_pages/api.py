@@ -40,8 +40,8 @@ class PublicName:
 
 def rooms() -> list[str]:
     """Return the dotted names of the packages that export names: those with a stub that lists them."""
-    found = [glas3d, *(importlib.import_module(m.name) for m in _packages())]
-    names = [module.__name__ for module in found if Path(module.__file__).with_suffix(".pyi").exists()]
+    modules = [glas3d, *(importlib.import_module(m.name) for m in _packages())]
+    names = [module.__name__ for module in modules if Path(module.__file__).with_suffix(".pyi").exists()]
 
     def place(name: str) -> tuple[int, str]:
         first = name.removeprefix("glas3d.").partition(".")[0]

@@ -33,13 +33,13 @@ def _on_docstring(app, what, name, obj, options, lines):
 @cache
 def headings() -> dict[str, str]:
     """Return the page of each heading of docs/, by the heading and by the part of it before a colon."""
-    found: dict[str, str] = {}
+    pages: dict[str, str] = {}
     for page in sorted(DOCS.glob("*.md")):
         text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
         for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
             for title in (heading, heading.partition(":")[0]):
-                found.setdefault(title, page.stem)
-    return found
+                pages.setdefault(title, page.stem)
+    return pages
 
 
 def named_pages(docstring: str) -> list[str]:

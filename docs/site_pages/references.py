@@ -42,10 +42,10 @@ def _on_missing(app, env, node, content):
         rest = f".{last}{rest}"
     if head:
         python = env.domains.python_domain
-        found = python.resolve_xref(
+        resolved = python.resolve_xref(
             env, node["refdoc"], app.builder, "obj", app.public_paths[head] + rest, node, content
         )
-        return content if found is None else found
+        return content if resolved is None else resolved
     return content if node["reftype"] == "class" or not target.startswith("glas3d.") or _exists(target) else None
 
 

@@ -50,7 +50,7 @@ class Inputs:
         The transform between the scans' native space and the template's; None: the scans are in the template's space.
     brain_mask
         Name and hash of the image outside of which the model sees nothing, or library, version and hash of a mask
-        that was found; None: neither.
+        that was made; None: neither.
     """
 
     scans: tuple[Scan, ...]

@@ -69,8 +69,8 @@ class SavedResult(Drawn):
         return tuple(self.provenance.get("Notes", ()))
 
     def __repr__(self) -> str:
-        said = f"{self.outcome}, {self._searched}, {self._highest()}"
-        return f"{type(self).__name__}({self.stem}: {said}){self._shown_notes()}"
+        facts = f"{self.outcome}, {self._searched}, {self._highest()}"
+        return f"{type(self).__name__}({self.stem}: {facts}){self._shown_notes()}"
 
     @property
     def outcome(self) -> str:
@@ -128,8 +128,8 @@ class SavedResult(Drawn):
         if ranked.empty:
             return "no region scores higher than the others"
         first: Mapping[Any, Any] = ranked.to_dict("records")[0]
-        said = ", ".join(filter(None, (self._position(first), f"drop {first['drop']:+z.3g}", self._direction(first))))
-        return f"highest-scoring {first['name']} ({said})"
+        facts = ", ".join(filter(None, (self._position(first), f"drop {first['drop']:+z.3g}", self._direction(first))))
+        return f"highest-scoring {first['name']} ({facts})"
 
     def _summary(self) -> Summary:
         model = self.provenance["Model"]

@@ -1,4 +1,4 @@
-"""The brain of a T1-weighted scan with its skull, found by deepbet."""
+"""The brain of a T1-weighted scan with its skull, extracted by deepbet."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from glas3d.errors import GlasError, reason
 from glas3d.hashing import arrays_sha256
 from glas3d.imaging.scan import Scan
 
-_BRAIN_ML = (500.0, 2500.0)  # of any adult's, with ventricles; what is found in something else is smaller or larger
+_BRAIN_ML = (500.0, 2500.0)  # of any adult's, with ventricles; that of something else is smaller or larger
 
 
 def is_automatic(brain_mask: Any) -> bool:
-    """Return whether a brain mask is to be found: ``"auto"``, which the command line gives as a path."""
+    """Return whether a brain mask is to be made: ``"auto"``, which the command line gives as a path."""
     return isinstance(brain_mask, str | os.PathLike) and os.fspath(brain_mask) == "auto"
 
 
@@ -52,10 +52,10 @@ def brain_mask_of(scan: Scan) -> tuple[Scan, dict[str, Any]]:
             warnings.simplefilter("ignore")  # of the library, about versions of torch
             extraction = deepbet.BrainExtraction(no_gpu=True)
             img = nib.Nifti1Image(scan.data, scan.affine)
-            found = np.asarray(extraction.run(img)[1].dataobj)
+            extracted = np.asarray(extraction.run(img)[1].dataobj)
     except Exception as error:  # its networks and its assertions can raise anything
         raise GlasError(f"deepbet finds no brain in {scan.name}: {reason(error)}; give a mask of it") from None
-    data = (found > 0).astype(np.float32)
+    data = (extracted > 0).astype(np.float32)
     volume = float(data.sum()) * abs(float(np.linalg.det(scan.affine[:3, :3]))) / 1000
     if data.shape != scan.shape or not _BRAIN_ML[0] <= volume <= _BRAIN_ML[1]:
         raise GlasError(

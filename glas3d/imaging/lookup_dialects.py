@@ -82,9 +82,9 @@ def read_lines(lines: Sequence[str], path: Path, present: Collection[int] = ()) 
         if None in matches:
             furthest = max(furthest, matches.index(None))
             continue
-        found = [match.groupdict() for match in matches if match]
-        rows = [(int(one["index"]), (one["name"] or one.get("word") or "").strip()) for one in found]
-        shorts = [one["short"] for one in found if "short" in one]
+        matched = [match.groupdict() for match in matches if match]
+        rows = [(int(one["index"]), (one["name"] or one.get("word") or "").strip()) for one in matched]
+        shorts = [one["short"] for one in matched if "short" in one]
         if dialect.plain or len(set(shorts)) == len(shorts):
             if dialect.plain:
                 _refuse_repeated([row for row in rows if row[0] in present], path)

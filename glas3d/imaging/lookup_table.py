@@ -59,8 +59,8 @@ def read_lookup_table(table: TableLike, present: Iterable[int] = ()) -> pd.DataF
     path, present = Path(table), set(present)
     suffix = path.suffix.lower()
     if suffix == ".xml" or (suffix in _WITHOUT_HEADER and not _has_header(lines := _lines(path))):
-        found = read_xml(path) if suffix == ".xml" else read_lines(lines, path, present)
-        rows = _checked(pd.DataFrame(found, columns=["index", "name"]), str(path))
+        entries = read_xml(path) if suffix == ".xml" else read_lines(lines, path, present)
+        rows = _checked(pd.DataFrame(entries, columns=["index", "name"]), str(path))
         return rows[rows["index"].isin(present)].reset_index(drop=True)
     return _checked(read_table(path, "an atlas table", missing=(), separator=_separator(path)), str(path))
 

@@ -139,8 +139,8 @@ def load_scan(img: ImageLike, *, constant: bool = False) -> Scan:
 def _states(image: SpatialImage) -> list[tuple[int, ...]]:
     """Return what changes when one of an image's files is written again: which file it is, its size and its times."""
     files = (Path(part.filename) for part in image.file_map.values() if part.filename)
-    found = [file.stat() for file in files if file.exists()]
-    return [(state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in found]
+    states = [file.stat() for file in files if file.exists()]
+    return [(state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in states]
 
 
 def read_image(path: Path, what: str = "a scan") -> SpatialImage:

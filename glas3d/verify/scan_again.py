@@ -65,7 +65,7 @@ def explain_scans_again(
         A folder with results of `explain_img`.
     scans
         The scans that were explained, which are recognised by their hashes. Scans that still lie in the data set that
-        the folder records as its source are found without it.
+        the folder records as its source are located without it.
     model
         The model that explained them. None: the shipped model of the recorded name.
     trust, device
@@ -192,10 +192,10 @@ def _background_of(name: str, model: Mapping[str, Any]) -> Any:
 def _scan_of(folder: Path, record: Mapping[str, Any], given: Mapping[str, Path]) -> Path:
     """Return the scan of a name and hash: one of those given, or from the sources that the folder records."""
     name, digest = str(record.get("name", "")), str(record.get("sha256"))
-    found = given.get(digest) or find_source(folder, name, digest)
-    if found is None:
+    source = given.get(digest) or find_source(folder, name, digest)
+    if source is None:
         raise GlasError(f"the scan {name} is not where it was, or has changed: give it (--scan)")
-    return found
+    return source
 
 
 def _model(record: Mapping[str, Any], model: str | os.PathLike[str] | None, *, trust: bool, device: str) -> Predictor:

@@ -34,8 +34,8 @@ class Head(nn.Module):
 
 @given(st.lists(st.floats(-60, 60), min_size=2, max_size=6))
 def test_those_of_logits_are_the_logit_less_the_others(z):
-    found = log_odds_of_logits(torch.tensor([z], dtype=torch.float64))[0]
-    np.testing.assert_allclose(found, [oracle.log_odds(z, y) for y in range(len(z))], rtol=1e-9, atol=1e-12)
+    result = log_odds_of_logits(torch.tensor([z], dtype=torch.float64))[0]
+    np.testing.assert_allclose(result, [oracle.log_odds(z, y) for y in range(len(z))], rtol=1e-9, atol=1e-12)
 
 
 @given(st.floats(-30, 30), st.floats(-500, 500))
@@ -50,10 +50,10 @@ def test_their_gradients_are_finite_also_where_a_class_is_certain(z):
     """Of a class: 1 for its own logit, and for each other less its share among the others."""
     logits = torch.tensor([z], dtype=torch.float64, requires_grad=True)
     for y in range(len(z)):
-        (found,) = torch.autograd.grad(log_odds(logits, "softmax")[0, y], logits)
+        (result,) = torch.autograd.grad(log_odds(logits, "softmax")[0, y], logits)
         others = np.delete(np.array(z), y)
         shares = np.exp(others - np.logaddexp.reduce(others))
-        np.testing.assert_allclose(found[0], np.insert(-shares, y, 1.0), atol=1e-9)
+        np.testing.assert_allclose(result[0], np.insert(-shares, y, 1.0), atol=1e-9)
 
 
 def test_those_of_sigmoids_are_their_logits():
@@ -108,9 +108,9 @@ def test_one_logit_is_that_of_the_second_class_and_minus_that_of_the_first(targe
 
 def test_of_independent_classes_each_has_its_own_logit():
     net = TinyNet(SHAPE)
-    found = explained(Predictor(net, "sigmoid", device="cpu"), 2)
-    assert found.output == pytest.approx(logits_in_float64(net)(volume(SHAPE).astype(np.float64))[2], abs=1e-5)
-    assert not found.settings["exclusive_classes"]
+    result = explained(Predictor(net, "sigmoid", device="cpu"), 2)
+    assert result.output == pytest.approx(logits_in_float64(net)(volume(SHAPE).astype(np.float64))[2], abs=1e-5)
+    assert not result.settings["exclusive_classes"]
 
 
 @pytest.mark.parametrize("kind", ["predictor", "callable"])
@@ -143,9 +143,9 @@ def test_auto_takes_the_models_own_output_where_there_are_no_log_odds():
     with refused("log-odds need a probability from 0 to 1"):
         explained(regressor, 0)
     with pytest.warns(GlasWarning, match="made of the model's own output: log-odds need a probability"):
-        found = explained(regressor, 0, link="auto")
-    assert found.settings["link"] == "probability"
-    assert_close(found.score, explained(regressor, 0, link="probability").score)
+        result = explained(regressor, 0, link="auto")
+    assert result.settings["link"] == "probability"
+    assert_close(result.score, explained(regressor, 0, link="probability").score)
     assert explained(Predictor(TinyNet(SHAPE), "softmax", device="cpu"), link="auto").settings["link"] == "logit"
 
 
@@ -157,8 +157,8 @@ def test_auto_has_one_link_for_all_rounds():
 
     glas = GLAS(saturates, link="auto", fusion="mean", kernel="segment", sigma_light=0.1, sigma_shadow=0.1)
     with pytest.warns(GlasWarning, match="of 0 or 1 are not finite"):
-        found = RGLAS(glas).explain(volume(SHAPE), 1, atlas(SHAPE))
-    assert {one.explanation.settings["link"] for one in found.rounds} == {"probability"}
+        result = RGLAS(glas).explain(volume(SHAPE), 1, atlas(SHAPE))
+    assert {one.explanation.settings["link"] for one in result.rounds} == {"probability"}
 
 
 def test_a_readout_has_no_log_odds():
@@ -173,21 +173,21 @@ def test_a_readout_has_no_log_odds():
 def test_of_exclusive_classes_the_log_odds_of_one_against_another_are_a_difference_of_logits(fusion):
     net = TinyNet(SHAPE)
     first, second = explained(Predictor(net, "softmax", device="cpu"), [2, 0], fusion=fusion)
-    found = class_difference(first, second)
+    result = class_difference(first, second)
     # the logit of the difference alone, as a regressor
     expected = explained(
         Predictor(Head([[-1.0, 0.0, 1.0]]), "none", device="cpu"), 0, link="probability", fusion=fusion, gamma=0.0
     )
-    assert found.output == pytest.approx(expected.output, abs=1e-5)
+    assert result.output == pytest.approx(expected.output, abs=1e-5)
     if fusion != "shadow":
-        assert_close(found.light, expected.light)
+        assert_close(result.light, expected.light)
     if fusion != "light":
-        assert_close(found.drop, expected.drop)
-    assert_close(found.score, expected.drop if fusion == "shadow" else expected.score)
+        assert_close(result.drop, expected.drop)
+    assert_close(result.score, expected.drop if fusion == "shadow" else expected.score)
     if fusion == "mean":
-        assert_close(found.density, expected.density)
-        assert found.effect == pytest.approx(expected.effect, abs=1e-5)
-        assert_close(found.saliency, expected.saliency)
+        assert_close(result.density, expected.density)
+        assert result.effect == pytest.approx(expected.effect, abs=1e-5)
+        assert_close(result.saliency, expected.saliency)
 
 
 def test_of_independent_classes_it_is_the_difference_of_their_log_odds():
@@ -200,12 +200,12 @@ def test_of_independent_classes_it_is_the_difference_of_their_log_odds():
 def test_engines_agree_in_log_odds(engine, fusion):
     predict = Predictor(TinyNet(SHAPE), "softmax", device="cpu")
     settings = SIGMAS | {"link": "logit", "fusion": fusion, "batch_size": 2}
-    found = GLAS(predict, engine=engine, **settings).explain(volume(SHAPE), 1, POINTS[3])
+    result = GLAS(predict, engine=engine, **settings).explain(volume(SHAPE), 1, POINTS[3])
     expected = oracle.explain(
         logits_in_float64(predict.net), volume(SHAPE), 1, points=POINTS[3], **SIGMAS, link="logit", fusion=fusion
     )
-    assert found.settings["engine"] == engine
-    assert_close(found.score, expected["score"], 1e-4)
+    assert result.settings["engine"] == engine
+    assert_close(result.score, expected["score"], 1e-4)
 
 
 def test_reduced_precision_is_measured_by_the_range_of_log_odds():
@@ -221,7 +221,7 @@ def test_reduced_precision_is_measured_by_the_range_of_log_odds():
 def test_reduced_precision_in_log_odds_is_used_or_left_out(engine):
     predict = Predictor(TinyNet(SHAPE), "softmax", device="cpu")
     settings = SIGMAS | {"link": "logit", "fusion": "mean", "batch_size": 2}
-    found = GLAS(predict, engine=engine, **settings).explain(volume(SHAPE), 1, POINTS[3])
+    result = GLAS(predict, engine=engine, **settings).explain(volume(SHAPE), 1, POINTS[3])
     exact = GLAS(predict, engine="eager", **settings).explain(volume(SHAPE), 1, POINTS[3])
     size = np.ptp([*exact.light, *(exact.output - exact.drop), exact.output])
-    assert np.abs(found.score - exact.score).max() <= 2 * 5e-3 * max(size, 1.0)
+    assert np.abs(result.score - exact.score).max() <= 2 * 5e-3 * max(size, 1.0)

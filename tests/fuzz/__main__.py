@@ -34,10 +34,11 @@ def main(n: int, record: Path) -> int:
                     break
                 counts += some
                 slowest, memory = max(slowest, longest), max(memory, added)
-        row = {"door": door.name, "inputs": counts["accepted"] + counts["refused"], **counts, "faults": faults}
+        kinds = {kind: counts[kind] for kind in ("refused", "accepted")}
+        row = {"door": door.name, "inputs": sum(kinds.values()), **kinds, "faults": faults}
         rows.append(row | {"slowest_seconds": round(slowest, 2), "memory_mib": memory // 2**20})
         print(row, flush=True)
-        pd.DataFrame(rows).fillna(0).to_csv(record, sep="\t", index=False)
+        pd.DataFrame(rows).to_csv(record, sep="\t", index=False)
     return int(any(row["faults"] for row in rows))
 
 

@@ -52,7 +52,7 @@ def audit_study(study: AuditedStudy) -> Audit:
         return study.audit(
             "leakage",
             "n/a",
-            f"No verdict: it is not recorded on whom the model was trained for {unknown} of {scans}.{compared}",
+            f"No verdict: it is not recorded which participants trained the model of {unknown} of {scans}.{compared}",
             numbers,
         )
     return study.audit(

@@ -77,9 +77,9 @@ def summary(result: Result) -> list[str]:
     sentences = []
     if "Group" in provenance:
         participants = participants_of(result)
-        whom = counted(len(participants), "participant") if participants else "the participants"
+        size = counted(len(participants), "participant") if participants else "the participants"
         sentences.append(
-            f"The map combines the explanations of {whom} of the group {provenance['Group']} for the target {target}."
+            f"The map combines the explanations of {size} of the group {provenance['Group']} for the target {target}."
         )
         probabilities = [each["probability"] for each in participants if each.get("probability") is not None]
         if probabilities:
@@ -217,7 +217,7 @@ def not_to_conclude(result: Result) -> list[str]:
         )
     if "Group" in provenance:
         statements.append(
-            "A high mean score is no test. Whether groups differ is said by the comparisons, with p-values corrected "
+            "A high mean score is no test. Whether groups differ is shown by the comparisons, with p-values corrected "
             "for "
             "all regions; and a difference between groups is one of what the model uses, not of tissue."
         )
