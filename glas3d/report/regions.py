@@ -39,7 +39,7 @@ def regions_figure(
     cuts
         How many axial slices the second row shows.
     """
-    brain_map = BrainMap(saliency_img, title, "saliency, group maximum = 1", template())
+    brain_map = BrainMap(saliency_img, title, "saliency, the largest is 1", template())
     return png_writer(five_regions_figure(brain_map, table, atlas, cuts=cuts), 110)
 
 
