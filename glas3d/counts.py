@@ -1,4 +1,4 @@
-"""Counts and lists in sentences: "1 file", "3 files", "one, two and three"."""
+"""Write counts and lists as parts of sentences, such as "1 file", "3 files" and "one, two and three"."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def counted(n: int, noun: str, plural: str = "") -> str:
     n
         The number.
     noun
-        The noun for one, which may have words after it that stay as they are: ``"file"``, ``"region of AAL"``.
+        The noun in the singular. Words that follow it are not changed: ``"file"``, ``"region of AAL"``.
     plural
-        The noun for any other number. Default: an ``s`` after its first word.
+        The noun in the plural. Default: an ``s`` after its first word.
 
     Examples
     --------
@@ -27,7 +27,7 @@ def counted(n: int, noun: str, plural: str = "") -> str:
 
 
 def enumerated(items: Sequence[str]) -> str:
-    """Return items as a sentence has them.
+    """Return items separated by commas, the last one by "and".
 
     Examples
     --------

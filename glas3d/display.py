@@ -135,7 +135,7 @@ class Drawn(ShownInNotebooks):
         GlasError
             There is no such figure of this result; the message names those that there are.
         """
-        return _function("plot")(self, kind, **options)
+        return drawing_function("plot")(self, kind, **options)
 
     def view(self, **options: Any) -> Any:
         """Return an interactive view of the map, which a notebook shows and ``.open_in_browser()`` opens.
@@ -150,7 +150,7 @@ class Drawn(ShownInNotebooks):
         GlasError
             The result has no map to be viewed.
         """
-        return _function("view")(self, **options)
+        return drawing_function("view")(self, **options)
 
     def to_html(self, file: str | os.PathLike[str] | None = None) -> str:
         """Return a page with the summary, the figure and the table of all regions; it needs no other file.
@@ -160,10 +160,10 @@ class Drawn(ShownInNotebooks):
         file
             Where to write the page too. None (default): it is not written.
         """
-        page: str = _function("to_html")(self, file)
+        page: str = drawing_function("to_html")(self, file)
         return page
 
 
-def _function(method: str) -> Any:
-    """Return the function that does what a method of `Drawn` does."""
+def drawing_function(method: str) -> Any:
+    """Return the function that does what a method of a result does, by the name of the method in `DRAWING`."""
     return pkgutil.resolve_name(DRAWING[method])

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 
 from glas3d.cli.option_names import as_typed
+from glas3d.counts import enumerated
 from glas3d.errors import GlasWarning
 from glas3d.evaluate.audits.checks import LITTLE, MUCH
 from glas3d.progress import rate
@@ -208,10 +209,9 @@ def _units_text(names: Sequence[str], described: Columns) -> str:
         by_units.setdefault(described[name][1], []).append(name)
     sentences = []
     for units, columns in by_units.items():
-        *others, last = columns
-        what = f"{', '.join(others)} and {last}" if others else last
-        if last == "direction":
-            units = described[last][0].partition(":")[0]
+        what = enumerated(columns)
+        if "direction" in columns:
+            units = described["direction"][0].partition(":")[0]
             units = units[0].lower() + units[1:]
         sentences.append(f"{what[0].upper()}{what[1:]}: {units}.")
     return " ".join(sentences)

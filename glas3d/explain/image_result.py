@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pkgutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from PIL import Image
 from glas3d.core.explanation import Explanation
 from glas3d.core.rglas import Round
 from glas3d.core.search import Grid, Segments, paint, resolve_search
-from glas3d.display import DRAWING
+from glas3d.display import drawing_function
 from glas3d.errors import GlasWarning
 from glas3d.explain.modes import ModeResult
 from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, evaluated_ends
@@ -115,8 +114,7 @@ class ImageExplanation(SavedResult):
         GlasError
             The file cannot be written.
         """
-        write: Any = pkgutil.resolve_name(DRAWING["report"])
-        path: Path = write(self, Path(file))
+        path: Path = drawing_function("report")(self, Path(file))
         return path
 
     def _position(self, row: Mapping[Any, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pkgutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -17,7 +16,7 @@ import pandas as pd
 from glas3d.core.explanation import Explanation
 from glas3d.core.rglas import RecursiveExplanation
 from glas3d.core.search import Segments
-from glas3d.display import DRAWING
+from glas3d.display import drawing_function
 from glas3d.explain.inputs import Inputs
 from glas3d.explain.modes import ModeResult
 from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, evaluated_ends
@@ -123,8 +122,7 @@ class ScanExplanation(SavedResult):
         GlasError
             The file cannot be written.
         """
-        write: Any = pkgutil.resolve_name(DRAWING["report"])
-        path: Path = write(self, Path(file), with_scan=with_scan)
+        path: Path = drawing_function("report")(self, Path(file), with_scan=with_scan)
         return path
 
 

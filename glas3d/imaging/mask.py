@@ -65,23 +65,44 @@ def share_outside_brain(volume: np.ndarray, grid: VoxelGrid) -> float:
     if contrast.size == 0:
         return 0.0
     tissue = volume - volume.dtype.type(air) >= contrast.min()
-    brain, far = _brain_and_surroundings(tuple(grid.shape), np.asarray(grid.affine, np.float64).tobytes())
+    brain, far = _brain_and_surroundings(*_key(grid))
     return float((tissue & far).sum() / max(int(brain.sum()), 1))
 
 
 def template_brain(grid: VoxelGrid) -> np.ndarray:
-    """Return the voxels of the template's brain on a grid in MNI space, ventricles among them: ``grid.shape`` bool."""
-    return np.asarray(binary_fill_holes(template_values(grid) > 0.1), dtype=bool)
+    """Return the voxels of the template's brain on a grid in MNI space, ventricles among them.
+
+    Returns
+    -------
+    ``grid.shape`` bool, read-only.
+    """
+    return _brain(*_key(grid))
+
+
+def _key(grid: VoxelGrid) -> tuple[tuple[int, ...], bytes]:
+    """Return the shape and the affine of a grid in a form that can be hashed."""
+    return tuple(grid.shape), np.asarray(grid.affine, np.float64).tobytes()
+
+
+def _grid_of_key(shape: tuple[int, ...], affine: bytes) -> VoxelGrid:
+    return VoxelGrid(shape, np.frombuffer(affine).reshape(4, 4))
+
+
+@lru_cache(maxsize=4)
+def _brain(shape: tuple[int, ...], affine: bytes) -> np.ndarray:
+    brain = np.asarray(binary_fill_holes(template_values(_grid_of_key(shape, affine)) > 0.1), dtype=bool)
+    brain.setflags(write=False)
+    return brain
 
 
 @lru_cache(maxsize=4)
 def _brain_and_surroundings(shape: tuple[int, ...], affine: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Return the voxels of the template's brain, and those farther than `_FAR_MM` outside of it."""
-    grid = VoxelGrid(shape, np.frombuffer(affine).reshape(4, 4))
-    brain = template_brain(grid)
+    brain = _brain(shape, affine)
     if not brain.any():
         return brain, np.zeros(shape, dtype=bool)
-    return brain, np.asarray(distance_transform_edt(~brain, sampling=grid.spacing) > _FAR_MM)
+    spacing = _grid_of_key(shape, affine).spacing
+    return brain, np.asarray(distance_transform_edt(~brain, sampling=spacing) > _FAR_MM)
 
 
 def bright_voxels(scan: Scan) -> np.ndarray:

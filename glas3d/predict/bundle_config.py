@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from monai.bundle.config_parser import ConfigParser
 
 META_KEY = "_meta_"
-"""Where a configuration refers to the content of the metadata, as in MONAI."""
+"""The key under which a configuration has the content of the bundle's metadata, by the convention of MONAI."""
 
 MOST_BYTES = 16 * 2**20
 """How large a configuration or the metadata of a bundle may be."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from textwrap import wrap
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -272,7 +273,10 @@ def draw_slices(brain_map: BrainMap, axes: Axes, cuts: Sequence[float], axis: st
     norm, colours = brain_map.scale
     img = nib.Nifti1Image(values, affine)
     opacity = brain_map.opacity(values).astype(np.float32)
-    uneven = np.ptp(opacity) > 0  # nilearn takes no image of one opacity, such as that of a map without values
+    # nilearn takes no image of one opacity, such as that of a map without values, and stretches the range of any other
+    transparency: dict[str, Any] = {"transparency": float(opacity.flat[0])}
+    if np.ptp(opacity) > 0:
+        transparency = {"transparency": nib.Nifti1Image(opacity, affine), "transparency_range": [0, 1]}
     plot_stat_map(
         img,
         bg_img=brain_map.background,
@@ -284,10 +288,7 @@ def draw_slices(brain_map: BrainMap, axes: Axes, cuts: Sequence[float], axis: st
         vmin=norm.vmin,
         vmax=norm.vmax,
         threshold=None,
-        transparency=nib.Nifti1Image(opacity, affine) if uneven else float(opacity.flat[0]),
-        transparency_range=[0, 1]
-        if uneven
-        else None,  # by default nilearn stretches the image's own range, which a flat map does not have
+        **transparency,
         black_bg=False,
         symmetric_cbar=brain_map.is_signed,
         colorbar=False,
