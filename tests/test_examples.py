@@ -1,7 +1,6 @@
 """The examples and the measuring scripts run, in folders of their own."""
 
 import ast
-import importlib.util
 import os
 import re
 import runpy
@@ -19,6 +18,7 @@ from PIL import Image
 
 from glas3d.errors import GlasWarning
 from glas3d.study import fetch_oasis
+from tests.scripts import load_script
 from tests.study.oasis_layout import layout
 
 ROOT = Path(__file__).parent.parent
@@ -243,17 +243,13 @@ def test_every_measuring_script_is_run_or_takes_hours():
     }
 
 
-def shipped_model():
-    spec = importlib.util.spec_from_file_location("train", ROOT / "docs" / "measure" / "shipped_model.py")
-    train = importlib.util.module_from_spec(spec)
-    sys.modules["train"] = train  # where dataclasses look their annotations up
-    spec.loader.exec_module(train)
-    return train
+def measuring_script(name):
+    return load_script(ROOT / "docs" / "measure" / f"{name}.py")
 
 
 @pytest.mark.slow
 def test_training_the_shipped_model_at_a_small_size(monkeypatch):
-    train = shipped_model()
+    train = measuring_script("shipped_model")
     sizes = {"TRAINING_SIZE": 4, "UNSEEN_SIZE": 2, "TEST_SIZE": 2}
     for name, size in sizes.items():
         monkeypatch.setattr(train, name, size)
@@ -275,7 +271,7 @@ def test_the_labels_of_the_shipped_model_add_up_over_regions():
     import numpy as np
     import torch
 
-    train = shipped_model()
+    train = measuring_script("shipped_model")
     gained = torch.tensor([[1.0, 2.0, 0.0, 0.5, 0.25, 3.0], [0.0] * 6])
     labels = train.RegionalDisease(gained)
     left = torch.ones(2, 1, 48, 56, 48)
@@ -296,10 +292,7 @@ def test_the_labels_of_the_shipped_model_add_up_over_regions():
 )  # a coarse grid loses regions; a network that learnt nothing
 def test_the_benchmark_of_truth_at_a_small_size(tmp_path, monkeypatch):
     """A run that is killed loses one explanation; the page says how many networks stand in the record."""
-    spec = importlib.util.spec_from_file_location("truth", ROOT / "docs" / "measure" / "truth.py")
-    truth = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "truth", truth)  # dataclasses look their module up
-    spec.loader.exec_module(truth)
+    truth = measuring_script("truth")
     few = ("glas_paper", "glas_evidence", "feature_ablation", "shadow 4 mm", "difference")
     monkeypatch.setattr(truth, "METHODS_RUN", {name: truth.METHODS_RUN[name] for name in few})
     monkeypatch.setattr(truth, "DECIDING", truth.METHODS_RUN)
@@ -347,9 +340,7 @@ def test_the_benchmark_of_truth_at_a_small_size(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_audits_of_trained_networks(tmp_path):
     """Of one seed: the network with a blob and the one that reads brightness are caught, their clean twin is not."""
-    spec = importlib.util.spec_from_file_location("audits", ROOT / "docs" / "measure" / "audits.py")
-    audits = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(audits)
+    audits = measuring_script("audits")
     table = audits.main(tmp_path / "audits.tsv", tmp_path, seeds=(0,)).set_index("kind")
     assert (table["accounted"] == "fail").to_dict() == {"clean": False, "blob": True, "brightness": False}
     assert (table["shortcut"] == "fail").to_dict() == {"clean": False, "blob": True, "brightness": True}
@@ -358,8 +349,6 @@ def test_audits_of_trained_networks(tmp_path):
 
 
 def test_the_page_of_audits_has_the_summary_of_the_record():
-    spec = importlib.util.spec_from_file_location("audits", ROOT / "docs" / "measure" / "audits.py")
-    audits = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(audits)
+    audits = measuring_script("audits")
     record = pd.read_csv(ROOT / "docs" / "audits.tsv", sep="\t", na_values=["n/a"])
     assert audits.summary(record) in (ROOT / "docs" / "audits.md").read_text(encoding="utf-8")

@@ -1,7 +1,5 @@
 """The statistics of docs/measure/individual.py by hand, and the whole of it at a small size."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +10,14 @@ from scipy.stats import spearmanr
 from glas3d import Predictor
 from glas3d.predict import ModelInfo
 from glas3d.simulate import GROUPS, Simulation, simulate_participant
+from tests.scripts import load_script
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "measure" / "individual.py"
 
 
 @pytest.fixture(scope="module")
 def individual():
-    spec = importlib.util.spec_from_file_location("individual", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["individual"] = module  # where dataclasses look their annotations up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["individual"]
+    return load_script(SCRIPT)
 
 
 def test_a_rescan_finds_its_owner_by_the_highest_correlation(individual):

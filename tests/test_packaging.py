@@ -1,6 +1,5 @@
 """What containers, conda, Boutiques, Zenodo and continuous integration are given agrees with the package."""
 
-import importlib.util
 import json
 import re
 import shlex
@@ -12,17 +11,11 @@ import yaml
 from boutiques import validator
 
 from glas3d.cli import app
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parent.parent
 PACKAGING = ROOT / "packaging"
 DEPENDENCIES = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-
-
-def load_writer():
-    spec = importlib.util.spec_from_file_location("write", PACKAGING / "write.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("path", [PACKAGING / "boutiques.json", PACKAGING / "conda-recipe.yaml", ROOT / ".zenodo.json"])
@@ -32,7 +25,9 @@ def test_files_for_other_systems_are_as_written(path):
     def without_help(text):
         return re.sub(r'("description": )".*"', r'\1""', text)
 
-    assert without_help(path.read_text(encoding="utf-8")) == without_help(load_writer().FILES[path]())
+    assert without_help(path.read_text(encoding="utf-8")) == without_help(
+        load_script(PACKAGING / "write.py").FILES[path]()
+    )
 
 
 def test_the_descriptor_calls_the_command_with_all_its_options():
