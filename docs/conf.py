@@ -32,7 +32,6 @@ exclude_patterns = [
 templates_path = []
 nitpicky = True
 toc_object_entries_show_parents = "hide"
-suppress_warnings = ["toc.not_included"]  # a page that is not sorted in yet is found by its links and by search
 
 # Markdown, as GitHub shows it.
 myst_enable_extensions = ["dollarmath"]
