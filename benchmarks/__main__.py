@@ -8,6 +8,8 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import psutil
@@ -41,7 +43,8 @@ def main() -> None:
     import torch
 
     from benchmarks.memory import memory_rows
-    from benchmarks.report import as_json, insert, merged, provenance, table
+    from benchmarks.report import as_json, provenance, table
+    from benchmarks.rows import Row
     from benchmarks.suite import timed_rows
 
     if options.threads or options.quick:
@@ -54,21 +57,32 @@ def main() -> None:
     if load > 0.5:
         log(f"the machine is busy ({load:.1f} processors): the figures will be worse than on an idle one")
     wanted = _PARTS if options.only is None else options.only
-    rows = list(timed_rows(options.quick, repeats, log, wanted.__contains__, options.net))
-    if "memory" in wanted:
-        rows += memory_rows(options.quick, 1 if options.quick else _MEMORY_REPEATS, log, options.net)
     out = _HERE if options.out is None else options.out
-    kept = out / "results.json"
-    text = as_json(rows, provenance(options.quick, load))
-    if options.only is not None and kept.is_file():
-        text = merged(kept.read_text(encoding="utf-8"), text)
-    figures = table(json.loads(text))
+    path = out / "results.json"
+    kept = path.read_text(encoding="utf-8") if path.is_file() else ""
+    origin = provenance(options.quick, load)
+    measured: Iterable[Row] = timed_rows(options.quick, repeats, log, wanted.__contains__, options.net)
+    if "memory" in wanted:
+        memory = memory_rows(options.quick, 1 if options.quick else _MEMORY_REPEATS, log, options.net)
+        measured = chain(measured, memory)
     out.mkdir(parents=True, exist_ok=True)
-    readme = insert((_HERE / "README.md").read_text(encoding="utf-8"), figures)
-    kept.write_text(text, encoding="utf-8")
+    rows: list[Row] = []
+    for row in measured:  # written as they are made: a run that is stopped has lost only what it was measuring
+        rows.append(row)
+        _write(out, as_json(rows, origin, kept))
+    if options.only is None and not options.net:
+        _write(out, as_json(rows, origin))  # comparisons that are no longer made go
+    log(f"{len(rows)} rows in {path}")
+    print(table(json.loads(path.read_text(encoding="utf-8"))))
+
+
+def _write(out: Path, text: str) -> None:
+    """Write results.json and the README with its tables into a folder."""
+    from benchmarks.report import insert, table
+
+    readme = insert((_HERE / "README.md").read_text(encoding="utf-8"), table(json.loads(text)))
+    (out / "results.json").write_text(text, encoding="utf-8")
     (out / "README.md").write_text(readme, encoding="utf-8")
-    log(f"{len(rows)} rows in {kept}")
-    print(figures)
 
 
 if __name__ == "__main__":

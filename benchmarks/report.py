@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+import string
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import chain
@@ -39,7 +40,6 @@ KINDS = {
     "sigma": "Time against sigma",
     "targets": "Time against the number of targets",
 }
-_BUSY = "busy at the start"  # only this may differ between parts
 _WIDE = ("per evaluation", "per region")
 
 
@@ -49,7 +49,7 @@ def provenance(quick: bool, load: float) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        _BUSY: round(load, 1),
+        "busy at the start": round(load, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _PACKAGES},
@@ -68,41 +68,34 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def as_json(rows: Sequence[Row], origin: dict[str, Any]) -> str:
-    """Return rows and their provenance as JSON text."""
-    return _text(origin, [asdict(row) for row in rows])
+def as_json(rows: Sequence[Row], origin: dict[str, Any], kept: str = "") -> str:
+    """Return rows and what they depend on as JSON text, in place of kept rows of the same comparison and net.
 
-
-def merged(kept: str, new: str) -> str:
-    """Return kept results with new rows in place of those of the same comparison and net.
-
-    Raises
-    ------
-    ValueError
-        The kept results are of another machine or of other versions.
+    Rows of several machines or versions stand side by side, because each ratio was taken within one run: ``provenance``
+    lists what they depend on, and the ``origin`` of a row is its position in that list.
     """
-    old, now = json.loads(kept), json.loads(new)
-    before, after = old["provenance"], now["provenance"]
-    different = [key for key in after if key != _BUSY and before.get(key) != after[key]]
-    if different:
-        raise ValueError(f"the kept results differ in {', '.join(different)}: measure everything again")
-    groups = _by_comparison(old["rows"]) | _by_comparison(now["rows"])  # a comparison keeps its position
-    loads = [origin[_BUSY] for origin in (before, after)]
-    return _text(after | {_BUSY: max(loads)}, list(chain.from_iterable(groups.values())))
-
-
-def _by_comparison(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["kind"], row["net"], row["shape"]), []).append(row)
-    return groups
-
-
-def _text(origin: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """Return the JSON text, rows sorted by their kinds in the order of the headings."""
+    old = json.loads(kept) if kept else {"provenance": [], "rows": []}
+    before = [(old["provenance"][row["origin"]], row) for row in old["rows"]]
+    now = [(origin, asdict(row)) for row in rows]
+    chosen = list(chain.from_iterable((_by_comparison(before) | _by_comparison(now)).values()))  # positions are kept
     order = list(KINDS)
-    ordered = sorted(rows, key=lambda row: order.index(row["kind"]))
-    return json.dumps({"provenance": origin, "rows": ordered}, indent=1) + "\n"
+    chosen.sort(key=lambda each: order.index(each[1]["kind"]))
+    origins: list[dict[str, Any]] = []
+    for each, _ in chosen:
+        if each not in origins:
+            origins.append(each)
+    written = [row | {"origin": origins.index(each)} for each, row in chosen]
+    return json.dumps({"provenance": origins, "rows": written}, indent=1) + "\n"
+
+
+_Traced = tuple[dict[str, Any], dict[str, Any]]  # what a row depends on, and the row
+
+
+def _by_comparison(rows: list[_Traced]) -> dict[tuple[str, str, str], list[_Traced]]:
+    groups: dict[tuple[str, str, str], list[_Traced]] = {}
+    for each in rows:
+        groups.setdefault((each[1]["kind"], each[1]["net"], each[1]["shape"]), []).append(each)
+    return groups
 
 
 def verdict(row: dict[str, Any]) -> str:
@@ -114,7 +107,7 @@ def verdict(row: dict[str, Any]) -> str:
     return f"{row['ratio'] - 1:+.1%}"
 
 
-def _long(rows: list[dict[str, Any]]) -> list[str]:
+def _long(rows: list[dict[str, Any]], label: Callable[[dict[str, Any]], str]) -> list[str]:
     """Return a table with one line for each row."""
     lines = [
         "| net | what | against | ratio | min to max | | itself | work |",
@@ -122,45 +115,61 @@ def _long(rows: list[dict[str, Any]]) -> list[str]:
     ]
     for r in rows:
         lines.append(
-            f"| {r['net']} {r['shape']} | {r['what']} | {r['against']} | {r['ratio']:.3f} "
+            f"| {r['net']} {r['shape']}{label(r)} | {r['what']} | {r['against']} | {r['ratio']:.3f} "
             f"| {r['low']:.3f} to {r['high']:.3f} | {verdict(r)} | {r['value']:.4g} {r['unit']} | {r['work']} |"
         )
     return lines
 
 
-def _wide(rows: list[dict[str, Any]]) -> list[str]:
+def _wide(rows: list[dict[str, Any]], label: Callable[[dict[str, Any]], str]) -> list[str]:
     """Return a table with one line for each net and one column for each rival."""
     rivals = list(dict.fromkeys(row["what"] for row in rows))
-    nets = dict.fromkeys((row["net"], row["shape"]) for row in rows)
+    nets = {(row["net"], row["shape"]): label(row) for row in rows}
     lines = [f"| net | {' | '.join(rivals)} |", "|---" * (len(rivals) + 1) + "|"]
-    for net, shape in nets:
+    for (net, shape), origin in nets.items():
         cells = []
         for rival in rivals:
             r = next(r for r in rows if (r["net"], r["shape"], r["what"]) == (net, shape, rival))
             cells.append(f"{r['ratio']:.2f} ({r['low']:.2f} to {r['high']:.2f}) {verdict(r)}")
-        lines.append(f"| {net} {shape} | {' | '.join(cells)} |")
+        lines.append(f"| {net} {shape}{origin} | {' | '.join(cells)} |")
     return lines
 
 
 def table(results: dict[str, Any]) -> str:
     """Return the figures as Markdown, one table for each comparison."""
-    origin = results["provenance"]
-    versions = ", ".join(f"{name} {number}" for name, number in origin["versions"].items())
-    repeats = sorted({row["repeats"] for row in results["rows"]})
-    parts = [
-        f"{origin['cpu']}, {origin['cores']} cores ({origin[_BUSY]} of them busy before the run), "
-        f"{origin['threads']} threads; {origin['system']}; Python {origin['python']}; {versions}; "
-        f"engine: {origin['engine']}. "
-        f"Medians of {' or '.join(map(str, repeats))} rounds."
-    ]
-    if origin["quick"]:
+    origins = results["provenance"]
+    parts = []
+    for number, origin in enumerate(origins):
+        repeats = sorted({row["repeats"] for row in results["rows"] if row["origin"] == number})
+        parts.append(f"{f'**{_letter(number)}**: ' if origins[1:] else ''}{_described(origin, repeats)}")
+    if origins[1:]:
+        parts.append(f"The letter behind a net says which of these it was measured on; none is {_letter(0)}.")
+    if any(origin["quick"] for origin in origins):
         parts.append("**A smoke test with tiny sizes: these are not figures.**")
+
+    def label(row: dict[str, Any]) -> str:
+        return f" ({_letter(row['origin'])})" if row["origin"] else ""
+
     for kind, title in KINDS.items():
         rows = [row for row in results["rows"] if row["kind"] == kind]
         if rows:
-            lines = _wide(rows) if kind.startswith(_WIDE) else _long(rows)
+            lines = _wide(rows, label) if kind.startswith(_WIDE) else _long(rows, label)
             parts.append("\n".join([f"### {title}", "", *lines]))
     return "\n\n".join(parts)
+
+
+def _letter(number: int) -> str:
+    return string.ascii_uppercase[number]
+
+
+def _described(origin: dict[str, Any], repeats: list[int]) -> str:
+    """Return in words what figures depend on."""
+    versions = ", ".join(f"{name} {number}" for name, number in origin["versions"].items())
+    return (
+        f"{origin['cpu']}, {origin['cores']} cores ({origin['busy at the start']} of them busy before the run), "
+        f"{origin['threads']} threads; {origin['system']}; Python {origin['python']}; {versions}; "
+        f"engine: {origin['engine']}. Medians of {' or '.join(map(str, repeats))} rounds."
+    )
 
 
 def insert(readme: str, figures: str) -> str:

@@ -16,8 +16,9 @@ from torch import nn
 from benchmarks.checks import InsufficientWork, Planted, check_reaction, count_inputs, observe
 from benchmarks.gpu import page
 from benchmarks.methods import RIVALS, CaptumAblation, CaptumOcclusion, Glas, MonaiOcclusion
-from benchmarks.report import BEGIN, END, KINDS, UNMEASURED, insert, merged, table, verdict
+from benchmarks.report import BEGIN, END, KINDS, UNMEASURED, as_json, insert, provenance, table, verdict
 from benchmarks.roofline import Layer, layers, least_seconds
+from benchmarks.rows import row as figure
 from benchmarks.timing import Spread, time_in_rounds
 from benchmarks.whole_maps import map_methods
 from benchmarks.workloads import brain, workloads
@@ -88,7 +89,8 @@ def test_every_row_is_made(tmp_path):
     text = (tmp_path / "new" / "README.md").read_text()
     assert "A smoke test" in text
     assert UNMEASURED not in text
-    assert all(value for value in results["provenance"].values() if value != 0)
+    assert len(results["provenance"]) == 1
+    assert all(value for value in results["provenance"][0].values() if value != 0)
     assert str(ROOT) not in json.dumps(results)
     # measure one part again and keep the others
     done = subprocess.run([*command, "--only", "roofline"], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -100,12 +102,27 @@ def test_every_row_is_made(tmp_path):
     assert list(dict.fromkeys(r["kind"] for r in again)) == list(KINDS)
 
 
-def test_parts_of_other_versions_are_not_mixed():
-    one = {"provenance": {"cpu": "a", "busy at the start": 0.1}, "rows": []}
-    other = {"provenance": {"cpu": "b", "busy at the start": 0.3}, "rows": []}
-    assert json.loads(merged(json.dumps(one), json.dumps(one))) == one
-    with pytest.raises(ValueError, match="the kept results differ in cpu"):
-        merged(json.dumps(one), json.dumps(other))
+def test_every_row_keeps_what_it_depends_on(tiny):
+    """Ratios are taken within one run, so rows of several machines may stand in one table, each with its machine."""
+    a = provenance(quick=False, load=0.1) | {"cpu": "one processor"}
+    b = provenance(quick=False, load=0.3) | {"cpu": "another processor"}
+
+    def rows(ratio, *kinds):
+        return [figure(kind, tiny, "x", "y", "lower", Spread(ratio, ratio, ratio, 5), 1.0, work="z") for kind in kinds]
+
+    first = as_json(rows(2.0, "engines", "overhead"), a)
+    both = json.loads(as_json(rows(3.0, "overhead"), b, first))
+    assert [(r["kind"], r["ratio"], both["provenance"][r["origin"]]["cpu"]) for r in both["rows"]] == [
+        ("engines", 2.0, "one processor"),
+        ("overhead", 3.0, "another processor"),
+    ]
+    figures = table(both)
+    assert "**A**: one processor" in figures
+    assert "**B**: another processor" in figures
+    assert figures.count(f"{tiny.size} (B) |") == 1
+    replaced = json.loads(as_json(rows(3.0, "engines", "overhead"), b, first))
+    assert [each["cpu"] for each in replaced["provenance"]] == ["another processor"]
+    assert "**A**" not in table(replaced)
 
 
 def test_the_readme_shows_the_figures_that_are_kept():
@@ -115,7 +132,7 @@ def test_the_readme_shows_the_figures_that_are_kept():
         assert UNMEASURED in text
         return
     results = json.loads(kept.read_text())
-    assert not results["provenance"]["quick"]
+    assert not any(origin["quick"] for origin in results["provenance"])
     assert min(row["repeats"] for row in results["rows"] if row["kind"] != "memory") >= 5
     assert {row["kind"] for row in results["rows"]} == set(KINDS)
     assert insert(text, table(results)) == text
