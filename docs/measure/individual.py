@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest, rankdata
-from truth import noisy
 
 from glas3d import Atlas, Predictor, explain_img, load_model
 from glas3d.evaluate import attribute, true_effects
@@ -67,6 +66,12 @@ class Size:
 
 
 # ---- statistics ---------------------------------------------------------------------------------------------------
+
+
+def noisy(volume: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """Return a scan with as much noise again as its scanner added."""
+    added = rng.standard_normal(volume.shape) * noise * intensity_scale(torch.as_tensor(volume))
+    return np.where(volume > 0, np.maximum(volume + added, 0), 0).astype(np.float32)
 
 
 def identified(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from hashlib import sha256
 from importlib import import_module
@@ -40,7 +40,6 @@ from torch import nn
 
 from glas3d import Predictor, load_model
 from glas3d.evaluate import true_effects
-from glas3d.evaluate.metrics import repeatability
 from glas3d.evaluate.rivals.methods import METHODS
 from glas3d.evaluate.truth import Truth, method_values
 from glas3d.explain.preset import DEFAULT, EVIDENCE_PRESET
@@ -122,23 +121,16 @@ OTHERS: dict[str, dict[str, Any]] = {
     },
     **{f"{name}, 233 evaluations": {"method": name} | equal for name, equal in SLOW.items() if equal},
 }
-# What may help individual maps: the mean over noisy copies of the scan, and over references.
-AVERAGED: dict[str, dict[str, Any]] = {
-    "glas_evidence, 4 draws of noise": evidence(PRESET_SIGMA, noise_draws=4),
-    "glas_evidence, blurred reference": evidence(PRESET_SIGMA, background="blur"),
-}
-METHODS_RUN = DECIDING | OTHERS | {name: {"method": name} for name in SLOW} | AVERAGED
-ALL = tuple(name for name in METHODS_RUN if name not in AVERAGED)
+METHODS_RUN = DECIDING | OTHERS | {name: {"method": name} for name in SLOW}
 DEFAULTS = ("glas_paper", "glas_evidence")
 BASELINE = "feature_ablation"
-INDIVIDUAL = ("glas_evidence", "feature_ablation", "integrated_gradients", "glas_paper")
 MATCHED = {"feature_ablation, probability", "feature_ablation, darkness"}  # baselines of their own, not rivals
 
 
 def candidate(method: str, ends: int) -> bool:
     """Return whether a method is light and shadow with this number of ends: 2 take 2 m + 2 evaluations, 1 m + 1."""
     keywords = METHODS_RUN[method]
-    if not keywords["method"].startswith("glas") or {"background", "noise_draws"} & set(keywords):
+    if not keywords["method"].startswith("glas") or "background" in keywords:
         return False
     return (1 if keywords.get("fusion") in ("light", "shadow") else 2) == ends
 
@@ -190,8 +182,8 @@ class Size:
         Participants who train a network, and who measure its accuracy.
     epochs, monai_epochs
         Passes over the training cohort.
-    explained, rescanned
-        Participants with AD who are explained by every method; and who are explained by two scans each.
+    explained
+        Participants with AD who are explained by every method.
     least_accuracy
         A network below this balanced accuracy has not learnt the disease: it is counted, and nothing else.
     """
@@ -202,7 +194,6 @@ class Size:
     epochs: int = 14
     monai_epochs: int = 10
     explained: int = 3
-    rescanned: int = 8
     least_accuracy: float = 0.8
 
 
@@ -212,7 +203,6 @@ class Stage:
 
     networks: Sequence[Network]
     methods: Sequence[str]
-    rescans: bool = False
 
 
 def networks(
@@ -226,22 +216,21 @@ def networks(
     return [Network(by, augmented, planted, seed) for planted in sets for seed in seeds]
 
 
-FIRST = networks((0, 1))
+FIRST, LATER = networks((0, 1)), networks((2, 3, 4))
+PLAIN = networks(range(5), augmented=False)
+DEEP = [net for by in (RESNET, DENSENET) for net in networks((0, 1), ("six",), by=by)]
+# What decides the defaults comes first on all networks, then each rival on the first of them.
 FULL = (
     Stage(FIRST, tuple(DECIDING)),
+    Stage(LATER, tuple(DECIDING)),
     Stage(FIRST, tuple(OTHERS)),
-    Stage(networks((1, 3, 4), ("six",)), INDIVIDUAL, rescans=True),
-    Stage(networks((1,), ("six",)), tuple(AVERAGED), rescans=True),
+    Stage(DEEP, (*DECIDING, *OTHERS)),
+    Stage(PLAIN, tuple(DECIDING)),
     Stage(FIRST, tuple(SLOW)),
-    Stage(networks((2, 3, 4)), ALL),
-    Stage(networks(range(5), augmented=False), ALL),
-    Stage([net for by in (RESNET, DENSENET) for net in networks((0, 1), ("six",), by=by)], ALL),
+    Stage([*LATER, *PLAIN, *DEEP], tuple(METHODS_RUN)),
 )
-SHORT = (
-    Stage(networks((0, 1), ("six",)), (*DECIDING, "difference")),
-    Stage(networks((1,), ("six",)), INDIVIDUAL, True),
-)
-SHORT_SIZE = Size(resolution=8.0, training=200, unseen=20, epochs=40, explained=2, rescanned=2, least_accuracy=0)
+SHORT = (Stage(networks((0, 1), ("six",)), (*DECIDING, "difference")),)
+SHORT_SIZE = Size(resolution=8.0, training=200, unseen=20, epochs=40, explained=2, least_accuracy=0)
 
 
 @dataclass(frozen=True)
@@ -344,29 +333,24 @@ class Bench:
         stored = self._stored(network, measured, purpose="effects", number=number)
         return pd.DataFrame(stored).assign(participant=number)
 
-    def values(self, network: Network, method: str, number: int, scan: int = 0) -> pd.DataFrame:
-        """Return the values of the regions of a participant's scan by a method."""
-        keywords = dict(METHODS_RUN[method])
-        draws = keywords.pop("noise_draws", 0)
+    def values(self, network: Network, method: str, number: int) -> pd.DataFrame:
+        """Return the values of the regions of a participant by a method."""
 
         def measured() -> dict[str, Any]:
             simulation, predict = self.simulation(network, "explained"), self.trained(network)
-            volume = simulate_participant(simulation, number, scan=scan).volume
-            rng = np.random.default_rng([number, scan])
-            volumes = [noisy(volume, simulation.noise, rng) for _ in range(draws)] or [volume]
-            tables = [method_values(predict, simulation, each, keywords) for each in volumes]
-            costs = {name: sum(table[name] for table in tables) for name in ("evaluations", "seconds")}
-            means = {name: sum(table[name] for table in tables) / len(tables) for name in ("score", "density")}
-            return tables[0].assign(**costs, **means).to_dict("list")
+            volume = simulate_participant(simulation, number).volume
+            return method_values(predict, simulation, volume, METHODS_RUN[method]).to_dict("list")
 
-        unit = {"keywords": METHODS_RUN[method], "number": number, "scan": scan}
-        stored = self._stored(network, measured, purpose="values", **unit)
+        stored = self._stored(network, measured, **self._unit(method, number))
         return pd.DataFrame(stored).assign(method=method, participant=number)
 
-    def has(self, network: Network, method: str, number: int, scan: int = 0) -> bool:
+    def has(self, network: Network, method: str, number: int) -> bool:
         """Return whether these values have been computed."""
-        unit = {"keywords": METHODS_RUN[method], "number": number, "scan": scan}
-        return self._path(network, purpose="values", **unit).exists()
+        return self._path(network, **self._unit(method, number)).exists()
+
+    @staticmethod
+    def _unit(method: str, number: int) -> dict[str, Any]:
+        return {"purpose": "values", "keywords": METHODS_RUN[method], "number": number, "scan": 0}
 
     def _path(self, network: Network, **unit: Any) -> Path:
         return self.folder / "units" / self.key(network) / f"{self.key(network, **unit)}.json"
@@ -397,44 +381,37 @@ def monai_network(architecture: str) -> nn.Module:
     return made
 
 
-def noisy(volume: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
-    """Return a scan with as much noise again as its scanner added."""
-    added = rng.standard_normal(volume.shape) * noise * intensity_scale(torch.as_tensor(volume))
-    return np.where(volume > 0, np.maximum(volume + added, 0), 0).astype(np.float32)
-
-
 # ---- the run ------------------------------------------------------------------------------------------------------
 
 
-def units_of(bench: Bench, stage: Stage, network: Network) -> list[tuple[str, int, int]]:
-    """Return the method, participant and scan of every unit of a network in a stage; numbers of AD are even."""
-    n, scans = (bench.size.rescanned, 2) if stage.rescans else (bench.size.explained, 1)
-    return [(method, 2 * i, scan) for i in range(n) for scan in range(scans) for method in stage.methods]
+def units_of(bench: Bench, stage: Stage) -> list[tuple[str, int]]:
+    """Return the method and participant of every unit of a network in a stage; numbers of AD are even."""
+    return [(method, 2 * i) for i in range(bench.size.explained) for method in stage.methods]
 
 
 def work(bench: Bench, stage: Stage, network: Network, until: float) -> Iterator[str]:
     """Compute what a network lacks in a stage, unit by unit; a network that has not learnt is left alone."""
-    missing = [unit for unit in units_of(bench, stage, network) if not bench.has(network, *unit)]
+    missing = [unit for unit in units_of(bench, stage) if not bench.has(network, *unit)]
     if not missing or time.time() > until:
         return
     accuracy = bench.accuracy(network)["accuracy"]
     yield f"{network.label}: balanced accuracy {accuracy:.3f}"
     if accuracy < bench.size.least_accuracy:
         return
-    for number in sorted({number for _, number, _ in units_of(bench, stage, network)}):
+    for number in sorted({number for _, number in units_of(bench, stage)}):
         if time.time() < until:
             bench.effects(network, number)
-    for method, number, scan in missing:
+    for method, number in missing:
         if time.time() > until:
             return
-        bench.values(network, method, number, scan)
-        yield f"{network.label}: {method}, participant {number + 1}, scan {scan + 1}"
+        bench.values(network, method, number)
+        yield f"{network.label}: {method}, participant {number + 1}"
 
 
 def run(bench: Bench, stages: Sequence[Stage], workers: int, until: float) -> None:
     """Compute all that is missing, and print a line for each unit with what is left."""
     pending = [(stage, network) for stage in stages for network in stage.networks]
-    units = {(network, *unit) for stage, network in pending for unit in units_of(bench, stage, network)}
+    units = {(network, *unit) for stage, network in pending for unit in units_of(bench, stage)}
     total, begin, done = sum(not bench.has(*unit) for unit in units), time.time(), 0
     print(f"{total} explanations are to be computed in {bench.folder}", flush=True)
     for stage in stages:
@@ -467,19 +444,18 @@ def messages(bench: Bench, stage: Stage, network: Network, until: float) -> list
 OF_NETWORK = ("architecture", "augmented", "planted", "seed", "half", "accuracy", "certain")
 
 
-def record_of(bench: Bench, stages: Sequence[Stage]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return what the cache holds: how methods follow the truth, and how individual maps behave.
+def record_of(bench: Bench, stages: Sequence[Stage]) -> pd.DataFrame:
+    """Return what the cache holds: how methods follow the truth.
 
     A network counts once all of its deciding methods have been computed for all participants, and a further method once
     it has been, too.
     """
     numbers = range(0, 2 * bench.size.explained, 2)
-    rows, seen = [], []
+    rows = []
     for network in dict.fromkeys(network for stage in stages for network in stage.networks):
         done = [name for name in METHODS_RUN if all(bench.has(network, name, number) for number in numbers)]
         if not set(DECIDING) <= set(done):
             continue
-        seen.append(network)
         truth = Truth(
             pd.concat([bench.values(network, name, number) for name in done for number in numbers], ignore_index=True),
             pd.concat([bench.effects(network, number) for number in numbers], ignore_index=True),
@@ -489,50 +465,9 @@ def record_of(bench: Bench, stages: Sequence[Stage]) -> tuple[pd.DataFrame, pd.D
         by_participant["participant"] = [f"{number + 1:04d}" for number in by_participant["participant"]]
         both = pd.concat([by_participant, by_group], ignore_index=True)
         rows.append(both.assign(**asdict(network), half=network.half, **bench.accuracy(network)))
-    individual = [
-        individual_of(bench, network)
-        for network in seen
-        if all(bench.has(network, *unit) for unit in units_of(bench, Stage([], INDIVIDUAL, rescans=True), network))
-    ]
     columns = [*OF_NETWORK, "method", "participant"]
     values = ["evaluations", "seconds", "r", "spearman", "ap", "ap_density"]
-    record = pd.concat(rows, ignore_index=True)[columns + values] if rows else pd.DataFrame(columns=columns + values)
-    return record, pd.concat(individual, ignore_index=True) if individual else pd.DataFrame()
-
-
-def individual_of(bench: Bench, network: Network) -> pd.DataFrame:
-    """Return how well a rescan finds its owner, and whether scores follow what each participant's own disease does."""
-    numbers = range(0, 2 * bench.size.rescanned, 2)
-    effects = pd.concat([bench.effects(network, number) for number in numbers])
-    effects = (
-        effects[effects["effect"] != 0].pivot(index="participant", columns="index", values="effect").dropna(axis=1)
-    )
-    both = [(number, scan) for number in numbers for scan in (0, 1)]
-
-    def scores_of(net: Network, name: str) -> list[pd.Series]:
-        return [bench.values(net, name, *unit).set_index("index")["score"].fillna(0) for unit in both]
-
-    def complete(net: Network, name: str) -> bool:
-        return all(bench.has(net, name, *unit) for unit in both)
-
-    scans = {name: scores_of(network, name) for name in (*INDIVIDUAL, *AVERAGED) if complete(network, name)}
-    if "glas_evidence, blurred reference" in scans:
-        pairs = zip(scans["glas_evidence"], scans.pop("glas_evidence, blurred reference"), strict=True)
-        scans["glas_evidence, 2 references"] = [(one + other) / 2 for one, other in pairs]
-    of_half = [replace(network, seed=seed) for seed in range(5)]
-    alike = [other for other in of_half if other.half == network.half and complete(other, "glas_evidence")]
-    if len(alike) > 1:
-        each = zip(*(scores_of(other, "glas_evidence") for other in alike), strict=True)
-        scans[f"glas_evidence, mean of {len(alike)} networks"] = [sum(scores) / len(alike) for scores in each]
-    rows = []
-    for name, scores in scans.items():
-        if any(np.ptp(values) == 0 for values in scores):  # as of a certain output
-            continue
-        found = repeatability(np.stack(scores), np.repeat(list(numbers), 2))
-        first = pd.DataFrame({number: scores[2 * i] for i, number in enumerate(numbers)}).T[effects.columns]
-        follows = [np.corrcoef(first[region], effects[region])[0, 1] for region in effects if np.ptp(first[region]) > 0]
-        rows.append({"method": name, **asdict(found), "follows": float(np.mean(follows)), "regions": len(follows)})
-    return pd.DataFrame(rows).assign(**asdict(network), half=network.half)
+    return pd.concat(rows, ignore_index=True)[columns + values] if rows else pd.DataFrame(columns=columns + values)
 
 
 def merged(path: Path, new: pd.DataFrame) -> pd.DataFrame:
@@ -668,12 +603,12 @@ def families(record: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {title: by_kind[kind] for kind, title in titles.items() if kind in by_kind}
 
 
-def page_of(record: pd.DataFrame, individual: pd.DataFrame, bench: Bench) -> str:
+def page_of(record: pd.DataFrame, bench: Bench) -> str:
     """Return the page of a record."""
     first = next(iter(families(record).values()))
     choice, report = Family(first, "choice"), Family(first, "report")
     lines = [*introduction(record, bench), *chosen(choice, report), *reported(record, report)]
-    lines += [*expected(report, choice.best(1)), *losses(report), *sets(report), *individuals(individual)]
+    lines += [*expected(report, choice.best(1)), *losses(report), *sets(report)]
     return "\n".join(lines) + "\n"
 
 
@@ -686,7 +621,8 @@ def introduction(record: pd.DataFrame, bench: Bench) -> list[str]:
         "Where disease was planted is not what a network uses, so that a map can look right and be wrong about the model. Here",
         "every method's values of the 116 AAL regions are compared with the *true effect* of each region: what its disease changes",
         "in the network's log-odds, measured with twins ([simulation.md](simulation.md)). `make truth` wrote this page from",
-        "[truth.tsv](truth.tsv); `make truth-short` is a trial of five minutes.",
+        "[truth.tsv](truth.tsv); `make truth-short` is a trial of five minutes. What maps of single participants are worth",
+        "is measured apart ([individual.md](individual.md)).",
         "",
         f"**{len(kept)} networks stand in the record**; the full design has {n_networks(FULL)}. A network is",
         f"trained on {bench.size.training} simulated participants at {bench.size.resolution:g} mm for {bench.size.epochs} epochs, and counts if its balanced accuracy is at least",
@@ -814,36 +750,6 @@ def sets(report: Family) -> list[str]:
     return [*lines, ""]
 
 
-def individuals(individual: pd.DataFrame) -> list[str]:
-    """Return what maps of single participants are worth."""
-    if individual.empty:
-        return []
-    n = individual.drop_duplicates(["planted", "seed"])
-    lines = [
-        "## Maps of single participants",
-        "",
-        f"{individual['n_participants'].iloc[0]} AD participants were scanned twice: the same anatomy and disease, other noise, bias field and scale ({len(n)} networks).",
-        "*Within*: correlation of the two maps of a participant; *between*: of different participants. *Identified*: how often the most",
-        "similar other map is the owner's. *Follows*: correlation over participants of a region's score with the true effect of that",
-        "participant's own disease there, a mean over the regions with an effect ([truth_individual.tsv](truth_individual.tsv)).",
-        "",
-        "| method | within | between | identified (chance) | follows own disease |",
-        "|---|---|---|---|---|",
-    ]
-    for method, rows in individual.groupby("method", sort=False):
-        mean = rows.mean(numeric_only=True)
-        cells = [method, *(f"{mean[name]:.2f}" for name in ("within", "between"))]
-        cells += [f"{mean['identified']:.2f} ({mean['chance']:.2f})", f"{mean['follows']:.2f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    own = individual[individual["method"] == f"glas_{DEFAULT}"].mean(numeric_only=True)
-    if own["identified"] < 0.8 or own["follows"] < 0.5:
-        lines += [
-            "",
-            "**Read groups.** The map of one participant says more about the network than about that participant.",
-        ]
-    return [*lines, ""]
-
-
 def main() -> None:
     """Run the benchmark, and write its record and page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -863,14 +769,12 @@ def main() -> None:
 
 
 def write(bench: Bench, stages: Sequence[Stage], folder: Path) -> None:
-    """Write the records and the page of what has been measured."""
-    tables = []
-    for name, new in zip(("truth", "truth_individual"), record_of(bench, stages), strict=True):
-        tables.append(merged(folder / f"{name}.tsv", new))
-        if len(tables[-1]):
-            tables[-1].to_csv(folder / f"{name}.tsv", sep="\t", index=False, float_format="%.5g")
-    if set(tables[0]["half"]) == {"choice", "report"}:
-        (folder / "truth.md").write_text(page_of(*tables, bench), encoding="utf-8")
+    """Write the record and the page of what has been measured."""
+    record = merged(folder / "truth.tsv", record_of(bench, stages))
+    if len(record):
+        record.to_csv(folder / "truth.tsv", sep="\t", index=False, float_format="%.5g")
+    if set(record["half"]) == {"choice", "report"}:
+        (folder / "truth.md").write_text(page_of(record, bench), encoding="utf-8")
         print(f"written: {folder / 'truth.md'}", flush=True)
 
 
