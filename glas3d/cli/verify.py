@@ -104,19 +104,26 @@ def verify_results(
     else:
         _report(verified, repeated, _advice(out, of_study=of_study))
     problems = [name for name in ("missing", "changed", "extra") if getattr(verified, name)]
-    if failed := [each.name for each in repeated if not each.well]:
-        problems.append(f"others when explained again: {', '.join(failed)}")
+    if others := [each.name for each in repeated if not each.well and not each.error]:
+        problems.append(f"others when explained again: {', '.join(others)}")
+    failed = ", ".join(each.name for each in repeated if each.error)
     if problems:
-        raise GlasError(f"the results in {out} are not as they were written: {', '.join(problems)}")
+        rest = f"; not explained again: {failed}" if failed else ""
+        raise GlasError(f"the results in {out} are not as they were written: {', '.join(problems)}{rest}")
+    if failed:
+        raise GlasError(f"not all results in {out} could be explained again: {failed}")
 
 
 def _advice(out: Path, *, of_study: bool) -> str:
     """Return which options explain the scans of a folder again; empty where there are none to explain."""
-    from glas3d.verify.scan_again import explained_scans
+    from glas3d.verify.scan_again import explained_scans, is_shipped
 
     if of_study:
         return "give --bids-dir, and --models or --model"
-    return "give --scan and --model" if any(explained_scans(out)) else ""
+    shipped = [is_shipped(content["Model"]) for _, content in explained_scans(out)]
+    if not shipped:
+        return ""
+    return "give --scan" if all(shipped) else "give --scan and --model"
 
 
 def _report(verified: VerifiedFiles, repeated: list[Repetition], advice: str) -> None:

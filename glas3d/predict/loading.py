@@ -108,6 +108,11 @@ def _from_factory(spec: str) -> Predictor:
     module_name, _, attribute = spec.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
+    except ModuleNotFoundError as error:
+        raise GlasError(
+            f"no model factory {spec}: {error}; Python imports from installed packages and the folders of PYTHONPATH: "
+            "set PYTHONPATH=. for a file in the current folder"
+        ) from None
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise GlasError(f"no model factory {spec}: {error}") from None
     except KeyboardInterrupt:

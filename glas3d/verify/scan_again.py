@@ -20,7 +20,7 @@ from glas3d.explain.inputs import model_record
 from glas3d.explain.scan import resolve_scan
 from glas3d.hashing import file_sha256
 from glas3d.imaging.atlas import Atlas
-from glas3d.output import read_sealed
+from glas3d.output import DESCRIPTION, read_sealed
 from glas3d.predict import Predictor, load_model
 from glas3d.predict.predictor import model_info
 from glas3d.resources import names as shipped_names
@@ -106,10 +106,12 @@ def explain_scans_again(
 
 
 def explained_scans(folder: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """Yield the sidecar and its content of each result of a scan in a folder, without parts of other results."""
+    """Yield the sidecar and its content of each explanation of a scan in a folder, without comparisons of methods."""
     for path in sorted(folder.rglob(f"*{_SIDECAR}")):
         content = read_sealed(path)
-        if content and all(isinstance(content.get(key), dict) for key in ("Input", "Model", "Target", "Settings")):
+        if content is None or "Method" in content:
+            continue
+        if all(isinstance(content.get(key), dict) for key in ("Input", "Model", "Target", "Settings")):
             yield path, content
 
 
@@ -193,6 +195,8 @@ def _scan_of(folder: Path, record: Mapping[str, Any], given: Mapping[str, Path])
     """Return the scan of a name and hash: one of those given, or from the sources that the folder records."""
     name, digest = str(record.get("name", "")), str(record.get("sha256"))
     source = given.get(digest) or find_source(folder, name, digest)
+    if source is None and not (folder / DESCRIPTION).is_file():
+        raise GlasError(f"{folder} does not record where the scan {name} is: give it (--scan)")
     if source is None:
         raise GlasError(f"the scan {name} is not where it was, or has changed: give it (--scan)")
     return source
@@ -201,10 +205,15 @@ def _scan_of(folder: Path, record: Mapping[str, Any], given: Mapping[str, Path])
 def _model(record: Mapping[str, Any], model: str | os.PathLike[str] | None, *, trust: bool, device: str) -> Predictor:
     """Return the model that was given, or the shipped one that a sidecar names."""
     if model is None:
-        if record["name"] not in shipped_names("models"):
+        if not is_shipped(record):
             raise GlasError(f"the model {record['name']} is not shipped: give it (--model)")
         model = str(record["name"])
     return load_model(model, activation=record.get("activation"), trust=trust, device=device)
+
+
+def is_shipped(record: Mapping[str, Any]) -> bool:
+    """Return whether a model has the name of one that is shipped, by the entry ``Model`` of a sidecar."""
+    return record.get("name") in shipped_names("models")
 
 
 def _require_model(predict: Predictor, record: Mapping[str, Any]) -> None:

@@ -9,11 +9,13 @@ import pytest
 
 from glas3d import GlasError, Grid, explain_img, load_model
 from glas3d.cli import run
+from glas3d.evaluate import attribute
 from glas3d.output import sealed, write_json, write_together
 from glas3d.simulate import Simulation, write_dataset
 from glas3d.study import explain_cohort, summarise_groups
 from glas3d.verify import explain_again, explain_scans_again, verify_files
 from glas3d.verify.differences import TOLERANCE
+from glas3d.verify.scan_again import explained_scans
 from tests.bundles import t1, write
 from tests.study import studies
 from tests.study.running.test_runner import ASSUMED
@@ -253,6 +255,27 @@ def test_other_scans_models_and_options_are_refused(single, run_command, tmp_pat
     assert "the model tiny is not shipped: give it (--model)" in found.error
     status, _, errors = run_command("verify", out, "--bids-dir", tmp_path, "--models", model)
     assert (status, "--bids-dir and --models are for a study" in errors) == (2, True)
+
+
+def test_what_cannot_be_explained_again_is_no_difference(single, run_command, tmp_path):
+    scan, model, _ = single
+    explain_img(scan, load_model(model, device="cpu"), "AD", Grid(2), assume_space="MNI").save(tmp_path / "out")
+    status, output, errors = run_command("verify", tmp_path / "out", "--model", model)
+    assert status == 2
+    assert f"not all results in {tmp_path / 'out'} could be explained again: sub-01_T1w_desc-grid" in errors
+    assert "not as they were" not in errors
+    assert "does not record where the scan sub-01_T1w.nii.gz is: give it (--scan)" in " ".join(output.split())
+    assert run_command("verify", tmp_path / "out", "--model", model, "--scan", scan)[0] == 0
+
+
+def test_comparisons_of_methods_are_no_explanations(single, run_command, tmp_path):
+    scan, model, out = single
+    out = shutil.copytree(out, tmp_path / "out")
+    predict = load_model(model, device="cpu")
+    attribute(scan, predict, "AD", method="edges", search=Grid(2), assume_space="MNI").save(out)
+    assert len(list(out.glob("*_regions.json"))) == 2
+    assert [content["Input"]["name"] for _, content in explained_scans(out)] == ["sub-01_T1w.nii.gz"]
+    assert run_command("verify", out, "--scan", scan, "--model", model)[0] == 0
 
 
 def test_what_a_sidecar_does_not_hold_is_named(single, tmp_path):
