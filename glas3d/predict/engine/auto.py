@@ -1,4 +1,4 @@
-"""What ``engine="auto"`` chooses: the fastest of the engines whose building pays for the batches to come."""
+"""What ``engine="auto"`` chooses: the fastest of the engines that are expected to save more time than they take."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from glas3d.predict.engine.engines import ENGINES, Engine
 from glas3d.predict.engine.trials import Trials
 from glas3d.predict.interface import NetworkPredictor
 
-# An engine is built when the batches to come would take this many times as long as building.
-_PAYS = 4.0
+# Batches of the fastest engine so far that comparing and timing another takes.
+_TRIAL = 3
 # An engine must be this much faster than the one before it to replace it, so that a busy machine does not decide.
 _WORTH = 0.95
 
@@ -53,9 +53,7 @@ class AutomaticChoice:
         if "eager" not in trials.seconds:
             own, trials.seconds["eager"] = self._evaluate_own()
         for engine in self._candidates():
-            fastest = trials.seconds[trials.best]
-            # trying costs some batches too
-            if n_expected * fastest < _PAYS * (engine.expected_seconds(n_modules) + 3 * fastest):
+            if not self._pays(engine, own, n_expected, n_modules):
                 continue
             if own is None or len(trials.seconds) == 1:  # the first time of all is the slowest
                 own, again = self._evaluate_own()
@@ -69,6 +67,15 @@ class AutomaticChoice:
         if own is None or trials.threads != threads:  # by other threads the last bits may differ
             return self.predict, self.predict(*self.inputs)
         return self.predict, own.expected
+
+    def _pays(self, engine: Engine, own: Evaluated | None, n_expected: int, n_modules: int) -> bool:
+        """Return whether an engine is expected to save more of so many batches than trying it takes."""
+        trials = self.trials
+        fastest = trials.seconds[trials.best]
+        saved = n_expected * (fastest - trials.seconds["eager"] / engine.speedup) - _TRIAL * fastest
+        if saved >= engine.expected_seconds(n_modules):
+            return True
+        return saved >= engine.seconds_to_load and own is not None and own.is_kept(engine, trials)
 
     def _candidates(self) -> Iterator[Engine]:
         """Yield the engines that may be tried here and were not tried yet."""

@@ -12,7 +12,7 @@ from torch import nn
 from glas3d.core.agreement import allowed_difference, differ
 from glas3d.errors import reason
 from glas3d.predict.engine.builders import Inputs, LeavesInputs, Run
-from glas3d.predict.engine.engines import Engine, build
+from glas3d.predict.engine.engines import Engine, build, kept
 from glas3d.predict.engine.fingerprint import digest
 from glas3d.predict.engine.trials import Trials
 from glas3d.predict.interface import NetworkPredictor
@@ -88,6 +88,11 @@ class Evaluated:
             return run
         trials.failures[engine.name] = failure
         return None
+
+    def is_kept(self, engine: Engine, trials: Trials) -> bool:
+        """Return whether the user's cache has what an engine builds of the network."""
+        model = self._model() if trials.may_read else None
+        return model is not None and kept(engine, self.net.inputs, model).path.is_file()
 
     def _agreeing(self, engine: Engine, model: str | None) -> Run:
         """Return what an engine builds of the network, after it was compared with the network."""

@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import io
 import logging
+import math
 import platform
 import warnings
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from glas3d.errors import GlasError
 from glas3d.predict.device import exact_kernels
 from glas3d.predict.engine import builders
 from glas3d.predict.engine.builders import Build, Inputs, Run
-from glas3d.user_cache import UserCache
+from glas3d.user_cache import CacheEntry, UserCache
 
 # Probabilities may differ by this much from those of the network itself, unless an engine states another tolerance.
 TOLERANCE = 1e-4
@@ -42,6 +43,11 @@ class Engine:
     seconds_to_build, seconds_per_module
         How long building is expected to take: the first, and the second for each module of the network
         (documentation: "Engines").
+    seconds_to_load
+        How long reading is expected to take of what was built and kept before; infinite: nothing is kept.
+    speedup
+        How many times faster than the network itself it is expected to be at least: the smallest of the ratios in
+        benchmarks/README.md that are above 1, rounded down.
     exact
         Whether it computes in full precision; ``"auto"`` takes no other.
     tolerance
@@ -57,6 +63,8 @@ class Engine:
     extra: str | None = None
     seconds_to_build: float = 0.1
     seconds_per_module: float = 0.0
+    seconds_to_load: float = math.inf
+    speedup: float = 4 / 3
     exact: bool = True
     tolerance: float = TOLERANCE
     own_threads: bool = False
@@ -93,6 +101,8 @@ ENGINES = {
             extra="openvino",
             seconds_to_build=1.0,
             seconds_per_module=0.01,
+            seconds_to_load=0.3,
+            speedup=1.8,
             own_threads=True,
         ),
         Engine(name="cudagraphs", build=builders.build_cudagraphs, devices=("cuda",)),
@@ -104,6 +114,7 @@ ENGINES = {
             extra="onnx",
             seconds_to_build=1.0,
             seconds_per_module=0.01,
+            speedup=1.2,
             own_threads=True,
         ),
         Engine(
@@ -112,8 +123,9 @@ ENGINES = {
             devices=("cpu", "cuda"),
             seconds_to_build=15.0,
             seconds_per_module=0.2,
+            speedup=1.4,
         ),
-        Engine(name="channels_last", build=builders.build_channels_last, devices=("cpu", "cuda")),
+        Engine(name="channels_last", build=builders.build_channels_last, devices=("cpu", "cuda"), speedup=1.05),
         Engine(name="autocast", build=builders.build_autocast, devices=("cpu", "cuda"), exact=False, tolerance=5e-3),
     )
 }
@@ -152,10 +164,15 @@ def build(engine: Engine, net: nn.Module, inputs: Inputs, model: str | None = No
     """
     # what is recorded or chosen while building must be what an evaluation would use
     with torch.inference_mode(False), torch.no_grad(), exact_kernels(), _silent():
-        shapes = [tuple(x.shape) for x in inputs]
-        versions = (engine.name, engine.version, torch.__version__, platform.machine(), torch.get_num_threads())
-        cached = None if model is None else UserCache("engines").entry(model, shapes, *versions)
+        cached = None if model is None else kept(engine, inputs, model)
         return engine.build(net, tuple(x.clone() for x in inputs), cached)
+
+
+def kept(engine: Engine, inputs: Inputs, model: str) -> CacheEntry:
+    """Return the entry of the user's cache for what an engine builds from a network (see `build`)."""
+    shapes = [tuple(x.shape) for x in inputs]
+    versions = (engine.name, engine.version, torch.__version__, platform.machine(), torch.get_num_threads())
+    return UserCache("engines").entry(model, shapes, *versions)
 
 
 @contextmanager

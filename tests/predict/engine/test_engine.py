@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import logging
+import math
 import os
 import time
 import warnings
@@ -195,7 +196,7 @@ def clock():
         yield now
 
 
-def only(monkeypatch, clock, *, takes=0.1, wrong=0.0, base=2.0, build=None):
+def only(monkeypatch, clock, *, takes=0.1, wrong=0.0, base=2.0, load=math.inf, build=None):
     """Leave one engine besides the network itself; return the shapes for which it was built."""
     built = []
 
@@ -212,7 +213,7 @@ def only(monkeypatch, clock, *, takes=0.1, wrong=0.0, base=2.0, build=None):
 
     for name in [name for name in ENGINES if name != "eager"]:
         monkeypatch.delitem(ENGINES, name)
-    fast = Engine(name="fast", build=build or make, devices=("cpu",), seconds_to_build=base)
+    fast = Engine(name="fast", build=build or make, devices=("cpu",), seconds_to_build=base, seconds_to_load=load)
     monkeypatch.setitem(ENGINES, "fast", fast)
     return built
 
@@ -241,6 +242,42 @@ def test_auto_builds_nothing_for_a_few_forwards_but_for_many_times_a_few(monkeyp
     # 7 evaluations each; 4 * (2 + 3 * 1) = 20 seconds must be expected, and as many are as there have been
     assert used == ["eager", "eager", "fast", "fast", "fast"]
     assert len(built) == 1
+
+
+def test_auto_takes_what_was_built_before_where_building_would_not_pay(monkeypatch, clock, tmp_path):
+    class Timed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = TinyNet((7, 9))
+
+        def forward(self, x):
+            clock[0] += 0 if is_trial() else 1.0
+            return self.net(x)
+
+    def build(net, inputs, entry):
+        entry.write(b"built")
+        return own_copy(net.net)
+
+    def used(engine, name):
+        torch.manual_seed(0)
+        predict = Predictor(Timed(), "softmax", device="cpu", info=ModelInfo(name="m", sha256=name))
+        glas = GLAS(predict, engine=engine, batch_size=1, sigma_light=2, sigma_shadow=2)
+        return glas.explain(volume((7, 9)), 1, np.linspace([0, 0], [6, 8], 20)).settings["engine"]
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    only(monkeypatch, clock, build=build, base=1e4, load=5.0)
+    assert used("fast", "known") == "fast"
+    assert [used("auto", name) for name in ("known", "other")] == ["fast", "eager"]
+    monkeypatch.setitem(ENGINES, "fast", dataclasses.replace(ENGINES["fast"], seconds_to_load=1e4))
+    assert used("auto", "known") == "eager", "reading it takes too long"
+
+
+def test_auto_tries_nothing_that_cannot_overtake_the_best(monkeypatch, clock):
+    built, net = only(monkeypatch, clock), Slow(clock)
+    monkeypatch.setitem(ENGINES, "late", dataclasses.replace(ENGINES["fast"], name="late", speedup=9.0))
+    monkeypatch.setitem(ENGINES, "last", dataclasses.replace(ENGINES["fast"], name="last", speedup=12.0))
+    assert explained(net, points=300).settings["engine"] == "fast"
+    assert len(built) == 2, "the first and the last: that of 9 times is not faster than the 10 times that were measured"
 
 
 @pytest.mark.parametrize(
