@@ -10,7 +10,7 @@ import os
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from html import escape
 from typing import Any
 
@@ -100,6 +100,17 @@ def _is_number(cell: object) -> bool:
     except ValueError:
         return str(cell) in ("", "n/a")
     return True
+
+
+def fields_repr(self: Any) -> str:
+    """Return the representation of a dataclass, with the size of its arrays, tables and images in place of them."""
+    shown = (f"{each.name}={_short(getattr(self, each.name))}" for each in fields(self) if each.repr)
+    return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _short(value: object) -> str:
+    shape = getattr(value, "shape", None)
+    return repr(value) if shape is None else f"<{type(value).__name__} {' x '.join(map(str, shape))}>"
 
 
 class ShownInNotebooks(ABC):

@@ -1,14 +1,19 @@
 """What objects show in notebooks: every text as it is, and numbers to the right."""
 
+import dataclasses
+import importlib
 import pkgutil
 import re
 from html.parser import HTMLParser
 
+import numpy as np
+import pytest
 import torch
 
 from glas3d import GLAS, RGLAS, Grid, Predictor
 from glas3d.core.explanation import class_difference
 from glas3d.display import DRAWING, Summary
+from glas3d.predict import ModelInfo
 
 MARKUP = "<script>alert(\"x\")</script> & 'Temporal'"
 
@@ -45,6 +50,32 @@ def test_numbers_stand_on_the_right_and_the_last_cell_has_a_bar():
 def test_what_draws_results_exists():
     for name in DRAWING.values():
         assert callable(pkgutil.resolve_name(name))
+
+
+ROOMS = ("evaluate", "evaluate.metrics", "explain", "predict", "report", "simulate", "statistics", "study")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_public_objects_print_no_arrays_and_tables(room):
+    """All that hold some have a representation of their own."""
+    module = importlib.import_module(f"glas3d.{room}")
+    public = [getattr(module, name) for name in module.__all__]
+    large = [
+        each for each in public if isinstance(each, type) and dataclasses.is_dataclass(each) and holds_arrays(each)
+    ]
+    generated = [each.__name__ for each in large if hasattr(each.__repr__, "__wrapped__")]
+    assert generated == []
+
+
+def holds_arrays(kind):
+    types = [str(field.type) for field in dataclasses.fields(kind) if field.repr]
+    return any(name in text for text in types for name in ("ndarray", "Tensor", "DataFrame"))
+
+
+def test_arrays_and_tables_are_shown_by_their_size():
+    info = ModelInfo(name="m", reference=np.zeros((1, 7, 8, 9)))
+    assert repr(info).startswith("ModelInfo(name='m', ")
+    assert "reference=<ndarray 1 x 7 x 8 x 9>, preset={}" in repr(info)
 
 
 def test_objects_say_what_they_are_by_names(aal, few):

@@ -16,7 +16,7 @@ from PIL import Image
 from glas3d.core.explanation import Explanation
 from glas3d.core.rglas import Round
 from glas3d.core.search import Grid, Segments, paint, resolve_search
-from glas3d.display import drawing_function
+from glas3d.display import drawing_function, fields_repr
 from glas3d.errors import GlasWarning
 from glas3d.explain.modes import ModeResult
 from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, evaluated_ends
@@ -51,6 +51,8 @@ class ImageRound:
     measure: float
     kept: bool
     removed: tuple[str, ...]
+
+    __repr__ = fields_repr
 
     def record(self) -> dict[str, Any]:
         """Return all but the map, for the sidecar."""

@@ -23,6 +23,7 @@ from torch import nn
 
 from glas3d.checks import file_access, is_number, refuse_formulas, whole_number
 from glas3d.core.settings import Settings
+from glas3d.display import fields_repr
 from glas3d.errors import GlasError, reason
 from glas3d.hashing import bytes_sha256, file_sha256
 from glas3d.imaging.scan import Scan, load_scan
@@ -476,6 +477,8 @@ class BundleDescription:
     copyright: str = "not stated"
     skull_stripped: bool | None = None
     caution: str = ""
+
+    __repr__ = fields_repr
 
     def metadata(self) -> dict[str, Any]:
         """Return the content of ``configs/metadata.json``."""

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from glas3d.display import fields_repr
 from glas3d.errors import GlasError
 from glas3d.imaging.tissue import air_level, tissue_contrast
 
@@ -78,6 +79,8 @@ class Standardisation:
     mean: torch.Tensor
     std: torch.Tensor
     intensities: Intensities = "relative"
+
+    __repr__ = fields_repr
 
     @classmethod
     def of(cls, scaled: torch.Tensor, floor: float = SMALLEST_DEVIATION) -> Standardisation:

@@ -16,6 +16,7 @@ from torch import nn
 
 from glas3d.core.accelerate.windows import Windows
 from glas3d.core.model import Recomputation
+from glas3d.display import fields_repr
 from glas3d.imaging.scan import Scan
 from glas3d.imaging.space import VoxelGrid, grid_of, resample_scan
 
@@ -109,6 +110,8 @@ class ModelInfo:
     value_range: tuple[float, float] | None = None
     from_file: bool = False
     caution: str = ""
+
+    __repr__ = fields_repr
 
     def grid_for(self, grid: VoxelGrid) -> VoxelGrid:
         """Return the voxel grid on which the model takes a scan that was recorded on ``grid``."""

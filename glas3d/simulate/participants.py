@@ -18,6 +18,7 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 
 from glas3d.checks import whole_number
+from glas3d.display import fields_repr
 from glas3d.imaging.space import VoxelGrid, mni_grid, voxel_to_world
 from glas3d.simulate.anatomy import anatomy
 from glas3d.simulate.artefacts import with_artefacts
@@ -69,6 +70,8 @@ class SimulatedParticipant:
     lesions: np.ndarray | None = None
     suppressor: float = 0.0
     artefacts: tuple[str, ...] = ()
+
+    __repr__ = fields_repr
 
 
 def simulate_participants(simulation: Simulation) -> Iterator[SimulatedParticipant]:

@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import ndimage
 
 from glas3d.bids_names import bids_id
+from glas3d.display import fields_repr
 from glas3d.errors import GlasError
 from glas3d.explain.table import DESCRIPTIONS
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
@@ -60,6 +61,8 @@ class RegionTargets:
     participants: pd.DataFrame
     regions: pd.DataFrame
     measure: Measure
+
+    __repr__ = fields_repr
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write ``participants.tsv``, its sidecar and ``desc-planted_regions.tsv``, and return their paths.

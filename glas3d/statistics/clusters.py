@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from glas3d.display import fields_repr
 from glas3d.errors import GlasError
 
 # Peaks of a cluster are at least this far apart, in mm, as in SPM and nilearn.
@@ -34,6 +35,8 @@ class ClusterTables:
 
     clusters: pd.DataFrame
     peaks: pd.DataFrame
+
+    __repr__ = fields_repr
 
 
 def cluster_tables(

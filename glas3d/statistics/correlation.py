@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from glas3d.display import fields_repr
 from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.statistics.choices import CorrelationMethod, check_counts, check_method
 from glas3d.statistics.design import NuisanceDesign, nuisance_design, orthonormal
@@ -40,6 +41,8 @@ class ChangeCorrelation:
     low: float
     high: float
     p: float
+
+    __repr__ = fields_repr
 
 
 def correlate(

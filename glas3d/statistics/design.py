@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from glas3d.display import fields_repr
 from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.statistics.choices import covariate_column
 
@@ -31,6 +32,8 @@ class NuisanceDesign:
 
     covariates: np.ndarray
     blocks: np.ndarray
+
+    __repr__ = fields_repr
 
     @property
     def basis(self) -> np.ndarray:
@@ -61,6 +64,8 @@ class TwoGroupDesign(NuisanceDesign):
     rows: np.ndarray
     case: np.ndarray
     tested: np.ndarray
+
+    __repr__ = fields_repr
 
 
 @dataclass(frozen=True, eq=False)

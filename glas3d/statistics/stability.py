@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata, t
 
+from glas3d.display import fields_repr
 from glas3d.errors import GlasError
 from glas3d.statistics.regions import as_matrix, complete_regions
 from glas3d.statistics.resampling import TAIL
@@ -28,6 +29,8 @@ class Stability:
 
     pairs: pd.DataFrame
     summary: pd.DataFrame
+
+    __repr__ = fields_repr
 
 
 def bootstrap_ranks(values: np.ndarray | pd.DataFrame, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from glas3d.core.perturb import blend
 from glas3d.core.reference import references
 from glas3d.core.score import Target, bind, class_index, evaluate
 from glas3d.core.volume import Background, as_reference, as_volume
+from glas3d.display import fields_repr
 from glas3d.errors import GlasError
 from glas3d.evaluate.metrics.paired import finite_array
 
@@ -43,6 +44,8 @@ class RankingCurve:
     share: np.ndarray
     probability: np.ndarray
     area: float
+
+    __repr__ = fields_repr
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from glas3d.core.modules import evaluating
 from glas3d.core.perturb import blend
 from glas3d.core.score import Target, bind, class_index, evaluate
 from glas3d.core.volume import as_reference, as_volume
+from glas3d.display import fields_repr
 from glas3d.errors import GlasError
 
 
@@ -32,6 +33,8 @@ class ScoreDrop:
 
     intact: float
     remaining: np.ndarray
+
+    __repr__ = fields_repr
 
     @property
     def drop(self) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from glas3d.display import fields_repr
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.study.cohort.accounting import Accounting, count_groups, similar_groups
 from glas3d.study.cohort.options import OnError
@@ -46,6 +47,8 @@ class Cohort:
     control: str
     on_error: OnError = "fail"
     listed: tuple[str, ...] = ()
+
+    __repr__ = fields_repr
 
     @property
     def table(self) -> pd.DataFrame:

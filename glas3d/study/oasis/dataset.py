@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from glas3d.display import fields_repr
 from glas3d.errors import GlasError, reason
 from glas3d.options import accepts, parse
 from glas3d.output import generated_by, new_folder, write_json
@@ -68,6 +69,8 @@ class OasisDataset:
     folder: Path
     participants: pd.DataFrame
     left_out: int
+
+    __repr__ = fields_repr
 
     @property
     def summary(self) -> pd.DataFrame:

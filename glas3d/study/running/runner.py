@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from glas3d.display import fields_repr
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.notes import count_notes, statement_of
 from glas3d.explain.options import ExplainOptions, UnsetSettings
@@ -64,6 +65,8 @@ class CohortResult:
     outcomes: pd.DataFrame
     accounting: Accounting
     notes: tuple[str, ...] = ()
+
+    __repr__ = fields_repr
 
     def count(self, status: str) -> int:
         """Return the number of scans of a status."""
