@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-# Log-odds by which the intact volume must differ from the background: else there is nothing to account for.
-_LEAST_EFFECT = 1.0
+LEAST_EFFECT = 1.0
+"""Log-odds by which the intact volume must differ from the background: else there is nothing to account for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Account:
     @property
     def is_known(self) -> bool:
         """Whether evidence adds up to an effect that is not too small to tell."""
-        return self.partition and abs(self.log_odds) >= _LEAST_EFFECT
+        return self.partition and abs(self.log_odds) >= LEAST_EFFECT
 
     @property
     def accounted(self) -> float:

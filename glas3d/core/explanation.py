@@ -13,7 +13,7 @@ from glas3d.core.account import Account, effect_in_log_odds
 from glas3d.core.axes import per_axis
 from glas3d.core.covariates import CovariateScores
 from glas3d.core.cover import Cover
-from glas3d.core.link import log_odds_against
+from glas3d.core.link import log_odds_against, probability_of
 from glas3d.core.score import fuse
 from glas3d.core.search import Segments
 from glas3d.counts import counted
@@ -115,15 +115,24 @@ class Explanation(ShownInNotebooks):
         return self.evidence if self.evidence is not None and self.settings.get("fusion") == "mean" else self.drop
 
     @property
+    def effect_log_odds(self) -> float:
+        """The effect in log-odds, whatever the link; infinite for outputs that are no probabilities."""
+        return effect_in_log_odds(self.output, self.effect, self.settings.get("link", "probability"))
+
+    @property
+    def background_probability(self) -> float:
+        """``P(y|B)``, the probability of the class for the background alone; NaN where it was not evaluated."""
+        return float(probability_of(self.output - self.effect, self.settings.get("link", "probability")))
+
+    @property
     def account(self) -> Account | None:
         """How much of the effect the evidence accounts for; None where there is no evidence, or not one effect."""
         if self.evidence is None or np.isnan(self.effect):
             return None
         of_covariates = None if self.covariates is None else self.covariates.evidence
         evidence = self.evidence if of_covariates is None else np.concatenate([self.evidence, of_covariates])
-        log_odds = effect_in_log_odds(self.output, self.effect, self.settings.get("link", "probability"))
         partition = len(self.covers) == 2 and all(cover.is_partition for cover in self.covers.values())
-        return Account(evidence, self.effect, log_odds, partition)
+        return Account(evidence, self.effect, self.effect_log_odds, partition)
 
     @property
     def accounted(self) -> float:

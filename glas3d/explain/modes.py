@@ -88,6 +88,8 @@ class ModeResult:
         Every round, in the recursive mode.
     against
         Index of the class that the target is compared with.
+    by_background
+        The explanation with each background, by its name, of which it is the consensus; None: it is none.
     """
 
     explanation: Explanation
@@ -96,6 +98,7 @@ class ModeResult:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     recursion: RecursiveExplanation | None = None
     against: int | None = None
+    by_background: Mapping[str, Explanation] | None = None
 
 
 class Mode(ABC):
@@ -295,7 +298,7 @@ class References(Mode):
             agreed = consensus(parts)
             columns = {"sign": agreed.sign, "agreement": agreed.agreement}
             columns |= {f"drop_{name}": row for name, row in zip(agreed.names, agreed.drop, strict=True)}
-            results.append(ModeResult(agreed.explanation, self.fused, parts, columns))
+            results.append(ModeResult(agreed.explanation, self.fused, parts, columns, by_background=parts))
         return results
 
 

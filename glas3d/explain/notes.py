@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from glas3d.core.account import LEAST_EFFECT
 from glas3d.core.explanation import Explanation
 from glas3d.counts import enumerated
 from glas3d.errors import GlasWarning
@@ -52,6 +53,7 @@ def notes_on(
     classes: Sequence[str] | None = None,
     activation: str | None = None,
     against: int | None = None,
+    by_background: Mapping[str, Explanation] | None = None,
 ) -> list[Note]:
     """Return notes about an explanation that must not be overlooked; none for most.
 
@@ -65,10 +67,14 @@ def notes_on(
         What makes probabilities of the model's outputs: ``"softmax"``, ``"sigmoid"`` or ``"none"``; None: not known.
     against
         Index of the class that it is compared with; None: it is of one class.
+    by_background
+        The explanations with each of several backgrounds, of which it is the consensus; None: it is none.
     """
     notes = []
     if text := _not_predicted(explanation, classes, activation, against):
         notes.append(Note(text))
+    elif by_background is not None:
+        notes += _note_on_backgrounds(by_background, _name(explanation.target, classes))
     score, drop = explanation.score, explanation.drop
     n = len(score)
     if n < 2:
@@ -270,6 +276,24 @@ def _not_predicted(
     if activation == "sigmoid" and outputs[target] < 0.5:
         return f"the model does not predict {name}: {shown}, below 0.5; {purpose}"
     return None
+
+
+def _note_on_backgrounds(explanations: Mapping[str, Explanation], name: str) -> list[Note]:
+    """Return the note that the model takes backgrounds of a consensus for the class itself; none where it does not.
+
+    They stay in the consensus: a study needs the same backgrounds for every scan, and the median withstands a minority
+    of them. A majority decides the signs, which is a warning.
+    """
+    unusable = {key: each for key, each in explanations.items() if each.effect_log_odds < LEAST_EFFECT}
+    if not unusable:
+        return []
+    first = next(iter(explanations.values()))
+    alone = enumerated([f"of {key} alone {each.background_probability:.3g}" for key, each in unusable.items()])
+    text = (
+        f"the consensus has backgrounds that cannot show evidence for {name}: P({name}) = {first.probability:.3g}, "
+        f"{alone}; the median counts them all the same, so leave out or replace them"
+    )
+    return [Note(text, warns=2 * len(unusable) >= len(explanations))]
 
 
 def _name(column: int, classes: Sequence[str] | None) -> str:

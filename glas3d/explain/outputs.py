@@ -384,7 +384,11 @@ class NativeMaps(ABC, Generic[R]):
     def _own_notes(self, result: ModeResult) -> list[Note]:
         model = self.record["Model"]
         return notes_on(
-            result.explanation, classes=model["classes"], activation=model["activation"], against=result.against
+            result.explanation,
+            classes=model["classes"],
+            activation=model["activation"],
+            against=result.against,
+            by_background=result.by_background,
         )
 
     def expected(self, mode: Mode, task: Task) -> list[tuple[str, dict[str, Any]]]:

@@ -1,12 +1,14 @@
 """The modes of `explain_img`: two classes, several inputs, each channel, covariates, references, masks and scales."""
 
 import json
+import warnings
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import logit
 
 from glas3d import GLAS, GlasWarning, Grid, Predictor, explain_img
 from glas3d.core.covariates import Covariates
@@ -263,6 +265,7 @@ def test_masks_take_the_shape_of_the_regions(scan, sided, few, kernel):
 BACKGROUNDS = {"dark": 0.0, "dim": 100.0, "bright": 900.0}
 
 
+@pytest.mark.filterwarnings("ignore:the consensus has backgrounds")
 def test_the_table_keeps_every_drop_and_how_many_references_agree(scan, sided, few, tmp_path):
     r = explain_img(scan, sided, "AD", few, background=BACKGROUNDS, **SMALL)
     alone = {name: explain_img(scan, sided, "AD", few, background=b, **SMALL) for name, b in BACKGROUNDS.items()}
@@ -284,6 +287,23 @@ def test_the_table_keeps_every_drop_and_how_many_references_agree(scan, sided, f
     assert list(read.columns) == list(r.table.columns)
 
 
+@pytest.mark.parametrize("names", [("dark", "dim", "bright"), ("dark", "bright"), ("dark", "dim")])
+def test_backgrounds_that_the_model_takes_for_the_class_are_named(scan, sided, few, names):
+    """They stay, as the others of a study have them too; half of them or more can turn signs round, which warns."""
+    chosen = {name: BACKGROUNDS[name] for name in names}
+    predicted = {name: float(sided(torch.full((1, 1, *scan.shape), BACKGROUNDS[name]))[0, 1]) for name in names}
+    intact = float(sided(torch.as_tensor(values(scan), dtype=torch.float32)[None, None])[0, 1])
+    unusable = [name for name in names if logit(intact) - logit(predicted[name]) < 1]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        r = explain_img(scan, sided, "AD", few, background=chosen, **SMALL)
+    (note,) = [note for note in r.notes if "cannot show evidence" in note] or [""]
+    assert [name for name in names if f"of {name} alone {predicted[name]:.3g}" in note] == unusable
+    assert (note in {str(each.message) for each in caught}) == (2 * len(unusable) >= len(names))
+    assert list(r.parts) == list(names)
+
+
+@pytest.mark.filterwarnings("ignore:the consensus has backgrounds")
 def test_references_without_names_are_named(scan, sided, few):
     r = explain_img(scan, sided, ["NC", "AD"], few, background=[0, "blur", values(scan)[None] / 2], **SMALL)
     assert [list(explanation.parts) for explanation in r] == [["0", "blur", "reference2"]] * 2
@@ -306,6 +326,7 @@ def test_references_that_do_not_fit_are_refused(scan, sided, few, backgrounds, m
         explain_img(scan, sided, "AD", few, background=backgrounds, **SMALL)
 
 
+@pytest.mark.filterwarnings("ignore:the consensus has backgrounds")
 def test_progress_counts_over_all_parts(scan, sided, few):
     steps = []
     explain_img(scan, sided, "AD", few, background=[0, "blur"], progress=lambda *step: steps.append(step), **SMALL)

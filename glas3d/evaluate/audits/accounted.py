@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from glas3d.core.account import LEAST_EFFECT
 from glas3d.core.search import Grid
 from glas3d.counts import counted
 from glas3d.evaluate.audits.audit import Audit, Number
-from glas3d.evaluate.audits.audited_scan import LEAST_EFFECT, OUTSIDE, AuditedScan
+from glas3d.evaluate.audits.audited_scan import OUTSIDE, AuditedScan
 from glas3d.evaluate.audits.audited_study import AuditedStudy
 from glas3d.evaluate.audits.checks import LITTLE, MUCH
 from glas3d.imaging.space import voxel_to_world

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.ndimage import binary_closing, binary_fill_holes, distance_transform_edt
 
-from glas3d.core.account import effect_in_log_odds
+from glas3d.core.account import LEAST_EFFECT, effect_in_log_odds
 from glas3d.core.explanation import Explanation
 from glas3d.evaluate.attribution import attribute
 from glas3d.evaluate.audits.audit import Audit, Number, Verdict
@@ -26,9 +26,6 @@ from glas3d.imaging.space import VoxelGrid
 from glas3d.imaging.tissue import air_level
 from glas3d.predict import Predictor
 from glas3d.predict.predictor import model_info
-
-LEAST_EFFECT = 1.0
-"""Log-odds by which a scan must differ from the reference: a smaller effect leaves nothing to divide among parts."""
 
 OUTSIDE = 0.2
 """The largest share of the effect that evidence outside the brain and its shell may have."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from glas3d.errors import GlasError
 from glas3d.evaluate.audits.audit import Audit, Number
 from glas3d.evaluate.audits.audited_study import AuditedStudy
+from glas3d.statistics.corrected import smallest_p_text
 from glas3d.tables import read_table
 
 _RESULT = "*_desc-relabelled_statistics.tsv"
@@ -31,22 +32,22 @@ def audit_study(study: AuditedStudy) -> Audit:
     table = read_table(paths[0], "a table of regions", text=("name",), missing=("n/a",)).dropna(subset=["p_fwe"])
     if table.empty:
         return study.audit("null", "n/a", f"No verdict: {paths[0].name} has no p-value.")
-    first = table.sort_values(["p_fwe", "p_uncorrected"]).iloc[0]
+    smallest = smallest_p_text(table["p_fwe"].to_numpy(), table["name"].tolist())
+    first = table[table["p_fwe"] == table["p_fwe"].min()]
     below = int((table["p_fwe"] <= _LEVEL).sum())
     numbers = [
-        Number("smallest_p", float(first["p_fwe"]), "p", "smallest corrected p-value of all regions"),
-        Number("region", str(first["name"]), "", "the region that has it"),
+        Number("smallest_p", float(table["p_fwe"].min()), "p", "smallest corrected p-value of all regions"),
+        Number("region", str(first["name"].iloc[0]) if len(first) == 1 else "none", "", "the region that alone has it"),
         Number("below", below, "count", f"regions with a corrected p-value of at most {_LEVEL:g}"),
         Number("regions", len(table), "count", "regions tested"),
     ]
     if below:
         statement = (
-            f"{below} of {len(table)} regions differ between the groups more than with permuted labels "
-            f"(smallest corrected p {first['p_fwe']:.3g}, {first['name']})."
+            f"{below} of {len(table)} regions differ between the groups more than with permuted labels ({smallest})."
         )
         return study.audit("null", "pass", statement, numbers)
     statement = (
-        f"No region differs between the groups more than with permuted labels (smallest corrected p "
-        f"{first['p_fwe']:.3g}): maps of models that learnt nothing look alike."
+        f"No region differs between the groups more than with permuted labels "
+        f"({smallest}): maps of models that learnt nothing look alike."
     )
     return study.audit("null", "warn", statement, numbers)

@@ -14,13 +14,13 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.stats import spearmanr
 
-from glas3d.core.account import effect_in_log_odds
+from glas3d.core.account import LEAST_EFFECT
 from glas3d.core.explanation import Explanation
 from glas3d.core.reference import consensus
 from glas3d.counts import counted
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.evaluate.audits.audit import Audit, Number
-from glas3d.evaluate.audits.audited_scan import LEAST_EFFECT, AuditedScan
+from glas3d.evaluate.audits.audited_scan import AuditedScan
 
 FLIPPED = 0.25
 """The largest share of the first 20 regions that may have another sign under another usable reference."""
@@ -41,12 +41,9 @@ def audit_scan(scan: AuditedScan) -> Audit:
                 explanations[name] = other.explain({}, "evidence")
     if len(explanations) < 2:
         raise GlasError(f"references to compare must be others than that of the scan, got {own_name} alone")
-    effects = {
-        name: effect_in_log_odds(each.output, each.effect, scan.value.link) for name, each in explanations.items()
-    }
-    usable = {name: each for name, each in explanations.items() if effects[name] >= LEAST_EFFECT}
+    usable = {name: each for name, each in explanations.items() if each.effect_log_odds >= LEAST_EFFECT}
     labels = {name: f"reference {row} ({name})" for row, name in enumerate(explanations, start=1)}
-    alone = {name: _probability_of_reference(scan, each.output - each.effect) for name, each in explanations.items()}
+    alone = {name: each.background_probability for name, each in explanations.items()}
     numbers = [
         Number(f"alone_{row}", alone[name], "probability", f"of the class, of {labels[name]} alone")
         for row, name in enumerate(explanations, start=1)
@@ -113,8 +110,3 @@ def _comparison(
         Number("agreement", float(np.mean(agreed.agreement == 1)), "share", "of regions on whose sign all agree"),
         Number("flipped_allowed", FLIPPED, "share", "above this the check warns"),
     ]
-
-
-def _probability_of_reference(scan: AuditedScan, output: float) -> float:
-    """Return the model's probability of the class for a reference alone, from the explained number."""
-    return float(1 / (1 + np.exp(-output))) if scan.value.link == "logit" else output

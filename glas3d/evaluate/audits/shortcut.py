@@ -13,8 +13,9 @@ from itertools import product
 import numpy as np
 from scipy.ndimage import affine_transform
 
+from glas3d.core.account import LEAST_EFFECT
 from glas3d.evaluate.audits.audit import Audit, Number
-from glas3d.evaluate.audits.audited_scan import LEAST_EFFECT, OUTSIDE, AuditedScan
+from glas3d.evaluate.audits.audited_scan import OUTSIDE, AuditedScan
 from glas3d.imaging.tissue import tissue_contrast
 
 EVENNESS, BRIGHTNESS = 0.3, 0.25
