@@ -16,7 +16,7 @@ from glas3d.simulate.targets import _REGION_COLUMNS as TARGETS
 from glas3d.study.derivatives import _FAILED_COLUMNS as FAILED
 from glas3d.study.group.files import _COLUMNS as GROUP
 from glas3d.study.group.options import GroupOptions
-from glas3d.study.training.performance import BY_CHANCE, COLUMNS, OF_A_CASE
+from glas3d.study.training.performance import COLUMNS, OF_A_CASE, POOLED
 
 PAGE = Path(__file__).parents[1] / "files.md"
 
@@ -155,7 +155,8 @@ TABLES = {
         "n_participants": ("number of participants", "count"),
     },
     "Performance of models": COLUMNS
-    | {"p": (f"{OF_A_CASE['p'][0]}; in `pooled.tsv`: {BY_CHANCE['p'][0].lower()}", "probability")},
+    | {"metric": POOLED["metric"]}
+    | {"p": (f"{OF_A_CASE['p'][0]}; in `pooled.tsv`: {POOLED['p'][0].lower()}", "probability")},
     "Simulated participants": SIMULATION
     | {"<region>": ("Share of the grey matter of a region that the disease removed", "share, 0 to 1")}
     | {name: text for name, text in (TRUTH | TARGETS).items() if name not in DESCRIPTIONS and name not in SIMULATION},

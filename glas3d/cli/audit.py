@@ -13,6 +13,7 @@ from glas3d.cli.derived import command_options, given_options, help_text, in_gro
 from glas3d.cli.explain_options import SearchOptions, explain_keywords
 from glas3d.cli.messages import Messages
 from glas3d.cli.parameters import LoadingOptions, class_of
+from glas3d.cli.report import look_at
 from glas3d.errors import GlasError
 from glas3d.evaluate.audits.checks import AUDIT, AuditOptions, chosen_checks, listed_checks
 from glas3d.explain.options import ExplainOptions, ModeOptions
@@ -94,6 +95,8 @@ def audit_results(
         terminal.write_json({"audits": [each.record() for each in audits]})
     else:
         _report(audits, scan[0].name, folder)
+        if last := look_at(None, scan[0] if scan[0].is_dir() else folder).strip():
+            terminal.write(last)
     return int(any(each.verdict == "fail" for each in audits))
 
 

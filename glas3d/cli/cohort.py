@@ -255,7 +255,7 @@ def _summarise(
         tests = {name: table.to_dict("records") for name, table in result.tests.items()}
         terminal.write_json({"out": str(result.folder), "groups": result.groups, "regions": tables, "tests": tests})
     else:
-        _report_groups(result, participants.case, shown)
+        _report_groups(result, participants.case, look_at(shown, out))
 
 
 def _rows(table: pd.DataFrame) -> str:
@@ -263,7 +263,9 @@ def _rows(table: pd.DataFrame) -> str:
     return "search points" if table["name"].str.startswith("point-").all() else "regions"
 
 
-def _report_groups(result: GroupResult, case: str, shown: Path | None) -> None:
+def _report_groups(result: GroupResult, case: str, last: str) -> None:
+    from glas3d.statistics.corrected import smallest_p_text
+
     if case in result.tables:
         rows = _rows(result.tables[case])
         title = f"The ten highest-scoring {rows} of {case}, {counted(result.groups[case], 'participant')}"
@@ -272,22 +274,22 @@ def _report_groups(result: GroupResult, case: str, shown: Path | None) -> None:
         if table["p_fwe"].isna().all():
             terminal.write(f"{comparison}: no fold has enough participants of both groups for a test")
             continue
-        smallest = table.sort_values("p_fwe").iloc[0]
+        rows = _rows(table)
         below = int((table["p_fwe"] <= 0.05).sum())
         effect = "differ" if " against " in comparison else "correlate"
         effect = "change" if comparison.startswith("slope over ") and effect == "correlate" else effect
         terminal.write(
-            f"{comparison}: {below} of {len(table)} {_rows(table)} {effect} "
-            f"(corrected p <= 0.05); smallest corrected p: {smallest['p_fwe']:.3g} ({smallest['name']})"
+            f"{comparison}: {below} of {len(table)} {rows} {effect} (corrected p <= 0.05); "
+            + smallest_p_text(table["p_fwe"].to_numpy(), table["name"].tolist(), rows)
         )
     for comparison, voxels in result.voxels.items():
-        peak = " ".join(f"{value:z.0f}" for value in voxels.peak)
+        peak = f"at {' '.join(f'{value:z.0f}' for value in voxels.peak)} mm"
         terminal.write(
             f"{comparison}: {voxels.n_below} of {voxels.n_voxels} voxels differ (corrected p <= 0.05); "
-            f"smallest corrected p: {voxels.p:.3g} (at {peak} mm)"
+            + smallest_p_text([voxels.p], [peak])
         )
     groups = ", ".join(f"{name} {n}" for name, n in result.groups.items())
     terminal.write(f"Written to {result.folder}: {groups} participants")
     account = "" if case not in result.accounts else terminal.account_text(result.accounts[case], result.tables[case])
-    if account or shown:
-        terminal.write(f"{account}{look_at(shown)}".strip())
+    if account or last:
+        terminal.write(f"{account}{last}".strip())

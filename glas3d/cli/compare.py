@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from glas3d.cli.derived import command_options, help_text, in_group
 from glas3d.cli.explain_options import SearchOptions, explain_keywords, search_on_scan
 from glas3d.cli.messages import Messages
 from glas3d.cli.parameters import LoadingOptions, class_of
+from glas3d.cli.report import look_at
 from glas3d.counts import counted
 from glas3d.errors import GlasError
 from glas3d.evaluate.rivals.methods import AttributionOptions, listed_methods
@@ -133,6 +135,7 @@ def _report(comparison: Comparison, name: str, out: Path) -> None:
     terminal.write(
         f"Written to {out}: {first.stem}_{first.search_label}methods_regions.tsv and {counted(len(rows), 'map')}"
     )
+    terminal.write(look_at(None, out).strip() or f"To see it in a browser: glas3d report {shlex.quote(str(out))}")
 
 
 def _json(comparison: Comparison) -> dict[str, Any]:

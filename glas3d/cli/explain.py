@@ -150,8 +150,8 @@ def _report(result: ScanExplanation, written: list[Path], name: str, out: Path, 
     terminal.write(f"Written to {out}: {'; '.join([f'{result.stem}_regions.tsv', written_maps, *rounds, *parts])}")
     account = result.provenance.get("Account")
     last = "" if account is None else terminal.account_text(account, result.table, f"{rows}s")
-    if last or shown:
-        terminal.write(f"{last}{look_at(shown)}".strip())
+    if last := f"{last}{look_at(shown, out)}".strip():
+        terminal.write(last)
 
 
 def _json(result: ScanExplanation, written: list[Path]) -> dict[str, Any]:

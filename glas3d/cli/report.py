@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,19 @@ def written_report(out: Path, scans: Sequence[Path] = ()) -> Path | None:
         return None
 
 
-def look_at(report_path: Path | None) -> str:
-    """Return the end of a command's last line: which report to open; nothing where there is none."""
-    return "" if report_path is None else f" Look at {report_path}"
+def look_at(report_path: Path | None, folder: Path | None = None) -> str:
+    """Return the end of a command's last line: which report to open; nothing where there is none.
+
+    Parameters
+    ----------
+    report_path
+        The report that the command has written; None: it has written none.
+    folder
+        The folder of the results, which may have a report of an earlier command that does not show them.
+    """
+    if report_path is not None:
+        return f" Look at {report_path}"
+    outdated = None if folder is None else folder / "report.html"
+    if outdated is None or not outdated.is_file():
+        return ""
+    return f" {outdated} does not show this yet: glas3d report {shlex.quote(str(folder))} writes it again"

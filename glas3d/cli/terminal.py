@@ -34,6 +34,7 @@ out = Console()
 err = Console(stderr=True)
 _log = logging.getLogger("glas3d.cli")
 FIRST_LINE, SELDOM_LINES = 10.0, 300.0  # seconds between lines of progress where there is no terminal
+_MOST_ROWS = 10  # of a table of regions
 _PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "emoji": False, "soft_wrap": True}
 
 
@@ -158,6 +159,8 @@ def write_table(
 ) -> None:
     """Write the ten highest-scoring rows, narrow enough for 80 columns, and what their numbers are.
 
+    A line below names the row with the lowest score, where it is negative and as large as one of the ten.
+
     Parameters
     ----------
     table
@@ -177,7 +180,8 @@ def write_table(
     formats = {"light": ".3f", "shadow": ".2g", "drop": "+z.2g", "score": ".3g"}
     if known is not None:
         formats = {"drop": "+z.2g", "score": ".3g"}
-    for row in table.dropna(subset=["rank"]).sort_values("rank").head(10).to_dict("records"):
+    ranked = table.dropna(subset=["rank"]).sort_values("rank")
+    for row in ranked.head(_MOST_ROWS).to_dict("records"):
         cells = [f"{row['rank']}", f"{row['name']}", " ".join(f"{round(row[axis]):3d}" for axis in "xyz")]
         cells += ["n/a" if row[name] != row[name] else format(row[name], form) for name, form in formats.items()]
         if known is None:
@@ -193,6 +197,11 @@ def write_table(
     shown = (*formats, *({"direction"} & {*last}))
     note = start + _units_text(shown, described)
     write_rows(columns, rows, title, note, left=("region",), centre=("direction", "planted"), optional=optional)
+    if len(ranked) <= _MOST_ROWS:
+        return
+    lowest = ranked.iloc[-1]
+    if lowest["score"] < min(0.0, -ranked["score"].iloc[_MOST_ROWS - 1]):
+        write(f"Most against the target: {lowest['name']}, score {lowest['score']:.3g}, rank {lowest['rank']}")
 
 
 def _units_text(names: Sequence[str], described: Columns) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -14,6 +15,9 @@ from glas3d.cli.messages import Messages
 from glas3d.counts import counted
 from glas3d.study.cohort.options import Selection
 from glas3d.study.training.options import TrainingOptions
+
+if TYPE_CHECKING:
+    from glas3d.study.training.crossvalidation import CrossValidation
 
 CohortCommand: Any = command_options("CohortCommand", Selection)
 TrainingCommand: Any = command_options("TrainingCommand", TrainingOptions)
@@ -68,15 +72,32 @@ def train_models(
         )
     if json:
         folders = [str(folder) for folder in models.folds]
-        terminal.write_json({"folds": folders, "trained": models.trained, "metrics": models.summary.to_dict("records")})
+        written = {"folds": folders, "trained": models.trained, "metrics": models.summary.to_dict("records")}
+        terminal.write_json(written | {"pooled": models.pooled.to_dict("records")})
         return
-    terminal.write(f"Metrics of {counted(len(models.folds), 'fold')}, mean and 95 % interval:")
-    for row in models.summary.to_dict("records"):
-        terminal.write(f"  {row['metric']:<18} {row['mean']:.3f}  {row['low']:.3f} to {row['high']:.3f}")
+    _write_metrics(models)
     kept = len(models.folds) - len(models.trained)
     terminal.write(
         f"Written to {out}: {counted(len(models.trained), 'fold')} trained" + (f", {kept} kept" if kept else "")
     )
+
+
+def _write_metrics(models: CrossValidation) -> None:
+    """Write each metric twice: its mean over the folds, and that of all participants together, with 95 % intervals."""
+    over_folds = {row["metric"]: _with_interval(row["mean"], row) for row in models.summary.to_dict("records")}
+    together = {row["metric"]: _with_interval(row["value"], row) for row in models.pooled.to_dict("records")}
+    rows = [(name, over_folds.get(name, ""), together[name]) for name in together]
+    n = models.predictions["participant_id"].nunique()
+    columns = ("metric", f"mean over {counted(len(models.folds), 'fold')}", f"all {counted(n, 'participant')} together")
+    title = "Performance on scans that the models never saw, with 95 % intervals"
+    terminal.write_rows(columns, rows, title, left=columns)
+
+
+def _with_interval(value: float, row: Mapping[Hashable, Any]) -> str:
+    """Return a metric with its interval, where it has one."""
+    if value != value:
+        return "n/a"
+    return f"{value:.3f}" + (f" ({row['low']:.3f} to {row['high']:.3f})" if row["low"] == row["low"] else "")
 
 
 def _kept(out: Path) -> str:

@@ -105,6 +105,35 @@ def smallest_p(sizes: Sequence[Sequence[int]], null: Null) -> float:
     return least
 
 
+def smallest_p_text(p: Sequence[float] | np.ndarray, names: Sequence[str], rows: str = "regions") -> str:
+    """Return the smallest corrected p-value in words, with the name of the region if only one region has it.
+
+    Parameters
+    ----------
+    p
+        ``(n,)`` corrected p-values; NaN where there is no test.
+    names
+        ``(n,)`` names of the regions.
+    rows
+        What is tested, in the plural.
+
+    Examples
+    --------
+    >>> smallest_p_text([0.5, 0.0125, math.nan], ["a", "b", "c"])
+    'smallest corrected p: 0.0125 (b)'
+    >>> smallest_p_text([0.5, 0.02, 0.02], ["a", "b", "c"])
+    'smallest corrected p: 0.02 (of 2 regions)'
+    >>> smallest_p_text([1.0, 1.0, 1.0], ["a", "b", "c"])
+    'no corrected p is below 1'
+    """
+    values = np.asarray(p, dtype=float)
+    smallest = np.flatnonzero(values == np.nanmin(values))
+    if values[smallest[0]] >= 1:
+        return "no corrected p is below 1"
+    which = names[smallest[0]] if len(smallest) == 1 else f"of {len(smallest)} {rows}"
+    return f"smallest corrected p: {values[smallest[0]]:.3g} ({which})"
+
+
 def scattered(where: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return values of some regions, those ``where`` is true, among NaN for the others."""
     everywhere = np.full(len(where), np.nan)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from glas3d.counts import counted
 from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.statistics.corrected import smallest_p
 from glas3d.statistics.omnibus import compare_all
@@ -128,10 +129,10 @@ def _within_folds(
         message = f"folds without a test, for too few participants or values that do not vary: {listed(refused)}"
         warnings.warn(message, GlasWarning, stacklevel=3)
     if tests and least * len(tests) > 0.05:
+        larger = "an independent sample has" if len(tests) < 3 else "fewer folds, or an independent sample, have"
         message = (
-            f"tests within {len(tests)} folds of groups so small give no corrected p-value below "
-            f"{min(1.0, least * len(tests)):.2g}, so that none can reach 0.05: fewer folds, or an independent sample, "
-            "have larger groups"
+            f"tests within {counted(len(tests), 'fold')} of groups so small give no corrected p-value below "
+            f"{min(1.0, least * len(tests)):.2g}, so that none can reach 0.05: {larger} larger groups"
         )
         warnings.warn(message, GlasWarning, stacklevel=3)
     return _joined(table, tests)

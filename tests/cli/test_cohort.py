@@ -1,6 +1,7 @@
 """``glas3d cohort``: the participant level, the group level and their configuration, after ``glas3d train``."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -164,6 +165,11 @@ def test_trained_models_explain_the_participants(run_command, bids_dir, tmp_path
     assert all("not better than chance" in line for line in errors.splitlines())
     assert "2 folds trained" in output
     assert "balanced_accuracy" in output
+    (auc,) = [line.split() for line in output.splitlines() if line.startswith("auc ")]
+    over_folds, together = (pd.read_csv(tmp_path / "models" / f"{n}.tsv", sep="\t") for n in ("summary", "pooled"))
+    shown = over_folds.set_index("metric")["mean"]["auc"], together.set_index("metric")["value"]["auc"]
+    assert (auc[1], auc[5]) == (f"{shown[0]:.3f}", f"{shown[1]:.3f}"), "each under its title"
+    assert re.search(r"metric +mean over 2 folds +all \d+ participants together", output)
     assert (
         "0 folds trained, 2 kept" in run_command("train", bids_dir, tmp_path / "models", "--config", path, *factory)[1]
     )

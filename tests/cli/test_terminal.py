@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from glas3d.cli import terminal
+from glas3d.explain.table import DESCRIPTIONS
 
 
 def drawn_progress(monkeypatch, *, is_terminal):
@@ -90,6 +91,22 @@ def test_screens_fit_into_the_terminal(
     if name == "explain":
         assert "Preset paper. Light, shadow and drop: probability. Score: " in " ".join(lines)
         assert ("shadow" in left_out) is (width == 60)
+
+
+def scored(scores):
+    """Return a table of regions with these scores, ranked as they are."""
+    table = pd.DataFrame({"name": [f"r{i}" for i in range(len(scores))], "score": scores, "drop": scores})
+    return table.assign(rank=range(1, len(scores) + 1), light=0.5, shadow=0.1, x=1.0, y=2.0, z=3.0, direction="for")
+
+
+@pytest.mark.parametrize(("lowest", "shown"), [(-0.51, True), (-0.49, False), (0.1, False)])
+def test_what_speaks_against_is_named_where_it_is_as_large_as_what_is_shown(capsys, lowest, shown):
+    table = scored([*np.linspace(1.4, 0.5, 10), 0.2, lowest])
+    terminal.write_table(table, "title", DESCRIPTIONS)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.strip().startswith("10 ") is not shown
+    if shown:
+        assert last == "Most against the target: r11, score -0.51, rank 12"
 
 
 def test_no_bar_is_drawn_when_standard_error_is_piped(monkeypatch):

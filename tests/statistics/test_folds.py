@@ -82,11 +82,17 @@ def test_folds_too_small_to_test_are_named():
 
 def test_many_small_folds_that_can_find_nothing_are_warned_of():
     table = people(12, 12)
-    with pytest.warns(GlasWarning, match=r"within 4 folds of groups so small give no corrected p-value below 1, so"):
+    with pytest.warns(
+        GlasWarning, match=r"within 4 folds of groups so small give no corrected p-value below 1, so"
+    ) as caught:
         result = compare_within_folds(
             saliency(table, effect=99), table, "AD", "NC", [1, 2, 3, 4] * 6, n_perm=999, n_boot=0
         )
     assert (result["p_fwe"] == 1).all()
+    assert str(caught[-1].message).endswith(": fewer folds, or an independent sample, have larger groups")
+    table = people(4, 4)
+    with pytest.warns(GlasWarning, match="within 2 folds .* 0.05: an independent sample has larger groups"):
+        compare_within_folds(saliency(table), table, "AD", "NC", [1, 2] * 4, n_perm=99, n_boot=0)
 
 
 def test_every_participant_needs_a_fold():

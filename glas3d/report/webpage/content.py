@@ -28,7 +28,8 @@ from glas3d.report.webpage import prose
 from glas3d.report.webpage.bars import Bar, bars
 from glas3d.report.webpage.results import Map, Result, Results
 from glas3d.report.webpage.volumes import MOST_VOXELS, Labels, Volumes, labels_by_value, numbered, within_budget
-from glas3d.study.training.performance import BY_CHANCE, COLUMNS, chance_warning, measure, pooled_performance
+from glas3d.statistics.corrected import smallest_p_text
+from glas3d.study.training.performance import COLUMNS, POOLED, chance_warning, measure, pooled_performance
 
 # Columns of tables that can be shown as a map, with their titles.
 _MAPS = {
@@ -56,6 +57,12 @@ _STATISTIC_OF = {"score": "saliency", "neglog10p_fwe": "neglog10pfwe"}
 _MOST_RESULTS, _MOST_ROWS = 12, 500
 _BAR_ROWS = 10
 _HIDDEN = {"index"}
+_NUMBERS = {
+    "name": ("Name of the number in the file of the audit", ""),
+    "value": ("The number, or a text", ""),
+    "units": ("Its units", ""),
+    "description": ("What it is", ""),
+}
 _TEXT = {"name", "hemisphere", "direction"}
 
 
@@ -93,6 +100,24 @@ class ShownTable:
 
 
 @dataclass(frozen=True)
+class ShownAudit:
+    """A check of ``glas3d audit`` as it is shown.
+
+    Attributes
+    ----------
+    check, verdict, statement
+        See `glas3d.evaluate.audits.Audit`.
+    numbers
+        The numbers behind the verdict, with their units; None where there are none.
+    """
+
+    check: str
+    verdict: str
+    statement: str
+    numbers: ShownTable | None
+
+
+@dataclass(frozen=True)
 class Figure:
     """A picture with what it shows in words."""
 
@@ -119,6 +144,8 @@ class View:
         What the viewer shows of it, ready for JSON.
     bars
         Drawing of the highest-scoring regions, as SVG; empty where there is none.
+    bars_caption, bars_of_means
+        What it shows, and whether that is the mean over participants.
     figure
         The highest-scoring regions on the template; None where there is none.
     settings
@@ -137,6 +164,7 @@ class View:
     maps: Mapping[str, Any]
     bars: str = ""
     bars_caption: str = ""
+    bars_of_means: bool = False
     figure: Figure | None = None
     settings: Sequence[tuple[str, str]] = ()
     rows: str = "regions"
@@ -172,7 +200,7 @@ class Page:
     kind: str
     views: Sequence[View]
     tables: Mapping[str, ShownTable] = field(default_factory=dict)
-    audits: Sequence[Mapping[str, Any]] = ()
+    audits: Sequence[ShownAudit] = ()
     methods: str = ""
     citations: Sequence[str] = ()
     volumes: Volumes = field(default_factory=Volumes)
@@ -234,7 +262,7 @@ def page_of(results: Results, scans: Mapping[str, SpatialImage] | None = None) -
         kind=kind,
         views=views,
         tables=tables,
-        audits=results.audits,
+        audits=[_audit(record) for record in results.audits],
         methods=prose.methods(results) if everything else "",
         citations=prose.citations(results),
         volumes=volumes,
@@ -311,18 +339,20 @@ def _group(result: Result, number: int, results: Results, volumes: Volumes) -> V
         if mean
         else ""
     )
-    units = columns.get(shown, ("", ""))[1]
+    units, rows = columns.get(shown, ("", ""))[1], prose.searched_parts(result)
     return View(
         key=f"group-{number}",
         title=f"Group {result.provenance.get('Group')}",
         summary=prose.summary(result),
-        strongest=prose.strongest(result),
+        strongest=prose.strongest(merged),
         warnings=prose.warnings_of(Result(result.stem, table, columns, {**_in_sample(results), **result.provenance})),
         caution=prose.not_to_conclude(result),
         table=_regions_table(merged),
         maps=_viewer(merged, volumes, _template(volumes)),
         bars=_bars(table, shown, shown, mean),
-        bars_caption=f"The ten highest-scoring regions{interval}; {units}",
+        bars_of_means=mean is not None,
+        bars_caption=f"The ten highest-scoring {rows}{interval}; {units}",
+        rows=rows,
         figure=_figure(result, {}) if number == 0 else None,
         settings=list(flat(settings)),
     )
@@ -365,11 +395,11 @@ def _test(result: Result, number: int, results: Results, volumes: Volumes) -> Vi
         )
     merged = Result(result.stem, table, {**(first.columns if first else {}), **result.columns}, record, result.maps)
     below = int((table["p_fwe"] <= 0.05).sum())
-    known = table.dropna(subset=["p_fwe"]).sort_values("p_fwe", kind="stable").to_dict("records")
     rows = prose.searched_parts(result)
     summary = [f"{below} of {len(table)} {rows} have a corrected p-value of at most 0.05."]
-    if known:
-        summary.append(f"The smallest corrected p-value is {known[0]['p_fwe']:.3g} ({known[0]['name']}).")
+    if table["p_fwe"].notna().any():
+        text = smallest_p_text(table["p_fwe"].to_numpy(), table["name"].tolist(), rows)
+        summary.append(prose.sentence(text))
     if record.get("NullHypothesis"):
         summary.append(
             f"Null hypothesis: {record['NullHypothesis']}. Null distribution: {record.get('NullDistribution')}."
@@ -413,6 +443,17 @@ def shown_table(table: pd.DataFrame, columns: Columns, caption: str, most: int |
         known = shown[["x", "y", "z"]].to_numpy(dtype=float)
         places = tuple(None if np.isnan(place).any() else (place[0], place[1], place[2]) for place in known.tolist())
     return ShownTable(caption, heads, rows, places, len(table) - len(shown))
+
+
+def _audit(record: Mapping[str, Any]) -> ShownAudit:
+    """Return a check as it is shown, from the content of its file."""
+    check, verdict, statement = (str(record.get(name, "n/a")) for name in ("check", "verdict", "statement"))
+    given = record.get("numbers")
+    rows = [each for each in given if isinstance(each, dict)] if isinstance(given, list) else []
+    if not rows:
+        return ShownAudit(check, verdict, statement, None)
+    table = pd.DataFrame(rows, dtype=object).reindex(columns=list(_NUMBERS))
+    return ShownAudit(check, verdict, statement, shown_table(table, _NUMBERS, "The numbers behind the verdict"))
 
 
 def _cell(value: Any) -> Cell:
@@ -666,7 +707,7 @@ def _performance(results: Results) -> tuple[dict[str, ShownTable], list[str]]:
         for fold in sorted(folds.unique())
     ]
     by_fold = shown_table(pd.DataFrame(rows), {**COLUMNS, "fold": ("Folds whose models explained them", "")}, "By fold")
-    together = shown_table(pooled, {**COLUMNS, **BY_CHANCE}, "All participants, each by a model that never saw them")
+    together = shown_table(pooled, {**COLUMNS, **POOLED}, "All participants, each by a model that never saw them")
     warning = chance_warning(pooled)
     tables = {"Performance of the models": together, "Performance by fold": by_fold}
     return tables, [] if warning is None else [prose.sentence(warning)]

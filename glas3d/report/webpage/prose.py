@@ -137,7 +137,10 @@ def searched_parts(result: Result) -> str:
 
 
 def strongest(result: Result) -> list[dict[str, Any]]:
-    """Return the five highest-scoring regions: ``name``, ``where``, ``score`` and ``direction`` in words."""
+    """Return the five highest-scoring regions: ``name``, ``where``, ``score`` and ``direction`` in words.
+
+    A group's score has the mean over participants next to it, on whose scale the bars of the page are drawn.
+    """
     table = result.table.dropna(subset=["rank"]).sort_values("rank").head(_STRONGEST)
     target = target_of(result.provenance)
     words = {"for": f"speaks for {target}", "against": f"speaks against {target}"}
@@ -152,7 +155,7 @@ def strongest(result: Result) -> list[dict[str, Any]]:
             {
                 "name": str(row["name"]),
                 "where": "; ".join(filter(None, [side, place])),
-                "score": f"{row['score']:.3g}",
+                "score": f"{row['score']:.3g}" + (f" (mean {row['mean']:.3g})" if "mean" in row else ""),
                 "direction": words.get(str(row.get("direction")), "has no direction"),
             }
         )

@@ -22,6 +22,7 @@ _CAPS_SUBJECTS = "subjects"
 _CAPS_PIPELINE = re.compile(r"(t1|t2|flair|pet|dwi|fmri)([_-]\w*)?")
 _CAT12_FOLDER = "mri"
 _NOT_OF_CAPS = frozenset(("derivatives", "sourcedata", "code", "stimuli"))
+_SIMULATED = re.compile(r"\b(simulated|synthetic)\b", re.IGNORECASE)
 _FOLDERS_SEARCHED = 2000  # for a message only: a data set may hold millions of files
 
 
@@ -117,6 +118,19 @@ def check_description(root: Path) -> None:
         raise GlasError(f"a data set's description must be a JSON object, {path} holds {came}")
     if not isinstance(content.get("BIDSVersion", ""), str):
         raise GlasError(f"a data set's BIDSVersion must be a text, {path} has {content['BIDSVersion']!r}")
+
+
+def is_simulated(root: Path) -> bool:
+    """Return whether a data set, or the one in whose derivatives it lies, is named as simulated in its description."""
+    parent = root.resolve().parent
+    for folder in (root, *([parent.parent] if parent.name == "derivatives" else [])):
+        try:
+            content = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(content, dict) and _SIMULATED.search(str(content.get("Name", ""))):
+            return True
+    return False
 
 
 def unread_files(folder: Path, root: Path, endings: tuple[str, ...]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from glas3d.display import fields_repr
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.imaging.space import mni_grid
 from glas3d.options import accepts, parse
@@ -30,6 +31,7 @@ from glas3d.output import (
 from glas3d.predict import Recipe
 from glas3d.predict.interface import Transform
 from glas3d.study.cohort.cohort import Cohort
+from glas3d.study.cohort.layout import is_simulated
 from glas3d.study.training.folds import Split, derived_seed, split_participants
 from glas3d.study.training.importable import import_callable, importable_name, name_of
 from glas3d.study.training.manifest import PARTS, FoldManifest, FoldScan, fold_folders
@@ -43,9 +45,9 @@ from glas3d.study.training.one_fold import (
 )
 from glas3d.study.training.options import TrainingOptions
 from glas3d.study.training.performance import (
-    BY_CHANCE,
     COLUMNS,
     OF_A_CASE,
+    POOLED,
     chance_warning,
     measure,
     pooled_performance,
@@ -56,6 +58,8 @@ from glas3d.study.workers import require_dask, workers
 from glas3d.tables import read_table
 
 Progress = Callable[[int, int], None]
+
+_ON_SIMULATED = "the model was trained on simulated scans: its output for a real person's scan means nothing"
 
 # What validators of BIDS skip: they know no models and no tables of metrics.
 _IGNORED = "fold-*\nmetrics.*\nsummary.*\npooled.*\npredictions.*\n.cache\n"
@@ -77,10 +81,12 @@ class CrossValidation:
         One row for each fold: ``fold n_train n_validation n_test`` (numbers of scans) and the metrics on its test
         scans.
     summary
-        One row for each metric: ``metric mean low high n``.
+        One row for each metric: ``metric mean low high n``, the mean over the folds.
     predictions
         One row for each scan: ``participant_id session group fold p predicted``. ``p`` is the probability of being a
         case by the model that never saw the participant.
+    pooled
+        One row for each metric of all participants together: ``metric value low high p n``, with 95 % intervals.
     """
 
     folder: Path
@@ -89,6 +95,9 @@ class CrossValidation:
     metrics: pd.DataFrame
     summary: pd.DataFrame
     predictions: pd.DataFrame
+    pooled: pd.DataFrame
+
+    __repr__ = fields_repr
 
 
 @accepts(TrainingOptions)
@@ -166,6 +175,7 @@ def train_folds(
                 threads=given.threads,
                 device=_device(given.device),
                 overwrite=given.overwrite,
+                caution=_ON_SIMULATED if is_simulated(cohort.root) else "",
             )
         )
     unfinished = _unfinished(out, tasks, given.overwrite)
@@ -332,13 +342,14 @@ def _collect(out: Path, tasks: Sequence[FoldTask], trained: Sequence[int]) -> Cr
         {
             **described_table("metrics", metrics, COLUMNS),
             **described_table("summary", summary, COLUMNS),
-            **described_table("pooled", pooled, COLUMNS | BY_CHANCE),
+            **described_table("pooled", pooled, COLUMNS | POOLED),
             **described_table("predictions", blank_sessions(predictions), COLUMNS | OF_A_CASE),
             DESCRIPTION: write_json(dataset_description(f"{case} against {control}: models by folds")),
             ".bidsignore": lambda path: path.write_text(_IGNORED, encoding="utf-8"),
         },
     )
-    return CrossValidation(out, tuple(task.folder for task in tasks), tuple(trained), metrics, summary, predictions)
+    folders = tuple(task.folder for task in tasks)
+    return CrossValidation(out, folders, tuple(trained), metrics, summary, predictions, pooled)
 
 
 def _read_predictions(folder: Path) -> pd.DataFrame:

@@ -61,6 +61,8 @@ class FoldTask:
         Device of torch that trains the network.
     overwrite
         Whether an existing bundle may be replaced.
+    caution
+        What every reader of the model's results must know; empty: nothing.
     """
 
     folder: Path
@@ -75,6 +77,7 @@ class FoldTask:
     threads: int
     device: str
     overwrite: bool
+    caution: str = ""
 
     @property
     def title(self) -> str:
@@ -153,6 +156,7 @@ def train_fold(task: FoldTask, report: Report = lambda stage, epoch, loss: None)
                 preset=task.preset,
                 card=_model_card(task, tested),
                 skull_stripped=share_outside_brain(reference.numpy()[0], task.scans.grid) <= MORE_THAN_A_BRAIN,
+                caution=task.caution,
             ),
         )
         task.manifest.write(scratch)
@@ -211,6 +215,7 @@ def _model_card(task: FoldTask, tested: pd.DataFrame) -> str:
         "For research; no medical device. Use it to explain only participants it has never seen:",
         "`configs/manifest.json` lists them, and all those it was trained with.",
         "",
+        *([f"**Caution:** {task.caution}.", ""] if task.caution else []),
         f"- Participants: {n['train']} trained the model, {n['validation']} decided when training",
         f"  stopped, {n['test']} tested it",
         f"- Network: `{task.network}` on {shape} voxels; recipe `{task.recipe}`",

@@ -46,7 +46,15 @@ COLUMNS: dict[str, tuple[str, str]] = {
 OF_A_CASE: dict[str, tuple[str, str]] = {
     "p": ("Probability of being a case, by the model that never saw the participant", "probability")
 }
-BY_CHANCE: dict[str, tuple[str, str]] = {"p": ("Probability of a value at least as high by chance", _P)}
+POOLED: dict[str, tuple[str, str]] = {
+    "metric": (
+        "Name of the metric, see metrics.json; calibration_rms: root-mean-square difference of probability and "
+        "frequency, less what sampling alone adds",
+        "",
+    ),
+    "p": ("Probability of a value at least as high by chance", _P),
+}
+"""What columns mean in the table of all participants together."""
 
 METRICS = ("balanced_accuracy", "accuracy", "auc", "sensitivity", "specificity", "ece", "brier")
 
@@ -154,8 +162,8 @@ def pooled_performance(is_case: np.ndarray, probability: np.ndarray) -> pd.DataF
     Sensitivity, specificity and accuracy have exact binomial intervals (Clopper & Pearson 1934), so that 0 of 10 is
     followed by 0 to 0.31 and not by 0 to 0. The area under the ROC curve has DeLong's interval on the logit scale.
     ``p`` is the probability of a value at least as high by chance: of the accuracy against the share of the larger
-    group (binomial), of the AUC by the rank sum (Mann & Whitney). The calibration error is corrected for the bias that
-    it has in small samples (see `debiased_calibration_error`).
+    group (binomial), of the AUC by the rank sum (Mann & Whitney). ``ece`` is that of
+    `measure`; ``calibration_rms`` is without the bias that it has in small samples (see `debiased_calibration_error`).
 
     Parameters
     ----------
@@ -176,7 +184,7 @@ def pooled_performance(is_case: np.ndarray, probability: np.ndarray) -> pd.DataF
     values = measure(is_case, probability)
     truth, p = np.asarray(is_case, dtype=bool), np.asarray(probability, dtype=float)
     correct = (p > 0.5) == truth
-    rows = []
+    measured = {name: (value, math.nan, math.nan, math.nan, len(truth)) for name, value in values.items()}
     for name, of in (("sensitivity", truth), ("specificity", ~truth), ("accuracy", np.ones(len(truth), dtype=bool))):
         low = high = chance = math.nan
         if of.any():
@@ -185,13 +193,14 @@ def pooled_performance(is_case: np.ndarray, probability: np.ndarray) -> pd.DataF
         if name == "accuracy":
             larger = max(float(truth.mean()), 1 - float(truth.mean()))
             chance = float(binomtest(int(correct.sum()), len(truth), larger, "greater").pvalue)
-        rows.append((name, values[name], low, high, chance, int(of.sum())))
-    low = high = chance = math.nan
+        measured[name] = (values[name], low, high, chance, int(of.sum()))
     if truth.any() and not truth.all():
         low, high = _auc_interval(p[truth], p[~truth])
         chance = float(mannwhitneyu(p[truth], p[~truth], alternative="greater").pvalue)
-    rows.append(("auc", values["auc"], low, high, chance, len(truth)))
-    rows.append(("ece", debiased_calibration_error(truth, p), math.nan, math.nan, math.nan, len(truth)))
+        measured["auc"] = (values["auc"], low, high, chance, len(truth))
+    without_bias = debiased_calibration_error(truth, p)
+    measured["calibration_rms"] = (without_bias, math.nan, math.nan, math.nan, len(truth))
+    rows = [(name, *row) for name, row in measured.items()]
     return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "p", "n"])
 
 
@@ -245,8 +254,9 @@ def chance_warning(pooled: pd.DataFrame) -> str | None:
     if not row["low"] <= 0.5:
         return None
     return (
-        f"the models are not better than chance on scans they never saw: AUC {row['value']:z.2f}, 95 % interval "
-        f"{row['low']:z.2f} to {row['high']:z.2f}; what they show of the disease means nothing"
+        f"the models are not better than chance on scans they never saw: AUC of all participants together "
+        f"{row['value']:z.2f}, 95 % interval {row['low']:z.2f} to {row['high']:z.2f}; what they show of the disease "
+        "means nothing"
     )
 
 

@@ -96,14 +96,22 @@ def test_volume_is_a_correlation_with_an_interval_and_a_null():
     assert (volume.audit_study(flat).verdict, "flat" in volume.audit_study(flat).statement) == ("n/a", True)
 
 
-@pytest.mark.parametrize(("p", "verdict"), [(0.05, "pass"), (0.2, "warn")])
-def test_null_reads_the_relabellings(tmp_path, p, verdict):
-    table = pd.DataFrame(
-        {"index": [1, 2, 3], "name": list("abc"), "t": 1.0, "p_uncorrected": 0.05, "p_fwe": [0.9, p, np.nan]}
-    )
+@pytest.mark.parametrize(
+    ("p", "region", "verdict", "words"),
+    [
+        ([0.9, 0.05, np.nan], "b", "pass", "smallest corrected p: 0.05 (b)"),
+        ([0.9, 0.2, np.nan], "b", "warn", "smallest corrected p: 0.2 (b)"),
+        ([0.2, 0.2, 0.9], "none", "warn", "smallest corrected p: 0.2 (of 2 regions)"),
+        ([1.0, 1.0, 1.0], "none", "warn", "no corrected p is below 1"),
+    ],
+)
+def test_null_reads_the_relabellings(tmp_path, p, region, verdict, words):
+    table = pd.DataFrame({"index": [1, 2, 3], "name": list("abc"), "t": 1.0, "p_uncorrected": 0.05, "p_fwe": p})
     write_table(table)(tmp_path / "group-ADvsNC_desc-relabelled_statistics.tsv")
     audit = null.audit_study(study(np.ones((2, M)), relabelled=tmp_path))
-    assert (audit.verdict, audit["smallest_p"], audit["region"], audit["regions"]) == (verdict, p, "b", 2)
+    assert (audit.verdict, audit["smallest_p"], audit["region"]) == (verdict, np.nanmin(p), region)
+    assert audit["regions"] == np.isfinite(p).sum()
+    assert words in audit.statement
     assert audit.record()["Settings"]["relabelled"] == tmp_path.name
 
 

@@ -127,6 +127,22 @@ def test_text_from_files_stays_text(folder, tmp_path):
     assert not [name for _, attrs in shown.elements for name in attrs if name.startswith("on")]
 
 
+def test_numbers_of_audits_are_rounded_and_have_units(folder, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(folder, out)
+    numbers = [
+        {"name": "accounted", "value": 0.7234567891, "units": "share", "description": "sum of the evidence"},
+        {"name": "scans", "value": 12, "units": "count", "description": "scans explained"},
+        {"name": "rho", "value": None, "units": "rho", "description": "correlation"},
+    ]
+    audit = {"check": "accounted", "verdict": "pass", "statement": "Well.", "numbers": numbers}
+    (out / "sub-07_audit.json").write_text(json.dumps(audit))
+    text = page(write_report(out)).text
+    assert "0.7234567891" not in text
+    for row in ("accounted 0.723 share sum of the evidence", "scans 12 count scans", "rho n/a rho correlation"):
+        assert row in " ".join(text.split())
+
+
 def test_nothing_but_the_page_itself_may_run_or_load(folder):
     shown = page(write_report(folder))
     policy = next(attrs["content"] for attrs in shown.all("meta") if attrs.get("http-equiv"))

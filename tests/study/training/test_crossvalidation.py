@@ -227,6 +227,18 @@ def test_predictions_of_all_folds_are_measured_together_and_models_at_chance_are
     assert named == (chance_warning(expected) is not None)
 
 
+@pytest.mark.parametrize(
+    ("name", "cautious"), [("Simulated Alzheimer's disease", True), ("Dissimulated disease", False)]
+)
+def test_models_of_simulated_scans_say_so(source, tmp_path, name, cautious):
+    data = shutil.copytree(source, tmp_path / "data")
+    (data / "dataset_description.json").write_text(json.dumps({"Name": name, "BIDSVersion": "1.10.0"}))
+    bundle = trained(read_cohort(data), tmp_path / "models", recipe=ONE).folds[0]
+    caution = "the model was trained on simulated scans: its output for a real person's scan means nothing"
+    assert load_model(bundle).info.caution == caution * cautious
+    assert (caution in (bundle / "docs" / "README.md").read_text()) is cautious
+
+
 def test_absolute_intensities_reach_the_models(cohort, tmp_path):
     made = trained(cohort, tmp_path, recipe=ONE, intensities="absolute")
     rows = cohort.table.set_index("participant_id")

@@ -88,6 +88,14 @@ def test_no_correct_case_leaves_an_interval():
     assert table.loc["accuracy", "p"] == pytest.approx(0.588, abs=1e-3)
 
 
+def test_a_metric_is_the_same_in_every_table():
+    rng, truth = np.random.default_rng(1), np.repeat([True, False], [7, 9])
+    p = rng.uniform(size=16)
+    table = pooled_performance(truth, p).set_index("metric")["value"]
+    assert table.loc[list(METRICS)].to_dict() == measure(truth, p)
+    assert table["calibration_rms"] == debiased_calibration_error(truth, p) != table["ece"]
+
+
 def test_the_interval_of_the_auc_covers():
     """Of 400 samples with a known AUC, 95 % and sampling error."""
     true = float(stats.norm.cdf(1 / np.sqrt(2)))
@@ -117,6 +125,8 @@ def test_calibration_without_bias():
 def test_models_at_chance_are_named():
     rng, truth = np.random.default_rng(0), np.repeat([True, False], 20)
     message = chance_warning(pooled_performance(truth, rng.uniform(size=40)))
-    assert message.startswith("the models are not better than chance on scans they never saw: AUC 0.")
+    assert message.startswith(
+        "the models are not better than chance on scans they never saw: AUC of all participants together 0."
+    )
     assert chance_warning(pooled_performance(truth, np.where(truth, 0.8, 0.3) + rng.uniform(0, 0.1, 40))) is None
     assert chance_warning(pooled_performance(truth[:20], rng.uniform(size=20))) is None
