@@ -288,12 +288,14 @@ def _note_on_backgrounds(explanations: Mapping[str, Explanation], name: str) -> 
     if not unusable:
         return []
     first = next(iter(explanations.values()))
+    decide = 2 * len(unusable) >= len(explanations)
+    follows = "they decide its signs: leave out or replace them" if decide else "its median withstands so few of them"
     alone = enumerated([f"of {key} alone {each.background_probability:.3g}" for key, each in unusable.items()])
     text = (
         f"the consensus has backgrounds that cannot show evidence for {name}: P({name}) = {first.probability:.3g}, "
-        f"{alone}; the median counts them all the same, so leave out or replace them"
+        f"{alone}; {follows}"
     )
-    return [Note(text, warns=2 * len(unusable) >= len(explanations))]
+    return [Note(text, warns=decide)]
 
 
 def _name(column: int, classes: Sequence[str] | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ _MAPS = {
     "overlap": "overlap over participants",
     "t": "t",
     "f": "F",
-    "z": "z",
+    "z_statistic": "z",
     "r": "correlation",
     "difference": "difference of means",
     "cohen_d": "Cohen's d",
@@ -53,10 +53,16 @@ _MAPS = {
     "agreement": "agreement of references",
 }
 # The statistic of a map's file, by the column that it shows.
-_STATISTIC_OF = {"score": "saliency", "neglog10p_fwe": "neglog10pfwe"}
+_STATISTIC_OF = {"score": "saliency", "neglog10p_fwe": "neglog10pfwe", "z_statistic": "z"}
 _MOST_RESULTS, _MOST_ROWS = 12, 500
 _BAR_ROWS = 10
 _HIDDEN = {"index"}
+# Columns of tables of regions that a reader looks for, and where regions are; the others stand between them.
+_FIRST = (
+    *("rank", "name", "hemisphere", "score", "p_fwe", "direction", "evidence", "density", "mean"),
+    *("difference", "r", "t", "f", "z_statistic", "hedges_g", "p_uncorrected", "p_fdr"),
+)
+_LAST = ("n_voxels", "n_pixels", "x", "y", "z", "row", "column")
 _NUMBERS = {
     "name": ("Name of the number in the file of the audit", ""),
     "value": ("The number, or a text", ""),
@@ -90,6 +96,8 @@ class ShownTable:
         Coordinates in mm of each row, for tables of regions; None for rows without any.
     more
         Number of rows that are not shown.
+    order
+        The column by which rows are sorted; empty: none.
     """
 
     caption: str
@@ -97,6 +105,7 @@ class ShownTable:
     rows: tuple[tuple[Cell, ...], ...]
     places: tuple[tuple[float, float, float] | None, ...] = ()
     more: int = 0
+    order: str = ""
 
 
 @dataclass(frozen=True)
@@ -343,7 +352,7 @@ def _group(result: Result, number: int, results: Results, volumes: Volumes) -> V
     return View(
         key=f"group-{number}",
         title=f"Group {result.provenance.get('Group')}",
-        summary=prose.summary(result),
+        summary=prose.summary(merged),
         strongest=prose.strongest(merged),
         warnings=prose.warnings_of(Result(result.stem, table, columns, {**_in_sample(results), **result.provenance})),
         caution=prose.not_to_conclude(result),
@@ -387,13 +396,15 @@ def _test(result: Result, number: int, results: Results, volumes: Volumes) -> Vi
     compared = [str(record[key]) for key in ("Case", "Control") if record.get(key)]
     title = " against ".join(compared) if len(compared) == 2 else f"Group {record.get('Group', '')}".strip()
     title = f"{title}: {str(record.get('Description', 'test of regions')).removeprefix(f'{title}, ')}"
-    table = result.table
+    table, columns = result.table, dict(result.columns)
     first = results.groups[0] if results.groups else None
+    if "z" in table and "x" not in table:  # a statistic, not a coordinate
+        table = table.rename(columns={"z": "z_statistic"})
+        columns["z_statistic"] = columns.pop("z", ("z", ""))
     if first is not None and "x" not in table and {"index", "x"} <= set(first.table.columns):
-        table = table.merge(
-            first.table[["index", "hemisphere", "x", "y", "z"]], on="index", how="left", suffixes=("", "_")
-        )
-    merged = Result(result.stem, table, {**(first.columns if first else {}), **result.columns}, record, result.maps)
+        places = first.table[["index", "hemisphere", "x", "y", "z"]]
+        table = table.drop(columns="hemisphere", errors="ignore").merge(places, on="index", how="left")
+    merged = Result(result.stem, table, {**(first.columns if first else {}), **columns}, record, result.maps)
     below = int((table["p_fwe"] <= 0.05).sum())
     rows = prose.searched_parts(result)
     summary = [f"{below} of {len(table)} {rows} have a corrected p-value of at most 0.05."]
@@ -426,10 +437,12 @@ def _test(result: Result, number: int, results: Results, volumes: Volumes) -> Vi
 def _regions_table(result: Result, order: str = "rank") -> ShownTable:
     """Return the table of regions as it is shown, from the first rank, or the smallest p-value, on."""
     table = result.table.sort_values(order, kind="stable") if order in result.table else result.table
-    first = [name for name in ("rank", "name", "hemisphere", "x", "y", "z", "row", "column") if name in table]
-    table = table[[*first, *(name for name in table if name not in first)]]
+    known = [*map(str, table.columns)]
+    first, last = ([name for name in names if name in known] for names in (_FIRST, _LAST))
+    table = table[[*first, *(name for name in known if name not in (*first, *last)), *last]]
     rows = prose.searched_parts(result)
-    return shown_table(table, result.columns, f"{len(table)} {rows}", most=None)
+    shown = shown_table(table, result.columns, f"{len(table)} {rows}", most=None)
+    return replace(shown, order=order if order in known else "")
 
 
 def shown_table(table: pd.DataFrame, columns: Columns, caption: str, most: int | None = _MOST_ROWS) -> ShownTable:
@@ -639,7 +652,8 @@ def _figure(result: Result, scans: Mapping[str, SpatialImage]) -> Figure | None:
         return None
     is_in_mni = _is_in_mni(result)
     below = template() if is_in_mni else _scan_of(result, scans)
-    title = f"{result.provenance.get('Group') or _input_name(result)}: {prose.target_of(result.provenance)}"
+    name = f"Group {group}" if (group := result.provenance.get("Group")) else _input_name(result)
+    title = f"{name}: what speaks for {prose.target_of(result.provenance)}"
     label = f"score: {prose.unit_of_score(result)}"
     brain_map = BrainMap(nib.Nifti1Image.from_image(saliency.img), title[:90], label[:60], below, is_in_mni)
     try:

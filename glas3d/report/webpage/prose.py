@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,7 @@ def summary(result: Result) -> list[str]:
     sentences.append(account_sentence(result))
     lowest = result.table.dropna(subset=["score"]).nsmallest(1, "score").to_dict("records")
     if lowest and lowest[0]["score"] < 0:
-        sentences.append(f"{lowest[0]['name']} speaks most against {target}: score {lowest[0]['score']:.3g}.")
+        sentences.append(f"{lowest[0]['name']} speaks most against {target}: score {_score_of(lowest[0])}.")
     return sentences
 
 
@@ -155,11 +155,16 @@ def strongest(result: Result) -> list[dict[str, Any]]:
             {
                 "name": str(row["name"]),
                 "where": "; ".join(filter(None, [side, place])),
-                "score": f"{row['score']:.3g}" + (f" (mean {row['mean']:.3g})" if "mean" in row else ""),
+                "score": _score_of(row),
                 "direction": words.get(str(row.get("direction")), "has no direction"),
             }
         )
     return described
+
+
+def _score_of(row: Mapping[Hashable, Any]) -> str:
+    """Return the score of a region, with the mean over participants where the table has it."""
+    return f"{row['score']:.3g}" + (f" (mean {row['mean']:.3g})" if "mean" in row else "")
 
 
 def warnings_of(result: Result) -> list[str]:

@@ -8,10 +8,12 @@ import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from glas3d import GlasError, __version__
 from glas3d.explain.dataset import describe_dataset
+from glas3d.output import described_table, write_each
 from glas3d.report import write_report
 from glas3d.study.group.group_map import GroupMap
 
@@ -200,6 +202,30 @@ def test_a_study_shows_its_groups_and_participants(explained, few, tmp_path):
     assert text.count("sub-07_T1w.nii.gz AD ") == 3
     assert "The group AD had 3 participants." in text
     assert "Read groups" not in text  # it is one
+
+
+def test_the_statistic_z_is_no_coordinate(explained, few, tmp_path):
+    """Rows of a correlation lead to their regions, and no viewer paints coordinates."""
+    group = GroupMap("AD", few)
+    group.add(explained)
+    group.save(tmp_path / "group")
+    regions = explained.table.sort_values("index")
+    tested = regions[["index", "name"]].assign(r=0.5, z=-99.25, p_fwe=np.linspace(0.01, 0.9, len(regions)))
+    columns = {name: (f"what {name} is", "standard errors" if name == "z" else "") for name in tested}
+    record = {"Group": "AD", "Description": "correlation with age"}
+    write_each(tmp_path / "group", described_table("group-AD_seg-few_desc-age_correlation", tested, columns, **record))
+    shown = page(write_report(tmp_path))
+    places = [attrs["data-place"] for attrs in shown.all("tr") if "data-place" in attrs]
+    assert {tuple(map(float, each.split())) for each in places} == {
+        *zip(*(regions[axis] for axis in "xyz"), strict=True)
+    }
+    assert len(places) == 2 * len(regions)
+    data = json.loads(next(text for _, attrs, text in shown.blocks if attrs.get("id") == "data"))
+    maps = {key: {each["key"]: each["units"] for each in view["maps"]} for key, view in data["views"].items()}
+    assert maps["test-0"] == {"r": "", "z_statistic": "standard errors"}
+    assert "z" not in maps["group-0"]
+    heads = [attrs["title"] for attrs in shown.all("th") if attrs.get("aria-sort") == "ascending"]
+    assert heads[1] == "what p_fwe is", "the column by which it is sorted"
 
 
 def test_a_folder_without_results_is_refused(tmp_path):
