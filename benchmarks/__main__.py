@@ -46,6 +46,7 @@ def main() -> None:
     from benchmarks.report import as_json, provenance, table
     from benchmarks.rows import Row
     from benchmarks.suite import timed_rows
+    from benchmarks.timing import engine_clock
 
     if options.threads or options.quick:
         torch.set_num_threads(options.threads or 1)  # tiny tensors on shared cores would wait for each other
@@ -67,9 +68,10 @@ def main() -> None:
         measured = chain(measured, memory)
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    for row in measured:  # written as they are made: a run that is stopped has lost only what it was measuring
-        rows.append(row)
-        _write(out, as_json(rows, origin, kept))
+    with engine_clock(options.quick):
+        for row in measured:  # written as they are made: a run that is stopped has lost only what it was measuring
+            rows.append(row)
+            _write(out, as_json(rows, origin, kept))
     if options.only is None and not options.net:
         _write(out, as_json(rows, origin))  # comparisons that are no longer made go
     log(f"{len(rows)} rows in {path}")

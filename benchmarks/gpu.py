@@ -32,7 +32,7 @@ from benchmarks.methods import BATCHES_TO_COME, TARGET
 from benchmarks.report import KINDS, insert, verdict
 from benchmarks.roofline import Layer, layers, least_seconds
 from benchmarks.suite import against_engines, against_rivals, over_forward_passes
-from benchmarks.timing import Entry
+from benchmarks.timing import Entry, engine_clock
 from benchmarks.workloads import DEVICE, Workload, workloads
 from glas3d import GLAS, GlasError, Predictor
 
@@ -60,11 +60,14 @@ def main() -> None:
     if options.step == "machine":
         print(json.dumps(machine(), indent=1))
     elif options.step == "figures":
-        sys.exit(figures(options.file, options.quick))
+        with engine_clock(options.quick):
+            sys.exit(figures(options.file, options.quick))
     elif options.step == "profile":
-        profile(options.quick)
+        with engine_clock(options.quick):
+            profile(options.quick)
     elif options.step == "study":
-        study(options.quick)
+        with engine_clock(options.quick):
+            study(options.quick)
     else:
         written = insert(_PAGE.read_text(encoding="utf-8"), page(json.loads(options.file.read_text(encoding="utf-8"))))
         _PAGE.write_text(written, encoding="utf-8")

@@ -179,7 +179,7 @@ def memory_rows(quick: bool, repeats: int, log: Callable[[str], None], net: str 
             "spread": Job(classes=classes, targets=classes, cells=some, **common),
         }
         # memory varies by a network's activation, depending on where the system puts it: cheap jobs are repeated more
-        took = _compare(points, repeats) | _compare(outputs, _MORE_REPEATS * repeats)
+        took = _compare(points, repeats) | _compare(outputs, repeats if quick else _MORE_REPEATS * repeats)
     # these maps are results, which the caller gets
     maps = (classes - 1) * workload.volume[0].numel() * 4 / 2**20
     for above, below, what, against, less, work in (

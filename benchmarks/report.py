@@ -127,10 +127,11 @@ def _wide(rows: list[dict[str, Any]], label: Callable[[dict[str, Any]], str]) ->
     nets = {(row["net"], row["shape"]): label(row) for row in rows}
     lines = [f"| net | {' | '.join(rivals)} |", "|---" * (len(rivals) + 1) + "|"]
     for (net, shape), origin in nets.items():
-        cells = []
-        for rival in rivals:
-            r = next(r for r in rows if (r["net"], r["shape"], r["what"]) == (net, shape, rival))
-            cells.append(f"{r['ratio']:.2f} ({r['low']:.2f} to {r['high']:.2f}) {verdict(r)}")
+        of_net = {row["what"]: row for row in rows if (row["net"], row["shape"]) == (net, shape)}
+        cells = [  # a cell is empty as long as its row is not made
+            f"{r['ratio']:.2f} ({r['low']:.2f} to {r['high']:.2f}) {verdict(r)}" if (r := of_net.get(rival)) else ""
+            for rival in rivals
+        ]
         lines.append(f"| {net} {shape}{origin} | {' | '.join(cells)} |")
     return lines
 
