@@ -98,6 +98,10 @@ DECIDING: dict[str, dict[str, Any]] = {
     **{f"evidence {sigma} mm": evidence(sigma) for sigma in SIGMAS if sigma != PRESET_SIGMA},
     **{f"shadow {sigma} mm": evidence(sigma, fusion="shadow") for sigma in SIGMAS[:-1]},
     "integrated_gradients": {"method": "integrated_gradients"},
+    # the reference matched to the scan
+    "evidence, matched": evidence(PRESET_SIGMA, background="matched"),
+    "shadow, matched": evidence(PRESET_SIGMA, fusion="shadow", background="matched"),
+    "feature_ablation, matched": {"method": "feature_ablation", "link": "logit", "background": "matched"},
 }
 # Slow by default; each also with as many evaluations as light and shadow take.
 SLOW = {"lime": {"n_samples": 233}, "rise": {"n_masks": 233}, "mask": {}}
@@ -124,13 +128,12 @@ OTHERS: dict[str, dict[str, Any]] = {
 METHODS_RUN = DECIDING | OTHERS | {name: {"method": name} for name in SLOW}
 DEFAULTS = ("glas_paper", "glas_evidence")
 BASELINE = "feature_ablation"
-MATCHED = {"feature_ablation, probability", "feature_ablation, darkness"}  # baselines of their own, not rivals
 
 
 def candidate(method: str, ends: int) -> bool:
     """Return whether a method is light and shadow with this number of ends: 2 take 2 m + 2 evaluations, 1 m + 1."""
     keywords = METHODS_RUN[method]
-    if not keywords["method"].startswith("glas") or "background" in keywords:
+    if not keywords["method"].startswith("glas") or keywords.get("background") == 0.0:
         return False
     return (1 if keywords.get("fusion") in ("light", "shadow") else 2) == ends
 
@@ -496,11 +499,11 @@ REASONS = {
 }
 
 
-def matched(method: str) -> str:
+def baseline_of(method: str) -> str:
     """Return the feature ablation with the same link and reference."""
     keywords = METHODS_RUN[method]
-    if keywords.get("background") == 0.0:
-        return "feature_ablation, darkness"
+    if "background" in keywords:
+        return "feature_ablation, matched" if keywords["background"] == "matched" else "feature_ablation, darkness"
     paper = keywords["method"] == "glas_paper" or keywords.get("link") == "probability"
     return "feature_ablation, probability" if paper else BASELINE
 
@@ -562,7 +565,7 @@ class Family:
 
     def ahead(self, method: str) -> np.ndarray:
         """Return by how much a method is ahead of the matched feature ablation; empty where there is none."""
-        against = matched(method)
+        against = baseline_of(method)
         known = against in self.methods and method not in (against, BASELINE)
         return self.difference(method, against) if known else np.array([])
 
@@ -653,7 +656,7 @@ def introduction(record: pd.DataFrame, bench: Bench) -> list[str]:
         "rather than too wide. The difference is paired: the same networks and participants, and feature ablation with the same",
         "explained number (log-odds or probability) and reference. *Evaluations*: of the network for one scan, a backward pass counted",
         "as two. *s*: seconds of one processor for one scan, the eager network. All methods have the same reference, the control mean,",
-        "except where it is darkness; *evidence*, *shadow*, *light* and *product* are masks of the regions' own shape unless they are round, in log-odds",
+        "except where it is darkness or *matched*, the control mean scaled to the scan around each region ([method.md](method.md)); *evidence*, *shadow*, *light* and *product* are masks of the regions' own shape unless they are round, in log-odds",
         "unless they are of a probability.",
         "",
     ]

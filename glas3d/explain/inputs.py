@@ -18,6 +18,7 @@ from glas3d.bids_names import have_distinct_labels
 from glas3d.core.model import HasActivation, HasClasses
 from glas3d.errors import GlasError
 from glas3d.imaging.brain_extraction import brain_mask_of, is_automatic
+from glas3d.imaging.matching import match_reference
 from glas3d.imaging.registration import template_brain_in_native, without_skull
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of, mni_grid, resample_scan
@@ -27,6 +28,7 @@ from glas3d.predict.engine.fingerprint import weights_digest
 from glas3d.predict.interface import Invertible
 
 _BLUR_MM = 10.0
+MATCHED = "matched"  # the background that is the model's reference, matched to the scan
 TEMPLATE_MM = 2.0  # voxel size of the grid for a model without one, when scans are brought to the template
 
 Images = ImageLike | Sequence[ImageLike] | Mapping[str, ImageLike]
@@ -170,6 +172,11 @@ def model_record(predict: object, info: ModelInfo) -> dict[str, Any]:
     }
 
 
+def matched_name(reference: str) -> str:
+    """Return the name in sidecars of a reference that was matched to a scan."""
+    return f"{reference}, matched to the scan"
+
+
 @dataclass(frozen=True, eq=False)
 class Reference:
     """What replaces tissue where a mask removes it.
@@ -187,7 +194,13 @@ class Reference:
 
     @classmethod
     def resolve(
-        cls, background: Any, several: bool, predict: object, info: ModelInfo, inputs: Inputs
+        cls,
+        background: Any,
+        several: bool,
+        predict: object,
+        info: ModelInfo,
+        inputs: Inputs,
+        labels: np.ndarray | None = None,
     ) -> dict[str, Reference]:
         """Return the references by their names; the name of a single reference is empty.
 
@@ -201,6 +214,8 @@ class Reference:
             The model, which may have a reference of its own.
         inputs
             The scans in which the reference replaces tissue.
+        labels
+            ``(*spatial)``, the region of each voxel; None: no regions are searched.
 
         Raises
         ------
@@ -209,7 +224,7 @@ class Reference:
             not fit.
         """
         if not several:
-            return {"": cls.of(background, predict, info, inputs)}
+            return {"": cls.of(background, predict, info, inputs, labels)}
         named = dict(background) if isinstance(background, Mapping) else {}
         if not named:
             for number, value in enumerate(background):
@@ -222,14 +237,18 @@ class Reference:
             raise GlasError(f"several backgrounds must be two or more, each its own, got {list(named)}")
         if not have_distinct_labels(list(named)):
             raise GlasError(f"every background needs a name of letters and digits of its own, got {', '.join(named)}")
-        return {name: cls.of(value, predict, info, inputs) for name, value in named.items()}
+        return {name: cls.of(value, predict, info, inputs, labels) for name, value in named.items()}
 
     @classmethod
-    def of(cls, background: Any, predict: object, info: ModelInfo, inputs: Inputs) -> Reference:
+    def of(
+        cls, background: Any, predict: object, info: ModelInfo, inputs: Inputs, labels: np.ndarray | None = None
+    ) -> Reference:
         """Return the reference for one background of `explain_img`."""
         grid, data = inputs.grid, inputs.data
         if isinstance(background, str) and background == "auto":
             return cls.of_model(predict, info, data)
+        if isinstance(background, str) and background == MATCHED:
+            return cls.matched(predict, info, inputs, labels)
         if isinstance(background, str) and background == "blur":
             sigma = [0.0, *(_BLUR_MM / size for size in grid.spacing)]
             return cls(gaussian_filter(data, sigma), f"the scan blurred by {_BLUR_MM:g} mm")
@@ -241,13 +260,39 @@ class Reference:
                 )
             if not isinstance(background, SpatialImage) and not Path(background).exists():
                 raise GlasError(
-                    f"background must be auto, blur, a number or an existing image, no such file: {background}"
+                    f"background must be auto, matched, blur, a number or an existing image, no such file: {background}"
                 )
             scan = load_scan(background, constant=True)
             return cls(resample_scan(scan, grid)[None], f"{Path(scan.name).name} sha256:{scan.sha256}")
         if isinstance(background, int | float):
             return cls(background, f"{background:g}")
         return cls(background, "array")
+
+    @classmethod
+    def matched(cls, predict: object, info: ModelInfo, inputs: Inputs, labels: np.ndarray | None) -> Reference:
+        """Return the model's own reference, matched to each channel of the scan (`match_reference`).
+
+        Raises
+        ------
+        GlasError
+            The model has no reference, or no regions are searched.
+        """
+        if info.reference is None:
+            raise GlasError(
+                f'background="{MATCHED}" matches the reference of the model to the scan, the model {info.name} has none'
+            )
+        if labels is None:
+            raise GlasError(
+                f'background="{MATCHED}" scales each region by what surrounds it: search an '
+                'atlas, or give background="auto"'
+            )
+        own = cls.of_model(predict, info, inputs.data)
+        means = np.broadcast_to(np.asarray(own.value, np.float32), inputs.data.shape)
+        value = np.stack([
+            match_reference(mean, channel, inputs.grid, labels)
+            for mean, channel in zip(means, inputs.data, strict=True)
+        ])  # fmt: skip
+        return cls(value, matched_name(own.name))
 
     @classmethod
     def of_model(cls, predict: object, info: ModelInfo, data: np.ndarray) -> Reference:

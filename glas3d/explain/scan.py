@@ -130,7 +130,8 @@ def resolve_scan(
     resolved = search_on_grid(
         parsed, inputs.grid, options.point, options.mask_img, grid_of(inputs.scan), inputs.transform
     )
-    references = Reference.resolve(options.background, options.several_backgrounds, predict, info, inputs)
+    labels = resolved.search.labels if isinstance(resolved.search, Segments) else None
+    references = Reference.resolve(options.background, options.several_backgrounds, predict, info, inputs, labels)
     covariates = None
     if options.covariates is not None:
         names = predict.covariates if isinstance(predict, HasCovariates) else None

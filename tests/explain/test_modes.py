@@ -10,10 +10,12 @@ import pytest
 import torch
 from scipy.special import logit
 
-from glas3d import GLAS, GlasWarning, Grid, Predictor, explain_img
+from glas3d import GLAS, GlasWarning, Grid, Predictor, explain_img, load_model
 from glas3d.core.covariates import Covariates
 from glas3d.imaging.coordinates import Coordinates
+from glas3d.imaging.matching import match_reference
 from glas3d.imaging.space import VoxelGrid, resample
+from tests.bundles import GRID, t1, write
 from tests.explain.cases import SMALL
 from tests.imaging.cases import HEADS, affine, assert_same, head, head_grid, mask_of, refused, values, with_info
 
@@ -324,6 +326,26 @@ def test_references_without_names_are_named(scan, sided, few):
 def test_references_that_do_not_fit_are_refused(scan, sided, few, backgrounds, match):
     with refused(match):
         explain_img(scan, sided, "AD", few, background=backgrounds, **SMALL)
+
+
+def test_a_reference_is_matched_to_the_scan(few, tmp_path):
+    """The background is `match_reference` of the model's own, in the units of the scan."""
+    predict = load_model(write(tmp_path / "tiny"), device="cpu")
+    keywords = {"assume_space": "MNI", "preset": "evidence"}
+    data = np.array(t1().dataobj, np.float32)
+    data[few.on(GRID) > 0] *= 0.4
+    img = nib.Nifti1Image(data, GRID.affine)
+    reference = predict.fit(torch.as_tensor(data)[None]).transform.to_scan_units(predict.info.reference)
+    matched = match_reference(reference[0], data, GRID, few.on(GRID))
+    r = explain_img(img, predict, "AD", few, background="matched", **keywords)
+    assert_same(r, explain_img(img, predict, "AD", few, background=matched[None], **keywords))
+    assert r.provenance["Settings"]["background"] == "reference of tiny, matched to the scan"
+    both = explain_img(img, predict, "AD", few, background=["auto", "matched"], **keywords)
+    assert list(both.parts) == ["auto", "matched"]
+    with refused("scales each region by what surrounds it: search an atlas"):
+        explain_img(img, predict, "AD", Grid(2), background="matched")
+    with refused("matches the reference of the model to the scan, the model PaperNet has none"):
+        explain_img(img, Predictor(predict.net, "softmax"), 1, few, background="matched", assume_space="MNI")
 
 
 @pytest.mark.filterwarnings("ignore:the consensus has backgrounds")

@@ -268,6 +268,19 @@ def test_what_cannot_be_explained_again_is_no_difference(single, run_command, tm
     assert run_command("verify", tmp_path / "out", "--model", model, "--scan", scan)[0] == 0
 
 
+@pytest.mark.filterwarnings("ignore:2 regions of AAL")
+def test_a_matched_reference_is_made_again(single, tmp_path):
+    _, model, _ = single
+    predict, data = load_model(model, device="cpu"), np.array(t1().dataobj)
+    data[5:12, 10:20] *= 0.4
+    nib.save(nib.Nifti1Image(data, t1().affine), tmp_path / "thin.nii.gz")
+    keywords = {"preset": "evidence", "background": "matched", "assume_space": "MNI", "folder": tmp_path / "out"}
+    r = explain_img(tmp_path / "thin.nii.gz", predict, "AD", "AAL", **keywords)
+    assert r.provenance["Settings"]["background"] == "reference of tiny, matched to the scan"
+    (found,) = explain_scans_again(tmp_path / "out", [tmp_path / "thin.nii.gz"], model)
+    assert (found.error, found.same_bits) == ("", True)
+
+
 def test_comparisons_of_methods_are_no_explanations(single, run_command, tmp_path):
     scan, model, out = single
     out = shutil.copytree(out, tmp_path / "out")
