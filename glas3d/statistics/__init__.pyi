@@ -30,6 +30,7 @@ from .slopes import session_slopes as session_slopes
 from .stability import Stability as Stability
 from .stability import bootstrap_ranks as bootstrap_ranks
 from .stability import run_stability as run_stability
+from .surrogates import SpatialSurrogates as SpatialSurrogates
 from .two_groups import compare as compare
 
 __all__: list[str]
