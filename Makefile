@@ -87,6 +87,7 @@ measure: $(READY)
 	$(BIN)/python docs/measure/relabelling.py docs/relabelling.md 19
 	$(BIN)/python docs/measure/photographs.py docs/photographs.md
 	$(BIN)/python docs/measure/audits.py docs/audits.tsv
+	$(BIN)/python docs/measure/literature.py docs/literature.tsv
 	OMP_NUM_THREADS=1 $(BIN)/python docs/measure/individual.py docs/individual.md --cache .individual
 	$(BIN)/python docs/measure/parity.py docs/parity.md 24
 

@@ -352,3 +352,9 @@ def test_the_page_of_audits_has_the_summary_of_the_record():
     audits = measuring_script("audits")
     record = pd.read_csv(ROOT / "docs" / "audits.tsv", sep="\t", na_values=["n/a"])
     assert audits.summary(record) in (ROOT / "docs" / "audits.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_audits_has_the_summary_of_comparisons_with_the_literature():
+    literature = measuring_script("literature")
+    record = pd.read_csv(ROOT / "docs" / "literature.tsv", sep="\t", na_values=["n/a"])
+    assert literature.summary(record) in (ROOT / "docs" / "audits.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""``glas3d audit``: should the map of a scan, or the results of a study, be believed?"""
+"""``glas3d audit``: should the map of a scan, or results in a folder, be believed?"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ AuditCommandOptions: Any = command_options(
     ExplainOptions,
     without=(*_MODES, "covariates", "covariate_reference", "grid", "coordinates"),
 )
-_CHECKS = help_text(f"Audits to make, by name. Default: all of a scan, or of a study. {listed_checks()}.")
+_CHECKS = help_text(f"Audits to make, by name. Default: all of a scan, of a study, or of results. {listed_checks()}.")
 _STUDY = "study.json"
 
 audit = App(
@@ -55,13 +55,13 @@ def audit_results(
     json: Annotated[bool, in_group("Output")] = False,
     messages: Annotated[Messages, Parameter(name="*")] = Messages(),  # noqa: B008 (frozen)
 ) -> int:
-    """Audit a model on one scan, or the results of a study: one verdict and one page of numbers for each check.
+    """Audit a model on one scan, or results in a folder: one verdict and one page of numbers for each check.
 
     Parameters
     ----------
     scan
         A scan as glas3d explain takes it, with --model and --target, best one that the model takes for the target.
-        Or OUT, the folder of a study that glas3d cohort wrote.
+        Or OUT, the folder of a study that glas3d cohort wrote, or of results that glas3d explain wrote.
     checks
         Audits to make.
     model
@@ -69,7 +69,7 @@ def audit_results(
     target
         Class to explain, by its name or its index from 0; for a scan.
     out
-        Folder for the results. Default: for a study its folder group; a scan needs one.
+        Folder for the results. Default: for a study its folder group, for results their own; a scan needs one.
     overwrite
         Replace audits of another input, target or settings that have the same names. Default: refuse.
     json
@@ -82,7 +82,7 @@ def audit_results(
         )
     wanted, folder = checks or None, out
     if scan[0].is_dir():
-        audits, folder = _of_study(scan, model, target, out, options, wanted, overwrite=overwrite)
+        audits, folder = _of_folder(scan, model, target, out, options, wanted, overwrite=overwrite)
     else:
         missing = [name for name, value in (("--model", model), ("--target", target), ("--out", out)) if value is None]
         if missing:
@@ -132,7 +132,7 @@ def _of_scan(
     return audits
 
 
-def _of_study(
+def _of_folder(
     paths: tuple[Path, ...],
     model: str | None,
     target: str | None,
@@ -142,25 +142,22 @@ def _of_study(
     *,
     overwrite: bool,
 ) -> tuple[tuple[Audit, ...], Path]:
-    """Return the audits of a study and the folder in which they are saved."""
-    from glas3d.evaluate.audits import audit_study
+    """Return the audits of a study or of results, and the folder in which they are saved."""
+    from glas3d.evaluate.audits import audit_results, audit_study
     from glas3d.study.derivatives import GROUP
 
     folder = paths[0]
     if len(paths) > 1:
         raise GlasError(f"give the folder of one study, or one scan, got {len(paths)} paths")
-    if not (folder / _STUDY).is_file():
-        raise GlasError(
-            f"{folder} is not the folder of a study (it has no {_STUDY}): to audit a scan, give the scan with --model "
-            "and --target"
-        )
+    is_study = (folder / _STUDY).is_file()
     own = {declared.name for declared in fields(AuditOptions)}
     given = {**given_options(options), **({"model": model} if model else {}), **({"target": target} if target else {})}
     if others := [name for name in given if name not in own]:
-        raise GlasError(f"the results of a study are audited as they are, got --{others[0].replace('_', '-')}")
-    saved = out or folder / GROUP
+        raise GlasError(f"the results in a folder are audited as they are, got --{others[0].replace('_', '-')}")
+    saved = out or (folder / GROUP if is_study else folder)
+    of = audit_study if is_study else audit_results
     with terminal.progress("audits") as progress:
-        audits = audit_study(folder, checks, progress=progress, folder=saved, overwrite=overwrite, **given)
+        audits = of(folder, checks, progress=progress, folder=saved, overwrite=overwrite, **given)
     return audits, saved
 
 

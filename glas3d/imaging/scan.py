@@ -90,7 +90,7 @@ class Scan:
         return nib.Nifti1Image(np.asarray(data, dtype=np.float32), empty.affine, empty.header)
 
 
-def load_scan(img: ImageLike, *, constant: bool = False) -> Scan:
+def load_scan(img: ImageLike, *, constant: bool = False, what: str = "a scan") -> Scan:
     """Read one 3D scan, from a path or a nibabel image.
 
     The image may be NIfTI-1 or -2, ``.mgz`` or of another format that nibabel reads, of any data type, scaling and
@@ -102,6 +102,8 @@ def load_scan(img: ImageLike, *, constant: bool = False) -> Scan:
         Path or nibabel image.
     constant
         Whether an image with the same intensity everywhere is accepted, as a mask or an atlas may have. Default: no.
+    what
+        What messages call an image of its kind.
 
     Raises
     ------
@@ -118,19 +120,19 @@ def load_scan(img: ImageLike, *, constant: bool = False) -> Scan:
     if isinstance(img, SpatialImage):
         image, name = img, img.get_filename() or "the image"
     elif isinstance(img, str | os.PathLike):
-        image, name = read_image(Path(img)), str(img)
+        image, name = read_image(Path(img), what), str(img)
         before = _states(image)
     else:
-        raise GlasError(f"a scan must be a path or a nibabel image, got {type(img).__name__}")
-    data = _intensities(image, str(name), constant)
-    affine = _affine(image, str(name))
+        raise GlasError(f"{what} must be a path or a nibabel image, got {type(img).__name__}")
+    data = _intensities(image, str(name), constant, what)
+    affine = _affine(image, str(name), what)
     check_orientation(image, str(name))
     empty_map(image, affine, data.shape, str(name))  # before the model is evaluated
     path = image.get_filename()
     if not isinstance(img, SpatialImage) and path:
         digest = file_sha256(Path(img))
         if _states(image) != before:
-            raise GlasError(f"a scan must stay as it is while it is read, {name} was changed")
+            raise GlasError(f"{what} must stay as it is while it is read, {name} was changed")
     else:
         digest = arrays_sha256(data, affine)
     return Scan(data, affine, image, str(name), digest)
@@ -224,38 +226,38 @@ def _check_size(image: Any, path: Path, size: int, what: str) -> None:
         )
 
 
-def _intensities(image: SpatialImage, name: str, constant: bool) -> np.ndarray:
+def _intensities(image: SpatialImage, name: str, constant: bool, what: str) -> np.ndarray:
     shape = tuple(int(n) for n in image.shape)
     if len(shape) > 3 and all(n == 1 for n in shape[3:]):
         shape = shape[:3]
     if len(shape) != 3:
         volumes = f", {np.prod(shape[3:])} volumes: split it first" if len(shape) > 3 else ""
-        raise GlasError(f"a scan must be one 3D volume, {name} has shape {image.shape}{volumes}")
+        raise GlasError(f"{what} must be one 3D volume, {name} has shape {image.shape}{volumes}")
     if min(shape) < 1:
-        raise GlasError(f"a scan must have voxels, {name} has shape {image.shape}")
+        raise GlasError(f"{what} must have voxels, {name} has shape {image.shape}")
     if image.get_data_dtype().kind not in "biuf":
-        raise GlasError(f"a scan must hold real numbers, {name} holds {image.get_data_dtype()}")
+        raise GlasError(f"{what} must hold real numbers, {name} holds {image.get_data_dtype()}")
     try:
         # from the proxy: get_fdata would leave a second copy in the caller's image
         with np.errstate(all="ignore"):
             data = np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
     except FileNotFoundError as error:
-        raise GlasError(f"a scan must be complete, {name} lacks {error.filename}") from None
+        raise GlasError(f"{what} must be complete, {name} lacks {error.filename}") from None
     except Exception as error:  # a damaged file can raise anything
-        raise GlasError(f"a scan must be complete, {name} is truncated or damaged: {reason(error)}") from None
+        raise GlasError(f"{what} must be complete, {name} is truncated or damaged: {reason(error)}") from None
     finite = np.isfinite(data)
     if not finite.any():
-        raise GlasError(f"a scan must hold finite intensities, {name} holds none")
+        raise GlasError(f"{what} must hold finite intensities, {name} holds none")
     if not finite.all():
         data = np.where(finite, data, np.float32(0))  # the usual mark for "outside the brain"
     if not constant and data.min() == data.max():
-        raise GlasError(f"a scan must hold varying intensities, {name} is {data.flat[0]:g} everywhere")
+        raise GlasError(f"{what} must hold varying intensities, {name} is {data.flat[0]:g} everywhere")
     return np.ascontiguousarray(data)
 
 
-def _affine(image: SpatialImage, name: str) -> np.ndarray:
+def _affine(image: SpatialImage, name: str, what: str) -> np.ndarray:
     affine = None if image.affine is None else np.asarray(image.affine, dtype=np.float64)
     if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         came = "none" if affine is None else " ".join(np.array2string(affine[:3], precision=3).split())
-        raise GlasError(f"a scan must have an affine that can be inverted, {name} has {came}")
+        raise GlasError(f"{what} must have an affine that can be inverted, {name} has {came}")
     return affine

@@ -1,6 +1,7 @@
 """``glas3d audit``: files, exit status, and what it refuses before anything is written."""
 
 import json
+import shutil
 
 import nibabel as nib
 import pytest
@@ -68,7 +69,10 @@ def test_an_audit_that_fails_ends_with_status_1(run_command, head, tmp_path):
     [
         ((), "SCAN or OUT is missing"),
         (("SCAN",), "to audit a scan, give --model, --target, --out"),
-        (("FOLDER",), "is not the folder of a study (it has no study.json): to audit a scan, give the scan"),
+        (
+            ("FOLDER",),
+            "has no results of glas3d explain (no table of regions with a map *_stat-saliency_statmap.nii.gz)",
+        ),
         (("SCAN", "--model", "none", "--target", "AD", "--out", "OUT", "--checks", "sane"), "there is no check 'sane'"),
         (("SCAN", "--fusion", "light"), "unknown option: --fusion"),
     ],
@@ -103,3 +107,18 @@ def test_a_study(run_command, error_line, bids_dir, models, few_path, tmp_path):
     assert "audited as they are, got --model" in error_line("audit", study, "--model", "adnc-simulated")
     assert "give the folder of one study" in error_line("audit", study, study)
     assert "the check shortcut audits a scan" in error_line("audit", study, "--checks", "shortcut")
+    agrees = ("audit", study, "--checks", "literature", "--surrogates", 99)
+    assert "name a map from the literature" in " ".join(run_command(*agrees)[1].split())
+    literature = tmp_path / "few.nii.gz"
+    nib.save(nib.Nifti1Image(nib.load(few_path).get_fdata().astype("float32"), nib.load(few_path).affine), literature)
+    agrees += ("--literature", literature, "--overwrite")
+    assert "the study has no group level" in " ".join(run_command(*agrees)[1].split())
+    shutil.rmtree(study / "group")  # the group level needs a folder of its own
+    status, _, errors = run_command("cohort", bids_dir, study, "group", "--no-report")
+    assert status == 0, errors
+    assert run_command(*agrees)[0] == 0
+    content = json.loads((study / "group" / "study_seg-few_desc-literature_audit.json").read_text())
+    assert content["verdict"] in ("pass", "warn")
+    assert content["Settings"]["literature"]["name"] == "few.nii.gz"
+    assert {number["name"] for number in content["numbers"]} >= {"ap_voxels", "ap_voxels_p", "symmetry"}
+    assert "no such file: none.nii" in error_line("audit", study, "--literature", "none.nii")

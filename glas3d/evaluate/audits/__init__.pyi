@@ -1,6 +1,7 @@
 from .audit import Audit as Audit
 from .audit import Number as Number
 from .audit import save_audits as save_audits
+from .auditing import audit_results as audit_results
 from .auditing import audit_scan as audit_scan
 from .auditing import audit_study as audit_study
 from .checks import CHECKS as CHECKS

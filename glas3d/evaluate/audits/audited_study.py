@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,12 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, reason
 from glas3d.evaluate.audits.audit import Audit, Number, Verdict
+from glas3d.evaluate.audits.audited_result import AuditedResult
 from glas3d.evaluate.audits.checks import AuditOptions
 from glas3d.explain.notes import count_notes
+from glas3d.imaging.atlas import Atlas
 from glas3d.output import generated_by
-from glas3d.study.derivatives import STUDY, Record, read_records, read_study
+from glas3d.study.derivatives import GROUP, STUDY, Record, read_records, read_study
+from glas3d.study.group.files import group_stem
+from glas3d.study.group.level import atlas_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +84,33 @@ class AuditedStudy:
             return None
         first = next(iter(self.tables.values()))
         return first.loc[self.scores.columns, "n_voxels"].to_numpy(dtype=np.float64)
+
+    @cached_property
+    def atlas(self) -> Atlas | None:
+        """The atlas that all participants were explained with; None for a grid and for their own parcellations."""
+        if "parcellations" in self.method["Search"]:
+            return None
+        return atlas_of(self.out, self.study, self.records[0])
+
+    def group_result(self) -> AuditedResult | None:
+        """Return the map of the case group; None where the group level has not been run.
+
+        Raises
+        ------
+        GlasError
+            A file of the group level is damaged.
+        """
+        folder = self.out / GROUP
+        path = folder / "provenance.json"
+        if not path.is_file():
+            return None
+        try:
+            case = json.loads(path.read_text(encoding="utf-8"))["Case"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise GlasError(f"{path} is damaged: {reason(error)}") from None
+        search = self.method["Search"]
+        stem = group_stem(search.get("atlas"), case)
+        return AuditedResult.read(folder / f"{stem}_stat-saliency_statmap.nii.gz", self.options)
 
     def fold_means(self) -> pd.DataFrame:
         """Return the mean scores of the participants that each fold's model explained, a row a fold."""

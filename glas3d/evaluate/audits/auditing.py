@@ -1,17 +1,19 @@
-"""`audit_scan` and `audit_study`: any of the audits of a scan or of the folder of a study, and their files."""
+"""`audit_scan`, `audit_study` and `audit_results`: any of the audits of each, and their files."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from glas3d.core.score import Target
 from glas3d.errors import GlasError
 from glas3d.evaluate.audits.audit import Audit, refuse_other_audit, save_audits
+from glas3d.evaluate.audits.audited_result import AuditedResult
 from glas3d.evaluate.audits.audited_scan import AuditedScan
 from glas3d.evaluate.audits.audited_study import AuditedStudy
 from glas3d.evaluate.audits.checks import CHECKS, AuditOptions, Of, chosen_checks, listed_checks
@@ -79,7 +81,7 @@ def audit_scan(
     subject = resolve_subject(img, predict, target, search, of_input, own.batch_size)
     assert isinstance(subject, ScanSubject)
     scan = AuditedScan(subject, own, img, search, of_input)
-    return _audited(names, "scan", scan, progress, folder, overwrite)
+    return _audited(names, "scan", [scan], progress, folder, overwrite)
 
 
 def audit_study(
@@ -118,30 +120,68 @@ def audit_study(
     names = chosen_checks(checks, "study")
     (own,) = parse(options, AuditOptions, caller="audit_study")
     study = AuditedStudy.read(Path(out), own)
-    return _audited(names, "study", study, progress, folder, overwrite)
+    return _audited(names, "study", [study], progress, folder, overwrite)
 
 
-for _function in (audit_scan, audit_study):
+def audit_results(
+    out: str | os.PathLike[str],
+    checks: Iterable[str] | None = None,
+    *,
+    progress: Progress = lambda done, total: None,
+    folder: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> tuple[Audit, ...]:
+    """Audit the results of scans in a folder, without their models.
+
+    Parameters
+    ----------
+    out
+        Folder of the results, which ``glas3d explain`` or `glas3d.explain.ScanExplanation.save` wrote.
+    checks
+        Names of audits. None: all that audit results. {checks}
+    progress, folder, overwrite
+        As for `audit_scan`.
+    **options
+        The options of `AuditOptions`.
+
+    Returns
+    -------
+    One `Audit` for each result and check.
+
+    Raises
+    ------
+    GlasError
+        A check that does not exist, or a folder without results.
+    TypeError
+        A keyword that is no option.
+    """
+    names = chosen_checks(checks, "results")
+    (own,) = parse(options, AuditOptions, caller="audit_results")
+    return _audited(names, "results", AuditedResult.all_in(Path(out), own), progress, folder, overwrite)
+
+
+for _function in (audit_scan, audit_study, audit_results):
     _function.__doc__ = (_function.__doc__ or "").replace("{checks}", listed_checks())
 
 
 def _audited(
     names: Iterable[str],
     of: Of,
-    subject: AuditedScan | AuditedStudy,
+    subjects: Sequence[AuditedScan | AuditedStudy | AuditedResult],
     progress: Progress,
     folder: str | os.PathLike[str] | None,
     overwrite: bool,
 ) -> tuple[Audit, ...]:
     """Return the audits, saved where a folder is given, which is checked before work is spent."""
-    every = list(names)
+    every = list(product(subjects, names))
     if folder is not None:
         check_folder(Path(folder))
-        for name in () if overwrite else every:
+        for subject, name in () if overwrite else every:
             refuse_other_audit(Path(folder), subject.file(name), subject.provenance_of(name))
     progress(0, len(every))
     audits: list[Audit] = []
-    for name in every:
+    for subject, name in every:
         audits.append(_function_of(name, of)(subject))
         progress(len(audits), len(every))
     if folder is not None:

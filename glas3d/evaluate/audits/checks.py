@@ -10,7 +10,7 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from glas3d.checks import whole_number
 from glas3d.errors import GlasError
@@ -22,7 +22,8 @@ AUDIT = "Audit"
 LITTLE, MUCH = 0.6, 1.3
 """Where regions account for less or more of the effect, the whole volume is searched for its evidence."""
 
-Of = Literal["scan", "study"]
+LiteratureValues = Literal["high", "low", "size"]
+Of = Literal["scan", "study", "results"]
 # Returns the values of the regions of a scan, from the scan, the model and the target.
 Explainer = Callable[[Any, Any, Any], Any]
 
@@ -37,8 +38,9 @@ class Check:
         What it shows, as help and documentation have it.
     source
         The paper that it follows, or empty.
-    scan, study
-        Module and function that audit a scan and a study, within this package; empty where there is none.
+    scan, study, results
+        Module and function that audit a scan with its model, a study, and results in a folder, within this package;
+        empty where there is none.
     options
         Names of the options of `AuditOptions` that decide its result, besides those that all audits have.
     """
@@ -47,10 +49,11 @@ class Check:
     source: str = ""
     scan: str = ""
     study: str = ""
+    results: str = ""
     options: tuple[str, ...] = ()
 
     def applies_to(self, of: Of) -> bool:
-        """Return whether it audits a scan, or a study."""
+        """Return whether it audits a scan, a study, or results."""
         return bool(getattr(self, of))
 
 
@@ -100,6 +103,14 @@ CHECKS: dict[str, Check] = {
         study="volume.audit_study",
         options=("seed",),
     ),
+    "literature": Check(
+        purpose="whether the map agrees with a map from the literature more than maps that are as smooth and symmetric",
+        source="Burt et al. 2020",
+        scan="literature.audit_scan",
+        study="literature.audit_study",
+        results="literature.audit_result",
+        options=("literature", "literature_values", "surrogates", "seed"),
+    ),
 }
 """The audits by their names."""
 
@@ -129,6 +140,14 @@ class AuditOptions:
     in_sample
         For the check ``leakage``: folder of a run of the study by models that were trained on its participants
         (``glas3d cohort --in-sample``), to compare with. Default: none.
+    literature
+        For the check ``literature``: a 3D map from the literature in MNI space, such as a meta-analysis, a map of
+        atrophy or of a tracer. Default: none.
+    literature_values
+        For the check ``literature``: which values of that map mean disease: high, low, or size (far from 0).
+        Default: high.
+    surrogates
+        For the check ``literature``: how many random maps it is compared with, at least 99. Default: 999.
     seed
         Seed of all random numbers. Default: 0.
     batch_size
@@ -147,6 +166,9 @@ class AuditOptions:
     top: int = option(20, group=AUDIT)
     relabelled: str | os.PathLike[str] | None = option(None, group=AUDIT, command="file")
     in_sample: str | os.PathLike[str] | None = option(None, group=AUDIT, command="file")
+    literature: Any = option(None, group=AUDIT, command="file")
+    literature_values: LiteratureValues = option("high", group=AUDIT)
+    surrogates: int = option(999, group=AUDIT)
     seed: int = option(0, group=AUDIT)
     batch_size: int | None = option(None, group="Speed")
 
@@ -160,6 +182,16 @@ class AuditOptions:
             raise GlasError(f"methods must be one or more, each once, got {', '.join(methods) or 'none'}")
         object.__setattr__(self, "randomised", whole_number("randomised", self.randomised, least=3))
         object.__setattr__(self, "top", whole_number("top", self.top, least=1))
+        if self.literature is not None:
+            from glas3d.imaging.scan import Scan, load_scan  # nibabel takes a while to import
+
+            what = "a map from the literature"
+            given = self.literature
+            object.__setattr__(self, "literature", given if isinstance(given, Scan) else load_scan(given, what=what))
+        if self.literature_values not in get_args(LiteratureValues):
+            allowed = ", ".join(get_args(LiteratureValues))
+            raise GlasError(f"literature_values must be one of {allowed}, got {self.literature_values!r}")
+        object.__setattr__(self, "surrogates", whole_number("surrogates", self.surrogates, least=99))
         object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0))
         if self.batch_size is not None:
             object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size, least=1))
@@ -167,11 +199,15 @@ class AuditOptions:
     def record_of(self, check: str) -> dict[str, Any]:
         """Return the options that decide the result of an audit, ready for JSON."""
         values = {name: getattr(self, name) for name in CHECKS[check].options}
+        if (literature := values.get("literature")) is not None:
+            values["literature"] = {"name": os.path.basename(literature.name), "sha256": literature.sha256}
         return {name: _recorded(value) for name, value in values.items() if value is not None}
 
 
 def _recorded(value: Any) -> Any:
     """Return a value of an option for JSON: paths by their names alone."""
+    if isinstance(value, Mapping) and "sha256" in value:
+        return dict(value)
     if isinstance(value, Mapping | Sequence) and not isinstance(value, str):
         return [_recorded(item) for item in value]
     if isinstance(value, os.PathLike):
@@ -179,8 +215,16 @@ def _recorded(value: Any) -> Any:
     return value if isinstance(value, str | int | float) else type(value).__name__
 
 
+_AUDITED: dict[Of, str] = {
+    "scan": "a scan with its model",
+    "study": "the folder of a study",
+    "results": "results in a folder",
+}
+_GIVEN: dict[Of, str] = {"scan": "a scan", "study": "a study", "results": "results of glas3d explain"}
+
+
 def chosen_checks(names: Iterable[str] | None, of: Of) -> list[str]:
-    """Return the names of the audits of a scan or a study, all of them where None is given.
+    """Return the names of the audits of a scan, a study or results, all of them where None is given.
 
     Raises
     ------
@@ -198,8 +242,8 @@ def chosen_checks(names: Iterable[str] | None, of: Of) -> list[str]:
             advice = f"did you mean {near[0]}?" if near else f"choose of {', '.join(CHECKS)}"
             raise GlasError(f"there is no check {name!r}; {advice}")
         if not CHECKS[name].applies_to(of):
-            other = "a scan with its model" if of == "study" else "the folder of a study"
-            raise GlasError(f"the check {name} audits {other}, got a {of}")
+            audited = " or ".join(text for kind, text in _AUDITED.items() if CHECKS[name].applies_to(kind))
+            raise GlasError(f"the check {name} audits {audited}, got {_GIVEN[of]}")
     return chosen
 
 
@@ -212,6 +256,6 @@ def checks_table() -> str:
     """Return the audits as a table in Markdown, for the page on audits."""
     rows = ["| check | shows | of | after |", "|---|---|---|---|"]
     for name, check in CHECKS.items():
-        of = " and ".join(kind for kind in ("scan", "study") if getattr(check, kind))
+        of = ", ".join(kind for kind in _AUDITED if check.applies_to(kind))
         rows.append(f"| [`{name}`](#{name}) | {check.purpose} | {of} | {check.source} |")
     return "\n".join(rows) + "\n"

@@ -273,7 +273,7 @@ def _read_study(out: Path, table: pd.DataFrame, case: str, control: str, atlas: 
     participants = list(read_participants(read_records(out), table, case, control))
     settings = read_study(out)
     parcellation = _parcellation(participants[0].records[0], atlas)
-    chosen_atlas = None if parcellation else _atlas(out, settings, atlas, participants[0].records[0])
+    chosen_atlas = None if parcellation else atlas_of(out, settings, participants[0].records[0], atlas)
     names = sorted({each.group for each in participants})
     if not have_distinct_labels(names):
         raise GlasError(f"groups need letters or digits that tell their files apart, got {', '.join(names)}")
@@ -422,8 +422,21 @@ def _parcellation(record: Record, atlas: str | None) -> str | None:
     return str(recorded["atlas"])
 
 
-def _atlas(out: Path, settings: Mapping[str, Any], given: str | None, record: Record) -> Atlas | None:
-    """Return the atlas everyone was explained with, the one that is given or the study's own; None for a grid."""
+def atlas_of(out: Path, settings: Mapping[str, Any], record: Record, given: str | None = None) -> Atlas | None:
+    """Return the atlas everyone was explained with; None for a grid.
+
+    Parameters
+    ----------
+    out, settings, record
+        The folder of the study, the content of its ``study.json``, and the record of a participant.
+    given
+        Name or path of the atlas. Default: the study's own copy.
+
+    Raises
+    ------
+    GlasError
+        The atlas does not exist, or is not the one that the participant was explained with.
+    """
     recorded = record.content["Method"]["Search"]
     if "atlas" not in recorded:
         return None
