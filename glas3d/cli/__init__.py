@@ -39,10 +39,14 @@ app = App(
     default_parameter=Parameter(json_list=False, json_dict=False),  # the name of a file may begin with a bracket
     config=(from_file, no_nul, whole_numbers),
 )
-for command in (
-    *(explain, compare, localise, simulated.simulate, train, cohort, verify, report, figure, export),
-    *(audit, convert, simulated.demo, fetch.app, atlases.app),
-):
+_IN_ORDER_OF_WORK = (
+    *(simulated.demo, explain, compare, audit),
+    *(simulated.simulate, fetch.app, train, cohort),
+    *(report, figure, export, verify),
+    *(convert, atlases.app, localise),
+)
+for place, command in enumerate(_IN_ORDER_OF_WORK):
+    command.sort_key = place
     app.command(command)
 app.register_install_completion_command(help="Install completion of commands and options for the current shell.")
 

@@ -96,8 +96,8 @@ class ShownTable:
         Coordinates in mm of each row, for tables of regions; None for rows without any.
     more
         Number of rows that are not shown.
-    order
-        The column by which rows are sorted; empty: none.
+    order, direction
+        The column by which rows are sorted, ``"ascending"`` or ``"descending"``; empty: by none.
     """
 
     caption: str
@@ -106,6 +106,12 @@ class ShownTable:
     places: tuple[tuple[float, float, float] | None, ...] = ()
     more: int = 0
     order: str = ""
+    direction: str = "ascending"
+
+    @property
+    def numeric(self) -> set[int]:
+        """Which columns hold numbers."""
+        return {column for row in self.rows for column, cell in enumerate(row) if cell.value is not None}
 
 
 @dataclass(frozen=True)
@@ -254,10 +260,7 @@ def page_of(results: Results, scans: Mapping[str, SpatialImage] | None = None) -
         notes.append(
             f"The page would be too large with all maps in the viewer: {counted(volumes.left_out, 'map')} left out."
         )
-    tables = {
-        f"Methods compared: {each.stem}": shown_table(each.table, each.columns, "Value of each region by each method")
-        for each in results.comparisons
-    }
+    tables = {f"Methods compared: {each.stem}": _compared(each) for each in results.comparisons}
     if results.groups:
         performance, chance = _performance(results)
         tables |= performance | _participants(results.groups)
@@ -436,13 +439,22 @@ def _test(result: Result, number: int, results: Results, volumes: Volumes) -> Vi
 
 def _regions_table(result: Result, order: str = "rank") -> ShownTable:
     """Return the table of regions as it is shown, from the first rank, or the smallest p-value, on."""
-    table = result.table.sort_values(order, kind="stable") if order in result.table else result.table
-    known = [*map(str, table.columns)]
+    known = [*map(str, result.table.columns)]
+    keys = [name for name in (order, "p_uncorrected") if name in known]
+    table = result.table.sort_values(keys, kind="stable") if order in known else result.table
     first, last = ([name for name in names if name in known] for names in (_FIRST, _LAST))
     table = table[[*first, *(name for name in known if name not in (*first, *last)), *last]]
     rows = prose.searched_parts(result)
     shown = shown_table(table, result.columns, f"{len(table)} {rows}", most=None)
     return replace(shown, order=order if order in known else "")
+
+
+def _compared(result: Result) -> ShownTable:
+    """Return the values of several methods as they are shown, the highest of the first method on top."""
+    first = next(name for name in map(str, result.table.columns) if name not in ("index", "name", *_FIRST, *_LAST))
+    table = result.table.sort_values(first, ascending=False, kind="stable")
+    shown = shown_table(table, result.columns, "Value of each region by each method")
+    return replace(shown, order=first, direction="descending")
 
 
 def shown_table(table: pd.DataFrame, columns: Columns, caption: str, most: int | None = _MOST_ROWS) -> ShownTable:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from glas3d import GlasError, __version__
@@ -17,6 +18,7 @@ from glas3d.output import described_table, write_each
 from glas3d.report import write_report
 from glas3d.study.group.group_map import GroupMap
 
+RECORD = {"Input": {"name": "sub-07_T1w.nii.gz"}, "Target": {"class": "AD"}, "Model": {"name": "m"}}
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>&amp;"
 
 
@@ -143,6 +145,21 @@ def test_numbers_of_audits_are_rounded_and_have_units(folder, tmp_path):
     assert "0.7234567891" not in text
     for row in ("accounted 0.723 share sum of the evidence", "scans 12 count scans", "rho n/a rho correlation"):
         assert row in " ".join(text.split())
+
+
+def test_methods_are_sorted_by_the_first_of_them(folder, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(folder, out)
+    table = pd.DataFrame(
+        {"index": [1, 2, 3], "name": ["a", "b", "c"], "glas": [0.1, 0.3, 0.2], "lime": [3.0, 1.0, 2.0]}
+    )
+    columns = {name: (name, "") for name in table}
+    write_each(out, described_table("sub-07_T1w_seg-few_desc-methods_regions", table, columns, **RECORD))
+    shown = page(write_report(out))
+    text = " ".join(shown.text.partition("Value of each region by each method")[2].split())
+    assert text.startswith("name glas lime b 0.3 1 c 0.2 2 a 0.1 3")
+    (head,) = [attrs for attrs in shown.all("th") if attrs.get("aria-sort") == "descending"]
+    assert head == {"scope": "col", "title": "glas", "class": "number", "aria-sort": "descending"}
 
 
 def test_nothing_but_the_page_itself_may_run_or_load(folder):

@@ -1,6 +1,6 @@
 "use strict";
-// Sorts tables of regions. Numbers are sorted by their full value, text by the alphabet, and n/a always comes last.
-for (const button of document.querySelectorAll("table.regions .sort")) {
+// Sorts tables. Numbers are sorted by their full value, text by the alphabet, and n/a always comes last.
+for (const button of document.querySelectorAll("table .sort")) {
   button.addEventListener("click", () => {
     const head = button.closest("th");
     const table = head.closest("table");
