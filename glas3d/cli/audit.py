@@ -61,7 +61,7 @@ def audit_results(
     ----------
     scan
         A scan as glas3d explain takes it, with --model and --target, best one that the model takes for the target.
-        Or OUT, the folder of a study that glas3d cohort wrote, or of results that glas3d explain wrote.
+        Or OUT, the folder of a study that glas3d cohort wrote, or of results that glas3d explain or demo wrote.
     checks
         Audits to make.
     model
@@ -69,7 +69,8 @@ def audit_results(
     target
         Class to explain, by its name or its index from 0; for a scan.
     out
-        Folder for the results. Default: for a study its folder group, for results their own; a scan needs one.
+        Folder for the results. Default: for a study and the demo their folder group, for other results
+        their own; a scan needs one.
     overwrite
         Replace audits of another input, target or settings that have the same names. Default: refuse.
     json
@@ -154,10 +155,12 @@ def _of_folder(
     given = {**given_options(options), **({"model": model} if model else {}), **({"target": target} if target else {})}
     if others := [name for name in given if name not in own]:
         raise GlasError(f"the results in a folder are audited as they are, got --{others[0].replace('_', '-')}")
-    saved = out or (folder / GROUP if is_study else folder)
-    of = audit_study if is_study else audit_results
+    group = folder / GROUP
+    results = group if is_study or group.is_dir() else folder  # the demo has the map of a group, and is no study
+    saved = out or results
     with terminal.progress("audits") as progress:
-        audits = of(folder, checks, progress=progress, folder=saved, overwrite=overwrite, **given)
+        keywords: dict[str, Any] = {"progress": progress, "folder": saved, "overwrite": overwrite, **given}
+        audits = audit_study(folder, checks, **keywords) if is_study else audit_results(results, checks, **keywords)
     return audits, saved
 
 

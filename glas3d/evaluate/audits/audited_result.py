@@ -64,7 +64,7 @@ class AuditedResult:
 
     @classmethod
     def all_in(cls, folder: Path, options: AuditOptions) -> list[AuditedResult]:
-        """Read all results in a folder, not those of rounds or single scales.
+        """Read all results in a folder; those of single scales are results, those of rounds have no table and are not.
 
         Raises
         ------

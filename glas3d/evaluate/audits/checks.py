@@ -141,13 +141,12 @@ class AuditOptions:
         For the check ``leakage``: folder of a run of the study by models that were trained on its participants
         (``glas3d cohort --in-sample``), to compare with. Default: none.
     literature
-        For the check ``literature``: a 3D map from the literature in MNI space, such as a meta-analysis, a map of
-        atrophy or of a tracer. Default: none.
+        For the check of this name: a 3D map from the literature in MNI space, such as a meta-analysis, a map of atrophy
+        or of a tracer. Default: none.
     literature_values
-        For the check ``literature``: which values of that map mean disease: high, low, or size (far from 0).
-        Default: high.
+        Which values of the map from the literature mean disease: high, low, or size (far from 0). Default: high.
     surrogates
-        For the check ``literature``: how many random maps it is compared with, at least 99. Default: 999.
+        With how many random maps the map from the literature is compared, at least 99. Default: 999.
     seed
         Seed of all random numbers. Default: 0.
     batch_size

@@ -8,6 +8,7 @@ such maps agree far more than their voxels would if they were permuted. Surrogat
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -86,28 +87,22 @@ def _audit(subject: _Subject, compared: ComparedMap) -> Audit:
     by_name = {each.name: each for each in agreements}
     decides = next(by_name[name] for name in _DECIDES if name in by_name)
     numbers = [*_numbers(agreements), *_of_surrogates(compared, surrogates, options)]
-    facts = ", ".join(_fact(by_name[name]) for name in _NAMED if name in by_name)
-    name = literature.stem
+    name = os.path.basename(literature.name)
+    facts = (
+        f"average precision {decides.value:z.2f} over {decides.name.partition('_')[2]}, of 95 % of these at most "
+        f"{decides.null:z.2f}, p = {decides.p:.3g}"
+    )
     if decides.p <= LEVEL:
         statement = (
-            f"The map agrees with {name} more than surrogates that are as smooth and as symmetric ({facts}). That the "
-            "regions are known for disease does not say that the model uses them."
+            f"The map agrees with {name} more than random maps that are as smooth and as symmetric do ({facts}). That "
+            "regions are known for the disease does not say that the model uses them."
         )
         return subject.audit(_CHECK, "pass", statement, numbers)
     statement = (
-        f"The map agrees with {name} no more than surrogates that are as smooth and as symmetric ({facts}). The model "
-        "may read something else than the literature describes, or the map may be wrong: see the other checks."
+        f"The map agrees with {name} no more than random maps that are as smooth and as symmetric do ({facts}). The "
+        "model may read something else, or the map may be wrong: see the other checks."
     )
     return subject.audit(_CHECK, "warn", statement, numbers)
-
-
-_NAMED = ("ap_regions", "spearman_regions", "ap_voxels", "spearman_voxels")
-_SHORT = {"ap": "average precision of its highest tenth of", "spearman": "rho over"}
-
-
-def _fact(agreement: Agreement) -> str:
-    kind, _, of = agreement.name.partition("_")
-    return f"{_SHORT[kind]} {of} {agreement.value:z.2f}, p = {agreement.p:.3g}"
 
 
 def _numbers(agreements: Iterable[Agreement]) -> Iterable[Number]:
