@@ -51,6 +51,17 @@ def test_its_files_are_one_table_and_one_map_a_method(run_command, compare, scan
     rho = np.corrcoef(ranks["glas"], ranks["feature_ablation"])[0, 1]
     assert lines["feature_ablation"][3] == f"{rho:+.2f}"
     assert max(map(len, output.splitlines()[:-2])) <= 80
+    assert output.splitlines()[-1] == f"To see it in a browser: glas3d report {tmp_path / 'out'}"
+
+
+def test_a_report_that_is_older_is_named(run_command, compare, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "report.html").write_text("older")
+    output = run_command(*compare("difference"))[1]
+    message = f"{out / 'report.html'} does not show this yet: glas3d report {out} writes it again"
+    assert output.splitlines()[-1] == message
+    assert (out / "report.html").read_text() == "older"
 
 
 def test_json(run_command, compare):

@@ -261,6 +261,9 @@ def page_of(results: Results, scans: Mapping[str, SpatialImage] | None = None) -
             f"The page would be too large with all maps in the viewer: {counted(volumes.left_out, 'map')} left out."
         )
     tables = {f"Methods compared: {each.stem}": _compared(each) for each in results.comparisons}
+    known = {text for view in views for text in view.warnings}
+    noted = dict.fromkeys(text for each in results.comparisons for text in prose.warnings_of(each))
+    notes += [text for text in noted if text not in known]
     if results.groups:
         performance, chance = _performance(results)
         tables |= performance | _participants(results.groups)
@@ -453,7 +456,13 @@ def _compared(result: Result) -> ShownTable:
     """Return the values of several methods as they are shown, the highest of the first method on top."""
     first = next(name for name in map(str, result.table.columns) if name not in ("index", "name", *_FIRST, *_LAST))
     table = result.table.sort_values(first, ascending=False, kind="stable")
-    shown = shown_table(table, result.columns, "Value of each region by each method")
+    provenance = result.provenance
+    units = {str(name): result.columns[str(name)][1] for name in table if str(name) in result.columns}
+    methods = ", ".join(f"{name}: {unit}" for name, unit in units.items() if unit and name != "index")
+    caption = f"Value of each region by each method ({methods})" if methods else "Value of each region by each method"
+    if provenance.get("Probability") is not None:
+        caption = f"P({prose.target_of(provenance)}) = {provenance['Probability']:.3f}. {caption}"
+    shown = shown_table(table, result.columns, caption)
     return replace(shown, order=first, direction="descending")
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from glas3d.counts import counted
+from glas3d.counts import counted, enumerated
+from glas3d.evaluate.rivals.methods import METHODS
 from glas3d.report.webpage.results import Result, Results
 
 # Shares of the effect outside of which models were seen that use something else than the regions, or count it twice:
@@ -246,15 +247,56 @@ def methods(results: Results) -> str:
     provenance = first.provenance
     software = _software(provenance)
     model, settings = provenance.get("Model", {}), provenance.get("Settings", {})
-    sentences = [
-        f"Explanations of the classifier were computed by Gaussian light and shadow (GLAS; Oh et al., 2020), as "
-        f"implemented in {software}.",
-        _model_sentence(model, provenance),
-        _search_sentence(first, settings),
-        _score_sentence(first, settings),
-    ]
+    if results.groups or results.explanations:
+        sentences = [
+            f"Explanations of the classifier were computed by Gaussian light and shadow (GLAS; Oh et al., 2020), as "
+            f"implemented in {software}.",
+            _model_sentence(model, provenance),
+            _search_sentence(first, settings),
+            _score_sentence(first, settings),
+            *_mode_sentences(settings),
+        ]
+    else:  # each method has settings of its own
+        sentences = [
+            f"Explanations of the classifier were computed with {software}.",
+            _model_sentence(model, provenance),
+        ]
     sentences += _group_sentences(results)
+    sentences += dict.fromkeys(_comparison_sentence(each) for each in results.comparisons)
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _comparison_sentence(result: Result) -> str:
+    """Return which methods were compared, and the units of each."""
+    described = []
+    for name in map(str, result.provenance.get("Method", ())):
+        method = METHODS.get(name)
+        facts = [] if method is None else [method.summary, *([method.source] if method.source else [])]
+        units = result.columns.get(name, ("", ""))[1]
+        described.append(f"{name} ({'; '.join([*facts, *([f'units: {units}'] if units else [])])})")
+    return f"Values of {_searched(result)} were computed by {enumerated(described)}." if described else ""
+
+
+def _mode_sentences(settings: Mapping[str, Any]) -> list[str]:
+    """Return what was done beyond a single explanation: several rounds, scales or backgrounds."""
+    sentences = []
+    if "consensus" in settings:
+        sentences.append(
+            "This was done with each of these replacements; the score is the median of their scores, each divided by "
+            "the sum of the sizes of all its scores."
+        )
+    if "scales" in settings:
+        factors = enumerated([f"{factor:g}" for factor in settings["scales"]])
+        sentences.append(f"Of these scales ({factors} times the usual), each part has the one that explains it best.")
+    if "recursion" in settings:
+        sentences.append(
+            "Highest-scoring parts were masked out and the rest was explained again, round after round (RGLAS, "
+            f"Algorithm 1 of Oh et al., 2020; threshold {settings['recursion'].get('threshold')})."
+        )
+    if "coarse_to_fine" in settings:
+        budget = settings["coarse_to_fine"].get("budget")
+        sentences.append(f"The model was evaluated for a share of {budget} of the parts; other scores were estimated.")
+    return sentences
 
 
 def _software(provenance: Mapping[str, Any]) -> str:
@@ -278,30 +320,33 @@ def _model_sentence(model: Mapping[str, Any], provenance: Mapping[str, Any]) -> 
     return f"The class {target_of(provenance)}{among} was explained for the model {model.get('name')}{digest}{outputs}."
 
 
-def _search_sentence(result: Result, settings: Mapping[str, Any]) -> str:
+def _searched(result: Result) -> str:
+    """Return what was searched, for a manuscript."""
     search = result.provenance.get("Search", {})
     n = int(result.table["n_voxels"].gt(0).sum()) if "n_voxels" in result.table else len(result.table)
     if "atlas" in search:
         name = str(search["atlas"])
         source = " (Tzourio-Mazoyer et al., 2002)" if name == "AAL" else ""
-        where = f"each of {counted(n, 'region')} of the atlas {name}{source}"
-    else:
-        where = f"each of {len(result.table)} search points"
+        return f"each of {counted(n, 'region')} of the atlas {name}{source}"
+    return f"each of {len(result.table)} search points"
+
+
+def _search_sentence(result: Result, settings: Mapping[str, Any]) -> str:
     kernel = _KERNELS.get(str(settings.get("kernel")), "masks")
     unit = {"mm": "mm", "voxel": "voxels" if result.explained == "scan" else "pixels"}.get(
         str(settings.get("unit")), ""
     )
     sigmas = [
-        f"{name} {settings[key]:.3g} {unit}".strip()
+        f"{name} {' / '.join(f'{each:.3g}' for each in np.ravel(settings[key]))} {unit}".strip()
         for name, key in (("light", "sigma_light"), ("shadow", "sigma_shadow"))
-        if isinstance(settings.get(key), int | float)
+        if settings.get(key) is not None
     ]
     sizes = f" (standard deviation: {', '.join(sigmas)})" if sigmas else ""
     background = settings.get("background")
     replaced = f" What a mask removed was replaced by {_background(background)}." if background is not None else ""
     return (
-        f"For {where}, the model was evaluated on the {result.explained} with only that part retained (light) and with "
-        f"that part removed (shadow), by {kernel}{sizes}.{replaced}"
+        f"For {_searched(result)}, the model was evaluated on the {result.explained} with only that part retained "
+        f"(light) and with that part removed (shadow), by {kernel}{sizes}.{replaced}"
     )
 
 
@@ -372,7 +417,7 @@ def citations(results: Results) -> list[str]:
         cited.append(PERMUTATION_PAPER)
     if results.provenance.get("Voxelwise"):
         cited.append(TFCE_PAPER)
-    return [*cited, NIIVUE]
+    return [*cited, NIIVUE] if results.groups or results.explanations else cited
 
 
 def participants_of(result: Result) -> Sequence[Mapping[str, Any]]:

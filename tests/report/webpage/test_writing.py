@@ -13,12 +13,22 @@ import pandas as pd
 import pytest
 
 from glas3d import GlasError, __version__
+from glas3d.evaluate.rivals.methods import METHODS
 from glas3d.explain.dataset import describe_dataset
 from glas3d.output import described_table, write_each
 from glas3d.report import write_report
 from glas3d.study.group.group_map import GroupMap
 
-RECORD = {"Input": {"name": "sub-07_T1w.nii.gz"}, "Target": {"class": "AD"}, "Model": {"name": "m"}}
+RECORD = {
+    "Input": {"name": "sub-07_T1w.nii.gz"},
+    "Target": {"class": "AD"},
+    "Model": {"name": "m"},
+    "Method": ["glas", "lime"],
+    "Settings": {"methods": ["glas", "lime"], "glas": {"fusion": "mean", "link": "logit"}, "lime": {}},
+    "Search": {"atlas": "few"},
+    "Probability": 0.8123,
+    "Notes": ["the model learnt nothing: at all"],
+}
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>&amp;"
 
 
@@ -153,13 +163,47 @@ def test_methods_are_sorted_by_the_first_of_them(folder, tmp_path):
     table = pd.DataFrame(
         {"index": [1, 2, 3], "name": ["a", "b", "c"], "glas": [0.1, 0.3, 0.2], "lime": [3.0, 1.0, 2.0]}
     )
-    columns = {name: (name, "") for name in table}
+    columns = {name: (name, "log-odds" if name == "glas" else "") for name in table}
     write_each(out, described_table("sub-07_T1w_seg-few_desc-methods_regions", table, columns, **RECORD))
     shown = page(write_report(out))
-    text = " ".join(shown.text.partition("Value of each region by each method")[2].split())
+    text = " ".join(shown.text.partition("Value of each region by each method (glas: log-odds)")[2].split())
     assert text.startswith("name glas lime b 0.3 1 c 0.2 2 a 0.1 3")
     (head,) = [attrs for attrs in shown.all("th") if attrs.get("aria-sort") == "descending"]
-    assert head == {"scope": "col", "title": "glas", "class": "number", "aria-sort": "descending"}
+    assert "P(AD) = 0.812. Value of each region by each method (glas: log-odds)" in shown.text
+    assert "The model learnt nothing: at all." in shown.text.partition("Summary")[0]
+    assert head == {"scope": "col", "title": "glas (log-odds)", "class": "number", "aria-sort": "descending"}
+
+
+def test_what_a_manuscript_says_of_methods_is_what_they_did(tmp_path):
+    """Methods that were compared have settings of their own; no score of another is described."""
+    table = pd.DataFrame({"index": [1, 2], "name": ["a", "b"], "glas": [0.1, 0.3], "lime": [3.0, 1.0]})
+    columns = {name: (name, "log-odds" if name == "glas" else "") for name in table}
+    write_each(tmp_path, described_table("sub-07_T1w_seg-few_desc-methods_regions", table, columns, **RECORD))
+    text = " ".join(page(write_report(tmp_path)).text.split())
+    assert "product" not in text
+    assert "On the scale of the probability" not in text
+    lime = f"lime ({METHODS['lime'].summary}; {METHODS['lime'].source})"
+    assert f"units: log-odds) and {lime}" in text
+    assert "Values of each of 2 regions of the atlas few were computed by glas" in text
+    assert "NiiVue" not in text.partition("Please cite")[2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"consensus": "median", "references": ["a", "b"]}, "the score is the median of their scores"),
+        ({"scales": [0.5, 2], "sigma_light": [4.0, 16.0]}, "light 4 / 16 mm"),
+        ({"recursion": {"threshold": 0.8}}, "Algorithm 1 of Oh et al., 2020; threshold 0.8"),
+    ],
+)
+def test_what_a_manuscript_says_names_the_mode(explained, tmp_path, settings, words):
+    changed = {**explained.provenance, "Settings": {**explained.provenance["Settings"], **settings}}
+    plain, shown = (
+        " ".join(page(each.report(tmp_path / "page.html")).text.split())
+        for each in (explained, replace(explained, provenance=changed))
+    )
+    assert words in shown
+    assert words not in plain
 
 
 def test_nothing_but_the_page_itself_may_run_or_load(folder):
