@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from glas3d.core.gaussian import Masks
+from glas3d.core.gaussian import Masks, SeparableMasks
 from glas3d.errors import GlasError
 
 
@@ -134,6 +134,10 @@ class WithEmptyMasks:
             self.first.masks(start, out[:of_points])
         out[of_points:] = 0.0
         return out
+
+    def factors(self) -> tuple[torch.Tensor, ...] | None:
+        """Return the factors of the points' masks (see `glas3d.core.gaussian.SeparableMasks`)."""
+        return self.first.factors() if isinstance(self.first, SeparableMasks) else None
 
 
 def _number(value: object) -> float:

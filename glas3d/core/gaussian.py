@@ -49,6 +49,18 @@ class AddedMasks(Protocol):
         ...
 
 
+@runtime_checkable
+class SeparableMasks(Protocol):
+    """Masks that may be products of one factor for each axis."""
+
+    def factors(self) -> tuple[torch.Tensor, ...] | None:
+        """Return the factors, for each axis ``(m, n_axis)`` float32; points beyond the ``m`` have empty masks.
+
+        None where these masks are no such products.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class GaussianMasks:
     """The masks of ``m`` points, kept as one term for each axis.
@@ -92,6 +104,10 @@ class GaussianMasks:
             out.sqrt_().neg_().exp_()
             out.masked_fill_(out < _SMALLEST_NORMAL, 0.0)
         return out
+
+    def factors(self) -> tuple[torch.Tensor, ...] | None:
+        """Return the terms of Gaussians, which are separable (see `SeparableMasks`)."""
+        return self.terms if self.kernel == "gaussian" else None
 
     def added(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return the sums of Gaussians, which are separable (see `AddedMasks`)."""

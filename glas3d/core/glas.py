@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ import torch
 
 from glas3d.core import saliency, score
 from glas3d.core.accelerate.recompute import evaluate_changed_windows
+from glas3d.core.affine import transformed_once
 from glas3d.core.axes import per_axis
 from glas3d.core.covariates import Covariates, CovariateScores, WithEmptyMasks
 from glas3d.core.cover import Cover, overlaps, reached
@@ -422,9 +423,13 @@ class GLAS(ShownInNotebooks):
                 )
             if probe.one_by_one:
                 size = 1
+            predict = task.predict
+            if settings.cut is None:  # recomputing follows the transform itself
+                predict, inputs = transformed_once(predict, inputs, probe.numbers)
+                probe = replace(probe, inputs=inputs)
             perturbations = Perturbations(inputs, size)
             n_batches = math.ceil(len(perturbations) / perturbations.batch_size)
-            predict = score.with_engine(task.predict, settings.engine, n_batches)
+            predict = score.with_engine(predict, settings.engine, n_batches)
             if settings.cut is None:
                 outputs = score.evaluate_all(
                     predict, perturbations, task.check_classes, progress, task.covariates_of, probe.check_engine

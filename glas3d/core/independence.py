@@ -17,8 +17,8 @@ import torch
 
 from glas3d.core.agreement import allowed_difference, differ
 from glas3d.core.foreign_code import is_out_of_memory
-from glas3d.core.model import EngineModel, Predict
-from glas3d.core.perturb import LightAndShadow
+from glas3d.core.model import EngineModel, Predict, TakesPerturbedBatches
+from glas3d.core.perturb import LightAndShadow, PerturbedBatch
 from glas3d.core.score import CheckClasses, CovariatesOf, covariate_tensors, evaluate
 from glas3d.errors import GlasError, GlasWarning
 
@@ -133,8 +133,10 @@ class Probe:
         n, expected = len(self.numbers), torch.from_numpy(self.expected)
         for first in range(0, n, batch_size):
             rows = [(first + row) % n for row in range(batch_size)]
-            batch, covariates = _batch(self.inputs, [self.numbers[row] for row in rows], self.covariates)
-            agrees = predict.check(expected, torch.tensor(rows), batch, *covariates) and agrees
+            batch = PerturbedBatch(self.inputs, [self.numbers[row] for row in rows])
+            covariates = covariate_tensors(self.covariates, batch)
+            as_taken = batch if isinstance(predict, TakesPerturbedBatches) else batch.written()
+            agrees = predict.check(expected, torch.tensor(rows), as_taken, *covariates) and agrees
         if not agrees:
             self.check_engine(predict, batch_size)  # what was built anew, on all inputs
         return agrees
@@ -180,9 +182,9 @@ def _evaluate(
     parts: list[np.ndarray] = []
     done = 0
     while done < len(numbers):
-        batch, table = _batch(inputs, list(numbers[done : done + n]), covariates)
+        batch = PerturbedBatch(inputs, numbers[done : done + n])
         try:
-            parts.append(evaluate(predict, batch, *table))
+            parts.append(evaluate(predict, batch.written(), *covariate_tensors(covariates, batch)))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -196,14 +198,6 @@ def _evaluate(
         classes = [part.shape[1] for part in parts]
         raise GlasError(f"a model must return {classes[0]} classes each time, got {classes[-1]}")
     return np.concatenate(parts)
-
-
-def _batch(
-    inputs: LightAndShadow, numbers: list[int], covariates: CovariatesOf | None
-) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    """Return some inputs in memory of their own, and their covariates."""
-    batch = torch.stack([inputs.perturbed(number) for number in numbers])
-    return batch, covariate_tensors(covariates, numbers, batch)
 
 
 def _point_of_contrast(inputs: LightAndShadow, points: np.ndarray) -> int:

@@ -8,13 +8,14 @@ object whose method is None does not make that offer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
 from glas3d.core.accelerate.windows import Windows
+from glas3d.core.perturb import PerturbedBatch
 from glas3d.errors import GlasError
 
 
@@ -104,6 +105,27 @@ class Fittable(Protocol):
 
 
 @runtime_checkable
+class HasTransform(Protocol):
+    """A model that may apply a transform to its inputs before anything else."""
+
+    def without_transform(self) -> tuple[Callable[[torch.Tensor], torch.Tensor], Predict] | None:
+        """Return the transform of a batch, and the model that takes batches after it; None: there is no transform.
+
+        The transform may write over the batch.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesPerturbedBatches(Protocol):
+    """A model that is given perturbed volumes as what they are blended of, and writes them itself if it must."""
+
+    def perturbed(self, batch: PerturbedBatch, *covariates: torch.Tensor) -> Any:
+        """Return the probabilities ``(n, k)`` of a batch, and of covariates ``(n, q)`` where the model takes some."""
+        ...
+
+
+@runtime_checkable
 class RunsOnEngine(Protocol):
     """A model whose network can be run by an inference engine (documentation: "Engines")."""
 
@@ -154,7 +176,13 @@ class EngineModel(Protocol):
         """Which engines were tried and rejected, and why, one sentence each."""
         ...
 
-    def check(self, expected: torch.Tensor, rows: torch.Tensor, batch: torch.Tensor, *covariates: torch.Tensor) -> bool:
+    def check(
+        self,
+        expected: torch.Tensor,
+        rows: torch.Tensor,
+        batch: torch.Tensor | PerturbedBatch,
+        *covariates: torch.Tensor,
+    ) -> bool:
         """Compare the engine that ran the last batch with the network itself; one that differs is built anew.
 
         Parameters

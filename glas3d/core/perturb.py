@@ -1,13 +1,18 @@
-"""Perturb one volume by the light and shadow of many points, a batch at a time (Eq. 1 and 2)."""
+"""Perturb one volume by the light and shadow of many points, a batch at a time (Eq. 1 and 2).
+
+A batch is a description first, `PerturbedBatch`. Whoever needs the perturbed volumes writes them into memory; an engine
+that blends inside its own graph is given the few tensors that they are made of.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
-from glas3d.core.gaussian import Masks
+from glas3d.core.gaussian import Masks, SeparableMasks
 from glas3d.errors import GlasError
 
 
@@ -76,16 +81,164 @@ class LightAndShadow:
         """The channels that are lit and shaded."""
         return slice(None) if self.channel is None else slice(self.channel, self.channel + 1)
 
-    def perturbed(self, number: int) -> torch.Tensor:
-        """Return one input ``(c, *spatial)`` in memory of its own, by its number in `Perturbations`."""
-        volume, background = self.volume, self.background
-        if number == 0:
-            return volume.clone()
-        masks, below, above = (self.light, background, volume) if number % 2 else (self.shadow, volume, background)
-        mask = masks_from(masks, (number - 1) // 2, torch.empty_like(volume[:1]))
-        row = below.clone(memory_format=torch.contiguous_format).unsqueeze(0)
-        blend(below[self.channels], above[self.channels], mask, out=row[:, self.channels])
-        return row[0]
+    @cached_property
+    def factors(self) -> tuple[tuple[torch.Tensor, ...] | None, ...] | None:
+        """The factors of the masks of light and of shadow (`SeparableMasks`), None for a kind that is not evaluated.
+
+        None altogether where the masks are no products of one factor for each axis.
+        """
+        found = [masks.factors() if isinstance(masks, SeparableMasks) else None for masks in self.ends]
+        return tuple(found) if all((f is None) == (e is None) for f, e in zip(found, self.ends, strict=True)) else None
+
+    @cached_property
+    def blended_of(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The volume, and what leads from it to the background, both contiguous."""
+        volume = self.volume.contiguous()
+        return volume, (self.background - volume).contiguous()
+
+    @cached_property
+    def replacing(self) -> torch.Tensor:
+        """The background; where it is one number everywhere, that number in the background's shape."""
+        level = self.background.flatten()[:1]
+        if bool((self.background == level).all()):  # one number is read faster than a volume of it
+            return level.view([1] * self.background.ndim).expand_as(self.background)
+        return self.background
+
+
+class Buffers:
+    """Memory for a batch of perturbed volumes and for their masks, written over by the next batch."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, torch.Tensor] = {}
+        self._used: set[str] = set()
+
+    def get(self, name: str, like: torch.Tensor, *shape: int) -> torch.Tensor:
+        """Return a buffer of some shape and of the kind of another tensor; what it holds is of no meaning."""
+        self._used.add(name)
+        kept = self._kept.get(name)
+        if kept is None or len(kept) < shape[0]:
+            kept = self._kept[name] = torch.empty(shape, dtype=like.dtype, device=like.device)
+        return kept[: shape[0]]
+
+    def release_unused(self) -> None:
+        """Let go of the buffers that were not needed since the last call."""
+        self._kept = {name: kept for name, kept in self._kept.items() if name in self._used}
+        self._used.clear()
+
+
+class PerturbedBatch:
+    """A batch of perturbed volumes, by their numbers in `Perturbations`; nothing of it is computed until it is needed.
+
+    Parameters
+    ----------
+    inputs
+        The volume, its background and the masks.
+    numbers
+        The ``n`` inputs of the batch. They may come in any order, and more than once.
+    buffers
+        Where the batch is written; None: into memory of its own.
+    """
+
+    def __init__(self, inputs: LightAndShadow, numbers: Sequence[int], buffers: Buffers | None = None) -> None:
+        self.inputs, self.numbers = inputs, numbers
+        self._buffers = Buffers() if buffers is None else buffers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def shape(self) -> torch.Size:
+        """``(n, c, *spatial)``, as the batch is written."""
+        return torch.Size((len(self), *self.inputs.volume.shape))
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the volume."""
+        return self.inputs.volume.device
+
+    @property
+    def layout(self) -> tuple[int | str, ...]:
+        """What batches have in common whose `tensors` have the same number and shapes."""
+        one = "all channels" if self.inputs.channel is None else "one channel"
+        return (*self.shape, one, "whole masks" if self.inputs.factors is None else "factors")
+
+    @cached_property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """The tensors that the batch is blended of.
+
+        ``volume`` and ``difference`` ``(c, *spatial)``, the same for all batches of one explanation; ``offset``
+        ``(n, 1, 1, ...)``; and factors, each of a shape that is broadcast to ``(n, c, *spatial)``. The batch is
+        ``volume + difference * (offset + the product of the factors)``: light has offset 1 and the negative mask as the
+        product, shadow has offset 0 and the mask. Those for whole masks are valid until the next batch is taken.
+        """
+        inputs, volume = self.inputs, self.inputs.volume
+        n, axes = len(self), volume.shape[1:]
+        ones = [1] * len(axes)
+        offset = volume.new_zeros((n, 1, *ones))
+        sign = volume.new_zeros((n, 1 if inputs.channel is None else len(volume), *ones))
+        for rows, kind, _ in self._runs():
+            if kind is not None:
+                offset[rows] = 1.0 - kind
+                sign[rows, inputs.channels] = 2.0 * kind - 1.0
+        if inputs.factors is None:
+            return *inputs.blended_of, offset, sign, self._whole_masks()
+        factors = [
+            volume.new_zeros((n, 1, *(m if i == axis else 1 for i in range(len(axes))))) for axis, m in enumerate(axes)
+        ]
+        for rows, kind, point in self._runs():
+            terms = None if kind is None else inputs.factors[kind]
+            for factor, term in zip(factors, terms or (), strict=False):
+                some = term[point : point + rows.stop - rows.start]  # those beyond the last point are empty
+                factor[rows.start : rows.start + len(some)] = some.view(len(some), *factor.shape[1:])
+        return *inputs.blended_of, offset, factors[0] * sign, *factors[1:]
+
+    def _whole_masks(self) -> torch.Tensor:
+        """Return the masks ``(n, 1, *spatial)``."""
+        volume = self.inputs.volume
+        out = self._buffers.get("whole masks", volume, len(self), *volume.shape[1:])
+        for rows, kind, point in self._runs():
+            masks_from(None if kind is None else self.inputs.ends[kind], point, out[rows])
+        return out.unsqueeze(1)
+
+    def written(self) -> torch.Tensor:
+        """Return the perturbed volumes ``(n, c, *spatial)``.
+
+        They may be written over: each call makes all of them anew, in the same memory.
+        """
+        inputs = self.inputs
+        volume, background, channels = inputs.volume, inputs.replacing, inputs.channels
+        out = self._buffers.get("batch", volume, *self.shape)
+        for rows, kind, point in self._runs():
+            if kind is None:
+                out[rows] = volume
+                continue
+            below, above = (background, volume) if kind == 0 else (volume, background)
+            masks = self._buffers.get("masks", volume, rows.stop - rows.start, *volume.shape[1:])
+            masks_from(inputs.ends[kind], point, masks)
+            if inputs.channel is not None:
+                out[rows] = below
+            blend(below[channels], above[channels], masks, out=out[rows, channels])
+        return out
+
+    def scaled(self, factor: float) -> PerturbedBatch:
+        """Return the same batch at another brightness, of the volume and of the background."""
+        inputs = self.inputs
+        scaled = replace(inputs, volume=inputs.volume * factor, background=inputs.background * factor)
+        return PerturbedBatch(scaled, self.numbers)
+
+    def _runs(self) -> Iterator[tuple[slice, int | None, int]]:
+        """Yield rows of one kind whose points follow one another: the kind (0 light, 1 shadow) and the first point.
+
+        The intact volume has no kind.
+        """
+        numbers, start = self.numbers, 0
+        while start < len(numbers):
+            stop, step = start + 1, 2 if numbers[start] else 0
+            while stop < len(numbers) and numbers[stop] == numbers[stop - 1] + step:
+                stop += 1
+            point, kind = divmod(numbers[start] - 1, 2)
+            yield slice(start, stop), kind if numbers[start] else None, point
+            start = stop
 
 
 def masks_from(masks: Masks | None, start: int, out: torch.Tensor) -> torch.Tensor:
@@ -113,59 +266,35 @@ class Perturbations:
     """
 
     def __init__(self, inputs: LightAndShadow, batch_size: int) -> None:
-        volume, background = inputs.volume, inputs.background
-        level = background.flatten()[:1]
-        if bool((background == level).all()):  # one number is read faster than a volume of it
-            background = level.view([1] * background.ndim).expand_as(background)
         self.inputs = inputs
         self.numbers = inputs.numbers
-        self._repeat = False
-        self._background = background
         self.batch_size = min(batch_size, len(self))
-        self._batch = volume.unsqueeze(0).repeat(self.batch_size, *([1] * volume.ndim))
-        self._masks = torch.empty((self._most(), *volume.shape[1:]), dtype=volume.dtype, device=volume.device)
+        self._repeat = False
+        self._buffers = Buffers()
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def batches(self) -> Iterator[tuple[torch.Tensor, list[int]]]:
-        """Yield each batch ``(batch_size, c, *spatial)`` with the numbers of the inputs in its first rows.
+    def batches(self) -> Iterator[tuple[PerturbedBatch, list[int]]]:
+        """Yield each batch with the numbers of the inputs in its first rows.
 
         The last batch is as large as the others, so that a model sees one shape only and equal settings give equal
-        bits; its spare rows hold the intact volume and have no number. A batch is valid until the next one is taken,
-        and may be written over: every row of the next one is made anew.
+        bits; its spare rows hold the intact volume and have no number. A batch is valid until the next one is taken.
         When a batch was too large and `halve` was called, or `repeat`, its inputs come again.
         """
-        volume, background = self.inputs.volume, self._background
         start = 0
         while start < len(self):
             size = self.batch_size
             numbers = self.numbers[start : start + size]
+            intact = [0] * (start == 0)
             lights = [n for n in numbers if n % 2 == 1]
             shadows = [n for n in numbers if n % 2 == 0 and n > 0]
-            row = 0
-            if start == 0:
-                self._batch[0].copy_(volume)
-                row = 1
-            for kind, masks_of_kind, below, above in (
-                (lights, self.inputs.light, background, volume),
-                (shadows, self.inputs.shadow, volume, background),
-            ):
-                if kind:
-                    masks = masks_from(masks_of_kind, (kind[0] - 1) // 2, self._masks[: len(kind)])
-                    self._blend(below, above, masks, self._batch[row : row + len(kind)])
-                    row += len(kind)
-            self._batch[row:].copy_(volume)  # no row is empty in any batch but the last
-            yield self._batch, [0] * (start == 0) + lights + shadows
+            numbers = intact + lights + shadows
+            yield PerturbedBatch(self.inputs, numbers + [0] * (size - len(numbers)), self._buffers), numbers
+            self._buffers.release_unused()
             if self.batch_size == size and not self._repeat:
                 start += size
             self._repeat = False
-
-    def _most(self) -> int:
-        """Return the most masks of one kind that a batch needs."""
-        both = None not in self.inputs.ends
-        # the last batch may hold one light more: the background
-        return min(self.batch_size, (self.batch_size + 1) // 2 + self.inputs.bare) if both else self.batch_size
 
     def repeat(self) -> None:
         """Let the inputs of this batch come again."""
@@ -183,15 +312,6 @@ class Perturbations:
         if self.batch_size == 1:
             raise GlasError(f"one input of {tuple(volume.shape)} at a time does not fit into memory")
         self.batch_size //= 2
-        self._batch = self._batch[: self.batch_size].clone()
-        self._masks = self._masks[: self._most()].clone()
+        self._buffers = Buffers()
         if volume.is_cuda:
             torch.cuda.empty_cache()
-
-    def _blend(self, below: torch.Tensor, above: torch.Tensor, masks: torch.Tensor, rows: torch.Tensor) -> None:
-        if self.inputs.channel is None:
-            blend(below, above, masks, out=rows)
-        else:
-            channels = self.inputs.channels
-            rows.copy_(below.expand_as(rows))
-            blend(below[channels], above[channels], masks, out=rows[:, channels])

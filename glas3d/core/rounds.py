@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from glas3d.core.glas import GLAS
-from glas3d.core.model import HasLogits, Predict, Recomputable, RunsOnEngine, classes_of
+from glas3d.core.model import HasLogits, HasTransform, Predict, Recomputable, RunsOnEngine, classes_of
 from glas3d.core.score import Target, bind
 from glas3d.core.search import Search, Segments, resolve_search
 from glas3d.core.volume import as_volume
@@ -34,6 +34,7 @@ class FrozenModel:
         # None where the model does not offer it
         self.recompute = self._predict.recompute if isinstance(self._predict, Recomputable) else None
         self.with_engine = self._predict.with_engine if isinstance(self._predict, RunsOnEngine) else None
+        self.without_transform = self._predict.without_transform if isinstance(self._predict, HasTransform) else None
         self.log_odds = self._predict.log_odds if isinstance(self._predict, HasLogits) else None
 
     def __call__(self, batch: torch.Tensor) -> Any:

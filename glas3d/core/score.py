@@ -11,8 +11,8 @@ import torch
 
 from glas3d.core.agreement import allowed_difference, differ
 from glas3d.core.foreign_code import failures_of, is_out_of_memory
-from glas3d.core.model import EngineModel, Fittable, Predict, RunsOnEngine, device_of
-from glas3d.core.perturb import LightAndShadow, Perturbations
+from glas3d.core.model import EngineModel, Fittable, Predict, RunsOnEngine, TakesPerturbedBatches, device_of
+from glas3d.core.perturb import LightAndShadow, Perturbations, PerturbedBatch
 from glas3d.core.settings import Fusion
 from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError
@@ -122,13 +122,21 @@ def evaluate(predict: Predict, batch: torch.Tensor, *covariates: torch.Tensor) -
     return finite(evaluate_on_device(predict, batch, *covariates))
 
 
-def evaluate_on_device(predict: Predict, batch: torch.Tensor, *covariates: torch.Tensor) -> torch.Tensor:
+def evaluate_on_device(
+    predict: Predict, batch: torch.Tensor | PerturbedBatch, *covariates: torch.Tensor
+) -> torch.Tensor:
     """Evaluate the model as `evaluate` does, but leave the result on a GPU, where it may not be computed yet.
 
-    The result has memory of its own, and only its shape is checked.
+    The result has memory of its own, and only its shape is checked. A batch that is not written yet is written for a
+    model that does not take it as it is.
     """
     with failures_of(f"the model does not take a batch of {tuple(batch.shape)}"):
-        output = predict(batch, *covariates)
+        if not isinstance(batch, PerturbedBatch):
+            output = predict(batch, *covariates)
+        elif isinstance(predict, TakesPerturbedBatches):
+            output = predict.perturbed(batch, *covariates)
+        else:
+            output = predict(batch.written(), *covariates)
     try:
         probabilities = output.detach() if isinstance(output, torch.Tensor) else torch.as_tensor(np.asarray(output))
         if unusual_kind(probabilities):
@@ -224,8 +232,7 @@ def evaluate_all(
     with torch_threads(torch.get_num_threads()):  # restored at the end
         for batch, numbers in perturbations.batches():
             try:
-                rows = numbers + [0] * (len(batch) - len(numbers))  # the intact volume fills the last batch
-                part = evaluate_on_device(predict, batch, *covariate_tensors(covariates, rows, batch))
+                part = evaluate_on_device(predict, batch, *covariate_tensors(covariates, batch))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -263,13 +270,11 @@ def evaluate_all(
     return Outputs.of(perturbations.inputs, perturbations.numbers, in_order)
 
 
-def covariate_tensors(
-    covariates: CovariatesOf | None, numbers: list[int], batch: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
+def covariate_tensors(covariates: CovariatesOf | None, batch: PerturbedBatch) -> tuple[torch.Tensor, ...]:
     """Return the covariates of a batch ``(n, q)`` in a tuple, which is empty where the model takes none."""
     if covariates is None:
         return ()
-    return (torch.as_tensor(covariates(numbers, len(batch)), dtype=torch.float32, device=batch.device),)
+    return (torch.as_tensor(covariates(list(batch.numbers), len(batch)), dtype=torch.float32, device=batch.device),)
 
 
 def fuse(

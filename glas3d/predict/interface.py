@@ -16,6 +16,7 @@ from torch import nn
 
 from glas3d.core.accelerate.windows import Windows
 from glas3d.core.model import Recomputation
+from glas3d.core.perturb import PerturbedBatch
 from glas3d.display import fields_repr
 from glas3d.imaging.scan import Scan
 from glas3d.imaging.space import VoxelGrid, grid_of, resample_scan
@@ -24,6 +25,7 @@ Activation = Literal["softmax", "sigmoid", "none"]
 Network = nn.Module | Callable[..., Any]
 Transform = Callable[[torch.Tensor], torch.Tensor]
 Readout = Callable[[Any], torch.Tensor]
+Batch = torch.Tensor | PerturbedBatch
 
 
 @runtime_checkable
@@ -138,20 +140,24 @@ class NetworkPredictor(Protocol):
     info: ModelInfo
     gives_log_odds: bool
 
-    def __call__(self, batch: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
+    def __call__(self, batch: Batch, table: torch.Tensor | None = None) -> torch.Tensor:
         """Return the probabilities ``(n, k)`` of a batch ``(n, c, *spatial)`` and covariates ``(n, q)``."""
         ...
 
-    def consume(self, batch: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
+    def consume(self, batch: Batch, table: torch.Tensor | None = None) -> torch.Tensor:
         """Return what a call returns, for a batch that the network and its transform may write over."""
         ...
 
-    def evaluate(self, forward: Callable[[], Any], batch: torch.Tensor) -> torch.Tensor:
+    def evaluate(self, forward: Callable[[], Any], batch: Batch) -> torch.Tensor:
         """Return the probabilities ``(n, k)`` that come of a forward pass through the network."""
         ...
 
     def log_odds(self) -> NetworkPredictor:
         """Return the same predictor, whose outputs are log-odds."""
+        ...
+
+    def without_transform(self) -> tuple[Transform, NetworkPredictor] | None:
+        """Return the transform of a batch, and the predictor that takes batches after it; None: there is none."""
         ...
 
     def with_net(self, net: Network) -> NetworkPredictor:

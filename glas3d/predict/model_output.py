@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -41,9 +42,7 @@ def one_tensor(output: Any, of: str = "model") -> torch.Tensor:
     return tensor
 
 
-def columns(
-    output: torch.Tensor, batch: torch.Tensor, of: str = "model", dtype: torch.dtype = torch.float32
-) -> torch.Tensor:
+def columns(output: torch.Tensor, batch: Sized, of: str = "model", dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Return an output as ``(n, k)``, float32 by default, a row for each input of the batch.
 
     Raises

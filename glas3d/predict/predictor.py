@@ -15,11 +15,13 @@ from glas3d.core.foreign_code import failures_of
 from glas3d.core.link import log_odds
 from glas3d.core.model import NoLogOdds, Recomputation
 from glas3d.core.modules import EvalMode, modules_in, refuse_without_values
+from glas3d.core.perturb import PerturbedBatch
 from glas3d.display import ShownInNotebooks, Summary
 from glas3d.errors import GlasError
 from glas3d.predict.device import choose_device, exact_kernels, tensors_of
+from glas3d.predict.engine.builders import BlendingRun
 from glas3d.predict.engine.engine_predictor import EnginePredictor
-from glas3d.predict.interface import Activation, FittedTransform, ModelInfo, Network, Readout, Transform
+from glas3d.predict.interface import Activation, Batch, FittedTransform, ModelInfo, Network, Readout, Transform
 from glas3d.predict.model_output import columns, one_tensor
 from glas3d.predict.precision import in_own_precision
 from glas3d.predict.recompute.recomputing_predictor import RecomputingPredictor
@@ -57,7 +59,8 @@ class Predictor(ShownInNotebooks):
         already, or no probabilities at all: the numbers of a regressor may be negative (documentation: "Targets that
         are not probabilities"). It has no default: nothing is guessed.
     transform
-        Applied to every batch after the masks: a callable, or an object whose ``fit(volume)`` returns one.
+        Applied after the masks: a callable, or an object whose ``fit(volume)`` returns one. Where it is affine in each
+        voxel, an explanation applies it once instead of to every batch (documentation: "Engines").
     device
         ``"auto"``: where the module is, or CUDA when that is the CPU and the machine has CUDA.
     readout
@@ -191,7 +194,7 @@ class Predictor(ShownInNotebooks):
         other.gives_log_odds = True
         return other
 
-    def __call__(self, batch: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
+    def __call__(self, batch: Batch, table: torch.Tensor | None = None) -> torch.Tensor:
         """Return ``(n, k)`` float32 probabilities of a batch, or what the readout makes of them.
 
         Parameters
@@ -210,11 +213,11 @@ class Predictor(ShownInNotebooks):
         """
         with torch.inference_mode(False):
             return self.consume(
-                torch.as_tensor(batch, dtype=torch.float32).clone(),
+                batch if isinstance(batch, PerturbedBatch) else torch.as_tensor(batch, dtype=torch.float32).clone(),
                 None if table is None else torch.as_tensor(table, dtype=torch.float32).clone(),
             )
 
-    def consume(self, batch: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
+    def consume(self, batch: Batch, table: torch.Tensor | None = None) -> torch.Tensor:
         """Return what a call returns, for a batch that the network and its transform may write over.
 
         Parameters
@@ -225,11 +228,16 @@ class Predictor(ShownInNotebooks):
         transform = self.transform
         if isinstance(transform, FittedTransform):
             raise GlasError("this transform is fitted to a scan: call predict.fit(volume)(batch)")
+        if isinstance(batch, PerturbedBatch):
+            if isinstance(self.net, BlendingRun) and transform is None:
+                tensors = *batch.tensors, *self._covariate_values(table, len(batch))
+                return self.evaluate(lambda: self.net(*tensors), batch)
+            batch = batch.written()
         batch = torch.as_tensor(batch, dtype=torch.float32, device=self.device)
         covariates = self._covariate_values(table, len(batch))
         return self.evaluate(lambda: self.net(batch if transform is None else transform(batch), *covariates), batch)
 
-    def evaluate(self, forward: Callable[[], Any], batch: torch.Tensor) -> torch.Tensor:
+    def evaluate(self, forward: Callable[[], Any], batch: Batch) -> torch.Tensor:
         """Return ``(n, k)`` float32 from a forward pass that is made with the network in eval mode.
 
         Parameters
@@ -270,6 +278,20 @@ class Predictor(ShownInNotebooks):
     def _modules_found(self) -> list[nn.Module]:
         """Return the modules that an evaluation of this predictor may call."""
         return modules_in(self.net, self.transform, self.readout)
+
+    def without_transform(self) -> tuple[Transform, Predictor] | None:
+        """Return the transform of a batch, and the predictor without it; None: there is no transform."""
+        transform = self.transform
+        if transform is None or isinstance(transform, FittedTransform):
+            return None
+        rest = copy.copy(self)
+        rest.transform = None
+
+        def transformed(batch: torch.Tensor) -> torch.Tensor:
+            with exact_kernels():
+                return transform(batch)
+
+        return transformed, rest
 
     def with_net(self, net: Network) -> Predictor:
         """Return a copy of this predictor that evaluates another network, on the same device."""

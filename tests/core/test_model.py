@@ -14,6 +14,8 @@ PROTOCOLS = (
     model.Fittable,
     model.RunsOnEngine,
     model.Recomputable,
+    model.HasTransform,
+    model.TakesPerturbedBatches,
     model.EngineModel,
 )
 INTACT = torch.zeros(1, 4, 5)
@@ -36,8 +38,9 @@ def test_a_plain_callable_offers_nothing():
     assert model.classes_of(predict) is None
 
 
-def test_a_predictor_offers_everything_but_a_report_of_its_engine(predictor):
-    assert offers(predictor) == {"HasDevice", "HasClasses", "Fittable", "RunsOnEngine", "Recomputable"}
+def test_a_predictor_offers_everything_but_an_engine(predictor):
+    offered = {protocol.__name__ for protocol in PROTOCOLS} - {"EngineModel", "TakesPerturbedBatches"}
+    assert offers(predictor) == offered
     assert model.classes_of(predictor) == ("NC", "AD")
 
 

@@ -4,8 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glas3d.core.covariates import WithEmptyMasks
 from glas3d.core.gaussian import gaussian_masks
-from glas3d.core.perturb import LightAndShadow, Perturbations, blend
+from glas3d.core.perturb import LightAndShadow, Perturbations, PerturbedBatch, blend
 from tests.core import oracle
 from tests.core.cases import POINTS, SHAPES, volume
 
@@ -21,7 +22,8 @@ def perturbations(batch_size, ndim=3, channels=2, background=0.25):
 def by_number(made):
     """Every input by its number, and what the batches were like."""
     inputs, addresses, shapes = {}, set(), set()
-    for batch, numbers in made.batches():
+    for described, numbers in made.batches():
+        batch = described.written()
         assert len(numbers) <= len(batch)
         addresses.add(batch.data_ptr())
         shapes.add(tuple(batch.shape))
@@ -89,7 +91,8 @@ def test_a_second_pass_gives_the_same_inputs():
 def test_what_a_model_does_to_its_batch_does_not_come_back():
     made = perturbations(4)
     expected, _, _ = by_number(perturbations(4))
-    for batch, numbers in made.batches():
+    for described, numbers in made.batches():
+        batch = described.written()
         for row, number in enumerate(numbers):
             assert np.array_equal(batch[row].numpy(), expected[number])
         batch.fill_(7.0)  # as a normalisation in place would
@@ -101,5 +104,72 @@ def test_the_volume_given_is_left_alone():
     made = gaussian_masks(POINTS[2], (7, 9), (1.0, 1.0))
     inputs = LightAndShadow(intact, torch.zeros_like(intact), made, made)
     for batch, _ in Perturbations(inputs, 5).batches():
-        batch.fill_(7.0)
+        batch.written().fill_(7.0)
     assert torch.equal(intact, before)
+
+
+# A batch is described before it is written.
+
+
+def described(ndim, kernel, channel=None):
+    """Inputs of two covariates, and a number for each kind: intact, light, shadow, empty light and shadow, the bare."""
+    shape, random = SHAPES[ndim], np.random.default_rng(3)
+    intact = volume(shape, 2)
+    dark = random.uniform(0, 1, intact.shape).astype(np.float32)
+    light, shadow = (
+        WithEmptyMasks(gaussian_masks(POINTS[ndim], shape, (sigma,) * ndim, kernel), 2) for sigma in (1.5, 2.5)
+    )
+    inputs = LightAndShadow(torch.from_numpy(intact), torch.from_numpy(dark), light, shadow, channel, bare=True)
+    return inputs, [4, 0, 1, 3, 5, 2, 0, 0, 9, 12, 13, 1]
+
+
+def expected_of(inputs, number, ndim, kernel):
+    intact, dark = (part.double().numpy() for part in (inputs.volume, inputs.background))
+    if number == 0:
+        return intact
+    point, kind = divmod(number - 1, 2)
+    empty = point >= len(POINTS[ndim])
+    g = np.zeros(SHAPES[ndim]) if empty else oracle.mask(POINTS[ndim][point], SHAPES[ndim], (1.5, 2.5)[kind], kernel)
+    return (oracle.light, oracle.shade)[kind](intact, g, dark, inputs.channel)
+
+
+@pytest.mark.parametrize("channel", [None, 1])
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential"])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_description_is_what_is_written(ndim, kernel, channel):
+    inputs, numbers = described(ndim, kernel, channel)
+    batch = PerturbedBatch(inputs, numbers)
+    written = batch.written().double().numpy()
+    first, difference, offset, *factors = (part.double().numpy() for part in batch.tensors)
+    blended = first + difference * (offset + np.prod(np.broadcast_arrays(*factors), axis=0))
+    assert len(factors) == (ndim if kernel == "gaussian" else 2)
+    for row, number in enumerate(numbers):
+        right = expected_of(inputs, number, ndim, kernel)
+        np.testing.assert_allclose(written[row], right, rtol=0, atol=1e-6, err_msg=str(number))
+        np.testing.assert_allclose(blended[row], right, rtol=0, atol=1e-6, err_msg=str(number))
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential"])
+def test_a_description_stays_true_when_the_batch_is_written(kernel):
+    inputs, numbers = described(3, kernel)
+    batch = PerturbedBatch(inputs, numbers)
+    before = [part.clone() for part in batch.tensors]
+    batch.written().fill_(7.0)
+    assert all(torch.equal(part, kept) for part, kept in zip(batch.tensors, before, strict=True))
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential"])
+def test_another_brightness_is_that_of_the_written_batch(kernel):
+    inputs, numbers = described(2, kernel, channel=0)
+    batch = PerturbedBatch(inputs, numbers)
+    torch.testing.assert_close(batch.scaled(0.1).written(), batch.written() * 0.1, rtol=0, atol=1e-7)
+
+
+def test_batches_that_nobody_writes_take_no_memory():
+    made, held = perturbations(4), []
+    for number, (batch, _) in enumerate(made.batches()):
+        if number == 0:
+            batch.written()
+        held.append(sum(kept.numel() for kept in made._buffers._kept.values()))
+    assert held[0] > 0
+    assert held[-1] == 0

@@ -102,7 +102,7 @@ def test_evaluate_all_keeps_probabilities_in_the_order_of_the_inputs(batch_size)
     intact, light, shadow, _ = evaluate_all(Linear(weights), perturbations(batch_size))
     expected = {}
     for batch, numbers in perturbations(1).batches():
-        expected[numbers[0]] = (weights * batch[0].numpy().astype(np.float64)).sum(axis=(1, 2, 3))
+        expected[numbers[0]] = (weights * batch.written()[0].numpy().astype(np.float64)).sum(axis=(1, 2, 3))
     np.testing.assert_allclose(intact, expected[0], rtol=1e-12)
     np.testing.assert_allclose(light, [expected[n] for n in (1, 3, 5, 7)], rtol=1e-12)
     np.testing.assert_allclose(shadow, [expected[n] for n in (2, 4, 6, 8)], rtol=1e-12)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from glas3d.predict.engine.builders import Inputs
 from glas3d.predict.engine.clock import Clock
-from glas3d.predict.engine.comparison import Evaluated
+from glas3d.predict.engine.comparison import Evaluated, Given
 from glas3d.predict.engine.engines import ENGINES, Engine
 from glas3d.predict.engine.trials import Trials
 from glas3d.predict.interface import NetworkPredictor
@@ -38,7 +37,7 @@ class AutomaticChoice:
     """
 
     predict: NetworkPredictor
-    inputs: Inputs
+    inputs: Given
     trials: Trials
     clock: Clock
 

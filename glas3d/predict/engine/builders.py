@@ -47,6 +47,41 @@ class LeavesInputs(nn.Module):
         return self.net(*(x.clone() for x in inputs))
 
 
+class BlendingNetwork(nn.Module):
+    """A network with the blending of perturbed volumes before it, so that an engine makes one graph of both.
+
+    Parameters
+    ----------
+    net
+        The network.
+    n_blended
+        How many tensors a batch is blended of (see `glas3d.core.perturb.PerturbedBatch.tensors`).
+    """
+
+    def __init__(self, net: nn.Module, n_blended: int) -> None:
+        super().__init__()
+        self.net, self.n_blended = net, n_blended
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        """Return the network's output for the tensors of a batch, and the covariates where it takes some."""
+        volume, difference, offset, product, *factors, last = inputs[: self.n_blended]
+        for factor in factors:
+            product = product * factor
+        share = torch.addcmul(offset, product, last)  # of the background
+        return self.net(torch.addcmul(volume, difference, share), *inputs[self.n_blended :])
+
+
+class BlendingRun:
+    """What an engine built of a `BlendingNetwork`: takes the tensors of a batch in its place."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Return the network's output."""
+        return self._run(*inputs)
+
+
 def build_eager(net: nn.Module, inputs: Inputs, cached: CacheEntry | None) -> Run:
     """Return the network itself."""
     return net

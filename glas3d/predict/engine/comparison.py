@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,16 @@ import torch
 from torch import nn
 
 from glas3d.core.agreement import allowed_difference, differ
+from glas3d.core.perturb import PerturbedBatch
 from glas3d.errors import reason
-from glas3d.predict.engine.builders import Inputs, LeavesInputs, Run
+from glas3d.predict.engine.builders import BlendingNetwork, BlendingRun, Inputs, LeavesInputs, Run
 from glas3d.predict.engine.engines import Engine, build, kept
 from glas3d.predict.engine.fingerprint import digest
 from glas3d.predict.engine.trials import Trials
-from glas3d.predict.interface import NetworkPredictor
+from glas3d.predict.interface import Batch, NetworkPredictor
+
+# The batch, and the covariates where a network takes some.
+Given = tuple[Batch, *tuple[torch.Tensor, ...]]
 
 # Engines are also compared with the network on inputs of this brightness.
 _DARKER = 0.1
@@ -60,12 +65,12 @@ class Evaluated:
     """
 
     predict: NetworkPredictor
-    inputs: Inputs
+    inputs: Given
     net: ObservedNetwork
     expected: torch.Tensor
 
     @classmethod
-    def on(cls, predict: NetworkPredictor, inputs: Inputs) -> Evaluated:
+    def on(cls, predict: NetworkPredictor, inputs: Given) -> Evaluated:
         """Evaluate a predictor's own network."""
         net = ObservedNetwork(predict.net)
         return cls(predict, inputs, net, predict.with_net(net)(*inputs))
@@ -92,7 +97,10 @@ class Evaluated:
     def is_kept(self, engine: Engine, trials: Trials) -> bool:
         """Return whether the user's cache has what an engine builds of the network."""
         model = self._model() if trials.may_read else None
-        return model is not None and kept(engine, self.net.inputs, model).path.is_file()
+        if model is None:
+            return False
+        inputs = self._blended() if self._blends(engine) else self.net.inputs
+        return kept(engine, inputs, model).path.is_file()
 
     def _agreeing(self, engine: Engine, model: str | None) -> Run:
         """Return what an engine builds of the network, after it was compared with the network."""
@@ -108,22 +116,38 @@ class Evaluated:
         sha256 = self.predict.info.sha256
         return None if sha256 is None or self.net.writes else f"{sha256} {digest(self.net.net)}"
 
-    def _darker(self) -> tuple[Inputs, torch.Tensor]:
+    def _darker(self) -> tuple[Given, torch.Tensor]:
         """Return the inputs at a tenth of their brightness, and the network's output for them."""
         batch, *covariates = self.inputs
-        darker = (batch * _DARKER, *covariates)
+        scaled = batch.scaled(_DARKER) if isinstance(batch, PerturbedBatch) else batch * _DARKER
+        darker: Given = (scaled, *covariates)
         return darker, self.predict.with_net(self.net.net)(*darker)
 
     def _built(self, engine: Engine, model: str | None) -> Run:
         if not isinstance(self.net.output, torch.Tensor):
             raise EngineFailed(f"needs one tensor as output, got a {type(self.net.output).__name__}")
         net = LeavesInputs(self.net.net) if self.net.writes else self.net.net
+        if self._blends(engine):
+            inputs = self._blended()
+            n_covariates = len(self.net.inputs) - 1
+            with suppress(Exception):  # what cannot be built with blending may be built without
+                return BlendingRun(build(engine, BlendingNetwork(net, len(inputs) - n_covariates), inputs, model))
         try:
             return build(engine, net, self.net.inputs, model)
         except Exception as error:  # each library has its own, of every kind
             raise _not_built(error) from error
 
-    def _output(self, run: Run, inputs: Inputs) -> torch.Tensor:
+    def _blends(self, engine: Engine) -> bool:
+        """Return whether an engine is given the tensors that the batch is blended of."""
+        return engine.blends and isinstance(self.inputs[0], PerturbedBatch)
+
+    def _blended(self) -> Inputs:
+        """Return these tensors, and the covariates."""
+        batch = self.inputs[0]
+        assert isinstance(batch, PerturbedBatch)
+        return (*batch.tensors, *self.net.inputs[1:])
+
+    def _output(self, run: Run, inputs: Given) -> torch.Tensor:
         try:
             return self.predict.with_net(run)(*inputs)
         except Exception as error:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import nn
 
 from glas3d.core.accelerate.windows import Windows
 from glas3d.core.model import Recomputation
+from glas3d.core.perturb import PerturbedBatch
 from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError
 from glas3d.predict.engine.auto import AutomaticChoice
-from glas3d.predict.engine.builders import Inputs
 from glas3d.predict.engine.clock import current_clock
-from glas3d.predict.engine.comparison import EngineFailed, Evaluated, check_agreement
+from glas3d.predict.engine.comparison import EngineFailed, Evaluated, Given, check_agreement
 from glas3d.predict.engine.engines import ENGINES, check_engine
 from glas3d.predict.engine.trials import Trials, forget, trials_of
-from glas3d.predict.interface import ModelInfo, NetworkPredictor
+from glas3d.predict.interface import Batch, ModelInfo, NetworkPredictor, Transform
 
 # One thread at a time tries engines: others would disturb its times, and would build the same.
 _choosing = threading.RLock()
@@ -63,7 +63,7 @@ class EnginePredictor:
         self._predict, self._given_engine, self._n_batches = predict, engine, n_batches
         self._clock = current_clock()
         self._threads = self.engine_threads = torch.get_num_threads()
-        self._by_shape: dict[tuple[int, ...], NetworkPredictor] = {}
+        self._by_layout: dict[Hashable, NetworkPredictor] = {}
         self.engine = engine
         self.notes: tuple[str, ...] = ()
 
@@ -97,6 +97,11 @@ class EnginePredictor:
         """Return the predictor of log-odds, its network run by the same engine."""
         return EnginePredictor(self._predict.log_odds(), self._given_engine, self._n_batches)
 
+    def without_transform(self) -> tuple[Transform, EnginePredictor] | None:
+        """Return the predictor's transform, and the predictor without it on the same engine; None: there is none."""
+        parts = self._predict.without_transform()
+        return None if parts is None else (parts[0], EnginePredictor(parts[1], self._given_engine, self._n_batches))
+
     def recompute(self, bases: torch.Tensor, windows: Sequence[Windows]) -> Recomputation:
         """Return what recomputes with the predictor's own network."""
         return self._predict.recompute(bases, windows)
@@ -121,62 +126,80 @@ class EnginePredictor:
 
         The network and the transform may write over the batch.
         """
-        inputs, shape = (batch, *covariates), tuple(batch.shape)
+        return self._evaluate(batch, *covariates)
+
+    def perturbed(self, batch: PerturbedBatch, *covariates: torch.Tensor) -> torch.Tensor:
+        """Return the output for a batch of perturbed volumes, which an engine may blend in its own graph.
+
+        A transform comes after blending, and only the network is part of the graph: where there is one, the batch is
+        written first.
+        """
+        return self._evaluate(batch if self._predict.transform is None else batch.written(), *covariates)
+
+    def _evaluate(self, batch: Batch, *covariates: torch.Tensor) -> torch.Tensor:
+        inputs: Given = (batch, *covariates)
         if self._given_engine == "eager":
             return self._predict.consume(*inputs)
-        if shape in self._by_shape:
-            return self._by_shape[shape].consume(*inputs)
+        layout = _layout(batch)
+        if layout in self._by_layout:
+            return self._by_layout[layout].consume(*inputs)
         with _choosing, torch_threads(self._threads):  # those of the explanation; perhaps fewer are faster
-            trials = trials_of(self._predict, shape)
+            trials = trials_of(self._predict, layout)
             if self._given_engine == "auto":
                 choice = AutomaticChoice(self._predict, inputs, trials, self._clock)
-                self._by_shape[shape], output = choice.make(self._n_batches)
+                self._by_layout[layout], output = choice.make(self._n_batches)
                 self.engine, self.notes = trials.best, trials.notes()
             else:
-                self._by_shape[shape], output = self._use_given(trials, inputs)
+                self._by_layout[layout], output = self._use_given(trials, inputs)
             self.engine_threads = torch.get_num_threads()
         return output
 
-    def check(self, expected: torch.Tensor, rows: torch.Tensor, batch: torch.Tensor, *covariates: torch.Tensor) -> bool:
+    def check(self, expected: torch.Tensor, rows: torch.Tensor, batch: Batch, *covariates: torch.Tensor) -> bool:
         """Compare the engine that ran the last batch with the network itself; one that differs is built anew.
 
         See `glas3d.core.model.EngineModel.check`.
         """
         if self.engine == "eager":
             return True
-        inputs, shape = (batch, *covariates), tuple(batch.shape)
+        if isinstance(batch, PerturbedBatch) and self._predict.transform is not None:
+            batch = batch.written()
+        layout = _layout(batch)
+
+        def output_again() -> torch.Tensor:
+            own = batch if isinstance(batch, PerturbedBatch) else batch.clone()
+            return self._evaluate(own, *(values.clone() for values in covariates))
+
         try:
-            output = self(*(x.clone() for x in inputs))
-            self._check_agreement(output, expected[rows], expected)
+            self._check_agreement(output_again(), expected[rows], expected)
             return True
         except EngineFailed:
-            forget(self._predict, shape)
-            self._by_shape.clear()
+            forget(self._predict, layout)
+            self._by_layout.clear()
         try:
-            output = self(*(x.clone() for x in inputs))
+            output = output_again()
             if self.engine != "eager":
                 self._check_agreement(output, expected[rows], expected)
         except EngineFailed as failure:
-            self._leave_out(self.engine, str(failure), shape)
+            self._leave_out(self.engine, str(failure), layout)
         return False
 
     def _check_agreement(self, output: torch.Tensor, expected: torch.Tensor, effects: torch.Tensor) -> None:
         log_odds = self._predict.gives_log_odds
         check_agreement(ENGINES[self.engine], output, expected, effects, log_odds=log_odds)
 
-    def _leave_out(self, name: str, failure: str, shape: tuple[int, ...]) -> None:
+    def _leave_out(self, name: str, failure: str, layout: Hashable) -> None:
         """Use the network itself in place of an engine, unless that was chosen by name and computes exactly."""
         with torch_threads(self._threads):
-            trials = trials_of(self._predict, shape)
+            trials = trials_of(self._predict, layout)
         trials.leave_out(name, failure)
         if self._given_engine == name and ENGINES[name].exact:
             model = self._predict.info.name
             raise GlasError(f"the engine {name} {failure}: evaluate the model {model} without it")
         trials.warn_of(name)
-        self._by_shape[shape] = self._predict
+        self._by_layout[layout] = self._predict
         self.engine, self.notes = "eager", trials.notes()
 
-    def _use_given(self, trials: Trials, inputs: Inputs) -> tuple[NetworkPredictor, torch.Tensor]:
+    def _use_given(self, trials: Trials, inputs: Given) -> tuple[NetworkPredictor, torch.Tensor]:
         """Return the predictor with the engine that was chosen by name, compared with the network itself once."""
         name, key = self._given_engine, (self._given_engine, self._threads)
         if key not in trials.runs and name not in trials.failures:
@@ -190,3 +213,8 @@ class EnginePredictor:
             return self._predict, self._predict(*inputs)
         predict = self._predict.with_net(trials.runs[key])
         return predict, predict(*inputs)
+
+
+def _layout(batch: Batch) -> Hashable:
+    """Return what an engine is built for: the shape of a batch, or of the tensors that it is blended of."""
+    return batch.layout if isinstance(batch, PerturbedBatch) else tuple(batch.shape)

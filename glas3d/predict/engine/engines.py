@@ -54,6 +54,8 @@ class Engine:
         How far its probabilities may be from those of the network itself.
     own_threads
         Whether its library has threads of its own; those of torch, which wait busily for work, are then in their way.
+    blends
+        Whether it makes one graph of a network and the blending of perturbed volumes before it.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Engine:
     exact: bool = True
     tolerance: float = TOLERANCE
     own_threads: bool = False
+    blends: bool = False
 
     @property
     def version(self) -> str | None:
@@ -104,8 +107,9 @@ ENGINES = {
             seconds_to_load=0.3,
             speedup=1.8,
             own_threads=True,
+            blends=True,
         ),
-        Engine(name="cudagraphs", build=builders.build_cudagraphs, devices=("cuda",)),
+        Engine(name="cudagraphs", build=builders.build_cudagraphs, devices=("cuda",), blends=True),
         Engine(
             name="onnx",
             build=builders.build_onnx,
@@ -116,6 +120,7 @@ ENGINES = {
             seconds_per_module=0.01,
             speedup=1.2,
             own_threads=True,
+            blends=True,
         ),
         Engine(
             name="compile",
@@ -124,6 +129,7 @@ ENGINES = {
             seconds_to_build=15.0,
             seconds_per_module=0.2,
             speedup=1.4,
+            blends=True,
         ),
         Engine(name="channels_last", build=builders.build_channels_last, devices=("cpu", "cuda"), speedup=1.05),
         Engine(name="autocast", build=builders.build_autocast, devices=("cpu", "cuda"), exact=False, tolerance=5e-3),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -69,14 +70,14 @@ _lock = threading.Lock()
 _trials: WeakKeyDictionary[nn.Module, dict[Any, Trials]] = WeakKeyDictionary()
 
 
-def trials_of(predict: NetworkPredictor, shape: tuple[int, ...]) -> Trials:
-    """Return what was learned of a predictor's network, as its weights are now, for batches of a shape.
+def trials_of(predict: NetworkPredictor, layout: Hashable) -> Trials:
+    """Return what was learned of a predictor's network, as its weights are now, for batches of a shape or layout.
 
     What was built from other weights is forgotten.
     """
     net: Any = predict.net
     output = (predict.activation, predict.gives_log_odds)
-    key = (shape, str(predict.device), torch.get_num_threads(), output, fingerprint(net))
+    key = (layout, str(predict.device), torch.get_num_threads(), output, fingerprint(net))
     with _lock:
         of_net = _trials.setdefault(net, {})
         for other in [other for other in of_net if other[-1] != key[-1]]:
@@ -84,9 +85,9 @@ def trials_of(predict: NetworkPredictor, shape: tuple[int, ...]) -> Trials:
         return of_net.setdefault(key, Trials())
 
 
-def forget(predict: NetworkPredictor, shape: tuple[int, ...]) -> None:
-    """Forget what was built of a predictor's network: for a batch of this shape it differed from the network."""
+def forget(predict: NetworkPredictor, layout: Hashable) -> None:
+    """Forget what was built of a predictor's network: for a batch of this layout it differed from the network."""
     net: Any = predict.net
     with _lock:
         _trials.pop(net, None)
-    trials_of(predict, shape).may_read = False
+    trials_of(predict, layout).may_read = False
