@@ -22,6 +22,9 @@ from glas3d.simulate.dataset import scan_img
 from glas3d.simulate.participants import simulate_participant
 from glas3d.simulate.simulation import LESIONS, Simulation
 
+# A region is used by a model if its mean effect is at least this share of the largest.
+_USED = 1 / 20
+
 
 @dataclass(frozen=True, eq=False)
 class Truth:
@@ -73,15 +76,22 @@ class Truth:
         Returns
         -------
         One row for each method: ``method``, ``r`` and ``spearman`` with the mean true effects, ``ap`` and
-        ``ap_density`` (average precision of the planted regions in the order of the scores, and of the densities).
+        ``ap_density`` (average precision of the planted regions in the order of the scores, and of the densities), and
+        ``ap_used`` (as ``ap_density``, of the regions that the model uses: those whose mean effect is at least a
+        twentieth of the largest).
         """
         effects = mean_effects([_regions(table) for _, table in self.effects.groupby("participant")])
+        used = effects.assign(planted=effects["effect"] >= _USED * effects["effect"].max())
         rows = []
         for method, values in self.values.groupby("method", sort=False):
             group = _group_table(values)
             precision = {
-                name: detection(group, effects, score=score).average_precision
-                for name, score in (("ap", "score"), ("ap_density", "density"))
+                name: detection(group, truth, score=score).average_precision
+                for name, truth, score in (
+                    ("ap", effects, "score"),
+                    ("ap_density", effects, "density"),
+                    ("ap_used", used, "density"),
+                )
             }
             rows.append({"method": method} | _correlation(group, effects) | precision)
         return pd.DataFrame(rows)

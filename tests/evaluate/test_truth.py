@@ -99,6 +99,14 @@ def test_in_the_group_every_participant_counts_the_same():
     assert np.isnan(by_participant["spearman"][1])  # two regions have an effect
 
 
+def test_used_regions_have_a_twentieth_of_the_largest_effect():
+    """Planted regions that the model hardly uses, and others that it does not, are no part of what must rank high."""
+    truth = tables([[0.0] * 5], [[0.0, 10.0, 0.5, 0.4, -3.0]], densities=[[3.0, 5.0, 4.0, 1.0, 2.0]])
+    (group,) = truth.by_group().to_dict("records")
+    assert group["ap_used"] == 1.0
+    assert group["ap_density"] == pytest.approx((1 + 1 + 3 / 4 + 4 / 5) / 4)
+
+
 def test_values_that_are_all_the_same_follow_nothing():
     truth = tables([[1.0, 1.0, 1.0]], [[0.0, 2.0, 1.0]])
     assert truth.by_participant()["r"].tolist() == [0.0]
