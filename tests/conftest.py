@@ -11,6 +11,13 @@ hypothesis.settings.register_profile("glas3d", max_examples=20, deadline=None, d
 hypothesis.settings.load_profile("glas3d")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Run files with slow tests first: with several workers none is left alone with a long file at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def still_clock():
     """Stop the clock that compares engines, so that ``engine="auto"`` is always the network itself."""

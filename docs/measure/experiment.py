@@ -50,7 +50,8 @@ def glas3d(*arguments):
 # %%
 if not (work / "data").exists():
     glas3d("simulate", "data", "--participants", PARTICIPANTS, "--ad", AD, "--seed", 429)
-(work / "study.toml").write_text('case = "AD"\ncontrol = "NC"\nn-workers = 2\n')
+n_workers = 2 if PARTICIPANTS > 100 else 1
+(work / "study.toml").write_text(f'case = "AD"\ncontrol = "NC"\nn-workers = {n_workers}\n')
 people = pd.read_csv(work / "data" / "participants.tsv", sep="\t")
 print(people["group"].value_counts().to_dict())
 
