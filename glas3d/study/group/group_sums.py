@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from glas3d.bids_names import PARTICIPANT_ID
 from glas3d.core.account import Account
 from glas3d.core.explanation import COMPUTATION_SETTINGS
 from glas3d.counts import counted
@@ -153,7 +154,9 @@ class GroupSums(Drawn):
         for session in sessions:
             self._check_alike(session)
         table = self._ordered(result.table)
-        self._notes[result.stem] = [note for session in sessions for note in session.provenance.get("Notes", ())]
+        participant = PARTICIPANT_ID.match(result.stem)
+        name = participant.group() if participant and participant.group() not in self._notes else result.stem
+        self._notes[name] = [note for session in sessions for note in session.provenance.get("Notes", ())]
         self._add_measures(table[self._measures].to_numpy(dtype=float).T)
         self._add_values(table["score"].to_numpy(dtype=float), sessions)
         self._add_account(table, sessions)

@@ -253,8 +253,9 @@ def test_words_follow_the_search(explained, tmp_path):
 
 def test_a_study_shows_its_groups_and_participants(explained, few, tmp_path):
     group = GroupMap("AD", few)
-    for _ in range(3):
-        group.add(explained)
+    noted = replace(explained, provenance={**explained.provenance, "Notes": ["the map is flat: all are 0"]})
+    for number, each in enumerate((noted, explained, explained)):
+        group.add(replace(each, stem=each.stem.replace("sub-07", f"sub-0{number}")))
     group.save(tmp_path / "group")
     text = " ".join(page(write_report(tmp_path)).text.split())
     assert "combines the explanations of 3 participants of the group AD" in text
@@ -262,6 +263,7 @@ def test_a_study_shows_its_groups_and_participants(explained, few, tmp_path):
     assert f"account for {explained.provenance['Account']['accounted']:.0%} of the effect" in text
     assert text.count("sub-07_T1w.nii.gz AD ") == 3
     assert "The group AD had 3 participants." in text
+    assert "The map is flat: 1 of 3 participants, such as that of sub-00." in text
     assert "Read groups" not in text  # it is one
 
 
