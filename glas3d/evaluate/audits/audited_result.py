@@ -50,16 +50,7 @@ class AuditedResult:
             The map has no sidecar, or a damaged one.
         """
         sidecar = path.with_name(path.name.removesuffix(".nii.gz") + ".json")
-        try:
-            content = json.loads(sidecar.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise GlasError(
-                f"a map is audited with its sidecar, {sidecar} is missing or damaged: {reason(error)}"
-            ) from None
-        if not isinstance(content, dict) or not {"Search", "Target"} <= set(content):
-            raise GlasError(
-                f"a map is audited with its sidecar, {sidecar} does not say what was searched and explained"
-            )
+        content = read_sidecar(sidecar, "Search", "Target")
         return cls(path, options, content)
 
     @classmethod
@@ -120,6 +111,30 @@ class AuditedResult:
             provenance=self.provenance_of(check),
             file=self.file(check),
         )
+
+
+def read_sidecar(path: Path, *required: str) -> dict[str, Any]:
+    """Read the JSON file that records how results were made.
+
+    Parameters
+    ----------
+    path
+        The file.
+    required
+        Keys that it must have.
+
+    Raises
+    ------
+    GlasError
+        The file is missing or damaged, or lacks a key.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise GlasError(f"results need their sidecar, {path} is missing or damaged: {reason(error)}") from None
+    if not isinstance(content, dict) or not set(required) <= set(content):
+        raise GlasError(f"results need their sidecar, {path} does not name {' and '.join(required)}")
+    return content
 
 
 def table_of(path: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from glas3d.errors import GlasError, reason
+from glas3d.errors import GlasError
 from glas3d.evaluate.audits.audit import Audit, Number, Verdict
-from glas3d.evaluate.audits.audited_result import AuditedResult
+from glas3d.evaluate.audits.audited_result import AuditedResult, read_sidecar
 from glas3d.evaluate.audits.checks import AuditOptions
 from glas3d.explain.notes import count_notes
+from glas3d.explain.result import searched_in_mni
 from glas3d.imaging.atlas import Atlas
 from glas3d.output import generated_by
 from glas3d.study.derivatives import GROUP, STUDY, Record, read_records, read_study
@@ -92,6 +92,13 @@ class AuditedStudy:
             return None
         return atlas_of(self.out, self.study, self.records[0])
 
+    def is_in_mni(self) -> bool:
+        """Return whether the maps are known to be in MNI space: it was stated, or is known of every scan."""
+        if self.study.get("AssumeSpace") is not None:
+            return True
+        paths = [record.folder / f"{record.content['Stem']}_regions.json" for record in self.records]
+        return all(searched_in_mni(read_sidecar(path)) for path in paths)
+
     def group_result(self) -> AuditedResult | None:
         """Return the map of the case group; None where the group level has not been run.
 
@@ -104,12 +111,7 @@ class AuditedStudy:
         path = folder / "provenance.json"
         if not path.is_file():
             return None
-        try:
-            case = json.loads(path.read_text(encoding="utf-8"))["Case"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise GlasError(f"{path} is damaged: {reason(error)}") from None
-        search = self.method["Search"]
-        stem = group_stem(search.get("atlas"), case)
+        stem = group_stem(self.method["Search"].get("atlas"), read_sidecar(path, "Case")["Case"])
         return AuditedResult.read(folder / f"{stem}_stat-saliency_statmap.nii.gz", self.options)
 
     def fold_means(self) -> pd.DataFrame:

@@ -9,7 +9,7 @@ such maps agree far more than their voxels would if they were permuted. Surrogat
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from glas3d.evaluate.audits.audit import Audit, Number, Verdict
@@ -50,22 +50,27 @@ def audit_study(study: AuditedStudy) -> Audit:
     group = study.group_result()
     if study.options.literature is None or group is None:
         return _no_verdict(study, "the study has no group level: run glas3d cohort BIDS_DIR OUT group first")
-    return _of_result(study, group, study.atlas)
+    return _of_result(study, group, study.atlas, in_mni=study.is_in_mni)
 
 
 def audit_result(result: AuditedResult) -> Audit:
     """Return the audit of a result in a folder."""
     if result.options.literature is None:
         return _no_verdict(result, "")
-    return _of_result(result, result, Atlas.recorded(result.provenance["Search"]))
+    provenance = result.provenance
+
+    def in_mni() -> bool:
+        return searched_in_mni(provenance) and provenance.get("Transform") is None
+
+    return _of_result(result, result, Atlas.recorded(provenance["Search"]), in_mni=in_mni)
 
 
-def _of_result(subject: _Subject, result: AuditedResult, atlas: Atlas | None) -> Audit:
+def _of_result(subject: _Subject, result: AuditedResult, atlas: Atlas | None, *, in_mni: Callable[[], bool]) -> Audit:
     """Return the audit of a result by the regions of its atlas, or by its map where there is none in MNI space."""
     if atlas is not None and _is_in_mni(atlas):
         table = result.table()
         return _audit(subject, ComparedMap.of_regions(table["index"], table["score"], atlas))
-    if not searched_in_mni(result.provenance) or result.provenance.get("Transform") is not None:
+    if not in_mni():
         return _no_verdict(subject, "the map is not known to be in MNI space, and was not searched by an atlas that is")
     return _audit(subject, ComparedMap.of_image(result.img))
 

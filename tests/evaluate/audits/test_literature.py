@@ -12,10 +12,13 @@ from sklearn.metrics import average_precision_score
 
 from glas3d.errors import GlasError
 from glas3d.evaluate.audits import AuditOptions, audit_results, audit_scan
+from glas3d.evaluate.audits.audited_study import AuditedStudy
+from glas3d.evaluate.audits.literature import audit_study
 from glas3d.evaluate.audits.map_agreement import ComparedMap, _Statistics, _top, comparison_grid
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import VoxelGrid
 from glas3d.output import write_json
+from glas3d.study.derivatives import Record
 from glas3d.tables import write_table
 from tests.evaluate.audits import heads
 
@@ -131,6 +134,23 @@ def test_a_scan_with_its_model(aal):
     assert audit["ap_regions"] > 3 / 12  # three of the twelve marked regions come first, the others tie
 
 
+@pytest.mark.parametrize(("assumed", "verdict"), [("MNI", "pass"), (None, "n/a")])
+def test_the_group_of_a_study_by_a_grid(aal, results, tmp_path, assumed, verdict):
+    (tmp_path / "group").mkdir()
+    for path in results["desc-grid"].iterdir():
+        (tmp_path / "group" / path.name.replace("sub-01_T1w", "group-AD")).write_bytes(path.read_bytes())
+    write_json({"Case": "AD", "Control": "NC"})(tmp_path / "group" / "provenance.json")
+    write_json({"Search": {"grid": 8}, "SpaceCheck": None})(tmp_path / "sub-01_regions.json")
+    method = {"Search": {"grid": 8}, "Settings": {}, "Target": {"index": 1, "class": "AD"}}
+    record = Record("sub-01", "", tmp_path, {"Method": method, "Key": "k", "Stem": "sub-01"})
+    options = AuditOptions(literature=literature(aal, REGIONS), surrogates=99)
+    audit = audit_study(AuditedStudy(tmp_path, options, {"AssumeSpace": assumed}, [record]))
+    assert (audit.verdict, audit.file) == (verdict, "study_desc-gridliterature_audit.json")
+    (tmp_path / "group" / "provenance.json").write_text("{}")
+    with pytest.raises(GlasError, match=r"provenance\.json does not name Case"):
+        audit_study(AuditedStudy(tmp_path, options, {}, [record]))
+
+
 def test_no_map_and_no_space_have_no_verdict(aal, results, tmp_path):
     (audit,) = audit_results(results["desc-grid"])
     assert (audit.verdict, "name a map from the literature" in audit.statement) == ("n/a", True)
@@ -198,5 +218,5 @@ def test_a_folder_needs_results(tmp_path, results):
         audit_results(results["seg-AAL"], ["accounted"])
     (tmp_path / "a_stat-saliency_statmap.nii.gz").touch()
     (tmp_path / "a_regions.tsv").touch()
-    with pytest.raises(GlasError, match=r"its sidecar, .* is missing or damaged"):
+    with pytest.raises(GlasError, match=r"need their sidecar, .* is missing or damaged"):
         audit_results(tmp_path)
