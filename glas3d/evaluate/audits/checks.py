@@ -182,11 +182,9 @@ class AuditOptions:
         object.__setattr__(self, "randomised", whole_number("randomised", self.randomised, least=3))
         object.__setattr__(self, "top", whole_number("top", self.top, least=1))
         if self.literature is not None:
-            from glas3d.imaging.scan import Scan, load_scan  # nibabel takes a while to import
+            from glas3d.evaluate.audits.map_agreement import read_literature  # takes a while to import
 
-            what = "a map from the literature"
-            given = self.literature
-            object.__setattr__(self, "literature", given if isinstance(given, Scan) else load_scan(given, what=what))
+            object.__setattr__(self, "literature", read_literature(self.literature))
         if self.literature_values not in get_args(LiteratureValues):
             allowed = ", ".join(get_args(LiteratureValues))
             raise GlasError(f"literature_values must be one of {allowed}, got {self.literature_values!r}")

@@ -16,7 +16,7 @@ from sklearn.metrics import average_precision_score
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.mask import template_brain
-from glas3d.imaging.scan import Scan
+from glas3d.imaging.scan import Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of, mni_grid, resample
 from glas3d.statistics.surrogates import SpatialSurrogates
 
@@ -32,7 +32,7 @@ FEWEST_REGIONS = 10
 MARKED = 0.1
 """The share of voxels, or of regions, with the literature's highest values, which average precision looks for."""
 
-_COVERED = 0.75  # of the voxels, by the field of view of a literature's map
+_COVERED = 0.75  # of the brain, by the field of view of a literature's map
 _IN_BRAIN = 0.5  # of the sum of the sizes of a literature's map
 
 
@@ -98,16 +98,15 @@ class ComparedMap:
         Parameters
         ----------
         scan
-            The literature's map, in MNI space.
+            The literature's map, see `read_literature`.
         which
             Which of its values mean disease: ``"high"``, ``"low"`` or ``"size"``, those far from 0.
 
         Raises
         ------
         GlasError
-            It is in another space, or does not vary in these voxels.
+            It does not vary in these voxels.
         """
-        _require_mni(scan, self.inside)
         values = resample(nib.Nifti1Image(scan.data, scan.affine), comparison_grid())[self.inside].astype(np.float64)
         values = np.asarray({"high": values, "low": -values, "size": np.abs(values)}[which])
         if np.ptp(values) == 0:
@@ -118,23 +117,38 @@ class ComparedMap:
         return values
 
 
-def _require_mni(scan: Scan, inside: np.ndarray) -> None:
-    """Refuse a literature's map that is not in MNI space: its field of view or its values lie elsewhere."""
+def read_literature(literature: Any) -> Scan:
+    """Read a map from the literature, before work is spent on what it is compared with.
+
+    Parameters
+    ----------
+    literature
+        A path, a nibabel image, or a `Scan`.
+
+    Raises
+    ------
+    GlasError
+        It is no 3D image, has the same value everywhere, or is not in MNI space: its field of view or its values lie
+        elsewhere.
+    """
+    what = "a map from the literature"
+    scan = literature if isinstance(literature, Scan) else load_scan(literature, what=what)
     grid = comparison_grid()
     everywhere = resample(nib.Nifti1Image(np.ones_like(scan.data), scan.affine), grid)
-    covered = float((everywhere[inside] > 0.5).mean())
+    covered = float((everywhere[template_brain(grid)] > 0.5).mean())
     if covered < _COVERED:
         raise GlasError(
-            f"a map from the literature must be in MNI space and hold the brain, the field of view of {scan.name} "
-            f"holds {covered:z.0%} of the voxels that are compared ({_COVERED:z.0%} needed)"
+            f"{what} must be in MNI space and hold the brain, the field of view of {scan.name} holds {covered:z.0%} of "
+            f"it ({_COVERED:z.0%} needed)"
         )
     size = np.abs(scan.data.astype(np.float64))
     share = float(size[template_brain(grid_of(scan))].sum() / size.sum())
     if share < _IN_BRAIN:
         raise GlasError(
-            f"a map from the literature must be in MNI space, {share:z.0%} of the values of {scan.name} lie in the "
-            f"brain ({_IN_BRAIN:z.0%} needed): bring it to MNI space, or mask what is outside the brain"
+            f"{what} must be in MNI space, {share:z.0%} of the values of {scan.name} lie in the brain "
+            f"({_IN_BRAIN:z.0%} needed): bring it to MNI space, or mask what is outside the brain"
         )
+    return scan
 
 
 @dataclass(frozen=True)
