@@ -46,8 +46,8 @@ class Engine:
     seconds_to_load
         How long reading is expected to take of what was built and kept before; infinite: nothing is kept.
     speedup
-        How many times faster than the network itself it is expected to be at least: the smallest of the ratios in
-        benchmarks/README.md that are above 1, rounded down.
+        How many times faster than the network itself it is expected to be at least: the smallest measured ratio above
+        1 (documentation: "Engines").
     exact
         Whether it computes in full precision; ``"auto"`` takes no other.
     tolerance
