@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import time
+import types
 
 import numpy as np
 import pytest
@@ -34,6 +36,7 @@ class CountingModel:
         return torch.stack([1 - p, p], dim=1)
 
 
+@pytest.mark.filterwarnings("ignore:the consensus has backgrounds that cannot show evidence")
 @pytest.mark.parametrize(
     ("settings", "evaluations"),
     [
@@ -132,7 +135,24 @@ def test_participants_of_another_data_set_are_explained_by_every_model(models, t
         folders.save(folders.scan(folder, name), folders.brain("AD", int(name[-2:])))
     estimate = estimate_cohort(studies.cohort(folder), tmp_path / "out", models, **ASSUMED)
     assert (estimate.scan.evaluations, estimate.evaluations) == (26, 2 * 2 * 26)
-    assert estimate.seconds == pytest.approx(104 * estimate.scan.seconds_per_evaluation)
+    assert estimate.seconds == 2 * estimate.seconds_per_scan
+
+
+def test_the_time_of_short_scans_has_what_takes_time_besides_evaluations(bids_dir, models, tmp_path, monkeypatch):
+    """By the clock of this process, which other processes do not slow; long scans are not explained to time them."""
+    clock = types.SimpleNamespace(perf_counter=time.process_time)
+    monkeypatch.setattr("glas3d.study.running.forecast.time", clock)
+    monkeypatch.setattr("glas3d.explain.cost.time", clock)
+    cohort, ticks = studies.cohort(bids_dir), []
+    estimate = estimate_cohort(cohort, tmp_path / "out", models, **ASSUMED)
+    explain_cohort(cohort, tmp_path / "out", models, **ASSUMED, progress=lambda *_: ticks.append(time.process_time()))
+    took = np.median(np.diff(ticks))
+    assert 0.5 * took < estimate.seconds / 6 < 2 * took
+    monkeypatch.setattr("glas3d.study.running.forecast._SHORT", 0.0)
+    long = estimate_cohort(cohort, tmp_path / "other", models, **ASSUMED)
+    assert long.seconds_per_scan is None
+    assert long.seconds == pytest.approx(156 * long.scan.seconds_per_evaluation)
+    assert long.seconds < 0.5 * estimate.seconds
 
 
 def test_a_dry_run_refuses_the_same_options(dry_run, bids_dir):
