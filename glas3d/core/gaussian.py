@@ -50,6 +50,15 @@ class AddedMasks(Protocol):
 
 
 @runtime_checkable
+class BoxedMasks(Protocol):
+    """Masks that are each 0 outside of a box."""
+
+    def write(self, number: int, out: torch.Tensor) -> tuple[slice, ...]:
+        """Write the mask of a point into a volume of zeros ``(*spatial)``, and return the box that holds it."""
+        ...
+
+
+@runtime_checkable
 class SeparableMasks(Protocol):
     """Masks that may be products of one factor for each axis."""
 

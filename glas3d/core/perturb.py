@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 
-from glas3d.core.gaussian import Masks, SeparableMasks
+from glas3d.core.gaussian import BoxedMasks, Masks, SeparableMasks
 from glas3d.errors import GlasError
 
 
@@ -110,6 +111,7 @@ class Buffers:
 
     def __init__(self) -> None:
         self._kept: dict[str, torch.Tensor] = {}
+        self._boxes: dict[str, list[Any]] = {}  # what of each row is not 0, of buffers that hold masks
         self._used: set[str] = set()
 
     def get(self, name: str, like: torch.Tensor, *shape: int) -> torch.Tensor:
@@ -118,7 +120,27 @@ class Buffers:
         kept = self._kept.get(name)
         if kept is None or len(kept) < shape[0]:
             kept = self._kept[name] = torch.empty(shape, dtype=like.dtype, device=like.device)
+            self._boxes[name] = [...] * len(kept)
         return kept[: shape[0]]
+
+    def masks(self, name: str, like: torch.Tensor, rows: slice, masks: Masks | None, start: int) -> torch.Tensor:
+        """Write the masks of points ``start, start + 1, ...`` into rows of a buffer, and return these.
+
+        Those beyond the last point, and of a kind that has no masks, are empty. Masks that lie in boxes are written
+        into them alone.
+        """
+        out = self.get(name, like, rows.stop, *like.shape[1:])[rows]
+        boxes = self._boxes[name]
+        n = 0 if masks is None else min(len(out), max(0, len(masks) - start))
+        boxed: BoxedMasks | None = masks if isinstance(masks, BoxedMasks) else None
+        if masks is not None and boxed is None and n:
+            masks.masks(start, out[:n])
+            boxes[rows.start : rows.start + n] = [...] * n
+        for row in range(0 if boxed is not None else n, len(out)):
+            number, mask = rows.start + row, out[row]
+            mask[boxes[number]] = 0.0
+            boxes[number] = boxed.write(start + row, mask) if boxed is not None and row < n else slice(0)
+        return out
 
     def release_unused(self) -> None:
         """Let go of the buffers that were not needed since the last call."""
@@ -197,7 +219,8 @@ class PerturbedBatch:
         volume = self.inputs.volume
         out = self._buffers.get("whole masks", volume, len(self), *volume.shape[1:])
         for rows, kind, point in self._runs():
-            masks_from(None if kind is None else self.inputs.ends[kind], point, out[rows])
+            masks = None if kind is None else self.inputs.ends[kind]
+            self._buffers.masks("whole masks", volume, rows, masks, point)
         return out.unsqueeze(1)
 
     def written(self) -> torch.Tensor:
@@ -213,8 +236,7 @@ class PerturbedBatch:
                 out[rows] = volume
                 continue
             below, above = (background, volume) if kind == 0 else (volume, background)
-            masks = self._buffers.get("masks", volume, rows.stop - rows.start, *volume.shape[1:])
-            masks_from(inputs.ends[kind], point, masks)
+            masks = self._buffers.masks("masks", volume, slice(0, rows.stop - rows.start), inputs.ends[kind], point)
             if inputs.channel is not None:
                 out[rows] = below
             blend(below[channels], above[channels], masks, out=out[rows, channels])
@@ -239,15 +261,6 @@ class PerturbedBatch:
             point, kind = divmod(numbers[start] - 1, 2)
             yield slice(start, stop), kind if numbers[start] else None, point
             start = stop
-
-
-def masks_from(masks: Masks | None, start: int, out: torch.Tensor) -> torch.Tensor:
-    """Write the masks of points ``start, start + 1, ...`` into ``out``; those beyond the last point are empty."""
-    n = 0 if masks is None else min(len(out), max(0, len(masks) - start))
-    if masks is not None and n:
-        masks.masks(start, out[:n])
-    out[n:] = 0.0
-    return out
 
 
 class Perturbations:

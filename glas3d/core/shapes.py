@@ -135,21 +135,25 @@ class Ellipsoids:
     def masks(self, start: int, out: torch.Tensor) -> torch.Tensor:
         """Write masks into ``out`` as `glas3d.core.gaussian.Masks` says."""
         out.zero_()
-        last = len(self.offsets) - 1
         for number, row in enumerate(out, start):
-            box, weight = self.boxes[number], self.whitening[number]
-            along = []
-            for axis, (offset, own) in enumerate(zip(self.offsets, box, strict=True)):
-                along.append(offset[number, own].view([-1 if a == axis else 1 for a in range(last + 1)]))
-            inside, in_planes = row[box], torch.zeros_like(along[0])
-            for k in range(last):
-                in_planes = in_planes + sum(weight[k, i] * along[i] for i in range(k + 1)) ** 2
-            across = sum(weight[last, i] * along[i] for i in range(last))
-            # in place: fresh memory costs more than the arithmetic; clamped: exp is slow where it gives denormals
-            torch.add(across, weight[last, last] * along[last], out=inside)
-            inside.square_().add_(in_planes).clamp_(max=_NEGLIGIBLE_EXPONENT).neg_().exp_()
-            threshold(inside, NEGLIGIBLE_FACTOR, 0.0, inplace=True)
+            self.write(number, row)
         return out
+
+    def write(self, number: int, out: torch.Tensor) -> Box:
+        """Write one mask into its box of a volume of zeros (see `glas3d.core.gaussian.BoxedMasks`)."""
+        box, weight, last = self.boxes[number], self.whitening[number], len(self.offsets) - 1
+        along = []
+        for axis, (offset, own) in enumerate(zip(self.offsets, box, strict=True)):
+            along.append(offset[number, own].view([-1 if a == axis else 1 for a in range(last + 1)]))
+        inside, in_planes = out[box], torch.zeros_like(along[0])
+        for k in range(last):
+            in_planes = in_planes + sum(weight[k, i] * along[i] for i in range(k + 1)) ** 2
+        across = sum(weight[last, i] * along[i] for i in range(last))
+        # in place: fresh memory costs more than the arithmetic; clamped: exp is slow where it gives denormals
+        torch.add(across, weight[last, last] * along[last], out=inside)
+        inside.square_().add_(in_planes).clamp_(max=_NEGLIGIBLE_EXPONENT).neg_().exp_()
+        threshold(inside, NEGLIGIBLE_FACTOR, 0.0, inplace=True)
+        return box
 
 
 class SoftSegments:
@@ -193,26 +197,27 @@ class SoftSegments:
         """Write masks into ``out`` as `glas3d.core.gaussian.Masks` says."""
         out.zero_()
         for number, row in enumerate(out, start):
-            self._write(number, row)
+            self.write(number, row)
         return out
 
-    def _write(self, number: int, row: torch.Tensor) -> torch.Tensor:
-        """Write one mask into its box of a volume of zeros, and return that part of it."""
+    def write(self, number: int, out: torch.Tensor) -> Box:
+        """Write one mask into its box of a volume of zeros (see `glas3d.core.gaussian.BoxedMasks`)."""
         spread, box, wide = self._segments[number]
         for matrix, own, reached in zip(self._blur, box, wide, strict=True):
             # each contracts the first axis and puts its blur last: after all of them the axes are in order again
             spread = torch.tensordot(spread, matrix[own, reached], dims=([0], [0]))
-        torch.div(spread, spread.max(), out=row[wide])
-        threshold(row[wide], NEGLIGIBLE_FACTOR, 0.0, inplace=True)
-        return row[wide]
+        torch.div(spread, spread.max(), out=out[wide])
+        threshold(out[wide], NEGLIGIBLE_FACTOR, 0.0, inplace=True)
+        return wide
 
     def added(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the sums of the masks, each within its own box (see `glas3d.core.gaussian.AddedMasks`)."""
         shape = [len(matrix) for matrix in self._blur]
         buffer, total = (torch.zeros(shape, device=self._blur[0].device) for _ in range(2))
         sums = torch.empty(len(self), dtype=torch.float64)
-        for number, (_, _, wide) in enumerate(self._segments):
-            mask = self._write(number, buffer)
+        for number in range(len(self)):
+            wide = self.write(number, buffer)
+            mask = buffer[wide]
             sums[number] = mask.sum(dtype=torch.float64)
             total[wide] += mask
             mask.zero_()

@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 
 from glas3d.core.covariates import WithEmptyMasks
 from glas3d.core.gaussian import gaussian_masks
-from glas3d.core.perturb import LightAndShadow, Perturbations, PerturbedBatch, blend
+from glas3d.core.perturb import Buffers, LightAndShadow, Perturbations, PerturbedBatch, blend
+from glas3d.core.search import Segments
+from glas3d.core.shapes import Ellipsoids, SoftSegments
 from tests.core import oracle
-from tests.core.cases import POINTS, SHAPES, volume
+from tests.core.cases import POINTS, SHAPES, atlas, volume
 
 
 def perturbations(batch_size, ndim=3, channels=2, background=0.25):
@@ -173,3 +175,25 @@ def test_batches_that_nobody_writes_take_no_memory():
         held.append(sum(kept.numel() for kept in made._buffers._kept.values()))
     assert held[0] > 0
     assert held[-1] == 0
+
+
+@pytest.mark.parametrize("kind", [SoftSegments, Ellipsoids.of])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_masks_written_into_their_boxes_leave_nothing_of_earlier_ones(kind, ndim):
+    shape = SHAPES[ndim]
+    made = kind(Segments.from_labels(atlas(shape), None), (0.15,) * ndim)
+    buffers, like = Buffers(), torch.zeros(1, *shape)
+    buffers.get("masks", like, 4, *shape).fill_(7.0)
+    right = made.masks(0, torch.empty(len(made), *shape))
+    assert (right == 0).any(dim=0).any(), "no box is the whole volume"
+    for rows, masks, start, expected in (
+        (slice(1, 4), made, 0, right),
+        (slice(0, 3), made, 1, [right[1], right[2], torch.zeros(shape)]),
+        (slice(2, 4), made, 0, right[:2]),
+        (slice(0, 2), gaussian_masks(POINTS[ndim], shape, (2.0,) * ndim), 3, None),
+        (slice(0, 2), made, 2, [right[2], torch.zeros(shape)]),
+        (slice(0, 4), None, -1, torch.zeros(4, *shape)),
+    ):
+        found = buffers.masks("masks", like, rows, masks, start)
+        if expected is not None:
+            assert all(torch.equal(mask, own) for mask, own in zip(found, expected, strict=True))
