@@ -25,7 +25,7 @@ from glas3d.core.explanation import COMPUTATION_SETTINGS, Explanation
 from glas3d.core.gaussian import Masks, gaussian_masks
 from glas3d.core.independence import Probe
 from glas3d.core.link import are_exclusive, has_logits, log_odds_model, probability_of, with_resolved_link
-from glas3d.core.model import Predict, classes_of
+from glas3d.core.model import HasState, Predict, State, classes_of
 from glas3d.core.modules import EvalMode, modules_in, refuse_without_values
 from glas3d.core.perturb import LightAndShadow, Perturbations
 from glas3d.core.score import Target
@@ -420,19 +420,23 @@ class GLAS(ShownInNotebooks):
                     size,
                     check=task.check_classes,
                     covariates=task.covariates_of,
+                    state=self._state(),
                 )
             if probe.one_by_one:
                 size = 1
             predict = task.predict
             if settings.cut is None:  # recomputing follows the transform itself
                 predict, inputs = transformed_once(predict, inputs, probe.numbers)
-                probe = replace(probe, inputs=inputs)
             perturbations = Perturbations(inputs, size)
             n_batches = math.ceil(len(perturbations) / perturbations.batch_size)
             predict = score.with_engine(predict, settings.engine, n_batches)
+
+            def check_engine(predict: Predict, batch_size: int) -> bool:
+                return probe.check_engine(predict, inputs, batch_size)
+
             if settings.cut is None:
                 outputs = score.evaluate_all(
-                    predict, perturbations, task.check_classes, progress, task.covariates_of, probe.check_engine
+                    predict, perturbations, task.check_classes, progress, task.covariates_of, check_engine
                 )
             else:
                 outputs, how = evaluate_changed_windows(
@@ -441,7 +445,7 @@ class GLAS(ShownInNotebooks):
                     task.check_classes,
                     progress,
                     task.covariates_of,
-                    probe.check_engine,
+                    check_engine,
                     cut=settings.cut,
                     always=settings.cut_always,
                     batch_size=(lambda values: 1)
@@ -462,6 +466,11 @@ class GLAS(ShownInNotebooks):
             rows = np.vstack([outputs.intact, outputs.light, outputs.shaded])
             record["exclusive_classes"] = are_exclusive(rows[~np.isnan(rows).any(axis=1)])
         return outputs, asdict(settings) | record
+
+    def _state(self) -> State | None:
+        """Return what decides the model's outputs, log-odds or not; None where it cannot be known."""
+        state = self.predict.state() if isinstance(self.predict, HasState) else None
+        return None if state is None else replace(state, key=(state.key, self.settings.link))
 
     def _batch_size(self, values: int, device: torch.device) -> int:
         return self.settings.batch_size or default_batch_size(values, device)

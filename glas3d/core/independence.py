@@ -1,23 +1,27 @@
 """Whether a model's output for an input depends on that input alone, tried before the work starts.
 
 The scores compare the output for the intact scan with those under light and shadow. They mean something only when none
-of these depends on the other inputs of a batch, on what was evaluated before, or on chance.
+of these depends on the other inputs of a batch, on what was evaluated before, or on chance. A model that knows its
+state is tried with the first scan, and again when its state has changed; an engine is compared with the model for every
+scan.
 """
 
 from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterator
+import weakref
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from glas3d.core.agreement import allowed_difference, differ
 from glas3d.core.foreign_code import is_out_of_memory
-from glas3d.core.model import EngineModel, Predict, TakesPerturbedBatches
+from glas3d.core.model import EngineModel, Predict, State, TakesPerturbedBatches
 from glas3d.core.perturb import LightAndShadow, PerturbedBatch
 from glas3d.core.score import CheckClasses, CovariatesOf, covariate_tensors, evaluate
 from glas3d.errors import GlasError, GlasWarning
@@ -29,22 +33,26 @@ class Probe:
 
     Attributes
     ----------
-    inputs, covariates
-        See `LightAndShadow` and `score.evaluate_all`.
+    predict, inputs, covariates
+        The model bound to the volume, on no engine; see `LightAndShadow` and `score.evaluate_all`.
     numbers
-        Which inputs were evaluated, in the numbers of `Perturbations`: a light, the intact scan, a shadow. Where one
-        end alone is evaluated, a light or shadow and the intact scan.
+        The inputs of the trial, in the numbers of `Perturbations`: a light, the intact scan, a shadow. Where one end
+        alone is evaluated, a light or shadow and the intact scan.
     expected
-        ``(3, k)`` or ``(2, k)`` float64, the outputs.
+        ``(3, k)`` or ``(2, k)`` float64, the outputs; of the scan with which the model was tried.
     one_by_one
         Why inputs have to be evaluated one at a time; empty: batches may have any size.
+    known
+        Whether the model was tried with another scan, and has not changed since.
     """
 
+    predict: Predict
     inputs: LightAndShadow
     covariates: CovariatesOf | None
     numbers: tuple[int, ...]
     expected: np.ndarray
-    one_by_one: str
+    one_by_one: str = ""
+    known: bool = False
 
     @classmethod
     def of(
@@ -56,8 +64,9 @@ class Probe:
         *,
         check: CheckClasses = lambda n_classes: None,
         covariates: CovariatesOf | None = None,
+        state: State | None = None,
     ) -> Probe:
-        """Evaluate the intact scan alone, then inside a second batch, and compare.
+        """Evaluate the intact scan alone, then inside a second batch, and compare; unless the model was tried before.
 
         Parameters
         ----------
@@ -71,6 +80,8 @@ class Probe:
             Inputs in a batch of the explanation.
         check
             Called with the number of classes after the first evaluation; it may raise.
+        state
+            What decides the model's outputs; None: it is tried with every scan.
 
         Raises
         ------
@@ -85,6 +96,10 @@ class Probe:
         point = _point_of_contrast(inputs, points)
         first, *second = (1 + kind + 2 * point for kind, masks in enumerate(inputs.ends) if masks is not None)
         numbers = (first, 0, *second)
+        tried = _Tried(state, (batch_size, tuple(inputs.volume.shape), covariates is None))
+        if (before := tried.outputs()) is not None:
+            check(before.shape[1])
+            return cls(predict, inputs, covariates, numbers, before, known=True)
         alone = _evaluate(predict, inputs, [0], covariates, 1)
         check(alone.shape[1])
         together = _evaluate(predict, inputs, numbers, covariates, min(batch_size, len(numbers)))
@@ -92,7 +107,8 @@ class Probe:
             raise GlasError(f"a model must return {alone.shape[1]} classes each time, got {together.shape[1]}")
         allowed = allowed_difference(together)
         if not differ(together[1], alone[0], allowed):
-            return cls(inputs, covariates, numbers, together, "")
+            tried.remember(together)
+            return cls(predict, inputs, covariates, numbers, together)
         again = _evaluate(predict, inputs, [0], covariates, 1)
         if differ(again, alone, allowed):
             change = np.abs(again - alone).max()
@@ -106,15 +122,17 @@ class Probe:
             "a normalisation over the batch: inputs are evaluated one at a time"
         )
         warnings.warn(note, GlasWarning, stacklevel=5)
-        return cls(inputs, covariates, numbers, expected, note)
+        return cls(predict, inputs, covariates, numbers, expected, note)
 
-    def check_engine(self, predict: Predict, batch_size: int) -> bool:
+    def check_engine(self, predict: Predict, inputs: LightAndShadow, batch_size: int) -> bool:
         """Compare the engine of a model with the model itself.
 
         Parameters
         ----------
         predict
             The model on its engine, after its first batch; any other agrees with itself.
+        inputs
+            The inputs as this model takes them: where its transform was applied to them already, after it.
         batch_size
             Inputs in a batch of the explanation, which the engine is built for.
 
@@ -129,17 +147,75 @@ class Probe:
         """
         if not isinstance(predict, EngineModel) or predict.engine == "eager":
             return True
-        agrees = True
-        n, expected = len(self.numbers), torch.from_numpy(self.expected)
+        numbers, expected = self.numbers, self.expected
+        if self.known:  # differences are measured by the effects that another scan had
+            numbers = (0,)
+            expected = np.vstack([_evaluate(self.predict, self.inputs, numbers, self.covariates, 1), expected])
+        agrees = self._agrees(predict, inputs, batch_size, numbers, expected)
+        if not agrees:
+            self._agrees(predict, inputs, batch_size, numbers, expected)  # what was built anew, on all inputs
+        return agrees
+
+    def _agrees(
+        self,
+        predict: EngineModel,
+        inputs: LightAndShadow,
+        batch_size: int,
+        numbers: tuple[int, ...],
+        expected: np.ndarray,
+    ) -> bool:
+        """Return whether the engine agrees for some inputs, whose outputs are the first rows of those expected."""
+        agrees, n, own = True, len(numbers), torch.from_numpy(expected)
         for first in range(0, n, batch_size):
             rows = [(first + row) % n for row in range(batch_size)]
-            batch = PerturbedBatch(self.inputs, [self.numbers[row] for row in rows])
+            batch = PerturbedBatch(inputs, [numbers[row] for row in rows])
             covariates = covariate_tensors(self.covariates, batch)
             as_taken = batch if isinstance(predict, TakesPerturbedBatches) else batch.written()
-            agrees = predict.check(expected, torch.tensor(rows), as_taken, *covariates) and agrees
-        if not agrees:
-            self.check_engine(predict, batch_size)  # what was built anew, on all inputs
+            agrees = predict.check(own, torch.tensor(rows), as_taken, *covariates) and agrees
         return agrees
+
+
+# What models were tried with, by what the state of each belongs to.
+_tried: weakref.WeakKeyDictionary[Any, dict[Hashable, tuple[tuple[Any, ...], np.ndarray]]] = weakref.WeakKeyDictionary()
+_MOST_TRIED = 64  # states of one model; each is a few numbers
+
+
+class _Tried:
+    """What is known of a model by its state, for batches of one shape.
+
+    Parameters
+    ----------
+    state
+        The state; None: nothing is known, or remembered.
+    shape
+        Identifies the batches.
+    """
+
+    def __init__(self, state: State | None, shape: Hashable) -> None:
+        self._state, self._key = state, None if state is None else (state.key, shape)
+
+    def outputs(self) -> np.ndarray | None:
+        """Return the outputs of the trial with another scan; None: there was none."""
+        if self._state is None:
+            return None
+        kept, outputs = _tried.get(self._state.owner, {}).get(self._key, ((), None))
+        same = len(kept) == len(self._state.kept) and all(
+            ref() is item for ref, item in zip(kept, self._state.kept, strict=True)
+        )
+        return outputs if same else None
+
+    def remember(self, outputs: np.ndarray) -> None:
+        """Remember the outputs of a trial that has shown no fault."""
+        if self._state is None:
+            return
+        try:  # identities are used again, when their objects are gone
+            kept = tuple(weakref.ref(item) for item in self._state.kept)
+            of_owner = _tried.setdefault(self._state.owner, {})
+        except TypeError:  # an object that cannot be referred to in this way
+            return
+        if len(of_owner) >= _MOST_TRIED:
+            of_owner.clear()
+        of_owner[self._key] = kept, outputs
 
 
 _SAME_OUTPUT = "a model must give the same scan the same output each time, this model's changed"

@@ -8,7 +8,8 @@ object whose method is None does not make that offer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -123,6 +124,34 @@ class TakesPerturbedBatches(Protocol):
     def perturbed(self, batch: PerturbedBatch, *covariates: torch.Tensor) -> Any:
         """Return the probabilities ``(n, k)`` of a batch, and of covariates ``(n, q)`` where the model takes some."""
         ...
+
+
+@runtime_checkable
+class HasState(Protocol):
+    """A model that knows when it has changed, so that what was learned of it need not be tried for every scan."""
+
+    def state(self) -> State | None:
+        """Return all that decides the model's output for a batch; None: it cannot be known."""
+        ...
+
+
+@dataclass(frozen=True)
+class State:
+    """All that decides a model's output for a batch, whatever the scan.
+
+    Attributes
+    ----------
+    owner
+        What is known of the model is forgotten together with this object, such as its network.
+    key
+        Two models of one owner give the same outputs if their keys are equal.
+    kept
+        Objects whose identities are part of the key.
+    """
+
+    owner: object
+    key: Hashable
+    kept: tuple[object, ...] = ()
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from torch import nn
 from glas3d.core.accelerate.windows import Windows
 from glas3d.core.foreign_code import failures_of
 from glas3d.core.link import log_odds
-from glas3d.core.model import NoLogOdds, Recomputation
+from glas3d.core.model import NoLogOdds, Recomputation, State
 from glas3d.core.modules import EvalMode, modules_in, refuse_without_values
 from glas3d.core.perturb import PerturbedBatch
 from glas3d.display import ShownInNotebooks, Summary
@@ -21,6 +21,7 @@ from glas3d.errors import GlasError
 from glas3d.predict.device import choose_device, exact_kernels, tensors_of
 from glas3d.predict.engine.builders import BlendingRun
 from glas3d.predict.engine.engine_predictor import EnginePredictor
+from glas3d.predict.engine.fingerprint import fingerprint
 from glas3d.predict.interface import Activation, Batch, FittedTransform, ModelInfo, Network, Readout, Transform
 from glas3d.predict.model_output import columns, one_tensor
 from glas3d.predict.precision import in_own_precision
@@ -292,6 +293,18 @@ class Predictor(ShownInNotebooks):
                 return transform(batch)
 
         return transformed, rest
+
+    def state(self) -> State | None:
+        """Return what decides the output for a batch: the network as it is now, and what comes before and after it.
+
+        None for a callable that is no torch module, whose state cannot be known.
+        """
+        if not isinstance(self.net, nn.Module):
+            return None
+        parts = [part for part in (self.transform, self.readout) if part is not None]
+        of_parts = tuple(fingerprint(part) if isinstance(part, nn.Module) else id(part) for part in parts)
+        output = (self.activation, self.gives_log_odds, self.classes, str(self.device))
+        return State(self.net, (fingerprint(self.net), of_parts, output), tuple(parts))
 
     def with_net(self, net: Network) -> Predictor:
         """Return a copy of this predictor that evaluates another network, on the same device."""

@@ -102,6 +102,60 @@ def test_a_well_behaved_model_is_evaluated_four_times_more():
     assert inputs == [1, 3, 4, 4, 4, 4]
 
 
+class Counted(nn.Module):
+    """A network that notes how many inputs each of its evaluations had, and may normalise over them."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.sizes, self.over_the_batch = TinyNet((7, 9)), [], False
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        return self.net((x - x.mean()) / x.std() if self.over_the_batch else x)
+
+
+def test_a_model_that_has_not_changed_is_tried_with_the_first_scan_alone():
+    net = Counted()
+    predict = Predictor(net, "softmax", device="cpu")
+    images = [volume((7, 9)), volume((7, 9)) * 0.5]
+    for image, expected in zip(images, ([1, 3, 4, 4, 4, 4], [4, 4, 4, 4]), strict=True):
+        net.sizes.clear()
+        found = explained(predict, 4, image, engine="eager")
+        assert net.sizes == expected
+        assert found.settings["evaluations"] == 13
+    alone = explained(Predictor(Counted(), "softmax", device="cpu"), 4, images[1], engine="eager")
+    for name in OURS:
+        np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
+    # batches of another size, another link, and another transform are tried
+    for others in ({"batch_size": 3}, {"link": "logit", "fusion": "mean"}):
+        net.sizes.clear()
+        explained(predict, **({"image": images[1], "engine": "eager"} | others))
+        assert net.sizes[:2] == [1, 3]
+    net.sizes.clear()
+    explained(Predictor(net, "softmax", transform=torch.neg, device="cpu"), 4, images[1], engine="eager")
+    assert net.sizes[:2] == [1, 3]
+
+
+def test_a_model_that_has_changed_is_tried_again():
+    net = Counted()
+    predict = Predictor(net, "softmax", device="cpu")
+    explained(predict)
+    net.over_the_batch = True
+    with pytest.warns(GlasWarning, match="depends on the other inputs of its batch"):
+        assert explained(predict).settings["batch_size"] == 1
+    with pytest.warns(GlasWarning, match="depends on the other inputs of its batch"):  # and every time
+        assert explained(predict).settings["batch_size"] == 1
+
+
+def test_an_engine_is_compared_with_the_model_for_every_scan():
+    net = Counted()
+    predict = Predictor(net, "softmax", device="cpu")
+    explained(predict, engine="channels_last")
+    net.sizes.clear()
+    explained(predict, 4, volume((7, 9)) * 0.5, engine="channels_last")
+    assert net.sizes == [1]  # the intact scan; all else is evaluated by the engine's own copy
+
+
 # What a model writes to is never read again.
 
 

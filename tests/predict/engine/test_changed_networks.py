@@ -101,7 +101,8 @@ def test_a_fingerprint_changes_with_the_network(change):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_what_no_fingerprint_shows_is_noticed_by_comparison(monkeypatch, batch_size):
-    monkeypatch.setattr("glas3d.predict.engine.trials.fingerprint", lambda net: "the same")
+    for room in ("engine.trials", "predictor"):  # neither is the engine built anew, nor the model tried again
+        monkeypatch.setattr(f"glas3d.predict.{room}.fingerprint", lambda net: "the same")
     net = Adjustable()
     predict = Predictor(net, "softmax", device="cpu")
     explained(predict, "channels_last", batch_size)
