@@ -290,7 +290,11 @@ def _local_cluster(n_workers: int, threads: int, allowed_deaths: int | None) -> 
     import distributed
 
     environment = {**_MALLOC, **{f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS")}}
-    settings: dict[str, Any] = {"distributed.nanny.pre-spawn-environ": environment}
+    settings: dict[str, Any] = {
+        "distributed.nanny.pre-spawn-environ": environment,
+        # keeps what every worker did in each second of the last hour: memory that grows by tens of kilobytes a second
+        "distributed.worker.profile.enabled": False,
+    }
     if allowed_deaths is not None:
         settings["distributed.scheduler.allowed-failures"] = allowed_deaths
     with dask.config.set(settings):
