@@ -16,7 +16,17 @@ ROOMS = {
         *("Truth", "follow_truth", "localisation", "mean_true_effects", "method_values", "rivals", "true_effects"),
     },
     "glas3d.evaluate.audits": {
-        *("CHECKS", "Check", "AuditOptions", "Audit", "Number", "audit_scan", "audit_study", "save_audits"),
+        *(
+            "CHECKS",
+            "Check",
+            "AuditOptions",
+            "Audit",
+            "Number",
+            "audit_results",
+            "audit_scan",
+            "audit_study",
+            "save_audits",
+        ),
     },
     "glas3d.evaluate.localisation": {
         *("AnnotatedImage", "AnnotatedImages", "Localisation", "LocalisationOptions", "localise", "read_layout"),
