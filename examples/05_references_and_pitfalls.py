@@ -9,11 +9,12 @@ the regions do not account for.
 """
 
 # %%
+import warnings
 from pathlib import Path
 
 import numpy as np
 
-from glas3d import explain_img, load_model
+from glas3d import GlasWarning, explain_img, load_model
 from glas3d.core.reference import consensus
 from glas3d.report import references_figure
 from glas3d.simulate import PLANTED, Simulation, scan_img, simulate_participant
@@ -29,9 +30,12 @@ predict = load_model("adnc-simulated")
 # Several backgrounds in one call
 # -------------------------------
 # ``"auto"`` is the model's own reference. Each background has its own maps in ``result.parts``, and the result itself is their
-# consensus: what most of them agree on.
+# consensus: what most of them agree on. A warning names backgrounds that cannot show evidence, if they decide the consensus.
 
-result = explain_img(scan, predict, "AD", background=["auto", 0, "blur"])
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always", GlasWarning)
+    result = explain_img(scan, predict, "AD", background=["auto", 0, "blur"])
+print(*(warning.message for warning in caught), sep="\n")
 for name, part in result.parts.items():
     highest = part.table.sort_values("rank")["name"].head(6)
     print(f"{name:5} {sum(region in PLANTED for region in highest)} of 6 planted regions among the first 6")

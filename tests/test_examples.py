@@ -236,6 +236,7 @@ def test_every_measuring_script_is_run_or_takes_hours():
         *MEASURED,
         "audits.py",
         "individual.py",
+        "literature.py",
         "shipped_model.py",
         "null_rates.py",
         "relabelling.py",
@@ -297,11 +298,9 @@ def test_the_benchmark_of_truth_at_a_small_size(tmp_path, monkeypatch):
     few = ("glas_paper", "glas_evidence", "feature_ablation", "shadow 4 mm", "difference")
     monkeypatch.setattr(truth, "METHODS_RUN", {name: truth.METHODS_RUN[name] for name in few})
     monkeypatch.setattr(truth, "DECIDING", truth.METHODS_RUN)
-    monkeypatch.setattr(truth, "AVERAGED", {})
-    size = truth.Size(resolution=12.0, training=8, unseen=4, epochs=1, explained=1, rescanned=2, least_accuracy=0)
+    size = truth.Size(resolution=12.0, training=8, unseen=4, epochs=1, explained=1, least_accuracy=0)
     bench, nets = truth.Bench(tmp_path, size), truth.networks((0, 1), ("six",))
-    stages = [truth.Stage(nets, few), truth.Stage(nets[1:], few[1:3], rescans=True)]
-    monkeypatch.setattr(truth, "INDIVIDUAL", few[1:3])
+    stages = [truth.Stage(nets, few)]
     method_values, calls = truth.method_values, []
 
     def counted(*arguments, **keywords):
@@ -315,7 +314,7 @@ def test_the_benchmark_of_truth_at_a_small_size(tmp_path, monkeypatch):
         truth.run(bench, stages, 1, float("inf"))
     calls += [None]  # no interruption any more
     truth.run(bench, stages, 1, float("inf"))
-    assert len(calls) == 1 + 2 * 5 + 6  # the first scan of the first participant is there for the rescans, too
+    assert len(calls) == 1 + 2 * 5
     truth.write(bench, stages, tmp_path)
     record = pd.read_csv(tmp_path / "truth.tsv", sep="\t")
     assert len(record) == 2 * 5 * 2  # networks, methods, a participant and the group
@@ -325,12 +324,10 @@ def test_the_benchmark_of_truth_at_a_small_size(tmp_path, monkeypatch):
         **dict.fromkeys(("feature_ablation", "shadow 4 mm"), record["evaluations"].max() // 2),
         "difference": 0,
     }
-    individual = pd.read_csv(tmp_path / "truth_individual.tsv", sep="\t")
-    assert individual["n_scans"].tolist() == [4, 4]
     page = (tmp_path / "truth.md").read_text()
     assert "**2 networks stand in the record**" in page
     median = record.query("half == 'report' and method == 'shadow 4 mm' and participant != 'group'")["r"].median()
-    (row,) = [line for line in page.splitlines() if line.startswith("| shadow 4 mm | ") and line.count("|") == 9]
+    (row,) = [line for line in page.splitlines() if line.startswith("| shadow 4 mm | ") and line.count("|") == 10]
     assert f"| {median:.3f} |" in row
     for units in (tmp_path / "units").iterdir():
         next(units.glob("*.json")).unlink()  # the record keeps what the cache has lost

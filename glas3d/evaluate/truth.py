@@ -78,22 +78,20 @@ class Truth:
         One row for each method: ``method``, ``r`` and ``spearman`` with the mean true effects, ``ap`` and
         ``ap_density`` (average precision of the planted regions in the order of the scores, and of the densities), and
         ``ap_used`` (as ``ap_density``, of the regions that the model uses: those whose mean effect is at least a
-        twentieth of the largest).
+        twentieth of the largest; NaN where no effect is positive).
         """
         effects = mean_effects([_regions(table) for _, table in self.effects.groupby("participant")])
-        used = effects.assign(planted=effects["effect"] >= _USED * effects["effect"].max())
+        largest = effects["effect"].max()
+        used = effects.assign(planted=effects["effect"] >= _USED * largest)
+        orders = {"ap": (effects, "score"), "ap_density": (effects, "density")}
+        orders |= {"ap_used": (used, "density")} if largest > 0 else {}
         rows = []
         for method, values in self.values.groupby("method", sort=False):
             group = _group_table(values)
             precision = {
-                name: detection(group, truth, score=score).average_precision
-                for name, truth, score in (
-                    ("ap", effects, "score"),
-                    ("ap_density", effects, "density"),
-                    ("ap_used", used, "density"),
-                )
+                name: detection(group, truth, score=score).average_precision for name, (truth, score) in orders.items()
             }
-            rows.append({"method": method} | _correlation(group, effects) | precision)
+            rows.append({"method": method} | _correlation(group, effects) | {"ap_used": float("nan")} | precision)
         return pd.DataFrame(rows)
 
 

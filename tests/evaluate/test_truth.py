@@ -105,6 +105,8 @@ def test_used_regions_have_a_twentieth_of_the_largest_effect():
     (group,) = truth.by_group().to_dict("records")
     assert group["ap_used"] == 1.0
     assert group["ap_density"] == pytest.approx((1 + 1 + 3 / 4 + 4 / 5) / 4)
+    (group,) = tables([[0.0, 1.0]], [[0.0, -1.0]]).by_group().to_dict("records")
+    assert np.isnan(group["ap_used"])  # the model uses none of them for its class
 
 
 def test_values_that_are_all_the_same_follow_nothing():

@@ -19,6 +19,7 @@ from tests.study.studies import SEARCH, content
 pytestmark = [
     pytest.mark.filterwarnings("ignore:participants can be exchanged"),
     pytest.mark.filterwarnings("ignore:2 regions of few are too small"),
+    pytest.mark.filterwarnings("ignore:the consensus has backgrounds"),
 ]
 ASSUMED = {"search": SEARCH, "assume_space": "MNI"}
 QUICK = {"case": "AD", "control": "NC", "n_perm": 19, "n_boot": 0, "overwrite": True}
