@@ -111,8 +111,6 @@ OTHERS: dict[str, dict[str, Any]] = {
     "feature_ablation, probability": {"method": "feature_ablation", "link": "probability"},
     f"evidence {PRESET_SIGMA:g} mm, probability": evidence(PRESET_SIGMA, link="probability"),
     "evidence 8/12 mm, round": round_masks(8, 12, fusion="mean", link="logit"),
-    "evidence 8/12 mm, round, ridge": round_masks(8, 12, fusion="mean", link="logit", overlap="ridge"),
-    "evidence 8/12 mm, round, nonnegative": round_masks(8, 12, fusion="mean", link="logit", overlap="nonnegative"),
     "shadow 8 mm": evidence(8, fusion="shadow"),
     "light 4 mm": evidence(4, fusion="light"),
     "glas_paper, darkness": {"method": "glas_paper", "engine": "eager", "background": 0.0},
