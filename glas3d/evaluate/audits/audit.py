@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from glas3d.errors import GlasError
+from glas3d.evaluate.audits.checks import AuditOptions
 from glas3d.explain.outputs import refuse_other_results
 from glas3d.output import Writer, sealed, write_json, write_together
 
@@ -91,6 +93,36 @@ class Audit:
             "numbers": [number.record() for number in self.numbers],
             **self.provenance,
         }
+
+
+class Audited(ABC):
+    """What can be audited: a scan, a study, or a result in a folder."""
+
+    options: AuditOptions
+
+    @abstractmethod
+    def file(self, check: str) -> str:
+        """Return the name of the file of an audit."""
+
+    @abstractmethod
+    def provenance_of(self, check: str) -> dict[str, Any]:
+        """Return what tells audits apart, and all that was used, ready for JSON; known before the audit is made."""
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What else is recorded, which is known once the model was evaluated."""
+        return {}
+
+    def audit(self, check: str, verdict: Verdict, statement: str, numbers: Iterable[Number] = ()) -> Audit:
+        """Return an audit with its provenance."""
+        return Audit(
+            check=check,
+            verdict=verdict,
+            statement=statement,
+            numbers=tuple(numbers),
+            provenance=self.provenance_of(check) | self.measured,
+            file=self.file(check),
+        )
 
 
 def save_audits(audits: Iterable[Audit], folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:

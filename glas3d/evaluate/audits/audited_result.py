@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ import nibabel as nib
 import pandas as pd
 
 from glas3d.errors import GlasError, reason
-from glas3d.evaluate.audits.audit import Audit, Number, Verdict
+from glas3d.evaluate.audits.audit import Audited
 from glas3d.evaluate.audits.checks import AuditOptions
 from glas3d.output import generated_by
 from glas3d.tables import read_table
@@ -23,7 +22,7 @@ _NOT_OF_AUDITS = ("Statistic", "Units", "Files", "Sha256")
 
 
 @dataclass(frozen=True, eq=False)
-class AuditedResult:
+class AuditedResult(Audited):
     """The map of a scan that ``glas3d explain`` wrote, or the map of a group.
 
     Attributes
@@ -100,17 +99,6 @@ class AuditedResult:
         kept = {name: value for name, value in self.provenance.items() if name not in _NOT_OF_AUDITS}
         settings = self.provenance.get("Settings", {}) | self.options.record_of(check)
         return {**kept, "Settings": settings, "Sources": [self.map.name], "GeneratedBy": generated_by()}
-
-    def audit(self, check: str, verdict: Verdict, statement: str, numbers: Iterable[Number] = ()) -> Audit:
-        """Return an audit of this result with its provenance."""
-        return Audit(
-            check=check,
-            verdict=verdict,
-            statement=statement,
-            numbers=tuple(numbers),
-            provenance=self.provenance_of(check),
-            file=self.file(check),
-        )
 
 
 def read_sidecar(path: Path, *required: str) -> dict[str, Any]:

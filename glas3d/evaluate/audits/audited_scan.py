@@ -14,7 +14,7 @@ from scipy.ndimage import binary_closing, binary_fill_holes, distance_transform_
 from glas3d.core.account import LEAST_EFFECT, effect_in_log_odds
 from glas3d.core.explanation import Explanation
 from glas3d.evaluate.attribution import attribute
-from glas3d.evaluate.audits.audit import Audit, Number, Verdict
+from glas3d.evaluate.audits.audit import Audited
 from glas3d.evaluate.audits.checks import AuditOptions
 from glas3d.evaluate.rivals.methods import METHODS
 from glas3d.evaluate.rivals.value import ExplainedValue
@@ -35,7 +35,7 @@ _CLOSED_MM = 10.0  # gaps between the regions of an atlas that belong to the bra
 
 
 @dataclass(frozen=True, eq=False)
-class AuditedScan:
+class AuditedScan(Audited):
     """A scan with its model, on the grid of the model.
 
     Attributes
@@ -253,18 +253,6 @@ class AuditedScan:
         table = self.subject.regions().set_index("index")["name"]
         return [str(table[i]) for i in self.subject.index]
 
-    def audit(self, check: str, verdict: Verdict, statement: str, numbers: Iterable[Number] = ()) -> Audit:
-        """Return an audit of this scan with its provenance."""
-        provenance = self.provenance_of(check) | {"Probability": self.value.probability}
-        return Audit(
-            check=check,
-            verdict=verdict,
-            statement=statement,
-            numbers=tuple(numbers),
-            provenance=provenance,
-            file=self.file(check),
-        )
-
     def file(self, check: str) -> str:
         """Return the name of the file of an audit."""
         return f"{self.subject.stem}_{self.subject.search_label}{check}_audit.json"
@@ -274,6 +262,11 @@ class AuditedScan:
         record = self.subject.record(self.value.target)
         settings = {"link": self.value.link, **self.options.record_of(check)}
         return record | {"Settings": record["Settings"] | settings}
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """The probability of the class for the scan."""
+        return {"Probability": self.value.probability}
 
 
 def _batches(volumes: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from glas3d.errors import GlasError
-from glas3d.evaluate.audits.audit import Audit, Number, Verdict
+from glas3d.evaluate.audits.audit import Audited
 from glas3d.evaluate.audits.audited_result import AuditedResult, read_sidecar
 from glas3d.evaluate.audits.checks import AuditOptions
 from glas3d.explain.notes import count_notes
@@ -25,7 +24,7 @@ from glas3d.study.group.level import atlas_of
 
 
 @dataclass(frozen=True, eq=False)
-class AuditedStudy:
+class AuditedStudy(Audited):
     """The results of a study.
 
     Attributes
@@ -156,14 +155,3 @@ class AuditedStudy:
     def file(self, check: str) -> str:
         """Return the name of the file of an audit."""
         return f"study_{self.search_label}{check}_audit.json"
-
-    def audit(self, check: str, verdict: Verdict, statement: str, numbers: Iterable[Number] = ()) -> Audit:
-        """Return an audit of this study with its provenance."""
-        return Audit(
-            check=check,
-            verdict=verdict,
-            statement=statement,
-            numbers=tuple(numbers),
-            provenance=self.provenance_of(check),
-            file=self.file(check),
-        )

@@ -12,7 +12,7 @@ from typing import Any
 
 from glas3d.core.score import Target
 from glas3d.errors import GlasError
-from glas3d.evaluate.audits.audit import Audit, refuse_other_audit, save_audits
+from glas3d.evaluate.audits.audit import Audit, Audited, refuse_other_audit, save_audits
 from glas3d.evaluate.audits.audited_result import AuditedResult
 from glas3d.evaluate.audits.audited_scan import AuditedScan
 from glas3d.evaluate.audits.audited_study import AuditedStudy
@@ -168,7 +168,7 @@ for _function in (audit_scan, audit_study, audit_results):
 def _audited(
     names: Iterable[str],
     of: Of,
-    subjects: Sequence[AuditedScan | AuditedStudy | AuditedResult],
+    subjects: Sequence[Audited],
     progress: Progress,
     folder: str | os.PathLike[str] | None,
     overwrite: bool,

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
-from glas3d.evaluate.audits.audit import Audit, Number, Verdict
+from glas3d.evaluate.audits.audit import Audit, Audited, Number
 from glas3d.evaluate.audits.audited_result import AuditedResult
 from glas3d.evaluate.audits.audited_scan import AuditedScan
 from glas3d.evaluate.audits.audited_study import AuditedStudy
@@ -28,13 +27,6 @@ LEVEL = 0.05
 
 _CHECK = "literature"
 _DECIDES = ("ap_regions", "ap_voxels")  # the first that there is
-
-
-class _Subject(Protocol):
-    @property
-    def options(self) -> AuditOptions: ...
-
-    def audit(self, check: str, verdict: Verdict, statement: str, numbers: Iterable[Number] = ()) -> Audit: ...
 
 
 def audit_scan(scan: AuditedScan) -> Audit:
@@ -65,7 +57,7 @@ def audit_result(result: AuditedResult) -> Audit:
     return _of_result(result, result, Atlas.recorded(provenance["Search"]), in_mni=in_mni)
 
 
-def _of_result(subject: _Subject, result: AuditedResult, atlas: Atlas | None, *, in_mni: Callable[[], bool]) -> Audit:
+def _of_result(subject: Audited, result: AuditedResult, atlas: Atlas | None, *, in_mni: Callable[[], bool]) -> Audit:
     """Return the audit of a result by the regions of its atlas, or by its map where there is none in MNI space."""
     if atlas is not None and _is_in_mni(atlas):
         table = result.table()
@@ -79,12 +71,12 @@ def _is_in_mni(atlas: Atlas) -> bool:
     return atlas.space == "MNI"
 
 
-def _no_verdict(subject: _Subject, otherwise: str) -> Audit:
+def _no_verdict(subject: Audited, otherwise: str) -> Audit:
     why = "name a map from the literature (--literature)" if subject.options.literature is None else otherwise
     return subject.audit(_CHECK, "n/a", f"No verdict: {why}.")
 
 
-def _audit(subject: _Subject, compared: ComparedMap) -> Audit:
+def _audit(subject: Audited, compared: ComparedMap) -> Audit:
     options = subject.options
     literature: Scan = options.literature
     values = compared.literature(literature, options.literature_values)

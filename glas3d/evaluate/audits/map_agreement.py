@@ -27,7 +27,7 @@ SHARES = (0.02, 0.05, 0.1, 0.2, 0.3)
 """Shares of the voxels that Dice compares: those with the highest values of both maps."""
 
 FEWEST_REGIONS = 10
-"""From this number of regions on, regions are compared too."""
+"""Regions are compared as well where both maps have at least this number of them."""
 
 MARKED = 0.1
 """The share of voxels, or of regions, with the literature's highest values, which average precision looks for."""
