@@ -351,6 +351,7 @@ class Bench:
 
     @staticmethod
     def _unit(method: str, number: int) -> dict[str, Any]:
+        # each participant has one scan; its number stays in the key, so that what was measured before is still used
         return {"purpose": "values", "keywords": METHODS_RUN[method], "number": number, "scan": 0}
 
     def _path(self, network: Network, **unit: Any) -> Path:

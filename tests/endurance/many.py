@@ -179,9 +179,7 @@ def _row(suite, run, n, tried, measured):
     return {
         "suite": suite,
         "tried": tried,
-        "hangs": 0,
         "crashes": 0 if run.same_processes else len(run.first.memory.keys() - run.last.memory.keys()),
         "lost": run.last.done - run.explained - run.kept,
-        "other_bits": 0,
         "measured": measured,
     }

@@ -11,12 +11,15 @@ BEGIN, END = "<!-- begin: the record -->", "<!-- end: the record -->"
 
 
 def keep(row, record=RECORD):
-    """Put a suite's row into the record, in place of an earlier one, and the record into the page next to it."""
-    rows = [{"measured": ""} | row]
+    """Put a suite's row into the record, in place of an earlier one, and the record into the page next to it.
+
+    What the suite does not measure is missing in its row, and empty in the record.
+    """
+    rows = [row]
     if record.is_file():
         earlier = pd.read_csv(record, sep="\t", keep_default_na=False)
         rows += [each for each in earlier.to_dict("records") if each["suite"] != row["suite"]]
-    table = pd.DataFrame(rows, columns=COLUMNS).sort_values("suite")
+    table = pd.DataFrame(rows, columns=COLUMNS, dtype=object).sort_values("suite")
     table.to_csv(record, sep="\t", index=False)
     page = record.with_suffix(".md")
     if page.is_file():
