@@ -30,6 +30,7 @@ from glas3d.tables import write_table
 from glas3d.version import __version__
 
 DESCRIPTION = "dataset_description.json"
+REPORT = "report.html"
 
 Writer = Callable[[Path], object]
 # Description and units by the name of the column.

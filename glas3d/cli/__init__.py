@@ -45,8 +45,8 @@ _IN_ORDER_OF_WORK = (
     *(report, figure, export, verify),
     *(convert, atlases.app, localise),
 )
-for place, command in enumerate(_IN_ORDER_OF_WORK):
-    command.sort_key = place
+for position, command in enumerate(_IN_ORDER_OF_WORK):
+    command.sort_key = position
     app.command(command)
 app.register_install_completion_command(help="Install completion of commands and options for the current shell.")
 

@@ -24,6 +24,7 @@ from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import resample_scan
 from glas3d.output import (
     DESCRIPTION,
+    REPORT,
     Columns,
     dataset_description,
     described_table,
@@ -34,7 +35,7 @@ from glas3d.output import (
 )
 from glas3d.predict import Predictor, load_model
 from glas3d.report.regions import regions_figure
-from glas3d.report.webpage.writing import REPORT, write_report
+from glas3d.report.webpage.writing import write_report
 from glas3d.simulate import PLANTED, Simulation, scan_path, write_dataset
 from glas3d.study.group.group_map import GroupMap
 from glas3d.tables import read_table

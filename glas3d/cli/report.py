@@ -69,9 +69,11 @@ def look_at(report_path: Path | None, folder: Path | None = None) -> str:
     folder
         The folder of the results, which may have a report of an earlier command that does not show them.
     """
+    from glas3d.output import REPORT
+
     if report_path is not None:
         return f" Look at {report_path}"
-    outdated = None if folder is None else folder / "report.html"
+    outdated = None if folder is None else folder / REPORT
     if outdated is None or not outdated.is_file():
         return ""
     return f" {outdated} does not show this yet: glas3d report {shlex.quote(str(folder))} writes it again"

@@ -88,8 +88,9 @@ class LightAndShadow:
 
         None altogether where the masks are no products of one factor for each axis.
         """
-        found = [masks.factors() if isinstance(masks, SeparableMasks) else None for masks in self.ends]
-        return tuple(found) if all((f is None) == (e is None) for f, e in zip(found, self.ends, strict=True)) else None
+        factors = tuple(masks.factors() if isinstance(masks, SeparableMasks) else None for masks in self.ends)
+        evaluated = [masks is not None for masks in self.ends]
+        return factors if [of_end is not None for of_end in factors] == evaluated else None
 
     @cached_property
     def blended_of(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -181,8 +182,9 @@ class PerturbedBatch:
     @property
     def layout(self) -> tuple[int | str, ...]:
         """What batches have in common whose `tensors` have the same number and shapes."""
-        one = "all channels" if self.inputs.channel is None else "one channel"
-        return (*self.shape, one, "whole masks" if self.inputs.factors is None else "factors")
+        channels = "all channels" if self.inputs.channel is None else "a single channel"
+        masks = "whole masks" if self.inputs.factors is None else "factors"
+        return (*self.shape, channels, masks)
 
     @cached_property
     def tensors(self) -> tuple[torch.Tensor, ...]:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from glas3d.hashing import file_sha256
-from glas3d.output import DESCRIPTION, dataset_description, write_json, write_together
+from glas3d.output import DESCRIPTION, REPORT, dataset_description, write_json, write_together
 
 NAME = "GLAS explanations of scans"
 # How many leading parts of two paths say nothing: the root, and folders such as /home or /data.
 _TOP_LEVEL = 2
 # The validator knows neither statistical maps nor tables of regions yet, and no audits or reports.
-_IGNORED = ("*_statmap.*", "*_regions.*", "*_audit.json", "report.html")
+_IGNORED = ("*_statmap.*", "*_regions.*", "*_audit.json", REPORT)
 
 
 def describe_dataset(folder: Path, scans: Sequence[Path]) -> list[Path]:

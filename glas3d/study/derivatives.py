@@ -25,6 +25,7 @@ from glas3d.hashing import file_sha256, text_sha256
 from glas3d.imaging.space import VoxelGrid, mni_grid, resample
 from glas3d.output import (
     DESCRIPTION,
+    REPORT,
     dataset_description,
     described_table,
     new_folder,
@@ -66,7 +67,7 @@ _IGNORED = (
     "participants_failed.json",
     GROUP,
     ATLAS,
-    "report.html",
+    REPORT,
     "*_statmap.*",
     "*_regions.tsv",
     "*_regions.json",

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from glas3d.counts import enumerated
 from glas3d.errors import GlasError
-from glas3d.output import DESCRIPTION, check_seal
+from glas3d.output import DESCRIPTION, REPORT, check_seal
 from glas3d.study.derivatives import ATLAS, FAILED, STUDY, is_study
 
 # Files that glas3d writes or updates next to results, and that belong to no single one of them.
-_SHARED = (STUDY, DESCRIPTION, FAILED, "participants_failed.json", ".bidsignore", "report.html")
+_SHARED = (STUDY, DESCRIPTION, FAILED, "participants_failed.json", ".bidsignore", REPORT)
 # Folders of pictures and viewers, which can be made from results again, and of the study's copy of its atlas.
 _MADE_FROM_RESULTS = {"figures", "viewers", ATLAS}
 

@@ -131,8 +131,8 @@ class EnginePredictor:
     def perturbed(self, batch: PerturbedBatch, *covariates: torch.Tensor) -> torch.Tensor:
         """Return the output for a batch of perturbed volumes, which an engine may blend in its own graph.
 
-        A transform comes after blending, and only the network is part of the graph: where there is one, the batch is
-        written first.
+        Only the network is part of the graph, and a transform comes between blending and the network: a batch for a
+        predictor with a transform is written first.
         """
         return self._evaluate(batch if self._predict.transform is None else batch.written(), *covariates)
 

@@ -22,12 +22,11 @@ from glas3d.explain.image_result import ImageExplanation
 from glas3d.explain.result import ScanExplanation
 from glas3d.hashing import file_sha256
 from glas3d.imaging.scan import read_image
-from glas3d.output import write_together
+from glas3d.output import REPORT, write_together
 from glas3d.report.webpage.content import Page, page_of
 from glas3d.report.webpage.results import Result, Results, read_results
 from glas3d.version import __version__
 
-REPORT = "report.html"
 _STATIC = files("glas3d.report.webpage") / "static"
 
 # Colour scales of the viewer, from 0 on: maps of matplotlib that are told apart with any kind of colour vision, without
