@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
+from _thread import start_new_thread
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,13 +26,19 @@ class Interruption(KeyboardInterrupt):
         self.number = number
 
 
+_AGAIN_AFTER = 0.02  # seconds after which a signal that came while an object was freed is raised again
+
+
 @contextmanager
 def signals_end_the_command() -> Iterator[None]:
     """Let the first SIGINT or SIGTERM raise `Interruption`, and the second end the process at once.
 
-    A signal that is ignored, as in a background job of a shell or under ``nohup``, stays ignored.
+    A signal that is ignored, as in a background job of a shell or under ``nohup``, stays ignored. Python drops what is
+    raised while it frees an object: an interruption that came then is raised again shortly afterwards.
     """
     received: list[int] = []
+    ended = threading.Event()
+    main_thread, report_unraisable = threading.get_ident(), sys.unraisablehook
 
     def end(number: int, frame: FrameType | None) -> None:
         if received:
@@ -37,11 +46,26 @@ def signals_end_the_command() -> Iterator[None]:
         received.append(number)
         raise Interruption(number)
 
+    def dropped(unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, Interruption):
+            # starts without waiting, as `Thread.start` does: what is raised in this function is dropped, too
+            start_new_thread(again, (unraisable.exc_value.number,))
+        else:
+            report_unraisable(unraisable)
+
+    def again(number: int) -> None:
+        if not ended.wait(_AGAIN_AFTER):
+            received.clear()
+            signal.pthread_kill(main_thread, number)  # which also ends a call that waits
+
     handled = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
     previous = [(number, signal.signal(number, end)) for number in handled]
+    sys.unraisablehook = dropped
     try:
         yield
     finally:
+        ended.set()
+        sys.unraisablehook = report_unraisable
         for number, handler in previous:
             signal.signal(number, handler)
 

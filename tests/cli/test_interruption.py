@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from glas3d.cli.interruption import Interruption, signals_end_the_command
 from tests.study import folders
 
 # seconds after which a process that hangs fails the test
@@ -73,6 +74,39 @@ def start(tmp_path):
         if command.process.poll() is None:
             os.killpg(command.process.pid, signal.SIGKILL)
             command.process.communicate()
+
+
+class _FreedWithSignal:
+    """An object that is freed at the moment when a signal comes."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __del__(self):
+        signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_an_object_is_freed_is_not_lost(number):
+    before = sys.unraisablehook, signal.getsignal(number)
+    with pytest.raises(Interruption) as interruption, signals_end_the_command():
+        _FreedWithSignal(number)
+        time.sleep(LONG)
+    assert interruption.value.number == number
+    assert (sys.unraisablehook, signal.getsignal(number)) == before
+
+
+def test_other_problems_while_an_object_is_freed_are_reported_as_before(monkeypatch):
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: reported.append(unraisable.exc_type))
+
+    class Broken:
+        def __del__(self):
+            raise ValueError
+
+    with signals_end_the_command():
+        Broken()
+    assert reported == [ValueError]
 
 
 SIGNALS = {
