@@ -431,8 +431,8 @@ class GLAS(ShownInNotebooks):
             n_batches = math.ceil(len(perturbations) / perturbations.batch_size)
             predict = score.with_engine(predict, settings.engine, n_batches)
 
-            def check_engine(predict: Predict, batch_size: int) -> bool:
-                return probe.check_engine(predict, inputs, batch_size)
+            def check_engine(predict: Predict, batch_size: int, output: torch.Tensor) -> bool:
+                return probe.check_engine(predict, inputs, batch_size, output)
 
             if settings.cut is None:
                 outputs = score.evaluate_all(

@@ -2,8 +2,8 @@
 
 The scores compare the output for the intact scan with those under light and shadow. They mean something only when none
 of these depends on the other inputs of a batch, on what was evaluated before, or on chance. A model that knows its
-state is tried with the first scan, and again when its state has changed; an engine is compared with the model for every
-scan.
+state is tried with the first scan, and again when its state has changed. An engine is compared with the model then, and
+for every further scan, unless the model is known to make the same steps for all of them.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Probe:
         warnings.warn(note, GlasWarning, stacklevel=5)
         return cls(predict, inputs, covariates, numbers, expected, note)
 
-    def check_engine(self, predict: Predict, inputs: LightAndShadow, batch_size: int) -> bool:
+    def check_engine(self, predict: Predict, inputs: LightAndShadow, batch_size: int, output: torch.Tensor) -> bool:
         """Compare the engine of a model with the model itself.
 
         Parameters
@@ -135,6 +135,8 @@ class Probe:
             The inputs as this model takes them: where its transform was applied to them already, after it.
         batch_size
             Inputs in a batch of the explanation, which the engine is built for.
+        output
+            ``(n, k)``, what the model gave for that batch; the first row is the intact scan's.
 
         Returns
         -------
@@ -148,10 +150,15 @@ class Probe:
         if not isinstance(predict, EngineModel) or predict.engine == "eager":
             return True
         numbers, expected = self.numbers, self.expected
-        if self.known:  # differences are measured by the effects that another scan had
-            numbers = (0,)
+        intact: torch.Tensor | None = None
+        if self.known:
+            if not predict.may_differ():
+                return True
+            # the engine has evaluated the intact scan already; effects, by which differences are measured, are those
+            # that another scan had
+            numbers, intact = (0,), output[:1]
             expected = np.vstack([_evaluate(self.predict, self.inputs, numbers, self.covariates, 1), expected])
-        agrees = self._agrees(predict, inputs, batch_size, numbers, expected)
+        agrees = self._agrees(predict, inputs, batch_size, numbers, expected, intact)
         if not agrees:
             self._agrees(predict, inputs, batch_size, numbers, expected)  # what was built anew, on all inputs
         return agrees
@@ -163,15 +170,19 @@ class Probe:
         batch_size: int,
         numbers: tuple[int, ...],
         expected: np.ndarray,
+        output: torch.Tensor | None = None,
     ) -> bool:
-        """Return whether the engine agrees for some inputs, whose outputs are the first rows of those expected."""
+        """Return whether the engine agrees for some inputs, whose outputs are the first rows of those expected.
+
+        What it gave for the first of them may be known.
+        """
         agrees, n, own = True, len(numbers), torch.from_numpy(expected)
         for first in range(0, n, batch_size):
             rows = [(first + row) % n for row in range(batch_size)]
             batch = PerturbedBatch(inputs, [numbers[row] for row in rows])
             covariates = covariate_tensors(self.covariates, batch)
             as_taken = batch if isinstance(predict, TakesPerturbedBatches) else batch.written()
-            agrees = predict.check(own, torch.tensor(rows), as_taken, *covariates) and agrees
+            agrees = predict.check(own, torch.tensor(rows), as_taken, *covariates, output=output) and agrees
         return agrees
 
 

@@ -205,12 +205,21 @@ class EngineModel(Protocol):
         """Which engines were tried and rejected, and why, one sentence each."""
         ...
 
+    def may_differ(self) -> bool:
+        """Return whether the engine that ran the last batch may differ from the network for another scan.
+
+        False: it computes exactly, it was compared with the network as that is now, and the network is known to make
+        the same steps for all scans.
+        """
+        ...
+
     def check(
         self,
         expected: torch.Tensor,
         rows: torch.Tensor,
         batch: torch.Tensor | PerturbedBatch,
         *covariates: torch.Tensor,
+        output: torch.Tensor | None = None,
     ) -> bool:
         """Compare the engine that ran the last batch with the network itself; one that differs is built anew.
 
@@ -222,6 +231,9 @@ class EngineModel(Protocol):
             ``(n,)``, which of these inputs each row of the batch is.
         batch, *covariates
             ``(n, c, *spatial)`` of the shape of the last batch, and ``(n, p)`` where the model takes covariates.
+        output
+            ``(r, k)``, what the engine gave for the first ``r`` rows of the batch, where it has evaluated them before;
+            None: it evaluates the batch.
 
         Returns
         -------

@@ -21,8 +21,9 @@ Target = int | str
 # called after a batch: with the number of classes; with the model evaluations done and in all
 CheckClasses = Callable[[int], None]
 ReportProgress = Callable[[int, int], None]
-# called after the first batch: with the model on its engine and the batch size; returns whether the output may be used
-CheckEngine = Callable[[Predict, int], bool]
+# called after the first batch: with the model on its engine, the batch size and the output, whose first row is of the
+# intact volume; returns whether the output may be used
+CheckEngine = Callable[[Predict, int, torch.Tensor], bool]
 # gives a batch's covariates (size, q), from the numbers of its inputs and its size
 CovariatesOf = Callable[[list[int], int], np.ndarray]
 
@@ -185,7 +186,7 @@ def finite(probabilities: torch.Tensor) -> np.ndarray:
     return array.numpy()
 
 
-def accept_engine(predict: Predict, batch_size: int) -> bool:
+def accept_engine(predict: Predict, batch_size: int, output: torch.Tensor) -> bool:
     """Return True: the output of the first batch may be used, whatever engine gave it."""
     return True
 
@@ -213,8 +214,8 @@ def evaluate_all(
     covariates
         Gives the covariates of a batch; None: the model takes none.
     check_engine
-        Called after the first batch with the model, whose engine is chosen then, and the batch size; where it returns
-        False the batch is evaluated again.
+        Called after the first batch with the model, whose engine is chosen then, the batch size and the output; where
+        it returns False the batch is evaluated again.
 
     Returns
     -------
@@ -241,7 +242,7 @@ def evaluate_all(
             first = not evaluated
             if first:
                 check(part.shape[1])
-                if not check_engine(predict, perturbations.batch_size):
+                if not check_engine(predict, perturbations.batch_size, part):
                     perturbations.repeat()
                     check_engine = accept_engine
                     continue

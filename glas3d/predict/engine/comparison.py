@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -62,12 +63,15 @@ class Evaluated:
         The network, with what the predictor gave it and what it returned.
     expected
         The predictor's output.
+    seconds
+        How long the network took for the same batch at another brightness; 0 until that was evaluated.
     """
 
     predict: NetworkPredictor
     inputs: Given
     net: ObservedNetwork
     expected: torch.Tensor
+    seconds: float = 0.0
 
     @classmethod
     def on(cls, predict: NetworkPredictor, inputs: Given) -> Evaluated:
@@ -90,6 +94,8 @@ class Evaluated:
                 failure = str(failed)
                 continue
             trials.runs[engine.name, torch.get_num_threads()] = run
+            trials.inputs = tuple(torch.empty_like(x, device="meta") for x in self.net.inputs)
+            trials.seconds_for_input = self.seconds / len(self.inputs[0])
             return run
         trials.failures[engine.name] = failure
         return None
@@ -121,7 +127,10 @@ class Evaluated:
         batch, *covariates = self.inputs
         scaled = batch.scaled(_DARKER) if isinstance(batch, PerturbedBatch) else batch * _DARKER
         darker: Given = (scaled, *covariates)
-        return darker, self.predict.with_net(self.net.net)(*darker)
+        start = time.perf_counter()
+        output = self.predict.with_net(self.net.net)(*darker)
+        self.seconds = time.perf_counter() - start
+        return darker, output
 
     def _built(self, engine: Engine, model: str | None) -> Run:
         if not isinstance(self.net.output, torch.Tensor):

@@ -17,6 +17,7 @@ from glas3d.predict.engine.auto import AutomaticChoice
 from glas3d.predict.engine.clock import current_clock
 from glas3d.predict.engine.comparison import EngineFailed, Evaluated, Given, check_agreement
 from glas3d.predict.engine.engines import ENGINES, check_engine
+from glas3d.predict.engine.fixed_steps import hooks_on_all_modules
 from glas3d.predict.engine.trials import Trials, forget, trials_of
 from glas3d.predict.interface import Batch, ModelInfo, NetworkPredictor, Transform
 
@@ -66,6 +67,7 @@ class EnginePredictor:
         self._by_layout: dict[Hashable, NetworkPredictor] = {}
         self.engine = engine
         self.notes: tuple[str, ...] = ()
+        self._trials = Trials()  # those of the last batch
 
     # What the core looks for in a model (glas3d.core.model), passed on by name.
 
@@ -152,9 +154,27 @@ class EnginePredictor:
             else:
                 self._by_layout[layout], output = self._use_given(trials, inputs)
             self.engine_threads = torch.get_num_threads()
+            self._trials = trials
         return output
 
-    def check(self, expected: torch.Tensor, rows: torch.Tensor, batch: Batch, *covariates: torch.Tensor) -> bool:
+    def may_differ(self) -> bool:
+        """Return whether the engine that ran the last batch may differ from the network for another scan.
+
+        See `glas3d.core.model.EngineModel.may_differ`.
+        """
+        net = self._predict.net
+        if hooks_on_all_modules() or not ENGINES[self.engine].exact or not isinstance(net, nn.Module):
+            return True
+        return not self._trials.has_fixed_steps(net)
+
+    def check(
+        self,
+        expected: torch.Tensor,
+        rows: torch.Tensor,
+        batch: Batch,
+        *covariates: torch.Tensor,
+        output: torch.Tensor | None = None,
+    ) -> bool:
         """Compare the engine that ran the last batch with the network itself; one that differs is built anew.
 
         See `glas3d.core.model.EngineModel.check`.
@@ -170,15 +190,16 @@ class EnginePredictor:
             return self._evaluate(own, *(values.clone() for values in covariates))
 
         try:
-            self._check_agreement(output_again(), expected[rows], expected)
+            came = output_again() if output is None else output
+            self._check_agreement(came, expected[rows[: len(came)]], expected)
             return True
         except EngineFailed:
             forget(self._predict, layout)
             self._by_layout.clear()
         try:
-            output = output_again()
+            came = output_again()
             if self.engine != "eager":
-                self._check_agreement(output, expected[rows], expected)
+                self._check_agreement(came, expected[rows], expected)
         except EngineFailed as failure:
             self._leave_out(self.engine, str(failure), layout)
         return False

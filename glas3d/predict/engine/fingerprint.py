@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from glas3d.hashing import bytes_sha256
+from glas3d.predict.engine.fixed_steps import has_known_code
 
 # How many values of each tensor the fingerprint contains, beside the sum of all.
 _SAMPLED = 4096
@@ -52,8 +53,8 @@ def fingerprint(net: nn.Module) -> str:
 
     It holds, of every parameter, buffer and tensor in an attribute, where it is, how often it was written to, the sum
     of the bits of its values and some of the values; of other attributes their values, or which objects they are; and
-    which hooks there are. What is in lists and dictionaries, and what a network reads from elsewhere, is not noticed:
-    engines are compared with the network at the start of every explanation as well.
+    which hooks there are. What is in lists and dictionaries of modules of unknown code, and what such modules read from
+    elsewhere, is not noticed: engines are compared with such a network at the start of every explanation as well.
     """
 
     def parts() -> Iterator[bytes | memoryview]:
@@ -90,11 +91,13 @@ def _described_state(net: nn.Module, own: bool) -> Iterator[tuple[str, torch.Ten
                 yield from _described(f"{name}.{key}", member, own)
         for key, value in sorted(vars(module).items()):
             if key not in _SKIPPED:
-                yield from _described(f"{name}.{key}", value, own)
+                yield from _described(f"{name}.{key}", value, own, in_containers=own and has_known_code(module))
 
 
-def _described(name: str, value: Any, own: bool) -> Iterator[tuple[str, torch.Tensor | None]]:
-    """Yield the description of one value."""
+def _described(
+    name: str, value: Any, own: bool, *, in_containers: bool = False
+) -> Iterator[tuple[str, torch.Tensor | None]]:
+    """Yield the description of one value; ``in_containers``: what lists, dictionaries and sets hold is part of it."""
     if isinstance(value, torch.Tensor):
         has_values = not torch.nn.parameter.is_lazy(value) and value.device.type != "meta"
         shape = tuple(value.shape) if has_values else ""
@@ -103,10 +106,14 @@ def _described(name: str, value: Any, own: bool) -> Iterator[tuple[str, torch.Te
         yield f"\n{name} {value!r}", None
     elif isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         yield f"\n{name} {value.dtype} {value.shape} {bytes_sha256([np.ascontiguousarray(value).tobytes()])}", None
-    elif isinstance(value, tuple) or name.endswith("_hooks"):
-        items = enumerate(value.values() if isinstance(value, dict) else value)
-        for number, item in items:
-            yield from _described(f"{name}[{number}]", item, own)
+    elif isinstance(value, dict) and (in_containers or name.endswith("_hooks")):
+        for number, (key, item) in enumerate(value.items()):
+            if in_containers:
+                yield from _described(f"{name}[{number}] key", key, own)
+            yield from _described(f"{name}[{number}]", item, own, in_containers=in_containers)
+    elif isinstance(value, tuple) or (in_containers and isinstance(value, list | set)):
+        for number, item in enumerate(value):
+            yield from _described(f"{name}[{number}]", item, own, in_containers=in_containers)
     elif not isinstance(value, list | dict | set):  # a network may note in these what it has evaluated
         yield f"\n{name} {type(value).__qualname__} {id(value) if own else ''}", None
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from glas3d.predict.engine.builders import Run
 from glas3d.predict.engine.fingerprint import fingerprint
+from glas3d.predict.engine.fixed_steps import has_fixed_steps, seconds_to_try
 from glas3d.predict.interface import NetworkPredictor
 
 _log = logging.getLogger(__name__)
@@ -39,6 +40,10 @@ class Trials:
         How many batches were evaluated so far: as many again are expected.
     may_read
         Whether an engine that is kept in a file may be used: not after one differed from the network.
+    inputs
+        What the network was given when an engine was compared with it, without values: tensors on the meta device.
+    seconds_for_input
+        Seconds that the network itself took for one input then.
     """
 
     runs: dict[tuple[str, int], Run] = field(default_factory=dict)
@@ -48,10 +53,32 @@ class Trials:
     threads: int = field(default_factory=torch.get_num_threads)
     n_batches: int = 0
     may_read: bool = True
+    inputs: tuple[torch.Tensor, ...] = ()
+    seconds_for_input: float = 0.0
+    _has_fixed_steps: bool | None = None
+    _seconds_compared: float = 0.0
 
     def notes(self) -> tuple[str, ...]:
         """Return a sentence for each engine that was rejected."""
         return tuple(f"{name} {failure}" for name, failure in self.failures.items())
+
+    def has_fixed_steps(self, net: nn.Module) -> bool:
+        """Return whether the network is known to make the same steps for all inputs (see `fixed_steps`).
+
+        Then engines need not be compared with it for every scan. That is tried only once comparing has taken as long
+        as trying is expected to take: with small networks and few scans it never does.
+
+        Parameters
+        ----------
+        net
+            The network.
+        """
+        if self._has_fixed_steps is None:
+            if self._seconds_compared < seconds_to_try():
+                self._seconds_compared += self.seconds_for_input
+                return False
+            self._has_fixed_steps = has_fixed_steps(net, self.inputs)
+        return self._has_fixed_steps
 
     def leave_out(self, name: str, failure: str) -> None:
         """Use an engine no longer, for a reason in words."""

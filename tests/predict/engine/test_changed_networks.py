@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from glas3d import GLAS, GlasError, Grid, Predictor
-from glas3d.predict import ModelInfo
+from glas3d.predict import ModelInfo, PaperNet
 from glas3d.predict.engine import engine_predictor
 from glas3d.predict.engine.comparison import EngineFailed, check_agreement
 from glas3d.predict.engine.engines import ENGINES
 from glas3d.predict.engine.fingerprint import digest, fingerprint
+from glas3d.predict.engine.fixed_steps import has_fixed_steps
 from tests.core.cases import TinyNet, refused, volume
 
 SHAPE = (7, 8, 9)
@@ -161,6 +162,118 @@ def test_a_branch_on_the_data_is_refused_or_right(batch_size):
     with refused("the engine onnx differs by .* from the network, more than .*: evaluate the model Branch without it"):
         explained(predict, "onnx", batch_size)
     assert_same(explained(predict, "channels_last", batch_size), explained(predict, "eager", batch_size))
+
+
+# What is known to make the same steps for all inputs is not compared for every scan.
+
+
+class ReadsNumber(nn.Module):
+    """A network that computes with a number that it has read from its input."""
+
+    def forward(self, x):
+        return x.flatten(1)[:, :2] / x.max().item()
+
+
+def of_known_code(made):
+    """Return a class as if it came with glas3d."""
+    return type(made.__name__, (made,), {"__module__": "glas3d.predict"})
+
+
+def activated(function):
+    net = paper_net()
+    net.classifier[3].function = function
+    return net
+
+
+def hooked():
+    net = paper_net()
+    net.encoder[1].register_forward_hook(hook_of_module)
+    return net
+
+
+def hook_of_module(module, inputs, output):
+    return output
+
+
+def with_own_forward():
+    net = paper_net()
+    net.forward = lambda x: x.flatten(1)[:, :2]
+    return net
+
+
+def paper_net():
+    torch.manual_seed(0)
+    return PaperNet(EVEN).eval()
+
+
+EVEN = (8, 9, 10)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (paper_net, True),
+        (lambda: nn.Sequential(paper_net(), nn.LayerNorm(2)), True),
+        (lambda: activated(torch.nn.functional.relu), True),
+        (lambda: activated(hook_of_module), False),
+        (lambda: activated([Branch()]), False),
+        (lambda: nn.Sequential(paper_net(), Branch()), False),
+        (lambda: of_known_code(Branch)(), False),
+        (lambda: of_known_code(ReadsNumber)(), False),
+        (hooked, False),
+        (with_own_forward, False),
+    ],
+)
+def test_only_networks_of_known_code_without_branches_have_fixed_steps(make, expected):
+    assert has_fixed_steps(make(), (torch.empty(2, 1, *EVEN, device="meta"),)) is expected
+
+
+def test_a_fingerprint_of_known_code_holds_what_is_in_lists_and_dictionaries():
+    net = paper_net()
+    net.encoder[1].noted = {"sizes": [1, 2]}
+    before = fingerprint(net)
+    net.encoder[1].noted["sizes"][0] = 3
+    assert fingerprint(net) != before
+
+
+def test_an_engine_of_known_steps_is_compared_for_the_first_scan_alone(monkeypatch):
+    sizes, evaluate = [], PaperNet.forward
+
+    def counted(net, x):
+        sizes.append(len(x))
+        return evaluate(net, x)
+
+    def explain(predict):
+        sizes.clear()
+        glas = GLAS(predict, engine="channels_last", batch_size=4, sigma_light=2, sigma_shadow=3)
+        return glas.explain(volume(EVEN), 1, Grid((2, 1, 3)))
+
+    seconds = [1.0]
+    monkeypatch.setattr(PaperNet, "forward", counted)
+    monkeypatch.setattr("glas3d.predict.engine.trials.seconds_to_try", lambda: seconds[0])
+    net = paper_net()
+    predict = Predictor(net, "softmax", device="cpu")
+    explain(predict)
+    explain(predict)
+    assert sizes == [4, 1, 4, 4, 4], "comparing has not taken as long as proving would"
+    seconds[0] = 0.0
+    found = explain(predict)
+    assert sizes[:-1] == [4, 4, 4, 4], "the last one is the trial without values"
+    explain(predict)
+    assert sizes == [4, 4, 4, 4]
+    handle = nn.modules.module.register_module_forward_hook(hook_of_module)
+    try:
+        explain(predict)
+        assert sizes == [4, 1, 4, 4, 4]
+    finally:
+        handle.remove()
+    one_weight = net.classifier[2].weight
+    one_weight.data[0] *= -3
+    changed = explain(predict)
+    assert len(sizes) > 8, "another network is tried as any first one"
+    assert not np.allclose(changed.score, found.score, rtol=1e-6)
+    expected = GLAS(predict, engine="eager", batch_size=4, sigma_light=2, sigma_shadow=3)
+    assert_same(changed, expected.explain(volume(EVEN), 1, Grid((2, 1, 3))))
 
 
 class InPlace(nn.Module):
