@@ -90,18 +90,18 @@ def round_masks(light: float, shadow: float, **more: Any) -> dict[str, Any]:
 
 SIGMAS = (1, 2, 4, 8)  # mm, from edges that are sharp on a grid of 4 mm to masks that overlap
 PRESET_SIGMA = EVIDENCE_PRESET["sigma_light"]
+MATCHED = {"background": "matched"}  # the model's reference, matched to the scan
 # The settings that could become a preset, and the rivals that they are measured against.
 DECIDING: dict[str, dict[str, Any]] = {
     "glas_paper": {"method": "glas_paper", "engine": "eager"},
-    "glas_evidence": evidence(PRESET_SIGMA),  # in full, so that the cache knows the preset's values
+    "glas_evidence": evidence(PRESET_SIGMA, **MATCHED),  # in full, so that the cache knows the preset's values
     "feature_ablation": {"method": "feature_ablation", "link": "logit"},
-    **{f"evidence {sigma} mm": evidence(sigma) for sigma in SIGMAS if sigma != PRESET_SIGMA},
+    **{f"evidence {sigma} mm": evidence(sigma) for sigma in SIGMAS},
     **{f"shadow {sigma} mm": evidence(sigma, fusion="shadow") for sigma in SIGMAS[:-1]},
     "integrated_gradients": {"method": "integrated_gradients"},
-    # the reference matched to the scan
-    "evidence, matched": evidence(PRESET_SIGMA, background="matched"),
-    "shadow, matched": evidence(PRESET_SIGMA, fusion="shadow", background="matched"),
-    "feature_ablation, matched": {"method": "feature_ablation", "link": "logit", "background": "matched"},
+    "shadow, matched": evidence(PRESET_SIGMA, fusion="shadow", **MATCHED),
+    "feature_ablation, matched": {"method": "feature_ablation", "link": "logit", **MATCHED},
+    "integrated_gradients, matched": {"method": "integrated_gradients", **MATCHED},
 }
 # Slow by default; each also with as many evaluations as light and shadow take.
 SLOW = {"lime": {"n_samples": 233}, "rise": {"n_masks": 233}, "mask": {}}
@@ -122,6 +122,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         if name not in ("glas", *SLOW, *DECIDING)  # `glas` is one of the presets
     },
     **{f"{name}, 233 evaluations": {"method": name} | equal for name, equal in SLOW.items() if equal},
+    **{f"{name}, matched": {"method": name, **MATCHED} for name in ("input_x_gradient", "shapley_sampling")},
 }
 METHODS_RUN = DECIDING | OTHERS | {name: {"method": name} for name in SLOW}
 DEFAULTS = ("glas_paper", "glas_evidence")
@@ -340,7 +341,8 @@ class Bench:
         def measured() -> dict[str, Any]:
             simulation, predict = self.simulation(network, "explained"), self.trained(network)
             volume = simulate_participant(simulation, number).volume
-            return method_values(predict, simulation, volume, METHODS_RUN[method]).to_dict("list")
+            keywords = {"background": "reference", **METHODS_RUN[method]}
+            return method_values(predict, simulation, volume, keywords).to_dict("list")
 
         stored = self._stored(network, measured, **self._unit(method, number))
         return pd.DataFrame(stored).assign(method=method, participant=number)
@@ -492,7 +494,6 @@ REASONS = {
     "times the difference from the reference is exact. It needs gradients, and deep networks are less linear.",
     "feature_ablation": "It is the shadow of masks with sharp edges. Where a network uses few regions that do not interact, "
     "the second end adds nothing but what light does to a network that sees nearly no tissue.",
-    "feature_ablation, matched": "Its reference is matched to the scan, as that of the default is not: compare it with *evidence, matched*.",
     "feature_ablation, probability": "Where the output is not certain, the probability falls as the log-odds do.",
     "lime": "It takes four times as many evaluations, and averages over what the other regions may be.",
     "shapley_sampling": "It averages over what the other regions may be, which matters where regions interact.",
@@ -660,9 +661,10 @@ def introduction(record: pd.DataFrame, bench: Bench) -> list[str]:
         "follows the network. Brackets are 95 % bootstrap intervals over networks, with few networks too narrow",
         "rather than too wide. The difference is paired: the same networks and participants, and feature ablation with the same",
         "explained number (log-odds or probability) and reference. *Evaluations*: of the network for one scan, a backward pass counted",
-        "as two. *s*: seconds of one processor for one scan, the eager network. All methods have the same reference, the control mean,",
-        "except where it is darkness or *matched*, the control mean scaled to the scan around each region ([method.md](method.md)); *evidence*, *shadow*, *light* and *product* are masks of the regions' own shape unless they are round, in log-odds",
-        "unless they are of a probability.",
+        "as two. *s*: seconds of one processor for one scan, the eager network. The reference is the control mean, darkness where the",
+        "name says so, and for `glas_evidence` and where it says *matched* the control mean scaled to the scan around each region",
+        "([method.md](method.md)). *evidence*, *shadow*, *light* and *product* are masks of the regions' own shape unless they are",
+        "round, in log-odds unless they are of a probability.",
         "",
     ]
 
@@ -747,7 +749,8 @@ def losses(report: Family) -> list[str]:
     if not ahead:
         lines[-2:] = ["None of them is, by mean r on these networks."]
     lines.append("")
-    lines += [f"- `{method}`: {REASONS[method]}" for method in ahead if method in REASONS]
+    reasons = dict.fromkeys(method.removesuffix(", matched") for method in ahead)
+    lines += [f"- `{method}`: {REASONS[method]}" for method in reasons if method in REASONS]
     return [*lines, ""]
 
 
@@ -755,7 +758,7 @@ def sets(report: Family) -> list[str]:
     """Return the mean r by planted set."""
     shown = [
         m
-        for m in (*DEFAULTS, "evidence, matched", "shadow, matched", BASELINE, "integrated_gradients")
+        for m in (*DEFAULTS, "shadow, matched", "feature_ablation, matched", BASELINE, "integrated_gradients")
         if m in report.methods
     ]
     lines = ["## By planted set", "", "| planted | " + " | ".join(shown) + " |", "|---|" + "---|" * len(shown)]

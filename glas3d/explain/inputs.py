@@ -18,7 +18,7 @@ from glas3d.bids_names import have_distinct_labels
 from glas3d.core.model import HasActivation, HasClasses
 from glas3d.errors import GlasError
 from glas3d.imaging.brain_extraction import brain_mask_of, is_automatic
-from glas3d.imaging.matching import match_reference
+from glas3d.imaging.matching import can_match, match_reference
 from glas3d.imaging.registration import template_brain_in_native, without_skull
 from glas3d.imaging.scan import ImageLike, Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of, mni_grid, resample_scan
@@ -28,7 +28,8 @@ from glas3d.predict.engine.fingerprint import weights_digest
 from glas3d.predict.interface import Invertible
 
 _BLUR_MM = 10.0
-MATCHED = "matched"  # the background that is the model's reference, matched to the scan
+# Backgrounds by their words: the model's reference as it is, and matched to the scan.
+OWN, MATCHED = "reference", "matched"
 TEMPLATE_MM = 2.0  # voxel size of the grid for a model without one, when scans are brought to the template
 
 Images = ImageLike | Sequence[ImageLike] | Mapping[str, ImageLike]
@@ -201,6 +202,8 @@ class Reference:
         info: ModelInfo,
         inputs: Inputs,
         labels: np.ndarray | None = None,
+        *,
+        by_region: bool = False,
     ) -> dict[str, Reference]:
         """Return the references by their names; the name of a single reference is empty.
 
@@ -216,6 +219,8 @@ class Reference:
             The scans in which the reference replaces tissue.
         labels
             ``(*spatial)``, the region of each voxel; None: no regions are searched.
+        by_region
+            Whether masks have the shape of the regions, whose own reference is then a matched one.
 
         Raises
         ------
@@ -224,7 +229,7 @@ class Reference:
             not fit.
         """
         if not several:
-            return {"": cls.of(background, predict, info, inputs, labels)}
+            return {"": cls.of(background, predict, info, inputs, labels, by_region=by_region)}
         named = dict(background) if isinstance(background, Mapping) else {}
         if not named:
             for number, value in enumerate(background):
@@ -237,18 +242,31 @@ class Reference:
             raise GlasError(f"several backgrounds must be two or more, each its own, got {list(named)}")
         if not have_distinct_labels(list(named)):
             raise GlasError(f"every background needs a name of letters and digits of its own, got {', '.join(named)}")
-        return {name: cls.of(value, predict, info, inputs, labels) for name, value in named.items()}
+        return {
+            name: cls.of(value, predict, info, inputs, labels, by_region=by_region) for name, value in named.items()
+        }
 
     @classmethod
     def of(
-        cls, background: Any, predict: object, info: ModelInfo, inputs: Inputs, labels: np.ndarray | None = None
+        cls,
+        background: Any,
+        predict: object,
+        info: ModelInfo,
+        inputs: Inputs,
+        labels: np.ndarray | None = None,
+        *,
+        by_region: bool = False,
     ) -> Reference:
-        """Return the reference for one background of `explain_img`."""
+        """Return the reference for one background of `explain_img`; see `resolve`."""
         grid, data = inputs.grid, inputs.data
-        if isinstance(background, str) and background == "auto":
-            return cls.of_model(predict, info, data)
-        if isinstance(background, str) and background == MATCHED:
-            return cls.matched(predict, info, inputs, labels)
+        if isinstance(background, str) and background in ("auto", OWN, MATCHED):
+            own = cls.of_model(predict, info, data)
+            if background == "auto":
+                fits = by_region and info.reference is not None and can_match(np.asarray(own.value), data)
+                return own.matched(inputs, labels) if labels is not None and fits else own
+            if info.reference is None:
+                raise GlasError(f'background="{background}" takes the reference of the model, {info.name} has none')
+            return own if background == OWN else own.matched(inputs, labels)
         if isinstance(background, str) and background == "blur":
             sigma = [0.0, *(_BLUR_MM / size for size in grid.spacing)]
             return cls(gaussian_filter(data, sigma), f"the scan blurred by {_BLUR_MM:g} mm")
@@ -260,7 +278,7 @@ class Reference:
                 )
             if not isinstance(background, SpatialImage) and not Path(background).exists():
                 raise GlasError(
-                    f"background must be auto, matched, blur, a number or an existing image, no such file: {background}"
+                    f"background must be auto, matched, reference, blur, a number or an existing image, no such file: {background}"
                 )
             scan = load_scan(background, constant=True)
             return cls(resample_scan(scan, grid)[None], f"{Path(scan.name).name} sha256:{scan.sha256}")
@@ -268,31 +286,30 @@ class Reference:
             return cls(background, f"{background:g}")
         return cls(background, "array")
 
-    @classmethod
-    def matched(cls, predict: object, info: ModelInfo, inputs: Inputs, labels: np.ndarray | None) -> Reference:
-        """Return the model's own reference, matched to each channel of the scan (`match_reference`).
+    def matched(self, inputs: Inputs, labels: np.ndarray | None) -> Reference:
+        """Return this reference matched to each channel of the scan (`match_reference`).
 
         Raises
         ------
         GlasError
-            The model has no reference, or no regions are searched.
+            No regions are searched, or intensities are negative.
         """
-        if info.reference is None:
-            raise GlasError(
-                f'background="{MATCHED}" matches the reference of the model to the scan, the model {info.name} has none'
-            )
         if labels is None:
             raise GlasError(
                 f'background="{MATCHED}" scales each region by what surrounds it: search an '
-                'atlas, or give background="auto"'
+                f'atlas, or give background="{OWN}"'
             )
-        own = cls.of_model(predict, info, inputs.data)
-        means = np.broadcast_to(np.asarray(own.value, np.float32), inputs.data.shape)
+        means = np.broadcast_to(np.asarray(self.value, np.float32), inputs.data.shape)
+        if not can_match(means, inputs.data):
+            raise GlasError(
+                f'background="{MATCHED}" takes the ratio of intensities, {inputs.scan.name} or the {self.name} has '
+                f'negative ones: give background="{OWN}"'
+            )
         value = np.stack([
             match_reference(mean, channel, inputs.grid, labels)
             for mean, channel in zip(means, inputs.data, strict=True)
         ])  # fmt: skip
-        return cls(value, matched_name(own.name))
+        return Reference(value, matched_name(self.name))
 
     @classmethod
     def of_model(cls, predict: object, info: ModelInfo, data: np.ndarray) -> Reference:

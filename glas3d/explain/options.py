@@ -89,8 +89,9 @@ class ExplainOptions(ModeOptions):
     Parameters
     ----------
     background
-        What replaces tissue where a mask removes it: ``auto`` (the model's reference, else 0), ``matched`` (that
-        reference, scaled to the scan around each region of an atlas), a number, ``blur`` (the scan smoothed by a
+        What replaces tissue where a mask removes it: ``reference`` (that of the model), ``matched`` (the same, scaled
+        to the scan around each region of an atlas), ``auto`` (``matched`` where masks have the shape of regions, else
+        ``reference``; 0 for a model without one), a number, ``blur`` (the scan smoothed by a
         Gaussian of 10 mm, which keeps its brightness and loses its regions), or an image on any grid in the scan's
         intensities. With several (in Python a list, or a mapping from names) the result is their consensus, the median
         of their normalised scores, and the result of each is kept too. Default: auto.

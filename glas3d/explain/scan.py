@@ -131,14 +131,22 @@ def resolve_scan(
         parsed, inputs.grid, options.point, options.mask_img, grid_of(inputs.scan), inputs.transform
     )
     labels = resolved.search.labels if isinstance(resolved.search, Segments) else None
-    references = Reference.resolve(options.background, options.several_backgrounds, predict, info, inputs, labels)
+    regions = labels is not None and options.refine is None  # which is for round masks alone
+    filled = preset.fill(given(settings), info.preset, inputs.grid, options.preset, regions=regions)
+    references = Reference.resolve(
+        options.background,
+        options.several_backgrounds,
+        predict,
+        info,
+        inputs,
+        labels,
+        by_region=filled["kernel"] == "segment",
+    )
     covariates = None
     if options.covariates is not None:
         names = predict.covariates if isinstance(predict, HasCovariates) else None
         covariates = Covariates.of(options.covariates, options.covariate_reference or {}, names)
     backgrounds = {name: reference.value for name, reference in references.items()}
-    regions = isinstance(resolved.search, Segments) and options.refine is None  # which is for round masks alone
-    filled = preset.fill(given(settings), info.preset, inputs.grid, options.preset, regions=regions)
     glas = GLAS(predict, background=next(iter(backgrounds.values())), evidence=True, **filled)
     task = Task(
         inputs.data, targets, resolved.search, inputs.grid.spacing, resolved.mask, covariates, backgrounds, inputs.names

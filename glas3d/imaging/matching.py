@@ -19,7 +19,14 @@ SCALE_MM = 12.0
 _LARGEST_SCALE = 2.0  # and at least the inverse: where a neighbourhood is nearly empty
 # The scale is smooth: on grids finer than the first it is estimated on one of about the second.
 _FINE_MM, _COARSE_MM = 3.0, 4.0
+# Share of what is negative among all intensities that interpolation may leave.
+_NEGATIVE = 0.01
 _TINY = float(np.finfo(np.float32).tiny)
+
+
+def can_match(*images: np.ndarray) -> bool:
+    """Return whether intensities have ratios: they are measured from 0, as those of a standardised scan are not."""
+    return all(float(-np.minimum(image, 0).sum()) <= _NEGATIVE * float(np.abs(image).sum()) for image in images)
 
 
 def match_reference(reference: np.ndarray, volume: np.ndarray, grid: VoxelGrid, labels: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from glas3d.core.settings import Settings
 from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.dataset import find_source
-from glas3d.explain.inputs import MATCHED, matched_name, model_record
+from glas3d.explain.inputs import MATCHED, OWN, matched_name, model_record
 from glas3d.explain.scan import resolve_scan
 from glas3d.hashing import file_sha256
 from glas3d.imaging.atlas import Atlas
@@ -183,7 +183,7 @@ def _background_of(name: str, model: Mapping[str, Any]) -> Any:
     """Return the option ``background`` that a sidecar records by name; None if it was a file or an array."""
     own = f"reference of {model['name']}"
     if name in (own, matched_name(own)):
-        return "auto" if name == own else MATCHED
+        return OWN if name == own else MATCHED
     if name.startswith("the scan blurred by "):
         return "blur"
     try:

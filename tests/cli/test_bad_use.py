@@ -173,7 +173,7 @@ OPTIONS = [
     ),
     ({"model": "no/model"}, "no such file or folder: no/model"),
     ({"atlas": "no/atlas.nii.gz", "grid": None}, "no such file: no/atlas.nii.gz"),
-    ({"background": "grey"}, "background must be auto, matched, blur, a number or an existing image"),
+    ({"background": "grey"}, "background must be auto, matched, reference, blur, a number or an existing image"),
     ({"target": "2"}, "--target must be a class index from 0 to 1, got 2"),
     ({"target": "-1"}, "target must be one of NC (0), AD (1), got '-1'"),
     ({"target": ""}, "target must be one of NC (0), AD (1), got ''"),

@@ -340,11 +340,11 @@ def test_a_reference_is_matched_to_the_scan(few, tmp_path):
     r = explain_img(img, predict, "AD", few, background="matched", **keywords)
     assert_same(r, explain_img(img, predict, "AD", few, background=matched[None], **keywords))
     assert r.provenance["Settings"]["background"] == "reference of tiny, matched to the scan"
-    both = explain_img(img, predict, "AD", few, background=["auto", "matched"], **keywords)
-    assert list(both.parts) == ["auto", "matched"]
+    both = explain_img(img, predict, "AD", few, background=["reference", "matched"], **keywords)
+    assert list(both.parts) == ["reference", "matched"]
     with refused("scales each region by what surrounds it: search an atlas"):
         explain_img(img, predict, "AD", Grid(2), background="matched")
-    with refused("matches the reference of the model to the scan, the model PaperNet has none"):
+    with refused("takes the reference of the model, PaperNet has none"):
         explain_img(img, Predictor(predict.net, "softmax"), 1, few, background="matched", assume_space="MNI")
 
 

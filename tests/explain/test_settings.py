@@ -133,8 +133,40 @@ def test_auto_is_the_model_s_reference_in_the_scan_s_units(few):
 def test_a_reference_without_a_scaling_is_used_unchanged(few):
     img = head(RAS)
     reference = values(head(RAS, scale=300))[None]
-    r = explain_img(img, with_info(seen(img, few), reference=reference), search=few)
+    r = explain_img(img, with_info(seen(img, few), reference=reference), search=few, background="reference")
     assert_same(r, explain_img(img, seen(img, few), search=few, background=reference))
+
+
+@pytest.mark.parametrize(
+    ("more", "matched"),
+    [
+        ({}, True),
+        ({"preset": "evidence"}, True),
+        ({"fusion": "shadow", "preset": "evidence"}, True),
+        ({"kernel": "segment", "sigma_light": 1, "sigma_shadow": 1}, True),
+        ({"preset": "paper"}, False),
+        ({"sigma_light": 3, "sigma_shadow": 3}, False),
+        ({"preset": "evidence", "search": Grid(2)}, False),
+    ],
+)
+def test_masks_of_the_regions_shape_take_the_matched_reference(few, more, matched):
+    img = head(RAS)
+    model = with_info(seen(img, few), reference=values(head(RAS, scale=300))[None])
+    keywords = {"search": few} | more
+    auto = explain_img(img, model, **keywords)
+    named = explain_img(img, model, background="matched" if matched else "reference", **keywords)
+    assert_same(auto, named)
+    assert auto.provenance["Settings"]["background"] == named.provenance["Settings"]["background"]
+    assert auto.provenance["Settings"]["background"].endswith("matched to the scan") == matched
+
+
+def test_intensities_around_zero_have_no_matched_reference(few):
+    img = head(RAS)
+    reference = values(head(RAS, scale=300))[None]
+    model = with_info(seen(img, few), reference=reference - reference.mean())
+    assert explain_img(img, model, search=few).provenance["Settings"]["background"] == "reference of toy"
+    with refused('the reference of toy has negative ones: give background="reference"'):
+        explain_img(img, model, search=few, background="matched")
 
 
 @pytest.mark.parametrize(

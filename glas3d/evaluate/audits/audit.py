@@ -108,6 +108,10 @@ class Audited(ABC):
     def provenance_of(self, check: str) -> dict[str, Any]:
         """Return what tells audits apart, and all that was used, ready for JSON; known before the audit is made."""
 
+    def for_check(self, check: str) -> Audited:
+        """Return it as an audit takes it, such as with another reference."""
+        return self
+
     @property
     def measured(self) -> dict[str, Any]:
         """What else is recorded, which is known once the model was evaluated."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -15,10 +15,11 @@ from glas3d.core.account import LEAST_EFFECT, effect_in_log_odds
 from glas3d.core.explanation import Explanation
 from glas3d.evaluate.attribution import attribute
 from glas3d.evaluate.audits.audit import Audited
-from glas3d.evaluate.audits.checks import AuditOptions
+from glas3d.evaluate.audits.checks import CHECKS, AuditOptions
 from glas3d.evaluate.rivals.methods import METHODS
 from glas3d.evaluate.rivals.value import ExplainedValue
 from glas3d.evaluate.subject import ScanSubject, resolve_subject
+from glas3d.explain.inputs import MATCHED, OWN
 from glas3d.explain.result import ScanMaps
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.mask import template_brain
@@ -169,18 +170,25 @@ class AuditedScan(Audited):
         )
         return attribution.table["score"].to_numpy(dtype=np.float64)
 
-    def with_background(self, background: Any) -> ScanSubject:
+    def with_background(self, background: Any) -> AuditedScan:
         """Return the same scan with another reference."""
-        subject = resolve_subject(
-            self.img,
-            self.subject.request.glas.predict,
-            self.subject.target,
-            self.search,
-            {**self.keywords, "background": background},
-            self.options.batch_size,
-        )
+        keywords = {**self.keywords, "background": background}
+        predict, target = self.subject.request.glas.predict, self.subject.target
+        subject = resolve_subject(self.img, predict, target, self.search, keywords, self.options.batch_size)
         assert isinstance(subject, ScanSubject)
-        return subject
+        return replace(self, subject=subject, keywords=keywords)
+
+    def for_check(self, check: str) -> AuditedScan:
+        """Return the scan as an audit takes it; see `Audited.for_check`."""
+        return self._unmatched if CHECKS[check].unmatched else self
+
+    @cached_property
+    def _unmatched(self) -> AuditedScan:
+        """The same scan with the model's reference as it is, where that is matched to the scan."""
+        background = self.keywords.get("background", "auto")
+        matched = isinstance(background, str) and background in ("auto", MATCHED)
+        has_reference = model_info(self.subject.request.glas.predict).reference is not None
+        return self.with_background(OWN) if matched and has_reference else self
 
     def explain_points(self, points: np.ndarray, sigma_mm: float) -> Explanation:
         """Return the evidence of Gaussian masks around points ``(m, 3)`` in voxels."""

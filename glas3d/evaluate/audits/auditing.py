@@ -174,7 +174,7 @@ def _audited(
     overwrite: bool,
 ) -> tuple[Audit, ...]:
     """Return the audits, saved where a folder is given, which is checked before work is spent."""
-    every = list(product(subjects, names))
+    every = [(subject.for_check(name), name) for subject, name in product(subjects, names)]
     if folder is not None:
         check_folder(Path(folder))
         for subject, name in () if overwrite else every:

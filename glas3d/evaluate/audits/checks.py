@@ -43,6 +43,8 @@ class Check:
         empty where there is none.
     options
         Names of the options of `AuditOptions` that decide its result, besides those that all audits have.
+    unmatched
+        Whether the model's reference is taken as it is: one that is matched to the scan has the scan's own brightness.
     """
 
     purpose: str
@@ -51,6 +53,7 @@ class Check:
     study: str = ""
     results: str = ""
     options: tuple[str, ...] = ()
+    unmatched: bool = False
 
     def applies_to(self, of: Of) -> bool:
         """Return whether it audits a scan, a study, or results."""
@@ -67,6 +70,7 @@ CHECKS: dict[str, Check] = {
         purpose="whether the model reads something outside the brain, or the outline, brightness or exact position",
         source="Tinauer et al. 2022, 2025",
         scan="shortcut.audit_scan",
+        unmatched=True,
     ),
     "sanity": Check(
         purpose="whether the map depends on what the network has learnt",

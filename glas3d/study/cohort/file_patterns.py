@@ -16,7 +16,7 @@ NAMING_FILES = ("search", "background", "mask_img", "brain_mask", "transform", "
 """The options of `explain_img` that may name files (``search``: an atlas; ``inverse``: of `load_transform`)."""
 
 # What these settings may be besides files.
-_WORDS = {"background": ("auto", "blur"), "brain_mask": ("auto",)}
+_WORDS = {"background": ("auto", "reference", "matched", "blur"), "brain_mask": ("auto",)}
 # What messages call a setting.
 _CALLED = {"search": "atlas"}
 _PLACEHOLDERS = ("{participant_id}", "{session_id}")

@@ -373,8 +373,9 @@ def _method_record(result: ScanExplanation, manifest: Manifest | None, plan: Stu
         settings["background"] = plan.settings_record()["background"]
     model = dict(provenance["Model"])
     if manifest is not None:
-        if settings.get("background") == f"reference of {model['name']}":
-            settings["background"] = "reference of the model"
+        own = f"reference of {model['name']}"
+        if str(settings.get("background")).startswith(own):
+            settings["background"] = settings["background"].replace(own, "reference of the model", 1)
         fold = next(iter(manifest.folds.values()))
         model |= {"name": f"{fold.folds} folds", "sha256": fold.settings_sha256}
     method = {"Target": provenance["Target"], "Settings": settings, "Model": model, "Search": search}

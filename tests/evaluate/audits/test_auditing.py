@@ -52,7 +52,7 @@ def test_a_file_explains_itself(tmp_path):
     assert all(number["description"] for number in numbers.values())
     assert content["Input"]["sha256"]
     assert content["Target"] == {"index": 1, "class": "AD"}
-    assert content["Settings"]["background"] == "reference of reader of regions"
+    assert content["Settings"]["background"] == "reference of reader of regions, matched to the scan"
 
 
 def test_an_audit_of_another_model_is_not_replaced(tmp_path):

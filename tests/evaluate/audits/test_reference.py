@@ -21,7 +21,7 @@ def donor(loss, *names):
 
 
 def test_a_reference_that_the_model_takes_for_the_class_is_not_compared():
-    audit = audited([0])
+    audit = audited([0], background="reference")
     assert audit.verdict == "n/a"
     assert audit["alone_1"] == pytest.approx(0.5)
     assert audit["alone_2"] > 0.999  # darkness has lost all intensity

@@ -24,7 +24,9 @@ def audits():
 
 def audited_scan(kind):
     scan, weights, predict = heads.made(kind)
-    subject = resolve_subject(heads.img(scan), predict, "AD", None, {"assume_space": "MNI"}, None)
+    subject = resolve_subject(
+        heads.img(scan), predict, "AD", None, {"assume_space": "MNI", "background": "reference"}, None
+    )
     return AuditedScan(subject, AuditOptions()), scan.astype(np.float64), weights
 
 
@@ -34,6 +36,19 @@ def test_what_is_caught(audits):
     assert "brightness" in audits["brightness"].statement
     assert "outside the brain" not in audits["brightness"].statement
     assert audits["regions"].verdict != "fail"
+
+
+def test_the_reference_is_not_matched_to_the_scan(audits):
+    """A matched one has the scan's own brightness, so that a model that reads brightness would pass."""
+    own = "reference of reader of brightness"
+    assert audits["brightness"].record()["Settings"]["background"] == own
+    scan, _, predict = heads.made("brightness")
+    keywords = {"assume_space": "MNI", "background": "matched"}
+    both = audit_scan(heads.img(scan), predict, "AD", ["accounted", "shortcut"], **keywords)
+    assert [audit.record()["Settings"]["background"] for audit in both] == [f"{own}, matched to the scan", own]
+    assert both[1].verdict == "fail"
+    (dark,) = audit_scan(heads.img(scan), predict, "AD", ["shortcut"], assume_space="MNI", background=0)
+    assert dark.record()["Settings"]["background"] == "0"
 
 
 def test_the_statement_of_a_pass_gives_the_numbers_and_their_limits(audits):
