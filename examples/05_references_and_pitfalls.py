@@ -29,8 +29,8 @@ predict = load_model("adnc-simulated")
 # %%
 # Several backgrounds in one call
 # -------------------------------
-# ``"auto"`` is the model's own reference, matched to the scan. Each background has its own maps in ``result.parts``, and the result itself is their
-# consensus: what most of them agree on. A warning names backgrounds that cannot show evidence, if they decide the consensus.
+# ``"auto"`` is the model's own reference, matched to the scan. Each background has its own maps in ``result.parts``, and the
+# result itself is their consensus: what most of them agree on. A warning names backgrounds that cannot show evidence, if they decide the consensus.
 
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always", GlasWarning)

@@ -26,6 +26,7 @@ from glas3d.evaluate.rivals.rival import Task
 from glas3d.evaluate.rivals.value import ExplainedValue
 from glas3d.explain.image import resolve_image
 from glas3d.explain.image_result import ImageMaps, write_tiff
+from glas3d.explain.inputs import MATCHED, is_matched
 from glas3d.explain.options import ExplainOptions, ImageOptions, ModeOptions
 from glas3d.explain.outputs import Request
 from glas3d.explain.result import ScanMaps
@@ -309,5 +310,8 @@ def resolve_subject(
             return resolve_scan(img, predict, target, regions, given)
         return resolve_image(img, predict, target, regions, given)
 
+    request = resolve({})
+    if is_matched(request.maps.record["Settings"]["background"]):
+        keywords = {**keywords, "background": MATCHED}  # for all methods, also those whose masks are round
     made = ScanSubject if is_scan else ImageSubject
-    return made(resolve({}), resolve, batch_size)
+    return made(request, resolve, batch_size)

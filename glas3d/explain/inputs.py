@@ -173,9 +173,17 @@ def model_record(predict: object, info: ModelInfo) -> dict[str, Any]:
     }
 
 
+_MATCHED_TO_SCAN = ", matched to the scan"
+
+
 def matched_name(reference: str) -> str:
     """Return the name in sidecars of a reference that was matched to a scan."""
-    return f"{reference}, matched to the scan"
+    return f"{reference}{_MATCHED_TO_SCAN}"
+
+
+def is_matched(name: str) -> bool:
+    """Return whether a reference of this name was matched to a scan."""
+    return name.endswith(_MATCHED_TO_SCAN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,7 +286,8 @@ class Reference:
                 )
             if not isinstance(background, SpatialImage) and not Path(background).exists():
                 raise GlasError(
-                    f"background must be auto, matched, reference, blur, a number or an existing image, no such file: {background}"
+                    "background must be auto, matched, reference, blur, a number or an existing image, "
+                    f"no such file: {background}"
                 )
             scan = load_scan(background, constant=True)
             return cls(resample_scan(scan, grid)[None], f"{Path(scan.name).name} sha256:{scan.sha256}")

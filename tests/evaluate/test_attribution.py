@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from glas3d import Grid, Predictor, explain_img
+from glas3d import Atlas, Grid, Predictor, explain_img
 from glas3d.errors import GlasWarning
 from glas3d.evaluate import attribute, compare
 from glas3d.evaluate.rivals import METHODS
@@ -192,6 +192,22 @@ def test_a_scan_on_another_grid_than_the_models(bundle, few):
         assert found.table["name"].tolist() == few.table["name"].tolist()
         assert np.ptp(np.asarray(found.map.dataobj)) > 0
     assert found.provenance["Settings"]["background"] == "reference of tiny"
+
+
+@pytest.mark.parametrize("method", ["glas_evidence", "glas_paper", "feature_ablation"])
+def test_all_methods_take_the_same_reference(method):
+    """The default's: matched to the scan, also for masks of the paper, which by themselves would not match it."""
+    img, predict = scan(), network()
+    predict.info = replace(predict.info, reference=np.random.default_rng(1).uniform(0.5, 2, (1, *SHAPE)))
+
+    table = pd.DataFrame({"index": [300, 7, 41], "name": ["a", "b", "c"], "hemisphere": "n/a"})
+    atlas = Atlas.from_files(nib.Nifti1Image(labels(), img.affine), table, name="own")
+
+    def scores(background):
+        found = attribute(img, predict, "AD", method, atlas, background=background)
+        return found.table["score"].tolist()
+
+    assert scores("auto") == scores("matched") != scores("reference")
 
 
 @pytest.mark.parametrize("method", METHODS)
