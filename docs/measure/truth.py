@@ -226,8 +226,8 @@ FULL = (
     Stage(FIRST, tuple(DECIDING)),
     Stage(LATER, tuple(DECIDING)),
     Stage(FIRST, tuple(OTHERS)),
-    Stage(DEEP, (*DECIDING, *OTHERS)),
     Stage(PLAIN, tuple(DECIDING)),
+    Stage(DEEP, tuple(DECIDING)),
     Stage(FIRST, tuple(SLOW)),
     Stage([*LATER, *PLAIN, *DEEP], tuple(METHODS_RUN)),
 )
