@@ -1,4 +1,4 @@
-"""Every table that a simulation, training, a study and the demo write has a sidecar that describes every column."""
+"""Every table that a simulation, training and a study write has a sidecar that describes every column."""
 
 import json
 
@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from glas3d import explain_img, load_model
-from glas3d.cli.demo import run_demo
 from glas3d.errors import GlasWarning
 from glas3d.evaluate import compare
 from glas3d.predict import Recipe
@@ -88,12 +87,6 @@ def test_simulated_data_training_and_a_study(data, few, tmp_path):
     )
     check_tables(out, 20)
     check_maps(out, 20)
-
-
-def test_the_demo(tmp_path):
-    run_demo(tmp_path / "demo", participants=2)
-    check_tables(tmp_path / "demo", 4)
-    check_maps(tmp_path / "demo", 5)
 
 
 @pytest.mark.parametrize(

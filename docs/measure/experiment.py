@@ -27,7 +27,7 @@ PARTICIPANTS = int(sys.argv[2]) if len(sys.argv) > 2 else 43
 BOTH = "both" in sys.argv[3:]
 KEPT = [argument for argument in sys.argv[3:] if argument != "both"]
 AD = round(PARTICIPANTS * 199 / 429)
-EPOCHS = 30 if PARTICIPANTS > 100 else 6
+EPOCHS = 30 if PARTICIPANTS > 100 else 2
 PAPER = 85.24  # % of test scans, mean of five folds
 
 temporary = None if KEPT else TemporaryDirectory()

@@ -150,7 +150,7 @@ PEOPLE = ("participant_id", "group", "age", "session_id")
 def doors():
     """Return all doors; their shares add up to 100."""
     return [
-        Door("images", 28, inputs.images(), read_image),
+        Door("images", 34, inputs.images(), read_image),
         Door(
             "tables of participants",
             14,
@@ -164,7 +164,7 @@ def doors():
             lambda folder, text: read_lookup_table(file(folder, ".tsv", text), (1, 2)),
         ),
         Door("configurations", 20, inputs.configurations, lambda f, text: read_config(file(f, ".toml", text), KNOWN)),
-        Door("transforms", 10, inputs.transforms, lambda folder, given: load_transform(file(folder, *given))),
+        Door("transforms", 4, inputs.transforms, lambda folder, given: load_transform(file(folder, *given))),
         Door("bundles", 5, st.one_of(*map(configurations, ("metadata.json", "inference.json"))), read_bundle),
         Door("outputs of models", 6, OUTPUTS, evaluate),
         Door("command lines", 3, commands(), run_command),

@@ -12,6 +12,7 @@ from glas3d.statistics import SpatialSurrogates
 from glas3d.statistics.surrogates import _hermite, _value_correlation, _variogram
 
 SHAPE, SPACING = (18, 22, 16), (7.0, 6.0, 8.0)
+DRAWS = 39  # p-values are multiples of 1/40
 
 
 def ellipsoid(shape=SHAPE):
@@ -129,11 +130,11 @@ def p_values(maps, others, surrogates):
 
 def permuted(one):
     rng = np.random.default_rng(0)
-    return [rng.permutation(one[INSIDE]) for _ in range(59)]
+    return [rng.permutation(one[INSIDE]) for _ in range(DRAWS)]
 
 
 def smooth(one):
-    return SpatialSurrogates.fit(one, INSIDE, SPACING).draws(59, seed=8)
+    return SpatialSurrogates.fit(one, INSIDE, SPACING).draws(DRAWS, seed=8)
 
 
 def test_unrelated_smooth_and_symmetric_maps_raise_few_false_alarms():
