@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 CONSTRAINTS ?= constraints.txt
 PIP_INSTALL := $(BIN)/python -m pip install --constraint $(CONSTRAINTS)
 
-.PHONY: demo test test-fast check api fuzz kills soak scale docs bench gpu model measure truth truth-short wheel clean
+.PHONY: demo test test-fast check api fuzz kills disks soak scale docs bench gpu model measure truth truth-short wheel clean
 
 demo: $(READY_DEMO)
 	$(BIN)/glas3d demo
@@ -46,12 +46,14 @@ fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(N) docs/fuzz.tsv
 
 # Other long suites with a record in docs/trust.md, which tests/endurance runs for seconds: N random signals to the processes
-# of studies; N tiny participants on two workers, and through both levels. `make scale MINUTES=60` resumes in .endurance.
+# of studies; each command on N disks that are full at another of its writes (as root); N tiny participants on two workers, and
+# through both levels. `make scale MINUTES=60` resumes in .endurance.
 kills: N ?= 200
+disks: N ?= 20
 soak: N ?= 2000
 scale: N ?= 20000
 MINUTES ?= 180
-kills soak scale: $(READY)
+kills disks soak scale: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.endurance $@ $(N) --minutes $(MINUTES)
 
 # Writes the record of the public names again, after a change that is intended (CONTRIBUTING.md, "What stays").

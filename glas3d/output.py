@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import stat
@@ -38,6 +39,8 @@ Columns = Mapping[str, tuple[str, str]]
 
 _UNFINISHED = ".unfinished-"
 _INTACT = "then repeat the command; earlier results are as they were"
+# What NumPy says where a disk is full, without the number of the error.
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 _ADVICE = {
     errno.ENOSPC: f"free some, {_INTACT}",
     errno.EDQUOT: f"free some of your quota, {_INTACT}",
@@ -280,8 +283,9 @@ def why_not_written(error: OSError) -> str:
     >>> why_not_written(OSError(errno.ENOSPC, "No space left on device"))
     'No space left on device: free some, then repeat the command; earlier results are as they were'
     """
-    text = error.strerror or str(error)
-    advice = _ADVICE.get(error.errno or 0)
+    number = errno.ENOSPC if _SHORT_WRITE.fullmatch(str(error)) else error.errno or 0
+    text = os.strerror(number) if number else str(error)
+    advice = _ADVICE.get(number)
     return text if advice is None else f"{text}: {advice}"
 
 

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import threading
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -187,6 +188,10 @@ def test_a_disk_that_is_truly_full_leaves_earlier_results(tmp_path):
             write_together(folder, large)
         with pytest.raises(GlasError, match="No space left on device: free some"), new_folder(folder, bool) as scratch:
             large["a"](scratch / "a")
+        with pytest.raises(
+            GlasError, match="No space left on device: free some"
+        ):  # NumPy states no number of the error
+            write_together(folder, {"a": lambda path: np.zeros(2**19, np.uint8).tofile(path)})
         assert content_of(folder) == ["old a"]
         assert [path.name for path in disk.iterdir()] == ["folder"]
     finally:

@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 _RETRIES = 3
 _TIMEOUT = "20s"
-_DIED = "its worker died each time it was tried: too little memory, or the model ended the process"
+_DIED = "its worker died{}: too little memory, or the model ended the process"
 # Returning memory to the system between model evaluations, and requesting it again, takes longer than the evaluations
 # themselves; Dask sets these thresholds so that it is returned.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
@@ -104,7 +104,10 @@ class WorkerProcesses:
 
     def call(self, function: Callable[[], R]) -> R:
         """Call a function on any worker and return its result."""
-        result: R = self._client.submit(function, pure=False, retries=_RETRIES).result()
+        with _scheduler_errors():
+            called = self._client.submit(function, pure=False, retries=_RETRIES)
+        with _scheduler_errors(cancelled_only=True):  # other errors are those of the function
+            result: R = called.result()
         return result
 
     def run(
@@ -133,7 +136,7 @@ class WorkerProcesses:
         GlasError
             The scheduler was stopped or cannot be reached.
         """
-        from distributed import CancelledError, KilledWorker
+        from distributed import KilledWorker
 
         client = self._client
         waiting = iter(items)
@@ -160,34 +163,36 @@ class WorkerProcesses:
                 alone, sent = True, send()
                 start(suspects.pop())
 
-        hand_out()
+        with _scheduler_errors():
+            hand_out()
         while running:
-            try:
+            with _scheduler_errors():
                 future = self._first_done_or_late(running)
-            except CancelledError:
-                raise GlasError("the scheduler dropped the work: it was stopped, or cannot be reached") from None
             item, _ = running.pop(future)
             try:
                 if future.done():
-                    result: R = future.result()  # computed again if the worker died before it was fetched
+                    with _scheduler_errors(cancelled_only=True):
+                        result: R = future.result()  # computed again if the worker died before it was fetched
                 else:
                     self._end(future)
                     result = lost(item, f"it took longer than the time limit of {time_limit:g} s")
-            except CancelledError:
-                raise GlasError("the scheduler dropped the work: it was stopped, or cannot be reached") from None
+            except _SchedulerLost:
+                raise
             except KilledWorker:
                 # Dask counts a death against every task that the worker had, and gives it those of a worker that died
                 # before: which of them killed it shows when each runs alone.
                 if self._try_alone and not alone:
                     suspects.append(item)
-                    hand_out()
+                    with _scheduler_errors():
+                        hand_out()
                     continue
-                result = lost(item, _DIED)
+                result = lost(item, _DIED.format(" each time it was tried" if self._try_alone else ""))
             except Exception as error:
                 result = lost(item, f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}")
             yield result
-            future.release()
-            hand_out()
+            with _scheduler_errors():
+                future.release()
+                hand_out()
 
     def _end(self, future: Any) -> None:
         """End the worker that runs a task, if it has a nanny that starts another one; else leave it to its task."""
@@ -208,6 +213,34 @@ class WorkerProcesses:
             late = [future for future, (_, deadline) in running.items() if deadline <= time.monotonic()]
             if late:
                 return late[0]
+
+
+class _SchedulerLost(GlasError):
+    """The connection to the scheduler was lost, and the work with it."""
+
+
+@contextmanager
+def _scheduler_errors(*, cancelled_only: bool = False) -> Iterator[None]:
+    """Turn what Dask raises where its scheduler is gone, or has come back without the work, into one sentence.
+
+    Parameters
+    ----------
+    cancelled_only
+        Whether other errors of a connection are left, because the code of a task may raise them.
+    """
+    from distributed import CancelledError
+    from distributed.client import ClosedClientError
+
+    lost: tuple[type[Exception], ...] = (CancelledError, ClosedClientError)
+    if not cancelled_only:
+        lost += (OSError,)
+    try:
+        yield
+    except lost:
+        raise _SchedulerLost(
+            "the scheduler dropped the work: it was stopped, or cannot be reached; what is finished is kept, and the "
+            "same command goes on when the scheduler is back"
+        ) from None
 
 
 Pool = ThisProcess | WorkerProcesses
@@ -277,10 +310,21 @@ def _running_cluster(scheduler: str) -> Iterator[Any]:
         client = distributed.Client(scheduler, timeout=_TIMEOUT, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise GlasError(f"no Dask scheduler answers at {scheduler}: {reason(error)}") from None
-    with client:
+    with client, _without_messages(logging.getLogger("distributed.client")):
         if any(threads != 1 for threads in client.nthreads().values()):
             raise GlasError(f"workers must have one thread each (--nthreads 1), some at {scheduler} have more")
         yield client
+
+
+@contextmanager
+def _without_messages(logger: logging.Logger) -> Iterator[None]:
+    """Keep a logger from writing to the terminal what is raised as an error, too."""
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -67,6 +67,10 @@ class Faults:
     def n(self):
         return self.sent.total()
 
+    @property
+    def problems(self):
+        return [*self.hangs, *self.crashes, *self.lost, *self.other_bits]
+
     def by(self, position):
         """Return how many were sent, by the job (0), the victim (1) or the signal (2)."""
         counts = Counter()
@@ -164,7 +168,11 @@ def _disturb(job, out, rng, faults, most, expected):
     """Send signals to one study until it ends by itself or there were enough, and compare its results."""
     job.prepare(out)
     try:
-        while _is_stopped(run := job.start(*job.arguments(out)), job, out, rng, faults, most):
+        while True:
+            run, sent = job.start(*job.arguments(out)), faults.by(1)["worker"]
+            is_stopped = _is_stopped(run, job, out, rng, faults, most)
+            if not is_stopped and not (faults.by(1)["worker"] > sent and _gave_up(run)):
+                break
             faults.resumed += 1
             faults.other_bits += [f"{job.name}: {part} is half written" for part in _half_written(job, out, expected)]
         status, errors = run.end()
@@ -180,6 +188,12 @@ def _disturb(job, out, rng, faults, most, expected):
         faults.lost.append(f"{job.name} in {out}: {sorted(missing)}")
     else:
         faults.other_bits.append(f"{job.name} in {out}")
+
+
+def _gave_up(run):
+    """Return whether a command whose worker was sent a signal ended with a sentence on it, as training does."""
+    status, errors = run.end()
+    return status == 2 and "its worker died" in errors and "Traceback" not in errors
 
 
 def _half_written(job, out, expected):

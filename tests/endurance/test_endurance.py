@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.endurance.disks import can_be_mounted
 from tests.endurance.many import explain_many
 from tests.endurance.record import PAGE, keep, with_table
 
@@ -25,13 +26,36 @@ def test_studies_resume_after_signals(tmp_path):
 
     The suite runs in a process of its own, because only one without other threads may be copied.
     """
-    command = [sys.executable, "-m", "tests.endurance", "kills", "12", "--each", "3", "--participants", "8"]
+    command = [sys.executable, "-m", "tests.endurance", "kills", "8", "--each", "2", "--participants", "6"]
     places = ("--folder", tmp_path, "--record", tmp_path / "trust.tsv")
     done = subprocess.run([*command, *places], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     row = pd.read_csv(tmp_path / "trust.tsv", sep="\t").iloc[0]
     assert row[["hangs", "crashes", "lost", "other_bits"]].tolist() == [0, 0, 0, 0]
-    assert re.match(r"12 signals \(\d+ group level, \d+ participant level, \d+ training; ", row["tried"]), row["tried"]
+    assert re.match(r"8 signals \(\d+ group level, \d+ participant level, \d+ training; ", row["tried"]), row["tried"]
+
+
+@pytest.mark.slow
+def test_full_disks_leave_what_was_there_and_are_resumed_from(tmp_path):
+    if not can_be_mounted(tmp_path / "disk"):
+        pytest.skip("only root can mount a disk")
+    command = [
+        sys.executable,
+        "-m",
+        "tests.endurance",
+        "disks",
+        "4",
+        "--commands",
+        "explain",
+        "participant level",
+        "report",
+    ]
+    places = ("--folder", tmp_path, "--record", tmp_path / "trust.tsv")
+    done = subprocess.run([*command, *places], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    row = pd.read_csv(tmp_path / "trust.tsv", sep="\t").iloc[0]
+    assert row[["crashes", "lost", "other_bits"]].tolist() == [0, 0, 0]
+    assert re.match(r"\d+ full disks \(\d explain, \d participant level, \d report\), ", row["tried"]), row["tried"]
 
 
 @pytest.mark.slow

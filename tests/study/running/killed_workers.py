@@ -1,8 +1,10 @@
 """Functions that kill the worker process that runs them, in place of explaining a participant."""
 
 import os
+import resource
 import signal
 import time
+from pathlib import Path
 
 from glas3d.study import derivatives
 from glas3d.study.running import participant as participant_level
@@ -67,14 +69,31 @@ def leaves(plan, task):
     return explain_participant(plan, task)
 
 
+def has_little_memory(plan, task):
+    """Let the worker of the second participant have no more address space than it uses, as a queue's limit does."""
+    if task.participant_id != "sub-02":
+        return explain_participant(plan, task)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**20, hard))
+    try:
+        return explain_participant(plan, task)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 def dies_beside_others(folder, item):
-    """End the worker if another process does the same within a few seconds, as where memory suffices for one only."""
+    """End the worker if another process does the same at this moment, as where memory suffices for one only.
+
+    Until a worker has died, another is waited for.
+    """
     mark = folder / f"{os.getpid()}"
     mark.write_text("")
-    end = time.monotonic() + 5
-    while time.monotonic() < end:
-        if any(_runs(int(path.name)) for path in folder.iterdir() if path != mark):
+    start = time.monotonic()
+    while time.monotonic() < start + (0.5 if any(folder.glob("died-*")) else 60):
+        if any(_runs(int(path.name)) for path in folder.glob("[0-9]*") if path != mark):
             time.sleep(0.5)  # until the other has seen this one
+            (folder / f"died-{mark.name}").write_text("")
             os._exit(1)
         time.sleep(0.05)
     mark.unlink()

@@ -1,8 +1,11 @@
 """`explain_cohort`: results, resuming, the models that explain each participant, and participants that fail."""
 
 import gzip
+import itertools
 import json
+import os
 import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -176,6 +179,33 @@ def test_a_changed_scan_is_explained_again(earlier, six, models, tmp_path):
 def test_results_of_other_versions_are_replaced(earlier, people, models, monkeypatch):
     monkeypatch.setattr("glas3d.study.environment.__version__", "9.9.9")
     assert explain_cohort(people, earlier, models, **ASSUMED).count("explained") == 6
+
+
+def test_a_worker_of_another_version_changes_no_results(complete, earlier, people, models, monkeypatch):
+    shutil.rmtree(earlier / "sub-02")
+    with monkeypatch.context() as patch:
+        patch.setattr(participant_level, "software_versions", lambda engine, settings: "glas3d 9.9.9")
+        result = explain_cohort(people, earlier, models, **ASSUMED, on_error="skip")
+    assert set(result.outcomes["status"]) == {"failed"}
+    assert result.outcomes["error"].str.match("every worker needs the same versions: .*this one glas3d 9.9.9$").all()
+    assert not (earlier / "sub-02").exists()
+    assert explain_cohort(people, earlier, models, **ASSUMED).count("kept") == 5
+    assert content(earlier) == content(complete[0].folder)
+
+
+def test_a_clock_that_goes_back_changes_nothing(complete, people, models, tmp_path, monkeypatch):
+    """Each look at it is an hour earlier, and results of before are of the future."""
+    out, hours = tmp_path / "study", itertools.count(2_000_000_000, -3600)
+    monkeypatch.setattr(time, "time", lambda: float(next(hours)))
+    monkeypatch.setattr(time, "time_ns", lambda: next(hours) * 10**9)
+    first = replace(people, everyone=people.everyone[:3])
+    assert explain_cohort(first, out, models, **ASSUMED).count("explained") == 3
+    for path in out.rglob("*"):
+        os.utime(path, (4_000_000_000, 4_000_000_000))
+    result = explain_cohort(people, out, models, **ASSUMED)
+    assert (result.count("kept"), result.count("explained")) == (3, 3)
+    assert content(out) == content(complete[0].folder)
+    assert next(hours) < 2_000_000_000 - 3600
 
 
 def test_a_changed_background_is_another_study(people, models, tmp_path):

@@ -1,16 +1,19 @@
 """Several workers, some of which are killed: the results are those of an undisturbed run, bit for bit."""
 
 import os
+import re
 
 import distributed
 import pytest
 
 from glas3d import GlasError
 from glas3d.errors import GlasWarning
+from glas3d.study import workers as study_workers
 from glas3d.study.running import runner
 from glas3d.study.running.runner import explain_cohort
 from glas3d.study.workers import ThisProcess, one_gpu_each, visible_gpus, workers
 from tests.study.running import killed_workers
+from tests.study.running.scheduler_process import SchedulerProcess
 from tests.study.studies import content
 
 ASSUMED = {"search": (3, 4, 3), "assume_space": "MNI", "engine": "eager"}
@@ -148,6 +151,44 @@ def test_a_running_scheduler_is_used(people, models, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_scheduler_that_is_lost_ends_the_run_which_goes_on_when_it_is_back(
+    people, models, undisturbed, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(study_workers, "_TIMEOUT", "3s")
+
+    def lose(done, total):
+        if done == 2:
+            scheduler.lose()
+
+    out = tmp_path / "out"
+    with (
+        SchedulerProcess(tmp_path) as scheduler,
+        pytest.raises(GlasError, match=r"the scheduler dropped the work: .* goes on when the scheduler is back"),
+    ):
+        explain_cohort(people, out, models, **ASSUMED, scheduler=scheduler.address, progress=lose)
+    assert capfd.readouterr().err == "", "lines of Dask's own"
+    with SchedulerProcess(tmp_path, scheduler.port) as scheduler:
+        result = explain_cohort(people, out, models, **ASSUMED, scheduler=scheduler.address)
+    assert result.count("kept") >= 2
+    assert content(out) == undisturbed
+
+
+@pytest.mark.slow
+def test_memory_that_does_not_suffice_in_a_worker_is_a_failure_of_its_scan(
+    people, models, undisturbed, tmp_path, monkeypatch
+):
+    """The worker truly has too little address space, and goes on with the others."""
+    monkeypatch.setattr(runner, "explain_participant", killed_workers.has_little_memory)
+    result = explain_cohort(people, tmp_path / "out", models, **ASSUMED, n_workers=2, on_error="skip")
+    (failed,) = result.failed.to_dict("records")
+    assert failed["participant_id"] == "sub-02"
+    assert re.search("memory", failed["error"]), failed["error"]
+    monkeypatch.undo()
+    assert explain_cohort(people, tmp_path / "out", models, **ASSUMED).count("kept") == 5
+    assert content(tmp_path / "out") == undisturbed
+
+
+@pytest.mark.slow
 def test_workers_of_several_threads_are_refused():
     from distributed import LocalCluster
 
@@ -172,9 +213,12 @@ def test_dask_jobqueue_starts_workers_of_one_thread():
 @pytest.mark.slow
 def test_tasks_that_fit_the_machine_only_alone_are_done(tmp_path):
     """Deaths of a worker are counted against all of its tasks, so that only a task that dies alone is given up."""
-    with workers(n_workers=2) as pool:
+    import dask
+
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), workers(n_workers=2) as pool:
         done = sorted(pool.run(killed_workers.dies_beside_others, tmp_path, [1, 2, 3], lambda item, reason: reason))
     assert done == [1, 2, 3]
+    assert list(tmp_path.glob("died-*"))
 
 
 @pytest.mark.slow
