@@ -32,12 +32,14 @@ from glas3d.version import __version__
 
 DESCRIPTION = "dataset_description.json"
 REPORT = "report.html"
+HASHES = "hashes.json"
 
 Writer = Callable[[Path], object]
 # Description and units by the name of the column.
 Columns = Mapping[str, tuple[str, str]]
 
 _UNFINISHED = ".unfinished-"
+_PAGE_SEAL = "<!-- sha256: "
 _INTACT = "then repeat the command; earlier results are as they were"
 # What NumPy says where a disk is full, without the number of the error.
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
@@ -146,17 +148,70 @@ def sealed(write: Writer, *, others: bool = True) -> Writer:
         content = json.loads(path.read_text(encoding="utf-8"))
         there = path.parent.rglob("*") if others else ()
         files = sorted(file for file in there if file.is_file() and file != path)
-        content["Files"] = {file.relative_to(path.parent).as_posix(): file_sha256(file) for file in files}
-        content["Sha256"] = text_sha256(to_json(content))
-        path.write_text(to_json(content), encoding="utf-8")
+        hashes = {file.relative_to(path.parent).as_posix(): file_sha256(file) for file in files}
+        path.write_text(_sealed_json(content, hashes), encoding="utf-8")
 
     return write_sealed
+
+
+def _sealed_json(content: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
+    content = {**content, "Files": hashes}
+    return to_json(content | {"Sha256": text_sha256(to_json(content))})
 
 
 def with_seal(files: Mapping[str, Writer], name: str) -> dict[str, Writer]:
     """Return the writers of files, of which the JSON file of a name seals the others (see `sealed`)."""
     others = {file: write for file, write in files.items() if file != name}
     return {**others, name: sealed(files[name])}
+
+
+def write_with_hashes(folder: Path, files: Mapping[str, Writer]) -> list[Path]:
+    """Write files that are made from results together, and their hashes to ``hashes.json`` in the same folder.
+
+    Hashes of earlier files in the folder stay, as long as these are there.
+
+    Parameters
+    ----------
+    folder, files
+        See `write_together`.
+
+    Returns
+    -------
+    The paths of the files, without that of the hashes.
+
+    Raises
+    ------
+    GlasError
+        The folder cannot be written to.
+    """
+
+    def write_hashes(path: Path) -> None:
+        earlier = (read_sealed(folder / HASHES) or {"Files": {}})["Files"]
+        kept = {name: digest for name, digest in earlier.items() if (folder / name).is_file()}
+        new = {name: file_sha256(path.parent / name) for name in files}
+        path.write_text(_sealed_json({}, kept | new), encoding="utf-8")
+
+    return write_together(folder, {**files, HASHES: write_hashes})[:-1]
+
+
+def sealed_page(text: str) -> str:
+    """Return a page of HTML with the hash of its text in a comment at its end, which `is_page_as_written` reads.
+
+    Examples
+    --------
+    >>> print(sealed_page("<p>A page</p>")[:37])
+    <p>A page</p><!-- sha256: 084dcd22106
+    """
+    return f"{text}{_PAGE_SEAL}{text_sha256(text)} -->\n"
+
+
+def is_page_as_written(path: Path) -> bool | None:
+    """Return whether a page has the text whose hash is at its end; None for a page without one."""
+    try:
+        text, seal, digest = path.read_text(encoding="utf-8").rpartition(_PAGE_SEAL)
+    except UnicodeDecodeError:
+        return False
+    return f"{text_sha256(text)} -->\n" == digest if seal else None
 
 
 @dataclass(frozen=True)

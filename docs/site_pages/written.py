@@ -58,6 +58,7 @@ FILES = {
         ("<stem>_desc-<method>_stat-attribution_statmap.nii.gz", "`compare`: the map of each method"),
         ("<stem>_<search>_desc-<check>_audit.json", "`audit`: verdict, statement and numbers of each check"),
         ("figures/<result>_<kind>.<png|pdf|svg>", "`figure`"),
+        ("figures/hashes.json", "the hashes of the figures, for `verify`; `viewers/` has them too"),
         ("viewers/", "`export`: labels, colours and commands for other viewers"),
     ],
     ("Results of a study", "`glas3d cohort BIDS_DIR OUT participant` writes them into `OUT`."): [

@@ -46,10 +46,10 @@ def verify_results(
 ) -> None:
     """Hash the maps, tables and sidecars of results again, and explain scans again.
 
-    Files that are missing, changed or extra are named. Pictures, viewers, reports, and files that describe a folder as
-    a whole have no hash, and are named too. The exit status is 0 only if all is well: all files with a hash are as they
-    were written, and scans that are explained again have the same bits by the same software, or values within 1e-4 of
-    their range by other versions or engines.
+    Files that are missing, changed or extra are named. Pictures, viewers and the report may be deleted, but not be
+    changed. Files that describe a folder as a whole have no hash, and are named too. The exit status is 0 only if all
+    is well: all files with a hash are as they were written, and scans that are explained again have the same bits by
+    the same software, or values within 1e-4 of their range by other versions or engines.
 
     Parameters
     ----------

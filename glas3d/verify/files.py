@@ -9,7 +9,7 @@ from pathlib import Path
 
 from glas3d.counts import enumerated
 from glas3d.errors import GlasError
-from glas3d.output import DESCRIPTION, REPORT, check_seal
+from glas3d.output import DESCRIPTION, REPORT, check_seal, is_page_as_written
 from glas3d.study.derivatives import ATLAS, FAILED, STUDY, is_study
 
 # Files that glas3d writes or updates next to results, and that belong to no single one of them.
@@ -33,8 +33,8 @@ class VerifiedFiles:
         Files that are not there any more, that are not as they were written, and that belong to no result; relative to
         the folder, sorted.
     unhashed
-        Files that glas3d makes from results or for a folder as a whole, such as ``report.html``. They have no hash and
-        are not compared; folders of such files are named as a whole.
+        Files that describe a folder as a whole, such as ``dataset_description.json``, or that were made from results
+        by a version without hashes for them. They are not compared; folders of such files are named as a whole.
     """
 
     folder: Path
@@ -54,7 +54,8 @@ class VerifiedFiles:
 def verify_files(folder: str | os.PathLike[str]) -> VerifiedFiles:
     """Hash the maps, tables and sidecars of results again, and compare them with the hashes in the sidecars.
 
-    Pictures, viewers, reports and what describes a folder as a whole have no hash (see `VerifiedFiles.unhashed`).
+    Pictures, viewers and the report are compared where they are there: they can be made from results again. What
+    describes a folder as a whole has no hash (see `VerifiedFiles.unhashed`).
 
     Parameters
     ----------
@@ -80,12 +81,18 @@ def verify_files(folder: str | os.PathLike[str]) -> VerifiedFiles:
         seal = check_seal(path)
         if seal is None:
             continue
+        changed |= set(seal.changed)
+        if _is_made_from_results(path, root):  # these may be deleted at any time
+            known |= set(seal.files) - set(seal.missing)
+            continue
         n_results += 1
         known |= set(seal.files)
         missing |= set(seal.missing)
-        changed |= set(seal.changed)
-    if not known:
+    if not n_results:
         raise GlasError(f"{root} has no results with hashes: {_why_none(root)}")
+    if (as_written := is_page_as_written(root / REPORT) if root / REPORT in there else None) is not None:
+        known.add(root / REPORT)
+        changed |= set() if as_written else {root / REPORT}
     if of_study and not (root / STUDY).is_file():
         missing.add(root / STUDY)
     shared = {path for path in there - known if _is_shared(path, root)}
@@ -124,6 +131,12 @@ def _is_participants(path: Path, root: Path) -> bool:
     return path.relative_to(root).parts[0].startswith("sub-") and len(path.relative_to(root).parts) > 1
 
 
+def _is_made_from_results(path: Path, root: Path) -> bool:
+    return bool({*path.relative_to(root).parts[:-1]} & _MADE_FROM_RESULTS)
+
+
 def _is_shared(path: Path, root: Path) -> bool:
+    if _is_made_from_results(path, root):
+        return True
     *folders, name = path.relative_to(root).parts
-    return bool({*folders} & _MADE_FROM_RESULTS) or (not folders and (name in _SHARED or path.suffix == ".log"))
+    return not folders and (name in _SHARED or path.suffix == ".log")

@@ -12,6 +12,7 @@ import pytest
 from glas3d import explain_img
 from glas3d.imaging.map_header import display_range
 from glas3d.imaging.space import mni_grid, template_on
+from glas3d.output import HASHES
 from glas3d.report.kind_names import KIND_TEXTS
 from glas3d.study.group.level import summarise_groups
 from tests.imaging.cases import HEADS, head, seen, with_info
@@ -57,7 +58,7 @@ def test_figures_are_written_in_every_format(run_command, out):
     status, output, errors = run_command(*command)
     assert (status, errors) == (0, "")
     names = {f"{STEM}_{kind}.{ending}" for kind in ("bars",) for ending in ("png", "pdf", "svg")}
-    assert {path.name for path in (out / "figures").iterdir()} == names
+    assert {path.name for path in (out / "figures").iterdir()} == {*names, HASHES}
     assert output.count("Written: ") == len(names)
     starts = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
     for name in names:
@@ -143,6 +144,7 @@ def test_only_some_viewers(run_command, out, error_line):
         path.unlink()
     assert run_command("export", out, "--viewer", "itksnap", "--top", 2)[0] == 0
     assert {path.name for path in (out / "viewers").iterdir()} == {
+        HASHES,
         "anatomy.nii.gz",
         f"{STEM}_itksnap.sh",
         f"{STEM}_ranks.label",

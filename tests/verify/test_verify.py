@@ -10,7 +10,7 @@ import pytest
 from glas3d import GlasError, Grid, explain_img, load_model
 from glas3d.cli import run
 from glas3d.evaluate import attribute
-from glas3d.output import sealed, write_json, write_together
+from glas3d.output import sealed, sealed_page, write_json, write_together, write_with_hashes
 from glas3d.simulate import Simulation, write_dataset
 from glas3d.study import explain_cohort, summarise_groups
 from glas3d.verify import explain_again, explain_scans_again, verify_files
@@ -114,6 +114,24 @@ def test_pictures_and_audits_of_results_are_no_extra_files(study):
     assert {"figures/", "viewers/", "report.html", "run.log"} < set(found.unhashed)
     (study / "audit.json").write_text((study / "audit.json").read_text().replace('"a"', '"b"'))
     assert verify_files(study).changed == ("audit.json",)
+
+
+@pytest.mark.parametrize("name", ["figures/a.png", "figures/b.png", "viewers/a.sh", "report.html"])
+def test_what_is_made_from_results_may_be_deleted_but_not_changed(study, name):
+    for folder, file in (("figures", "a.png"), ("viewers", "a.sh"), ("figures", "b.png")):
+        write_with_hashes(study / folder, {file: lambda path: path.write_text("made from results")})
+    (study / "report.html").write_text(sealed_page("<p>All results</p>"))
+    found = verify_files(study)
+    assert found.well
+    assert {"figures/", "viewers/", "report.html"}.isdisjoint(found.unhashed)
+    flip(study / name)
+    assert verify_files(study).changed == (name,)
+    (study / name).unlink()
+    assert verify_files(study).well
+    write_with_hashes(study / "figures", {"c.png": lambda path: path.write_text("another one")})
+    assert verify_files(study).well
+    (study / "figures" / "hashes.json").unlink(missing_ok=True)
+    assert "figures/" in verify_files(study).unhashed
 
 
 def test_damaged_json_is_changed_and_a_lost_record_leaves_its_files_without_a_result(study):

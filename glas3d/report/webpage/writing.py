@@ -22,7 +22,7 @@ from glas3d.explain.image_result import ImageExplanation
 from glas3d.explain.result import ScanExplanation
 from glas3d.hashing import file_sha256
 from glas3d.imaging.scan import read_image
-from glas3d.output import REPORT, write_together
+from glas3d.output import REPORT, sealed_page, write_together
 from glas3d.report.webpage.content import Page, page_of
 from glas3d.report.webpage.results import Result, Results, read_results
 from glas3d.version import __version__
@@ -133,7 +133,7 @@ def json_block(content: Mapping[str, Any]) -> str:
 
 
 def _writer(page: Page) -> Any:
-    text = html_of(page)
+    text = sealed_page(html_of(page))
     return lambda path: path.write_text(text, encoding="utf-8")
 
 
