@@ -16,6 +16,7 @@ import numpy as np
 
 from glas3d.core.account import Account
 from glas3d.core.explanation import COMPUTATION_SETTINGS
+from glas3d.core.foreign_code import described, is_out_of_memory
 from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError, GlasWarning, SkullWarning, SpaceWarning, listed
 from glas3d.explain import COLUMNS, STATISTICS, ScanExplanation, explain_img, ranked
@@ -135,7 +136,12 @@ def explain_participant(plan: StudyPlan, task: ScanTask) -> Outcome:
         except OSError as problem:
             error = f"{problem.filename or task.path} cannot be read or written: {why_not_written(problem)}"
         except BaseException as problem:  # a model may raise anything or end the program, and the others continue
-            error = f"unexpected {type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
+            if is_out_of_memory(problem):
+                error = (
+                    f"memory does not suffice ({described(problem)}): give it fewer workers, or a smaller batch size"
+                )
+            else:
+                error = f"unexpected {type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
     given = tuple(dict.fromkeys(str(warning.message) for warning in caught))
     return Outcome(task.participant_id, task.session, status, " ".join(error.split()), given, notes)
 

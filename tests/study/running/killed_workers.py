@@ -1,10 +1,8 @@
 """Functions that kill the worker process that runs them, in place of explaining a participant."""
 
 import os
-import resource
 import signal
 import time
-from pathlib import Path
 
 from glas3d.study import derivatives
 from glas3d.study.running import participant as participant_level
@@ -67,19 +65,6 @@ def leaves(plan, task):
     if task.participant_id == "sub-02":
         os._exit(0)
     return explain_participant(plan, task)
-
-
-def has_little_memory(plan, task):
-    """Let the worker of the second participant have no more address space than it uses, as a queue's limit does."""
-    if task.participant_id != "sub-02":
-        return explain_participant(plan, task)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (used + 2**20, hard))
-    try:
-        return explain_participant(plan, task)
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def dies_beside_others(folder, item):

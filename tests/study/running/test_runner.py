@@ -205,7 +205,27 @@ def test_a_clock_that_goes_back_changes_nothing(complete, people, models, tmp_pa
     result = explain_cohort(people, out, models, **ASSUMED)
     assert (result.count("kept"), result.count("explained")) == (3, 3)
     assert content(out) == content(complete[0].folder)
-    assert next(hours) < 2_000_000_000 - 3600
+
+
+@pytest.mark.parametrize("exhaust", [lambda: torch.empty(2**50), lambda: bytearray(2**60)], ids=["torch", "Python"])
+def test_memory_that_does_not_suffice_is_a_failure_of_its_scan(
+    complete, people, models, tmp_path, monkeypatch, exhaust
+):
+    prepare = participant_level.prepare
+
+    def prepared(plan, task):
+        return exhaust() if task.participant_id == "sub-02" else prepare(plan, task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(participant_level, "prepare", prepared)
+        result = explain_cohort(people, tmp_path / "study", models, **ASSUMED, on_error="skip")
+    (failed,) = result.failed.to_dict("records")
+    assert failed["participant_id"] == "sub-02"
+    assert failed["error"].startswith("memory does not suffice ("), failed["error"]
+    assert failed["error"].endswith("): give it fewer workers, or a smaller batch size")
+    result = explain_cohort(people, tmp_path / "study", models, **ASSUMED)
+    assert (result.count("kept"), result.count("explained")) == (5, 1)
+    assert content(tmp_path / "study") == content(complete[0].folder)
 
 
 def test_a_changed_background_is_another_study(people, models, tmp_path):

@@ -1,7 +1,6 @@
 """Several workers, some of which are killed: the results are those of an undisturbed run, bit for bit."""
 
 import os
-import re
 
 import distributed
 import pytest
@@ -171,21 +170,6 @@ def test_a_scheduler_that_is_lost_ends_the_run_which_goes_on_when_it_is_back(
         result = explain_cohort(people, out, models, **ASSUMED, scheduler=scheduler.address)
     assert result.count("kept") >= 2
     assert content(out) == undisturbed
-
-
-@pytest.mark.slow
-def test_memory_that_does_not_suffice_in_a_worker_is_a_failure_of_its_scan(
-    people, models, undisturbed, tmp_path, monkeypatch
-):
-    """The worker truly has too little address space, and goes on with the others."""
-    monkeypatch.setattr(runner, "explain_participant", killed_workers.has_little_memory)
-    result = explain_cohort(people, tmp_path / "out", models, **ASSUMED, n_workers=2, on_error="skip")
-    (failed,) = result.failed.to_dict("records")
-    assert failed["participant_id"] == "sub-02"
-    assert re.search("memory", failed["error"]), failed["error"]
-    monkeypatch.undo()
-    assert explain_cohort(people, tmp_path / "out", models, **ASSUMED).count("kept") == 5
-    assert content(tmp_path / "out") == undisturbed
 
 
 @pytest.mark.slow
