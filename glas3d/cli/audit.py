@@ -32,7 +32,6 @@ AuditCommandOptions: Any = command_options(
     without=(*_MODES, "covariates", "covariate_reference", "grid", "coordinates"),
 )
 _CHECKS = help_text(f"Audits to make, by name. Default: all of a scan, of a study, or of results. {listed_checks()}.")
-_STUDY = "study.json"
 
 audit = App(
     name="audit",
@@ -145,22 +144,22 @@ def _of_folder(
 ) -> tuple[tuple[Audit, ...], Path]:
     """Return the audits of a study or of results, and the folder in which they are saved."""
     from glas3d.evaluate.audits import audit_results, audit_study
-    from glas3d.study.derivatives import GROUP
+    from glas3d.study.derivatives import GROUP, is_study
 
     folder = paths[0]
     if len(paths) > 1:
         raise GlasError(f"give the folder of one study, or one scan, got {len(paths)} paths")
-    is_study = (folder / _STUDY).is_file()
+    of_study = is_study(folder)
     own = {declared.name for declared in fields(AuditOptions)}
     given = {**given_options(options), **({"model": model} if model else {}), **({"target": target} if target else {})}
     if others := [name for name in given if name not in own]:
         raise GlasError(f"the results in a folder are audited as they are, got --{others[0].replace('_', '-')}")
     group = folder / GROUP
-    results = group if is_study or group.is_dir() else folder  # the demo has the map of a group, and is no study
+    results = group if of_study or group.is_dir() else folder  # the demo has the map of a group, and is no study
     saved = out or results
     with terminal.progress("audits") as progress:
         keywords: dict[str, Any] = {"progress": progress, "folder": saved, "overwrite": overwrite, **given}
-        audits = audit_study(folder, checks, **keywords) if is_study else audit_results(results, checks, **keywords)
+        audits = audit_study(folder, checks, **keywords) if of_study else audit_results(results, checks, **keywords)
     return audits, saved
 
 

@@ -41,6 +41,7 @@ from glas3d.study.regions import SharedRegions
 from glas3d.tables import read_table
 
 STUDY = "study.json"
+AUDITS = "study_*_audit.json"  # of the results of participants, among those of the group
 FAILED = "participants_failed.tsv"
 GROUP = "group"
 ATLAS = "atlas"

@@ -1,7 +1,6 @@
 """``glas3d audit``: files, exit status, and what it refuses before anything is written."""
 
 import json
-import shutil
 
 import nibabel as nib
 import pytest
@@ -102,6 +101,9 @@ def test_a_study(run_command, error_line, bids_dir, models, few_path, tmp_path):
         "Out of fold: no model of 6 scans was trained on the participant.",
     )
     assert verdicts["study_seg-few_desc-retrain_audit.json"]["numbers"][0]["value"] == 2  # folds
+    (study / "study.json").rename(tmp_path / "study.json")  # its records tell that it is a study
+    assert run_command("audit", study, "--checks", "accounted")[:2] == (status, output)
+    (tmp_path / "study.json").rename(study / "study.json")
     assert "--top must be a whole number" in error_line("audit", study, "--top", 0)
     assert len(content["Input"]["keys"]) == 6
     assert "audited as they are, got --model" in error_line("audit", study, "--model", "adnc-simulated")
@@ -113,9 +115,12 @@ def test_a_study(run_command, error_line, bids_dir, models, few_path, tmp_path):
     nib.save(nib.Nifti1Image(nib.load(few_path).get_fdata().astype("float32"), nib.load(few_path).affine), literature)
     agrees += ("--literature", literature, "--overwrite")
     assert "the study has no group level" in " ".join(run_command(*agrees)[1].split())
-    shutil.rmtree(study / "group")  # the group level needs a folder of its own
+    audits = {path: path.read_bytes() for path in (study / "group").iterdir()}
     status, _, errors = run_command("cohort", bids_dir, study, "group", "--no-report")
     assert status == 0, errors
+    assert {path: path.read_bytes() for path in (study / "group").glob("*_audit.json")} == audits
+    assert run_command("cohort", bids_dir, study, "group", "--no-report")[0] == 0
+    assert set(audits) <= {*(study / "group").iterdir()}
     assert run_command(*agrees)[0] == 0
     content = json.loads((study / "group" / "study_seg-few_desc-literature_audit.json").read_text())
     assert content["verdict"] in ("pass", "warn")

@@ -18,7 +18,7 @@ from glas3d.explain.notes import count_notes
 from glas3d.explain.result import searched_in_mni
 from glas3d.imaging.atlas import Atlas
 from glas3d.output import generated_by
-from glas3d.study.derivatives import GROUP, STUDY, Record, read_records, read_study
+from glas3d.study.derivatives import GROUP, STUDY, Record, is_study, read_records, read_study
 from glas3d.study.group.files import group_stem
 from glas3d.study.group.level import atlas_of
 
@@ -53,8 +53,8 @@ class AuditedStudy(Audited):
         GlasError
             It is not the folder of a study, or has no results of participants.
         """
-        if not out.is_dir() or not (out / STUDY).is_file():
-            raise GlasError(f"audits of a study need its folder, with {STUDY}, got {out}")
+        if not out.is_dir() or not is_study(out):
+            raise GlasError(f"audits of a study need its folder, with {STUDY} or participants' records, got {out}")
         return cls(out, options, read_study(out), read_records(out))
 
     @cached_property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from glas3d.explain.notes import count_notes
 from glas3d.imaging.atlas import Atlas
 from glas3d.options import accepts, parse
 from glas3d.output import Columns, generated_by, new_folder, refuse_links, remove_leftovers, sealed, to_json, write_json
-from glas3d.study.derivatives import GROUP, Record, differences, read_records, read_study, stored_search
+from glas3d.study.derivatives import AUDITS, GROUP, Record, differences, read_records, read_study, stored_search
 from glas3d.study.group.comparison import compare_groups, group_pairs, write_strata
 from glas3d.study.group.correlation import check_correlations, correlate_groups, read_changes
 from glas3d.study.group.files import GroupFiles
@@ -242,7 +243,12 @@ def summarise_groups(
     runs = read_runs(study.out, groups, study.table, case, control, chosen)
     remove_leftovers(folder)
     n_steps = len(study.participants) + 2
-    with new_folder(folder, lambda existing: (existing / _PROVENANCE).is_file()) as scratch:
+    audits = set(folder.glob(AUDITS))  # these are of the participants' results, and stay
+    with new_folder(
+        folder, lambda existing: (existing / _PROVENANCE).is_file() or {*existing.iterdir()} <= audits
+    ) as scratch:
+        for audit in audits:
+            shutil.copy2(audit, scratch)
         files = GroupFiles(scratch, study.atlas, _common_sidecar(study), study.parcellation)
         maps = _map_groups(study, files, chosen, lambda done: progress(done, n_steps))
         for name in study.names:
