@@ -1,14 +1,19 @@
 """What containers, conda, Boutiques, Zenodo and continuous integration are given agrees with the package."""
 
+import ast
 import json
 import re
 import shlex
+import sys
 import tomllib
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
 import yaml
 from boutiques import validator
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from glas3d.cli import app
 from tests.scripts import load_script
@@ -64,6 +69,26 @@ def test_the_lowest_versions_are_those_that_the_package_allows():
     assert set(pinned) == set(allowed)
     assert all(version.startswith(allowed[name]) for name, version in pinned.items())
     assert all(set(version.removeprefix(allowed[name])) <= {".", "0"} for name, version in pinned.items())
+
+
+def test_what_is_imported_is_installed_with_the_package_or_belongs_to_an_extra():
+    """A library that only an extra, or the environment of the tests, brings is missing after a plain installation."""
+    installed, waiting = set(), [Requirement(requirement) for requirement in DEPENDENCIES]
+    while waiting:
+        name = canonicalize_name(waiting.pop().name)
+        if name not in installed:
+            installed.add(name)
+            needed = map(Requirement, requires(name) or ())
+            waiting += [each for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
+    distributions, missing = packages_distributions(), set()
+    for path in (ROOT / "glas3d").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for module in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"glas3d"}:
+                if installed.isdisjoint(map(canonicalize_name, distributions.get(module, ()))):
+                    missing.add(module)
+    assert missing <= {"ancpbids", "bokeh", "captum", "dask", "distributed", "onnxruntime", "openvino", "skimage"}
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "glas3d.def"])
