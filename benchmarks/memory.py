@@ -1,7 +1,7 @@
 """Peak memory of an explanation against one forward pass of a batch, each in a process of its own.
 
-``python -m benchmarks.memory "[<job>]"`` is such a process: it prints the resident memory in MiB once net and volume
-are loaded, and the highest resident memory since.
+``python -m benchmarks.memory '<job>'`` is such a process: it prints the resident memory in MiB once net and volume are
+loaded, and the highest resident memory since.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,26 +112,21 @@ def child(job: Job) -> dict[str, float]:
     return {"before": before, "peak": peak}
 
 
-def _peaks_above_start(jobs: Sequence[Job]) -> list[float]:
-    """Return the highest memory of jobs above the memory before they began, MiB: one after another in a process."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", json.dumps([job.__dict__ for job in jobs])]
+def _peak_above_start(job: Job) -> float:
+    """Return the highest memory of a job above the memory before it began, MiB."""
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", json.dumps(job.__dict__)]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"a memory job failed: {jobs}\n{done.stderr}")
-    printed = [json.loads(line) for line in done.stdout.splitlines()[-len(jobs) :]]
+        raise RuntimeError(f"a memory job failed: {job}\n{done.stderr}")
+    printed = json.loads(done.stdout.splitlines()[-1])
     # never 0, because the system counts in pages
-    return [max(float(each["peak"] - each["before"]), 0.004) for each in printed]
+    return max(float(printed["peak"] - printed["before"]), 0.004)
 
 
 def _compare(jobs: dict[str, Job], repeats: int) -> dict[str, list[float]]:
-    """Return the MiB of every job, one value for each round.
-
-    Each is a process of its own. In a smoke test they share one: starting it takes longer than a job.
-    """
-    each = list(jobs.values())
-    groups = [each] if each[0].quick else [[job] for job in each]
-    rounds = [[peak for group in groups for peak in _peaks_above_start(group)] for _ in range(repeats)]
-    return {name: list(values) for name, values in zip(jobs, zip(*rounds, strict=True), strict=True)}
+    """Return the MiB of every job, one value for each round."""
+    rounds = [{name: _peak_above_start(job) for name, job in jobs.items()} for _ in range(repeats)]
+    return {name: [r[name] for r in rounds] for name in jobs}
 
 
 def _ratio(above: list[float], below: list[float]) -> Spread:
@@ -203,5 +198,4 @@ def memory_rows(quick: bool, repeats: int, log: Callable[[str], None], net: str 
 
 
 if __name__ == "__main__":
-    for each in json.loads(sys.argv[1]):
-        print(json.dumps(child(Job(**each))))
+    print(json.dumps(child(Job(**json.loads(sys.argv[1])))))
