@@ -8,8 +8,12 @@ into the reference (documentation: "A reference matched to the scan").
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from scipy.ndimage import find_objects, gaussian_filter, map_coordinates
+import torch
+from scipy.ndimage import find_objects, gaussian_filter
+from torch.nn.functional import interpolate
 
 from glas3d.imaging.space import VoxelGrid
 
@@ -62,7 +66,7 @@ def match_reference(reference: np.ndarray, volume: np.ndarray, grid: VoxelGrid, 
 
     everywhere = (slice(None),) * 3
     sums = smoothed(everywhere, both)
-    scale = _at(_ratio(*sums), arrays[0].shape, factors)
+    scale = _at(_ratio(*sums), arrays[0].shape, factors).copy()
     for value, box in enumerate(find_objects(labels), start=1):
         if box is None:
             continue
@@ -87,14 +91,13 @@ def _coarse(array: np.ndarray, factors: tuple[int, ...]) -> np.ndarray:
 
 
 def _at(
-    coarse: np.ndarray, shape: tuple[int, ...], factors: tuple[int, ...], start: list[int] | None = None
+    coarse: np.ndarray, shape: tuple[int, ...], factors: tuple[int, ...], start: Sequence[int] = (0, 0, 0)
 ) -> np.ndarray:
-    """Return values of coarse voxels at the fine voxels of a box, by linear interpolation."""
-    if max(factors) == 1 and start is None:
-        return coarse.copy()
-    first = [0] * len(shape) if start is None else start
-    axes = [(np.arange(n) + s - (f - 1) / 2) / f for n, s, f in zip(shape, first, factors, strict=True)]
-    return np.asarray(map_coordinates(coarse, np.meshgrid(*axes, indexing="ij"), order=1, mode="nearest"))
+    """Return values of coarse voxels at the fine voxels of a box that begins at ``start``, by linear interpolation."""
+    if max(factors) > 1:
+        sizes = [n * factor for n, factor in zip(coarse.shape, factors, strict=True)]
+        coarse = interpolate(torch.from_numpy(coarse)[None, None], sizes, mode="trilinear")[0, 0].numpy()
+    return coarse[tuple(slice(first, first + n) for first, n in zip(start, shape, strict=True))]
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
