@@ -46,4 +46,5 @@ def show(name: str, /) -> None:
     from glas3d.imaging.atlas import Atlas
 
     table = Atlas.load(name).centroids()
+    table[["x", "y", "z"]] = table[["x", "y", "z"]].round(1) + 0.0  # the sum of -0.0 and 0.0 is 0.0
     sys.stdout.write(table.to_csv(sep="\t", index=False, float_format="%.1f", na_rep="n/a"))

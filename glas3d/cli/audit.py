@@ -95,6 +95,8 @@ def audit_results(
         terminal.write_json({"audits": [each.record() for each in audits]})
     else:
         _report(audits, scan[0].name, folder)
+        if scan[0].is_dir() and not checks and not (scan[0] / _STUDY).is_file():
+            terminal.write("Most audits evaluate the model: glas3d audit SCAN --model M --target T --out DIR")
         if last := look_at(None, scan[0] if scan[0].is_dir() else folder).strip():
             terminal.write(last)
     return int(any(each.verdict == "fail" for each in audits))
@@ -153,7 +155,10 @@ def _of_folder(
     own = {declared.name for declared in fields(AuditOptions)}
     given = {**given_options(options), **({"model": model} if model else {}), **({"target": target} if target else {})}
     if others := [name for name in given if name not in own]:
-        raise GlasError(f"the results in a folder are audited as they are, got --{others[0].replace('_', '-')}")
+        raise GlasError(
+            f"the results in a folder are audited as they are, got --{others[0].replace('_', '-')}: give the scan in "
+            "place of the folder to evaluate the model"
+        )
     group = folder / GROUP
     results = group if of_study or group.is_dir() else folder  # the demo has the map of a group, and is no study
     saved = out or results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import inspect
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Literal, get_args, get_origin
@@ -77,10 +78,14 @@ def _missing(problem: MissingArgumentError, app: App, arguments: Sequence[str]) 
         argument = error.argument
         if argument is None:
             return str(error)
-        if argument.name in tried:
+        if argument.index is None and argument.name in tried:
             return f"{argument.name} needs a value"
-        missing.append(_name(argument))
-        tried += [_placeholder(argument)] if argument.index is not None else [argument.name, _placeholder(argument)]
+        missing.append(_described(argument))
+        if argument.index is None:
+            tried += [argument.name, _placeholder(argument)]
+        else:  # before the first option, which might take it for one of its values
+            first_option = next((i for i, given in enumerate(tried) if given.startswith("-")), len(tried))
+            tried.insert(first_option, _placeholder(argument))
         try:
             _, bound, _ = app.parse_args(tried, exit_on_error=False, print_error=False)
         except MissingArgumentError as another:
@@ -91,7 +96,32 @@ def _missing(problem: MissingArgumentError, app: App, arguments: Sequence[str]) 
             if bound.arguments.get("scan", None) == () or ("scan" in bound.signature.parameters and not bound.args):
                 missing.insert(0, "SCAN")
             break
-    return f"missing: {', '.join(missing)} (see {_help(problem)})"
+    message = f"missing: {', '.join(missing)} (see {_help(problem)})"
+    first = _positional(problem)
+    if missing[0].split()[0] in first and (took := _took_several(problem, app, arguments)):
+        return f"{message}; {took} takes all values that follow it: put {' '.join(first)} first"
+    return message
+
+
+def _positional(problem: CycloptsError) -> list[str]:
+    """Return the names of the positional arguments of the command that was given, as usage lines show them."""
+    parameters = inspect.signature(problem.target).parameters.values() if problem.target else ()
+    return [each.name.upper() for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.VAR_POSITIONAL)]
+
+
+def _took_several(problem: CycloptsError, app: App, arguments: Sequence[str]) -> str:
+    """Return the first option that takes any number of values and was given several, or an empty text."""
+    command = app
+    for name in problem.command_chain or ():
+        command = command[name]
+    several = {
+        name
+        for argument in command.assemble_argument_collection()
+        if argument.index is None and argument.parameter.consume_multiple and argument.token_count()[1]
+        for name in argument.names
+    }
+    given = ((name, arguments[i + 1 : i + 3]) for i, name in enumerate(arguments) if name in several)
+    return next((name for name, values in given if len(values) == 2 and not values[1].startswith("-")), "")
 
 
 def _help(problem: CycloptsError) -> str:
@@ -103,6 +133,12 @@ def _name(argument: Any) -> str:
     """Return the name of an argument as usage lines show it: BIDS_DIR if it is positional, else --model."""
     name: str = argument.name
     return name if argument.index is None else name.lstrip("-").upper().replace("-", "_")
+
+
+def _described(argument: Any) -> str:
+    """Return the name of an argument, and of a positional one its choices, which the name does not tell."""
+    choices = argument.get_choices() if argument.index is not None else None
+    return f"{_name(argument)} ({' or '.join(map(str, choices))})" if choices else _name(argument)
 
 
 def _placeholder(argument: Any) -> str:
@@ -125,7 +161,7 @@ def _not_converted(problem: CoercionError) -> str:
         return str(problem)
     if argument.parameter.consume_multiple and token.index:
         command = " ".join(["glas3d", *(problem.command_chain or ())])
-        first = "SCAN" if command.endswith("explain") else "BIDS_DIR OUT"
+        first = " ".join(_positional(problem))
         return (
             f"{name} reads all following values as numbers, got {token.value!r}{source}: "
             f"put {first} first, as in {command} {first} {name} {argument.tokens[0].value}"

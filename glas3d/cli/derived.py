@@ -41,6 +41,7 @@ _ORDER = (
     "Tests (group level)",
     "Voxelwise comparison (group level)",
     "Correlations (group level)",
+    "Change over sessions (group level)",
     "Stability (group level)",
     "Speed",
     "Messages",
@@ -50,7 +51,7 @@ _PATHS = {"file": Path, "files": tuple[Path, ...]}
 
 def group(title: str) -> Group:
     """Return the group of options of a title, in its position in the help."""
-    return Group(title, sort_key=_ORDER.index(title) if title in _ORDER else len(_ORDER))
+    return Group(title, sort_key=_ORDER.index(title))
 
 
 def in_group(title: str, **settings: Any) -> Parameter:

@@ -409,6 +409,8 @@ def _lines(unit: str, first: float, seldom: float) -> Iterator[Callable[[int, in
             so_far = f"{done} of {total} {unit}" if total else f"no {unit} yet"
             seconds = time.monotonic() - start
             left = f", {rate(done / seconds)}, {duration(seconds * (total - done) / done)} left" if done else ""
+            if done and done == total:  # what follows the last of them is not counted
+                left = "; the results are being finished"
             err.print(f"progress: {so_far} after {duration(seconds)[6:]}{left}", **_PLAIN)
 
     thread = threading.Thread(target=write_lines, daemon=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import SpatialImage
 
-from glas3d.errors import GlasError, reason
+from glas3d.errors import GlasError, GlasWarning, reason
 from glas3d.hashing import arrays_sha256, file_sha256
 from glas3d.imaging.files import no_image
 from glas3d.imaging.orientation import check_orientation, empty_map
@@ -114,7 +115,8 @@ def load_scan(img: ImageLike, *, constant: bool = False, what: str = "a scan") -
     Warns
     -----
     GlasWarning
-        The header does not say which side is left, or says it twice in different ways; see `check_orientation`.
+        The header does not say which side is left, or says it twice in different ways; see `check_orientation`. Voxels
+        are NaN or infinite in the middle of the image; around it NaN is the usual mark of what is no brain.
     """
     before: list[tuple[int, ...]] = []
     if isinstance(img, SpatialImage):
@@ -249,10 +251,24 @@ def _intensities(image: SpatialImage, name: str, constant: bool, what: str) -> n
     if not finite.any():
         raise GlasError(f"{what} must hold finite intensities, {name} holds none")
     if not finite.all():
+        if holes := _enclosed(~finite):
+            are = "1 voxel is" if holes == 1 else f"{holes:,} voxels are"
+            warnings.warn(
+                f"{are} NaN or infinite inside of {name}, not only around it, and taken as 0", GlasWarning, stacklevel=4
+            )
         data = np.where(finite, data, np.float32(0))  # the usual mark for "outside the brain"
     if not constant and data.min() == data.max():
         raise GlasError(f"{what} must hold varying intensities, {name} is {data.flat[0]:g} everywhere")
     return np.ascontiguousarray(data)
+
+
+def _enclosed(marked: np.ndarray) -> int:
+    """Return how many voxels of a mask belong to parts that do not reach the border of the volume."""
+    from scipy.ndimage import label
+
+    parts, _ = label(marked)
+    outer = [np.unique(parts.take((0, -1), axis=axis)) for axis in range(parts.ndim)]
+    return int((marked & ~np.isin(parts, np.concatenate(outer))).sum())
 
 
 def _affine(image: SpatialImage, name: str, what: str) -> np.ndarray:

@@ -69,13 +69,15 @@ def load_model(
         if activation is None:
             raise GlasError(f"the file {path} states no activation: give softmax, sigmoid or none")
         return _EXPORTED[path.suffix](path, activation, value_range=value_range, device=device)
-    if path.suffix in PICKLE_SUFFIXES and path.exists():
+    if path.suffix in PICKLE_SUFFIXES and path.is_file():
         raise GlasError(
-            f"a model must be a MONAI bundle folder with safetensors weights, {path} is a pickle: it can run any code"
+            f"a model must be a MONAI bundle folder with safetensors weights, {path} is a pickle: it can run any code; "
+            f"give package.module:factory, a function of yours that builds the network and loads its weights, or "
+            f"convert the weights of a bundle (glas3d convert {path} BUNDLE_DIR)"
         )
     if ":" in text and not path.exists():
         return _as_stated(_from_factory(text), text, activation, value_range)
-    if is_path(text) and not path.exists():
+    if (is_path(text) or path.suffix in PICKLE_SUFFIXES) and not path.exists():
         raise GlasError(f"no such file or folder: {text}")
     shipped = ", ".join(names("models")) or "none"
     near = similar_name("models", text)

@@ -110,7 +110,7 @@ def _within_folds(
         raise GlasError(f"a fold a participant is needed, got {fold_of.shape} for {len(participants)} participants")
     table = test(values, participants, seed=seed, **options | {"n_perm": _FEWEST})
     tests: list[pd.DataFrame] = []
-    refused: list[str] = []
+    refused: dict[str, list[str]] = {}
     least = np.inf
     names = [str(name) for name in groups]
     for number, fold in enumerate(sorted(set(fold_of[np.isin(labels, names)]))):
@@ -121,12 +121,13 @@ def _within_folds(
                 warnings.simplefilter("ignore", GlasWarning)  # the table of all has warned of what regards them
                 tests.append(test(own, participants.loc[rows], seed=seed + number, **options))
         except GlasError as error:
-            refused.append(f"{fold} ({error})")
+            refused.setdefault(str(error), []).append(str(fold))
             continue
         sizes = [int((labels[rows] == name).sum()) for name in names]
         least = min(least, smallest_p([sizes], options.get("null", "sign-flip")))
     if refused:
-        message = f"folds without a test, for too few participants or values that do not vary: {listed(refused)}"
+        reasons = listed(f"{', '.join(alike)} ({reason})" for reason, alike in refused.items())
+        message = f"folds without a test, for too few participants or values that do not vary: {reasons}"
         warnings.warn(message, GlasWarning, stacklevel=3)
     if tests and least * len(tests) > 0.05:
         larger = "an independent sample has" if len(tests) < 3 else "fewer folds, or an independent sample, have"

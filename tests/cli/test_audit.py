@@ -106,7 +106,9 @@ def test_a_study(run_command, error_line, bids_dir, models, few_path, tmp_path):
     (tmp_path / "study.json").rename(study / "study.json")
     assert "--top must be a whole number" in error_line("audit", study, "--top", 0)
     assert len(content["Input"]["keys"]) == 6
-    assert "audited as they are, got --model" in error_line("audit", study, "--model", "adnc-simulated")
+    assert "audited as they are, got --model: give the scan in place of" in error_line(
+        "audit", study, "--model", "adnc-simulated"
+    )
     assert "give the folder of one study" in error_line("audit", study, study)
     assert "the check shortcut audits a scan" in error_line("audit", study, "--checks", "shortcut")
     agrees = ("audit", study, "--checks", "literature", "--surrogates", 99)

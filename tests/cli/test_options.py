@@ -101,12 +101,36 @@ def test_only_missing_arguments_are_named(error_line, scan):
 
 def test_missing_arguments_of_a_study_are_named(error_line):
     error = error_line("cohort")
-    assert all(name in error for name in ("BIDS_DIR", "OUT", "LEVEL"))
+    assert "missing: BIDS_DIR, OUT, LEVEL (participant or group) (see" in error
 
 
 @pytest.mark.parametrize(
     ("command", "message"),
     [
+        (("cohort", "--grid", "4", "B", "O", "participant"), "BIDS_DIR, OUT, LEVEL (participant or group)"),
+        (("train", "--participant-label", "01", "02", "B", "O"), "BIDS_DIR, OUT"),
+        (("train", "B", "--participant-label", "01", "02"), "OUT"),
+        (("figure", "--kind", "bars", "results"), "OUT"),
+    ],
+)
+def test_an_option_that_took_the_arguments_is_named(error_line, command, message):
+    name, option = command[0], next(given for given in command if given.startswith("--"))
+    error = error_line(*command)
+    assert error.startswith(f"error: missing: {message} (see glas3d {name} --help); {option} takes all values that")
+    assert error.endswith(" first")
+
+
+def test_two_values_of_an_option_of_two_are_not_taken_for_arguments(error_line):
+    assert error_line("simulate", "--severity", "0.1", "0.2").endswith("missing: BIDS_DIR (see glas3d simulate --help)")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            ("compare", "--grid", "5", "S", "--model", "m", "--target", "AD", "--out", "o", "--methods", "glas"),
+            "--grid reads all following values as numbers, got 'S': put SCAN first, as in glas3d compare SCAN --grid 5",
+        ),
         (("explain", "S", "--sigma-light", "abc"), "--sigma-light must be a number, got 'abc'"),
         (
             ("explain", "S", "--kernel", "box"),

@@ -128,6 +128,15 @@ def test_progress_without_a_terminal_is_lines_now_and_then(capsys):
     assert capsys.readouterr().err == ""  # ended with the block
 
 
+def test_progress_that_has_come_to_its_end_promises_no_time(capsys):
+    with terminal._lines("steps", first=0.05, seldom=0.1) as update:
+        update(6, 6)
+        time.sleep(0.2)
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "progress: 6 of 6 steps after 1 s; the results are being finished"
+    )
+
+
 def test_progress_is_shown_where_there_is_no_terminal(capsys, monkeypatch):
     monkeypatch.setattr(terminal, "FIRST_LINE", 0.05)
     with terminal.progress("steps") as update:

@@ -115,6 +115,16 @@ def test_nan_and_infinity_are_outside_the_brain():
     np.testing.assert_array_equal(values, before)  # the caller's array is left alone
 
 
+@pytest.mark.parametrize(("holes", "count"), [(1, "1 voxel is"), (2, "2 voxels are")])
+def test_voxels_without_a_number_amid_others_are_warned_of(holes, count):
+    values = data()
+    values[0], values[1, 2, 3] = np.nan, np.nan  # a part that reaches the border
+    values[4, 3, 4 : 4 + holes] = (np.nan, np.inf)[:holes]
+    with pytest.warns(GlasWarning, match=f"^{count} NaN or infinite inside of the image, not only around it"):
+        scan = load_scan(nifti(values))
+    assert (scan.data[~np.isfinite(values)] == 0).all()
+
+
 def test_the_callers_image_is_not_changed(tmp_path):
     img = nib.load(saved(nifti(), tmp_path / "a.nii.gz"))
     load_scan(img)

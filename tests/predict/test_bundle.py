@@ -333,8 +333,11 @@ def test_unknown_names_and_files_of_other_kinds_are_refused(tmp_path):
 def test_a_pickle_is_not_opened(tmp_path, suffix):
     path = tmp_path / f"model.{suffix}"
     torch.save(nn.Linear(2, 2).state_dict(), path)
-    with pytest.raises(GlasError, match=f"safetensors weights, {path} is a pickle"):
+    advice = f"give package.module:factory, .*glas3d convert {path} BUNDLE_DIR"
+    with pytest.raises(GlasError, match=f"safetensors weights, {path} is a pickle.*{advice}"):
         load_model(path)
+    with pytest.raises(GlasError, match=f"no such file or folder: mine.{suffix}"):
+        load_model(f"mine.{suffix}")
 
 
 def test_a_factory_makes_a_model():

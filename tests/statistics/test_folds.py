@@ -75,7 +75,10 @@ def test_folds_too_small_to_test_are_named():
     assert set(result["n_folds"]) == {1}
     with pytest.warns(GlasWarning) as caught:
         result = compare_within_folds(saliency(table), table, "AD", "NC", [*range(6)] * 2, n_perm=99, n_boot=0)
-    assert "folds without a test" in str(caught[0].message)
+    message = str(caught[0].message)
+    assert "folds without a test" in message
+    assert "0, 1, 2, 3, 4, 5 (a comparison needs" in message
+    assert message.count("a comparison needs") == 1  # a reason is stated once
     assert result["p_fwe"].isna().all()
     assert set(result["n_folds"]) == {0}
 

@@ -183,12 +183,13 @@ def audit_study(study: AuditedStudy) -> Audit:
     accounts = [record.content.get("Account") for record in study.records]
     known = [account for account in accounts if account and account["accounted"] is not None]
     if not known:
-        return study.audit(
-            "accounted",
-            "n/a",
-            "No verdict: no participant's evidence adds up to an effect of 1 in log-odds or more; explain the "
-            "regions of an atlas with the preset evidence.",
+        weak = any(account and account["partition"] for account in accounts)
+        why = (
+            "every participant's effect is below 1 in log-odds, too little to be accounted for"
+            if weak
+            else "the evidence does not add up to an effect; explain the regions of an atlas with the preset evidence"
         )
+        return study.audit("accounted", "n/a", f"No verdict: {why}.")
     effect = sum(account["effect"] for account in known)
     accounted = sum(account["accounted"] * account["effect"] for account in known) / effect
     low = sum(account["accounted"] < LOW for account in known)

@@ -59,11 +59,21 @@ def split_participants(table: pd.DataFrame, options: TrainingOptions | None = No
     smallest = _smallest_stratum(rows, ["group"])
     if smallest < folds or rows["group"].nunique() < 2:
         counts = ", ".join(f"{name} {n}" for name, n in count_participants(rows).items())
-        raise GlasError(f"{folds} folds need two groups of at least {folds} participants, got {counts or 'nobody'}")
+        fewer = f": give folds={smallest}" if smallest > 1 and rows["group"].nunique() > 1 else ""
+        raise GlasError(
+            f"{folds} folds need two groups of at least {folds} participants, got {counts or 'nobody'}{fewer}"
+        )
     splits = []
     for fold, (rest, tested, stratified_by) in enumerate(_deal(rows, folds, options.seed, site), 1):
         train, held_out = rest, rest.iloc[:0]
         if options.validation:
+            if _smallest_stratum(rest, ["group"]) < 2:
+                left = ", ".join(f"{name} {n}" for name, n in count_participants(rest).items())
+                more = f"more folds (at most {smallest}), or " if smallest > max(folds, 2) else ""
+                raise GlasError(
+                    f"a validation part needs at least two participants of each group to train with, fold {fold} of "
+                    f"{folds} has {left}: give {more}validation=0"
+                )
             train, held_out = _hold_out(rest, options.validation, [options.seed, fold], site)
         for part, name in ((train, "train"), (tested, "test")):
             if part["group"].nunique() < rows["group"].nunique():
@@ -89,8 +99,6 @@ def _deal(
 
 def _hold_out(rows: pd.DataFrame, share: float, seeds: list[int], site: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     parts = min(max(2, round(1 / share)), _smallest_stratum(rows, ["group"]))
-    if parts < 2:
-        raise GlasError("a validation part needs two participants of each group to train with: give validation=0")
     train, held_out, _ = next(_deal(rows, parts, derived_seed(*seeds), site))
     return train, held_out
 

@@ -162,7 +162,7 @@ class Manifest:
             return cls(folder, {folder: FoldManifest.read(folder)})
         if not folder.is_dir():
             came = "is a file" if folder.exists() else "does not exist"
-            raise GlasError(f"models must lie in a folder, {folder} {came}")
+            raise GlasError(f"models must be a folder that glas3d train wrote, {folder} {came}")
         manifests = {bundle: FoldManifest.read(bundle) for bundle in fold_folders(folder)}
         if not manifests:
             raise GlasError(f"{folder} contains no folds from glas3d train: it has no fold-1 with {MANIFEST}")

@@ -74,6 +74,16 @@ def account(accounted, effect):
 def test_a_study_is_the_sum_of_its_participants(accounts, verdict, value):
     audit = audit_study(study(*accounts))
     assert audit.verdict == verdict
+    if verdict == "n/a":
+        assert "effect is below 1 in log-odds" in audit.statement
     if value is not None:
         assert audit["accounted"] == pytest.approx(value)
         assert audit["participants"] + audit["left_out"] == len(accounts)
+
+
+def test_a_study_without_evidence_that_adds_up_is_not_called_weak():
+    overlapping = account(None, 6.0) | {"partition": False}
+    audit = audit_study(study(overlapping, None))
+    assert audit.verdict == "n/a"
+    assert "preset evidence" in audit.statement
+    assert "below 1" not in audit.statement

@@ -103,7 +103,7 @@ def test_participants_whose_group_changes_stay_together():
         ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
         ({"validation": 0.6}, "validation must be a share from 0 to 0.5, got 0.6"),
         ({"validation": float("nan")}, "validation must be a share"),
-        ({"folds": 17}, "17 folds need two groups of at least 17 participants, got AD 16, NC 24"),
+        ({"folds": 17}, "17 folds need two groups of at least 17 participants, got AD 16, NC 24: give folds=16"),
     ],
     ids=str,
 )
@@ -114,12 +114,16 @@ def test_impossible_options_are_refused(settings, message):
 
 def test_too_few_participants():
     rows = table()
-    with pytest.raises(GlasError, match="2 folds need two groups of at least 2 participants, got NC 24"):
+    with pytest.raises(GlasError, match=r"2 folds need two groups of at least 2 participants, got NC 24$"):
         split(rows[rows["group"] == "NC"], folds=2)
     with pytest.raises(GlasError, match="got nobody"):
         split(rows.iloc[:0], folds=2)
     many = pd.concat([rows.iloc[[0]]] * 4 + [rows[rows["group"] == "NC"]])
     with pytest.raises(GlasError, match="got AD 1, NC 24"):
         split(many, folds=2)
-    with pytest.raises(GlasError, match="two participants of each group to train with: give validation=0"):
+    with pytest.raises(GlasError, match="of each group to train with, fold 1 of 2 has AD 1, NC 1: give validation=0"):
         split(table(4).assign(group=["AD", "NC"] * 2), folds=2, validation=0.3)
+    six = table(6).assign(group=["AD", "NC"] * 3)
+    with pytest.raises(GlasError, match=r"give more folds \(at most 3\), or validation=0"):
+        split(six, folds=2, validation=0.3)
+    assert len(split(six, folds=3, validation=0.3)) == 3

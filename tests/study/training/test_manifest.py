@@ -136,7 +136,7 @@ def test_a_fold_under_another_name(folder):
 
 
 def test_folders_without_models_are_refused(folder, tmp_path):
-    with pytest.raises(GlasError, match=r"models must lie in a folder, .* does not exist"):
+    with pytest.raises(GlasError, match=r"models must be a folder that glas3d train wrote, .* does not exist"):
         Manifest.load(tmp_path / "no")
     (tmp_path / "empty").mkdir()
     with pytest.raises(GlasError, match=r"empty contains no folds from glas3d train: "):
