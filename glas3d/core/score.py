@@ -182,7 +182,12 @@ def finite(probabilities: torch.Tensor) -> np.ndarray:
     """
     array = probabilities.cpu()
     if not torch.isfinite(array).all():
-        raise GlasError(f"a model must return finite probabilities, got {array.flatten().tolist()[:4]} ...")
+        bad = ~torch.isfinite(array).all(dim=1)
+        raise GlasError(
+            f"a model must return finite probabilities, got {array[bad][0].tolist()[:4]} for {int(bad.sum())} of "
+            f"{len(array)} inputs: what divides an input by its own spread has nothing to divide by where an input is "
+            "empty, and belongs into a transform that is fitted to the intact scan (a method fit)"
+        )
     return array.numpy()
 
 

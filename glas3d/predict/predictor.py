@@ -137,7 +137,7 @@ class Predictor(ShownInNotebooks):
         self.net = in_own_precision(net)
         self.gives_log_odds = False
         self._modules = self._modules_found()
-        self._is_watched = False
+        self._is_watched = self._is_no_probability = False
 
     def __repr__(self) -> str:
         facts = self._facts()
@@ -210,7 +210,7 @@ class Predictor(ShownInNotebooks):
         ------
         GlasError
             The model does not take the batch, it or its readout returns something else than ``(n, k)``, or another
-            number of columns than there are names.
+            number of columns than there are names; it returns probabilities where the activation is not ``"none"``.
         """
         with torch.inference_mode(False):
             return self.consume(
@@ -366,6 +366,7 @@ class Predictor(ShownInNotebooks):
         """Return the log-odds of the network's outputs, ``(n, k)`` float64."""
         if self.activation == "softmax":
             _refuse_one_output(table)
+        self._refuse_probabilities(table)
         return log_odds(table, self.activation)
 
     def _activated(self, logits: torch.Tensor) -> torch.Tensor:
@@ -375,11 +376,28 @@ class Predictor(ShownInNotebooks):
         logits = logits.unsqueeze(1) if logits.ndim == 1 else logits
         if logits.ndim == 0:
             return logits
+        self._refuse_probabilities(logits)
         if self.activation == "softmax":
             _refuse_one_output(logits)
             return logits.softmax(dim=1)
         p = logits.sigmoid()
         return torch.cat([1 - p, p], dim=1) if p.shape[1] == 1 else p
+
+    def _refuse_probabilities(self, outputs: torch.Tensor) -> None:
+        """Refuse outputs that are probabilities, which another activation would press together.
+
+        Logits of whatever kind are not all within [0, 1] with a sum of 1. Outputs of 0 and 1 alone may be set by hand.
+        The first evaluation, of the intact scan, tells; later ones would make a device wait.
+        """
+        if self.activation == "none" or self._is_no_probability or outputs.ndim < 2 or outputs.shape[1] < 2:
+            return
+        within, between = (outputs >= 0) & (outputs <= 1), (outputs > 0) & (outputs < 1)
+        if bool(within.all()) and bool(between.any()) and bool(((outputs.sum(dim=1) - 1).abs() <= 1e-5).all()):
+            raise GlasError(
+                "the model returns probabilities already, its outputs are from 0 to 1 and add up to 1: give "
+                f'activation="none" in place of "{self.activation}", which would change them'
+            )
+        self._is_no_probability = True
 
 
 def _refuse_one_output(logits: torch.Tensor) -> None:

@@ -42,7 +42,11 @@ def test_evaluate_reads_one_number_an_input_as_one_column_and_needs_no_gradient(
         (torch.ones(3, 2, 1), r"got \(3, 2, 1\)"),
         (torch.ones(3, 0), r"got \(3, 0\)"),
         (torch.tensor(0.5), r"got \(\)"),
-        (torch.tensor([[0.5, np.nan]] * 3), "finite probabilities, got .*nan"),
+        (torch.tensor([[0.5, np.nan]] * 3), "finite probabilities, got .*nan.* for 3 of 3 inputs"),
+        (
+            torch.tensor([[0.5, 0.5]] * 2 + [[0.5, np.nan]]),
+            r"finite probabilities, got \[0\.5, nan\] for 1 of 3 inputs",
+        ),
         (torch.tensor([[0.5, np.inf]] * 3), "finite probabilities, got .*inf"),
         (None, "got NoneType"),
         ({"logits": torch.ones(3, 2)}, "one array of probabilities.*got dict"),

@@ -35,6 +35,20 @@ def test_two_channels_and_two_logits_are_still_a_softmax():
     torch.testing.assert_close(p.sum(dim=1), torch.ones(3))
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_probabilities_get_no_second_activation(activation, classes):
+    net = TinyNet(SHAPE, classes=classes)
+    ends_in_softmax = nn.Sequential(net, nn.Softmax(dim=1))
+    for predict in (Predictor(ends_in_softmax, activation), Predictor(ends_in_softmax, activation).log_odds()):
+        with refused(f'returns probabilities already.*give activation="none" in place of "{activation}"'):
+            predict(BATCH)
+    p = Predictor(ends_in_softmax, "none")(BATCH)
+    torch.testing.assert_close(p, Predictor(net, "softmax")(BATCH))
+    for given in ([[0.0, 1.0]] * 3, [[0.2, 0.9]] * 3, [[1.2, -0.2]] * 3):  # set by hand; no sum of 1; below 0
+        assert Predictor(returns(torch.tensor(given)), activation)(BATCH).isfinite().all()
+
+
 def test_sigmoid_makes_two_columns_of_one_logit():
     net = TinyNet(SHAPE, classes=1)
     p = Predictor(net, activation="sigmoid", classes=("NC", "AD"), device="cpu")(BATCH)
