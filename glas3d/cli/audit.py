@@ -75,6 +75,8 @@ def audit_results(
     json
         Write the result to standard output as JSON, for other programs.
     """
+    from glas3d.study.derivatives import is_study
+
     if not scan:
         raise GlasError(
             "SCAN or OUT is missing; an option that takes several values takes everything that follows it: "
@@ -95,7 +97,7 @@ def audit_results(
         terminal.write_json({"audits": [each.record() for each in audits]})
     else:
         _report(audits, scan[0].name, folder)
-        if scan[0].is_dir() and not checks and not (scan[0] / _STUDY).is_file():
+        if scan[0].is_dir() and not checks and not is_study(scan[0]):
             terminal.write("Most audits evaluate the model: glas3d audit SCAN --model M --target T --out DIR")
         if last := look_at(None, scan[0] if scan[0].is_dir() else folder).strip():
             terminal.write(last)
