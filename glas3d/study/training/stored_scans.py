@@ -17,6 +17,7 @@ from glas3d.errors import GlasError
 from glas3d.hashing import file_sha256, text_sha256
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import VoxelGrid, check_space, grid_of, resample_scan
+from glas3d.output import why_not_written
 from glas3d.predict.intensity import Intensities, scaled
 from glas3d.study.cohort.cohort import Cohort
 from glas3d.study.training.scan_identity import voxels_sha256
@@ -204,7 +205,7 @@ def _store(source: Path, target: Path, grid: VoxelGrid, intensities: Intensities
             scratch.unlink()
         if _is_stored(target, grid):  # by another run, which removed our file as a leftover
             return digest
-        raise _UnwritableError(f"cannot write to {target.parent}: {error.strerror or error}") from None
+        raise _UnwritableError(f"cannot write to {target.parent}: {why_not_written(error)}") from None
     return digest
 
 

@@ -186,6 +186,16 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
         stored(cohort(tmp_path / "in", 2), tmp_path / "cache")
 
 
+def test_a_full_disk_is_named_where_numpy_does_not_say_so(tmp_path, monkeypatch):
+    def full(file, array):
+        raise OSError(f"{array.size} requested and 0 written")
+
+    monkeypatch.setattr(cache.np, "save", full)
+    with pytest.raises(GlasError, match=r"cannot write to .*: No space left on device: free some"):
+        stored(cohort(tmp_path / "in", 2), tmp_path / "cache")
+    assert not list((tmp_path / "cache").rglob("*.npy"))
+
+
 def test_a_cohort_without_scans_is_refused(tmp_path):
     whole = cohort(tmp_path / "in", 2, participant_label="01")
     other = whole.without([])
