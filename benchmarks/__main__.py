@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 _HERE = Path(__file__).parent
-_PARTS = ("engines", "overhead", "rivals", "maps", "recomputed", "roofline", "sizes", "memory")
+_PARTS = ("engines", "overhead", "rivals", "maps", "truth", "recomputed", "roofline", "sizes", "memory")
 _MEMORY_REPEATS = 3  # memory hardly varies
 
 

@@ -49,7 +49,7 @@ def bare_forward_passes(predict: Any, batches: list[torch.Tensor]) -> Callable[[
     return call
 
 
-def _channels_last(net: nn.Module) -> nn.Module:
+def channels_last(net: nn.Module) -> nn.Module:
     """Return a copy whose channels are adjacent in memory, which makes some convolutions faster."""
     made = copy.deepcopy(net)
     for tensor in [*made.parameters(), *made.buffers()]:
@@ -91,7 +91,7 @@ class Method(ABC):
 
     def tuned(self, net: nn.Module) -> Callable[[], Any]:
         """Return the call on the net with adjacent channels, in memory that is kept between forward passes."""
-        call = self.bind(_channels_last(net))
+        call = self.bind(channels_last(net))
 
         def kept() -> Any:
             with keep_memory():

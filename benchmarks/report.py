@@ -31,6 +31,7 @@ KINDS = {
     "per region": "Rivals, time of a region or window",
     "per region, GLAS by eager": "Rivals, time of a region or window, GLAS by the network itself too",
     "maps": "A whole map of a photograph",
+    "equal truth": "Seconds to a map that follows the model (r of at least 0.93 with true effects)",
     "recomputed": "Recomputing only what a mask changes",
     "without a network": "Without a network: the whole explanation when the model takes no time",
     "roofline": "How far from the machine's limit",

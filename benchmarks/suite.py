@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from benchmarks.checks import ObservedInputs, check_reaction, observe
+from benchmarks.equal_truth import equal_truth_rows
 from benchmarks.methods import BATCHES_TO_COME, RIVALS, Glas, Method, bare_forward_passes, resolve_auto
 from benchmarks.recomputing import recomputing_rows
 from benchmarks.roofline import roofline_rows
@@ -227,6 +228,9 @@ def timed_rows(quick: bool, repeats: int, log: Log, wanted: Callable[[str], bool
     if wanted("maps"):
         log("whole maps of a photograph")
         yield from whole_map_rows(quick, repeats)
+    if wanted("truth"):
+        log("seconds to a map that follows the model")
+        yield from equal_truth_rows(quick, repeats)
     if wanted("recomputed"):
         yield from recomputing_rows(quick, repeats, log)
     if wanted("roofline"):

@@ -81,6 +81,11 @@ def test_every_row_is_made(tmp_path):
     assert [r["what"] for r in kinds["maps"]] == [
         "glas3d GLAS by eager", "Captum LayerGradCam", "Captum Lime", "MASK", "RISE",
     ]  # fmt: skip
+    assert [(r["what"], r["against"].partition(" by ")[0]) for r in kinds["equal truth"]] == [
+        (f"Captum FeatureAblation, {setting}", f"glas3d {ours}")
+        for ours in ("evidence", "shadow alone")
+        for setting in ("stock", "tuned")
+    ]
     assert [r["what"] for r in kinds["memory"]] == [
         "glas3d GLAS.explain", "64 points", "a network of 20 classes", "20 targets", "20 targets",
     ]  # fmt: skip
