@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from glas3d.core.account import LEAST_EFFECT
 from glas3d.core.explanation import Explanation
 from glas3d.counts import enumerated
 from glas3d.errors import GlasWarning
 from glas3d.predict import ModelInfo, Predictor, Standardisation
+from glas3d.predict.interface import FittedTransform, Transform
 
 # Scores that differ by less, relative to the largest, are equal: they are sums of float32 outputs.
 _EQUAL = 1e-12
@@ -25,6 +27,7 @@ _FEW = 10  # points, below which few different values say nothing
 _OTHER_UNIT = 5  # times the largest mean of the training scans: a map of tissue has at most about twice that
 _CERTAIN = 0.999  # probability from which float32 may hide what a region adds
 _REACHED = 0.5  # the least share of the brain that masks of a grid reach without a note
+_FAR = 1e-3  # of the range: how much a transform may change what is far from a mask; filters by Fourier transforms do
 _SUM = 1e-3  # how far the outputs of classes that exclude each other may be from a sum of 1
 
 
@@ -106,7 +109,9 @@ def notes_on(
 
 
 def note_on_intensities(predict: object, info: ModelInfo, data: np.ndarray) -> list[Note]:
-    """Warn of a model that gets intensities of another unit, or that did not state which it takes; return the note.
+    """Warn of a model that gets other intensities than it takes, or may; return the note.
+
+    They may be of another unit, or not stated by the model, or its transform may normalise each input by itself.
 
     Parameters
     ----------
@@ -117,6 +122,8 @@ def note_on_intensities(predict: object, info: ModelInfo, data: np.ndarray) -> l
         ``(c, *spatial)``, what the model gets.
     """
     transform = predict.transform if isinstance(predict, Predictor) else None
+    if transform is not None and not isinstance(transform, FittedTransform):
+        return _note_on_transform(transform, data, predict.device if isinstance(predict, Predictor) else None)
     stated = info.preprocessing or not isinstance(predict, Predictor) or transform is not None
     low, high = float(data.min()), float(data.max())
     gets = f"it gets those of the scan, from {low:.4g} to {high:.4g}, unchanged"
@@ -141,6 +148,40 @@ def note_on_intensities(predict: object, info: ModelInfo, data: np.ndarray) -> l
             return []
         text = f"the model {info.name} states that it takes intensities from {least:g} to {most:g}: {gets}"
     warnings.warn(text, GlasWarning, stacklevel=4)
+    return [Note(text, warns=True)]
+
+
+def _note_on_transform(transform: Transform, data: np.ndarray, device: torch.device | None) -> list[Note]:
+    """Warn of a transform whose output for a voxel depends on voxels far away, such as by the mean; return the note.
+
+    Each half of the scan along its last axis is emptied in turn. In the quarter that is furthest from the emptied half
+    the output must stay as it was, whatever the transform does to a voxel and those around it.
+    """
+    intact = torch.as_tensor(data, dtype=torch.float32, device=device)[None]
+    n = intact.shape[-1]
+    first, second = intact.clone(), intact.clone()
+    first[..., : n // 2], second[..., n // 2 :] = 0, 0
+    try:
+        with torch.no_grad():
+            before, *after = (
+                np.asarray(transform(each.clone()).cpu(), dtype=np.float64) for each in (intact, first, second)
+            )
+    except Exception:  # the model's first evaluation reports what it does not take
+        return []
+    far = before.shape[-1] // 4
+    kept = ((before[..., -far:], after[0][..., -far:]), (before[..., :far], after[1][..., :far]))
+    if far < 1 or any(old.shape != new.shape for old, new in kept) or not np.ptp(before) > 0:
+        return []
+    changes = [float(np.abs(old - new).max(initial=0.0)) / float(np.ptp(before)) for old, new in kept]
+    change = max(changes, key=lambda each: np.inf if np.isnan(each) else each)
+    if change <= _FAR:
+        return []
+    text = (
+        "the transform takes numbers from each input, such as its mean or maximum, so that a mask changes voxels far "
+        f"from it: where half of the scan is empty, those of the other half differ by {change:.2g} of the range; "
+        "a transform with a method fit takes them from the intact scan"
+    )
+    warnings.warn(text, GlasWarning, stacklevel=5)
     return [Note(text, warns=True)]
 
 

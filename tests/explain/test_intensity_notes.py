@@ -3,11 +3,13 @@
 import json
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
 from glas3d import GlasError, GlasWarning, Grid, Predictor, explain_image, explain_img, load_model
 from glas3d.cli import run
+from glas3d.explain.notes import note_on_intensities
 from glas3d.imaging import load_scan
 from glas3d.predict import Standardisation, from_onnx, from_pt2
 from glas3d.study import explain_cohort
@@ -37,6 +39,57 @@ def notes(scan, predict):
 
 def exported(kind, path):
     return (pt2 if kind == "pt2" else onnx_file)(path / f"net.{kind}", network(3), zoo.SHAPE, 1)
+
+
+def by_own_spread(batch, eps=0.0):
+    axes = tuple(range(1, batch.ndim))
+    return (batch - batch.mean(axes, keepdim=True)) / (batch.std(axes, keepdim=True) + eps)
+
+
+def of_own_maximum(batch):
+    return batch / batch.amax(tuple(range(1, batch.ndim)), keepdim=True)
+
+
+class Fitted:
+    def fit(self, volume):
+        mean, spread = volume.mean(), volume.std()
+        return lambda batch: (batch - mean) / spread
+
+
+OF_THE_INPUT = "the transform takes numbers from each input"
+
+
+@pytest.mark.parametrize(
+    ("transform", "noted"),
+    [
+        (by_own_spread, True),
+        (lambda batch: by_own_spread(batch, 1e-6), True),
+        (of_own_maximum, True),
+        (lambda batch: batch / batch.mean(), True),
+        (lambda batch: batch / 3 - 1, False),
+        (torch.log1p, False),
+        (lambda batch: torch.nn.functional.avg_pool3d(batch, 3, 1, 1), False),
+        (lambda batch: torch.nn.functional.pad(batch.flip(2)[..., 1:-1], (3, 3, 1, 0, 0, 2)), False),
+        (lambda batch: torch.nn.functional.interpolate(batch, (5, 6, 9)), False),
+        (Fitted(), False),
+        (lambda batch: batch[:, :7], False),  # not what it takes: left to the first evaluation
+    ],
+)
+def test_a_transform_that_depends_on_each_input_is_noted(transform, noted):
+    data = np.random.default_rng(0).uniform(1, 2, (1, 11, 12, 17)).astype(np.float32)
+    predict = Predictor(lambda batch: batch.mean((2, 3, 4)), "none", transform=transform, device="cpu")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = note_on_intensities(predict, predict.info, data)
+    assert [note.text.startswith(OF_THE_INPUT) and note.warns for note in found] == [True] * noted
+    assert [str(each.message) for each in caught] == [note.text for note in found]
+
+
+def test_the_note_on_a_transform_is_recorded_and_warned_of(scan):
+    predict = Predictor(network(3), "softmax", transform=lambda batch: by_own_spread(batch, 1e-3), device="cpu")
+    with pytest.warns(GlasWarning, match=OF_THE_INPUT):
+        result = explain_img(scan, predict, **SETTINGS)
+    assert [note.startswith(OF_THE_INPUT) for note in result.provenance["Notes"]].count(True) == 1
 
 
 @pytest.mark.parametrize("kind", ["pt2", "onnx"])
