@@ -350,8 +350,8 @@ together (`fuse_scales`) against one sigma, means over models (simulated brains:
 
 {chr(10).join(f"- {line}" for line in verdict)}
 
-So a ladder of sigmas is useful when no sigma has been chosen for the model. A sigma that was chosen for the model, as the
-preset of the shipped model was, can be better, costs less, and stays the default. A scale at which little stands out has
+So a ladder of sigmas is useful when no sigma has been chosen for the model. One sigma that fits the
+model can be as good (segments, gaussian), costs less, and stays the default. A scale at which little stands out has
 almost no weight, and a lesion that only such a scale shows may be missing (OR, volume 2): look at each scale's own map too.
 
 One to three lesions of radius {RADII[0]}, {RADII[1]} or {RADII[2]} voxels in noise, {VOLUMES} volumes of {" x ".join(map(str, SHAPE))} for each model: the first half
