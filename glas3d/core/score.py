@@ -185,8 +185,8 @@ def finite(probabilities: torch.Tensor) -> np.ndarray:
         bad = ~torch.isfinite(array).all(dim=1)
         raise GlasError(
             f"a model must return finite probabilities, got {array[bad][0].tolist()[:4]} for {int(bad.sum())} of "
-            f"{len(array)} inputs: what divides an input by its own spread has nothing to divide by where an input is "
-            "empty, and belongs into a transform that is fitted to the intact scan (a method fit)"
+            f"{len(array)} inputs; a usual cause is a transform that divides by the spread of each input, which is 0 "
+            "where that is empty: one with a method fit takes it from the intact scan"
         )
     return array.numpy()
 
