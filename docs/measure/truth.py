@@ -543,13 +543,18 @@ class Family:
 
     def __init__(self, record: pd.DataFrame, half: str) -> None:
         rows = record[record["half"] == half]
-        self.rows, keys = rows, ["planted", "seed"]
+        self.rows, self.half, keys = rows, half, ["planted", "seed"]
         single = rows[rows["participant"] != "group"].groupby(["method", *keys])
         self.means = single[["evaluations", "seconds", "r", "spearman"]].mean()
         self.group = rows[rows["participant"] == "group"].set_index(["method", *keys])[
             ["r", "ap", "ap_density", "ap_used"]
         ]
         self.n_networks = len(rows[keys].drop_duplicates())
+
+    def with_rivals(self) -> Family:
+        """Return the networks for which all rivals were computed, but for those that are slow."""
+        networks = self.rows.groupby(["planted", "seed"])
+        return Family(networks.filter(lambda rows: set(OTHERS) <= set(rows["method"])), self.half)
 
     @property
     def methods(self) -> list[str]:
@@ -700,9 +705,16 @@ def reported(record: pd.DataFrame, report: Family) -> list[str]:
     for title, rows in families(record).items():
         family = Family(rows, "report")
         if family.n_networks:
-            order = sorted(family.methods, key=lambda m: -family.of(m, "r").median())
-            lines += [f"## {title}: {family.n_networks} networks of the report half", "", *family.table(order), ""]
+            lines += [f"## {title}: {family.n_networks} networks of the report half", "", *ordered_table(family), ""]
+        wide = family.with_rivals()
+        if 0 < wide.n_networks < family.n_networks:
+            lines += [f"### Every method, on {wide.n_networks} of these networks", "", *ordered_table(wide), ""]
     return lines
+
+
+def ordered_table(family: Family) -> list[str]:
+    """Return the table of all methods of a family, by their median r."""
+    return family.table(sorted(family.methods, key=lambda m: -family.of(m, "r").median()))
 
 
 def expected(report: Family, both_ended: str, one_ended: str) -> list[str]:
