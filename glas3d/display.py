@@ -28,6 +28,22 @@ _NOTE = "border-left:4px solid #d98c00;padding-left:.6em;margin:.3em 0"
 _BAR = "background:linear-gradient(90deg,rgba(66,133,180,.35) {0:z.0%},transparent {0:z.0%})"
 
 
+def shown_output(name: str, value: float, against: str | None = None, digits: int = 3) -> str:
+    """Return the output that was explained, as ``P(AD) = 0.982``, or of one class less another.
+
+    The output of a model that gives no probabilities, such as a regressor, is shown as a number.
+
+    Examples
+    --------
+    >>> shown_output("AD", 0.98231), shown_output("AD", 0.7, "NC"), shown_output("class 1", -194.058)
+    ('P(AD) = 0.982', 'P(AD) - P(NC) = +0.700', 'output for class 1 = -194.1')
+    """
+    if against is not None:
+        is_probability, shown = abs(value) <= 1, f"{value:+z.{digits}f}"
+        return f"P({name}) - P({against}) = {shown}" if is_probability else f"{name} less {against} = {value:+.4g}"
+    return f"P({name}) = {value:.{digits}f}" if 0 <= value <= 1 else f"output for {name} = {value:.4g}"
+
+
 @dataclass(frozen=True)
 class Summary:
     """What a notebook shows of an object; every text is shown as it is, never as markup.

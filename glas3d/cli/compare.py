@@ -16,6 +16,7 @@ from glas3d.cli.messages import Messages
 from glas3d.cli.parameters import LoadingOptions, class_of
 from glas3d.cli.report import look_at
 from glas3d.counts import counted
+from glas3d.display import shown_output
 from glas3d.errors import GlasError
 from glas3d.evaluate.rivals.methods import AttributionOptions, listed_methods
 from glas3d.explain.options import SEARCH, ExplainOptions, ModeOptions
@@ -111,7 +112,7 @@ def _report(comparison: Comparison, name: str, out: Path) -> None:
     """Write the cost and the highest-scoring region of each method, and which files were written."""
     first, *others = comparison.attributions.values()
     provenance = first.provenance
-    probability = f"P({provenance['Target']['class']}) = {provenance['Probability']:.3f}"
+    probability = shown_output(provenance["Target"]["class"], provenance["Probability"])
     correlations = comparison.correlations()
     rows = []
     for attribution in (first, *others):

@@ -17,6 +17,7 @@ from glas3d.cli.messages import Messages
 from glas3d.cli.parameters import LoadingOptions, class_of
 from glas3d.cli.report import look_at, written_report
 from glas3d.counts import counted
+from glas3d.display import shown_output
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.options import SEARCH
 
@@ -128,9 +129,9 @@ def _report(result: ScanExplanation, written: list[Path], name: str, out: Path, 
     from glas3d.explain.table import table_columns
 
     target, against = (result.provenance.get(key, {}).get("class") for key in ("Target", "Against"))
-    probability = f"P({target}) = {result.probability:.3f}"
+    probability = shown_output(str(target), result.probability, against)
     if against is not None:
-        probability = f"{target} over {against}: P({target}) - P({against}) = {result.probability:.3f}"
+        probability = f"{target} over {against}: {probability}"
     rows = "region" if "atlas" in result.provenance["Search"] else "search point"
     if result.table["rank"].notna().any():
         columns, preset = table_columns(result.table.columns, result.provenance), result.provenance["Preset"]

@@ -17,7 +17,7 @@ from glas3d.core.link import log_odds_against, probability_of
 from glas3d.core.score import fuse
 from glas3d.core.search import Segments
 from glas3d.counts import counted
-from glas3d.display import ShownInNotebooks, Summary
+from glas3d.display import ShownInNotebooks, Summary, shown_output
 from glas3d.errors import GlasError
 
 # Of an explanation's settings, those that say how its probabilities were computed, and not which they are: two
@@ -151,8 +151,9 @@ class Explanation(ShownInNotebooks):
     def _outcome(self) -> str:
         name = self.class_name or f"class {self.target}"
         if "against" in self.settings:
-            return f"P({name.replace(' against ', ') - P(')}) = {self.probability:+z.4f}"
-        return f"P({name}) = {self.probability:.4f}"
+            first, _, other = name.partition(" against ")
+            return shown_output(first, self.probability, other, digits=4)
+        return shown_output(name, self.probability, digits=4)
 
     @property
     def _search(self) -> str:

@@ -329,10 +329,13 @@ def _resolve(search: Search | Sequence[Sequence[float]], shape: tuple[int, ...])
                 )
             return points, None
         else:
-            received = f"an array of {array.shape}" if array.dtype != object else type(search).__name__
+            if array.dtype == object:
+                received = type(search).__name__
+            else:
+                received = f"an array of {array.shape}" if array.ndim else repr(search)
             raise GlasError(
-                f"search must be a Grid, segments or (m, {len(shape)}) voxel coordinates on a volume of {shape}, "
-                f"got {received}"
+                f"search must be a Grid (such as Grid(4)), segments or (m, {len(shape)}) voxel coordinates on a volume "
+                f"of {shape}, got {received}"
             )
     if search.labels.shape != shape:
         raise GlasError(f"segments must be on the volume's grid: labels {search.labels.shape}, volume {shape}")

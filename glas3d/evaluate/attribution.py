@@ -20,7 +20,7 @@ from glas3d.core.foreign_code import failures_of
 from glas3d.core.model import NoLogOdds
 from glas3d.core.score import Target
 from glas3d.counts import counted
-from glas3d.display import Drawn, Summary
+from glas3d.display import Drawn, Summary, shown_output
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.evaluate import rivals
 from glas3d.evaluate.rivals.light_and_shadow import Glas
@@ -89,7 +89,7 @@ class Attribution(Drawn):
     def _summary(self) -> Summary:
         highest = self.table.dropna(subset=["score"]).nlargest(_SHOWN, "score")
         facts = {
-            "output": f"P({self.provenance['Target']['class']}) = {self.provenance['Probability']:.3f}",
+            "output": shown_output(self.provenance["Target"]["class"], self.provenance["Probability"]),
             "model evaluations": self.evaluations,
             "seconds": f"{self.seconds:.1f}",
         }
@@ -199,7 +199,7 @@ class Comparison(Drawn):
         columns = ("method", "evaluations", "seconds", "rho", "highest regions")
         provenance = first.provenance
         facts = {
-            "output": f"P({provenance['Target']['class']}) = {provenance['Probability']:.3f}",
+            "output": shown_output(provenance["Target"]["class"], provenance["Probability"]),
             "regions": len(self.table),
             "rho": f"Spearman's rank correlation of the regions' values with those of {first.method}",
         }

@@ -14,6 +14,7 @@ from glas3d.bids_names import have_distinct_labels
 from glas3d.core.glas import GLAS
 from glas3d.core.score import Target, targets_of
 from glas3d.core.search import Grid, Segments
+from glas3d.counts import counted
 from glas3d.errors import GlasError
 from glas3d.explain.image_result import ImageExplanation, ImageMaps, ImageSearch
 from glas3d.explain.inputs import Reference, model_record
@@ -160,11 +161,10 @@ def _read(image: PictureLike, colour: Colour | None, info: ModelInfo) -> Picture
     picture = load_picture(image, colour)
     if colour is None and info.channels == 3 and len(picture.data) == 1:
         picture = load_picture(image, "RGB")
-    if info.channels not in (None, len(picture.data)):
-        raise GlasError(
-            f"the model {info.name} takes {info.channels} input channels, {picture.name} has {len(picture.data)}"
-            + ('; colour="grey" makes it one' if info.channels == 1 else "")
-        )
+    if info.channels is not None and info.channels != len(picture.data):
+        takes, has = counted(info.channels, "input channel"), len(picture.data)
+        advice = '; colour="grey" makes it one' if info.channels == 1 else ""
+        raise GlasError(f"the model {info.name} takes {takes}, {picture.name} has {has}{advice}")
     return picture
 
 

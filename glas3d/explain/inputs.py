@@ -16,6 +16,7 @@ from torch import nn
 
 from glas3d.bids_names import have_distinct_labels
 from glas3d.core.model import HasActivation, HasClasses
+from glas3d.counts import counted
 from glas3d.errors import GlasError
 from glas3d.imaging.brain_extraction import brain_mask_of, is_automatic
 from glas3d.imaging.matching import can_match, match_reference
@@ -101,10 +102,10 @@ class Inputs:
             does not overlap it.
         """
         names, images = _named_images(img)
-        if info.channels not in (None, len(images)):
+        if info.channels is not None and info.channels != len(images):
             received = "a scan has 1" if len(images) == 1 else f"got {len(images)} scans"
             which = f" ({', '.join(info.channel_names)})" if info.channel_names else ""
-            raise GlasError(f"the model {info.name} takes {info.channels} input channels{which}, {received}")
+            raise GlasError(f"the model {info.name} takes {counted(info.channels, 'input channel')}{which}, {received}")
         if info.channel_names and isinstance(img, Mapping):
             if set(names) != set(info.channel_names):
                 wanted = ", ".join(info.channel_names)

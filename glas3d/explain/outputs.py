@@ -21,7 +21,7 @@ from glas3d.core.model import classes_of
 from glas3d.core.score import class_index
 from glas3d.core.search import Segments, resolve_search
 from glas3d.counts import counted, enumerated
-from glas3d.display import Drawn, Summary
+from glas3d.display import Drawn, Summary, shown_output
 from glas3d.errors import GlasError, GlasWarning
 from glas3d.explain.modes import Mode, ModeResult, Task
 from glas3d.explain.notes import Note, notes_on
@@ -75,10 +75,8 @@ class SavedResult(Drawn):
     @property
     def outcome(self) -> str:
         """The output that is explained, as ``P(AD) = 0.982``."""
-        probability = self.provenance["Probability"]
-        if "Against" in self.provenance:
-            return f"P({self.class_name}) - P({self._name_of('Against')}) = {probability:+z.3f}"
-        return f"P({self.class_name}) = {probability:.3f}"
+        against = self._name_of("Against") if "Against" in self.provenance else None
+        return shown_output(self.class_name, self.provenance["Probability"], against)
 
     @property
     def class_name(self) -> str:

@@ -14,6 +14,7 @@ from nibabel.spatialimages import SpatialImage
 from scipy import stats
 
 from glas3d.counts import counted
+from glas3d.display import shown_output
 from glas3d.explain.result import searched_in_mni
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.scan import load_scan
@@ -79,9 +80,9 @@ class _Anatomy:
 
 def _of_explanation(result: Result, parts: Sequence[Result], anatomy: _Anatomy) -> Shown:
     provenance = result.provenance
-    target, against = _class_of(provenance, "Target"), provenance.get("Against")
-    outcome = f"P({target})" if against is None else f"P({target}) - P({_class_of(provenance, 'Against')})"
-    title = f"{short_name(result.stem)}: {outcome} = {provenance['Probability']:.3f}"
+    target, has_other = _class_of(provenance, "Target"), provenance.get("Against") is not None
+    against = _class_of(provenance, "Against") if has_other else None
+    title = f"{short_name(result.stem)}: {shown_output(target, provenance['Probability'], against)}"
     scales = {
         scale_name(part.stem.rpartition("_desc-")[2], part.provenance["Settings"]): brain_map
         for part in parts
@@ -153,7 +154,7 @@ def _of_test(result: Result, study: Mapping[str, Any]) -> Shown:
 def _of_methods(result: Result) -> Shown:
     provenance = result.provenance
     target = _class_of(provenance, "Target")
-    title = f"{short_name(result.stem)}: P({target}) = {provenance['Probability']:.3f}"
+    title = f"{short_name(result.stem)}: {shown_output(target, provenance['Probability'])}"
     methods = tuple(str(name) for name in result.table if name not in ("index", "name"))
     return Shown(result.stem, title, target, _units(result), result.table, methods=methods)
 

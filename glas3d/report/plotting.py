@@ -9,6 +9,7 @@ import nibabel as nib
 from matplotlib.figure import Figure
 
 from glas3d.counts import counted
+from glas3d.display import shown_output
 from glas3d.errors import GlasError
 from glas3d.evaluate.attribution import Attribution, Comparison
 from glas3d.explain.image_result import ImageExplanation
@@ -60,7 +61,7 @@ def shown_of(result: Any, kind: str | None = None, group: str | None = None) -> 
     if isinstance(result, Comparison):
         first = next(iter(result.attributions.values()))
         target = str(first.provenance["Target"]["class"])
-        title = f"{short_name(first.stem)}: P({target}) = {first.provenance['Probability']:.3f}"
+        title = f"{short_name(first.stem)}: {shown_output(target, first.provenance['Probability'])}"
         return Shown(first.stem, title, target, {}, result.table, methods=tuple(result.attributions))
     if isinstance(result, Attribution):
         return _of_attribution(result)
@@ -93,7 +94,7 @@ def _of_scan(result: ScanExplanation) -> Shown:
 
 def _of_attribution(result: Attribution) -> Shown:
     target = str(result.provenance["Target"]["class"])
-    title = f"{short_name(result.stem)}: {result.method}, P({target}) = {result.provenance['Probability']:.3f}"
+    title = f"{short_name(result.stem)}: {result.method}, {shown_output(target, result.provenance['Probability'])}"
     label = f"{result.map_units}, by {result.method}"
     brain_map = None
     if isinstance(result.map, nib.Nifti1Image):

@@ -175,7 +175,8 @@ def test_backgrounds(background, match):
         (atlas((7, 8)), r"on a volume of \(7, 9\), got an array of \(7, 8\)"),
         (Segments.from_labels(atlas((7, 8))), r"volume's grid: labels \(7, 8\), volume \(7, 9\)"),
         (np.zeros((7, 9), dtype=int), "no segment lies in the volume"),
-        ("AAL", "search must be a Grid, segments or"),
+        ("AAL", r"search must be a Grid \(such as Grid\(4\)\), segments or .* got 'AAL'"),
+        (4, "voxel coordinates on a volume of .* got 4"),
     ],
 )
 def test_searches(search, match):

@@ -165,7 +165,8 @@ def test_points_may_lie_anywhere_in_the_outer_voxels():
         (atlas((7, 9)).astype(float), r"got an array of \(7, 9\)"),
         (Segments.from_labels(atlas((7, 8))), r"labels \(7, 8\), volume \(7, 9\)"),
         ([[1.0, 2.0], [3.0]], "got list"),
-        ("AAL", "search must be a Grid, segments or"),
+        ("AAL", r"search must be a Grid \(such as Grid\(4\)\), segments or .* got 'AAL'"),
+        (4, "voxel coordinates on a volume of .* got 4"),
         (None, "got NoneType"),
     ],
 )

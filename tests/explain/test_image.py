@@ -141,7 +141,7 @@ def test_a_grey_image_is_repeated_for_a_model_of_three_channels():
     repeated = explain_image(np.repeat(grey[..., None], 3, axis=2), predict, 1, Grid(3))
     np.testing.assert_array_equal(r.saliency, repeated.saliency)
     grey_model = Predictor(TinyNet(SHAPE), "softmax", device="cpu", info=ModelInfo(name="dull", channels=1))
-    with refused('the model dull takes 1 input channels, the picture has 3; colour="grey"'):
+    with refused('the model dull takes 1 input channel, the picture has 3; colour="grey"'):
         explain_image(picture(), grey_model, 1, Grid(3))
     explain_image(picture(), grey_model, 1, Grid(3), colour="grey")
 

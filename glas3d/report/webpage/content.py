@@ -16,6 +16,7 @@ from matplotlib.figure import Figure as DrawnFigure
 from nibabel.spatialimages import SpatialImage
 
 from glas3d.counts import counted
+from glas3d.display import shown_output
 from glas3d.explain.result import searched_in_mni
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.space import MNI, VoxelGrid, mni_grid, template, template_on
@@ -461,7 +462,7 @@ def _compared(result: Result) -> ShownTable:
     methods = ", ".join(f"{name}: {unit}" for name, unit in units.items() if unit and name != "index")
     caption = f"Value of each region by each method ({methods})" if methods else "Value of each region by each method"
     if provenance.get("Probability") is not None:
-        caption = f"P({prose.target_of(provenance)}) = {provenance['Probability']:.3f}. {caption}"
+        caption = f"{shown_output(prose.target_of(provenance), provenance['Probability'])}. {caption}"
     shown = shown_table(table, result.columns, caption)
     return replace(shown, order=first, direction="descending")
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from glas3d.counts import counted, enumerated
+from glas3d.display import shown_output
 from glas3d.evaluate.rivals.methods import METHODS
 from glas3d.report.webpage.results import Result, Results
 
@@ -92,9 +93,10 @@ def summary(result: Result) -> list[str]:
     elif provenance.get("Probability") is not None:
         classes = provenance.get("Model", {}).get("classes")
         among = f", among the classes {' and '.join(map(str, classes))}" if classes else ""
+        output = shown_output(provenance["Target"]["class"], provenance["Probability"])
+        the_probability = "the probability " if output.startswith("P(") else "the "
         sentences.append(
-            f"The model {model_of(provenance)} gives this {result.explained} the probability "
-            f"P({provenance['Target']['class']}) = {provenance['Probability']:.3f}{among}."
+            f"The model {model_of(provenance)} gives this {result.explained} {the_probability}{output}{among}."
         )
     sentences.append(account_sentence(result))
     lowest = result.table.dropna(subset=["score"]).nsmallest(1, "score").to_dict("records")
