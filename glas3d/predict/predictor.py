@@ -391,6 +391,8 @@ class Predictor(ShownInNotebooks):
         """
         if self.activation == "none" or self._is_no_probability or outputs.ndim < 2 or outputs.shape[1] < 2:
             return
+        if outputs.is_meta:  # these have no values, and are refused by name later
+            return
         within, between = (outputs >= 0) & (outputs <= 1), (outputs > 0) & (outputs < 1)
         if bool(within.all()) and bool(between.any()) and bool(((outputs.sum(dim=1) - 1).abs() <= 1e-5).all()):
             raise GlasError(

@@ -86,6 +86,17 @@ class _FreedWithSignal:
         signal.raise_signal(self.number)
 
 
+@pytest.fixture
+def heeded():
+    """Both signals are heeded, also where tests run in the background of a shell, which ignores SIGINT."""
+    numbers = signal.SIGINT, signal.SIGTERM
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_an_object_is_freed_is_not_lost(number):
     before = sys.unraisablehook, signal.getsignal(number)

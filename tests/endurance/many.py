@@ -86,8 +86,13 @@ class Endurance:
 
     @property
     def growth(self):
-        """The memory at the end over that after the first ones, of the client and of the workers."""
-        return [self.last.memory[pid] / self.first.memory[pid] for pid in self.first.memory if pid in self.last.memory]
+        """The memory at the end over that after the first ones, of the client and of the workers.
+
+        A worker that starts slowly may not have explained anything by then: all are compared with the largest of them.
+        """
+        workers = [memory for pid, memory in self.first.memory.items() if pid != os.getpid()]
+        before = {pid: memory if pid == os.getpid() else max(workers) for pid, memory in self.first.memory.items()}
+        return [self.last.memory[pid] / before[pid] for pid in before if pid in self.last.memory]
 
     @property
     def more_files(self):

@@ -61,7 +61,7 @@ def test_an_interrupted_study_is_resumed(cohort, made, tmp_path, monkeypatch):
 def test_a_killed_worker_gives_one_clear_error(cohort, tmp_path):
     with pytest.raises(
         GlasError,
-        match=r"fold \d was not trained, its worker died .*: too little memory, .*; .* folds are kept",
+        match=r"fold \d was not trained, its worker died: too little memory, .*; .* folds are kept",
     ):
         trained(cohort, tmp_path / "out", n_workers=2, factory="tests.study.running.killed_workers:dies_as_network")
     assert not list((tmp_path / "out").glob("fold-*"))
