@@ -40,7 +40,7 @@ def shown_output(name: str, value: float, against: str | None = None, digits: in
     """
     if against is not None:
         is_probability, shown = abs(value) <= 1, f"{value:+z.{digits}f}"
-        return f"P({name}) - P({against}) = {shown}" if is_probability else f"{name} less {against} = {value:+.4g}"
+        return f"P({name}) - P({against}) = {shown}" if is_probability else f"{name} less {against} = {value:+z.4g}"
     return f"P({name}) = {value:.{digits}f}" if 0 <= value <= 1 else f"output for {name} = {value:.4g}"
 
 
