@@ -162,7 +162,7 @@ def _read(image: PictureLike, colour: Colour | None, info: ModelInfo) -> Picture
     if colour is None and info.channels == 3 and len(picture.data) == 1:
         picture = load_picture(image, "RGB")
     if info.channels is not None and info.channels != len(picture.data):
-        takes, has = counted(info.channels, "input channel"), len(picture.data)
+        takes, has = counted(info.channels, "input channel", "input channels"), len(picture.data)
         advice = '; colour="grey" makes it one' if info.channels == 1 else ""
         raise GlasError(f"the model {info.name} takes {takes}, {picture.name} has {has}{advice}")
     return picture

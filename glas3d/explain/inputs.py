@@ -105,7 +105,8 @@ class Inputs:
         if info.channels is not None and info.channels != len(images):
             received = "a scan has 1" if len(images) == 1 else f"got {len(images)} scans"
             which = f" ({', '.join(info.channel_names)})" if info.channel_names else ""
-            raise GlasError(f"the model {info.name} takes {counted(info.channels, 'input channel')}{which}, {received}")
+            takes = counted(info.channels, "input channel", "input channels")
+            raise GlasError(f"the model {info.name} takes {takes}{which}, {received}")
         if info.channel_names and isinstance(img, Mapping):
             if set(names) != set(info.channel_names):
                 wanted = ", ".join(info.channel_names)
