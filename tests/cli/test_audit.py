@@ -82,7 +82,7 @@ def test_what_is_refused(error_line, head, tmp_path, given, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_study(run_command, error_line, bids_dir, models, few_path, tmp_path):
+def test_a_study(run_command, error_line, bids_dir, models, few_path, tmp_path, monkeypatch):
     study = tmp_path / "study"
     command = ("cohort", bids_dir, study, "participant", "--models", models, "--atlas", few_path)
     assert run_command(*command, "--preset", "evidence", "--assume-space", "MNI", "--atlas-space", "MNI")[0] == 0
@@ -118,7 +118,8 @@ def test_a_study(run_command, error_line, bids_dir, models, few_path, tmp_path):
     agrees += ("--literature", literature, "--overwrite")
     assert "the study has no group level" in " ".join(run_command(*agrees)[1].split())
     audits = {path: path.read_bytes() for path in (study / "group").iterdir()}
-    status, _, errors = run_command("cohort", bids_dir, study, "group", "--no-report")
+    monkeypatch.chdir(tmp_path)
+    status, _, errors = run_command("cohort", bids_dir, study.name, "group", "--no-report")
     assert status == 0, errors
     assert {path: path.read_bytes() for path in (study / "group").glob("*_audit.json")} == audits
     assert run_command("cohort", bids_dir, study, "group", "--no-report")[0] == 0

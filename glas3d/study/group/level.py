@@ -243,11 +243,8 @@ def summarise_groups(
     runs = read_runs(study.out, groups, study.table, case, control, chosen)
     remove_leftovers(folder)
     n_steps = len(study.participants) + 2
-    audits = set(folder.glob(AUDITS))  # these are of the participants' results, and stay
-    with new_folder(
-        folder, lambda existing: (existing / _PROVENANCE).is_file() or {*existing.iterdir()} <= audits
-    ) as scratch:
-        for audit in audits:
+    with new_folder(folder, _may_be_replaced) as scratch:
+        for audit in folder.glob(AUDITS):  # these are of the participants' results, and stay
             shutil.copy2(audit, scratch)
         files = GroupFiles(scratch, study.atlas, _common_sidecar(study), study.parcellation)
         maps = _map_groups(study, files, chosen, lambda done: progress(done, n_steps))
@@ -391,6 +388,11 @@ def _provenance(study: _Study, groups: Mapping[str, GroupScores], options: Group
         "Inputs": {record.name: record.content["Files"] for record in records},
         "GeneratedBy": generated_by(),
     }
+
+
+def _may_be_replaced(folder: Path) -> bool:
+    """Return whether a folder has results of a group, or nothing but audits of participants' results."""
+    return (folder / _PROVENANCE).is_file() or all(path.match(AUDITS) for path in folder.iterdir())
 
 
 def _refuse_other_results(folder: Path, provenance: Mapping[str, Any], options: GroupOptions) -> None:
