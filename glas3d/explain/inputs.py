@@ -204,125 +204,6 @@ class Reference:
     name: str
 
     @classmethod
-    def resolve(
-        cls,
-        background: Any,
-        several: bool,
-        predict: object,
-        info: ModelInfo,
-        inputs: Inputs,
-        labels: np.ndarray | None = None,
-        *,
-        by_region: bool = False,
-    ) -> dict[str, Reference]:
-        """Return the references by their names; the name of a single reference is empty.
-
-        Parameters
-        ----------
-        background
-            The option ``background`` of `explain_img`.
-        several
-            Whether ``background`` holds several references.
-        predict, info
-            The model, which may have a reference of its own.
-        inputs
-            The scans in which the reference replaces tissue.
-        labels
-            ``(*spatial)``, the region of each voxel; None: no regions are searched.
-        by_region
-            Whether masks have the shape of the regions, whose own reference is then a matched one.
-
-        Raises
-        ------
-        GlasError
-            Fewer than two references in a collection, names that are not different BIDS labels, or an image that does
-            not fit.
-        """
-        if not several:
-            return {"": cls.of(background, predict, info, inputs, labels, by_region=by_region)}
-        named = dict(background) if isinstance(background, Mapping) else {}
-        if not named:
-            for number, value in enumerate(background):
-                is_own_name = isinstance(value, str | int | float) and not os.path.exists(str(value))
-                name = (
-                    f"{value:g}" if isinstance(value, int | float) else value if is_own_name else f"reference{number}"
-                )
-                named[name] = value
-        if len(named) < 2:
-            raise GlasError(f"several backgrounds must be two or more, each its own, got {list(named)}")
-        if not have_distinct_labels(list(named)):
-            raise GlasError(f"every background needs a name of letters and digits of its own, got {', '.join(named)}")
-        return {
-            name: cls.of(value, predict, info, inputs, labels, by_region=by_region) for name, value in named.items()
-        }
-
-    @classmethod
-    def of(
-        cls,
-        background: Any,
-        predict: object,
-        info: ModelInfo,
-        inputs: Inputs,
-        labels: np.ndarray | None = None,
-        *,
-        by_region: bool = False,
-    ) -> Reference:
-        """Return the reference for one background of `explain_img`; see `resolve`."""
-        grid, data = inputs.grid, inputs.data
-        if isinstance(background, str) and background in ("auto", OWN, MATCHED):
-            own = cls.of_model(predict, info, data)
-            if background == "auto":
-                fits = by_region and info.reference is not None and can_match(np.asarray(own.value), data)
-                return own.matched(inputs, labels) if labels is not None and fits else own
-            if info.reference is None:
-                raise GlasError(f'background="{background}" takes the reference of the model, {info.name} has none')
-            return own if background == OWN else own.matched(inputs, labels)
-        if isinstance(background, str) and background == "blur":
-            sigma = [0.0, *(_BLUR_MM / size for size in grid.spacing)]
-            return cls(gaussian_filter(data, sigma), f"the scan blurred by {_BLUR_MM:g} mm")
-        if isinstance(background, str | os.PathLike | SpatialImage):
-            if len(data) > 1:
-                raise GlasError(
-                    f"a background image is one channel, the model takes {len(data)}: "
-                    "give an array (c, *spatial) on the model's grid"
-                )
-            if not isinstance(background, SpatialImage) and not Path(background).exists():
-                raise GlasError(
-                    "background must be auto, matched, reference, blur, a number or an existing image, "
-                    f"no such file: {background}"
-                )
-            scan = load_scan(background, constant=True)
-            return cls(resample_scan(scan, grid)[None], f"{Path(scan.name).name} sha256:{scan.sha256}")
-        if isinstance(background, int | float):
-            return cls(background, f"{background:g}")
-        return cls(background, "array")
-
-    def matched(self, inputs: Inputs, labels: np.ndarray | None) -> Reference:
-        """Return this reference matched to each channel of the scan (`match_reference`).
-
-        Raises
-        ------
-        GlasError
-            No regions are searched, or intensities are negative.
-        """
-        if labels is None:
-            raise GlasError(
-                f'background="{MATCHED}" scales each region by what surrounds it: search an '
-                f'atlas, or give background="{OWN}"'
-            )
-        means = np.broadcast_to(np.asarray(self.value, np.float32), inputs.data.shape)
-        if not can_match(means, inputs.data):
-            raise GlasError(
-                f'background="{MATCHED}" takes the ratio of intensities, {inputs.scan.name} or the {self.name} has '
-                f'negative ones: give background="{OWN}"'
-            )
-        value = np.stack([
-            match_reference(mean, channel, inputs.grid, labels)
-            for mean, channel in zip(means, inputs.data, strict=True)
-        ])  # fmt: skip
-        return Reference(value, matched_name(self.name))
-
-    @classmethod
     def of_model(cls, predict: object, info: ModelInfo, data: np.ndarray) -> Reference:
         """Return the model's own reference in the units of ``data``, ``(c, *spatial)``; darkness where it has none.
 
@@ -336,3 +217,119 @@ class Reference:
         transform = fitted.transform if isinstance(fitted, Predictor) else None
         reference = transform.to_scan_units(info.reference) if isinstance(transform, Invertible) else info.reference
         return cls(reference, f"reference of {info.name}")
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """What may replace the tissue of one participant's scans.
+
+    Attributes
+    ----------
+    predict, info
+        The model, which may have a reference of its own.
+    inputs
+        The scans.
+    labels
+        ``(*spatial)``, the region of each voxel; None: no regions are searched.
+    by_region
+        Whether masks have the shape of the regions, whose own reference is then a matched one.
+    """
+
+    predict: object
+    info: ModelInfo
+    inputs: Inputs
+    labels: np.ndarray | None = None
+    by_region: bool = False
+
+    def resolve(self, background: Any, several: bool) -> dict[str, Reference]:
+        """Return the references by their names; the name of a single reference is empty.
+
+        Parameters
+        ----------
+        background
+            The option ``background`` of `explain_img`.
+        several
+            Whether ``background`` holds several references.
+
+        Raises
+        ------
+        GlasError
+            Fewer than two references in a collection, names that are not different BIDS labels, or an image that does
+            not fit.
+        """
+        if not several:
+            return {"": self.of(background)}
+        named = dict(background) if isinstance(background, Mapping) else {}
+        if not named:
+            for number, value in enumerate(background):
+                is_own_name = isinstance(value, str | int | float) and not os.path.exists(str(value))
+                name = (
+                    f"{value:g}" if isinstance(value, int | float) else value if is_own_name else f"reference{number}"
+                )
+                named[name] = value
+        if len(named) < 2:
+            raise GlasError(f"several backgrounds must be two or more, each its own, got {list(named)}")
+        if not have_distinct_labels(list(named)):
+            raise GlasError(f"every background needs a name of letters and digits of its own, got {', '.join(named)}")
+        return {name: self.of(value) for name, value in named.items()}
+
+    def of(self, background: Any) -> Reference:
+        """Return the reference for one background of `explain_img`."""
+        grid, data = self.inputs.grid, self.inputs.data
+        if isinstance(background, str) and background in ("auto", OWN, MATCHED):
+            return self._of_model(background)
+        if isinstance(background, str) and background == "blur":
+            sigma = [0.0, *(_BLUR_MM / size for size in grid.spacing)]
+            return Reference(gaussian_filter(data, sigma), f"the scan blurred by {_BLUR_MM:g} mm")
+        if isinstance(background, str | os.PathLike | SpatialImage):
+            if len(data) > 1:
+                raise GlasError(
+                    f"a background image is one channel, the model takes {len(data)}: "
+                    "give an array (c, *spatial) on the model's grid"
+                )
+            if not isinstance(background, SpatialImage) and not Path(background).exists():
+                raise GlasError(
+                    "background must be auto, matched, reference, blur, a number or an existing image, "
+                    f"no such file: {background}"
+                )
+            scan = load_scan(background, constant=True)
+            return Reference(resample_scan(scan, grid)[None], f"{Path(scan.name).name} sha256:{scan.sha256}")
+        if isinstance(background, int | float):
+            return Reference(background, f"{background:g}")
+        return Reference(background, "array")
+
+    def _of_model(self, background: str) -> Reference:
+        """Return the model's own reference, as it is or matched to each channel of the scan (`match_reference`).
+
+        Raises
+        ------
+        GlasError
+            The background names the reference of a model that has none; or a matched one where no regions are
+            searched, or intensities are negative.
+        """
+        data, has_own = self.inputs.data, self.info.reference is not None
+        own = Reference.of_model(self.predict, self.info, data)
+        if background == "auto" and not (self.by_region and has_own):
+            return own
+        if not has_own:
+            raise GlasError(f'background="{background}" takes the reference of the model, {self.info.name} has none')
+        if background == OWN:
+            return own
+        if self.labels is None:
+            raise GlasError(
+                f'background="{MATCHED}" scales each region by what surrounds it: search an '
+                f'atlas, or give background="{OWN}"'
+            )
+        means = np.broadcast_to(np.asarray(own.value, np.float32), data.shape)
+        if not can_match(means, data):
+            if background == "auto":
+                return own
+            raise GlasError(
+                f'background="{MATCHED}" takes the ratio of intensities, {self.inputs.scan.name} or the {own.name} has '
+                f'negative ones: give background="{OWN}"'
+            )
+        value = np.stack([
+            match_reference(mean, channel, self.inputs.grid, self.labels)
+            for mean, channel in zip(means, data, strict=True)
+        ])  # fmt: skip
+        return Reference(value, matched_name(own.name))

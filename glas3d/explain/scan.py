@@ -17,7 +17,7 @@ from glas3d.core.score import Target, targets_of
 from glas3d.core.search import Grid, Segments
 from glas3d.errors import GlasError, GlasWarning, SkullWarning, SpaceWarning
 from glas3d.explain import preset
-from glas3d.explain.inputs import Images, Inputs, Reference, model_record
+from glas3d.explain.inputs import Images, Inputs, References, model_record
 from glas3d.explain.modes import Task, resolve_mode
 from glas3d.explain.notes import Note, note_of_author, note_on_intensities, note_on_reach
 from glas3d.explain.options import ExplainOptions, UnsetSettings
@@ -133,14 +133,9 @@ def resolve_scan(
     labels = resolved.search.labels if isinstance(resolved.search, Segments) else None
     regions = labels is not None and options.refine is None  # which is for round masks alone
     filled = preset.fill(given(settings), info.preset, inputs.grid, options.preset, regions=regions)
-    references = Reference.resolve(
-        options.background,
-        options.several_backgrounds,
-        predict,
-        info,
-        inputs,
-        labels,
-        by_region=filled["kernel"] == "segment",
+    by_region = filled["kernel"] == "segment"
+    references = References(predict, info, inputs, labels, by_region).resolve(
+        options.background, options.several_backgrounds
     )
     covariates = None
     if options.covariates is not None:
