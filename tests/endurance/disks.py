@@ -7,10 +7,9 @@ import shutil
 import subprocess
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from glas3d import cli
 from glas3d.output import DESCRIPTION, REPORT
+from tests.endurance.faults import Faults
 from tests.study import folders, studies
 
 AMPLE = {"size": 2**30, "files": 10**6}  # bytes, and files
@@ -47,30 +47,15 @@ class Command:
     whole: str = ""
 
 
-@dataclass
-class Faults:
-    """How many disks were full, by the command, and what was wrong."""
+class OnFullDisks(Faults):
+    """Faults on full disks, of which ``tried`` counts those by command."""
 
-    full: Counter = field(default_factory=Counter)
-    resumed: int = 0
-    crashes: list = field(default_factory=list)
-    lost: list = field(default_factory=list)
-    other_bits: list = field(default_factory=list)
+    suite = "disks"
 
-    @property
-    def problems(self):
-        return [*self.crashes, *self.lost, *self.other_bits]
-
-    def row(self):
-        """Return the row of the record."""
-        parts = ", ".join(f"{n} {name}" for name, n in sorted(self.full.items()))
-        return {
-            "suite": "disks",
-            "tried": f"{self.full.total()} full disks ({parts}), {self.resumed} commands resumed",
-            "crashes": len(self.crashes),
-            "lost": len(self.lost),
-            "other_bits": len(self.other_bits),
-        }
+    def in_words(self):
+        """Return how many disks were full, for which commands."""
+        parts = ", ".join(f"{n} {name}" for name, n in sorted(self.tried.items()))
+        return f"{self.n} full disks ({parts})"
 
 
 class Disk:
@@ -210,9 +195,9 @@ def fill_disks(folder, n, *, names=(), seconds=float("inf"), report=lambda fault
 
     Returns
     -------
-    The `Faults`.
+    The `OnFullDisks`.
     """
-    faults, end = Faults(), time.monotonic() + seconds
+    faults, end = OnFullDisks(), time.monotonic() + seconds
     for command in commands(folder):
         if (names and command.name not in names) or time.monotonic() >= end:
             continue
@@ -252,7 +237,7 @@ def _fill(command, disk, kept, n, faults):
                     f"{where}: done, but not as it should be: {sorted(left.items() ^ expected.items())}"
                 )
             continue
-        faults.full[command.name] += 1
+        faults.tried[command.name] += 1
         if "Traceback" in written or "unexpected" in written or FULL not in written:
             faults.crashes.append(f"{where}: status {status}, {written[-1500:]}")
         if changed := [name for name in before if left.get(name) not in (before[name], expected.get(name))]:

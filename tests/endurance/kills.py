@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from glas3d import cli
+from tests.endurance.faults import Faults
 from tests.study import folders, studies
 from tests.study.running.command_process import CommandProcess, ForkedCommand, Hang
 
@@ -53,42 +54,25 @@ class Job:
 
 
 @dataclass
-class Faults:
-    """What was sent, and what became of it."""
+class AfterSignals(Faults):
+    """Faults after signals, of which ``tried`` counts those sent by job, victim and signal."""
 
-    sent: Counter = field(default_factory=Counter)
-    resumed: int = 0
+    suite = "kills"
+    kinds = ("hangs", *Faults.kinds)
+
     hangs: list = field(default_factory=list)
-    crashes: list = field(default_factory=list)
-    lost: list = field(default_factory=list)
-    other_bits: list = field(default_factory=list)
-
-    @property
-    def n(self):
-        return self.sent.total()
-
-    @property
-    def problems(self):
-        return [*self.hangs, *self.crashes, *self.lost, *self.other_bits]
 
     def by(self, position):
         """Return how many were sent, by the job (0), the victim (1) or the signal (2)."""
         counts = Counter()
-        for key, n in self.sent.items():
+        for key, n in self.tried.items():
             counts[key[position]] += n
         return counts
 
-    def row(self):
-        """Return the row of the record."""
+    def in_words(self):
+        """Return how many signals were sent, to what and which."""
         parts = [", ".join(f"{n} {name}" for name, n in sorted(self.by(i).items())) for i in (0, 1, 2)]
-        return {
-            "suite": "kills",
-            "tried": f"{self.n} signals ({'; '.join(parts)}), {self.resumed} commands resumed",
-            "hangs": len(self.hangs),
-            "crashes": len(self.crashes),
-            "lost": len(self.lost),
-            "other_bits": len(self.other_bits),
-        }
+        return f"{self.n} signals ({'; '.join(parts)})"
 
 
 def jobs(folder, participants):
@@ -147,9 +131,9 @@ def send_signals(folder, n, *, each=10, participants=20, seed=5, seconds=float("
 
     Returns
     -------
-    The `Faults`.
+    The `AfterSignals`.
     """
-    rng, faults, end = np.random.default_rng(seed), Faults(), time.monotonic() + seconds
+    rng, faults, end = np.random.default_rng(seed), AfterSignals(), time.monotonic() + seconds
     expected = {}
     for number, job in enumerate(cycle(jobs(folder, participants))):
         if faults.n >= n or time.monotonic() >= end:
@@ -215,12 +199,12 @@ def _is_stopped(run, job, out, rng, faults, most):
             return False
         victim, number = VICTIMS[rng.integers(3)], SIGNALS[rng.integers(3)]
         if victim == "worker" and run.signal_worker(rng, number):
-            faults.sent[job.name, victim, number.name] += 1
+            faults.tried[job.name, victim, number.name] += 1
             continue
         victim = "all" if victim == "all" else "command"
         send = run.signal_command if victim == "command" else run.signal_all
         status, errors = send(number)
-        faults.sent[job.name, victim, number.name] += 1
+        faults.tried[job.name, victim, number.name] += 1
         if status not in EXPECTED or "Traceback" in errors:
             faults.crashes.append(f"{job.name}, {number.name} to {victim}: status {status}, {errors[-2000:]}")
         return status != 0
