@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_AGAIN_AFTER = 0.02  # seconds after which a signal that came while an object was freed is raised again
+
 
 class Interruption(KeyboardInterrupt):
     """A signal that ends the command.
@@ -24,9 +26,6 @@ class Interruption(KeyboardInterrupt):
     def __init__(self, number: int = signal.SIGINT) -> None:
         super().__init__()
         self.number = number
-
-
-_AGAIN_AFTER = 0.02  # seconds after which a signal that came while an object was freed is raised again
 
 
 @contextmanager

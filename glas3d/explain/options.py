@@ -89,12 +89,12 @@ class ExplainOptions(ModeOptions):
     Parameters
     ----------
     background
-        What replaces tissue where a mask removes it: ``reference`` (that of the model), ``matched`` (the same, scaled
-        to the scan around each region of an atlas), ``auto`` (``matched`` where masks have the shape of regions, else
-        ``reference``; 0 for a model without one), a number, ``blur`` (the scan smoothed by a
-        Gaussian of 10 mm, which keeps its brightness and loses its regions), or an image on any grid in the scan's
-        intensities. With several (in Python a list, or a mapping from names) the result is their consensus, the median
-        of their normalised scores, and the result of each is kept too. Default: auto.
+        What replaces tissue where a mask removes it: ``reference`` (the reference image of the model), ``matched``
+        (that image, scaled to the scan around each region of an atlas), ``auto`` (``matched`` where masks have the
+        shape of regions and ``reference`` elsewhere, or 0 if the model has no reference image), a number, ``blur``
+        (the scan smoothed by a Gaussian of 10 mm, which keeps its brightness and loses its regions), or an image on
+        any grid in the scan's intensities. With several (in Python a list, or a mapping from names) the result is
+        their consensus, the median of their normalised scores, and the result of each is kept too. Default: auto.
     point
         Search point of an atlas region: its ``centroid`` (the paper's), or ``medoid``, its voxel nearest to the
         centroid. Default: centroid.

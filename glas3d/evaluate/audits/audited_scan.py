@@ -19,7 +19,7 @@ from glas3d.evaluate.audits.checks import CHECKS, AuditOptions
 from glas3d.evaluate.rivals.methods import METHODS
 from glas3d.evaluate.rivals.value import ExplainedValue
 from glas3d.evaluate.subject import ScanSubject, resolve_subject
-from glas3d.explain.inputs import MATCHED, OWN
+from glas3d.explain.inputs import OWN, is_matched
 from glas3d.explain.result import ScanMaps
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.mask import template_brain
@@ -59,6 +59,11 @@ class AuditedScan(Audited):
     def maps(self) -> ScanMaps:
         """What maps results back; it holds the scan, its grid and the atlas."""
         return cast(ScanMaps, self.subject.request.maps)
+
+    @property
+    def reference_name(self) -> str:
+        """The name of the reference in sidecars."""
+        return str(self.maps.record["Settings"]["background"])
 
     @property
     def grid(self) -> VoxelGrid:
@@ -185,10 +190,7 @@ class AuditedScan(Audited):
     @cached_property
     def _unmatched(self) -> AuditedScan:
         """The same scan with the model's reference as it is, where that is matched to the scan."""
-        background = self.keywords.get("background", "auto")
-        matched = isinstance(background, str) and background in ("auto", MATCHED)
-        has_reference = model_info(self.subject.request.glas.predict).reference is not None
-        return self.with_background(OWN) if matched and has_reference else self
+        return self.with_background(OWN) if is_matched(self.reference_name) else self
 
     def explain_points(self, points: np.ndarray, sigma_mm: float) -> Explanation:
         """Return the evidence of Gaussian masks around points ``(m, 3)`` in voxels."""

@@ -30,15 +30,14 @@ _TOP = 20
 
 def audit_scan(scan: AuditedScan) -> Audit:
     """Return the audit of the references of the options on one scan."""
-    own_name = scan.maps.record["Settings"]["background"]
+    own_name = scan.reference_name
     explanations = {own_name: scan.explanation}
     for background in scan.options.backgrounds:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GlasWarning)
             other = scan.with_background(background)
-            name = other.maps.record["Settings"]["background"]
-            if name not in explanations:
-                explanations[name] = other.explanation
+            if other.reference_name not in explanations:
+                explanations[other.reference_name] = other.explanation
     if len(explanations) < 2:
         raise GlasError(f"references to compare must be others than that of the scan, got {own_name} alone")
     usable = {name: each for name, each in explanations.items() if each.effect_log_odds >= LEAST_EFFECT}

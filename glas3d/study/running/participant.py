@@ -20,6 +20,7 @@ from glas3d.core.foreign_code import described, is_out_of_memory
 from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError, GlasWarning, SkullWarning, SpaceWarning, listed
 from glas3d.explain import COLUMNS, STATISTICS, ScanExplanation, explain_img, ranked
+from glas3d.explain.inputs import matched_name
 from glas3d.hashing import file_sha256
 from glas3d.imaging.atlas import Atlas
 from glas3d.imaging.map_header import map_on
@@ -379,9 +380,10 @@ def _method_record(result: ScanExplanation, manifest: Manifest | None, plan: Stu
         settings["background"] = plan.settings_record()["background"]
     model = dict(provenance["Model"])
     if manifest is not None:
-        own = f"reference of {model['name']}"
-        if str(settings.get("background")).startswith(own):
-            settings["background"] = settings["background"].replace(own, "reference of the model", 1)
+        own, of_the_model = f"reference of {model['name']}", "reference of the model"
+        for name, shared in ((own, of_the_model), (matched_name(own), matched_name(of_the_model))):
+            if settings.get("background") == name:
+                settings["background"] = shared
         fold = next(iter(manifest.folds.values()))
         model |= {"name": f"{fold.folds} folds", "sha256": fold.settings_sha256}
     method = {"Target": provenance["Target"], "Settings": settings, "Model": model, "Search": search}
