@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,12 +22,15 @@ from benchmarks.rows import Row, row
 from benchmarks.timing import time_in_rounds
 from benchmarks.workloads import DEVICE, Workload, brain, trained
 from glas3d import GLAS, Predictor
+from glas3d.core.accelerate.refine import CoarseToFine
+from glas3d.core.explanation import Explanation
 from glas3d.core.glas import default_batch_size
 from glas3d.predict import keep_memory
 
 LEAST_CORRELATION = 0.93
 _LOST = 0.4  # share of the brightness
 _SIGMA_MM = 1.0  # of the preset "evidence"
+_BUDGET = 0.4  # of the search that masks regions together, as share of the model evaluations
 
 Call = Callable[[], np.ndarray]
 
@@ -81,8 +84,11 @@ class KnownTruth:
             effects[list(self.workload.segments.index).index(region)] = (last + first) / 2
         return effects
 
-    def glas(self, net: nn.Module, engine: str, **settings: Any) -> Call:
-        """Return an explanation that gives the evidence of each region, or its drop where that alone is evaluated."""
+    def glas(self, net: nn.Module, engine: str, *, budget: float = 1.0, **settings: Any) -> Call:
+        """Return an explanation that gives the evidence of each region, or its drop where that alone is evaluated.
+
+        With a budget below 1, regions are masked together and divided where they matter.
+        """
         sigma = _SIGMA_MM / (self.workload.mm or 1.0)
         glas = GLAS(
             Predictor(net, "softmax", device=DEVICE), background=self.reference.cpu().numpy(), kernel="segment",
@@ -91,8 +97,10 @@ class KnownTruth:
         volume = self.scan(self.lost)
 
         def call() -> np.ndarray:
-            found = glas.explain(volume, TARGET, self.workload.segments)
-            assert not isinstance(found, tuple)
+            if budget < 1:
+                found = CoarseToFine(glas, budget).explain(volume, TARGET, self.workload.segments).explanation
+            else:
+                found = cast(Explanation, glas.explain(volume, TARGET, self.workload.segments))
             return found.drop if found.evidence is None else found.evidence
 
         return call
@@ -157,6 +165,10 @@ def equal_truth_rows(quick: bool, repeats: int) -> Iterator[Row]:
     calls: dict[str, Call] = {
         f"glas3d evidence by {engine}": truth.glas(net, engine, fusion="mean"),
         f"glas3d shadow alone by {engine}": truth.glas(net, engine, fusion="shadow"),
+        f"glas3d evidence, refine {_BUDGET:g}, by {engine}": truth.glas(net, engine, budget=_BUDGET, fusion="mean"),
+        f"glas3d shadow alone, refine {_BUDGET:g}, by {engine}": truth.glas(
+            net, engine, budget=_BUDGET, fusion="shadow"
+        ),
         "Captum FeatureAblation, stock": truth.ablation(net, 1),
         "Captum FeatureAblation, tuned": _kept(truth.ablation(channels_last(net), batch)),
     }
@@ -171,7 +183,7 @@ def equal_truth_rows(quick: bool, repeats: int) -> Iterator[Row]:
     if inputs < len(expected):
         raise InsufficientWork(f"Captum must evaluate {len(expected)} inputs, the net saw {inputs}")
     times = time_in_rounds(calls, repeats)
-    ours, rivals = list(calls)[:2], list(calls)[2:]
+    ours, rivals = ([name for name in calls if name.startswith("glas3d") is own] for own in (True, False))
     for own in ours:
         for rival in rivals:
             seconds = times.of(own).median

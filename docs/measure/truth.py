@@ -123,6 +123,10 @@ OTHERS: dict[str, dict[str, Any]] = {
     },
     **{f"{name}, 233 evaluations": {"method": name} | equal for name, equal in SLOW.items() if equal},
     **{f"{name}, matched": {"method": name, **MATCHED} for name in ("input_x_gradient", "shapley_sampling")},
+    "glas_evidence, refine 0.5": evidence(PRESET_SIGMA, refine=0.5, **MATCHED),  # as many as feature ablation takes
+    "glas_evidence, refine 0.4": evidence(PRESET_SIGMA, refine=0.4, **MATCHED),
+    "shadow, matched, refine 0.5": evidence(PRESET_SIGMA, fusion="shadow", refine=0.5, **MATCHED),
+    "shadow, matched, refine 0.4": evidence(PRESET_SIGMA, fusion="shadow", refine=0.4, **MATCHED),
 }
 METHODS_RUN = DECIDING | OTHERS | {name: {"method": name} for name in SLOW}
 DEFAULTS = ("glas_paper", "glas_evidence")
@@ -499,6 +503,11 @@ REASONS = {
     "shapley_sampling": "It averages over what the other regions may be, which matters where regions interact.",
 }
 
+SHADOW_ALONE = """Shadow alone scores the absolute drop (Eq. 2): a region whose removal *raises* the log-odds ranks as high as one whose
+removal lowers them by as much. True effects are hardly ever that large below zero, so that the correlation gains, but in
+the order of the regions such a one stands before small regions that were planted, and average precision loses. Where the
+order matters, read the signed `drop` beside it in the table: it is what feature ablation gives."""
+
 
 def baseline_of(method: str) -> str:
     """Return the feature ablation with the same link and reference."""
@@ -740,6 +749,8 @@ def expected(report: Family, both_ended: str, one_ended: str) -> list[str]:
             for value, bound in zip(found, least, strict=True)
         ]
         lines.append(f"| {role}: {method} | " + " | ".join(cells) + " |")
+    if METHODS_RUN[one_ended].get("fusion") == "shadow":
+        lines += ["", SHADOW_ALONE]
     return [*lines, ""]
 
 

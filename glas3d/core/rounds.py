@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from glas3d.core.glas import GLAS
-from glas3d.core.model import HasLogits, HasTransform, Predict, Recomputable, RunsOnEngine, classes_of
+from glas3d.core.model import HasLogits, HasState, HasTransform, Predict, Recomputable, RunsOnEngine, classes_of
 from glas3d.core.score import Target, bind
 from glas3d.core.search import Search, Segments, resolve_search
 from glas3d.core.volume import as_volume
@@ -36,6 +36,8 @@ class FrozenModel:
         self.with_engine = self._predict.with_engine if isinstance(self._predict, RunsOnEngine) else None
         self.without_transform = self._predict.without_transform if isinstance(self._predict, HasTransform) else None
         self.log_odds = self._predict.log_odds if isinstance(self._predict, HasLogits) else None
+        # of the model itself, so that it is tried once: not in every round, nor with every volume
+        self.state = predict.state if isinstance(predict, HasState) else None
 
     def __call__(self, batch: torch.Tensor) -> Any:
         """Return the model's own output."""

@@ -288,7 +288,7 @@ def attribute(
     **options
         The options of `AttributionOptions` (``link``, ``batch_size``); those of the input (``background``,
         ``mask_img``, ...; see `glas3d.explain_img` or `glas3d.explain.explain_image`); and the method's own settings
-        (see `glas3d.evaluate.rivals`), for ``glas`` those of `GLAS`.
+        (see `glas3d.evaluate.rivals`), for ``glas`` those of `GLAS` and ``refine``.
 
     Returns
     -------
@@ -414,8 +414,9 @@ def _attributions(
     own: dict[str, Rival] = {}
     for name, keywords in methods.items():
         method = method_of(name)
-        general |= {key: value for key, value in keywords.items() if key in known}
-        own[name] = _rival(method, {k: v for k, v in keywords.items() if k not in known}, known, caller)
+        of_method = {key for key in keywords if key not in known or (key == "refine" and _is_glas(method))}
+        general |= {key: value for key, value in keywords.items() if key not in of_method}
+        own[name] = _rival(method, {key: keywords[key] for key in keywords if key in of_method}, known, caller)
     options, _ = parse(general, AttributionOptions, of_input, caller=caller)
     of_methods = {declared.name for declared in fields(AttributionOptions)}
     keywords_of_input = {name: value for name, value in general.items() if name not in of_methods}
@@ -466,10 +467,11 @@ def _rival(method: Method, settings: Mapping[str, Any], known: Iterable[str], ca
         A keyword that is no setting of the method.
     """
     made: type[Rival] = getattr(rivals, method.rival)
-    if made is Glas:
-        (checked,) = parse(settings, UnsetSettings, caller=caller)
-        given = {name: getattr(checked, name) for name in settings}
-        return Glas(settings=given, **method.settings)
+    if _is_glas(method):
+        of_mode = {"refine": settings["refine"]} if "refine" in settings else {}
+        names = [name for name in settings if name not in of_mode]
+        (checked,) = parse({name: settings[name] for name in names}, UnsetSettings, caller=caller)
+        return Glas(settings={name: getattr(checked, name) for name in names} | of_mode, **method.settings)
     declared = {each.name for each in fields(made)}  # type: ignore[arg-type]
     for name in settings:
         if name not in declared:
@@ -477,6 +479,11 @@ def _rival(method: Method, settings: Mapping[str, Any], known: Iterable[str], ca
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"{caller}() got an unexpected keyword argument {name!r} for {method.rival}{hint}")
     return made(**{**method.settings, **settings})
+
+
+def _is_glas(method: Method) -> bool:
+    """Return whether a method is light and shadow, which can be explained with fewer evaluations too."""
+    return getattr(rivals, method.rival) is Glas
 
 
 def _computed(prepared: _Prepared, subject: Subject) -> Attribution:

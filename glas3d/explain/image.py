@@ -121,7 +121,7 @@ def resolve_image(
     size = picture.shape if options.size is None else _size(options.size)
     data = resize(picture.data, size)
     image_search = ImageSearch.of(search, options.mask, picture.shape, size)
-    regions = isinstance(image_search.search, Segments) and options.refine is None  # which is for round masks alone
+    regions = isinstance(image_search.search, Segments)
     filled = _fill(given(settings), info.preset, size, options.preset, regions=regions)
     references = _references(options, predict, info, data)
     backgrounds = {name: reference.value for name, reference in references.items()}

@@ -229,7 +229,11 @@ class Refined(Mode):
         refinement = CoarseToFine(glas, **self.settings).explain(
             task.volume, task.target, task.search, task.spacing, mask=task.mask
         )
-        columns = {"evaluated": refinement.evaluated.astype(np.int8), "score_error": refinement.deviation}
+        columns: dict[str, np.ndarray] = {"evaluated": refinement.evaluated.astype(np.int8)}
+        if refinement.deviation is not None:
+            columns["score_error"] = refinement.deviation
+        if refinement.together is not None:
+            columns["together"] = refinement.together
         return [ModeResult(refinement.explanation, self.fused, columns=columns)]
 
 

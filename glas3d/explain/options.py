@@ -47,10 +47,11 @@ class ModeOptions:
         Factors on ``sigma_light`` and ``sigma_shadow``, such as 0.5 1 2: the result joins all scales, the maps of every
         scale are kept too, and the table names the scale of each region or point. Default: one scale.
     refine
-        Evaluate the model at only this share of the points, such as 0.25 for a grid or 0.5 for an atlas: those whose
-        score is high or may be high. The scores of the other points are estimated. The table says which points were
-        evaluated, and gives the standard error of the estimates. For one target. In Python a mapping holds settings of
-        `CoarseToFine`. Default: evaluate every point.
+        Spend only this share of the model evaluations, such as 0.25 for a grid or 0.4 for an atlas, where they matter.
+        With masks of the regions' own shape (preset evidence), neighbouring regions are masked together, and the groups
+        that do most are divided. With round masks, points whose score is high or may be high are evaluated, and the
+        others are estimated. The table says what was evaluated by itself. For one target. In Python a mapping holds
+        settings of `CoarseToFine`. Default: evaluate every point.
     overlap
         Undo the overlap of round masks with the regions around theirs, by a regression of the evidence on what the
         masks cover of each region: ``ridge``, or ``nonnegative`` for evidence that is for the target alone. Needs an

@@ -131,8 +131,7 @@ def resolve_scan(
         parsed, inputs.grid, options.point, options.mask_img, grid_of(inputs.scan), inputs.transform
     )
     labels = resolved.search.labels if isinstance(resolved.search, Segments) else None
-    regions = labels is not None and options.refine is None  # which is for round masks alone
-    filled = preset.fill(given(settings), info.preset, inputs.grid, options.preset, regions=regions)
+    filled = preset.fill(given(settings), info.preset, inputs.grid, options.preset, regions=labels is not None)
     by_region = labels is not None and filled["kernel"] == "segment"  # `GLAS` refuses this kernel without regions
     references = References(predict, info, inputs, labels, by_region).resolve(
         options.background, options.several_backgrounds

@@ -151,7 +151,12 @@ DESCRIPTIONS = {
     "density": ("Score made of light and shadow, each divided by the sum of its mask over voxels", "per voxel"),
     "rank": ("Rank by score, 1 the highest; n/a for a score that more than half of all have", "rank"),
     "direction": ("for: the region speaks for the target, against: against it", ""),
-    "evaluated": ("1 where the model was evaluated, 0 where light and shadow were estimated", "0 or 1"),
+    "evaluated": ("1 where the model was evaluated by itself, 0 where light and shadow were estimated", "0 or 1"),
+    "together": (
+        "Regions that were masked together with this one, itself among them; what they do is shared among them by "
+        "their number of voxels",
+        "",
+    ),
     "score_error": ("Standard deviation of the estimate of the score", ""),
     "scale": ("Factor on the sigmas at which the region scores highest", "factor"),
     "sign": ("Sign of the drop or evidence on which most references agree", "-1, 0 or 1"),

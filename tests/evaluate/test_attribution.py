@@ -326,6 +326,7 @@ def test_all_methods_are_checked_before_the_first_is_computed():
         ({"target": "ad"}, "target must be one of NC"),
         ({"target": [0, 1]}, "methods are compared for one target, got 2"),
         ({"versus": 0}, "methods are compared in the plain mode, got versus"),
+        ({"refine": 0.5}, "methods are compared in the plain mode, got refine"),
         ({"background": [0, 1]}, "methods are compared with one background, got several"),
         ({"covariates": {"age": 70}}, "explain a scan alone, got covariates"),
         ({"method": "occlusion", "window": (2, 2)}, "window must have a number for each of 3 axes"),
@@ -337,6 +338,17 @@ def test_what_is_refused(keywords, match):
     given = {"target": 1, "method": "feature_ablation"} | keywords
     with refused(match):
         explain_here(scan(), network(), **given)
+
+
+def test_light_and_shadow_with_fewer_evaluations_is_compared_too():
+    given = {"search": Grid(4), "preset": "evidence", "engine": "eager"}
+    whole = attribute(scan(), network(), 1, "glas", **given)
+    part, all_of_it = (attribute(scan(), network(), 1, "glas", refine=share, **given) for share in (0.5, 1))
+    assert all_of_it.evaluations == whole.evaluations
+    np.testing.assert_allclose(all_of_it.table["score"], whole.table["score"], rtol=1e-5)
+    assert part.evaluations <= 0.5 * whole.evaluations
+    assert part.provenance["Settings"]["coarse_to_fine"]["budget"] == 0.5
+    assert part.map.shape == whole.map.shape
 
 
 def test_keywords_that_nobody_knows():

@@ -50,8 +50,26 @@ def test_half_of_an_atlas_is_evaluated_and_the_rest_estimated(scan, sided, aal, 
     assert len(highest[0] & highest[1]) >= 4
     r.save(tmp_path)
     assert (tmp_path / "scan_seg-AAL_desc-refined_stat-saliency_statmap.nii.gz").exists()
-    with refused('with kernel="segment" every mask has its own shape'):
-        explain_img(scan, sided, "AD", aal, refine=0.5, **(wide | {"kernel": "segment"}))
+    with refused('with kernel="ellipsoid" every mask has its own shape'):
+        explain_img(scan, sided, "AD", aal, refine=0.5, **(wide | {"kernel": "ellipsoid"}))
+
+
+def test_regions_are_masked_together_and_divided_where_they_matter(scan, sided, aal, tmp_path):
+    own = SMALL | {"sigma_light": 1.0, "sigma_shadow": 1.0, "kernel": "segment", "fusion": "mean"}
+    r = explain_img(scan, sided, "AD", aal, refine=0.4, **own)
+    dense = explain_img(scan, sided, "AD", aal, **own)
+    table = r.table
+    assert r.explanation.settings["evaluations"] <= 0.4 * dense.explanation.settings["evaluations"]
+    assert "score_error" not in table
+    assert np.array_equal(table["evaluated"] == 1, table["together"] == 1)
+    assert table["together"].max() > 1
+    assert np.corrcoef(table["score"], dense.table["score"])[0, 1] > 0.95
+    assert table["name"][table["score"].idxmax()] == dense.table["name"][dense.table["score"].idxmax()]
+    r.save(tmp_path)
+    sidecar = json.loads((tmp_path / "scan_seg-AAL_desc-refined_regions.json").read_text())
+    assert sidecar["together"]["Description"].startswith("Regions that were masked together with this one")
+    report = r.report(tmp_path / "report.html").read_text()
+    assert "Neighbouring parts were masked together, and the groups that did most were divided" in report
 
 
 def test_only_the_part_of_the_network_that_a_mask_changes_is_recomputed(scan, few, tmp_path):

@@ -75,8 +75,6 @@ def test_evidence_on_points_has_round_masks(scan, few):
         r = explain_img(scan, sure(scan, few), "AD", search, preset="evidence")
         expected = {"kernel": "gaussian", "sigma_light": 8.0, "sigma_shadow": 12.0, "fusion": "mean", "link": "logit"}
         assert settings(r, expected) == expected
-    refined = explain_img(scan, sure(scan, few), "AD", few, preset="evidence", refine=1.0)
-    assert refined.explanation.settings["kernel"] == "gaussian"
 
 
 def test_a_regressor_keeps_its_own_output(scan, few):

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import cast
 
 import numpy as np
 import torch
 
 from glas3d.core.accelerate.kriging import Kriging, farthest_points
+from glas3d.core.accelerate.region_groups import RegionGroups
 from glas3d.core.axes import per_axis
 from glas3d.core.cover import Cover
 from glas3d.core.explanation import Explanation, draw_scores
 from glas3d.core.glas import GLAS
-from glas3d.core.rounds import prepare_rounds
+from glas3d.core.rounds import Prepared, prepare_rounds
 from glas3d.core.score import Target, fuse
 from glas3d.core.search import Grid, Search
-from glas3d.core.settings import Fusion
+from glas3d.core.settings import Fusion, Settings
 from glas3d.errors import GlasError
 from glas3d.progress import Progress
 
@@ -39,23 +41,34 @@ class Refinement:
         All ``m`` points: light, shadow, drop and score, computed where the model was evaluated and estimated
         elsewhere; the map is made of these scores (Eq. 3).
     evaluated
-        ``(m,)`` bool, the points at which the model was evaluated.
+        ``(m,)`` bool, the points at which the model was evaluated, each by itself.
     deviation
-        ``(m,)`` standard deviation of each point's estimated score; 0 where the model was evaluated.
+        ``(m,)`` standard deviation of each point's estimated score, 0 where the model was evaluated; None for regions
+        that were masked in groups, where it is not known.
+    together
+        ``(m,)``, how many regions were masked together with each, itself among them; None where points were evaluated
+        by themselves.
     """
 
     explanation: Explanation
     evaluated: np.ndarray
-    deviation: np.ndarray
+    deviation: np.ndarray | None = None
+    together: np.ndarray | None = None
 
 
 class CoarseToFine:
-    """The explanation of a grid, or of an atlas by its centroids, from a share of its model evaluations.
+    """The explanation of a grid or of an atlas from a share of its model evaluations.
 
-    Two fifths of the budget are spread evenly over the volume. The rest is spent in rounds where light times shadow is
-    high or may be: where the estimate plus two of its standard deviations is highest. The probabilities under light and
-    under shadow are each estimated by `Kriging` as log odds, and the score is made of the two. The masks must be about
-    as wide as the points are apart, or wider: evidence that falls between the first points is not noticed.
+    Two fifths of the budget are spread evenly over the volume. The rest is spent in rounds, where it matters.
+
+    **Round masks.** That is where light times shadow is high or may be: where the estimate plus two of its standard
+    deviations is highest. The probabilities under light and under shadow are each estimated by `Kriging` as log odds,
+    and the score is made of the two. The masks must be about as wide as the points are apart, or wider: evidence that
+    falls between the first points is not noticed.
+
+    **Masks of the regions' own shape.** Neighbouring regions are masked together, in groups. The groups that do most
+    are divided in two, and their halves are masked. What a group does that is not divided any more is shared among its
+    regions by their number of voxels (`RegionGroups`). Evidence of regions that cancels within a group is not noticed.
 
     Parameters
     ----------
@@ -101,7 +114,8 @@ class CoarseToFine:
         Raises
         ------
         GlasError
-            Masks that take their shape from segments; several targets; what `GLAS.explain` refuses.
+            Masks of ellipsoids; masks of the regions' own shape with a fusion that is neither the mean of both ends nor
+            shadow; several targets; what `GLAS.explain` refuses.
         """
         return self.glas.with_link(lambda glas: self._explain(glas, volume, target, search, spacing, mask))
 
@@ -115,64 +129,176 @@ class CoarseToFine:
         mask: np.ndarray | None,
     ) -> Refinement:
         prepared = prepare_rounds(glas, volume, target, search, mask, name="a coarse-to-fine search")
-        kernel = self.glas.settings.kernel
-        if kernel not in ("gaussian", "exponential"):
+        settings = glas.settings
+        if settings.kernel == "ellipsoid":
             raise GlasError(
                 "a coarse-to-fine search estimates scores from those of the points around, and with "
-                f'kernel="{kernel}" every mask has its own shape'
+                f'kernel="{settings.kernel}" every mask has its own shape'
             )
-        points, ndim = prepared.points, prepared.volume.ndim - 1
-        positions = _in_steps(points, per_axis(1.0 if spacing is None else spacing, ndim, "spacing"))
-        light, drop = np.empty(len(points)), np.empty(len(points))
+        by_groups = settings.kernel == "segment"
+        if by_groups and settings.fusion not in ("mean", "shadow"):
+            raise GlasError(
+                "a coarse-to-fine search shares the score of a group of regions among them, which takes "
+                f'fusion="mean" or "shadow", got "{settings.fusion}"'
+            )
+        positions = prepared.points * per_axis(1.0 if spacing is None else spacing, prepared.points.shape[1], "spacing")
         covers = prepared.glas.covers(prepared.volume, search, spacing, mask=mask)
+        rounds = _Rounds(self, prepared, target, spacing)
+        return (self._by_groups if by_groups else self._by_points)(rounds, positions, covers)
+
+    def _by_points(self, rounds: _Rounds, positions: np.ndarray, covers: Mapping[str, Cover]) -> Refinement:
+        """Evaluate some of the points, and estimate the others."""
+        m, positions = len(positions), _in_steps(positions)
+        light, drop = np.empty(m), np.empty(m)
         evaluated = np.empty(0, dtype=np.intp)
-        ends, in_common = glas.settings.evaluates_light + glas.settings.evaluates_shadow, 1 + glas.has_evidence
-        evaluations, schedule = 0, self._schedule(len(points), ends, in_common)
-        new = farthest_points(positions, schedule[0])
-        for next_count in [*schedule[1:], None]:
-            prepared.glas.progress = _continued(
-                glas.progress, evaluations, ends * schedule[-1] + in_common * len(schedule)
-            )
-            (part,) = cast(tuple[Explanation], prepared.glas.explain(prepared.volume, [target], points[new], spacing))
-            evaluations += part.settings["evaluations"]
+        new = farthest_points(positions, rounds.count)
+        while True:
+            part = rounds.explain(rounds.prepared.points[new])
             light[new], drop[new] = part.light, part.drop
             evaluated = np.concatenate([evaluated, new])
-            estimate = _Estimate(positions, evaluated, light, drop, part, glas, covers)
-            certain = estimate.deviation.max() <= self.tolerance * np.abs(estimate.score).max()
-            if next_count is None or certain:
+            estimate = _Estimate(positions, evaluated, light, drop, part, rounds.prepared.glas.settings, covers)
+            certain = estimate.deviation.max() <= self.tolerance * np.abs(estimate.scores.score).max()
+            if certain or not rounds.count:
                 break
-            new = estimate.promising(next_count - len(evaluated))
-        whole = replace(
-            part,
-            points=points,
-            segments=prepared.segments,
-            light=estimate.light,
-            shadow=estimate.shadow,
-            drop=estimate.drop,
-            score=estimate.score,
-            evidence=None if part.evidence is None else estimate.fused("mean"),
-            density=None if part.evidence is None else estimate.fused(glas.settings.fusion, density=True),
-            covers=covers,
-            settings=part.settings
-            | {
-                "evaluations": evaluations,
-                "coarse_to_fine": {"budget": self.budget, "tolerance": self.tolerance},
-            },
-        )
-        is_evaluated = np.zeros(len(points), dtype=bool)
+            new = estimate.promising(rounds.count)
+        is_evaluated = np.zeros(m, dtype=bool)
         is_evaluated[evaluated] = True
-        return Refinement(replace(whole, saliency=draw_scores(whole, whole.score)), is_evaluated, estimate.deviation)
+        return Refinement(rounds.whole(part, estimate.scores), is_evaluated, estimate.deviation)
 
-    def _schedule(self, m: int, ends: int, in_common: int) -> list[int]:
+    def _by_groups(self, rounds: _Rounds, positions: np.ndarray, covers: Mapping[str, Cover]) -> Refinement:
+        """Evaluate groups of regions, and divide those that do most."""
+        segments = rounds.prepared.segments
+        assert segments is not None  # masks of the regions' shape are refused without regions when covers are made
+        groups = RegionGroups(segments, positions)
+        new = groups.first(rounds.count)
+        while True:
+            part = rounds.explain(groups.as_segments(new))
+            groups.add(new, part)
+            certain = groups.largest_divisible <= self.tolerance * groups.largest
+            if certain or rounds.count < 2:
+                break
+            new = groups.divided(rounds.count // 2)
+        light, drop = groups.shared()
+        bare = part.output - part.effect
+        scores = _Scores(rounds.prepared.glas.settings, bare, covers, bare + light, drop)
+        return Refinement(rounds.whole(part, scores), groups.together == 1, together=groups.together)
+
+
+class _Rounds:
+    """The rounds of a search: each evaluates the model at more points, or on more groups, within the budget.
+
+    Parameters
+    ----------
+    search
+        Has the budget.
+    prepared, target, spacing
+        What is explained.
+
+    Attributes
+    ----------
+    count
+        How many points or groups the next round evaluates; 0: the budget is spent.
+    """
+
+    def __init__(
+        self, search: CoarseToFine, prepared: Prepared, target: Target, spacing: Sequence[float] | None
+    ) -> None:
+        glas = prepared.glas
+        ends, in_common = glas.settings.evaluates_light + glas.settings.evaluates_shadow, 1 + glas.has_evidence
+        self.prepared, self._search, self._target, self._spacing = prepared, search, target, spacing
+        self._progress, self._evaluations, self._done = glas.progress, 0, 0
+        schedule = self._scheduled(len(prepared.points), ends, in_common)
+        self._left, self._total = schedule, ends * schedule[-1] + in_common * len(schedule)
+
+    def _scheduled(self, m: int, ends: int, in_common: int) -> list[int]:
         """Return how many of ``m`` points are evaluated by the end of each round, by ``ends`` evaluations each.
 
         Every round repeats the ``in_common`` evaluations of no point: the intact volume, and the background.
         """
-        within = int(self.budget * (ends * m + in_common) - (_ROUNDS + 1) * in_common) // ends
-        budget = m if self.budget == 1 else min(m, max(_FEWEST, within))
+        share = self._search.budget
+        within = int(share * (ends * m + in_common) - (_ROUNDS + 1) * in_common) // ends
+        budget = m if share == 1 else min(m, max(_FEWEST, within))
         first = m if budget == m else min(budget, max(_FEWEST, round(_COARSE * budget)))
         rounds = min(_ROUNDS, budget - first)
         return [first] + [first + (budget - first) * number // rounds for number in range(1, rounds + 1)]
+
+    @property
+    def count(self) -> int:
+        return self._left[0] - self._done if self._left else 0
+
+    def explain(self, search: Search | np.ndarray) -> Explanation:
+        """Explain points, or groups of regions as segments: a round."""
+        glas = self.prepared.glas
+        glas.progress = _continued(self._progress, self._evaluations, self._total)
+        (part,) = cast(tuple[Explanation], glas.explain(self.prepared.volume, [self._target], search, self._spacing))
+        self._left = self._left[1:]
+        self._done += len(part.points)
+        self._evaluations += part.settings["evaluations"]
+        return part
+
+    def whole(self, part: Explanation, scores: _Scores) -> Explanation:
+        """Return the explanation of all points, from that of the last round and the scores of all."""
+        settings = {
+            "evaluations": self._evaluations,
+            "coarse_to_fine": {"budget": self._search.budget, "tolerance": self._search.tolerance},
+        }
+        has_evidence, fusion = part.evidence is not None, self.prepared.glas.settings.fusion
+        whole = replace(
+            part,
+            points=self.prepared.points,
+            segments=self.prepared.segments,
+            light=scores.light,
+            shadow=scores.shadow,
+            drop=scores.drop,
+            score=scores.score,
+            evidence=scores.fused("mean") if has_evidence else None,
+            density=scores.fused(fusion, density=True) if has_evidence else None,
+            covers=scores.covers,
+            settings=part.settings | settings,
+        )
+        return replace(whole, saliency=draw_scores(whole, whole.score))
+
+
+@dataclass(frozen=True, eq=False)
+class _Scores:
+    """The scores of all points, from their ends.
+
+    Attributes
+    ----------
+    settings
+        The settings that make the score.
+    bare
+        The output for the background alone.
+    covers
+        What the masks of all points cover, where evidence or density is made.
+    light, drop
+        ``(m,)``; NaN for an end that is not evaluated.
+    """
+
+    settings: Settings
+    bare: float
+    covers: Mapping[str, Cover]
+    light: np.ndarray
+    drop: np.ndarray
+
+    @property
+    def shadow(self) -> np.ndarray:
+        return np.asarray(np.abs(self.drop) + self.settings.gamma)
+
+    @cached_property
+    def score(self) -> np.ndarray:
+        return self.fused(self.settings.fusion, density=self.settings.density)
+
+    def fused(self, fusion: Fusion, *, density: bool = False) -> np.ndarray:
+        """Return the scores that a fusion makes of the ends."""
+        return self.of(self.light, self.drop, slice(None), fusion, density=density)
+
+    def of(
+        self, light: np.ndarray, drop: np.ndarray, rows: slice | np.ndarray, fusion: Fusion, *, density: bool
+    ) -> np.ndarray:
+        """Return the scores of some of the points, ``rows``, with other ends."""
+        sums = {f"{end}_sum": cover.sums[rows] for end, cover in self.covers.items()} if density else {}
+        return fuse(fusion, light, drop, self.bare, gamma=self.settings.gamma, **sums)
 
 
 class _Estimate:
@@ -192,10 +318,13 @@ class _Estimate:
         ``(m,)``, of which the evaluated ones are read; NaN for an end that is not evaluated.
     part
         The explanation of some of the points, whose outputs for the intact volume and the background hold for all.
-    glas
-        Has the settings that make the score.
-    covers
-        What the masks of all points cover, where evidence or density is made.
+    settings, covers
+        See `_Scores`.
+
+    Attributes
+    ----------
+    scores
+        The scores of all points.
     """
 
     def __init__(
@@ -205,12 +334,11 @@ class _Estimate:
         light: np.ndarray,
         drop: np.ndarray,
         part: Explanation,
-        glas: GLAS,
+        settings: Settings,
         covers: Mapping[str, Cover],
     ) -> None:
-        settings, intact = glas.settings, part.output
-        self._evaluated, self._settings, self._intact, self._bare = evaluated, settings, intact, intact - part.effect
-        self._covers = covers
+        intact = part.output
+        self._evaluated, self._settings, self._intact = evaluated, settings, intact
         outputs = [light[evaluated], intact - drop[evaluated]]
         of_ends = [values for values in outputs if not np.isnan(values).any()]
         self._odds = settings.link == "probability" and all(
@@ -222,25 +350,13 @@ class _Estimate:
             else Kriging(positions, evaluated, _log_odds(values) if self._odds else values)
             for values in outputs
         ]
-        self.light, shaded = (
+        of_all, shaded = (
             np.full(len(positions), np.nan) if kriging is None else self._output(kriging.estimate)
             for kriging in self._estimates
         )
-        self.drop = intact - shaded
-        self.light[evaluated], self.drop[evaluated] = light[evaluated], drop[evaluated]
-        self.shadow = np.abs(self.drop) + settings.gamma
-        self.score = self.fused(settings.fusion, density=settings.density)
-
-    def fused(self, fusion: Fusion, *, density: bool = False) -> np.ndarray:
-        """Return the scores that a fusion makes of the estimated ends."""
-        return self._fuse(fusion, self.light, self.drop, slice(None), density=density)
-
-    def _fuse(
-        self, fusion: Fusion, light: np.ndarray, drop: np.ndarray, rows: slice | np.ndarray, *, density: bool
-    ) -> np.ndarray:
-        """Return the scores of some of the points, ``rows``, from their ends."""
-        sums = {f"{end}_sum": cover.sums[rows] for end, cover in self._covers.items()} if density else {}
-        return fuse(fusion, light, drop, self._bare, gamma=self._settings.gamma, **sums)
+        drops = intact - shaded
+        of_all[evaluated], drops[evaluated] = light[evaluated], drop[evaluated]
+        self.scores = _Scores(settings, intact - part.effect, covers, of_all, drops)
 
     def _output(self, estimate: np.ndarray) -> np.ndarray:
         """Return the model's expected output, from an estimate of its log odds."""
@@ -250,7 +366,7 @@ class _Estimate:
         """Return what the score of some points may be, with light and shadow two deviations from their estimates."""
         light, shaded = estimates
         settings = self._settings
-        n = len(self.light[rows])
+        n = len(self.scores.light[rows])
         most, drop = np.full(n, np.nan), np.full(n, np.nan)
         if light is not None:
             most = self._output(light.estimate + _DEVIATIONS * light.deviation)
@@ -259,12 +375,12 @@ class _Estimate:
             largest, smallest = (self._intact - end for end in ends)
             # the mean rises with the drop itself, the other fusions with its size
             drop = largest if settings.keeps_zero else np.maximum(np.abs(largest), np.abs(smallest))
-        return self._fuse(settings.fusion, most, drop, rows, density=settings.density)
+        return self.scores.of(most, drop, rows, settings.fusion, density=settings.density)
 
     @property
     def deviation(self) -> np.ndarray:
         """``(m,)`` standard deviation of the score: half of how much higher it may be, 0 where it was evaluated."""
-        deviation = np.asarray(self._highest(self._estimates, slice(None)) - self.score) / _DEVIATIONS
+        deviation = np.asarray(self._highest(self._estimates, slice(None)) - self.scores.score) / _DEVIATIONS
         deviation[self._evaluated] = 0
         return deviation
 
@@ -295,14 +411,13 @@ def _log_odds(probability: np.ndarray) -> np.ndarray:
     return np.asarray(np.log(inside / (1 - inside)))
 
 
-def _in_steps(points: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+def _in_steps(positions: np.ndarray) -> np.ndarray:
     """Return coordinates in mean distances of neighbouring points."""
-    positions: np.ndarray = points * np.asarray(spacing)
     size = np.ptp(positions, axis=0)
     axes = size > 0
     if not axes.any():
         return positions
-    step = (float(np.prod(size[axes])) / len(points)) ** (1 / np.count_nonzero(axes))
+    step = (float(np.prod(size[axes])) / len(positions)) ** (1 / np.count_nonzero(axes))
     scaled: np.ndarray = positions / step
     return scaled
 

@@ -18,7 +18,8 @@ class Glas(Rival):
     Parameters
     ----------
     settings
-        Settings of `GLAS` by their names. Those that are not given are those of the model's preset, else the defaults.
+        Settings of `GLAS` by their names, and ``refine`` (see `glas3d.explain_img`). Those that are not given are those
+        of the model's preset, else the defaults.
     preset
         The preset whose settings are taken where none are given, ``"paper"`` or ``"evidence"``; None: see
         `glas3d.explain_img`.

@@ -297,7 +297,15 @@ def _mode_sentences(settings: Mapping[str, Any]) -> list[str]:
         )
     if "coarse_to_fine" in settings:
         budget = settings["coarse_to_fine"].get("budget")
-        sentences.append(f"The model was evaluated for a share of {budget} of the parts; other scores were estimated.")
+        if settings.get("kernel") == "segment":
+            sentences.append(
+                "Neighbouring parts were masked together, and the groups that did most were divided, for a share of "
+                f"{budget} of the model evaluations; what a group did was shared among its parts by their size."
+            )
+        else:
+            sentences.append(
+                f"The model was evaluated for a share of {budget} of the parts; other scores were estimated."
+            )
     return sentences
 
 
