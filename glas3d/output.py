@@ -154,7 +154,7 @@ def sealed(write: Writer, *, others: bool = True) -> Writer:
     return write_sealed
 
 
-def _sealed_json(content: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
+def _sealed_json(content: Mapping[str, Any], hashes: Mapping[str, str | None]) -> str:
     content = {**content, "Files": hashes}
     return to_json(content | {"Sha256": text_sha256(to_json(content))})
 
@@ -165,15 +165,19 @@ def with_seal(files: Mapping[str, Writer], name: str) -> dict[str, Writer]:
     return {**others, name: sealed(files[name])}
 
 
-def write_with_hashes(folder: Path, files: Mapping[str, Writer]) -> list[Path]:
-    """Write files that are made from results together, and their hashes to ``hashes.json`` in the same folder.
+def write_with_hashes(folder: Path, files: Mapping[str, Writer], listed: Iterable[str] = ()) -> list[Path]:
+    """Write files together, and their hashes to ``hashes.json`` in the same folder.
 
-    Hashes of earlier files in the folder stay, as long as these are there.
+    Hashes of earlier files stay. They are read while no other process may write, so that none is lost.
 
     Parameters
     ----------
     folder, files
         See `write_together`.
+    listed
+        Further files, which are there already, as paths relative to the folder. Those of JSON that is sealed itself
+        (see `sealed`) are listed without a hash, so that they may be written again on their own; the hash of a file
+        that is listed already stays as it is.
 
     Returns
     -------
@@ -187,11 +191,14 @@ def write_with_hashes(folder: Path, files: Mapping[str, Writer]) -> list[Path]:
 
     def write_hashes(path: Path) -> None:
         earlier = (read_sealed(folder / HASHES) or {"Files": {}})["Files"]
-        kept = {name: digest for name, digest in earlier.items() if (folder / name).is_file()}
         new = {name: file_sha256(path.parent / name) for name in files}
-        path.write_text(_sealed_json({}, kept | new), encoding="utf-8")
+        for name in listed:
+            if name not in earlier and name not in new:
+                file = folder / name
+                new[name] = None if read_sealed(file) is not None else file_sha256(file)
+        path.write_text(_sealed_json({}, earlier | new), encoding="utf-8")
 
-    return write_together(folder, {**files, HASHES: write_hashes})[:-1]
+    return write_together(folder, dict(files), {HASHES: write_hashes})[:-1]
 
 
 def sealed_page(text: str) -> str:
@@ -254,7 +261,9 @@ def check_seal(path: Path) -> Seal | None:
         file = path.parent / name
         files.append(file)
         try:
-            if file_sha256(file) != digest:
+            if digest is None:  # it is sealed itself
+                file.lstat()
+            elif file_sha256(file) != digest:
                 changed.append(file)
         except OSError:
             missing.append(file)
@@ -288,7 +297,7 @@ def to_json(content: dict[str, Any]) -> str:
     return json.dumps(plain(content), indent=2, sort_keys=True) + "\n"
 
 
-def write_together(folder: Path, files: dict[str, Callable[[Path], object]]) -> list[Path]:
+def write_together(folder: Path, files: dict[str, Writer], last: Mapping[str, Writer] | None = None) -> list[Path]:
     """Write several files so that all of them appear, or none.
 
     Parameters
@@ -296,7 +305,9 @@ def write_together(folder: Path, files: dict[str, Callable[[Path], object]]) -> 
     folder
         Where to write; created if it does not exist.
     files
-        For each name a function that writes the file to the path it is given.
+        For each name a function that writes the file to the path it is given. A name may lead into a subfolder.
+    last
+        Files that depend on those in the folder: they are written when no other process may put files in place.
 
     Returns
     -------
@@ -307,27 +318,38 @@ def write_together(folder: Path, files: dict[str, Callable[[Path], object]]) -> 
     GlasError
         The folder cannot be written to.
     """
+    last = last or {}
+    every = [*files, *last]
     created: list[Path] = []
     try:
-        created = [path for path in (folder, *folder.parents) if not path.exists()]
+        targets = {folder, *((folder / name).parent for name in every)}
+        parts = {path for target in targets for path in (target, *target.parents) if not path.exists()}
+        created = sorted(parts, key=lambda path: len(path.parts), reverse=True)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in files:
+        for name in every:
             if (folder / name).is_dir():
                 raise GlasError(f"cannot write {folder / name}: it is a folder")
         with _scratch_folder(folder, _UNFINISHED) as scratch:
             for name, write in files.items():
+                (scratch / name).parent.mkdir(parents=True, exist_ok=True)
                 write(scratch / name)
             _settle(scratch)
             with _locked(folder):
-                for name in files:
+                for name, write in last.items():
+                    write(scratch / name)
+                if last:
+                    _settle(scratch)
+                for name in every:
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
                     os.replace(scratch / name, folder / name)
-                _sync(folder)
+                for target in targets:
+                    _sync(target)
     except BaseException as error:
         _remove_empty(created)
         if isinstance(error, OSError):
             raise GlasError(f"cannot write to {folder}: {why_not_written(error)}") from None
         raise
-    return [folder / name for name in files]
+    return [folder / name for name in every]
 
 
 def why_not_written(error: OSError) -> str:

@@ -63,6 +63,10 @@ FILES = {
     ],
     ("Results of a study", "`glas3d cohort BIDS_DIR OUT participant` writes them into `OUT`."): [
         ("study.json", "batch size, threads, device, settings and hashes, resolved once"),
+        (
+            "hashes.json",
+            "the list of participants and of the group level, and the hashes of the study's own files, for `verify`",
+        ),
         ("participants_failed.tsv", "who could not be explained and why; absent when there is nobody"),
         ("atlas/", "a copy of an atlas, or of coordinates, that is not shipped"),
         ("sub-<label>/[ses-<label>/]anat/<...>", "the files of one scan, as above"),

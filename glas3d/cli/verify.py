@@ -46,8 +46,8 @@ def verify_results(
 ) -> None:
     """Hash the maps, tables and sidecars of results again, and explain scans again.
 
-    Files that are missing, changed or extra are named. Pictures, viewers and the report may be deleted, but not be
-    changed. Files that describe a folder as a whole have no hash, and are named too. The exit status is 0 only if all
+    Files that are missing, changed or extra are named, participants of a study and its group level among them.
+    Pictures, viewers and the report may be deleted, but not be changed. The exit status is 0 only if all
     is well: all files with a hash are as they were written, and scans that are explained again have the same bits by
     the same software, or values within 1e-4 of their range by other versions or engines.
 
@@ -137,6 +137,8 @@ def _report(verified: VerifiedFiles, repeated: list[Repetition], advice: str) ->
             terminal.write(f"  {what}: {len(names) - _LISTED} more")
     if verified.well:
         terminal.write("Every file with a hash is there, as it was written.")
+    if not verified.listed:
+        terminal.write("The study has no list of its results, so that a participant who was removed is not noticed.")
     if verified.unhashed:
         terminal.write(f"Not compared, as they have no hash: {', '.join(verified.unhashed)}")
     for each in repeated:

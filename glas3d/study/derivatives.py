@@ -25,6 +25,7 @@ from glas3d.hashing import file_sha256, text_sha256
 from glas3d.imaging.space import VoxelGrid, mni_grid, resample
 from glas3d.output import (
     DESCRIPTION,
+    HASHES,
     REPORT,
     dataset_description,
     described_table,
@@ -36,6 +37,7 @@ from glas3d.output import (
     to_json,
     write_json,
     write_together,
+    write_with_hashes,
 )
 from glas3d.study.regions import SharedRegions
 from glas3d.tables import read_table
@@ -44,6 +46,7 @@ STUDY = "study.json"
 AUDITS = "study_*_audit.json"  # of the results of participants, among those of the group
 FAILED = "participants_failed.tsv"
 GROUP = "group"
+PROVENANCE = "provenance.json"  # in the folder of the group level
 ATLAS = "atlas"
 
 # What tells the results of two studies apart, and the entries of study.json that hold it.
@@ -54,6 +57,7 @@ _TOLD_APART_BY = {
     "settings": ("Settings",),
 }
 _PART = "anat"
+_LISTED_IN = "ListedIn"  # the entry of study.json that names the file with the list of results
 _TEMPLATE_MM = 2.0
 # The folders of an absolute path, which are of this machine and its user.
 _FOLDERS = re.compile(r"(?<![\w.~/])/(?:[^/\n'\",;:]+/)+")
@@ -66,6 +70,7 @@ _IGNORED = (
     STUDY,
     FAILED,
     "participants_failed.json",
+    HASHES,
     GROUP,
     ATLAS,
     REPORT,
@@ -267,7 +272,8 @@ def start_study(out: Path, name: str, study: Mapping[str, Any], search_files: Se
     """Make the folder of a study, or resume one.
 
     It writes the settings of the study, the description of the data set, the list of files that validators skip, and
-    copies of the atlas or the coordinates that are searched, so that the study needs no path of this machine.
+    copies of the atlas or the coordinates that are searched, so that the study needs no path of this machine; and the
+    hashes of these files to ``hashes.json``, to which `list_results` adds.
 
     Parameters
     ----------
@@ -287,18 +293,39 @@ def start_study(out: Path, name: str, study: Mapping[str, Any], search_files: Se
     """
     check_study_folder(out)
     files: dict[str, Callable[[Path], object]] = {  # in this order: a killed run recognises its folder by the first
-        STUDY: write_json(dict(study)),
+        STUDY: write_json({**study, _LISTED_IN: HASHES}),
         DESCRIPTION: write_json(dataset_description(name)),
         ".bidsignore": lambda path: path.write_text("\n".join(_IGNORED) + "\n", encoding="utf-8"),
     }
 
     def write() -> None:
         remove_unfinished(out)
-        write_together(out, files)
-        copies = {path.name: partial(shutil.copyfile, path) for path in search_files}
-        if any(_hash_of(out / ATLAS / path.name) != _hash_of(path) for path in search_files):
+        if search_files:
             refuse_links(out, out / ATLAS)
-            write_together(out / ATLAS, dict(copies))
+        changed = any(_hash_of(out / ATLAS / path.name) != _hash_of(path) for path in search_files)
+        copies = {f"{ATLAS}/{path.name}": partial(shutil.copyfile, path) for path in search_files if changed}
+        write_with_hashes(out, files | copies)
+
+    _write_repeatedly(write)
+
+
+def list_results(out: Path) -> None:
+    """Add all results that are there to the list in ``hashes.json``, by which a later loss of a whole one is noticed.
+
+    They are the records of participants, the provenance of the group level, and the study's own files. What is listed
+    stays listed: a participant who is removed on purpose leaves the list when ``hashes.json`` is removed and a level is
+    run again.
+
+    Raises
+    ------
+    GlasError
+        The folder cannot be written to.
+    """
+
+    def write() -> None:
+        own = [out / STUDY, out / DESCRIPTION, out / ".bidsignore", *(out / ATLAS).glob("*")]
+        there = (path for path in (*own, *_record_paths(out), out / GROUP / PROVENANCE) if path.is_file())
+        write_with_hashes(out, {}, [path.relative_to(out).as_posix() for path in there])
 
     _write_repeatedly(write)
 
@@ -393,7 +420,31 @@ def read_study(out: Path) -> dict[str, Any]:
         raise GlasError(f"{path} is damaged: {reason(error)}") from None
     if not isinstance(content, dict):
         raise GlasError(f"{path} is damaged: it holds no JSON object")
+    content.pop(_LISTED_IN, None)
     return content
+
+
+def has_list(out: Path) -> bool:
+    """Return whether the folder of a study has a list of its results (see `list_results`), or had one that is lost."""
+    return (out / HASHES).is_file() or f'"{_LISTED_IN}": "{HASHES}"' in _text_of(out / STUDY)
+
+
+def lost_participants(out: Path) -> list[Path]:
+    """Return the records that are not there of participants who are in the results of the group level."""
+    try:
+        inputs = json.loads(_text_of(out / GROUP / PROVENANCE))["Inputs"]
+        names = [(*str(name).split(" "), "")[:2] for name in inputs]
+    except (ValueError, KeyError, TypeError):
+        return []
+    paths = [out / name / session / _PART / record_name(name, session) for name, session in names]
+    return [path for path in paths if not path.is_file()]
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def is_study(out: Path) -> bool:

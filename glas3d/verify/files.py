@@ -9,13 +9,13 @@ from pathlib import Path
 
 from glas3d.counts import enumerated
 from glas3d.errors import GlasError
-from glas3d.output import DESCRIPTION, REPORT, check_seal, is_page_as_written
-from glas3d.study.derivatives import ATLAS, FAILED, STUDY, is_study
+from glas3d.output import DESCRIPTION, HASHES, REPORT, check_seal, is_page_as_written
+from glas3d.study.derivatives import ATLAS, FAILED, STUDY, has_list, is_study, lost_participants
 
 # Files that glas3d writes or updates next to results, and that belong to no single one of them.
 _SHARED = (STUDY, DESCRIPTION, FAILED, "participants_failed.json", ".bidsignore", REPORT)
-# Folders of pictures and viewers, which can be made from results again, and of the study's copy of its atlas.
-_MADE_FROM_RESULTS = {"figures", "viewers", ATLAS}
+# Folders of pictures and viewers, which can be made from results again.
+_MADE_FROM_RESULTS = {"figures", "viewers"}
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,11 @@ class VerifiedFiles:
         Files that are not there any more, that are not as they were written, and that belong to no result; relative to
         the folder, sorted.
     unhashed
-        Files that describe a folder as a whole, such as ``dataset_description.json``, or that were made from results
-        by a version without hashes for them. They are not compared; folders of such files are named as a whole.
+        Files that describe a folder as a whole, such as ``participants_failed.tsv``, or that were made by a version
+        without hashes for them. They are not compared; folders of such files are named as a whole.
+    listed
+        Whether there is nothing to list, or the folder lists its results, so that a whole one that was removed is
+        missing. Versions before 0.2.0 wrote no such list of a study.
     """
 
     folder: Path
@@ -44,6 +47,7 @@ class VerifiedFiles:
     changed: tuple[str, ...]
     extra: tuple[str, ...]
     unhashed: tuple[str, ...] = ()
+    listed: bool = True
 
     @property
     def well(self) -> bool:
@@ -54,8 +58,9 @@ class VerifiedFiles:
 def verify_files(folder: str | os.PathLike[str]) -> VerifiedFiles:
     """Hash the maps, tables and sidecars of results again, and compare them with the hashes in the sidecars.
 
-    Pictures, viewers and the report are compared where they are there: they can be made from results again. What
-    describes a folder as a whole has no hash (see `VerifiedFiles.unhashed`).
+    Pictures, viewers and the report are compared where they are there: they can be made from results again. A study's
+    participants and group level are compared with the list in its ``hashes.json``, which also has the hashes of
+    ``study.json``, of the description of the data set and of the atlas.
 
     Parameters
     ----------
@@ -85,24 +90,27 @@ def verify_files(folder: str | os.PathLike[str]) -> VerifiedFiles:
         if _is_made_from_results(path, root):  # these may be deleted at any time
             known |= set(seal.files) - set(seal.missing)
             continue
-        n_results += 1
+        n_results += path != root / HASHES
         known |= set(seal.files)
         missing |= set(seal.missing)
-    if not n_results:
+    listed = has_list(root)
+    if of_study:
+        own = [root / STUDY, *([root / HASHES] if listed else [])]
+        missing |= {path for path in own if not path.is_file()} | set(lost_participants(root))
+    if not n_results and not missing:
         raise GlasError(f"{root} has no results with hashes: {_why_none(root)}")
     if (as_written := is_page_as_written(root / REPORT) if root / REPORT in there else None) is not None:
         known.add(root / REPORT)
         changed |= set() if as_written else {root / REPORT}
-    if of_study and not (root / STUDY).is_file():
-        missing.add(root / STUDY)
-    shared = {path for path in there - known if _is_shared(path, root)}
+    shared = {path for path in there - known if _is_shared(path, root, listed=listed)}
     extra = there - known - shared
 
     def names(paths: set[Path]) -> tuple[str, ...]:
         return tuple(sorted(path.relative_to(root).as_posix() for path in paths))
 
     unhashed = dict.fromkeys(_shown(path.relative_to(root)) for path in sorted(shared))
-    return VerifiedFiles(root, len(known), n_results, names(missing), names(changed), names(extra), tuple(unhashed))
+    compared = (names(missing), names(changed), names(extra), tuple(unhashed))
+    return VerifiedFiles(root, len(known), n_results, *compared, listed=listed or not of_study)
 
 
 def _why_none(root: Path) -> str:
@@ -121,7 +129,7 @@ def _why_none(root: Path) -> str:
 def _shown(path: Path) -> str:
     """Return the name of a file without a hash, or the folder of such files that it is in."""
     for number, part in enumerate(path.parts[:-1], start=1):
-        if part in _MADE_FROM_RESULTS:
+        if part in {*_MADE_FROM_RESULTS, ATLAS}:
             return f"{Path(*path.parts[:number]).as_posix()}/"
     return path.as_posix()
 
@@ -135,8 +143,10 @@ def _is_made_from_results(path: Path, root: Path) -> bool:
     return bool({*path.relative_to(root).parts[:-1]} & _MADE_FROM_RESULTS)
 
 
-def _is_shared(path: Path, root: Path) -> bool:
+def _is_shared(path: Path, root: Path, *, listed: bool) -> bool:
     if _is_made_from_results(path, root):
         return True
     *folders, name = path.relative_to(root).parts
+    if folders == [ATLAS] and not listed:
+        return True
     return not folders and (name in _SHARED or path.suffix == ".log")

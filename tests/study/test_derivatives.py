@@ -190,7 +190,7 @@ def test_a_study_is_started_and_resumed(tmp_path):
     (out / ".unfinished-x").mkdir()
     start_study(out, "a study", {"BatchSize": 4})
     assert read_study(out) == {"BatchSize": 4}
-    assert listing(out) == [".bidsignore", "dataset_description.json", "study.json"]
+    assert listing(out) == [".bidsignore", "dataset_description.json", "hashes.json", "study.json"]
     assert json.loads((out / "dataset_description.json").read_text())["DatasetType"] == "derivative"
 
 
@@ -212,7 +212,7 @@ def test_a_killed_start_is_resumed(tmp_path, monkeypatch):
             start_study(out, "a study", {"BatchSize": 4})
         assert len(moved) == number
         start_study(out, "a study", {"BatchSize": 4})
-        assert len(listing(out)) == 3
+        assert len(listing(out)) == 4
 
 
 def test_a_folder_with_other_content_is_refused(tmp_path):

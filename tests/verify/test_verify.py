@@ -13,6 +13,7 @@ from glas3d.evaluate import attribute
 from glas3d.output import sealed, sealed_page, write_json, write_together, write_with_hashes
 from glas3d.simulate import Simulation, write_dataset
 from glas3d.study import explain_cohort, summarise_groups
+from glas3d.study.derivatives import list_results, start_study
 from glas3d.verify import explain_again, explain_scans_again, verify_files
 from glas3d.verify.differences import TOLERANCE
 from glas3d.verify.scan_again import explained_scans
@@ -67,8 +68,9 @@ def test_a_study_as_it_was_written_is_well(complete):
     assert found.well
     assert found.n_results == 7, "six scans and the group level"
     every = {path for path in complete.rglob("*") if path.is_file()}
-    assert found.n_files == len(every) - 3
-    assert found.unhashed == (".bidsignore", "dataset_description.json", "study.json")
+    assert found.n_files == len(every)
+    assert found.unhashed == ()
+    assert found.listed
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,10 @@ def test_a_study_as_it_was_written_is_well(complete):
         ("group/*stat-saliency_statmap.nii.gz", "changed"),
         ("sub-03/anat/*_regions.tsv", "missing"),
         ("study.json", "missing"),
+        ("hashes.json", "missing"),
+        ("dataset_description.json", "missing"),
+        ("study.json", "changed"),
+        (".bidsignore", "changed"),
         ("sub-03/anat", "extra"),
         ("group", "extra"),
         (".", "extra"),
@@ -104,6 +110,49 @@ def test_each_file_that_is_missing_changed_or_extra_is_named(study, where, kind)
     assert found.missing + found.changed + found.extra == getattr(found, kind)
 
 
+@pytest.mark.parametrize(
+    ("folder", "name"), [("sub-03", "sub-03/anat/sub-03_record.json"), ("group", "group/provenance.json")]
+)
+def test_a_whole_result_that_was_removed_is_missing(study, folder, name):
+    shutil.rmtree(study / folder)
+    assert verify_files(study).missing == (name,)
+    write_with_hashes(study, {}, ["sub-01/anat/sub-01_record.json"])  # as a run of another participant ends
+    assert verify_files(study).missing == (name,)
+    (study / "hashes.json").unlink()
+    list_results(study)
+    assert verify_files(study).missing == ((name,) if folder == "sub-03" else ())  # group/provenance.json names it, too
+
+
+def test_a_study_of_an_earlier_version_has_no_list(study, run_command):
+    content = json.loads((study / "study.json").read_text())
+    assert content.pop("ListedIn") == "hashes.json"
+    (study / "study.json").write_text(json.dumps(content))
+    (study / "hashes.json").unlink()
+    found = verify_files(study)
+    assert (found.well, found.listed) == (True, False)
+    assert found.unhashed == (".bidsignore", "dataset_description.json", "study.json")
+    assert "The study has no list of its results, so that" in run_command("verify", study)[1]
+    shutil.rmtree(study / "sub-03")
+    assert verify_files(study).missing == ("sub-03/anat/sub-03_record.json",), "the group level names it"
+
+
+def test_the_copy_of_an_atlas_is_compared(tmp_path):
+    for name in ("a.nii.gz", "a.tsv"):
+        (tmp_path / name).write_text("labels")
+    start_study(tmp_path / "study", "a study", {}, [tmp_path / "a.nii.gz", tmp_path / "a.tsv"])
+    assert verify_files_of(tmp_path / "study") == ((), (), ())
+    (tmp_path / "study" / "atlas" / "a.tsv").write_text("other labels")
+    (tmp_path / "study" / "atlas" / "a.nii.gz").unlink()
+    (tmp_path / "study" / "atlas" / "b.tsv").write_text("")
+    assert verify_files_of(tmp_path / "study") == (("atlas/a.nii.gz",), ("atlas/a.tsv",), ("atlas/b.tsv",))
+
+
+def verify_files_of(study):
+    write_together(study / "group", {"study_a_audit.json": sealed(write_json({}), others=False)})
+    found = verify_files(study)
+    return found.missing, found.changed, found.extra
+
+
 def test_pictures_and_audits_of_results_are_no_extra_files(study):
     for name in ("figures/a.png", "viewers/a.sh", "report.html", "run.log"):
         (study / name).parent.mkdir(exist_ok=True)
@@ -111,7 +160,7 @@ def test_pictures_and_audits_of_results_are_no_extra_files(study):
     write_together(study, {"audit.json": sealed(write_json({"Check": "a"}), others=False)})
     found = verify_files(study)
     assert found.well
-    assert {"figures/", "viewers/", "report.html", "run.log"} < set(found.unhashed)
+    assert {"figures/", "viewers/", "report.html", "run.log"} == set(found.unhashed)
     (study / "audit.json").write_text((study / "audit.json").read_text().replace('"a"', '"b"'))
     assert verify_files(study).changed == ("audit.json",)
 
@@ -214,7 +263,8 @@ def test_the_command_ends_with_status_0_only_if_all_is_well(study, data, models,
     status, output, _ = run_command("verify", study)
     assert status == 0
     assert "Every file with a hash is there, as it was written." in output
-    assert "Not compared, as they have no hash: .bidsignore, dataset_description.json, study.json" in output
+    assert "Not compared" not in output
+    assert "no list" not in output
     assert "Nothing was explained again: give --bids-dir, and --models or --model." in output
     flip(next(study.glob("sub-03/anat/*_stat-light_statmap.nii.gz")))
     status, output, errors = run_command("verify", study, "--json")

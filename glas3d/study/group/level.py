@@ -22,7 +22,17 @@ from glas3d.explain.notes import count_notes
 from glas3d.imaging.atlas import Atlas
 from glas3d.options import accepts, parse
 from glas3d.output import Columns, generated_by, new_folder, refuse_links, remove_leftovers, sealed, to_json, write_json
-from glas3d.study.derivatives import AUDITS, GROUP, Record, differences, read_records, read_study, stored_search
+from glas3d.study.derivatives import (
+    AUDITS,
+    GROUP,
+    PROVENANCE,
+    Record,
+    differences,
+    list_results,
+    read_records,
+    read_study,
+    stored_search,
+)
 from glas3d.study.group.comparison import compare_groups, group_pairs, write_strata
 from glas3d.study.group.correlation import check_correlations, correlate_groups, read_changes
 from glas3d.study.group.files import GroupFiles
@@ -38,7 +48,6 @@ from glas3d.study.group.voxel_map import ParcellationMap, VoxelMap
 from glas3d.study.group.voxelwise import VoxelwiseResult, check_voxels, compare_voxels
 from glas3d.study.running.plan import load_search
 
-_PROVENANCE = "provenance.json"
 _SHOWN = 10  # rows in a notebook
 _SIGNIFICANT = 0.05
 
@@ -256,7 +265,8 @@ def summarise_groups(
         if times is not None:
             tests |= compare_slopes(files, scores, *times, comparisons, pattern, chosen)
         compare_runs(files, groups, runs, chosen)
-        sealed(write_json(provenance))(scratch / _PROVENANCE)
+        sealed(write_json(provenance))(scratch / PROVENANCE)
+    list_results(study.out)
     progress(n_steps, n_steps)
     return GroupResult(
         folder,
@@ -369,7 +379,7 @@ def _common_sidecar(study: _Study) -> dict[str, Any]:
         **study.participants[0].records[0].content["Method"],
         **({"Notes": study.notes} if study.notes else {}),
         "InSample": study.in_sample,
-        "Sources": [_PROVENANCE],
+        "Sources": [PROVENANCE],
         "GeneratedBy": generated_by(),
     }
 
@@ -392,13 +402,13 @@ def _provenance(study: _Study, groups: Mapping[str, GroupScores], options: Group
 
 def _may_be_replaced(folder: Path) -> bool:
     """Return whether a folder has results of a group, or nothing but audits of participants' results."""
-    return (folder / _PROVENANCE).is_file() or all(path.match(AUDITS) for path in folder.iterdir())
+    return (folder / PROVENANCE).is_file() or all(path.match(AUDITS) for path in folder.iterdir())
 
 
 def _refuse_other_results(folder: Path, provenance: Mapping[str, Any], options: GroupOptions) -> None:
     """Refuse a folder of results of other groups, options or explanations, or of participants who are left out now."""
     try:
-        stored = json.loads((folder / _PROVENANCE).read_text(encoding="utf-8"))
+        stored = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
     except OSError:  # there are none, or `new_folder` reports what is wrong
         return
     except ValueError:

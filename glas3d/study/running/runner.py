@@ -24,6 +24,7 @@ from glas3d.study.derivatives import (
     STUDY,
     check_study_folder,
     differences,
+    list_results,
     missing_results,
     participant_folder,
     read_study,
@@ -152,6 +153,7 @@ def explain_cohort(
             announce(pool.dashboard)
         outcomes = incomplete + _explain_each(pool, plan, tasks, request.study, progress)
     outcomes = _checked(plan, f"GLAS explanations of {cohort.case} and {cohort.control}", outcomes)
+    list_results(out)
     return _result(out, cohort, rows, outcomes, request.study)
 
 

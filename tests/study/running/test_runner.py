@@ -49,7 +49,7 @@ def test_all_participants_are_explained(complete, people):
     assert set(result.outcomes["status"]) == {"explained"}
     assert steps == [(i, 6) for i in range(7)]
     assert sorted(p.name for p in result.folder.iterdir()) == sorted(
-        [".bidsignore", "dataset_description.json", "study.json", *people.table["participant_id"]]
+        [".bidsignore", "dataset_description.json", "hashes.json", "study.json", *people.table["participant_id"]]
     )
 
 
