@@ -19,7 +19,7 @@ from glas3d.cli.convert import convert
 from glas3d.cli.explain import explain
 from glas3d.cli.export import export
 from glas3d.cli.figure import figure
-from glas3d.cli.interruption import if_interrupted, message_and_status, signals_end_the_command
+from glas3d.cli.interruption import exits_are_noticed, if_interrupted, message_and_status, signals_end_the_command
 from glas3d.cli.localise import localise
 from glas3d.cli.messages import Messages
 from glas3d.cli.option_names import option_names
@@ -54,7 +54,7 @@ app.register_install_completion_command(help="Install completion of commands and
 def main() -> None:
     """Run the command line: bad use ends in one ``error:`` line and status 2."""
     os.environ.setdefault("MPLBACKEND", "agg")  # commands write figures and open no window
-    with signals_end_the_command():
+    with signals_end_the_command(), exits_are_noticed():
         status = run(sys.argv[1:])
     sys.exit(status)
 
@@ -91,6 +91,8 @@ def run(arguments: list[str]) -> int:
         ):  # rich exits so when its reader has closed the pipe, as in glas3d --help | head
             return 0
         return fail(f"the model, or code that it runs, ended the program with exit status {exit_request.code}")
+    except GeneratorExit:
+        return fail("the model, or code that it runs, ended the program by raising GeneratorExit")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a command ends with one line that says what it kept, and with the status that shells expect."""
+"""Ctrl-C, SIGTERM and ``os._exit``: one line says why a command ends, with the status that shells expect."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from _thread import start_new_thread
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
+_end_process = os._exit
 _AGAIN_AFTER = 0.02  # seconds after which a signal that came while an object was freed is raised again
 
 
@@ -41,7 +43,7 @@ def signals_end_the_command() -> Iterator[None]:
 
     def end(number: int, frame: FrameType | None) -> None:
         if received:
-            os._exit(128 + number)
+            _end_process(128 + number)
         received.append(number)
         raise Interruption(number)
 
@@ -67,6 +69,32 @@ def signals_end_the_command() -> Iterator[None]:
         sys.unraisablehook = report_unraisable
         for number, handler in previous:
             signal.signal(number, handler)
+
+
+@contextmanager
+def exits_are_noticed() -> Iterator[None]:
+    """Let ``os._exit``, which a model may call, raise `SystemExit` as ``sys.exit`` does.
+
+    It would end the process with the status that it is given, which may be 0, without a message and without results.
+    Processes that were forked end as they want to. In a thread, where the exception would be lost, an error is written
+    and the status is not 0. Native code that ends the process is not noticed.
+    """
+    process = os.getpid()
+
+    def leave(status: int) -> NoReturn:
+        if os.getpid() != process:
+            _end_process(status)
+        if threading.current_thread() is threading.main_thread():
+            raise SystemExit(status)
+        message = f"error: the model, or code that it runs, ended the program with exit status {status}\n"
+        os.write(2, message.encode())
+        _end_process(status or 2)
+
+    os._exit = leave  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os._exit = _end_process
 
 
 class _State:

@@ -11,7 +11,8 @@ from typing import Any, TypeGuard
 import torch
 from torch import nn
 
-from glas3d.errors import GlasError, GlasWarning, reason
+from glas3d.core.foreign_code import failures_of
+from glas3d.errors import GlasError, GlasWarning
 from glas3d.predict.augmentation import light_or_shade
 from glas3d.predict.intensity import Intensities, Standardisation
 from glas3d.predict.interface import Transform
@@ -101,7 +102,7 @@ def train(
     )
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
-        net = training.paper_network() if network is None else training.checked(network())
+        net = training.paper_network() if network is None else training.checked(network)
         if transform is not None and hasattr(transform, "set_random_state"):
             transform.set_random_state(seed=recipe.seed)
         if recipe.pretraining:
@@ -128,16 +129,16 @@ class _Training:
         _, channels, *spatial = self.scaled.shape
         return PaperNet(spatial, channels, self.n_classes, batch_norm=True, dropout=self.recipe.dropout)
 
-    def checked(self, net: object) -> nn.Module:
-        """Evaluate a network once, so that one that cannot be trained is refused in words."""
+    def checked(self, network: Callable[[], object]) -> nn.Module:
+        """Make a network and evaluate it once, so that one that cannot be trained is refused in words."""
+        with failures_of("the network cannot be made"):
+            net = network()
         if not isinstance(net, nn.Module):
             raise GlasError(f"a network to train must be a torch module, got {type(net).__name__}")
         shape = (2, *self.scaled.shape[1:])
-        try:
-            with torch.no_grad():  # in inference mode, lazy layers would make weights that cannot be trained
-                output = net.eval()(torch.zeros(shape))
-        except Exception as error:  # whatever a network raises
-            raise GlasError(f"the network does not take a batch of {shape}: {reason(error)}") from error
+        # in inference mode, lazy layers would make weights that cannot be trained
+        with failures_of(f"the network does not take a batch of {shape}"), torch.no_grad():
+            output = net.eval()(torch.zeros(shape))
         came = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         if came != (2, self.n_classes):
             raise GlasError(f"a network to train must return (2, {self.n_classes}) logits for a batch of 2, got {came}")
@@ -174,8 +175,9 @@ class _Training:
 
         def augment(batch: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor]:
             if transform is not None:
-                scans = [torch.as_tensor(transform(scan)).as_subclass(torch.Tensor) for scan in batch]
-                batch = torch.stack(scans)
+                with failures_of(f"the transform does not take a training scan of {tuple(batch.shape[1:])}"):
+                    scans = [torch.as_tensor(transform(scan)).as_subclass(torch.Tensor) for scan in batch]
+                    batch = torch.stack(scans)
             recipe = replace(self.recipe, augmented=self.recipe.augmented * share)
             return light_or_shade(batch, reference, recipe, self.generator)
 
@@ -208,7 +210,8 @@ class _Training:
                 rows = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
                 batch = self.scaled[rows]
                 batch, kept = (batch, _all_kept(batch)) if augment is None else augment(batch, share)
-                loss = loss_of(self._standardised(batch), _labels_of(self.labels, rows, kept).to(self.device))
+                with failures_of(f"the network cannot be trained on a batch of {tuple(batch.shape)}"):
+                    loss = loss_of(self._standardised(batch), _labels_of(self.labels, rows, kept).to(self.device))
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()

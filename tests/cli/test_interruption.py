@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from glas3d.cli.interruption import Interruption, signals_end_the_command
+from glas3d.cli.interruption import Interruption, exits_are_noticed, signals_end_the_command
 from tests.study import folders
 
 # seconds after which a process that hangs fails the test
@@ -196,3 +196,47 @@ def _cpu_seconds(pid):
     with open(f"/proc/{pid}/stat") as file:
         fields = re.sub(r"^.*\) ", "", file.read()).split()
     return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_the_end_of_a_process_is_an_exception():
+    with exits_are_noticed():
+        with pytest.raises(SystemExit) as end:
+            os._exit(0)
+        child = os.fork()
+        if child == 0:
+            os._exit(7)  # a process of its own ends as it wants to
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert end.value.code == 0
+    assert os._exit.__module__ == "posix"
+
+
+LEAVING = """
+import os, threading, torch
+from glas3d import Predictor
+
+class Net(torch.nn.Module):
+    def forward(self, batch):
+        os._exit(0)
+
+def in_thread(batch):
+    thread = threading.Thread(target=os._exit, args=(0,))
+    thread.start()
+    thread.join()
+
+def model(): return Predictor(Net().eval(), "softmax", device="cpu")
+def thread(): return Predictor(in_thread, "softmax", device="cpu")
+"""
+
+
+@pytest.mark.parametrize("factory", ["model", "thread"])
+def test_a_model_that_ends_the_process_is_an_error(scan, tmp_path, factory):
+    (tmp_path / "leaving.py").write_text(LEAVING)
+    script = tmp_path / "command.py"
+    words = ["explain", scan, "--model", f"leaving:{factory}", "--target", "1", "--grid", "2", "--quiet"]
+    command = Command(script, *words, "--assume-space", "MNI", "--out", tmp_path / "out")
+    output, errors = command.process.communicate(timeout=LONG)
+    assert (command.process.returncode, output) == (2, "")
+    ((line),) = errors.splitlines()
+    assert line.startswith("error: ")
+    assert "SystemExit: 0 (leaving.py, line 7" in line or "ended the program with exit status 0" in line
+    assert not (tmp_path / "out").exists()

@@ -33,6 +33,7 @@ def test_the_version_is_written(run_command):
         ),
         (KeyboardInterrupt(), 130, "error: interrupted; nothing was written"),
         (RuntimeError("deep\ninside"), 1, "error: unexpected RuntimeError: deep (set GLAS3D_TRACEBACK=1 to see where)"),
+        (GeneratorExit(), 2, "error: the model, or code that it runs, ended the program by raising GeneratorExit"),
         (AssertionError(), 1, "error: unexpected AssertionError: (set GLAS3D_TRACEBACK=1 to see where)"),
     ],
     ids=repr,

@@ -295,6 +295,44 @@ def test_networks_that_cannot_be_trained(network, message):
         train(*lesson(), reference(), short(), network=network)
 
 
+class Leaves(torch.nn.Module):
+    """Ends the program by an exception, when it is trained or evaluated."""
+
+    def __init__(self, end, in_training):
+        super().__init__()
+        self.end, self.in_training = end, in_training
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, batch):
+        if self.training is self.in_training:
+            raise self.end
+        return torch.zeros(len(batch), 2)
+
+
+def leave(end):
+    raise end
+
+
+@pytest.mark.parametrize(
+    "end", [SystemExit(0), GeneratorExit(), ZeroDivisionError()], ids=lambda end: type(end).__name__
+)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda end: {"network": lambda: leave(end)}, "the network cannot be made: "),
+        (lambda end: {"network": lambda: Leaves(end, False)}, r"the network does not take a batch of \(2, 1, 16, "),
+        (
+            lambda end: {"network": lambda: Leaves(end, True)},
+            r"the network cannot be trained on a batch of \(\d+, 1, ",
+        ),
+        (lambda end: {"transform": lambda _: leave(end)}, r"the transform does not take a training scan of \(1, 16, "),
+    ],
+)
+def test_code_of_others_that_fails_or_leaves_is_an_error(end, given, message):
+    with pytest.raises(GlasError, match=f"{message}.*{type(end).__name__}"):
+        train(*lesson(), reference(), short(pretraining=0), **given(end))
+
+
 def test_training_scans_alone_are_changed():
     seen = []
 

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from glas3d.core.foreign_code import described
 from glas3d.errors import GlasError
 
 
@@ -37,7 +38,7 @@ def import_callable(name: str, what: str) -> Any:
     Raises
     ------
     GlasError
-        It names nothing, or nothing that can be called.
+        It names nothing, or nothing that can be called, or its module fails or ends when it is imported.
     """
     module, _, attribute = name.partition(":")
     try:
@@ -46,6 +47,10 @@ def import_callable(name: str, what: str) -> Any:
             imported = getattr(imported, part)
     except (ImportError, AttributeError, ValueError) as error:
         raise GlasError(f"{what} must be importable as package.module:name, {name} is not: {error}") from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a module is run when it is imported, and may fail or end in any way
+        raise GlasError(f"the module of {what} {name} cannot be imported: {described(error)}") from error
     if not callable(imported):
         raise GlasError(f"{what} must be callable, {name} is a {type(imported).__name__}")
     return imported

@@ -17,6 +17,7 @@ from glas3d.hashing import file_sha256
 from glas3d.imaging.scan import load_scan
 from glas3d.predict import Recipe, Standardisation, intensity_scale, load_model
 from glas3d.study import read_cohort
+from glas3d.study.training.importable import import_callable
 from glas3d.study.training.manifest import FoldManifest, Manifest
 from glas3d.study.training.performance import METRICS, chance_warning, measure, pooled_performance
 from tests.study.folders import AFFINE, SHAPE, brain, derivative, people, save, scan, write_people
@@ -342,3 +343,12 @@ def test_groups_may_be_numbers(tmp_path):
             own = result.predictions[result.predictions["fold"] == row["fold"]]
             expected = measure(own["participant_id"].isin(table["participant_id"][::2]).to_numpy(), own["p"].to_numpy())
             assert {name: row[name] for name in METRICS} == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("end", ["GeneratorExit", "SystemExit(0)", "KeyError(3)"])
+def test_a_module_that_leaves_when_it_is_imported_is_an_error(tmp_path, monkeypatch, end):
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"leaves_{end[:5].lower()}"
+    (tmp_path / f"{name}.py").write_text(f"raise {end}")
+    with pytest.raises(GlasError, match=f"the module of factory {name}:f cannot be imported: {end[:8]}.*, line 1"):
+        import_callable(f"{name}:f", "factory")
