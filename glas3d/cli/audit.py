@@ -148,6 +148,7 @@ def _of_folder(
 ) -> tuple[tuple[Audit, ...], Path]:
     """Return the audits of a study or of results, and the folder in which they are saved."""
     from glas3d.evaluate.audits import audit_results, audit_study
+    from glas3d.output import refuse_links
     from glas3d.study.derivatives import GROUP, is_study
 
     folder = paths[0]
@@ -164,6 +165,8 @@ def _of_folder(
     group = folder / GROUP
     results = group if of_study or group.is_dir() else folder  # the demo has the map of a group, and is no study
     saved = out or results
+    if saved == group:
+        refuse_links(folder, group)
     with terminal.progress("audits") as progress:
         keywords: dict[str, Any] = {"progress": progress, "folder": saved, "overwrite": overwrite, **given}
         audits = audit_study(folder, checks, **keywords) if of_study else audit_results(results, checks, **keywords)

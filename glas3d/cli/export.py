@@ -49,11 +49,12 @@ def export_for_viewers(
         The scans that were explained, as anatomy of maps in their native space; they are recognised by their hash.
         Default: maps in MNI space are opened with the template, others without anatomy.
     """
-    from glas3d.output import write_with_hashes
+    from glas3d.output import refuse_links, write_with_hashes
     from glas3d.report.folder import shown_in
     from glas3d.report.viewers import viewer_files
 
     folder = out / "viewers"
+    refuse_links(out, folder)
     written = write_with_hashes(folder, viewer_files(shown_in(out, scan), folder, viewer, top=top))
     for path in written:
         if path.suffix in (".sh", ".py"):

@@ -60,11 +60,13 @@ def figures_of_folder(
     """
     if not 30 <= dpi <= 1200:
         raise GlasError(f"--dpi must be from 30 to 1200, got {dpi}")
-    from glas3d.output import write_with_hashes
+    from glas3d.output import refuse_links, write_with_hashes
     from glas3d.report.figure_files import figure_writer
     from glas3d.report.folder import shown_in
     from glas3d.report.kinds import draw, kinds_of
 
+    folder = out / "figures"
+    refuse_links(out, folder)
     shown = shown_in(out, scan)
     if group is not None:
         shown = [each for each in shown if each.stem.startswith(f"group-{group}_")]
@@ -83,6 +85,6 @@ def figures_of_folder(
             drawn = draw(each, name)
             for ending in dict.fromkeys(format):
                 files[f"{each.stem}_{name}.{ending}"] = figure_writer(drawn, ending, dpi)
-        written = write_with_hashes(out / "figures", files)
+        written = write_with_hashes(folder, files)
     for path in written:
         terminal.write(f"Written: {path}")

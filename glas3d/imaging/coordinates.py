@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from glas3d.checks import refuse_formulas
 from glas3d.errors import GlasError
 from glas3d.imaging.lookup_table import as_text, unique_names
 from glas3d.imaging.space import VoxelGrid, world_to_voxel
@@ -33,7 +34,8 @@ class Coordinates:
     Raises
     ------
     GlasError
-        The points have another shape or are not finite, or there are not as many names as points.
+        The points have another shape or are not finite, there are not as many names as points, or a name begins as a
+        formula of a spreadsheet does.
 
     Examples
     --------
@@ -73,6 +75,7 @@ class Coordinates:
         given = [""] * len(array) if names is None else [as_text(name) for name in names]
         if len(given) != len(array):
             raise GlasError(f"{len(array)} coordinates must have as many names, got {len(given)}")
+        refuse_formulas("the name of a point", given)
         filled = [name or f"point-{i:0{width}d}" for name, i in zip(given, counted, strict=True)]
         array.setflags(write=False)
         object.__setattr__(self, "points", array)

@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, get_args
 import torch
 from torch import nn
 
+from glas3d.checks import refuse_formulas
 from glas3d.core.accelerate.windows import Windows
 from glas3d.core.foreign_code import failures_of
 from glas3d.core.link import log_odds
@@ -129,6 +130,7 @@ class Predictor(ShownInNotebooks):
         self.classes = None if classes is None else tuple(classes)
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             raise GlasError(f"every class needs a name of its own, got {', '.join(self.classes)}")
+        refuse_formulas("the name of a class", map(str, self.classes or ()))
         self.covariates = None if covariates is None else tuple(covariates)
         self.device = choose_device(net, device)
         if isinstance(net, nn.Module) and any(t.device != self.device for t in tensors_of(net)):

@@ -1,7 +1,9 @@
 """``glas3d figure`` and ``glas3d export``: what lies in OUT/figures and OUT/viewers."""
 
+import os
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -102,6 +104,18 @@ def test_bad_use_of_figure(error_line, out, groups, tmp_path):
     assert "missing" in error_line("figure", tmp_path / "nowhere")
     assert "no results" in error_line("figure", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links are POSIX's")
+@pytest.mark.parametrize(("command", "name"), [("figure", "figures"), ("export", "viewers")])
+def test_a_folder_that_is_a_link_is_refused(error_line, out, tmp_path, command, name):
+    own, outside = tmp_path / "own", tmp_path / "outside"
+    outside.mkdir()
+    shutil.copytree(out, own, ignore=shutil.ignore_patterns("figures", "viewers"))
+    (own / name).symlink_to(outside)
+    message = f"error: a folder within results must not be a link, {own / name} leads to {outside}"
+    assert error_line(command, own) == message
+    assert list(outside.iterdir()) == []
 
 
 def test_help_lists_every_kind(run_command):

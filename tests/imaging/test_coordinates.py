@@ -163,3 +163,11 @@ def test_fetched_coordinates(fetch, n, first):
 def test_a_bunch_without_coordinates_is_refused(fetched, match):
     with refused(match):
         Coordinates.from_nilearn(fetched)
+
+
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+a", "-b", "@c"])
+def test_a_name_that_is_a_formula_is_refused(name, tmp_path):
+    table = pd.DataFrame(PLACES, columns=["x", "y", "z"]).assign(name=["a", name, "-1.5"])
+    table.to_csv(tmp_path / "points.tsv", sep="\t", index=False)
+    with refused(r"the name of a point must not begin as a formula does \(=, \+, -, @\), got "):
+        Coordinates.from_file(tmp_path / "points.tsv")

@@ -94,6 +94,8 @@ def test_what_is_no_model_no_transform_no_device_is_refused():
         Predictor(TinyNet(SHAPE), "softmax", device="toaster")
     with refused("every class needs a name of its own, got AD, AD"):
         Predictor(TinyNet(SHAPE), "softmax", classes=("AD", "AD"))
+    with refused("the name of a class must not begin as a formula does"):
+        Predictor(TinyNet(SHAPE), "softmax", classes=("=cmd|x", "AD"))
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])

@@ -23,6 +23,7 @@ from glas3d.output import (
     DESCRIPTION,
     dataset_description,
     described_table,
+    refuse_links,
     remove_leftovers,
     remove_unfinished,
     write_json,
@@ -234,7 +235,9 @@ def _manifest(split: Split, options: TrainingOptions, settings: dict[str, Any], 
 
 
 def _unfinished(out: Path, tasks: Sequence[FoldTask], overwrite: bool) -> list[FoldTask]:
-    """Return the folds to train; existing folds of other settings or scans are refused, or removed."""
+    """Return the folds to train; links are refused, existing folds of other settings or scans refused or removed."""
+    for folder in {*(task.folder for task in tasks), *(fold_folders(out) if out.is_dir() else ())}:
+        refuse_links(out, folder)
     task_of = {task.folder: task for task in tasks}
     finished: set[Path] = set()
     surplus: list[Path] = []

@@ -1,3 +1,4 @@
+import os
 import shutil
 from dataclasses import replace
 
@@ -126,6 +127,17 @@ def test_other_folds_are_overwritten_on_request(cohort, copy, tmp_path):
     result = trained(cohort, copy, recipe=ONE, overwrite=True)
     assert result.trained == (1, 2)
     assert weights(result) == weights(trained(cohort, tmp_path / "new", recipe=ONE))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links are POSIX's")
+@pytest.mark.parametrize("fold", [1, 3], ids=["wanted", "surplus"])
+def test_a_fold_that_is_a_link_is_refused(cohort, copy, tmp_path, fold):
+    outside = (copy / "fold-1").rename(tmp_path / "outside")
+    (copy / f"fold-{fold}").symlink_to(outside)
+    before = tree(outside)
+    with pytest.raises(GlasError, match=rf"must not be a link, .*fold-{fold} leads to .*outside"):
+        trained(cohort, copy, recipe=ONE, overwrite=True)
+    assert tree(outside) == before
 
 
 def test_a_fold_without_predictions_is_not_whole(cohort, copy):
