@@ -191,7 +191,7 @@ def write_with_hashes(folder: Path, files: Mapping[str, Writer], listed: Iterabl
 
     def write_hashes(path: Path) -> None:
         earlier = (read_sealed(folder / HASHES) or {"Files": {}})["Files"]
-        new = {name: file_sha256(path.parent / name) for name in files}
+        new: dict[str, str | None] = {name: file_sha256(path.parent / name) for name in files}
         for name in listed:
             if name not in earlier and name not in new:
                 file = folder / name
