@@ -61,7 +61,7 @@ def refuse_formulas(what: str, texts: Iterable[str]) -> None:
     what
         What messages call the names.
     texts
-        The names; numbers may begin with a sign.
+        The names; numbers may begin with a sign, which may also stand alone.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def refuse_formulas(what: str, texts: Iterable[str]) -> None:
     glas3d.errors.GlasError: the name of a region must not begin as a formula does (=, +, -, @), got "=cmd|'calc'!A0"
     """
     for text in texts:
-        if text[:1] in ("=", "+", "-", "@") and not _is_number_text(text):
+        if len(text) > 1 and text[0] in ("=", "+", "-", "@") and not _is_number_text(text):
             raise GlasError(f"{what} must not begin as a formula does (=, +, -, @), got {text[:80]!r}")
 
 

@@ -318,4 +318,4 @@ class _Pair:
             sums = {f"{end}_sum": covers[end].sums if end in covers else no_mask for end in ("light", "shadow")}
         if fusion == "shadow":
             return np.asarray(drop / sums.get("shadow_sum", 1.0))
-        return fuse(fusion, light, drop, self.bare, **sums)
+        return fuse(fusion, light, drop, self.bare, light_zero=self.bare, **sums)  # of log-odds

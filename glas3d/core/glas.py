@@ -364,8 +364,13 @@ class GLAS(ShownInNotebooks):
             light=light,
             shadow=shadow if settings.evaluates_shadow else None,
             channel=settings.channel,
-            bare=self.has_evidence,
+            bare=self.evaluates_background,
         )
+
+    @property
+    def evaluates_background(self) -> bool:
+        """Whether the background alone is evaluated."""
+        return self.has_evidence or self.settings.light_from_background
 
     @property
     def has_evidence(self) -> bool:
@@ -485,7 +490,8 @@ class GLAS(ShownInNotebooks):
         light = outputs.light[:, columns]  # (points and covariates, targets), as drop, shadow and all scores
         drop = intact - outputs.shaded[:, columns]
         shadow = np.abs(drop) + settings.gamma
-        fuse = partial(score.fuse, light=light, drop=drop, bare=bare, gamma=settings.gamma)
+        zero = bare if settings.light_from_background else 0.0
+        fuse = partial(score.fuse, light=light, drop=drop, bare=bare, gamma=settings.gamma, light_zero=zero)
         sums: dict[str, Any] = {}
         for end, cover in covers.items():
             of_covariates = np.full(len(light) - m, np.nan)  # they have no voxels

@@ -290,6 +290,7 @@ def fuse(
     bare: np.ndarray | float = np.nan,
     *,
     gamma: float = 0.0,
+    light_zero: np.ndarray | float = 0.0,
     light_sum: np.ndarray | float = 1.0,
     shadow_sum: np.ndarray | float = 1.0,
 ) -> np.ndarray:
@@ -308,12 +309,15 @@ def fuse(
         The output for the background alone, which ``"mean"`` needs.
     gamma
         Added to the shadow (Eq. 2).
+    light_zero
+        What light alone is counted from: 0 for probabilities (Eq. 1), the output for the background alone for log-odds,
+        whose zero says nothing of a point.
     light_sum, shadow_sum
         The sums of each point's masks over voxels, ``(m, ...)``: each end is divided by that of its own mask, the
         product by that of shadow, which makes the score a density. 1: it is none.
     """
     if fusion == "light":
-        return np.asarray(light / light_sum)
+        return np.asarray((light - light_zero) / light_sum)
     if fusion == "mean":
         return np.asarray(((light - bare) / light_sum + drop / shadow_sum) / 2)
     shadow = (np.abs(drop) + gamma) / shadow_sum

@@ -19,7 +19,7 @@ from glas3d.core.search import Grid, Segments, paint, resolve_search
 from glas3d.display import drawing_function, fields_repr
 from glas3d.errors import GlasWarning
 from glas3d.explain.modes import ModeResult
-from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, evaluated_ends
+from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, drawn_ends
 from glas3d.explain.table import directions, evidence_columns, ranks, row_names
 from glas3d.imaging.picture import Picture, resize, resize_labels, resize_points
 from glas3d.output import Writer
@@ -192,7 +192,7 @@ class ImageMaps(NativeMaps[ImageExplanation]):
         self, explanation: Explanation, fused: str, result: ModeResult | None, several: bool
     ) -> ImageExplanation:
         provenance = self._provenance(explanation, result)
-        ends = evaluated_ends(explanation)
+        ends = drawn_ends(explanation)
         values = np.stack(list(ends.values()))
         if explanation.segments is None:
             volumes = self.glas.spread(explanation.points, values, self.search.size)

@@ -33,8 +33,8 @@ class ModeOptions:
         Settings by one word, for those that are not given: ``paper`` (the equations and sigmas of the paper), or
         ``evidence`` (signed evidence in log-odds, by masks of the regions' own shape; on points or a grid by round
         masks). Default: paper if you give a sigma, kernel, fusion or link; else the settings that were chosen with the
-        model; else evidence for a scan, which follows models best (documentation: "Which methods follow the model?"),
-        and paper for an image.
+        model; else evidence for a scan, which follows models and says for or against the target (documentation: "Which
+        methods follow the model?"), and paper for an image.
     versus
         A second class, by its name or its index from 0: the score is the evidence for the target over this class, with
         its sign, and both classes' own maps are kept too. Default: none.

@@ -36,9 +36,14 @@ _SETTINGS_SHOWN, _VALUES_SHOWN = 4, 40  # settings by name in a message, and cha
 _SAME_OUTPUT = 1e-4  # how far the outputs of one model may be apart by engine and batch size (docs/decisions/0007)
 
 
-def evaluated_ends(explanation: Explanation) -> dict[str, np.ndarray]:
-    """Return light, shadow and drop ``(m,)`` by their names, without those that were not evaluated."""
+def drawn_ends(explanation: Explanation) -> dict[str, np.ndarray]:
+    """Return what maps show of light, shadow and drop, ``(m,)`` by their names, without those that were not evaluated.
+
+    In log-odds light is drawn above that of the background alone: 0 is where there is nothing, as in the other maps.
+    """
     ends = {name: getattr(explanation, name) for name in STATISTICS[1:]}
+    if explanation.settings.get("link") == "logit" and not np.isnan(explanation.effect):
+        ends["light"] = explanation.light - (explanation.output - explanation.effect)
     return {name: values for name, values in ends.items() if not np.isnan(values).all()}
 
 
@@ -217,6 +222,8 @@ class SavedResult(Drawn):
                 continue
             files[f"{name}{self._ending}"] = writer
             units = scales["score" if statistic == "saliency" else statistic]
+            if statistic == "light" and units == "log-odds":
+                units = "log-odds above those of the background alone"
             files[f"{name}.json"] = write_json({"Statistic": statistic, "Units": units} | self.provenance)
         for number, writer in enumerate(self._rounds(), start=1):
             name = f"{self.stem.removesuffix('recursive')}round{number}_stat-saliency_statmap"

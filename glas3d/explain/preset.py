@@ -17,8 +17,8 @@ from glas3d.explain.notes import Note, voxel_sigmas
 from glas3d.explain.options import Preset
 from glas3d.imaging.space import VoxelGrid
 
-# The preset of a call that chooses nothing, with a model that brings nothing: for scans what follows models best
-# (docs/truth.md), for images the paper's.
+# The preset of a call that chooses nothing, with a model that brings nothing: for scans what follows models
+# and ranks small regions well (docs/truth.md), for images the paper's.
 DEFAULT: Preset = "evidence"
 OF_IMAGES: Preset = "paper"
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
@@ -29,8 +29,8 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 # sigma^2, so in mm it is 6 * sqrt(2): 2 d / 72 = d / 36.
 PAPER_PRESET = {"sigma_light": 20.0, "sigma_shadow": 30.0}  # mm
 _SPATIAL_MM = {"euclidean": 6 * 2**0.5, "squared": 12.0}
-# Masks that are regions themselves partition the brain with these, and follow models best (docs/truth.md); round ones
-# are about as large as a region.
+# Masks that are regions themselves partition the brain with these, and follow models closely (docs/truth.md); round
+# ones are about as large as a region.
 EVIDENCE_PRESET = {"sigma_light": 1.0, "sigma_shadow": 1.0}  # mm
 _EVIDENCE_ROUND = {"sigma_light": 8.0, "sigma_shadow": 12.0}  # mm
 _SIGMAS = ("sigma_light", "sigma_shadow", "sigma_spatial")

@@ -19,7 +19,7 @@ from glas3d.core.search import Segments
 from glas3d.display import drawing_function
 from glas3d.explain.inputs import Inputs
 from glas3d.explain.modes import ModeResult
-from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, evaluated_ends
+from glas3d.explain.outputs import STATISTICS, NativeMaps, SavedResult, drawn_ends
 from glas3d.explain.search import ResolvedSearch
 from glas3d.explain.table import region_table
 from glas3d.imaging.anatomy import anatomy_of
@@ -141,7 +141,7 @@ class ScanMaps(NativeMaps[ScanExplanation]):
         mapper = NativeMapper(
             inputs.scan, inputs.grid, search.atlas, explanation.segments, inputs.transform, search.native_mask
         )
-        ends = evaluated_ends(explanation)
+        ends = drawn_ends(explanation)
         values = np.stack(list(ends.values()))
         if explanation.segments is None:
             volumes = self.glas.spread(explanation.points, values, inputs.grid.shape, inputs.grid.spacing)

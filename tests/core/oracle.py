@@ -152,7 +152,7 @@ def explain(
         def fused(fusion, of_light, of_shadow, f_l=f_l, f_s=f_s, drop=drop):
             return {
                 "product": f_l * f_s / of_shadow,
-                "light": f_l / of_light,
+                "light": (f_l - (nothing if link == "logit" else 0)) / of_light,
                 "shadow": f_s / of_shadow,
                 "mean": ((f_l - nothing) / of_light + drop / of_shadow) / 2,
             }[fusion]

@@ -375,3 +375,17 @@ def test_a_quarter_of_the_evaluations_finds_the_evidence(fusion):
     if fusion == "mean":
         assert np.corrcoef(dense.density, found.density)[0, 1] >= 0.98
         assert_close(found.evidence, found.score, 1e-12)
+
+
+@pytest.mark.parametrize("density", [False, True])
+def test_light_alone_in_log_odds_is_counted_from_the_background(density):
+    """Log-odds of nearly nothing lit are far below 0; a map of them would be highest where there are no points."""
+    given = {"fusion": "light", "density": density, **SIGMAS}
+    plain = GLAS(net(), **given).explain(volume(SHAPE), 1, POINTS[3])
+    glas = GLAS(Predictor(TinyNet(SHAPE), "softmax", device="cpu"), link="logit", **given)
+    found = glas.explain(volume(SHAPE), 1, POINTS[3])
+    assert found.settings["evaluations"] == plain.settings["evaluations"] + 1  # the background
+    above = found.light - (found.output - found.effect)
+    np.testing.assert_allclose(found.score, above / (found.covers["light"].sums if density else 1), rtol=1e-6)
+    nothing = GLAS(glas.predict, link="logit", background=volume(SHAPE), **given).explain(volume(SHAPE), 1, POINTS[3])
+    np.testing.assert_allclose(nothing.score, 0, atol=1e-6)  # what changes nothing has no light of its own

@@ -72,6 +72,15 @@ def test_what_is_refused(changed, match):
         explain_func(**arguments)
 
 
+@pytest.mark.parametrize("scores", [{"fusion": "light"}, {"fusion": "mean", "link": "logit", "density": True}])
+def test_how_scores_are_made_reaches_glas(scores):
+    net, inputs = TinyNet((7, 9), 3), batch()
+    maps = explain_func(net, inputs, np.array([2, 0]), **KEYWORDS | scores)
+    glas = GLAS(Predictor(net, "softmax", device="cpu"), **SETTINGS | scores)
+    for image, target, saliency in zip(inputs, (2, 0), maps, strict=True):
+        np.testing.assert_array_equal(saliency[0], glas.explain(image, target, Grid(3)).saliency)
+
+
 def test_neither_library_is_imported_before_it_is_used():
     code = (
         "import sys; sys.modules['quantus'] = sys.modules['captum'] = None\n"

@@ -204,7 +204,7 @@ class _Rounds:
         self, search: CoarseToFine, prepared: Prepared, target: Target, spacing: Sequence[float] | None
     ) -> None:
         glas = prepared.glas
-        ends, in_common = glas.settings.evaluates_light + glas.settings.evaluates_shadow, 1 + glas.has_evidence
+        ends, in_common = glas.settings.evaluates_light + glas.settings.evaluates_shadow, 1 + glas.evaluates_background
         self.prepared, self._search, self._target, self._spacing = prepared, search, target, spacing
         self._progress, self._evaluations, self._done = glas.progress, 0, 0
         schedule = self._scheduled(len(prepared.points), ends, in_common)
@@ -298,7 +298,8 @@ class _Scores:
     ) -> np.ndarray:
         """Return the scores of some of the points, ``rows``, with other ends."""
         sums = {f"{end}_sum": cover.sums[rows] for end, cover in self.covers.items()} if density else {}
-        return fuse(fusion, light, drop, self.bare, gamma=self.settings.gamma, **sums)
+        zero = self.bare if self.settings.light_from_background else 0.0
+        return fuse(fusion, light, drop, self.bare, gamma=self.settings.gamma, light_zero=zero, **sums)
 
 
 class _Estimate:

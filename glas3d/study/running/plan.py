@@ -413,7 +413,7 @@ def _shape(predict: Predictor, first_scan: Path, *, native: bool) -> tuple[int, 
 def _n_evaluations(glas: GLAS, points: int) -> int:
     """Return the number of model evaluations of one explanation: the scan, the ends at each point, the background."""
     ends = glas.settings.evaluates_light + glas.settings.evaluates_shadow
-    return 1 + ends * points + glas.has_evidence
+    return 1 + ends * points + glas.evaluates_background
 
 
 def _n_points(search: Any, shape: tuple[int, ...]) -> int:
