@@ -243,7 +243,7 @@ network, the reference matched to the scan; *true effects* by twins ([simulation
 {chr(10).join(rows_of_groups)}
 
 Two regions of one group that speak for the class and against it by as much are not noticed, and regions of an undivided group
-are not told from each other.
+cannot be distinguished.
 """,
     encoding="utf-8",
 )

@@ -514,7 +514,7 @@ REASONS = {
 SHADOW_ALONE = """Shadow alone scores the absolute drop (Eq. 2): a region whose removal *raises* the log-odds ranks as high as one whose
 removal lowers them by as much. True effects are hardly ever that large below zero, so that the correlation gains, but in
 the order of the regions such a one stands before small regions that were planted, and average precision loses. Where the
-order matters, read the signed `drop` beside it in the table: it is what feature ablation gives."""
+order matters, read the signed `drop` in the same table: it is what feature ablation gives."""
 
 RULE = """The default is evidence with the matched reference (`glas_evidence`). On the choice half it ties with shadow alone by mean r.
 It is the default because each region has a sign, for the class or against it, and small regions that were planted rank higher
@@ -527,7 +527,7 @@ light and shadow. It is in the design and not in the record."""
 
 FEWER = """Where a network uses few regions, most groups do nothing, and what little noise they have is not measured: maps follow the
 network better than with all evaluations. Where it uses many that lie side by side, some of them share what their group does,
-and small regions that were planted are not told from their neighbours: correlation and average precision lose."""
+and small regions that were planted cannot be distinguished from their neighbours: correlation and average precision lose."""
 
 
 def baseline_of(method: str) -> str:

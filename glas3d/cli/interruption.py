@@ -90,7 +90,7 @@ def exits_are_noticed() -> Iterator[None]:
         os.write(2, message.encode())
         _end_process(status or 2)
 
-    os._exit = leave  # type: ignore[assignment]
+    os._exit = leave
     try:
         yield
     finally:

@@ -150,7 +150,7 @@ class Settings:
 
     @property
     def light_from_background(self) -> bool:
-        """Whether the score is light alone in log-odds, whose 0 says nothing: it is light above that of the background."""
+        """Whether the score is light above that of the background: light alone in log-odds, whose 0 says nothing."""
         return self.fusion == "light" and self.link == "logit"
 
     @property
