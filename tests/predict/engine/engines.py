@@ -50,9 +50,9 @@ def residual():
     return resnet18(spatial_dims=3, n_input_channels=1, num_classes=2).eval(), (32, 24, 40)
 
 
-def explained(net, shape, engine, batch_size=3):
+def explained(net, shape, engine, batch_size=3, **settings):
     predict = net if isinstance(net, Predictor) else Predictor(net, "softmax", device="cpu")
-    glas = GLAS(predict, engine=engine, batch_size=batch_size, **SIGMAS)
+    glas = GLAS(predict, engine=engine, batch_size=batch_size, **SIGMAS | settings)
     return glas.explain(volume(shape), 1, POINTS[len(shape)])
 
 

@@ -59,6 +59,18 @@ def test_an_engine_agrees_with_the_oracle(net, engine):
     assert all(torch.equal(net.state_dict()[k], v) for k, v in weights.items())
 
 
+@pytest.mark.parametrize("engine", QUICK[1:])
+@pytest.mark.parametrize("net", [engines.paper, engines.flat])
+def test_an_engine_keeps_evidence_in_log_odds(net, engine):
+    """The network itself agrees with the oracle (tests/core/test_evidence.py)."""
+    net, shape = net()
+    own, found = (engines.explained(net, shape, name, fusion="mean", link="logit") for name in ("eager", engine))
+    assert found.settings["engine"] == engine
+    for name in ("light", "drop", "evidence", "density"):
+        expected, actual = getattr(own, name), getattr(found, name)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4 * np.ptp(expected))
+
+
 def test_an_engine_repeats_its_bits_and_takes_batches_of_any_size():
     net, shape = engines.paper()
     one, again, other = (engines.explained(net, shape, "openvino", batch_size=n) for n in (3, 3, 2))
