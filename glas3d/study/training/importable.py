@@ -6,7 +6,6 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from glas3d.core.foreign_code import described
 from glas3d.errors import GlasError
 
 
@@ -50,6 +49,8 @@ def import_callable(name: str, what: str) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a module is run when it is imported, and may fail or end in any way
+        from glas3d.core.foreign_code import described  # here, because it imports torch, and names are in every --help
+
         raise GlasError(f"the module of {what} {name} cannot be imported: {described(error)}") from error
     if not callable(imported):
         raise GlasError(f"{what} must be callable, {name} is a {type(imported).__name__}")
