@@ -345,8 +345,7 @@ def _local_cluster(n_workers: int, threads: int, allowed_deaths: int | None) -> 
     scratch = tempfile.TemporaryDirectory(
         prefix="glas3d-dask-", dir=dask.config.get("temporary-directory", None), ignore_cleanup_errors=True
     )
-    # Others know the name of the folder of Dask, whose scheduler, in this process, would also import from it.
-    with scratch as folder, dask.config.set({**settings, "temporary-directory": folder}):
+    with scratch as folder, dask.config.set(settings):
         try:
             with _without_interrupts():
                 cluster = distributed.LocalCluster(
@@ -355,6 +354,7 @@ def _local_cluster(n_workers: int, threads: int, allowed_deaths: int | None) -> 
                     processes=True,
                     protocol="tls://",
                     security=True,  # certificates of this cluster alone: other users of the machine cannot send it work
+                    local_directory=folder,  # not Dask's, whose name others know and can take first
                     memory_limit=int(distributed.system.MEMORY_LIMIT / n_workers),
                     dashboard_address="127.0.0.1:0",
                     silence_logs=logging.CRITICAL,
