@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import signal
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -342,19 +341,13 @@ def _local_cluster(n_workers: int, threads: int, allowed_deaths: int | None) -> 
     }
     if allowed_deaths is not None:
         settings["distributed.scheduler.allowed-failures"] = allowed_deaths
-    scratch = tempfile.TemporaryDirectory(
-        prefix="glas3d-dask-", dir=dask.config.get("temporary-directory", None), ignore_cleanup_errors=True
-    )
-    with scratch as folder, dask.config.set(settings):
+    with dask.config.set(settings):
         try:
             with _without_interrupts():
                 cluster = distributed.LocalCluster(
                     n_workers=n_workers,
                     threads_per_worker=1,
                     processes=True,
-                    protocol="tls://",
-                    security=True,  # certificates of this cluster alone: other users of the machine cannot send it work
-                    local_directory=folder,  # not Dask's, whose name others know and can take first
                     memory_limit=int(distributed.system.MEMORY_LIMIT / n_workers),
                     dashboard_address="127.0.0.1:0",
                     silence_logs=logging.CRITICAL,
@@ -390,14 +383,13 @@ def require_dask() -> None:
     Raises
     ------
     GlasError
-        Dask, distributed or cryptography, which makes the certificates of the workers, cannot be imported.
+        Dask or distributed cannot be imported.
     """
     try:
-        import cryptography  # noqa: F401
         import dask  # noqa: F401
         import distributed  # noqa: F401
     except ImportError:
-        raise GlasError('several workers need Dask and cryptography: pip install "glas3d[study]"') from None
+        raise GlasError('several workers need Dask: pip install "glas3d[study]"') from None
 
 
 def one_gpu_each() -> Any:

@@ -1,10 +1,7 @@
 """Several workers, some of which are killed: the results are those of an undisturbed run, bit for bit."""
 
 import os
-import stat
-from pathlib import Path
 
-import dask
 import distributed
 import pytest
 
@@ -58,23 +55,6 @@ def test_a_scheduler_that_cannot_be_reached_is_refused(monkeypatch):
         pass
     with pytest.raises(GlasError, match="no Dask scheduler answers at nonsense"), workers(scheduler="nonsense://x"):
         pass
-
-
-def scratch_folder():
-    return distributed.get_worker().local_directory
-
-
-def test_workers_let_no_other_user_in(tmp_path):
-    """A client without the certificate of the cluster is refused, and nobody else can write where workers do."""
-    with dask.config.set({"temporary-directory": str(tmp_path)}), workers(2) as pool:
-        address = pool._client.scheduler.address
-        assert address.startswith("tls://")
-        other = distributed.Security.temporary()
-        with pytest.raises(OSError, match="TLS certificate does not match"):
-            distributed.Client(address, security=other, timeout="1s", set_as_default=False)
-        folder = tmp_path / Path(pool.call(scratch_folder)).relative_to(tmp_path).parts[0]
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert not any(tmp_path.iterdir())
 
 
 def test_workers_that_do_not_start_are_reported_in_one_sentence(monkeypatch):
