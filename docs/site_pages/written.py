@@ -204,6 +204,7 @@ KEYS = {
     "Key": "the hash of everything that decides the results of a participant",
     "Laterality": "how it was computed",
     "License": "that of the results",
+    "ListedIn": "the file with the list of all results of a study",
     "Mask": "the voxels that were tested, and their hash",
     "Method": "the mode of the explanation, or the method that made the map, with its settings",
     "Model": "name, classes, activation and hash",
