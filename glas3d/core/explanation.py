@@ -120,9 +120,14 @@ class Explanation(ShownInNotebooks):
         return effect_in_log_odds(self.output, self.effect, self.settings.get("link", "probability"))
 
     @property
+    def bare(self) -> float:
+        """The output for the background alone; NaN where it was not evaluated."""
+        return self.output - self.effect
+
+    @property
     def background_probability(self) -> float:
         """``P(y|B)``, the probability of the class for the background alone; NaN where it was not evaluated."""
-        return float(probability_of(self.output - self.effect, self.settings.get("link", "probability")))
+        return float(probability_of(self.bare, self.settings.get("link", "probability")))
 
     @property
     def account(self) -> Account | None:
@@ -280,7 +285,7 @@ class _Pair:
         self._settings = first.settings
         self.of_log_odds = self._settings.get("link", "probability") == "logit"
         self.intact = float(self._over(first.output, second.output))
-        self.bare = float(self._over(first.output - first.effect, second.output - second.effect))
+        self.bare = float(self._over(first.bare, second.bare))
 
     def _over(self, first: Any, second: Any) -> Any:
         if not self.of_log_odds:
@@ -318,4 +323,4 @@ class _Pair:
             sums = {f"{end}_sum": covers[end].sums if end in covers else no_mask for end in ("light", "shadow")}
         if fusion == "shadow":
             return np.asarray(drop / sums.get("shadow_sum", 1.0))
-        return fuse(fusion, light, drop, self.bare, light_zero=self.bare, **sums)  # of log-odds
+        return fuse(fusion, light, drop, self.bare, link="logit", **sums)

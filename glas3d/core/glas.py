@@ -370,7 +370,7 @@ class GLAS(ShownInNotebooks):
     @property
     def evaluates_background(self) -> bool:
         """Whether the background alone is evaluated."""
-        return self.has_evidence or self.settings.light_from_background
+        return self.has_evidence or (self.settings.fusion == "light" and self.settings.link == "logit")
 
     @property
     def has_evidence(self) -> bool:
@@ -490,8 +490,7 @@ class GLAS(ShownInNotebooks):
         light = outputs.light[:, columns]  # (points and covariates, targets), as drop, shadow and all scores
         drop = intact - outputs.shaded[:, columns]
         shadow = np.abs(drop) + settings.gamma
-        zero = bare if settings.light_from_background else 0.0
-        fuse = partial(score.fuse, light=light, drop=drop, bare=bare, gamma=settings.gamma, light_zero=zero)
+        fuse = partial(score.fuse, light=light, drop=drop, bare=bare, link=settings.link, gamma=settings.gamma)
         sums: dict[str, Any] = {}
         for end, cover in covers.items():
             of_covariates = np.full(len(light) - m, np.nan)  # they have no voxels

@@ -13,7 +13,7 @@ from glas3d.core.agreement import allowed_difference, differ
 from glas3d.core.foreign_code import failures_of, is_out_of_memory
 from glas3d.core.model import EngineModel, Fittable, Predict, RunsOnEngine, TakesPerturbedBatches, device_of
 from glas3d.core.perturb import LightAndShadow, Perturbations, PerturbedBatch
-from glas3d.core.settings import Fusion
+from glas3d.core.settings import Fusion, Link
 from glas3d.core.threads import torch_threads
 from glas3d.errors import GlasError
 
@@ -289,8 +289,8 @@ def fuse(
     drop: np.ndarray,
     bare: np.ndarray | float = np.nan,
     *,
+    link: Link = "probability",
     gamma: float = 0.0,
-    light_zero: np.ndarray | float = 0.0,
     light_sum: np.ndarray | float = 1.0,
     shadow_sum: np.ndarray | float = 1.0,
 ) -> np.ndarray:
@@ -306,18 +306,18 @@ def fuse(
     light, drop
         ``(m, ...)``; an end that the fusion does not need is not read.
     bare
-        The output for the background alone, which ``"mean"`` needs.
+        The output for the background alone, which ``"mean"`` needs, and light alone in log-odds.
+    link
+        What the outputs are. Light alone is a probability (Eq. 1), or in log-odds, whose zero says nothing of a point,
+        how far they are above those of the background.
     gamma
         Added to the shadow (Eq. 2).
-    light_zero
-        What light alone is counted from: 0 for probabilities (Eq. 1), the output for the background alone for log-odds,
-        whose zero says nothing of a point.
     light_sum, shadow_sum
         The sums of each point's masks over voxels, ``(m, ...)``: each end is divided by that of its own mask, the
         product by that of shadow, which makes the score a density. 1: it is none.
     """
     if fusion == "light":
-        return np.asarray((light - light_zero) / light_sum)
+        return np.asarray((light - bare if link == "logit" else light) / light_sum)
     if fusion == "mean":
         return np.asarray(((light - bare) / light_sum + drop / shadow_sum) / 2)
     shadow = (np.abs(drop) + gamma) / shadow_sum

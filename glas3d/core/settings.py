@@ -149,11 +149,6 @@ class Settings:
         return self.fusion == "mean"
 
     @property
-    def light_from_background(self) -> bool:
-        """Whether the score is light above that of the background: light alone in log-odds, whose 0 says nothing."""
-        return self.fusion == "light" and self.link == "logit"
-
-    @property
     def evaluates_light(self) -> bool:
         """Whether the fusion needs the light of each point."""
         return self.fusion != "shadow"

@@ -43,7 +43,7 @@ def drawn_ends(explanation: Explanation) -> dict[str, np.ndarray]:
     """
     ends = {name: getattr(explanation, name) for name in STATISTICS[1:]}
     if explanation.settings.get("link") == "logit" and not np.isnan(explanation.effect):
-        ends["light"] = explanation.light - (explanation.output - explanation.effect)
+        ends["light"] = explanation.light - explanation.bare
     return {name: values for name, values in ends.items() if not np.isnan(values).all()}
 
 

@@ -41,9 +41,8 @@ def corrected(explanation: Explanation, overlaps: Mapping[str, np.ndarray], over
     segments = explanation.segments
     if segments is None or explanation.evidence is None:
         raise GlasError("overlap is undone between regions that have evidence: search an atlas, with both ends")
-    bare = explanation.output - explanation.effect
     covered = np.vstack([overlaps["light"], overlaps["shadow"]])
-    ends = np.concatenate([explanation.light - bare, explanation.drop])
+    ends = np.concatenate([explanation.light - explanation.bare, explanation.drop])
     if overlap == "nonnegative":
         from scipy.optimize import nnls
 

@@ -153,9 +153,9 @@ DESCRIPTIONS = {
     "direction": ("for: the region speaks for the target, against: against it", ""),
     "evaluated": ("1 where the model was evaluated by itself, 0 where light and shadow were estimated", "0 or 1"),
     "together": (
-        "Regions that were masked together with this one, itself among them; what they do is shared among them by "
-        "their number of voxels",
-        "",
+        "How many regions were masked together, this one included; their joint effect is divided among them in "
+        "proportion to their voxels",
+        _COUNT,
     ),
     "score_error": ("Standard deviation of the estimate of the score", ""),
     "scale": ("Factor on the sigmas at which the region scores highest", "factor"),

@@ -385,7 +385,7 @@ def test_light_alone_in_log_odds_is_counted_from_the_background(density):
     glas = GLAS(Predictor(TinyNet(SHAPE), "softmax", device="cpu"), link="logit", **given)
     found = glas.explain(volume(SHAPE), 1, POINTS[3])
     assert found.settings["evaluations"] == plain.settings["evaluations"] + 1  # the background
-    above = found.light - (found.output - found.effect)
+    above = found.light - found.bare
     np.testing.assert_allclose(found.score, above / (found.covers["light"].sums if density else 1), rtol=1e-6)
     nothing = GLAS(glas.predict, link="logit", background=volume(SHAPE), **given).explain(volume(SHAPE), 1, POINTS[3])
     np.testing.assert_allclose(nothing.score, 0, atol=1e-6)  # what changes nothing has no light of its own

@@ -183,7 +183,7 @@ def test_of_exclusive_classes_the_log_odds_of_one_against_another_are_a_differen
         assert_close(result.light, expected.light)
     if fusion != "light":
         assert_close(result.drop, expected.drop)
-    of_fusion = {"shadow": expected.drop, "light": expected.light - (result.output - result.effect)}
+    of_fusion = {"shadow": expected.drop, "light": expected.light - result.bare}
     assert_close(result.score, of_fusion.get(fusion, expected.score))
     if fusion == "mean":
         assert_close(result.density, expected.density)

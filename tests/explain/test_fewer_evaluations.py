@@ -67,7 +67,7 @@ def test_regions_are_masked_together_and_divided_where_they_matter(scan, sided, 
     assert table["name"][table["score"].idxmax()] == dense.table["name"][dense.table["score"].idxmax()]
     r.save(tmp_path)
     sidecar = json.loads((tmp_path / "scan_seg-AAL_desc-refined_regions.json").read_text())
-    assert sidecar["together"]["Description"].startswith("Regions that were masked together with this one")
+    assert sidecar["together"]["Description"].startswith("How many regions were masked together, this one included")
     report = r.report(tmp_path / "report.html").read_text()
     assert "Neighbouring parts were masked together, and the groups that did most were divided" in report
 

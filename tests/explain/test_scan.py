@@ -113,7 +113,7 @@ def assert_painted(r, labels, table):
         for row in table.dropna(subset="score").to_dict("records"):
             expected[labels == row["index"]] = row[column]
         if column == "light" and r.explanation.settings["link"] == "logit":  # drawn above that of the background
-            expected[labels > 0] -= r.explanation.output - r.explanation.effect
+            expected[labels > 0] -= r.explanation.bare
         np.testing.assert_allclose(values(getattr(r, f"{statistic}_img")), expected, rtol=1e-6)
 
 

@@ -179,8 +179,7 @@ class CoarseToFine:
                 break
             new = groups.divided(rounds.count // 2)
         light, drop = groups.shared()
-        bare = part.output - part.effect
-        scores = _Scores(rounds.prepared.glas.settings, bare, covers, bare + light, drop)
+        scores = _Scores(rounds.prepared.glas.settings, part.bare, covers, part.bare + light, drop)
         return Refinement(rounds.whole(part, scores), groups.together == 1, together=groups.together)
 
 
@@ -298,8 +297,8 @@ class _Scores:
     ) -> np.ndarray:
         """Return the scores of some of the points, ``rows``, with other ends."""
         sums = {f"{end}_sum": cover.sums[rows] for end, cover in self.covers.items()} if density else {}
-        zero = self.bare if self.settings.light_from_background else 0.0
-        return fuse(fusion, light, drop, self.bare, gamma=self.settings.gamma, light_zero=zero, **sums)
+        settings = self.settings
+        return fuse(fusion, light, drop, self.bare, link=settings.link, gamma=settings.gamma, **sums)
 
 
 class _Estimate:
@@ -357,7 +356,7 @@ class _Estimate:
         )
         drops = intact - shaded
         of_all[evaluated], drops[evaluated] = light[evaluated], drop[evaluated]
-        self.scores = _Scores(settings, intact - part.effect, covers, of_all, drops)
+        self.scores = _Scores(settings, part.bare, covers, of_all, drops)
 
     def _output(self, estimate: np.ndarray) -> np.ndarray:
         """Return the model's expected output, from an estimate of its log odds."""

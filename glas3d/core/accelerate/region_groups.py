@@ -64,7 +64,7 @@ class RegionGroups:
 
     def add(self, groups: Sequence[np.ndarray], part: Explanation) -> None:
         """Keep what groups do, from the explanation of them as segments."""
-        light = part.light - (part.output - part.effect)
+        light = part.light - part.bare
         self._groups += [Group(*each) for each in zip(groups, light, part.drop, strict=True)]
 
     def divided(self, count: int) -> list[np.ndarray]:

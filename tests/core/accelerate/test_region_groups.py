@@ -42,12 +42,16 @@ class Additive:
 USED = {7: 3.0, 21: -2.0, 40: 1.0}
 
 
+def explained(segments, fusion, budget):
+    """Explain by every region, and by groups of them."""
+    glas = GLAS(Additive(segments, USED), evidence=True, **(SHARP | {"fusion": fusion}))
+    return glas.explain(volume(), 1, segments), CoarseToFine(glas, budget).explain(volume(), 1, segments)
+
+
 @pytest.mark.parametrize("fusion", ["mean", "shadow"])
 def test_what_a_model_uses_is_found_region_by_region(fusion):
     segments = scattered()
-    glas = GLAS(Additive(segments, USED), evidence=True, **(SHARP | {"fusion": fusion}))
-    dense = glas.explain(volume(), 1, segments)
-    found = CoarseToFine(glas, 0.6).explain(volume(), 1, segments)
+    dense, found = explained(segments, fusion, 0.6)
     ours = found.explanation
     assert ours.settings["evaluations"] <= 0.6 * dense.settings["evaluations"]
     assert found.deviation is None
@@ -82,10 +86,7 @@ def test_a_group_is_shared_by_the_voxels_of_its_regions():
 
 @pytest.mark.parametrize("fusion", ["mean", "shadow"])
 def test_the_whole_budget_is_the_plain_explanation(fusion):
-    segments = scattered()
-    glas = GLAS(Additive(segments, USED), evidence=True, **(SHARP | {"fusion": fusion}))
-    dense = glas.explain(volume(), 1, segments)
-    found = CoarseToFine(glas, 1).explain(volume(), 1, segments)
+    dense, found = explained(scattered(), fusion, 1)
     assert found.evaluated.all()
     for name in ("points", "light", "shadow", "drop", "score", "saliency"):
         np.testing.assert_array_equal(getattr(found.explanation, name), getattr(dense, name))
@@ -127,9 +128,8 @@ def test_two_sides_that_cancel_within_a_group_are_not_noticed():
     first, second = (int(region) for region in order[:2])
     glas = GLAS(Additive(segments, {first: 1.0, second: -1.0, 40: 3.0}), **SHARP)
     found = CoarseToFine(glas, 0.25).explain(np.ones((1, *SHAPE), np.float32), 1, segments)
-    together = found.together[first]
-    if together == found.together[second] > 1:
-        assert abs(found.explanation.score[first]) < 0.5
+    assert found.together[first] == found.together[second] > 1
+    assert abs(found.explanation.score[first]) < 0.5
     assert found.explanation.score.argmax() == 40
 
 
