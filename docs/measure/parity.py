@@ -121,8 +121,9 @@ text = f"""# Do engines, threads, batch sizes and versions give the same numbers
 <!-- Written by docs/measure/parity.py. -->
 
 The shipped network (the paper's, at 4 mm) explains one volume with {REGIONS} regions, by the presets `evidence` (log-odds)
-and `paper` (probabilities), with the model's reference as it is. A difference is the largest of any region's score, as a share of the range of the scores; next
-to it is by how many places the rank of a region moves at most. "Same bits" means that every number is equal.
+and `paper` (probabilities), with the model's reference as it is. A difference is the largest of any region's score, as a
+share of the range of the scores; next to it is by how many places the rank of a region moves at most. "Same bits" means
+that every number is equal.
 
 The same engine, batch shape and number of threads must give the same bits, other batch sizes and threads differ by at most
 1e-5, and engines by at most 1e-4 of a probability ([decision 7](decisions/0007-tolerance.md)). A study keeps one engine and

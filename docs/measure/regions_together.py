@@ -138,33 +138,32 @@ METHODS = {
 # ## Groups that are divided, against true effects
 
 # %%
-DIVIDED = {
-    "evidence, every region": {"preset": "evidence"},
-    **{f"evidence, groups, {budget:g}": {"preset": "evidence", "refine": budget} for budget in (0.5, 0.4, 0.3)},
-    "shadow alone, every region": {"preset": "evidence", "fusion": "shadow"},
-    **{
-        f"shadow alone, groups, {budget:g}": {"preset": "evidence", "fusion": "shadow", "refine": budget}
-        for budget in (0.5, 0.4, 0.3)
-    },
-}
+FUSIONS = {"evidence": "mean", "shadow alone": "shadow"}
+BUDGETS = {"every region": None, "groups, 0.5": 0.5, "groups, 0.4": 0.4, "groups, 0.3": 0.3}
+DIVIDED = [f"{fusion}, {budget}" for fusion in FUSIONS for budget in BUDGETS]
+
+
+def same_highest(score, whole):
+    """Return the share of the ten highest scores that are among the ten highest of another way."""
+    highest, own = (set(np.argsort(-values)[:10].tolist()) for values in (whole, score))
+    return len(highest & own) / 10
 
 
 def divided(number, volume):
     """Return for each of these ways its evaluations, and its correlations with the true effects and the whole."""
     effects = true_effects(predict, simulation, number)["effect"].to_numpy()[:m]
-    found, whole = {}, None
-    for name, how in DIVIDED.items():
-        given = {"background": "matched", "engine": "eager", "search": simulation.atlas} | how
-        explained = attribute(scan_img(simulation, volume[0]), predict, "AD", "glas", **given)
-        score = explained.table["score"].to_numpy()
-        whole = whole if "refine" in how else score
-        highest, own = (set(np.argsort(-values)[:10].tolist()) for values in (whole, score))
-        found[name] = (
-            explained.evaluations,
-            np.corrcoef(score, effects)[0, 1],
-            np.corrcoef(score, whole)[0, 1],
-            len(highest & own) / 10,
-        )
+    given = {"preset": "evidence", "background": "matched", "engine": "eager", "search": simulation.atlas}
+    found = {}
+    for kind, fusion in FUSIONS.items():
+        whole = None
+        for name, budget in BUDGETS.items():
+            explained = attribute(
+                scan_img(simulation, volume[0]), predict, "AD", "glas", fusion=fusion, refine=budget, **given
+            )
+            score = explained.table["score"].to_numpy()
+            whole = score if whole is None else whole
+            correlations = (np.corrcoef(score, other)[0, 1] for other in (effects, whole))
+            found[f"{kind}, {name}"] = (explained.evaluations, *correlations, same_highest(score, whole))
     return found
 
 
@@ -178,36 +177,32 @@ everyone = called_ad()
 done = 0
 while done < PARTICIPANTS:
     number, volume = next(everyone)
-    for name, values in divided(number, volume).items():
-        of_groups[name].append(values)
     dense = glas.explain(volume, "AD", segments, grid.spacing)
     if dense.score.max() < 10 * GAMMA:  # no shadow changes the probability, so there is nothing to rank
         continue
     done += 1
-    highest = set(np.argsort(-dense.score)[:10].tolist())
+    for name, values in divided(number, volume).items():
+        of_groups[name].append(values)
     for name, method in METHODS.items():
         score, evaluations = method(volume)
-        same = len(highest & set(np.argsort(-score)[:10].tolist())) / 10
         rank, linear = spearmanr(dense.score, score)[0], np.corrcoef(dense.score, score)[0, 1]
-        results[name].append((evaluations / dense.settings["evaluations"], rank, linear, same))
+        share = evaluations / dense.settings["evaluations"]
+        results[name].append((share, rank, linear, same_highest(score, dense.score)))
 
-rows = []
-for name, values in results.items():
-    share, rank, linear, same = np.array(values).T
-    rows.append(
-        f"| {name} | {100 * share.mean():.0f} % | {np.median(rank):.2f} ({rank.min():.2f}) | "
-        f"{np.median(linear):.2f} ({linear.min():.2f}) | {same.mean():.2f} ({same.min():.1f}) |"
-    )
-    print(rows[-1], flush=True)
 
-rows_of_groups = []
-for name, values in of_groups.items():
-    evaluations, true, whole, same = np.array(values).T
-    rows_of_groups.append(
-        f"| {name} | {np.median(evaluations):.0f} | {np.median(true):.3f} ({true.min():.2f}) | "
-        f"{np.median(whole):.3f} ({whole.min():.2f}) | {same.mean():.2f} ({same.min():.1f}) |"
-    )
-    print(rows_of_groups[-1], flush=True)
+def rows_of(values_of, cost, digits):
+    """Return a row for each way: what it costs, medians (least) of its correlations, and the share of the highest."""
+    rows = []
+    for name, values in values_of.items():
+        spent, *correlations, same = np.array(values).T
+        cells = [f"{np.median(one):.{digits}f} ({one.min():.2f})" for one in correlations]
+        rows.append(" | ".join([f"| {name}", cost(spent), *cells, f"{same.mean():.2f} ({same.min():.1f}) |"]))
+        print(rows[-1], flush=True)
+    return rows
+
+
+rows = rows_of(results, lambda share: f"{100 * share.mean():.0f} %", 2)
+rows_of_groups = rows_of(of_groups, lambda evaluations: f"{np.median(evaluations):.0f}", 3)
 
 # %%
 OUT.parent.mkdir(parents=True, exist_ok=True)
