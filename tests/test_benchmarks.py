@@ -83,7 +83,7 @@ def test_every_row_is_made(tmp_path):
     ]  # fmt: skip
     assert [(r["what"], r["against"].partition(" by ")[0]) for r in kinds["equal truth"]] == [
         (f"Captum FeatureAblation, {setting}", f"glas3d {ours}")
-        for ours in ("evidence", "shadow alone")
+        for ours in ("evidence", "shadow alone", "evidence, refine 1,", "shadow alone, refine 1,")
         for setting in ("stock", "tuned")
     ]
     assert [r["what"] for r in kinds["memory"]] == [
