@@ -2,15 +2,15 @@
 # # Coarse to fine: at how many points of a dense grid must the model be evaluated?
 #
 # Simulated participants with planted lesions are explained on a dense grid, at every point, and then again from a share of
-# the evaluations: first spread evenly, then where light times shadow is high or may be high; the other points are estimated.
-# Two rivals have as many evaluations: a coarser grid, interpolated, and the same estimate from points that are all spread
-# evenly.
+# the evaluations: first spread evenly, then where the score is large or may be; the other points are estimated.
+# Two rivals: coarser grids, interpolated linearly, and the same estimate from points that are all spread evenly.
 #
-# The arguments are a path for the page and a number of participants; 20 take a quarter of an hour and wrote
+# The arguments are a path for the page and a number of participants; 6 take half an hour and wrote
 # `docs/coarse_to_fine.md`.
 
 # %%
 import sys
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -28,10 +28,52 @@ from glas3d.simulate import Simulation, simulate_participant
 
 OUT = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("glas3d-examples/coarse_to_fine.md")
 PARTICIPANTS = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-FULL = PARTICIPANTS >= 8
-BUDGETS = (0.15, 0.25, 0.4) if FULL else (0.25,)
-CELLS = (12, 14, 12) if FULL else (6, 7, 6)
-SIGMAS = {(20, 30): PARTICIPANTS, (12, 18): PARTICIPANTS // 4}  # mm, and how many participants
+FULL = PARTICIPANTS >= 6
+BUDGETS = (0.05, 0.1, 0.15, 0.25, 0.4) if FULL else (0.25,)
+CELLS = (15, 18, 15) if FULL else (6, 7, 6)
+COARSER = ((6, 7, 6), (8, 9, 8), (9, 11, 9), (11, 13, 11)) if FULL else ((3, 4, 3),)
+
+
+# The kinds of search by how their names begin, as columns of a table.
+KINDS = {"coarse to fine": "coarse to fine", "evenly": "spread evenly, kriging", "grid": "coarser grid, linear"}
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the points are scored by, and for how many participants.
+
+    Attributes
+    ----------
+    fusion, link
+        Settings of GLAS.
+    sigmas
+        Of light and shadow, in mm.
+    participants
+        How many are explained.
+    """
+
+    fusion: str
+    link: str
+    sigmas: tuple[int, int]
+    participants: int
+
+    def fused(self, explanation, light, shaded):
+        """Return the scores of points whose outputs are these."""
+        drop = explanation.output - shaded
+        return fuse(self.fusion, light, drop, explanation.bare, link=self.link, gamma=GAMMA)
+
+    @property
+    def name(self):
+        """Its name in the table."""
+        return f"{'evidence' if self.fusion == 'mean' else self.fusion}, {self.sigmas[0]} / {self.sigmas[1]} mm"
+
+
+SCORES = (
+    Score("product", "probability", (20, 30), PARTICIPANTS),
+    Score("product", "probability", (12, 18), PARTICIPANTS // 3),
+    Score("mean", "logit", (20, 30), PARTICIPANTS),
+    Score("mean", "logit", (12, 18), PARTICIPANTS // 3),
+)
 GAMMA = 1e-5
 torch.set_num_threads(1)
 
@@ -54,30 +96,33 @@ def called_ad():
 
 
 # %%
-def coarser(dense, evaluations):
-    """Return scores from every other point of the dense grid, light and drop interpolated linearly, and evaluations."""
-    axes = [np.arange(k) for k in CELLS]
-    step = 2 if evaluations < 0.3 * (2 * np.prod(CELLS) + 1) else 1
-    kept = [np.unique(np.r_[axis[::step], axis[-1]]) for axis in axes]
-    interpolated = []
-    for values in (dense.light, dense.drop):
-        some = values.reshape(CELLS)[np.ix_(*kept)]
-        everywhere = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-        interpolated.append(RegularGridInterpolator(kept, some)(everywhere).ravel())
-    return fuse("product", *interpolated, gamma=GAMMA), 2 * np.prod([len(axis) for axis in kept]) + 1
+def interpolated(score, dense, coarse):
+    """Return the scores of the dense grid from a coarser one, whose light and shaded outputs are interpolated linearly."""
+    axes = [np.unique(axis) for axis in coarse.points.T]
+    cells = [len(axis) for axis in axes]
+    # outside of the outermost points the outputs go on as straight lines, so that a probability may leave 0 to 1
+    light, shaded = (
+        RegularGridInterpolator(axes, values.reshape(cells), bounds_error=False, fill_value=None)(dense.points)
+        for values in (coarse.light, coarse.output - coarse.drop)
+    )
+    return score.fused(dense, light, shaded)
 
 
-def evenly_only(dense, evaluations):
+def evenly_only(score, dense, evaluations):
     """Return scores from points that are all spread evenly, the others estimated in the same way."""
     positions = dense.points * spacing / np.mean(np.asarray(spacing) * np.array(dense.saliency.shape) / CELLS)
     evaluated = farthest_points(positions, evaluations // 2)
-    probabilities = dense.light, dense.probability - dense.drop
-    light, shaded = (
-        expit(Kriging(positions, evaluated, logit(p[evaluated].clip(1e-7, 1 - 1e-7))).estimate) for p in probabilities
-    )
-    score = fuse("product", light, dense.probability - shaded, gamma=GAMMA)
-    score[evaluated] = dense.score[evaluated]
-    return score
+    light, shaded = (estimated(score, positions, evaluated, o) for o in (dense.light, dense.output - dense.drop))
+    scores = score.fused(dense, light, shaded)
+    scores[evaluated] = dense.score[evaluated]
+    return scores
+
+
+def estimated(score, positions, evaluated, outputs):
+    """Return the outputs at all points by kriging, as log-odds."""
+    if score.link == "logit":
+        return Kriging(positions, evaluated, outputs[evaluated]).estimate
+    return expit(Kriging(positions, evaluated, logit(outputs[evaluated].clip(1e-7, 1 - 1e-7))).estimate)
 
 
 def agreement(dense, score):
@@ -86,58 +131,76 @@ def agreement(dense, score):
     return np.corrcoef(dense.score, score)[0, 1], len(highest & estimated) / len(highest)
 
 
+def searched(score, glas, volume, dense):
+    """Yield each search with its share of the evaluations, its agreement, and how many estimates are within two deviations."""
+    total = dense.settings["evaluations"]
+    for budget in BUDGETS:
+        refined = CoarseToFine(glas, budget).explain(volume, "AD", Grid(CELLS), spacing)
+        explanation, others = refined.explanation, ~refined.evaluated
+        evaluations = explanation.settings["evaluations"]
+        off = np.abs(explanation.score - dense.score)[others]
+        within = (off <= 2 * refined.deviation[others] + 1e-6).mean()
+        yield f"coarse to fine, {budget:g}", evaluations / total, *agreement(dense, explanation.score), within
+        even = evenly_only(score, dense, evaluations)
+        yield f"evenly, {budget:g}", evaluations / total, *agreement(dense, even), np.nan
+    for cells in COARSER:
+        coarse = glas.explain(volume, "AD", Grid(cells), spacing)
+        name = f"grid {' x '.join(map(str, cells))}, linear"
+        share = coarse.settings["evaluations"] / total
+        yield name, share, *agreement(dense, interpolated(score, dense, coarse)), np.nan
+
+
 # %% [markdown]
 # ## Every participant
 
 # %%
-rows, blanks = [], []
-for sigmas, participants in SIGMAS.items():
+rows, blanks, fewest = [], [], []
+for score in SCORES:
     glas = GLAS(
         predict,
-        sigma_light=sigmas[0],
-        sigma_shadow=sigmas[1],
+        sigma_light=score.sigmas[0],
+        sigma_shadow=score.sigmas[1],
         sigma_spatial=12,
         unit="mm",
+        fusion=score.fusion,
+        link=score.link,
         background=predict.info.reference,
     )
     results, blank = {}, 0
     everyone = called_ad()
     number = 0
-    while number < participants:
+    while number < score.participants:
         volume = next(everyone)
         dense = glas.explain(volume, "AD", Grid(CELLS), spacing)
         if dense.score.max() < 10 * GAMMA:  # no shadow changes the probability, so there is nothing to rank
             blank += 1
             continue
         number += 1
-        total = dense.settings["evaluations"]
-        for budget in BUDGETS:
-            refined = CoarseToFine(glas, budget).explain(volume, "AD", Grid(CELLS), spacing)
-            evaluations = refined.explanation.settings["evaluations"]
-            off = np.abs(refined.explanation.score - dense.score)[~refined.evaluated]
-            within = (off <= 2 * refined.deviation[~refined.evaluated] + 1e-6).mean()
-            key = f"coarse to fine, {budget:g}"
-            results.setdefault(key, []).append(
-                (evaluations / total, *agreement(dense, refined.explanation.score), within)
-            )
-            even = agreement(dense, evenly_only(dense, evaluations))
-            results.setdefault(f"evenly, {budget:g}", []).append((evaluations / total, *even, np.nan))
-        score, evaluations = coarser(dense, 0.25 * total)
-        results.setdefault("every other cell, linear", []).append(
-            (evaluations / total, *agreement(dense, score), np.nan)
-        )
-        print(f"{sigmas} mm, participant {number}: {results[f'coarse to fine, {0.25:g}'][-1]}", flush=True)
-    blanks.append(f"{blank} at {sigmas[0]} / {sigmas[1]} mm")
+        for name, *measured in searched(score, glas, volume, dense):
+            results.setdefault(name, []).append(measured)
+        print(f"{score.name}, participant {number}: {results[f'coarse to fine, {0.25:g}'][-1]}", flush=True)
+    if blank:
+        blanks.append(f"{blank} with {score.name}")
+    enough = {}  # of each kind of search, the fewest evaluations that are enough on average
     for name, ones in results.items():
         share, correlation, top, within = np.array(ones).T
         passed = int(((correlation >= 0.98) & (top >= 0.95)).sum())
         rows.append(
-            f"| {sigmas[0]} / {sigmas[1]} | {name} | {100 * share.mean():.1f} % | {correlation.mean():.3f} | "
+            f"| {score.name} | {name} | {100 * share.mean():.1f} % | {correlation.mean():.3f} | "
             f"{correlation.min():.3f} | {top.mean():.3f} | {top.min():.2f} | {passed} of {len(ones)} | "
             + ("" if np.isnan(within).any() else f"{100 * within.mean():.0f} %")
             + " |"
         )
         print(rows[-1], flush=True)
+        kind = next(kind for kind in KINDS if name.startswith(kind))
+        if correlation.mean() >= 0.98:
+            enough[kind] = min(enough.get(kind, np.inf), share.mean())
+    fewest.append(
+        f"| {score.name} | {len(ones)} | "
+        + " | ".join(f"{100 * enough[kind]:.0f} %" if kind in enough else "none of these" for kind in KINDS)
+        + " |"
+    )
+    print(fewest[-1], flush=True)
 
 # %%
 OUT.parent.mkdir(parents=True, exist_ok=True)
@@ -145,26 +208,33 @@ OUT.write_text(
     f"""# Coarse to fine
 
 `python docs/measure/coarse_to_fine.py docs/coarse_to_fine.md {PARTICIPANTS}` wrote this page. `refine=0.25` (`--refine 0.25`) evaluates
-a quarter of the points of a grid, where light times shadow is high or may be high. The other points are estimated by kriging:
-the probabilities under light and under shadow, each as log odds, with the likeliest of six correlation lengths. The table says
+a quarter of the points of a grid, where the score is large or may be, for or against the class. The other points are estimated by kriging:
+the outputs under light and under shadow, each as log-odds, with the likeliest of six correlation lengths. The table says
 which points were evaluated, and the standard deviation of each estimate (`glas3d.core.accelerate.refine`).
 
-Simulated participants of the AD group that the shipped model classifies as AD; a grid of {" x ".join(map(str, CELLS))} cells, {spacing[0] * predict.info.grid.shape[0] / CELLS[0]:g} mm apart,
-evaluated at all points for comparison. Agreement of raw scores: their correlation over the points, and how many of the highest 1 % are
+How few evaluations give the map of a dense grid? Simulated participants of the AD group that the shipped model classifies as AD; a
+grid of {" x ".join(map(str, CELLS))} cells, {spacing[0] * predict.info.grid.shape[0] / CELLS[0]:.1f} mm apart, {2 * np.prod(CELLS) + 1:,} evaluations and more, evaluated at all points for comparison. *Product*: of probabilities,
+the paper's score. *Evidence*: the mean of both ends in log-odds, with its sign. After each name: sigma of light and of shadow.
+
+Fewest evaluations, of those tried, whose mean correlation with the dense map is at least 0.98:
+
+| score | participants | {" | ".join(KINDS.values())} |
+|---|---|{"---|" * len(KINDS)}
+{chr(10).join(fewest)}
+
+All that were tried. Agreement of raw scores: their correlation over the points, and how many of the highest 1 % are
 among the highest 1 %. *Passed*: correlation of at least 0.98 and 0.95 of the highest 1 %. *Within*: estimated points whose
-score lies within two of its stated deviations. *Every other cell* evaluates only those; *evenly* spreads its evaluations.
+score lies within two of its stated deviations. *Evenly* spreads its evaluations, and estimates as coarse to fine does. *Linear*: the
+outputs of a coarser grid are interpolated between its points, and go on as straight lines outside of them.
 
 Participants are left out if no shadow changes the probability, so that the highest score is below ten gammas
-({", ".join(blanks)}). Their scores differ only by rounding.
+({", ".join(blanks) or "none was"}). Their scores differ only by rounding.
 
-| sigma, mm | search | evaluations | correlation, mean | least | top 1 %, mean | least | passed | within |
+| score | search | evaluations | correlation, mean | least | top 1 %, mean | least | passed | within |
 |---|---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-Log odds matter: with the probabilities themselves, which change in steps, the same search passed in 9 of the first 20
-participants, and on average 0.82 of the highest 1 % were right. *Evenly* estimates by log odds too.
-
-With masks narrower than the cells, probabilities change from one point to the next, and more points must be evaluated. A grid
+With masks narrower than the cells, outputs change from one point to the next, and more points must be evaluated. A grid
 whose cells are much wider than its masks misses evidence, refined or not.
 """,
     encoding="utf-8",

@@ -225,7 +225,7 @@ class Refined(Mode):
         CoarseToFine(glas, **self.settings)
 
     def evaluate(self, glas: GLAS, task: Task) -> list[ModeResult]:
-        """Evaluate the model where the score is high or may be."""
+        """Evaluate the model where the score is large or may be."""
         refinement = CoarseToFine(glas, **self.settings).explain(
             task.volume, task.target, task.search, task.spacing, mask=task.mask
         )

@@ -49,9 +49,9 @@ class ModeOptions:
     refine
         Spend only this share of the model evaluations, such as 0.25 for a grid or 0.4 for an atlas, where they matter.
         With masks of the regions' own shape (preset evidence), neighbouring regions are masked together, and the groups
-        that do most are divided. With round masks, points whose score is high or may be high are evaluated, and the
-        others are estimated. The table says what was evaluated by itself. For one target. In Python a mapping holds
-        settings of `CoarseToFine`. Default: evaluate every point.
+        that do most are divided. With round masks, points whose score is large or may be, for the target or against
+        it, are evaluated, and the others are estimated. The table says what was evaluated by itself. For one target.
+        In Python a mapping holds settings of `CoarseToFine`. Default: evaluate every point.
     overlap
         Undo the overlap of round masks with the regions around theirs, by a regression of the evidence on what the
         masks cover of each region: ``ridge``, or ``nonnegative`` for evidence that is for the target alone. Needs an

@@ -27,7 +27,7 @@ _COARSE = 0.4  # share of the budget that is spread evenly over the volume first
 _ROUNDS = 4  # in which the rest of the budget is spent, each where the rounds before it point
 _CANDIDATES = 4  # times as many points are considered as are chosen in a round
 _FEWEST = 4  # least number of evaluated points
-_DEVIATIONS = 2.0  # by which a score may lie above its estimate
+_DEVIATIONS = 2.0  # by which light and shadow may lie off their estimates
 _ROUNDING = 1e-7  # probabilities nearer to 0 or 1 than this are rounding of float32
 
 
@@ -61,10 +61,10 @@ class CoarseToFine:
 
     Two fifths of the budget are spread evenly over the volume. The rest is spent in rounds, where it matters.
 
-    **Round masks.** That is where light times shadow is high or may be: where the estimate plus two of its standard
-    deviations is highest. The probabilities under light and under shadow are each estimated by `Kriging` as log odds,
-    and the score is made of the two. The masks must be about as wide as the points are apart, or wider: evidence that
-    falls between the first points is not noticed.
+    **Round masks.** That is where the score is large or may be, for the class or against it: where its size is largest
+    with light and shadow two standard deviations from their estimates. The probabilities under light and under shadow
+    are each estimated by `Kriging` as log odds, and the score is made of the two. The masks must be about as wide as
+    the points are apart, or wider: evidence that falls between the first points is not noticed.
 
     **Masks of the regions' own shape.** Neighbouring regions are masked together, in groups. The groups that do most
     are divided in two, and their halves are masked. What a group does that is not divided any more is shared among its
@@ -362,44 +362,49 @@ class _Estimate:
         """Return the model's expected output, from an estimate of its log odds."""
         return np.asarray(1 / (1 + np.exp(-estimate))) if self._odds else estimate.copy()
 
-    def _highest(self, estimates: Sequence[Kriging | None], rows: slice | np.ndarray) -> np.ndarray:
-        """Return what the score of some points may be, with light and shadow two deviations from their estimates."""
+    def _bound(self, estimates: Sequence[Kriging | None], rows: slice | np.ndarray, sign: int) -> np.ndarray:
+        """Return how high (1) or low (-1) scores of points may be, both ends two deviations off their estimates."""
         light, shaded = estimates
         settings = self._settings
         n = len(self.scores.light[rows])
-        most, drop = np.full(n, np.nan), np.full(n, np.nan)
+        lit, drop = np.full(n, np.nan), np.full(n, np.nan)
         if light is not None:
-            most = self._output(light.estimate + _DEVIATIONS * light.deviation)
+            lit = self._output(light.estimate + sign * _DEVIATIONS * light.deviation)
         if shaded is not None:
-            ends = (self._output(shaded.estimate + sign * _DEVIATIONS * shaded.deviation) for sign in (-1, 1))
-            largest, smallest = (self._intact - end for end in ends)
+            ends = (self._output(shaded.estimate + side * _DEVIATIONS * shaded.deviation) for side in (-sign, sign))
+            towards, away = (self._intact - end for end in ends)
             # the mean rises with the drop itself, the other fusions with its size
-            drop = largest if settings.keeps_zero else np.maximum(np.abs(largest), np.abs(smallest))
-        return self.scores.of(most, drop, rows, settings.fusion, density=settings.density)
+            drop = towards if settings.keeps_zero else np.maximum(np.abs(towards), np.abs(away))
+        return self.scores.of(lit, drop, rows, settings.fusion, density=settings.density)
+
+    def _largest(self, estimates: Sequence[Kriging | None], rows: slice | np.ndarray) -> np.ndarray:
+        """Return how large the score of some points may be, for the class or against it."""
+        high, low = (self._bound(estimates, rows, sign) for sign in (1, -1))
+        return np.maximum(np.abs(high), np.abs(low))
 
     @property
     def deviation(self) -> np.ndarray:
         """``(m,)`` standard deviation of the score: half of how much higher it may be, 0 where it was evaluated."""
-        deviation = np.asarray(self._highest(self._estimates, slice(None)) - self.scores.score) / _DEVIATIONS
+        deviation = np.asarray(self._bound(self._estimates, slice(None), 1) - self.scores.score) / _DEVIATIONS
         deviation[self._evaluated] = 0
         return deviation
 
     def promising(self, count: int) -> np.ndarray:
-        """Choose the points to evaluate next: one after another where the score may be highest.
+        """Choose the points to evaluate next: one after another where the score may be largest, whatever its sign.
 
         Each chosen point makes the estimates around it more certain before the next one is chosen. The candidates are
-        the points whose scores may be highest now, as the others hardly come to be the highest.
+        the points whose scores may be largest now, as the others hardly come to be the largest.
         """
-        highest = self._highest(self._estimates, slice(None))
-        highest[self._evaluated] = -np.inf
-        remaining = len(highest) - len(self._evaluated)
-        candidates = np.argsort(-highest, kind="stable")[: min(_CANDIDATES * count, remaining)]
+        largest = self._largest(self._estimates, slice(None))
+        largest[self._evaluated] = -np.inf
+        remaining = len(largest) - len(self._evaluated)
+        candidates = np.argsort(-largest, kind="stable")[: min(_CANDIDATES * count, remaining)]
         parts = [None if kriging is None else kriging.at(candidates, count) for kriging in self._estimates]
         chosen: list[int] = []
         for _ in range(count):
-            highest = self._highest(parts, candidates)
-            highest[chosen] = -np.inf
-            chosen.append(int(highest.argmax()))
+            largest = self._largest(parts, candidates)
+            largest[chosen] = -np.inf
+            chosen.append(int(largest.argmax()))
             for kriging in parts:
                 if kriging is not None:
                     kriging.add(chosen[-1])

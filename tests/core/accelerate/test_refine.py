@@ -100,6 +100,23 @@ def test_answers_that_are_no_probabilities():
     assert top(dense.score) == top(found.score)
 
 
+def test_evidence_against_a_class_is_sought_like_evidence_for_it():
+    """Of two classes, what speaks for one speaks against the other, so that the same points are evaluated."""
+    towards, away = Lesions((8, 20, 6)).where, Lesions((17, 23, 14)).where
+
+    def both(batch):
+        odds = batch[:, 0].flatten(1) @ (0.04 * towards - 0.06 * away).flatten()
+        return torch.sigmoid(torch.stack([odds, -odds], dim=1).double())
+
+    glas = GLAS(both, sigma_light=4, sigma_shadow=6, fusion="mean", link="logit")
+    dense = glas.explain(volume(), 0, Grid(9))
+    found, opposite = (CoarseToFine(glas, 0.25).explain(volume(), target, Grid(9)) for target in (0, 1))
+    assert -dense.score.min() > dense.score.max() > 0
+    np.testing.assert_array_equal(found.evaluated, opposite.evaluated)
+    np.testing.assert_allclose(found.explanation.score, -opposite.explanation.score, atol=1e-4 * np.ptp(dense.score))
+    assert np.corrcoef(dense.score, found.explanation.score)[0, 1] >= 0.98
+
+
 def boxes():
     """Segments of 4 x 5 x 4 voxels."""
     x, y, z = (axis // side for axis, side in zip(np.indices(SHAPE), (4, 5, 4), strict=True))
