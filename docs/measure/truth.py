@@ -539,6 +539,11 @@ def baseline_of(method: str) -> str:
     return "feature_ablation, probability" if paper else BASELINE
 
 
+def two_digits(value: float) -> str:
+    """Return a number with two digits; empty where it was not measured."""
+    return f"{value:.2f}" if np.isfinite(value) else ""
+
+
 def interval(values: np.ndarray, statistic: Any = np.mean) -> str:
     """Return a statistic over networks with its 95 % bootstrap interval."""
     values = np.asarray(values, dtype=float)
@@ -586,6 +591,11 @@ class Family:
         networks = self.rows.groupby(["planted", "seed"])
         return Family(networks.filter(lambda rows: set(OTHERS) <= set(rows["method"])), self.half)
 
+    def parts(self) -> list[Family]:
+        """Return the family, then those of its networks for which all rivals were computed, if these are some only."""
+        wide = self.with_rivals()
+        return [self, wide] if 0 < wide.n_networks < self.n_networks else [self] if self.n_networks else []
+
     @property
     def methods(self) -> list[str]:
         """Methods that every network of the family has."""
@@ -625,9 +635,7 @@ class Family:
                 interval(self.of(method, "r").to_numpy(), np.median),
                 interval(self.ahead(method)),
                 f"{self.of(method, 'spearman').mean():.2f}",
-                f"{self.of(method, 'ap').mean():.2f}",
-                f"{self.of(method, 'ap_density').mean():.2f}",
-                f"{self.of(method, 'ap_used').mean():.2f}",
+                *(two_digits(self.of(method, column).mean()) for column in ("ap", "ap_density", "ap_used")),
             ]
             lines.append("| " + " | ".join(cells) + " |")
         return lines
@@ -701,7 +709,8 @@ def introduction(record: pd.DataFrame, bench: Bench) -> list[str]:
         "as two. *s*: seconds of one processor for one scan, the eager network. The reference is the control mean, darkness where the",
         "name says so, and for `glas_evidence` and where it says *matched* the control mean scaled to the scan around each region",
         "([method.md](method.md)). *evidence*, *shadow*, *light* and *product* are masks of the regions' own shape unless they are",
-        "round, in log-odds unless they are of a probability.",
+        "round, in log-odds unless they are of a probability. *AP* of light by density is empty where it was measured before light in",
+        "log-odds was counted from the background.",
         "",
     ]
 
@@ -735,17 +744,11 @@ def reported(record: pd.DataFrame, report: Family) -> list[str]:
     """Return the tables of all methods, a kind of network each, ordered by r on the first."""
     lines = []
     for title, rows in families(record).items():
-        family = Family(rows, "report")
-        if family.n_networks:
-            lines += [
-                f"## {title}: {counted(family.n_networks, 'network')} of the report half",
-                "",
-                *ordered_table(family),
-                "",
-            ]
-        wide = family.with_rivals()
-        if 0 < wide.n_networks < family.n_networks:
-            lines += [f"### Every method, on {wide.n_networks} of these networks", "", *ordered_table(wide), ""]
+        for number, family in enumerate(Family(rows, "report").parts()):
+            n = family.n_networks
+            heading = f"## {title}: {counted(n, 'network')} of the report half"
+            lines += [f"### Every method, on {n} of these networks" if number else heading, ""]
+            lines += [*ordered_table(family), ""]
     return lines
 
 
@@ -820,11 +823,12 @@ def losses(record: pd.DataFrame) -> list[str]:
         "|---|---|---|---|---|",
     ]
     reasons: dict[str, None] = {}
-    for title, rows in families(record).items():
-        family = Family(rows, "report")
-        if not family.n_networks:
-            continue
-        rivals = [m for m in family.methods if not METHODS_RUN[m]["method"].startswith("glas")]
+    parts = [(title, part) for title, rows in families(record).items() for part in Family(rows, "report").parts()]
+    shown: set[tuple[str, str]] = set()
+    for title, family in parts:
+        methods = [m for m in family.methods if (title, m) not in shown]
+        shown |= {(title, m) for m in methods}
+        rivals = [m for m in methods if not METHODS_RUN[m]["method"].startswith("glas")]
         means = {m: [family.difference(m, default, measure).mean() for measure in measures] for m in rivals}
         ahead = [m for m in rivals if max(means[m]) > _SAME]
         for method in sorted(ahead, key=lambda m: -means[m][0]):
