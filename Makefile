@@ -90,7 +90,7 @@ measure: $(READY)
 	$(BIN)/python docs/measure/method_figures.py docs/figures/light-and-shadow.png
 	$(BIN)/python docs/measure/figures.py docs/figures 20
 	$(BIN)/python docs/measure/scaling.py docs/scaling.md 1000
-	$(BIN)/python docs/measure/coarse_to_fine.py docs/coarse_to_fine.md 6
+	$(BIN)/python docs/measure/coarse_to_fine.py docs/coarse_to_fine.md 4
 	$(BIN)/python docs/measure/truncation.py docs/speed.md
 	$(BIN)/python docs/measure/experiment.py docs/experiment.md 429 both
 	$(BIN)/python docs/measure/regions_together.py docs/regions_together.md 20

@@ -5,7 +5,7 @@
 # the evaluations: first spread evenly, then where the score is large or may be; the other points are estimated.
 # Two rivals: coarser grids, interpolated linearly, and the same estimate from points that are all spread evenly.
 #
-# The arguments are a path for the page and a number of participants; 6 take half an hour and wrote
+# The arguments are a path for the page and a number of participants; 4 take half an hour and wrote
 # `docs/coarse_to_fine.md`.
 
 # %%
@@ -28,10 +28,10 @@ from glas3d.simulate import Simulation, simulate_participant
 
 OUT = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("glas3d-examples/coarse_to_fine.md")
 PARTICIPANTS = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-FULL = PARTICIPANTS >= 6
-BUDGETS = (0.05, 0.1, 0.15, 0.25, 0.4) if FULL else (0.25,)
+FULL = PARTICIPANTS >= 4
+BUDGETS = (0.1, 0.15, 0.25, 0.4) if FULL else (0.25,)
 CELLS = (15, 18, 15) if FULL else (6, 7, 6)
-COARSER = ((6, 7, 6), (8, 9, 8), (9, 11, 9), (11, 13, 11)) if FULL else ((3, 4, 3),)
+COARSER = ((8, 9, 8), (11, 13, 11)) if FULL else ((3, 4, 3),)
 
 
 # The kinds of search by how their names begin, as columns of a table.
@@ -70,9 +70,9 @@ class Score:
 
 SCORES = (
     Score("product", "probability", (20, 30), PARTICIPANTS),
-    Score("product", "probability", (12, 18), PARTICIPANTS // 3),
+    Score("product", "probability", (12, 18), PARTICIPANTS // 2),
     Score("mean", "logit", (20, 30), PARTICIPANTS),
-    Score("mean", "logit", (12, 18), PARTICIPANTS // 3),
+    Score("mean", "logit", (12, 18), PARTICIPANTS // 2),
 )
 GAMMA = 1e-5
 torch.set_num_threads(1)
@@ -164,6 +164,7 @@ for score in SCORES:
         unit="mm",
         fusion=score.fusion,
         link=score.link,
+        engine="auto",
         background=predict.info.reference,
     )
     results, blank = {}, 0

@@ -85,6 +85,8 @@ def audit_results(
     wanted, folder = checks or None, out
     if scan[0].is_dir():
         audits, folder = _of_folder(scan, model, target, out, options, wanted, overwrite=overwrite)
+    elif not scan[0].exists():
+        raise GlasError(f"no such scan, or folder of results: {scan[0]}")
     else:
         missing = [name for name, value in (("--model", model), ("--target", target), ("--out", out)) if value is None]
         if missing:

@@ -135,7 +135,7 @@ def _report(result: ScanExplanation, written: list[Path], name: str, out: Path, 
     rows = "region" if "atlas" in result.provenance["Search"] else "search point"
     if result.table["rank"].notna().any():
         columns, preset = table_columns(result.table.columns, result.provenance), result.provenance["Preset"]
-        title = f"{name}: {probability}, the ten highest-scoring {rows}s"
+        title = f"{name}: {probability}, the highest-scoring {rows}s"
         terminal.write_table(result.table, title, columns, start=f"Preset {preset}. ")
     else:
         terminal.write(f"{name}: {probability}; no {rows} stands out, because all have the same score")

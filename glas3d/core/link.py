@@ -108,8 +108,9 @@ def log_odds_of_probabilities(probabilities: torch.Tensor) -> torch.Tensor:
         if not bool((p >= 0).all() & ((total - 1).abs() <= _SUM_TO_ONE).all()):
             worst = total[(total - 1).abs().argmax()] if bool((p >= 0).all()) else p.min()
             raise NoLogOdds(
-                "log-odds need probabilities of all classes, which add up to 1, or the model's own logits; its outputs "
+                "log-odds need probabilities of all classes, which add up to 1; the model's outputs "
                 + (f"add up to {float(worst):.4g}" if bool((p >= 0).all()) else f"go down to {float(worst):.4g}")
+                + ': if they are logits, its activation must be "softmax" or "sigmoid"'
             )
         odds = log_odds_of_logits(p.log())
     if not torch.isfinite(odds).all():

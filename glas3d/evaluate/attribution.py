@@ -25,7 +25,7 @@ from glas3d.errors import GlasError, GlasWarning
 from glas3d.evaluate import rivals
 from glas3d.evaluate.rivals.light_and_shadow import Glas
 from glas3d.evaluate.rivals.methods import METHODS, AttributionOptions, Method, listed_methods, method_of
-from glas3d.evaluate.rivals.rival import Rival, Task
+from glas3d.evaluate.rivals.rival import Rival, Task, captum
 from glas3d.evaluate.rivals.value import ExplainedValue
 from glas3d.evaluate.subject import Subject, options_of, resolve_subject
 from glas3d.explain.options import UnsetSettings
@@ -414,6 +414,8 @@ def _attributions(
     own: dict[str, Rival] = {}
     for name, keywords in methods.items():
         method = method_of(name)
+        if method.library == "Captum":
+            captum()  # a missing package is named before the first method takes its minutes
         of_method = {key for key in keywords if key not in known or (key == "refine" and _is_glas(method))}
         general |= {key: value for key, value in keywords.items() if key not in of_method}
         own[name] = _rival(method, {key: keywords[key] for key in keywords if key in of_method}, known, caller)

@@ -78,6 +78,12 @@ def notes_on(
         notes.append(Note(text))
     elif by_background is not None:
         notes += _note_on_backgrounds(by_background, _name(explanation.target, classes))
+    elif explanation.account is not None and abs(explanation.effect_log_odds) < LEAST_EFFECT:
+        text = (
+            f"the log-odds of the input differ from those of the background by less than {LEAST_EFFECT:g}: there is "
+            "little for the map to account for, and high scores may cancel out"
+        )
+        notes.append(Note(text))
     score, drop = explanation.score, explanation.drop
     n = len(score)
     if n < 2:
@@ -305,7 +311,9 @@ def _not_predicted(
         return None
     name = _name(target, classes)
     shown = f"P({name}) = {outputs[target]:.3g}"
-    purpose = f"the map shows what speaks for {name} all the same"
+    signed = explanation.settings.get("fusion") == "mean"
+    shown_by_map = f"what speaks for {name} and against it" if signed else f"what the output for {name} depends on"
+    purpose = f"the map shows {shown_by_map} all the same"
     exclusive = len(outputs) > 1 and outputs.min() >= 0 and abs(outputs.sum() - 1) <= _SUM
     rival = against if against is not None else int(outputs.argmax()) if exclusive else None
     if rival is not None:

@@ -299,12 +299,14 @@ def _below(results: Results, scans: Mapping[str, SpatialImage]) -> str:
 def _title(results: Results) -> str:
     first = (*results.groups, *results.explanations, *results.comparisons)[0]
     target = prose.target_of(first.provenance)
+    signed = first.provenance.get("Settings", {}).get("fusion") == "mean"
+    matter = f"speak for {target}" if signed else f"the output for {target} depends on"
     if results.groups:
         names = [str(each.provenance.get("Group")) for each in results.groups]
-        return f"Group{'s' if len(names) > 1 else ''} {' and '.join(names)}: which regions speak for {target}"
+        return f"Group{'s' if len(names) > 1 else ''} {' and '.join(names)}: which regions {matter}"
     names = list(dict.fromkeys(_input_name(each) for each in (*results.explanations, *results.comparisons)))
     shown = names[0] if len(names) == 1 else counted(len(names), "scan")
-    return f"{shown}: which {prose.searched_parts(first)} speak for {target}"
+    return f"{shown}: which {prose.searched_parts(first)} {matter}"
 
 
 def _input_name(result: Result) -> str:
@@ -331,7 +333,7 @@ def _explained(result: Result, number: int, volumes: Volumes, scans: Mapping[str
         maps=_viewer(result, volumes, _background(result, volumes, scans)),
         bars=_bars(result.table, "score", "score", None),
         rows=rows,
-        bars_caption=f"Score of the ten highest-scoring {rows} ({prose.unit_of_score(result) or 'no unit'})",
+        bars_caption=f"Score of the highest-scoring {rows} ({prose.unit_of_score(result) or 'no unit'})",
         figure=_figure(result, scans),
         settings=list(flat(result.provenance)),
     )
@@ -367,7 +369,7 @@ def _group(result: Result, number: int, results: Results, volumes: Volumes) -> V
         maps=_viewer(merged, volumes, _template(volumes)),
         bars=_bars(table, shown, shown, mean),
         bars_of_means=mean is not None,
-        bars_caption=f"The ten highest-scoring {rows}{interval}; {units}",
+        bars_caption=f"The highest-scoring {rows}{interval}; {units}",
         rows=rows,
         figure=_figure(result, {}) if number == 0 else None,
         settings=list(flat(settings)),

@@ -194,8 +194,10 @@ def read_results(folder: Path) -> Results:
     GlasError
         The folder does not exist, has no results, or has results that are damaged.
     """
+    if not folder.exists():
+        raise GlasError(f"no such folder: {folder}")
     if not folder.is_dir():
-        raise GlasError(f"a report needs a folder of results, {folder} is {'a file' if folder.exists() else 'missing'}")
+        raise GlasError(f"needed is a folder of results, {folder} is a file")
     group = folder / "group"
     if any(group.glob(f"group-*{_TABLE}")):
         return _read_study(folder, group)

@@ -34,7 +34,7 @@ _STATIC = files("glas3d.report.webpage") / "static"
 _SCALES = {
     "glas-score": ("inferno", 0.25, 0.97),
     "glas-for": ("YlOrRd_r", 0.1, 0.85),
-    "glas-against": ("GnBu_r", 0.1, 0.8),
+    "glas-against": ("Blues_r", 0.05, 0.7),
 }
 
 
