@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
 
 from glas3d.errors import GlasError
@@ -81,30 +79,3 @@ def _is_number_text(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-@contextmanager
-def file_access(path: Path, what: str) -> Iterator[None]:
-    """Raise what the file system refuses in the block as a `GlasError` that names the file.
-
-    Parameters
-    ----------
-    path
-        The file that is read.
-    what
-        What messages call a file of its kind.
-
-    Examples
-    --------
-    >>> with file_access(Path("/"), "a table"):
-    ...     Path("/").read_bytes()
-    Traceback (most recent call last):
-    glas3d.errors.GlasError: a table must be a file that you may read, / is not: is a directory
-    """
-    try:
-        yield
-    except FileNotFoundError:
-        raise GlasError(f"no such file: {path}") from None
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise GlasError(f"{what} must be a file that you may read, {path} is not: {why}") from None

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from glas3d.reading import open_regular
+
 
 def bytes_sha256(parts: Iterable[bytes | memoryview]) -> str:
     """Return the SHA-256 of several pieces of bytes, one after the other.
@@ -42,7 +44,7 @@ def file_sha256(path: Path) -> str:
     Raises
     ------
     OSError
-        The file cannot be read.
+        The file cannot be read, or is no regular file.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -27,6 +27,7 @@ import torch
 
 from glas3d.errors import GlasError
 from glas3d.hashing import file_sha256, text_sha256
+from glas3d.reading import parse_json, read_bytes, read_json
 from glas3d.tables import write_table
 from glas3d.version import __version__
 
@@ -215,7 +216,7 @@ def sealed_page(text: str) -> str:
 def is_page_as_written(path: Path) -> bool | None:
     """Return whether a page has the text whose hash is at its end; None for a page without one."""
     try:
-        text, seal, digest = path.read_text(encoding="utf-8").rpartition(_PAGE_SEAL)
+        text, seal, digest = read_bytes(path, "a page", None).decode().rpartition(_PAGE_SEAL)
     except UnicodeDecodeError:
         return False
     return f"{text_sha256(text)} -->\n" == digest if seal else None
@@ -246,35 +247,46 @@ def check_seal(path: Path) -> Seal | None:
     GlasError
         The file cannot be read.
     """
+    written = read_bytes(path, "a sidecar")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise GlasError(f"{path} cannot be read: {error.strerror or error}") from None
+        content = parse_json(written)
     except ValueError:
         return Seal((path,), (), (path,))
     if not isinstance(content, dict) or not isinstance(content.get("Files"), dict):
         return None
-    stated = content.pop("Sha256", None)
-    changed = [] if stated is None or stated == text_sha256(to_json(content)) else [path]
+    named = {name: digest for name, digest in content["Files"].items() if _is_below(name)}
+    as_written = named == content["Files"] and is_as_sealed(content)
+    changed = [] if as_written else [path]
     missing, files = [], [path]
-    for name, digest in content["Files"].items():
+    for name, digest in named.items():
         file = path.parent / name
         files.append(file)
         try:
-            if digest is None:  # it is sealed itself
-                file.lstat()
-            elif file_sha256(file) != digest:
-                changed.append(file)
+            if digest is not None:
+                changed += [file] if file_sha256(file) != digest else []
+            elif not (os.path.islink(file) or os.path.isfile(file)):  # it is sealed itself
+                missing.append(file)
         except OSError:
             missing.append(file)
     return Seal(tuple(files), tuple(missing), tuple(changed))
 
 
+def is_as_sealed(content: Mapping[str, Any]) -> bool:
+    """Return whether the content of a JSON file has the hash that it states of itself; files may state none."""
+    rest = {key: value for key, value in content.items() if key != "Sha256"}
+    return content.get("Sha256") in (None, text_sha256(to_json(rest)))
+
+
+def _is_below(name: str) -> bool:
+    """Return whether a name in a list of files stays in the folder of the list."""
+    return bool(name) and not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
 def read_sealed(path: Path) -> dict[str, Any] | None:
     """Return the content of a JSON file that has the hashes of the files next to it; None for any other file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(path, "a sidecar")
+    except GlasError:
         return None
     return content if isinstance(content, dict) and isinstance(content.get("Files"), dict) else None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from glas3d.errors import GlasError, reason
+from glas3d.reading import MOST_TABLE_BYTES, read_bytes
 
 MISSING = ("", "n/a", "N/A", "nan", "NaN")
 
@@ -55,7 +56,7 @@ def read_table(
     kind = f"{'comma' if comma else 'tab'}-separated text"
     separator = separator or ("," if comma else "\t")
     try:
-        content = path.read_bytes().decode("utf-8-sig")
+        content = read_bytes(path, what, MOST_TABLE_BYTES).decode("utf-8-sig")
         _refuse_open_quotes(content, separator)
         table = pd.read_csv(
             io.StringIO(_without_blank_rows(content, separator)),
@@ -64,9 +65,9 @@ def read_table(
             keep_default_na=False,
             na_values=list(missing),
         )
-    except FileNotFoundError:
-        raise GlasError(f"no such file: {path}") from None
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors, as are those of the encoding
+    except GlasError:
+        raise
+    except ValueError as error:  # pandas' parser errors are ValueErrors, as are those of the encoding
         raise GlasError(f"{what} must be {kind}, {path} is not: {reason(error)}") from None
     if not isinstance(table.index, pd.RangeIndex):  # pandas took the first cells for labels of the rows
         raise GlasError(f"{what} must be {kind}, {path} is not: rows have more cells than columns")

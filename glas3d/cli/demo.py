@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from glas3d.output import (
     write_json,
 )
 from glas3d.predict import Predictor, load_model
+from glas3d.reading import read_json_object
 from glas3d.report.regions import regions_figure
 from glas3d.report.webpage.writing import write_report
 from glas3d.simulate import PLANTED, Simulation, scan_path, write_dataset
@@ -193,6 +193,6 @@ def _probability(predict: Predictor, path: Path, name: str) -> float:
 
 def _is_demo(out: Path) -> bool:
     try:
-        return bool(json.loads((out / DESCRIPTION).read_text(encoding="utf-8"))["Name"] == _NAME)
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(read_json_object(out / DESCRIPTION, "a description")["Name"] == _NAME)
+    except (GlasError, KeyError):
         return False

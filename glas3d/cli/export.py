@@ -52,10 +52,12 @@ def export_for_viewers(
     from glas3d.output import refuse_links, write_with_hashes
     from glas3d.report.folder import shown_in
     from glas3d.report.viewers import viewer_files
+    from glas3d.verify.files import damage_named
 
     folder = out / "viewers"
     refuse_links(out, folder)
-    written = write_with_hashes(folder, viewer_files(shown_in(out, scan), folder, viewer, top=top))
+    with damage_named(out):
+        written = write_with_hashes(folder, viewer_files(shown_in(out, scan), folder, viewer, top=top))
     for path in written:
         if path.suffix in (".sh", ".py"):
             terminal.write(f"Open: {path}")

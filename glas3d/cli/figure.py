@@ -64,6 +64,7 @@ def figures_of_folder(
     from glas3d.report.figure_files import figure_writer
     from glas3d.report.folder import shown_in
     from glas3d.report.kinds import draw, kinds_of
+    from glas3d.verify.files import damage_named
 
     folder = out / "figures"
     refuse_links(out, folder)
@@ -79,7 +80,7 @@ def figures_of_folder(
     chosen = has if _ALL in kind else kind or has[:1]
     wanted = [(each, name) for each in shown for name in kinds_of(each) if name in chosen]
     files: dict[str, Any] = {}
-    with terminal.progress("figures") as progress:
+    with terminal.progress("figures") as progress, damage_named(out):
         for done, (each, name) in enumerate(wanted):
             progress(done, len(wanted))
             drawn = draw(each, name)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from glas3d.errors import GlasError
 from glas3d.hashing import file_sha256
 from glas3d.output import DESCRIPTION, REPORT, dataset_description, write_json, write_together
+from glas3d.reading import read_json_object
 
 NAME = "GLAS explanations of scans"
 # How many leading parts of two paths say nothing: the root, and folders such as /home or /data.
@@ -61,9 +62,9 @@ def find_source(folder: Path, name: str, digest: str) -> Path | None:
     if not name or Path(name).name != name:
         return None
     try:
-        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        description = read_json_object(folder / DESCRIPTION, "a description")
         urls = [str(source["URL"]) for source in description.get("SourceDatasets", [])]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (GlasError, KeyError, TypeError, AttributeError):
         return None
     participant = name.partition("_")[0]
     for url in urls:
@@ -82,10 +83,10 @@ def _description_of(folder: Path) -> dict[str, Any] | None:
     if not os.path.lexists(path):
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json_object(path, "a description")
+    except GlasError:
         return None
-    return content if isinstance(content, dict) and content.get("Name") == NAME else None
+    return content if content.get("Name") == NAME else None
 
 
 def _source(scan: Path, folder: Path) -> dict[str, str]:
@@ -100,8 +101,8 @@ def _source(scan: Path, folder: Path) -> dict[str, str]:
     apart = len(Path(os.path.commonpath([data, results])).parts) <= _TOP_LEVEL
     source = {"URL": data.name if apart else Path(os.path.relpath(data, results)).as_posix()}
     try:
-        doi = json.loads(((root or path.parent) / DESCRIPTION).read_text(encoding="utf-8")).get("DatasetDOI")
-    except (OSError, ValueError, AttributeError):
+        doi = read_json_object((root or path.parent) / DESCRIPTION, "a description").get("DatasetDOI")
+    except GlasError:
         doi = None
     return source | ({"DOI": doi} if isinstance(doi, str) else {})
 

@@ -28,6 +28,7 @@ from glas3d.explain.notes import Note, notes_on
 from glas3d.explain.table import scales_of, table_columns
 from glas3d.output import Writer, check_folder, described_table, to_json, with_seal, write_json, write_together
 from glas3d.progress import Progress, reported
+from glas3d.reading import read_json_object
 
 STATISTICS = ("saliency", "light", "shadow", "drop")
 """What maps show, by the ``stat-`` of their file names."""
@@ -260,11 +261,11 @@ def refuse_other_results(
         are told apart by their hash; a function that has none by its output, once that is known.
     """
     path = folder / f"{stem}_{sidecar}.json"
-    try:
-        existing = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:  # there is none, or writing will report what is wrong
+    if not os.path.lexists(path):
         return
-    except ValueError:
+    try:
+        existing = read_json_object(path, "a sidecar")
+    except GlasError:
         existing = {}
     new, old = (json.loads(to_json(content)) for content in (dict(provenance), existing))
     if differing := _differing(new, old):

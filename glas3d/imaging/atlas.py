@@ -25,7 +25,7 @@ from glas3d.hashing import arrays_sha256
 from glas3d.imaging.lookup_table import TABLE_ENDINGS, TableLike, hemispheres, read_lookup_table, unique_names
 from glas3d.imaging.nilearn_atlases import file_stem, parse_fetched
 from glas3d.imaging.probability_maps import ProbabilityMaps, highest_map
-from glas3d.imaging.scan import ImageLike, Scan, load_scan
+from glas3d.imaging.scan import ImageLike, Scan, load_scan, open_image
 from glas3d.imaging.space import VoxelGrid, resample, voxel_to_world
 from glas3d.resources import folder, is_path, names, shipped_name
 
@@ -424,8 +424,8 @@ def table_next_to(path: Path) -> Path:
 def _number_of_volumes(path: Path) -> int:
     """Return how many volumes an image has; 1 for what is not an image, which `load_scan` then refuses."""
     try:
-        image: Any = nib.load(path)
-    except Exception:  # nibabel raises many kinds
+        image = open_image(path)
+    except GlasError:
         return 1
     return int(np.prod(image.shape[3:]))
 

@@ -7,6 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from glas3d.reading import open_regular
+
 _FILES_SEARCHED = 50
 _ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 _NIFTI_HEADERS = tuple(size.to_bytes(4, order) for size in (348, 540) for order in _ORDERS)
@@ -15,7 +17,7 @@ _NIFTI_HEADERS = tuple(size.to_bytes(4, order) for size in (348, 540) for order 
 def is_dicom(path: Path) -> bool:
     """Return whether a file is DICOM, by its preamble."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
@@ -31,7 +33,7 @@ def not_fetched(path: Path) -> str:
             return f"{path} is a link of git-annex without its content: fetch it with datalad get (or git annex get)"
         return f"{path} is a link to {os.readlink(path)}, which does not exist"
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(64)
     except OSError:
         return ""
@@ -52,6 +54,12 @@ def no_image(path: Path) -> str:
         return pointer
     if is_dicom(path):
         return f"{path} is a DICOM file: dcm2niix converts its series to NIfTI"
+    if path.name.lower().endswith((".gii", ".gii.gz")):
+        return f"{path} is a surface (GIFTI), which has no voxels"
+    if _starts_with(path, b"\x89HDF"):
+        return f"{path} is an HDF5 file, as those of MINC 2 are: mnc2nii converts it to NIfTI"
+    if path.suffix.lower() == ".zst":
+        return f"{path} is compressed by Zstandard: compress it by gzip"
     if path.suffix.lower() in (".nii", ".hdr", ".img", ".mgh") and _starts_with(path, b"\x1f\x8b"):
         return f"{path} is gzipped: rename it to {path.name}.gz"
     if path.name.lower().endswith(".nii.gz") and any(_starts_with(path, size) for size in _NIFTI_HEADERS):
@@ -61,7 +69,7 @@ def no_image(path: Path) -> str:
 
 def _starts_with(path: Path, start: bytes) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(len(start)) == start
     except OSError:
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from glas3d.hashing import file_sha256
 from glas3d.imaging.orientation import check_orientation
 from glas3d.imaging.scan import read_image
 from glas3d.imaging.space import Interpolation, VoxelGrid
+from glas3d.reading import check_regular, open_regular, read_text
 
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # between ITK's world and nibabel's, in both directions
 _VECTORS = 1007  # NIfTI's intent code
@@ -91,8 +93,7 @@ def read_step(path: Path) -> Step:
     GlasError
         The file does not exist, is damaged, or holds no matrices and displacement fields that can be read.
     """
-    if not path.is_file():
-        raise GlasError(f"no such file: {path}")
+    check_regular(path, "a transform")
     if path.name.endswith((".nii", ".nii.gz")):
         return Deformation(path, file_sha256(path), (_read_field(path),))
     if is_plain_matrix(path):
@@ -111,7 +112,7 @@ def is_plain_matrix(path: Path) -> bool:
     """Return whether a file is the text of a matrix alone, which does not say of what kind it is."""
     if path.name.endswith((".nii", ".nii.gz")):
         return False
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(64)
     return not (start.startswith((b"#Insight", b"\x89HDF")) or b"\x00" in start)
 
@@ -166,7 +167,7 @@ def _field(vectors: np.ndarray, affine: np.ndarray, path: Path) -> Field:
 
 def _read_matrix(path: Path) -> np.ndarray:
     try:
-        return check_matrix(np.loadtxt(path, dtype=np.float64), str(path))
+        return check_matrix(np.loadtxt(io.StringIO(read_text(path, "a transform")), dtype=np.float64), str(path))
     except (ValueError, UnicodeDecodeError) as error:
         if isinstance(error, GlasError):
             raise

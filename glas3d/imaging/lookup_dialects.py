@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from glas3d.errors import GlasError, reason
+from glas3d.reading import read_bytes
 
 Row = tuple[int, str]
 
@@ -115,15 +116,7 @@ def read_xml(path: Path) -> list[Row]:
     GlasError
         The file does not exist or is no such description.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        problem = (
-            f"no such file: {path}"
-            if isinstance(error, FileNotFoundError)
-            else f"{path} cannot be read: {reason(error)}"
-        )
-        raise GlasError(problem) from None
+    content = read_bytes(path, "an atlas table")
     try:
         if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
             raise ValueError("it declares entities")

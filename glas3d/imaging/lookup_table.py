@@ -14,9 +14,10 @@ import pandas as pd
 
 from glas3d.checks import refuse_formulas
 from glas3d.counts import counted
-from glas3d.errors import GlasError, GlasWarning, listed, reason
+from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.imaging.lookup_dialects import read_lines, read_xml
 from glas3d.imaging.space import voxel_to_world
+from glas3d.reading import read_text
 from glas3d.tables import read_table
 
 TableLike = str | os.PathLike[str] | pd.DataFrame
@@ -77,12 +78,7 @@ def _separator(path: Path) -> str | None:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise GlasError(f"no such file: {path}") from None
-    except (ValueError, OSError) as error:
-        raise GlasError(f"an atlas table must be text, {path} is not: {reason(error)}") from None
+    return read_text(path, "an atlas table").splitlines()
 
 
 def _checked(rows: pd.DataFrame, source: str) -> pd.DataFrame:

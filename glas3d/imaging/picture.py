@@ -6,6 +6,7 @@ They are called pictures so that they are not mistaken for nibabel's images.
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +18,13 @@ from torch.nn.functional import interpolate
 
 from glas3d.errors import GlasError, reason
 from glas3d.hashing import bytes_sha256, file_sha256
+from glas3d.reading import file_access, open_regular
 
 PictureLike = str | os.PathLike[str] | Image.Image | np.ndarray | torch.Tensor
 Colour = Literal["RGB", "grey"]
+
+MOST_PIXELS = 2**27
+"""The most pixels of a picture, which is resized to the model's size."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601, Pillow's
 # Pillow's modes with 8 bits per channel, and the modes they are read as; an alpha channel must be opaque.
@@ -167,15 +172,17 @@ def resize_points(points: np.ndarray, shape: tuple[int, int], size: tuple[int, i
 
 
 def _read(path: Path) -> np.ndarray:
-    if not path.exists():
-        raise GlasError(f"no such file: {path}")
-    if path.is_dir():
-        raise GlasError(f"a picture must be a file, {path} is a folder")
+    with file_access(path, "a picture"):
+        opened = open_regular(path)
     try:
-        with Image.open(path) as image:
-            return _from_channels_last(np.asarray(_plain(image, str(path))), str(path))
+        with opened as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # pixels are counted here
+            with Image.open(file) as image:
+                return _from_channels_last(np.asarray(_plain(image, str(path))), str(path))
     except GlasError:
         raise
+    except Image.DecompressionBombError:
+        raise GlasError(f"a picture must have at most {MOST_PIXELS:,} pixels, {path} states more") from None
     except UnidentifiedImageError:
         raise GlasError(f"a picture must be an image Pillow can read, {path} is not") from None
     except Exception as error:  # a damaged file can raise anything
@@ -184,6 +191,12 @@ def _read(path: Path) -> np.ndarray:
 
 def _plain(image: Image.Image, name: str) -> Image.Image:
     """Return a Pillow image upright, with 8 bits per channel, in one of the modes L, RGB, LA and RGBA."""
+    if image.format == "EPS":
+        raise GlasError(f"a picture must be pixels, {name} is PostScript, a program that Ghostscript would run")
+    if image.width * image.height > MOST_PIXELS:
+        raise GlasError(
+            f"a picture must have at most {MOST_PIXELS:,} pixels, {name} has {image.width:,} x {image.height:,}"
+        )
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise GlasError(f"a picture must be one frame, {name} has {frames}")

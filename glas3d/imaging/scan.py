@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import gzip
-import math
 import os
 import warnings
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import SpatialImage
 
 from glas3d.errors import GlasError, GlasWarning, reason
 from glas3d.hashing import arrays_sha256, file_sha256
 from glas3d.imaging.files import no_image
+from glas3d.imaging.image_files import check_files, check_stated_size, content_size
 from glas3d.imaging.orientation import check_orientation, empty_map
+from glas3d.reading import check_regular
 
 ImageLike = str | os.PathLike[str] | SpatialImage
 
-MOST_INFLATION = 200
-"""How many times larger than a gzipped file its content may be, where it is large."""
-
-_SMALL = 2**29  # below this many bytes, inflation does no harm
 _SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".img.gz", ".img", ".hdr")
 
 
@@ -94,8 +88,8 @@ class Scan:
 def load_scan(img: ImageLike, *, constant: bool = False, what: str = "a scan") -> Scan:
     """Read one 3D scan, from a path or a nibabel image.
 
-    The image may be NIfTI-1 or -2, ``.mgz`` or of another format that nibabel reads, of any data type, scaling and
-    byte order. A 4D image is accepted if it holds one volume.
+    The image may be NIfTI-1 or -2, ``.mgz`` or of another format of volumes that nibabel reads (but for MINC 2), of any
+    data type, scaling and byte order. A 4D image is accepted if it holds one volume.
 
     Parameters
     ----------
@@ -160,72 +154,43 @@ def read_image(path: Path, what: str = "a scan") -> SpatialImage:
     Raises
     ------
     GlasError
-        The file does not exist, may not be read, is not one that nibabel can read, or is gzipped and truncated or
-        damaged.
+        The file does not exist, may not be read, is no regular file or not one that nibabel can read, is compressed
+        and truncated or damaged, or holds fewer bytes than its header states.
     """
-    try:
-        if not path.exists() and not path.is_symlink():
-            raise GlasError(f"no such file: {path}")
-        if path.is_file():
-            path.open("rb").close()  # nibabel would not say why it cannot
-    except PermissionError:
-        raise GlasError(f"{what} must be a file that you may read, {path} is not: permission denied") from None
+    image = open_image(path, what)
+    for key, part in image.file_map.items():  # header and voxels may be two files
+        if part.filename and Path(part.filename).is_file():
+            size = content_size(Path(part.filename), what)
+            if key == "image":
+                check_stated_size(image, Path(part.filename), size, what)
+    return image
+
+
+def open_image(path: Path, what: str = "a scan") -> SpatialImage:
+    """Open an image file for its shape and affine alone: whether it is complete is not looked at, see `read_image`.
+
+    Parameters
+    ----------
+    path, what
+        See `read_image`.
+
+    Raises
+    ------
+    GlasError
+        The file does not exist, may not be read, is no regular file or not one that nibabel can read.
+    """
+    if not os.path.lexists(path):  # or its folder may not be entered
+        check_regular(path, what)
     if problem := no_image(path):
         raise GlasError(f"{what} must be an image file, {problem}")
+    check_files(path, what)
     try:
         image: Any = nib.load(path)
     except Exception as error:  # nibabel raises many kinds
         raise GlasError(f"{what} must be an image nibabel can read, {path} is not: {reason(error)}") from None
     if not isinstance(image, SpatialImage):
         raise GlasError(f"{what} must be a volume, {path} is a {type(image).__name__}")
-    for key, part in image.file_map.items():  # header and voxels may be two files
-        if part.filename and Path(part.filename).is_file():
-            size = _content_size(Path(part.filename), what)
-            if key == "image":
-                _check_size(image, Path(part.filename), size, what)
     return image
-
-
-def _content_size(path: Path, what: str) -> int:
-    """Return how many bytes a file holds, inflated if it is gzipped.
-
-    A gzipped file is read to its end, where the checksum is; nibabel stops before, and would read damaged intensities.
-
-    Raises
-    ------
-    GlasError
-        The file is damaged, or inflates beyond `MOST_INFLATION`.
-    """
-    stored = path.stat().st_size
-    with path.open("rb") as file:
-        if file.read(2) != b"\x1f\x8b":
-            return stored
-    size, most = 0, max(_SMALL, MOST_INFLATION * stored)
-    try:
-        with gzip.open(path) as file:
-            while read := len(file.read(2**18)):
-                size += read
-                if size > most:
-                    raise GlasError(
-                        f"{what} must not be more than {MOST_INFLATION} times larger than its file, {path} has "
-                        f"{stored:,} bytes and inflates to more than {most:,}"
-                    )
-    except (OSError, EOFError, zlib.error) as error:
-        raise GlasError(f"{what} must be complete, {path} is truncated or damaged: {reason(error)}") from None
-    return size
-
-
-def _check_size(image: Any, path: Path, size: int, what: str) -> None:
-    """Refuse a header that states more voxels than the file has bytes for, before memory is taken for them."""
-    stored = image.dataobj
-    if type(stored) is not ArrayProxy:  # other formats count in other ways
-        return
-    stated = stored.offset + math.prod(map(int, stored.shape)) * stored.dtype.itemsize
-    if stated > size:
-        raise GlasError(
-            f"{what} must be complete, {path} is truncated or damaged: "
-            f"its header states {stated:,} bytes, it has {size:,}"
-        )
 
 
 def _intensities(image: SpatialImage, name: str, constant: bool, what: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +40,7 @@ from glas3d.imaging.space import (
     world_to_voxel,
 )
 from glas3d.output import write_json, write_together
+from glas3d.reading import read_bytes, read_json_object
 
 FilePath = str | os.PathLike[str]
 Direction = Literal["to_template", "to_native"]
@@ -301,7 +301,9 @@ def _suffix(step: Step) -> str:
 
 def _writer(step: Step) -> Callable[[Path], object]:
     if isinstance(step, Deformation):
-        content = step.path.read_bytes()  # read at once: the file may lie in the folder that is written to
+        content = read_bytes(
+            step.path, "a transform", None
+        )  # read at once: the file may lie in the folder that is written to
         return lambda path: path.write_bytes(content)
     return lambda path: write_matrix(step, path)
 
@@ -413,12 +415,12 @@ def _path_of_inverse(path: Path) -> Path | None:
 
 def _from_folder(folder: Path) -> SpatialTransform:
     try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        index = read_json_object(folder / _INDEX, "the index of a transform")
         name, settings = str(index["name"]), dict(index["settings"])
         if "matrix" in index:
             return Affine(np.array(index["matrix"]), name, settings)
         forward, inverse = (tuple(folder / str(file) for file in index[key]) for key in (_FORWARD, _INVERSE))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, GlasError):
             raise
         raise GlasError(f"a folder of a transform must hold {_INDEX} as save wrote it, {folder} does not") from None

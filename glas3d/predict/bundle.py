@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from glas3d.checks import file_access, is_number, refuse_formulas, whole_number
+from glas3d.checks import is_number, refuse_formulas, whole_number
 from glas3d.core.settings import Settings
 from glas3d.display import fields_repr
 from glas3d.errors import GlasError, reason
@@ -33,6 +33,7 @@ from glas3d.predict.device import choose_device
 from glas3d.predict.intensity import Intensities, Standardisation
 from glas3d.predict.interface import Activation, ModelInfo
 from glas3d.predict.predictor import Predictor
+from glas3d.reading import parse_json, read_bytes
 
 if TYPE_CHECKING:
     from glas3d.predict.preprocessing.preprocessing import Preprocessing
@@ -130,14 +131,10 @@ class _Metadata:
                 f"a folder that is given as a model must be a MONAI bundle and must hold configs/metadata.json, "
                 f"the folder {folder} has no such file"
             )
-        with file_access(path, "metadata"):
-            size = path.stat().st_size
-            text = path.read_bytes() if size <= MOST_BYTES else b""
-        if size > MOST_BYTES:
-            raise GlasError(f"metadata must have at most {MOST_BYTES:,} bytes, {path} has {size:,}")
+        text = read_bytes(path, "metadata", MOST_BYTES)
         try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            content = parse_json(text)
+        except ValueError as error:
             raise GlasError(f"{path} must be JSON: {reason(error)}") from None
         if not isinstance(content, dict):
             raise GlasError(f"{path} must hold a JSON object")
@@ -308,8 +305,7 @@ def _weights_file(folder: Path) -> Path:
 
 def _read_weights(weights: Path) -> tuple[dict[str, torch.Tensor], str]:
     """Return a bundle's weights, and the hash of the very bytes that they are from."""
-    with file_access(weights, "the weights of a bundle"):
-        content = weights.read_bytes()
+    content = read_bytes(weights, "the weights of a bundle", None)
     try:
         return load(content), bytes_sha256([content])
     except SafetensorError as error:

@@ -11,7 +11,6 @@ references.
 from __future__ import annotations
 
 import copy
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from glas3d.checks import file_access
 from glas3d.errors import GlasError, GlasWarning, reason
 from glas3d.predict.bundle_entries import MAY_RUN_CODE, NOT_ARGUMENTS, Code, is_true, make_network, resolve_entry
 from glas3d.predict.interface import Activation
+from glas3d.reading import parse_json, read_bytes
 
 if TYPE_CHECKING:
     from monai.bundle.config_parser import ConfigParser
@@ -193,12 +192,9 @@ class BundleConfig:
 
     def _read(self, path: Path) -> dict[str, Any]:
         """Return the content of a file, with what configurations may refer to."""
-        with file_access(path, "a configuration"):
-            size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise GlasError(f"a configuration must have at most {MOST_BYTES:,} bytes, {path} has {size:,}")
+        text = read_bytes(path, "a configuration", MOST_BYTES)
         try:
-            content = _load(path)
+            content = _load(path, text)
             if not isinstance(content, dict):
                 raise TypeError(f"it holds a {type(content).__name__}")
         except Exception as error:  # a damaged file may fail anywhere in the reader
@@ -206,8 +202,8 @@ class BundleConfig:
         return content | {"bundle_root": str(self.folder), META_KEY: dict(self.metadata)}
 
 
-def _load(path: Path) -> Any:
-    """Return the content of a JSON or YAML file."""
+def _load(path: Path, text: bytes) -> Any:
+    """Return the content of a JSON or YAML file, whose text is given for JSON."""
     if path.suffix != ".json":
         from monai.bundle.config_parser import ConfigParser
 
@@ -221,7 +217,7 @@ def _load(path: Path) -> Any:
             warnings.warn(f"{path} has the key {twice!r} more than once, the last counts", GlasWarning, stacklevel=2)
         return content
 
-    return json.loads(path.read_bytes(), object_pairs_hook=entries)
+    return parse_json(text, entries)
 
 
 class _Unreadable(Exception):

@@ -19,6 +19,7 @@ from glas3d.errors import GlasError, listed, reason
 from glas3d.output import new_folder, write_together
 from glas3d.predict.adapters.pt2_archive import MOST_INFLATION, refuse_inflation
 from glas3d.predict.bundle import config_of, fit_weights, network_for, save_weights
+from glas3d.reading import check_regular
 
 _NAME = "model.safetensors"
 # What wrappers put before the names of a network's weights (data-parallel training, torch.compile).
@@ -71,8 +72,7 @@ def convert_weights(
         not those of this network, or there are weights already.
     """
     source, folder = Path(weights), Path(bundle_dir)
-    if not source.is_file():
-        raise GlasError(f"no such file: {source}")
+    check_regular(source, "weights")
     described = _describing_bundle(source, folder)
     if (folder / "models" / _NAME).exists() and not overwrite:
         raise GlasError(f"{folder / 'models' / _NAME} exists already: give --overwrite (overwrite=True) to replace it")

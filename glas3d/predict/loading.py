@@ -64,7 +64,7 @@ def load_model(
     if path.is_dir():
         return _as_stated(read_bundle(path, activation, device, trust=trust), text, activation, value_range)
     if path.suffix in _EXPORTED:
-        if not path.is_file():
+        if not path.exists():
             raise GlasError(f"no such file: {path}")
         if activation is None:
             raise GlasError(f"the file {path} states no activation: give softmax, sigmoid or none")

@@ -22,6 +22,7 @@ from glas3d.imaging.space import template
 from glas3d.report.kinds import Shown, score_label, short_name, with_anatomy
 from glas3d.report.maps import BrainMap
 from glas3d.report.webpage.results import Result, Results, read_results
+from glas3d.verify.files import damage_named
 
 MNI_CODE = 4  # of sform and qform in NIfTI
 _CONFIDENCE = 0.95
@@ -47,8 +48,11 @@ def shown_in(folder: Path, scans: Sequence[Path] = ()) -> list[Shown]:
     GlasError
         The folder has no results, or results that are damaged.
     """
-    results = read_results(folder)
-    anatomy = _Anatomy(scans)
+    with damage_named(folder):
+        return _shown(read_results(folder), _Anatomy(scans))
+
+
+def _shown(results: Results, anatomy: _Anatomy) -> list[Shown]:
     parts = [each for each in results.explanations if re.search(r"_desc-\w*scale\d", each.stem)]
     whole = [each for each in results.explanations if each not in parts]
     shown = [_of_explanation(each, [p for p in parts if _is_part(p, each)], anatomy) for each in whole or parts]
@@ -207,9 +211,9 @@ def scale_name(part: str, settings: Mapping[str, Any]) -> str:
     sigma 4 / 6 mm
     """
     factor = part.removeprefix("scale").replace("p", ".")
-    light, shadow = (_shown(settings[name]) for name in ("sigma_light", "sigma_shadow"))
+    light, shadow = (_sigma(settings[name]) for name in ("sigma_light", "sigma_shadow"))
     return f"scale {factor}:\nsigma {light} / {shadow} {'mm' if settings.get('unit') == 'mm' else 'voxels'}"
 
 
-def _shown(sigma: float | list[float]) -> str:
+def _sigma(sigma: float | list[float]) -> str:
     return " x ".join(f"{each:g}" for each in sigma) if isinstance(sigma, list | tuple) else f"{sigma:g}"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from glas3d.checks import file_access
 from glas3d.errors import GlasError
+from glas3d.reading import read_toml
 
 
 def read_config(path: Path, known: Collection[str]) -> dict[str, Any]:
@@ -33,13 +32,7 @@ def read_config(path: Path, known: Collection[str]) -> dict[str, Any]:
     GlasError
         The file does not exist, is not TOML, gives an option twice, or has options that are not known; it names them.
     """
-    try:
-        with file_access(Path(path), "a configuration"), Path(path).open("rb") as file:
-            content = tomllib.load(file)
-    except GlasError:
-        raise
-    except ValueError as error:
-        raise GlasError(f"a configuration must be TOML, {path} is not: {error}") from None
+    content = read_toml(Path(path), "a configuration")
     options: dict[str, Any] = {}
     unknown: list[str] = []
     pending = list(content.items())

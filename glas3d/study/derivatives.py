@@ -20,8 +20,9 @@ import pandas as pd
 from nibabel.orientations import io_orientation, ornt_transform
 
 from glas3d.bids_names import PARTICIPANT_ID, SESSION_ID
-from glas3d.errors import GlasError, GlasWarning, reason
+from glas3d.errors import GlasError, GlasWarning
 from glas3d.hashing import file_sha256, text_sha256
+from glas3d.imaging.scan import open_image, read_image
 from glas3d.imaging.space import VoxelGrid, mni_grid, resample
 from glas3d.output import (
     DESCRIPTION,
@@ -29,6 +30,7 @@ from glas3d.output import (
     REPORT,
     dataset_description,
     described_table,
+    is_as_sealed,
     new_folder,
     refuse_links,
     remove_leftovers,
@@ -39,6 +41,7 @@ from glas3d.output import (
     write_together,
     write_with_hashes,
 )
+from glas3d.reading import read_bytes, read_json, read_json_object
 from glas3d.study.regions import SharedRegions
 from glas3d.tables import read_table
 
@@ -147,7 +150,7 @@ class Record:
         GlasError
             The file does not exist, or is not the one that was written.
         """
-        img = cast(nib.Nifti1Image, nib.load(self.map_path()))
+        img = cast(nib.Nifti1Image, read_image(self.map_path(), "a map"))
         if self.grid is None or _grid_of(img).same_as(self.grid):
             return img
         turned: nib.Nifti1Image = img.as_reoriented(
@@ -164,8 +167,8 @@ class Record:
     def map_grid(self) -> VoxelGrid | None:
         """Return the grid of the map as it was written; None if its header cannot be read."""
         try:
-            return _grid_of(nib.load(self.folder / self._map_name))
-        except Exception:  # nibabel has many kinds of errors; `map_path` names the file that is damaged
+            return _grid_of(open_image(self.folder / self._map_name, "a map"))
+        except Exception:  # a header may be of any kind; `map_path` names the file that is damaged
             return None
 
     @property
@@ -414,12 +417,7 @@ def read_study(out: Path) -> dict[str, Any]:
     path = out / STUDY
     if not path.is_file():
         return _study_of_records(out)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise GlasError(f"{path} is damaged: {reason(error)}") from None
-    if not isinstance(content, dict):
-        raise GlasError(f"{path} is damaged: it holds no JSON object")
+    content = read_json_object(path, "the settings of a study")
     content.pop(_LISTED_IN, None)
     return content
 
@@ -432,18 +430,22 @@ def has_list(out: Path) -> bool:
 def lost_participants(out: Path) -> list[Path]:
     """Return the records that are not there of participants who are in the results of the group level."""
     try:
-        inputs = json.loads(_text_of(out / GROUP / PROVENANCE))["Inputs"]
+        inputs = read_json_object(out / GROUP / PROVENANCE, "the record of the group level")["Inputs"]
         names = [(*str(name).split(" "), "")[:2] for name in inputs]
-    except (ValueError, KeyError, TypeError):
+    except (GlasError, KeyError, TypeError):
         return []
-    paths = [out / name / session / _PART / record_name(name, session) for name, session in names]
-    return [path for path in paths if not path.is_file()]
+    paths = [
+        out / name / session / _PART / record_name(name, session)
+        for name, session in names
+        if PARTICIPANT_ID.fullmatch(name) and (not session or SESSION_ID.fullmatch(session))
+    ]
+    return [path for path in paths if not os.path.isfile(path)]
 
 
 def _text_of(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        return read_bytes(path, "the settings of a study").decode(errors="replace")
+    except GlasError:
         return ""
 
 
@@ -461,7 +463,7 @@ def _study_of_records(out: Path) -> dict[str, Any]:
 def missing_results(folder: Path, name: str) -> bool:
     """Return whether a participant's record or one of its files is not there, without reading the files."""
     content = read_record(folder / name)
-    return not content or not all((folder / file).is_file() for file in content["Files"])
+    return not content or not all(os.path.isfile(folder / file) for file in content["Files"])
 
 
 def read_records(out: Path) -> list[Record]:
@@ -575,13 +577,13 @@ def write_failed(out: Path, failed: pd.DataFrame, attempted: set[tuple[str, str]
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Return the content of a record; empty if the file does not exist or is no record."""
+    """Return the content of a record; empty if the file does not exist, or is no record as it was written."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(path, "a record")
+    except GlasError:
         return {}
     is_record = isinstance(content, dict) and isinstance(content.get("Files"), dict) and "Key" in content
-    return content if is_record else {}
+    return content if is_record and is_as_sealed(content) else {}
 
 
 def _hash_of(path: Path) -> str | None:

@@ -18,6 +18,7 @@ from glas3d.bids_names import bids_label
 from glas3d.errors import GlasError, GlasWarning, listed
 from glas3d.options import parse
 from glas3d.output import Writer, generated_by, to_json, write_json, write_together
+from glas3d.reading import read_bytes, read_json_object
 from glas3d.statistics.choices import Normalise, check_normalise
 from glas3d.statistics.relabelling import NULL_HYPOTHESIS, group_statistics, relabelled_table, relabellings
 from glas3d.study.cohort.cohort import Cohort
@@ -176,7 +177,7 @@ def _relabelled_once(
     scratch = out / ".relabelling"
     mark = scratch / "labels.json"
     wanted = to_json({"labels": labels.tolist()})
-    if scratch.is_dir() and not (mark.is_file() and mark.read_text(encoding="utf-8") == wanted):
+    if scratch.is_dir() and not (mark.is_file() and read_bytes(mark, "the labels") == wanted.encode()):
         shutil.rmtree(scratch)
     scratch.mkdir(parents=True, exist_ok=True)
     mark.write_text(wanted, encoding="utf-8")
@@ -202,10 +203,7 @@ def _start(out: Path, settings: Mapping[str, Any]) -> None:
     """Make the folder, or resume one of the same settings."""
     path = out / RECORD
     if path.is_file():
-        try:
-            existing = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise GlasError(f"{path} is damaged: {error}") from None
+        existing = read_json_object(path, "the settings of relabellings")
         wanted = json.loads(to_json(dict(settings)))
         if differing := [name for name in wanted if existing.get(name) != wanted[name]]:
             raise GlasError(

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 
 from glas3d.hashing import file_sha256
+from glas3d.imaging.scan import read_image
 from glas3d.tables import read_table
 
 TOLERANCE = 1e-4
@@ -93,7 +93,7 @@ def compared(name: str, here: Path, there: Path, files: Mapping[str, str], *, sa
 
 
 def _difference_of_maps(here: Path, there: Path) -> float:
-    images: list[Any] = [nib.load(path) for path in (here, there)]
+    images: list[Any] = [read_image(path, "a map") for path in (here, there)]
     first, second = (np.asarray(image.dataobj, dtype=np.float64) for image in images)
     return _difference(first, second)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from glas3d.counts import enumerated
-from glas3d.errors import GlasError
+from glas3d.errors import GlasError, listed, reason
 from glas3d.output import DESCRIPTION, HASHES, REPORT, check_seal, is_page_as_written
+from glas3d.reading import read_json_object
 from glas3d.study.derivatives import ATLAS, FAILED, STUDY, has_list, is_study, lost_participants
 
 # Files that glas3d writes or updates next to results, and that belong to no single one of them.
@@ -75,11 +77,11 @@ def verify_files(folder: str | os.PathLike[str]) -> VerifiedFiles:
     root = Path(folder)
     if not root.is_dir():
         raise GlasError(f"no such folder: {root}")
-    there = {path for path in root.rglob("*") if path.is_file() or path.is_symlink()}
+    there = {path for path in root.rglob("*") if path.is_symlink() or not path.is_dir()}
     known, missing, changed = set(), set(), set()
     n_results, of_study = 0, is_study(root)
     for path in sorted(there):
-        if path.suffix != ".json" or path.is_symlink():
+        if path.suffix != ".json" or path.is_symlink() or not path.is_file():
             continue
         if of_study and _is_participants(path, root) and not path.name.endswith("_record.json"):
             continue  # a scan of a study without its record is no result
@@ -113,13 +115,36 @@ def verify_files(folder: str | os.PathLike[str]) -> VerifiedFiles:
     return VerifiedFiles(root, len(known), n_results, *compared, listed=listed or not of_study)
 
 
+@contextmanager
+def damage_named(folder: Path) -> Iterator[None]:
+    """Raise what reading results leads to as a `GlasError` that names the files that are not as they were written.
+
+    A file that was changed may hold anything, and anything may come of it. Where all files are as they were written,
+    the error is not theirs and passes.
+    """
+    try:
+        yield
+    except GlasError:
+        raise
+    except Exception as error:
+        try:
+            changed = verify_files(folder).changed
+        except GlasError:
+            changed = ()
+        if not changed:
+            raise
+        raise GlasError(
+            f"results must be as they were written, in {folder} these are not: {listed(changed)} ({reason(error)})"
+        ) from error
+
+
 def _why_none(root: Path) -> str:
     """Return why a folder has no results with hashes, as far as its description says."""
     try:
-        description = json.loads((root / DESCRIPTION).read_text(encoding="utf-8"))
+        description = read_json_object(root / DESCRIPTION, "a description")
         makers = [str(each["Name"]) for each in description["GeneratedBy"]]
         title = str(description["Name"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (GlasError, KeyError, TypeError):
         return "glas3d wrote no results here, or a version did that wrote no hashes"
     if "glas3d" not in makers:
         return f"{enumerated(makers)} made it"

@@ -116,7 +116,7 @@ def test_what_is_no_picture_is_refused(colours, tmp_path):
     frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
     for given, said in (
         (tmp_path / "none.png", "no such file"),
-        (tmp_path, "a picture must be a file, .* is a folder"),
+        (tmp_path, "a picture must be a file that you may read, .* is not: is a directory"),
         (tmp_path / "text.png", "an image Pillow can read"),
         (tmp_path / "half.png", "truncated or damaged"),
         (tmp_path / "film.gif", "one frame, .* has 3"),

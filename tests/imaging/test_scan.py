@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import os
 import time
 import warnings
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glas3d.errors import GlasError, GlasWarning
+from glas3d.imaging import image_files
 from glas3d.imaging import scan as scan_module
 from glas3d.imaging.scan import load_scan, read_image
 from tests.imaging.cases import POSES, SHAPE, affine, data, patched, refused
@@ -198,7 +200,7 @@ BAD_FILES = {
     "lfs.nii": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\n") and p, "git lfs pull"),
     "text.nii": (text, "must be an image nibabel can read"),
     "text.txt": (text, "must be an image nibabel can read"),
-    "surface.gii": (lambda p: saved(nib.GiftiImage(), p), "must be a volume.*GiftiImage"),
+    "surface.gii": (lambda p: saved(nib.GiftiImage(), p), "is a surface"),
     "singular.nii": (lambda p: patched(saved(nifti(), p), srow_x=[0, 0, 0, 0]), "affine that can be invert"),
     "nan.nii": (lambda p: patched(saved(nifti(), p), srow_y=[0, np.nan, 0, 0]), "affine that can be invert"),
     "no-voxels.nii": (lambda p: patched(saved(nifti(), p), dim=[3, 0, 8, 9, 1, 1, 1, 1]), "must have voxels"),
@@ -378,16 +380,17 @@ def test_the_same_map_is_the_same_bytes(tmp_path, monkeypatch):
     assert contents[0] == contents[1]
 
 
-@pytest.mark.parametrize("method", ["exists", "open"])
-def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch, method):
-    """Its folder, or the file itself."""
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch, is_seen):
+    """The file itself, or its folder may not be entered."""
     path = tmp_path / "locked.nii"
     nib.save(nib.Nifti1Image(np.ones((3, 4, 5), np.float32), np.eye(4)), path)
 
     def denied(*arguments):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(type(path), method, denied)
+    monkeypatch.setattr(os, "open", denied)
+    monkeypatch.setattr(os.path, "lexists", lambda path: is_seen)
     with refused("must be a file that you may read, .* permission denied$", path):
         load_scan(path)
 
@@ -408,7 +411,7 @@ def test_a_header_that_states_more_voxels_than_the_file_has_is_refused(tmp_path)
 
 def test_a_small_archive_does_not_inflate_to_a_large_scan(tmp_path, monkeypatch):
     """Zeros are packed a thousand times smaller; reading ends before all are inflated."""
-    monkeypatch.setattr(scan_module, "_SMALL", 2**20)
+    monkeypatch.setattr(image_files, "_SMALL", 2**20)
     bomb = saved(nifti(np.zeros((160, 170, 180), np.float32)), tmp_path / "bomb.nii.gz")
     stored = bomb.stat().st_size
     with refused(rf"more than 200 times larger than its file, .* has {stored:,} bytes and inflates", bomb):

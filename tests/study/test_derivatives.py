@@ -223,7 +223,7 @@ def test_a_folder_with_other_content_is_refused(tmp_path):
         check_study_folder(tmp_path / "thesis")
     check_study_folder(tmp_path / "new")
     (tmp_path / "study.json").write_text("{")
-    with pytest.raises(GlasError, match=r"study\.json is damaged"):
+    with pytest.raises(GlasError, match=r"the settings of a study must be JSON in UTF-8, .*study\.json is not"):
         read_study(tmp_path)
 
 

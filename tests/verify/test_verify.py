@@ -1,6 +1,7 @@
 """Results are hashed again, and a sample of participants is explained again."""
 
 import json
+import os
 import shutil
 
 import nibabel as nib
@@ -191,6 +192,37 @@ def test_damaged_json_is_changed_and_a_lost_record_leaves_its_files_without_a_re
     assert any(name.startswith("sub-02/anat/") for name in verify_files(study).extra)
 
 
+@pytest.mark.parametrize("name", ["../sub-03_x", "/etc/hostname", "a\0b", "n" * 300, "\udcff"])
+def test_a_list_whose_names_lead_elsewhere_is_changed(study, name):
+    """Neither is a file outside of the folder hashed, nor does a name that no file can have end the command."""
+    record = next(study.glob("sub-02/anat/*_record.json"))
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps(content | {"Files": content["Files"] | {name: "0" * 64}}))
+    (study / "sub-02" / "sub-03_x").write_text("")
+    found = verify_files(study)
+    assert record.relative_to(study).as_posix() in found.changed
+    assert not any("hostname" in each for each in (*found.missing, *found.changed))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes of this kind")
+def test_pipes_in_the_place_of_results_are_named_and_not_waited_for(study):
+    replaced = ("study.json", "group/provenance.json", "sub-01/anat/sub-01_record.json")
+    for name in replaced:
+        (study / name).unlink()
+        os.mkfifo(study / name)
+    os.mkfifo(study / "more.json")
+    found = verify_files(study)
+    assert set(replaced) <= {*found.missing, *found.changed}
+    assert "more.json" in found.extra
+
+
+@pytest.mark.parametrize("names", ["../../x", "sub-01 ../..", 3, ["sub-01 ses-1", "sub-\0"], {"/etc": {}}])
+def test_a_group_level_that_names_other_than_participants_is_verified(study, names):
+    path = study / "group" / "provenance.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"Inputs": names}))
+    assert "group/provenance.json" in verify_files(study).changed
+
+
 def test_the_results_of_one_scan_are_verified(tmp_path):
 
     predict = load_model(write(tmp_path / "bundle"), device="cpu")
@@ -233,6 +265,7 @@ def test_other_bits_are_reported_and_allowed_only_for_other_versions(study, data
     record = next(study.glob("sub-01/anat/*_record.json"))
     if other_versions:
         content = json.loads(record.read_text())
+        del content["Sha256"]  # with it, another record is none
         record.write_text(json.dumps(content | {"Key": "of another version"}))
     for folder in study.glob("sub-0[2-6]"):
         shutil.rmtree(folder)

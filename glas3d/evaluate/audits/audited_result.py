@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import pandas as pd
 
-from glas3d.errors import GlasError, reason
+from glas3d.errors import GlasError
 from glas3d.evaluate.audits.audit import Audited
 from glas3d.evaluate.audits.checks import AuditOptions
+from glas3d.imaging.scan import read_image
 from glas3d.output import generated_by
+from glas3d.reading import read_json_object
 from glas3d.tables import read_table
 
 _MAP = "_stat-saliency_statmap.nii.gz"
@@ -77,7 +77,7 @@ class AuditedResult(Audited):
     @cached_property
     def img(self) -> Any:
         """The map."""
-        return nib.load(self.map)
+        return read_image(self.map, "a map")
 
     def table(self) -> pd.DataFrame:
         """Read the table of regions, without rows that have no index, such as those of covariates.
@@ -116,11 +116,8 @@ def read_sidecar(path: Path, *required: str) -> dict[str, Any]:
     GlasError
         The file is missing or damaged, or lacks a key.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise GlasError(f"results need their sidecar, {path} is missing or damaged: {reason(error)}") from None
-    if not isinstance(content, dict) or not set(required) <= set(content):
+    content = read_json_object(path, "the sidecar of results")
+    if not set(required) <= set(content):
         raise GlasError(f"results need their sidecar, {path} does not name {' and '.join(required)}")
     return content
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from scipy.io import loadmat
 
 from glas3d.errors import GlasError, reason
 from glas3d.evaluate.localisation.annotated import AnnotatedImage, AnnotatedImages, Box
+from glas3d.reading import read_bytes, read_text
 
 Part = Literal["test", "train"]
 _BANNER = 20  # rows with the photographer's name under every image of FGVC-Aircraft
@@ -201,12 +203,7 @@ def _first(root: Path, *names: str, must: bool = True) -> Path:
 
 def _text(path: Path) -> str:
     """Return the content of a text file."""
-    if not path.is_file():
-        raise GlasError(f"no such file: {path}")
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise GlasError(f"a list must be text, {path} cannot be read: {reason(error)}") from None
+    return read_text(path, "a list")
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
@@ -254,8 +251,9 @@ def _of(values: Mapping[Any, Any], key: Any, path: Path) -> Any:
 
 def _matlab(path: Path, name: str) -> Sequence[Any]:
     """Return a variable of a MATLAB file as a list."""
+    stored = read_bytes(path, "a list of Stanford Cars")
     try:
-        content = loadmat(path, simplify_cells=True)
+        content = loadmat(io.BytesIO(stored), simplify_cells=True)
     except Exception as error:  # a damaged file can raise anything
         raise GlasError(
             f"a list of Stanford Cars must be a MATLAB file, {path} cannot be read: {reason(error)}"

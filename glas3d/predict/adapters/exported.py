@@ -16,6 +16,7 @@ from glas3d.imaging.space import VoxelGrid
 from glas3d.predict.interface import Activation, FittedTransform, ModelInfo, Network, Transform
 from glas3d.predict.model_output import model_errors, rows
 from glas3d.predict.predictor import Predictor
+from glas3d.reading import check_regular
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,7 @@ def predictor_of_file(
     if value_range is not None:
         check_range(value_range)
     file = Path(path)
-    if not file.is_file():
-        raise GlasError(f"no such file: {file}")
+    check_regular(file, "a model")
     model = read(file)
     channels, *spatial = model.batches.input_shape
     if grid is not None and not _fits(spatial, grid.shape):

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from glas3d.checks import file_access
 from glas3d.errors import GlasError, reason
 from glas3d.hashing import bytes_sha256, file_sha256
 from glas3d.imaging.space import VoxelGrid
@@ -19,6 +18,7 @@ from glas3d.predict.adapters.exported import AllowedBatches, ExportedModel, pred
 from glas3d.predict.engine.builders import onnx_session_options
 from glas3d.predict.interface import Activation, FittedTransform, Transform
 from glas3d.predict.predictor import Predictor
+from glas3d.reading import read_bytes
 
 # Where ONNX Runtime looks for tensors in other files, for a model that is given by its bytes.
 _FOLDER = "session.model_external_initializers_file_folder_path"
@@ -76,8 +76,7 @@ def _read(file: Path, device: str | torch.device, onnxruntime: Any) -> ExportedM
     if kind not in ("auto", "cpu", "cuda") or (kind == "cuda" and not cuda):
         raise GlasError(f"device must be auto, cpu or, where ONNX Runtime has it, cuda for {file}, got {device!r}")
     providers = ["CUDAExecutionProvider"] if cuda and kind != "cpu" else []
-    with file_access(file, "a model"):
-        content = file.read_bytes()
+    content = read_bytes(file, "a model", None)
     others = _tensor_files(content, file)
     before = _states(others)
     digest = bytes_sha256([content, *(bytes.fromhex(file_sha256(other)) for other in others)])

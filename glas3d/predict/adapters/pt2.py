@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import torch
 from torch import fx, nn
 
-from glas3d.checks import file_access
 from glas3d.errors import GlasError, reason
 from glas3d.hashing import bytes_sha256
 from glas3d.imaging.space import VoxelGrid
@@ -25,6 +24,7 @@ from glas3d.predict.adapters.pt2_archive import checked_archive
 from glas3d.predict.device import choose_device
 from glas3d.predict.interface import Activation, FittedTransform, Transform
 from glas3d.predict.predictor import Predictor
+from glas3d.reading import read_bytes
 
 _Copied = TypeVar("_Copied")
 
@@ -127,8 +127,7 @@ class _FirstOutputOfGraph(nn.Module):
 
 
 def _read(file: Path, device: str | torch.device) -> ExportedModel:
-    with file_access(file, "a model"):
-        content = file.read_bytes()
+    content = read_bytes(file, "a model", None)
     checked = checked_archive(content, str(file))
     try:
         with _quiet("torch.export"):  # it logs a traceback of what it raises again

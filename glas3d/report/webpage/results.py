@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import nibabel as nib
 import pandas as pd
 from nibabel.spatialimages import SpatialImage
 
@@ -17,7 +17,9 @@ from glas3d.explain.image_result import ImageExplanation
 from glas3d.explain.outputs import STATISTICS
 from glas3d.explain.result import ScanExplanation
 from glas3d.explain.table import table_columns
+from glas3d.imaging.scan import read_image
 from glas3d.output import Columns, to_json
+from glas3d.reading import read_json_object
 from glas3d.tables import read_table
 
 _TABLE, _METHODS, _AUDIT = "_regions.tsv", "methods_regions.tsv", "_audit.json"
@@ -263,27 +265,19 @@ def read_json(path: Path) -> dict[str, Any]:
     GlasError
         The file does not exist, or holds no JSON object.
     """
+    if not os.path.lexists(path):
+        raise GlasError(f"results need their sidecars, there is no {path}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise GlasError(f"results need their sidecars, there is no {path}") from None
-    except OSError as error:
-        raise GlasError(f"{path} cannot be read: {error.strerror or error}") from None
-    except ValueError:
-        raise GlasError(f"{path} is damaged: it holds no complete JSON; make its results again") from None
-    if not isinstance(content, dict):
-        raise GlasError(f"{path} is damaged: it holds no JSON object")
-    return content
+        return read_json_object(path, "a sidecar")
+    except GlasError as error:
+        raise GlasError(f"{error}; make its results again") from None
 
 
 def _read_map(folder: Path, stem: str, statistic: str) -> Map | None:
     path = folder / f"{stem}_stat-{statistic}_statmap.nii.gz"
     if not path.is_file():
         return None
-    try:
-        img = cast(SpatialImage, nib.load(path))
-    except Exception:  # nibabel has many kinds of errors
-        raise GlasError(f"{path} is damaged: it is no NIfTI file") from None
+    img = read_image(path, "a map")
     sidecar = read_json(path.with_name(f"{stem}_stat-{statistic}_statmap.json"))
     return Map(img, str(sidecar.get("Description", statistic)), str(sidecar.get("Units", "")), sidecar)
 

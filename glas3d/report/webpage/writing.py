@@ -25,6 +25,7 @@ from glas3d.imaging.scan import read_image
 from glas3d.output import REPORT, sealed_page, write_together
 from glas3d.report.webpage.content import Page, page_of
 from glas3d.report.webpage.results import Result, Results, read_results
+from glas3d.verify.files import damage_named
 from glas3d.version import __version__
 
 _STATIC = files("glas3d.report.webpage") / "static"
@@ -64,9 +65,10 @@ def write_report(
         There are no results, they are damaged, or the report cannot be written.
     """
     folder = Path(folder)
-    results = read_results(folder)
-    images = _scans(folder, results, [Path(scan) for scan in scans]) if with_scan else {}
-    (path,) = write_together(folder, {REPORT: _writer(page_of(results, images))})
+    with damage_named(folder):
+        results = read_results(folder)
+        images = _scans(folder, results, [Path(scan) for scan in scans]) if with_scan else {}
+        (path,) = write_together(folder, {REPORT: _writer(page_of(results, images))})
     return path
 
 

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
+import numpy as np
 import pandas as pd
 
-from glas3d.errors import GlasError, GlasWarning, reason
+from glas3d.errors import GlasError, GlasWarning
 from glas3d.imaging.files import no_image
+from glas3d.imaging.scan import open_image
 from glas3d.imaging.space import VoxelGrid
 from glas3d.options import accepts, parse
 from glas3d.study.cohort.accounting import similar_group
@@ -210,12 +211,11 @@ def _unusable(rows: pd.DataFrame, same_grid: bool) -> Iterator[Problem]:
             yield scan | {"problem": "unreadable", "detail": detail}
             continue
         try:
-            img: Any = nib.load(row["path"])
-            shape, affine = tuple(int(n) for n in img.shape), img.affine
-        except Exception as error:  # nibabel has many kinds of errors
-            detail = f"{row['path']} is no image nibabel can read: {reason(error)}"
-            yield scan | {"problem": "unreadable", "detail": detail}
+            img = open_image(row["path"])
+        except GlasError as error:
+            yield scan | {"problem": "unreadable", "detail": f"{row['path']} is no image that can be read: {error}"}
             continue
+        shape, affine = tuple(int(n) for n in img.shape), np.asarray(img.affine)
         if len(shape) < 3 or any(n != 1 for n in shape[3:]):
             detail = f"{row['path']} has shape {shape}, no 3D volume"
             yield scan | {"problem": "unreadable", "detail": detail}

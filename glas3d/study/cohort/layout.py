@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -10,8 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 from glas3d.bids_names import PARTICIPANT_ID, SESSION_ID
-from glas3d.errors import GlasError, reason
+from glas3d.errors import GlasError
 from glas3d.imaging.files import is_dicom
+from glas3d.reading import read_json_object
 
 DESCRIPTION = "dataset_description.json"
 
@@ -105,17 +105,9 @@ def check_description(root: Path) -> None:
         ``dataset_description.json`` is not JSON, holds no object, or its ``BIDSVersion`` is no text.
     """
     path = root / DESCRIPTION
-    if not path.is_file():
+    if not os.path.lexists(path):
         return
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise GlasError(
-            f"the description of a data set must be JSON in UTF-8, {path} is not: {reason(error)}"
-        ) from None
-    if not isinstance(content, dict):
-        came = {list: "a list", str: "a text", type(None): "null"}.get(type(content), "a number or truth value")
-        raise GlasError(f"a data set's description must be a JSON object, {path} holds {came}")
+    content = read_json_object(path, "the description of a data set")
     if not isinstance(content.get("BIDSVersion", ""), str):
         raise GlasError(f"a data set's BIDSVersion must be a text, {path} has {content['BIDSVersion']!r}")
 
@@ -125,10 +117,10 @@ def is_simulated(root: Path) -> bool:
     parent = root.resolve().parent
     for folder in (root, *([parent.parent] if parent.name == "derivatives" else [])):
         try:
-            content = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            content = read_json_object(folder / DESCRIPTION, "the description of a data set")
+        except GlasError:
             continue
-        if isinstance(content, dict) and _SIMULATED.search(str(content.get("Name", ""))):
+        if _SIMULATED.search(str(content.get("Name", ""))):
             return True
     return False
 

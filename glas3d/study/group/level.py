@@ -22,6 +22,7 @@ from glas3d.explain.notes import count_notes
 from glas3d.imaging.atlas import Atlas
 from glas3d.options import accepts, parse
 from glas3d.output import Columns, generated_by, new_folder, refuse_links, remove_leftovers, sealed, to_json, write_json
+from glas3d.reading import read_json_object
 from glas3d.study.derivatives import (
     AUDITS,
     GROUP,
@@ -407,11 +408,11 @@ def _may_be_replaced(folder: Path) -> bool:
 
 def _refuse_other_results(folder: Path, provenance: Mapping[str, Any], options: GroupOptions) -> None:
     """Refuse a folder of results of other groups, options or explanations, or of participants who are left out now."""
-    try:
-        stored = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-    except OSError:  # there are none, or `new_folder` reports what is wrong
+    if not os.path.lexists(folder / PROVENANCE):
         return
-    except ValueError:
+    try:
+        stored = read_json_object(folder / PROVENANCE, "the record of the group level")
+    except GlasError:
         stored = {}
     new = json.loads(to_json(dict(provenance)))
     differing = [name.lower() for name in ("Case", "Control") if stored.get(name) != new[name]]

@@ -11,7 +11,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 
@@ -30,7 +29,7 @@ from glas3d.hashing import file_sha256, text_sha256
 from glas3d.imaging.atlas import Atlas, table_next_to
 from glas3d.imaging.coordinates import Coordinates
 from glas3d.imaging.lookup_table import read_lookup_table
-from glas3d.imaging.scan import load_scan
+from glas3d.imaging.scan import load_scan, open_image
 from glas3d.imaging.space import VoxelGrid, mni_grid
 from glas3d.predict import Predictor, load_model
 from glas3d.predict.engine.engines import check_engine
@@ -406,7 +405,7 @@ def _shape(predict: Predictor, first_scan: Path, *, native: bool) -> tuple[int, 
         return predict.info.grid.shape
     if native:
         return predict.info.grid_for(mni_grid(TEMPLATE_MM)).shape
-    img: Any = nib.load(first_scan)
+    img: Any = open_image(first_scan)
     return predict.info.grid_for(VoxelGrid(tuple(img.shape[:3]), img.affine)).shape
 
 

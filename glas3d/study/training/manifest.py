@@ -13,6 +13,7 @@ from typing import Any
 from glas3d.errors import GlasError, reason
 from glas3d.hashing import text_sha256
 from glas3d.output import write_json
+from glas3d.reading import read_json_object
 
 PARTS = ("train", "validation", "test")
 MANIFEST = Path("configs") / "manifest.json"  # in a bundle, whose hash includes it
@@ -116,17 +117,15 @@ class FoldManifest:
             It does not exist, is damaged, or its settings do not have the hash it was written with.
         """
         path = bundle / MANIFEST
+        if not os.path.lexists(path):
+            raise GlasError(f"it is not recorded which participants trained the model {bundle}: it has no {MANIFEST}")
+        content = read_json_object(path, "the record of a training")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
             parts = {part: tuple(FoldScan(**scan) for scan in content[part]) for part in PARTS}
             fold, folds, seed = (int(content[name]) for name in ("fold", "folds", "seed"))
             manifest = cls(fold, folds, seed, dict(content["settings"]), *(parts[part] for part in PARTS))
             written = content["settings_sha256"]
-        except FileNotFoundError:
-            raise GlasError(
-                f"it is not recorded which participants trained the model {bundle}: it has no {MANIFEST}"
-            ) from None
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise GlasError(f"{path} is damaged: {type(error).__name__}: {reason(error)}") from None
         if manifest.settings_sha256 != written:
             raise GlasError(f"{path} is damaged: its settings are not those it was written with")

@@ -19,6 +19,7 @@ from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import VoxelGrid, check_space, grid_of, resample_scan
 from glas3d.output import why_not_written
 from glas3d.predict.intensity import Intensities, scaled
+from glas3d.reading import check_regular, read_text
 from glas3d.study.cohort.cohort import Cohort
 from glas3d.study.training.scan_identity import voxels_sha256
 
@@ -180,7 +181,11 @@ def _shared_scans(hashes: dict[ScanKey, str]) -> list[dict[str, Any]]:
 def _store(source: Path, target: Path, grid: VoxelGrid, intensities: Intensities, *, check: bool) -> str:
     """Write a scan on the grid, scaled if relative, unless that is done already; ``check`` that it is in MNI space."""
     identity = target.with_suffix(".voxels")  # their hash, so that the scan need not be read again
-    if _is_stored(target, grid) and identity.is_file() and len(digest := identity.read_text()) == _HASH_LENGTH:
+    if (
+        _is_stored(target, grid)
+        and identity.is_file()
+        and len(digest := read_text(identity, "the hash of a scan")) == _HASH_LENGTH
+    ):
         return digest
     scan = load_scan(source)
     if check and (problem := check_space(scan).problem):
@@ -215,6 +220,7 @@ class _UnwritableError(Exception):
 
 def _is_stored(path: Path, grid: VoxelGrid) -> bool:
     try:
+        check_regular(path, "a stored scan")
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return False

@@ -17,6 +17,7 @@ from glas3d.evaluate.rivals.methods import METHODS
 from glas3d.explain.dataset import describe_dataset
 from glas3d.output import described_table, write_each
 from glas3d.report import write_report
+from glas3d.report.folder import shown_in
 from glas3d.study.group.group_map import GroupMap
 
 RECORD = {
@@ -308,10 +309,20 @@ def test_a_damaged_sidecar_is_named_and_the_old_report_is_kept(folder, tmp_path)
     (out / "report.html").write_text("old")
     (out / "sub-07_T1w_seg-few_regions.json").write_text("{")
     with pytest.raises(
-        GlasError, match=r"regions\.json is damaged: it holds no complete JSON; make its results again$"
+        GlasError, match=r"a sidecar must be JSON in UTF-8, .*regions\.json is not: .*; make its results again$"
     ):
         write_report(out)
     assert (out / "report.html").read_text() == "old"
+
+
+def test_a_sidecar_that_was_changed_is_named(folder, tmp_path):
+    """It may hold anything: what that leads to is no error of the report."""
+    out = shutil.copytree(folder, tmp_path / "out")
+    path = out / "sub-07_T1w_seg-few_regions.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"Settings": 3}))
+    for read in (write_report, shown_in):
+        with pytest.raises(GlasError, match=rf"must be as they were written, in {out} these are not: {path.name} \("):
+            read(out)
 
 
 def test_the_result_of_a_mode_comes_before_what_it_was_made_of(explained, tmp_path):

@@ -164,7 +164,7 @@ def change(content, **changed):
 def test_damaged_manifests_are_refused(folder, spoil):
     path = folder / "fold-2" / MANIFEST
     path.write_text(spoil(path.read_text()))
-    with pytest.raises(GlasError, match=f"{path} is damaged"):
+    with pytest.raises(GlasError, match=f"{path} (is damaged|is not: Expecting|holds a list)"):
         Manifest.load(folder)
 
 
