@@ -96,3 +96,12 @@ def test_output_that_is_not_read_to_its_end_is_no_error(command, start):
     completed = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
     assert completed.stdout.splitlines()[0].startswith(start)
     assert (completed.stdout.splitlines()[1], completed.stderr) == ("0", "")
+
+
+def test_the_package_is_run_as_the_command_is():
+    command = [sys.executable, "-m", "glas3d"]
+    completed = subprocess.run([*command, "--help"], capture_output=True, text=True)
+    assert completed.stdout.startswith("Usage: glas3d COMMAND")
+    completed = subprocess.run([*command, "explain"], capture_output=True, text=True)
+    assert (completed.returncode, completed.stdout) == (2, "")
+    assert completed.stderr.startswith("error: missing: SCAN")
