@@ -42,7 +42,7 @@ def main():
     row = {"soak": soak, "scale": scale}[options.suite](folder, options.n, seconds)
     keep(row, options.record)
     print(row)
-    return int(bool(row["crashes"] or row["lost"]))
+    return int(bool(row["hangs"] or row["crashes"] or row["lost"]))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ from glas3d import cli
 from glas3d.output import DESCRIPTION, HASHES, REPORT, read_sealed
 from tests.endurance.faults import Faults
 from tests.study import folders, studies
+from tests.time_limit import OutOfTime, time_limit
 
+LONGEST = 600.0  # seconds after which a command counts as one that hangs
 AMPLE = {"size": 2**30, "files": 10**6}  # bytes, and files
 FULL = "No space left on device"
 _DESCRIBES = (REPORT, DESCRIPTION, ".bidsignore")
@@ -228,7 +230,14 @@ def _fill(command, disk, kept, n, faults):
             shutil.copytree(kept, out)
         where = f"{command.name}, {limit}"
         disk.limit(**limit)
-        status, written = run(command.arguments(out))
+        try:
+            with time_limit(LONGEST):
+                status, written = run(command.arguments(out))
+        except OutOfTime as hang:
+            faults.tried[command.name] += 1
+            faults.hangs.append(f"{where}: {hang}")
+            disk.limit()
+            continue
         left, listed = _content(out), _listed(out)
         disk.limit()
         if status == 0 and FULL not in written:

@@ -22,10 +22,11 @@ class Faults:
     """
 
     suite: ClassVar[str]
-    kinds: ClassVar[tuple[str, ...]] = ("crashes", "lost", "other_bits")
+    kinds: ClassVar[tuple[str, ...]] = ("hangs", "crashes", "lost", "other_bits")
 
     tried: Counter = field(default_factory=Counter)
     resumed: int = 0
+    hangs: list = field(default_factory=list)
     crashes: list = field(default_factory=list)
     lost: list = field(default_factory=list)
     other_bits: list = field(default_factory=list)

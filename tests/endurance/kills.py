@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
@@ -58,9 +58,6 @@ class AfterSignals(Faults):
     """Faults after signals, of which ``tried`` counts those sent by job, victim and signal."""
 
     suite = "kills"
-    kinds = ("hangs", *Faults.kinds)
-
-    hangs: list = field(default_factory=list)
 
     def by(self, position):
         """Return how many were sent, by the job (0), the victim (1) or the signal (2)."""

@@ -14,9 +14,11 @@ from glas3d.study import explain_cohort, read_cohort
 from glas3d.study.running.forecast import estimate_cohort
 from tests.study import folders, studies
 from tests.study.running.command_process import workers_of
+from tests.time_limit import OutOfTime, time_limit
 
 SETTINGS = {"search": (2, 1, 2), "assume_space": "MNI", "engine": "eager"}
 MIB = 2**20
+LONGEST = 600.0  # seconds without a further participant after which a study counts as one that hangs
 # Prints the seconds and the highest memory, in bytes, of the group level.
 GROUP_LEVEL = """
 import json, resource, sys, time, warnings
@@ -73,12 +75,15 @@ class Endurance:
         Participants that were explained in this run, and in an earlier one that was stopped.
     first, last
         What the processes held after the first ones and after the last one.
+    hangs
+        1 if no participant was finished for `LONGEST`, else 0.
     """
 
     explained: int
     kept: int
     first: Sample
     last: Sample
+    hangs: int = 0
 
     @property
     def same_processes(self):
@@ -136,20 +141,23 @@ def explain_many(folder, n, *, after=50, seconds=float("inf")):
     samples, start, end = [], time.monotonic(), time.monotonic() + seconds
 
     def look(done, total):
+        begin_anew()
         if done in (min(after, total // 2), total) or (samples and time.monotonic() > end):
             samples.append(Sample.now(done, start))
         if time.monotonic() > end:
             raise TimeoutError
 
-    explained, kept, out = 0, 0, folder / f"study-{n}"
-    with warnings.catch_warnings():
+    explained, kept, hangs, out = 0, 0, 0, folder / f"study-{n}"
+    with warnings.catch_warnings(), time_limit(LONGEST) as begin_anew:
         warnings.simplefilter("ignore")
         try:
             result = explain_cohort(read_cohort(data), out, model, **SETTINGS, n_workers=2, progress=look)
             explained, kept = result.count("explained"), result.count("kept")
-        except TimeoutError:
+        except (TimeoutError, OutOfTime) as stopped:
+            hangs = isinstance(stopped, OutOfTime)
+            samples = samples or [Sample.now(0, start)]
             explained = samples[-1].done
-    return Endurance(explained, kept, samples[0], samples[-1])
+    return Endurance(explained, kept, samples[0], samples[-1], int(hangs))
 
 
 def soak(folder, n, seconds):
@@ -165,7 +173,7 @@ def scale(folder, n, seconds):
         warnings.simplefilter("ignore")
         estimate = estimate_cohort(read_cohort(data), folder / "none", model, **SETTINGS)
     run = explain_many(folder, n, after=n // 20, seconds=seconds)
-    took = 2 * (run.last.seconds - run.first.seconds) / (run.last.done - run.first.done)  # of one worker
+    took = 2 * (run.last.seconds - run.first.seconds) / max(1, run.last.done - run.first.done)  # of one worker
     done = run.explained + run.kept
     words = [f"{done:,} participants through the participant level on two workers"]
     measured = [run.measured(), f"--dry-run {estimate.seconds / n / took:.2f} of the time that a participant took"]
@@ -184,6 +192,7 @@ def _row(suite, run, n, tried, measured):
     return {
         "suite": suite,
         "tried": tried,
+        "hangs": run.hangs,
         "crashes": 0 if run.same_processes else len(run.first.memory.keys() - run.last.memory.keys()),
         "lost": run.last.done - run.explained - run.kept,
         "measured": measured,

@@ -6,7 +6,8 @@ import pandas as pd
 
 DOCS = Path(__file__).parents[2] / "docs"
 RECORD, FUZZ, PAGE = DOCS / "trust.tsv", DOCS / "fuzz.tsv", DOCS / "trust.md"
-COLUMNS = ["suite", "tried", "hangs", "crashes", "lost", "other_bits", "measured"]
+COLUMNS = ["suite", "tried", "hangs", "crashes", "lost", "other_bits", "executed", "measured"]
+_COUNTED = ["hangs", "faults", "executed"]
 BEGIN, END = "<!-- begin: the record -->", "<!-- end: the record -->"
 
 
@@ -35,11 +36,15 @@ def with_table(text, record=RECORD, fuzz=FUZZ):
 
 def table(record=RECORD, fuzz=FUZZ):
     """Return the records as a table in Markdown."""
-    doors = pd.read_csv(fuzz, sep="\t")
+    doors = pd.read_csv(fuzz, sep="\t").reindex(
+        columns=["inputs", "refused", "slowest_seconds", "memory_mib", *_COUNTED]
+    )
+    # What not every door has counted is no number of all.
+    hangs, faults, executed = (int(doors[each].sum()) if doors[each].notna().all() else "" for each in _COUNTED)
     tried = f"{doors['inputs'].sum():,} inputs of no sense, {doors['refused'].sum():,} of them refused"
     slowest = f"slowest input {doors['slowest_seconds'].max():.1f} s, memory added {doors['memory_mib'].max()} MiB"
-    rows = [["fuzz", tried, 0, int(doors["faults"].sum()), "", "", slowest]]
+    rows = [["fuzz", tried, hangs, faults, "", "", executed, slowest]]
     rows += pd.read_csv(record, sep="\t", keep_default_na=False)[COLUMNS].to_numpy().tolist()
-    head = ["suite", "tried", "hangs", "crashes", "lost", "other bits", "measured"]
+    head = [name.replace("_", " ") for name in COLUMNS]
     lines = [head, ["---"] * len(head), *([f"`make {name}`", *cells] for name, *cells in sorted(rows))]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)

@@ -44,7 +44,7 @@ def test_full_disks_leave_what_was_there_and_are_resumed_from(tmp_path):
     done = subprocess.run([*command, *places], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     row = pd.read_csv(tmp_path / "trust.tsv", sep="\t").iloc[0]
-    assert row[["crashes", "lost", "other_bits"]].tolist() == [0, 0, 0]
+    assert row[["hangs", "crashes", "lost", "other_bits"]].tolist() == [0, 0, 0, 0]
     assert re.match(r"\d full disks \(\d explain, \d participant level\), ", row["tried"]), row["tried"]
 
 

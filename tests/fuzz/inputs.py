@@ -1,28 +1,61 @@
 """Generators of what users' files may hold: valid content with a few changes, and content of no sense."""
 
+import io
 import json
+import os
+import pickle
 import string
 import struct
+import tempfile
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from hypothesis import strategies as st
+from PIL import Image
 
 SHAPE = (3, 4, 5)
+# Made by code in an input, if it is ever run.
+CANARY = Path(tempfile.gettempdir()) / f"glas3d-canary-{os.getpid()}"
 NUMBERS = st.one_of(
     st.integers(-3, 40),
     st.sampled_from([0, -1, 2**15 - 1, 2**31 - 1, 2**63 - 1, -(2**63), 1e-300, 1e300]),
     st.floats(allow_nan=True, allow_infinity=True),
 )
+CODE = st.sampled_from(
+    [
+        f"$open('{CANARY}', 'w')",
+        f"$__import__('os').system('touch {CANARY}')",
+        f"__import__('os').system('touch {CANARY}')",
+        f"{{{{ open('{CANARY}', 'w') }}}}",
+        f"$(touch {CANARY})",
+        f"`touch {CANARY}`",
+        f"; touch {CANARY} #",
+        f"| touch {CANARY}",
+        f"=cmd|'/C touch {CANARY}'!A0",
+    ]
+)
 WORDS = st.one_of(
+    CODE,
     st.sampled_from(
         ["", " ", "n/a", "NaN", "AD", "NC", "sub-01", "../x", "=1+1", "<script>", "\N{BOM}", "é", "\0", "none"]
     ),
     st.text(max_size=12),
     NUMBERS.map(str),
 )
+CALLS = st.sampled_from(
+    [
+        {"_target_": "os.system", "command": f"touch {CANARY}"},
+        {"_target_": "builtins.open", "file": str(CANARY), "mode": "w"},
+        {"_target_": "pathlib.Path.touch", "self": {"_target_": "pathlib.Path", "_args_": [str(CANARY)]}},
+        {"_target_": "subprocess.run", "args": ["touch", str(CANARY)]},
+    ]
+)
 VALUES = st.recursive(
-    st.one_of(st.none(), st.booleans(), NUMBERS, WORDS),
+    st.one_of(st.none(), st.booleans(), NUMBERS, WORDS, CALLS),
     lambda inner: st.one_of(
         st.lists(inner, max_size=4),
         st.dictionaries(st.text(string.ascii_letters + "_@$:", max_size=8), inner, max_size=4),
@@ -48,11 +81,11 @@ _FIELDS = [  # formats and positions of fields that decide how a file is read
 
 
 @st.composite
-def changed_bytes(draw, original, most=4):
-    """Return bytes with some of them changed, removed, repeated or added."""
+def changed_bytes(draw, original, most=4, within=400):
+    """Return bytes with some of the first ones changed, removed, repeated or added."""
     content = bytearray(original)
     for _ in range(draw(st.integers(1, most))):
-        at = draw(st.integers(0, max(0, min(len(content) - 1, 400))))
+        at = draw(st.integers(0, max(0, min(len(content) - 1, within))))
         match draw(st.sampled_from(["set", "cut", "drop", "repeat", "add"])):
             case "set":
                 content[at : at + 1] = bytes([draw(st.integers(0, 255))])
@@ -156,3 +189,106 @@ configurations = st.one_of(
     ).map(lambda d: "\n".join(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in d.items()).encode(errors="replace")),
     st.text(max_size=60).map(lambda text: text.encode(errors="replace")),
 )
+
+
+class _Code:
+    """What runs code when a pickle of it is read."""
+
+    def __reduce__(self):
+        return (open, (str(CANARY), "w"))
+
+
+PICKLE = pickle.dumps(_Code())
+
+
+def picture(form, **how):
+    """Return the bytes of a small picture."""
+    pixels = np.arange(3 * 8 * 9, dtype=np.uint8).reshape(8, 9, 3)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, form, **how)
+    return file.getvalue()
+
+
+FORMATS = {"PNG": ".png", "JPEG": ".jpg", "TIFF": ".tif", "GIF": ".gif", "BMP": ".bmp", "WEBP": ".webp", "PPM": ".ppm"}
+_PICTURES = [(suffix, picture(form)) for form, suffix in FORMATS.items()]
+_EPS = f"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 8\n%%EndComments\n({CANARY}) (w) file closefile\n"
+
+
+@st.composite
+def pictures(draw):
+    """Return the suffix and the bytes of a picture that is damaged, or states any size."""
+    suffix, original = draw(st.sampled_from([*_PICTURES, (".eps", _EPS.encode())]))
+    if suffix == ".png" and draw(st.booleans()):
+        content = bytearray(original)
+        struct.pack_into(">2I", content, 16, *draw(st.tuples(*2 * [st.integers(0, 2**31 - 1) | st.integers(0, 99999)])))
+        struct.pack_into(">I", content, 29, zlib.crc32(content[12:29]))
+        return suffix, bytes(content)
+    other = draw(st.sampled_from([suffix, suffix, suffix, ".png", ".dat"]))
+    return other, draw(changed_bytes(original, within=len(original)))
+
+
+def members_of(archive):
+    """Return the names and contents of an archive's members."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        return [(name, opened.read(name)) for name in opened.namelist()]
+
+
+@st.composite
+def archives(draw, original):
+    """Return an archive of which members are changed, renamed, repeated, pickles, or the whole is damaged."""
+    if not draw(st.integers(0, 3)):
+        return draw(changed_bytes(original, within=len(original)))
+    members = members_of(original)
+    for _ in range(draw(st.integers(1, 2))):
+        at = draw(st.integers(0, len(members) - 1))
+        name, content = members[at]
+        match draw(st.sampled_from(["content", "content", "JSON", "JSON", "pickle", "name", "drop", "twice"])):
+            case "content":
+                members[at] = name, draw(changed_bytes(content or b"0"))
+            case "JSON":
+                trees = [each for each in members if each[0].endswith(".json")]
+                name, content = draw(st.sampled_from(trees))
+                try:
+                    tree = json.loads(content)
+                except ValueError:
+                    continue
+                members[members.index((name, content))] = name, json.dumps(draw(changed_json(tree))).encode()
+            case "pickle":
+                members[at] = name, PICKLE
+            case "name":
+                members[at] = draw(st.sampled_from(["../x", "/x", "x" * 300, name.upper()]) | WORDS) or "x", content
+            case "drop":
+                del members[at]
+            case "twice":
+                members.append((name, draw(st.sampled_from([content, PICKLE]))))
+        if not members:
+            break
+    file = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(file, "w") as archive:
+        warnings.simplefilter("ignore")  # zipfile's, about members of one name
+        for name, content in members:
+            archive.writestr(name.replace("\0", "_"), content)
+    return file.getvalue()
+
+
+@st.composite
+def safetensors(draw, original):
+    """Return weights whose header has other entries, or that are damaged."""
+    if draw(st.booleans()):
+        return draw(changed_bytes(original, within=len(original)))
+    (size,) = struct.unpack_from("<Q", original)
+    header = json.dumps(draw(changed_json(json.loads(original[8 : 8 + size])))).encode(errors="replace")
+    stated = draw(st.just(len(header)) | st.integers(0, 2**64 - 1))
+    return struct.pack("<Q", stated) + header + original[8 + size :]
+
+
+@st.composite
+def results(draw, files):
+    """Return the name of a file of results, and what it holds instead."""
+    name = draw(st.sampled_from(sorted(files)))
+    original = files[name]
+    if name.endswith(".json") and draw(st.integers(0, 3)):
+        return name, json.dumps(draw(changed_json(json.loads(original)))).encode(errors="replace")
+    if name.endswith(".tsv") and draw(st.booleans()):
+        return name, draw(tables(original.decode().partition("\n")[0].split("\t")))
+    return name, draw(changed_bytes(original, within=len(original)))

@@ -1,5 +1,7 @@
 """Ten thousand inputs of no sense: each is used, or refused by an error of glas3d, in bounded time and memory."""
 
+import contextlib
+import json
 import resource
 import time
 from collections import Counter
@@ -7,7 +9,9 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.fuzz.doors import doors, enter
+from glas3d import GlasError, load_model
+from tests.fuzz import inputs
+from tests.fuzz.doors import Door, doors, enter, original, read_bundle
 
 SLOWEST = 20.0  # seconds of one input, on a machine that does other things too
 MEMORY = 400 * 2**20
@@ -56,3 +60,37 @@ def test_what_has_no_sense_is_refused_by_a_sentence(name, n, tmp_path):
     assert set(counts) <= {"accepted", "refused"}
     assert slowest < SLOWEST
     assert memory < MEMORY
+
+
+def test_code_that_runs_is_noticed(tmp_path):
+    """What the counts call executed: a bundle that is trusted does what its configuration says."""
+    configuration = original("inference.json")
+    configuration["network_def"] = f"$open({str(inputs.CANARY)!r}, 'w') and None"
+    given = ("inference.json", json.dumps(configuration).encode())
+
+    def trusted(folder, given):
+        with contextlib.suppress(GlasError):
+            read_bundle(folder, given)
+        load_model(str(folder / "bundle"), trust=True)
+
+    for open_door, executed in ((read_bundle, 0), (trusted, 1)):
+        enter(Door("bundles", 100, None, open_door), tmp_path, given, counts := Counter())
+        assert (counts["refused"], counts["executed"]) == (1, executed)
+
+
+def test_an_input_that_hangs_is_counted(tmp_path):
+    enter(Door("slow", 100, None, lambda folder, given: time.sleep(given)), tmp_path, 60, counts := Counter(), 0.2)
+    assert counts == {"hangs": 1}
+
+
+def test_code_in_every_kind_of_input_is_drawn():
+    """Otherwise nothing could be executed, and the count would say nothing."""
+    assert str(inputs.CANARY).encode() in inputs.PICKLE
+    with pytest.raises(AssertionError):
+
+        @settings(max_examples=200, derandomize=True, database=None)
+        @given(inputs.VALUES)
+        def never(value):
+            assert str(inputs.CANARY) not in repr(value)
+
+        never()
