@@ -50,7 +50,7 @@ def localise_data(
         Folder of the data set, as it was unpacked.
     layout
         Its layout: cub (CUB-200-2011), cars (Stanford Cars), aircraft (FGVC-Aircraft) or ilsvrc (ILSVRC with the boxes
-        of its validation images).
+        of its validation images; as on Kaggle, or ILSVRC2012's devkit, images and boxes unpacked into one folder).
     model
         A .pt2 or .onnx file, or package.module:factory, which is code. It takes images of --size with values from 0 to
         255 and has the classes of the data set in its order.

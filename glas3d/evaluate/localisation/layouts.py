@@ -16,6 +16,7 @@ from glas3d.evaluate.localisation.annotated import AnnotatedImage, AnnotatedImag
 from glas3d.reading import read_bytes, read_text
 
 Part = Literal["test", "train"]
+_DEVKIT = "ILSVRC2012_devkit_t12"
 _BANNER = 20  # rows with the photographer's name under every image of FGVC-Aircraft
 
 
@@ -28,7 +29,8 @@ def read_layout(folder: str | os.PathLike[str], layout: str, part: Part = "test"
         Where the data set was unpacked.
     layout
         ``cub`` (CUB-200-2011), ``cars`` (Stanford Cars), ``aircraft`` (FGVC-Aircraft, variants) or ``ilsvrc`` (boxes
-        of the classification and localisation task, whose validation images are the test).
+        of the classification and localisation task, whose validation images are the test; as on Kaggle, or ILSVRC2012's
+        devkit, images and boxes unpacked into one folder).
     part
         ``test`` or ``train``, as the authors of the data set divided it.
 
@@ -99,11 +101,13 @@ def read_cars(root: Path, part: Part) -> AnnotatedImages:
     names = _matlab(meta, "class_names")
     if (root / "cars_annos.mat").is_file():
         path, name = root / "cars_annos.mat", "relative_im_path"
-        records = [record for record in _records(path) if bool(_field(record, "test", path)) == (part == "test")]
+        records = [
+            record for record in _records(path, "annotations") if bool(_field(record, "test", path)) == (part == "test")
+        ]
     else:
         list_name = f"cars_{part}_annos{'_withlabels' if part == 'test' else ''}.mat"
         path, name = _first(root, f"devkit/{list_name}", list_name), "fname"
-        records = _records(path)
+        records = _records(path, "annotations")
     images = []
     for record in records:
         # pixels are counted from 1, and the last one is inside
@@ -149,14 +153,18 @@ def read_aircraft(root: Path, part: Part) -> AnnotatedImages:
 
 
 def read_ilsvrc(root: Path, part: Part) -> AnnotatedImages:
-    """Read ILSVRC's boxes: ``Annotations/CLS-LOC/val/*.xml`` and ``LOC_synset_mapping.txt``.
+    """Read ILSVRC's boxes, in the layout of Kaggle or in that of the challenge's own archives.
 
-    The index of a class is its position in that file, which is the alphabetical order of the synsets: the order of
-    torchvision's and most other models.
+    Kaggle has ``Annotations/CLS-LOC/val/*.xml`` and ``LOC_synset_mapping.txt``; of the archives see `_read_devkit`. The
+    index of a class is its position in the alphabetical order of the synsets, which is the order of Kaggle's list and
+    of torchvision's and most other models.
     """
     above = root.parent if root.name == "ILSVRC" else root
     root = _inside(root, "Annotations", "ILSVRC")
-    mapping = _first(root, "LOC_synset_mapping.txt", f"{above.resolve()}/LOC_synset_mapping.txt")
+    list_name = "LOC_synset_mapping.txt"
+    mapping = _first(root, list_name, f"{above.resolve()}/{list_name}", "data/meta.mat", f"{_DEVKIT}/data/meta.mat")
+    if mapping.name == "meta.mat":
+        return _read_devkit(root, mapping, part)
     classes = [line.split(maxsplit=1) for line in _text(mapping).splitlines() if line.strip()]
     order = {words[0]: index for index, words in enumerate(classes)}
     folder = root / "Annotations" / "CLS-LOC" / ("val" if part == "test" else "train")
@@ -171,8 +179,48 @@ def read_ilsvrc(root: Path, part: Part) -> AnnotatedImages:
             )
         picture = root / "Data" / "CLS-LOC" / folder.name / path.relative_to(folder).with_suffix(".JPEG")
         images.append(AnnotatedImage(picture, _of(order, names[0], mapping), tuple(boxes)))
-    named = tuple(words[-1].partition(",")[0].strip() for words in classes)
-    return AnnotatedImages("ilsvrc", named, tuple(images))
+    return AnnotatedImages("ilsvrc", tuple(_first_name(words[-1]) for words in classes), tuple(images))
+
+
+def _read_devkit(root: Path, meta: Path, part: Part) -> AnnotatedImages:
+    """Read ILSVRC2012's validation images from the archives of the challenge, unpacked into one folder.
+
+    The devkit (``ILSVRC2012_devkit_t12``) has the synsets in ``data/meta.mat`` and, in
+    ``data/ILSVRC2012_validation_ground_truth.txt``, the ``ILSVRC2012_ID`` of each image's class, a line an image. The
+    images and their boxes (``ILSVRC2012_bbox_val_v3``) may lie in the folder itself or in any folders of it.
+    """
+    if part != "test":
+        raise GlasError(f"part must be test, because {_DEVKIT} has the classes of the validation images, got {part!r}")
+    synsets: dict[int, tuple[str, str]] = {}
+    for record in _records(meta, "synsets"):
+        number, children, wnid, words = (
+            _field(record, name, meta) for name in ("ILSVRC2012_ID", "num_children", "WNID", "words")
+        )
+        if children == 0:  # the others are groups of classes
+            synsets[int(number)] = (str(wnid), str(words))
+    classes = sorted(synsets.values())
+    order = {wnid: index for index, (wnid, _) in enumerate(classes)}
+    truth = meta.with_name("ILSVRC2012_validation_ground_truth.txt")
+    lines = filter(None, map(str.strip, _text(truth).splitlines()))
+    labels = {number: _parsed(int, line, truth) for number, line in enumerate(lines, start=1)}
+    annotations, pictures = (
+        {path.stem: path for path in sorted(root.rglob(f"ILSVRC2012_val_*.{ending}"))} for ending in ("xml", "JPEG")
+    )
+    for found, ending in ((annotations, "xml"), (pictures, "JPEG")):
+        if not found:
+            raise GlasError(f"no such files: {root / f'ILSVRC2012_val_*.{ending}'}, nor in a folder of it")
+    images = []
+    for name, path in annotations.items():
+        number = _parsed(int, name.rpartition("_")[2], path)
+        wnid, _ = _of(synsets, _of(labels, number, truth), meta)
+        names, boxes = _objects(path)
+        if set(names) != {wnid}:
+            given = ", ".join(sorted(set(names))) or "none"
+            raise GlasError(f"objects must be of the class in {truth.name}, {wnid}, {path} has {given}")
+        if name not in pictures:
+            raise GlasError(f"no such file: {name}.JPEG in {root} or a folder of it, which has the boxes {path}")
+        images.append(AnnotatedImage(pictures[name], order[wnid], tuple(boxes)))
+    return AnnotatedImages("ilsvrc", tuple(_first_name(words) for _, words in classes), tuple(images))
 
 
 LAYOUTS: Mapping[str, Callable[[Path, Part], AnnotatedImages]] = {
@@ -255,28 +303,31 @@ def _matlab(path: Path, name: str) -> Sequence[Any]:
     try:
         content = loadmat(io.BytesIO(stored), simplify_cells=True)
     except Exception as error:  # a damaged file can raise anything
-        raise GlasError(
-            f"a list of Stanford Cars must be a MATLAB file, {path} cannot be read: {reason(error)}"
-        ) from None
+        raise GlasError(f"a .mat file must be a MATLAB file, {path} cannot be read: {reason(error)}") from None
     if name not in content:
-        raise GlasError(f"a list of Stanford Cars must have the variable {name}, {path} has none")
+        raise GlasError(f"a MATLAB file must have the variable {name}, {path} has none")
     values = content[name]
     return [values] if isinstance(values, dict | str) else list(values)
 
 
-def _records(path: Path) -> list[Mapping[str, Any]]:
-    """Return the annotations of a list of Stanford Cars."""
-    records = _matlab(path, "annotations")
+def _records(path: Path, name: str) -> list[Mapping[str, Any]]:
+    """Return the structures of a MATLAB file, such as the annotations of Stanford Cars."""
+    records = _matlab(path, name)
     if not all(isinstance(record, dict) for record in records):
-        raise GlasError(f"annotations must be structures with fields, {path} has others")
+        raise GlasError(f"{name} must be structures with fields, {path} has others")
     return list(records)
 
 
 def _field(record: Mapping[str, Any], name: str, path: Path) -> Any:
     if name not in record:
         lacking = "labels: take cars_test_annos_withlabels.mat" if name == "class" else f"field {name}"
-        raise GlasError(f"annotations must have the field {name}, {path} has no {lacking}")
+        raise GlasError(f"each record must have the field {name}, {path} has no {lacking}")
     return record[name]
+
+
+def _first_name(words: str) -> str:
+    """Return the first of the names of a synset, such as tench of ``tench, Tinca tinca``."""
+    return words.partition(",")[0].strip()
 
 
 def _objects(path: Path) -> tuple[list[str], list[Box]]:

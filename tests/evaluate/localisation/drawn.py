@@ -93,19 +93,41 @@ def aircraft(root):
     return root
 
 
-def ilsvrc(root):
-    """Two synsets; the second image has two objects."""
-    write(root / "LOC_synset_mapping.txt", "n01440764 tench, Tinca tinca", "n01443537 goldfish, Carassius auratus")
-    inner, second = (
-        root / "ILSVRC",
-        "<object><name>n01443537</name><bndbox><xmin>0</xmin><ymin>12</ymin><xmax>6</xmax><ymax>18</ymax></bndbox></object>",
-    )
+def _validation_images(boxes, pictures):
+    """Two images of ILSVRC with their boxes; the second has two objects."""
+    box = "<bndbox><xmin>0</xmin><ymin>12</ymin><xmax>6</xmax><ymax>18</ymax></bndbox>"
+    second = f"<object><name>n01443537</name>{box}</object>"
     for number, (synset, more) in enumerate((("n01440764", ""), ("n01443537", second)), start=1):
         name = f"ILSVRC2012_val_{number:08d}"
-        save(inner / "Data" / "CLS-LOC" / "val" / f"{name}.JPEG", number - 1)
+        save(pictures / f"{name}.JPEG", number - 1)
         box = "<bndbox><xmin>15</xmin><ymin>4</ymin><xmax>20</xmax><ymax>8</ymax></bndbox>"
         text = f"<annotation><object><name>{synset}</name>{box}</object>{more}</annotation>"
-        write(inner / "Annotations" / "CLS-LOC" / "val" / f"{name}.xml", text)
+        write(boxes / f"{name}.xml", text)
+
+
+def ilsvrc(root):
+    """Two synsets in the layout of Kaggle."""
+    write(root / "LOC_synset_mapping.txt", "n01440764 tench, Tinca tinca", "n01443537 goldfish, Carassius auratus")
+    inner = root / "ILSVRC"
+    _validation_images(inner / "Annotations" / "CLS-LOC" / "val", inner / "Data" / "CLS-LOC" / "val")
+    return root
+
+
+SYNSETS = ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children", "wordnet_height", "num_train_images")
+
+
+def devkit(root, *, boxes="val", pictures="ILSVRC2012_img_val"):
+    """The same in the layout of the challenge's archives, whose numbers of synsets are not in their order."""
+    data = root / "ILSVRC2012_devkit_t12" / "data"
+    data.mkdir(parents=True)
+    rows = [
+        (1.0, "n01443537", "goldfish, Carassius auratus", "small golden fish", 0.0, np.zeros(0), 0.0, 1300.0),
+        (2.0, "n01440764", "tench, Tinca tinca", "freshwater fish", 0.0, np.zeros(0), 0.0, 1300.0),
+        (3.0, "n00001740", "entity", "that which is", 2.0, np.array([1.0, 2.0]), 1.0, 0.0),
+    ]
+    savemat(data / "meta.mat", {"synsets": _annotations(rows, SYNSETS).T})
+    write(data / "ILSVRC2012_validation_ground_truth.txt", "2", "1")
+    _validation_images(root / boxes, root / pictures)
     return root
 
 

@@ -77,6 +77,76 @@ def test_ilsvrc(tmp_path):
         assert data.images[1].boxes[1] == ((12.0, 18.0), (0.0, 6.0))
 
 
+@pytest.mark.parametrize(
+    ("boxes", "pictures"),
+    [
+        ("val", "ILSVRC2012_img_val"),
+        ("val", "val"),
+        ("ILSVRC2012_bbox_val_v3/val", "."),
+        ("val", "val/n01440764"),  # sorted into folders of the synsets, as torchvision wants them
+    ],
+)
+def test_ilsvrc_in_the_archives_of_the_challenge(tmp_path, boxes, pictures):
+    """The numbers of the synsets are another order than that of the classes, and groups of synsets are no classes."""
+    folder = drawn.devkit(tmp_path / "imagenet", boxes=boxes, pictures=pictures)
+    data = read_layout(folder, "ilsvrc")
+    kaggle = read_layout(drawn.ilsvrc(tmp_path / "kaggle"), "ilsvrc")
+    assert data.classes == kaggle.classes == ("tench", "goldfish")
+    found, same = ([(i.path.name, i.target, i.boxes) for i in each.images] for each in (data, kaggle))
+    assert found == same
+    with pytest.raises(GlasError, match=r"^part must be test, because ILSVRC2012_devkit_t12 has .*, got 'train'$"):
+        read_layout(folder, "ilsvrc", "train")
+
+
+META = "ILSVRC2012_devkit_t12/data/meta.mat"
+GROUND_TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
+ANNOTATION = "val/ILSVRC2012_val_00000002.xml"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "match"),
+    [
+        (META, None, rf"^no such file: .*LOC_synset_mapping\.txt \(nor .*, {META}\)$"),
+        (META, "text", "must be a MATLAB file, FILE cannot be read"),
+        (GROUND_TRUTH, None, "^no such file: FILE$"),
+        (GROUND_TRUTH, "2", "FILE has no 2$"),
+        (GROUND_TRUTH, "2\nn01443537", "hold the numbers of this list, FILE has 'n01443537'"),
+        (GROUND_TRUTH, "2\n3", r"all that others refer to, .*meta\.mat has no 3$"),
+        (GROUND_TRUTH, "2\n2", rf"must be of the class in .*, n01440764, .*{ANNOTATION} has n01443537$"),
+        (ANNOTATION, "<annotation/>", "must be of the class in .*, n01443537, FILE has none$"),
+        ("val/ILSVRC2012_val_two.xml", "<annotation/>", "hold the numbers of this list, FILE has 'two'$"),
+        ("val", None, r"^no such files: .*ILSVRC2012_val_\*\.xml, nor in a folder of it$"),
+        ("ILSVRC2012_img_val", None, r"^no such files: .*ILSVRC2012_val_\*\.JPEG, nor in a folder of it$"),
+        (
+            "ILSVRC2012_img_val/ILSVRC2012_val_00000002.JPEG",
+            None,
+            rf"^no such file: .*, which has the boxes .*{ANNOTATION}$",
+        ),
+    ],
+)
+def test_a_missing_part_of_the_archives_is_one_sentence(file, content, match, tmp_path):
+    folder = drawn.devkit(tmp_path / "data")
+    if content is not None:
+        (folder / file).write_text(content)
+    elif (folder / file).is_dir():
+        shutil.rmtree(folder / file)
+    else:
+        (folder / file).unlink()
+    with pytest.raises(GlasError, match=match.replace("FILE", f".*{re.escape(file)}")) as refused:
+        read_layout(folder, "ilsvrc")
+    assert "\n" not in str(refused.value)
+
+
+def test_synsets_need_their_fields(tmp_path):
+    folder = drawn.devkit(tmp_path / "data")
+    drawn.savemat(folder / META, {"synsets": drawn._annotations([(1.0, "n01440764")], drawn.SYNSETS[:2])})
+    with pytest.raises(GlasError, match=r"each record must have the field num_children, .*meta\.mat has no field"):
+        read_layout(folder, "ilsvrc")
+    drawn.savemat(folder / META, {"others": 1})
+    with pytest.raises(GlasError, match=r"must have the variable synsets, .*meta\.mat has none"):
+        read_layout(folder, "ilsvrc")
+
+
 XML = "ILSVRC/Annotations/CLS-LOC/val/ILSVRC2012_val_00000001.xml"
 
 
