@@ -78,12 +78,6 @@ def notes_on(
         notes.append(Note(text))
     elif by_background is not None:
         notes += _note_on_backgrounds(by_background, _name(explanation.target, classes))
-    elif explanation.account is not None and abs(explanation.effect_log_odds) < LEAST_EFFECT:
-        text = (
-            f"the log-odds of the input differ from those of the background by less than {LEAST_EFFECT:g}: there is "
-            "little for the map to account for, and high scores may cancel out"
-        )
-        notes.append(Note(text))
     score, drop = explanation.score, explanation.drop
     n = len(score)
     if n < 2:

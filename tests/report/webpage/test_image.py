@@ -34,7 +34,7 @@ def test_the_page_shows_the_image_and_speaks_of_one(explained, tmp_path, draws_f
     text = re.sub(r"<style>.*?</style>|<script.*?</script>|<[^>]+>", " ", page, flags=re.DOTALL)
     assert "a &lt;b&gt;bird" in text
     assert "<b>bird" not in page
-    assert "which points speak for finch" in text
+    assert "which points the output for finch depends on" in text
     assert f"gives this image the probability P(finch) = {explained.explanation.probability:.3f}" in text
     best = explained.table.sort_values("rank").iloc[0]
     assert f"(row {best['row']:.0f}, column {best['column']:.0f})" in text

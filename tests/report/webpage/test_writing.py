@@ -298,7 +298,7 @@ def test_a_folder_without_results_is_refused(tmp_path):
     (tmp_path / "study.json").write_text("{}")
     with pytest.raises(GlasError, match="run the group level of the study"):
         write_report(tmp_path)
-    with pytest.raises(GlasError, match="is missing"):
+    with pytest.raises(GlasError, match="no such folder"):
         write_report(tmp_path / "nowhere")
     assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
 
