@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from textwrap import wrap
 from typing import Any
 
@@ -60,29 +61,39 @@ class BrainMap:
     background: SpatialImage | None = None
     is_in_mni: bool = True
 
-    @property
-    def values(self) -> np.ndarray:
-        """``(x, y, z)`` float64; what is not finite is 0."""
-        return np.nan_to_num(np.asarray(self.img.dataobj, dtype=np.float64), posinf=0.0, neginf=0.0)
+    # Computed once: a figure needs them for every slice and colour bar, and a map of 1 mm has seven million voxels.
 
-    @property
+    @cached_property
+    def values(self) -> np.ndarray:
+        """``(x, y, z)`` float64, read-only; what is not finite is 0."""
+        values = np.nan_to_num(np.asarray(self.img.dataobj, dtype=np.float64), posinf=0.0, neginf=0.0)
+        values.setflags(write=False)
+        return values
+
+    @cached_property
+    def display_range(self) -> tuple[float, float]:
+        """The `display_range` of the values."""
+        return display_range(self.values)
+
+    @cached_property
     def is_signed(self) -> bool:
         """Whether there are values below 0."""
         return bool((self.values < 0).any())
 
     def opacity(self, values: np.ndarray) -> np.ndarray:
         """Return how opaque values of the map are: 1 within the display range, 0 up to the median of all sizes."""
-        lowest, _ = display_range(self.values)
+        lowest, _ = self.display_range
         if lowest == 0:
             return np.zeros(np.shape(values))
         median = min(self.median, lowest * (1 - 1e-6))
         return np.asarray(np.clip((np.abs(values) - median) / (lowest - median), 0, 1) ** _FADING)
 
-    @property
+    @cached_property
     def median(self) -> float:
         """The median of the sizes of all values other than 0; 0 for an empty map."""
         sizes = np.abs(self.values)
-        return float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 0.0
+        sizes = sizes[sizes > 0]
+        return float(np.median(sizes)) if sizes.size else 0.0
 
     @property
     def scale(self) -> tuple[Normalize, Colormap]:
@@ -90,7 +101,7 @@ class BrainMap:
 
         Where most values are above half of the largest, as for a saturated output, colours begin at their median.
         """
-        _, largest = display_range(self.values)
+        _, largest = self.display_range
         largest = largest or 1.0
         if self.is_signed:
             shades = np.concatenate([np.linspace(0, 0.4, 128), np.linspace(0.6, 1, 128)])  # no white on light anatomy
@@ -163,7 +174,7 @@ def glass_figure(brain_map: BrainMap) -> Figure:
     """
     brain_map.on_mni()
     norm, colours = brain_map.scale
-    lowest, _ = display_range(brain_map.values)
+    lowest, _ = brain_map.display_range
     with new_figure(10.5, 3.5) as figure:
         axes = figure.add_axes((0.005, 0.02, 0.895, 0.84))
         plot_glass_brain(
@@ -210,7 +221,7 @@ def surface_figure(brain_map: BrainMap) -> Figure:
     )
     texture = SurfaceImage(inflated, projected.data)
     norm, colours = brain_map.scale
-    lowest, _ = display_range(brain_map.values)
+    lowest, _ = brain_map.display_range
     with new_figure(8.2, 6.4) as figure:
         for number, (hemisphere, view) in enumerate(
             (("left", "lateral"), ("right", "lateral"), ("left", "medial"), ("right", "medial"))
@@ -300,7 +311,7 @@ def draw_slices(brain_map: BrainMap, axes: Axes, cuts: Sequence[float], axis: st
 def _cuts(brain_map: BrainMap, slices: int, axis: int) -> list[float]:
     """Return where to slice, in mm: 8 mm apart or closer, around what is worth showing, within the map."""
     values = brain_map.values
-    lowest, _ = display_range(values)
+    lowest, _ = brain_map.display_range
     everywhere = voxel_to_world(np.argwhere(values != 0), brain_map.img.affine)[:, axis]
     if not len(everywhere):
         everywhere = voxel_to_world(np.argwhere(np.ones(values.shape, bool)), brain_map.img.affine)[:, axis]

@@ -119,6 +119,8 @@ def test_weak_values_are_transparent_and_strong_ones_are_not():
     assert brain_map.opacity(np.array([0, 0.02])).tolist() == [0, 0]  # up to the median
     assert 0 < brain_map.opacity(np.array([lowest / 2])).item() < 0.2
     image = pixels(mosaic_figure(brain_map, slices=3))[:, :-80]
+    assert brain_map.values is brain_map.values, "computed once"
+    assert not brain_map.values.flags.writeable
     coloured = np.ptp(image, axis=-1) > 0.25
     assert 0 < coloured.mean() < 0.01
 
