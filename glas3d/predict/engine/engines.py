@@ -8,6 +8,7 @@ import io
 import logging
 import math
 import platform
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -43,6 +44,8 @@ class Engine:
     seconds_to_build, seconds_per_module
         How long building is expected to take: the first, and the second for each module of the network
         (documentation: "Engines").
+    seconds_to_import, imports
+        How long the first build in a process takes longer, and a module that such a build imports.
     seconds_to_load
         How long reading is expected to take of what was built and kept before; infinite: nothing is kept.
     speedup
@@ -65,6 +68,8 @@ class Engine:
     extra: str | None = None
     seconds_to_build: float = 0.1
     seconds_per_module: float = 0.0
+    seconds_to_import: float = 0.0
+    imports: str = "torch"
     seconds_to_load: float = math.inf
     speedup: float = 4 / 3
     exact: bool = True
@@ -78,8 +83,9 @@ class Engine:
         return installed_version(self.library)
 
     def expected_seconds(self, n_modules: int) -> float:
-        """Return how long building is expected to take, for a network of so many modules."""
-        return self.seconds_to_build + self.seconds_per_module * n_modules
+        """Return how long building is expected to take in this process, for a network of so many modules."""
+        first = 0.0 if self.imports in sys.modules else self.seconds_to_import
+        return first + self.seconds_to_build + self.seconds_per_module * n_modules
 
 
 @functools.cache
@@ -104,6 +110,8 @@ ENGINES = {
             extra="openvino",
             seconds_to_build=1.0,
             seconds_per_module=0.01,
+            seconds_to_import=1.0,
+            imports="torch._dynamo",  # by torch.export
             seconds_to_load=0.3,
             speedup=1.8,
             own_threads=True,

@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import math
 import os
+import sys
 import time
 import warnings
 
@@ -253,6 +254,15 @@ def test_auto_builds_nothing_for_a_few_forwards_but_for_many_times_a_few(monkeyp
     used = [explained(net, points=3).settings["engine"] for _ in range(5)]
     # 7 evaluations each; 4 * (2 + 3 * 1) = 20 seconds must be expected, and as many are as there have been
     assert used == ["eager", "eager", "fast", "fast", "fast"]
+    assert len(built) == 1
+
+
+def test_auto_counts_what_the_first_build_in_a_process_imports(monkeypatch, clock):
+    built, net = only(monkeypatch, clock), Slow(clock)
+    monkeypatch.setitem(ENGINES, "fast", dataclasses.replace(ENGINES["fast"], seconds_to_import=9.0, imports="absent"))
+    assert explained(net, points=20).settings["engine"] == "eager", "41 evaluations save 10.25 s; 3 + 2 + 9 are spent"
+    monkeypatch.setitem(sys.modules, "absent", dataclasses)
+    assert explained(Slow(clock), points=20).settings["engine"] == "fast"
     assert len(built) == 1
 
 
