@@ -380,7 +380,7 @@ class _Estimate:
     def _largest(self, estimates: Sequence[Kriging | None], rows: slice | np.ndarray) -> np.ndarray:
         """Return how large the score of some points may be, for the class or against it."""
         high, low = (self._bound(estimates, rows, sign) for sign in (1, -1))
-        return np.maximum(np.abs(high), np.abs(low))
+        return np.asarray(np.maximum(np.abs(high), np.abs(low)))
 
     @property
     def deviation(self) -> np.ndarray:
