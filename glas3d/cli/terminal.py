@@ -303,29 +303,16 @@ def _text(cell: str, *, wrap: bool = False) -> Text:
 
 
 def account_text(account: Mapping[str, Any], table: pd.DataFrame, parts: str = "regions") -> str:
-    """Return how much the regions account for of the effect (the output less that of the background), as a sentence.
+    """Return how much of the effect the regions account for, with an advice where that gives cause for doubt.
 
-    Parameters
-    ----------
-    account
-        The entry ``Account`` of the provenance.
-    table
-        The regions with their evidence.
-    parts
-        What the rows of the table are, in the plural.
+    The parameters are those of `glas3d.explain.notes.account_sentence`.
     """
-    if account["accounted"] is not None:
-        # the largest share of an effect below 0 has the lowest evidence
-        evidence = table["evidence"] if account["effect"] > 0 else -table["evidence"]
-        name = table.assign(share=evidence).nlargest(1, "share")["name"].iloc[0]
-        share, alone = f"{account['accounted']:z.0%}", f"{account['largest']:z.0%}"
-        text = f"The {parts} account for {share} of the effect, {name} alone for {alone}."
-        doubt = (
-            "little" if account["accounted"] < LITTLE else "more than all of it" if account["accounted"] > MUCH else ""
-        )
-        return f"{text} That is {doubt}: run glas3d audit." if doubt else text
-    why = "the effect is below 1 in log-odds" if account["partition"] else "their masks overlap or leave gaps"
-    return f"What the {parts} account for is n/a: {why}."
+    from glas3d.explain.notes import account_sentence
+
+    text, accounted = account_sentence(account, table, parts), account["accounted"]
+    if accounted is None or LITTLE <= accounted <= MUCH:
+        return text
+    return f"{text} That is {'little' if accounted < LITTLE else 'more than all of it'}: run glas3d audit."
 
 
 def cost_text(cost: CostEstimate) -> str:

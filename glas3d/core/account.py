@@ -28,7 +28,8 @@ class Account:
     log_odds
         The same in log-odds; infinite for outputs that are no probabilities, such as a regressor's.
     partition
-        Whether the masks of both ends nearly partition the searched voxels, so that evidence adds up.
+        Whether the evidence comes straight from one set of masks that at both ends nearly partition the searched
+        voxels, so that it adds up. That of a regression does not, nor that of several scales.
     """
 
     evidence: np.ndarray

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from glas3d.core.account import LEAST_EFFECT
@@ -29,6 +30,34 @@ _CERTAIN = 0.999  # probability from which float32 may hide what a region adds
 _REACHED = 0.5  # the least share of the brain that masks of a grid reach without a note
 _FAR = 1e-3  # of the range: how much a transform may change what is far from a mask; filters by Fourier transforms do
 _SUM = 1e-3  # how far the outputs of classes that exclude each other may be from a sum of 1
+
+
+def account_sentence(account: Mapping[str, Any], table: pd.DataFrame, parts: str = "regions") -> str:
+    """Return how much of the effect the regions account for, or why that is not known, as a sentence.
+
+    Parameters
+    ----------
+    account
+        The entry ``Account`` of the provenance.
+    table
+        The regions with their evidence.
+    parts
+        What the rows of the table are, in the plural.
+    """
+    if account["accounted"] is None:
+        why = (
+            "the effect, the model's output less that of the background alone, is below 1 in log-odds"
+            if account["partition"]
+            else "evidence adds up only where it comes straight from one set of masks that nearly partition what is "
+            "searched"
+        )
+        return f"What the {parts} account for is not available: {why}."
+    # the largest share of an effect below 0 has the lowest evidence
+    evidence = table["evidence"] if account["effect"] > 0 else -table["evidence"]
+    return (
+        f"The {parts} account for {account['accounted']:z.0%} of the effect (the model's output less that of the "
+        f"background alone), {table.loc[evidence.idxmax(), 'name']} alone for {account['largest']:z.0%}."
+    )
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,9 @@ def test_a_scan_is_explained_at_the_regions_of_aal(run_command, scan, bundle, tm
     ] == highest
     assert "Written to" in output
     assert f"{stem}_regions.tsv" in output
-    assert output.splitlines()[-1].startswith("What the regions account for is n/a")
+    assert output.splitlines()[-1].startswith(
+        "What the regions account for is not available: evidence adds up only where"
+    )
 
 
 @pytest.mark.parametrize(("cells", "points"), [(["3"], 27), (["2", "3", "2"], 12), (["1"], 1)], ids=str)

@@ -155,24 +155,14 @@ def test_progress_is_shown_where_there_is_no_terminal(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("account", "text"),
     [
-        (
-            {"accounted": 0.724, "largest": 0.21, "effect": 5.0, "partition": True},
-            "The regions account for 72% of the effect, B alone for 21%.",
-        ),
-        (
-            {"accounted": 1.3, "largest": 0.9, "effect": -5.0, "partition": True},
-            "The regions account for 130% of the effect, A alone for 90%.",
-        ),
-        (
-            {"accounted": None, "largest": None, "effect": 5.0, "partition": False},
-            "What the regions account for is n/a: their masks overlap or leave gaps.",
-        ),
-        (
-            {"accounted": None, "largest": None, "effect": 0.1, "partition": True},
-            "What the regions account for is n/a: the effect is below 1 in log-odds.",
-        ),
+        ({"accounted": 0.724, "effect": 5.0}, "B alone for 21%."),
+        ({"accounted": 1.3, "effect": -5.0}, "A alone for 21%."),
+        ({"accounted": 0.5, "effect": 5.0}, "B alone for 21%. That is little: run glas3d audit."),
+        ({"accounted": 1.4, "effect": 5.0}, "B alone for 21%. That is more than all of it: run glas3d audit."),
+        ({"accounted": None, "effect": 0.1}, "is below 1 in log-odds."),
     ],
 )
-def test_what_the_regions_account_for(account, text):
+def test_a_share_that_gives_cause_for_doubt_comes_with_an_advice(account, text):
     table = pd.DataFrame({"name": ["A", "B", "C"], "evidence": [-2.0, 1.0, np.nan]})
-    assert terminal.account_text(account, table) == text
+    account = {"largest": 0.21, "partition": True, **account}
+    assert terminal.account_text(account, table).endswith(text)

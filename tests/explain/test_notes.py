@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from glas3d import GlasError, GlasWarning, Grid, Predictor, explain_image, explain_img
-from glas3d.explain.notes import statement_of
+from glas3d.explain.notes import account_sentence, statement_of
 from glas3d.explain.table import ranks
 from glas3d.imaging.map_header import display_range
 from glas3d.imaging.mask import bright_voxels
@@ -206,6 +206,36 @@ def test_every_column_has_a_description_in_the_sidecar(result, tmp_path):
     assert all(len(sidecar[column]["Description"]) > 5 for column in columns)
     assert sidecar["x"]["Units"] == "mm"
     assert sidecar["Input"] == result.provenance["Input"]
+
+
+@pytest.mark.parametrize(
+    ("account", "text"),
+    [
+        (
+            {"accounted": 0.724, "largest": 0.21, "effect": 5.0, "partition": True},
+            "The regions account for 72% of the effect (the model's output less that of the background alone), "
+            "B alone for 21%.",
+        ),
+        (
+            {"accounted": 1.3, "largest": 0.9, "effect": -5.0, "partition": True},
+            "The regions account for 130% of the effect (the model's output less that of the background alone), "
+            "A alone for 90%.",
+        ),
+        (
+            {"accounted": None, "largest": None, "effect": 5.0, "partition": False},
+            "What the regions account for is not available: evidence adds up only where it comes straight from one set "
+            "of masks that nearly partition what is searched.",
+        ),
+        (
+            {"accounted": None, "largest": None, "effect": 0.1, "partition": True},
+            "What the regions account for is not available: the effect, the model's output less that of the background "
+            "alone, is below 1 in log-odds.",
+        ),
+    ],
+)
+def test_what_the_regions_account_for(account, text):
+    table = pd.DataFrame({"name": ["A", "B", "C"], "evidence": [-2.0, 1.0, np.nan]})
+    assert account_sentence(account, table) == text
 
 
 def test_names_tell_scans_of_one_participant_apart(scan, few, tmp_path):

@@ -1,9 +1,11 @@
 """Evidence of regions from that of round masks that overlap them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from glas3d import GLAS, Grid, Predictor, Segments, explain_img
+from glas3d.explain.notes import account_sentence
 from glas3d.explain.overlap import corrected
 from tests.core import oracle
 from tests.core.cases import SHAPES, Linear, atlas, blocks
@@ -54,6 +56,19 @@ def test_effects_of_a_linear_model_are_found(overlap):
     np.testing.assert_array_equal(found.saliency, explained.segments.paint(found.score))
     assert np.isnan(found.accounted)
     assert found.settings["overlap"] == overlap
+
+
+@pytest.mark.parametrize("overlap", ["ridge", "nonnegative"])
+def test_of_masks_that_partition_the_volume_too_the_evidence_is_no_longer_theirs(overlap):
+    labels = blocks(SHAPE, (2, 2, 3))
+    explained, overlaps = effects(labels, np.linspace(0.1, 1, 12), kernel="segment", sigma_light=0.5, sigma_shadow=0.5)
+    assert explained.accounted == pytest.approx(1, abs=0.1)
+    found = corrected(explained, overlaps, overlap)
+    text = account_sentence(found.account.record(), pd.DataFrame({"name": "A", "evidence": found.evidence}))
+    assert text == (
+        "What the regions account for is not available: evidence adds up only where it comes straight from one set of "
+        "masks that nearly partition what is searched."
+    )
 
 
 def test_evidence_against_the_class_is_kept_or_refused_by_the_kind():

@@ -11,6 +11,7 @@ import pandas as pd
 from glas3d.counts import counted, enumerated
 from glas3d.display import shown_output
 from glas3d.evaluate.rivals.methods import METHODS
+from glas3d.explain.notes import account_sentence
 from glas3d.report.webpage.results import Result, Results
 
 # Shares of the effect outside of which models were seen that use something else than the regions, or count it twice:
@@ -98,39 +99,28 @@ def summary(result: Result) -> list[str]:
         sentences.append(
             f"The model {model_of(provenance)} gives this {result.explained} {the_probability}{output}{among}."
         )
-    sentences.append(account_sentence(result))
+    sentences.append(account_text(result))
     lowest = result.table.dropna(subset=["score"]).nsmallest(1, "score").to_dict("records")
     if lowest and lowest[0]["score"] < 0:
         sentences.append(f"{lowest[0]['name']} speaks most against {target}: score {_score_of(lowest[0])}.")
     return sentences
 
 
-def account_sentence(result: Result) -> str:
+def account_text(result: Result) -> str:
     """Return how much of the effect the regions account for, as a sentence; why not, where it is not known."""
     account, searched = result.provenance.get("Account"), searched_parts(result)
     if account is None:
-        return f"What the {searched} account for was not measured: it needs light, shadow and the background alone."
-    if account["accounted"] is None:
-        if account["partition"]:
-            return (
-                f"What the {searched} account for is not available: the model's output differs from that of the "
-                "background by less than 1 in log-odds, so that there is nothing to account for."
-            )
-        advice = ""
-        if result.is_region_wise:
-            advice = " Masks in the shape of the regions (the preset evidence) do neither."
-        elif "grid" in result.provenance.get("Search", {}):
-            advice = " On a grid, masks with a sigma of 0.4 cells come near to that."
+        return f"What the {searched} account for was not measured: it needs light, shadow and one background alone."
+    text = account_sentence(account, result.table, searched)
+    if account["accounted"] is not None or account["partition"]:
+        return text
+    if result.is_region_wise:
         return (
-            f"What the {searched} account for is not available: the masks overlap or leave gaps, so that evidence "
-            f"does not add up.{advice}"
+            f"{text} That of masks in the shape of the regions (the preset evidence) does, without overlap or scales."
         )
-    evidence = result.table["evidence"] if account["effect"] > 0 else -result.table["evidence"]
-    name = result.table.assign(share=evidence).nlargest(1, "share")["name"].iloc[0]
-    return (
-        f"The {searched} together account for {account['accounted']:z.0%} of the effect (the model's output less that "
-        f"of the background alone), {name} alone for {account['largest']:z.0%}."
-    )
+    if "grid" in result.provenance.get("Search", {}):
+        return f"{text} On a grid, masks with a sigma of 0.4 cells come near to that."
+    return text
 
 
 def searched_parts(result: Result) -> str:

@@ -244,9 +244,9 @@ def test_words_follow_the_search(explained, tmp_path):
             {**explained.provenance, "Account": gaps, "Search": {"grid": 4}},
         )
     )
-    assert "What the regions account for is not available: the masks overlap or leave gaps" in on_regions
-    assert "(the preset evidence) do neither" in on_regions
-    assert "What the points account for is not available: the masks overlap or leave gaps" in on_grid
+    assert "What the regions account for is not available: evidence adds up only where" in on_regions
+    assert "(the preset evidence) does" in on_regions
+    assert "What the points account for is not available: evidence adds up only where" in on_grid
     assert "preset evidence" not in on_grid
     assert "masks with a sigma of 0.4 cells" in on_grid
     assert "the score of a region" not in on_grid
