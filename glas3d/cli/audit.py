@@ -29,7 +29,7 @@ AuditCommandOptions: Any = command_options(
     SearchOptions,
     AuditOptions,
     ExplainOptions,
-    without=(*_MODES, "covariates", "covariate_reference", "grid", "coordinates"),
+    without=(*_MODES, "grid", "coordinates"),
 )
 _CHECKS = help_text(f"Audits to make, by name. Default: all of a scan, of a study, or of results. {listed_checks()}.")
 

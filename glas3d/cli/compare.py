@@ -24,14 +24,14 @@ from glas3d.explain.options import SEARCH, ExplainOptions, ModeOptions
 if TYPE_CHECKING:
     from glas3d.evaluate.attribution import Comparison
 
-# Methods are compared in the plain mode, on scans alone; a preset is that of the method glas.
+# Methods are compared in the plain mode; a preset is that of the method glas.
 _MODES = {mode.name for mode in fields(ModeOptions)} - {"preset"}
 CompareCommandOptions: Any = command_options(
     "CompareCommandOptions",
     SearchOptions,
     AttributionOptions,
     ExplainOptions,
-    without=(*_MODES, "covariates", "covariate_reference"),
+    without=tuple(_MODES),
 )
 _METHODS = help_text(f"Methods to compare, by name: {listed_methods()}.")
 

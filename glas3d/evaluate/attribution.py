@@ -438,7 +438,7 @@ def _attributions(
         wanted = link or ("auto" if "logit" in rival.links else "probability")
         if wanted not in values:
             values[wanted] = subject.value(wanted)
-        values[wanted].require(rival.needs, name)
+        rival.check(values[wanted], name)
         prepared.append(_Prepared(name, method_of(name), rival, values[wanted], wanted == "auto"))
     if "auto" in values and values["auto"].why_no_log_odds:
         _note_on_link(values["auto"].why_no_log_odds)

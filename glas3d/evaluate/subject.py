@@ -96,7 +96,13 @@ class Subject(ABC):
         task, predict = self.request.task, self.request.glas.predict
         size = self.batch_size or default_batch_size(task.volume.size, device_of(predict))
         return ExplainedValue(
-            predict, task.volume, self.target, reference=self.request.glas.background, link=link, batch_size=size
+            predict,
+            task.volume,
+            self.target,
+            reference=self.request.glas.background,
+            link=link,
+            batch_size=size,
+            covariates=task.covariates,
         )
 
     def task(self, value: ExplainedValue) -> Task:
@@ -288,7 +294,7 @@ def resolve_subject(
     Raises
     ------
     GlasError
-        Input that does not fit, several targets, several backgrounds, covariates, or a mode.
+        Input that does not fit, several targets, several backgrounds, or a mode.
     """
     of_input = options_of(img)
     options = of_input(**keywords)
@@ -297,8 +303,6 @@ def resolve_subject(
         raise GlasError(f"methods are compared in the plain mode, got {', '.join(sorted(chosen))}")
     if options.several_backgrounds:
         raise GlasError("methods are compared with one background, got several")
-    if getattr(options, "covariates", None) is not None:
-        raise GlasError("rival methods explain a scan alone, got covariates")
     if isinstance(target, Sequence) and not isinstance(target, str):
         raise GlasError(f"methods are compared for one target, got {len(target)}")
     is_scan = of_input is ExplainOptions

@@ -328,7 +328,7 @@ def test_all_methods_are_checked_before_the_first_is_computed():
         ({"versus": 0}, "methods are compared in the plain mode, got versus"),
         ({"refine": 0.5}, "methods are compared in the plain mode, got refine"),
         ({"background": [0, 1]}, "methods are compared with one background, got several"),
-        ({"covariates": {"age": 70}}, "explain a scan alone, got covariates"),
+        ({"covariates": {"age": 70}}, "takes no covariates, got age"),
         ({"method": "occlusion", "window": (2, 2)}, "window must have a number for each of 3 axes"),
         ({"method": "occlusion", "window": (99, 2, 2)}, "occlusion cannot explain this model: "),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
@@ -338,6 +338,42 @@ def test_what_is_refused(keywords, match):
     given = {"target": 1, "method": "feature_ablation"} | keywords
     with refused(match):
         explain_here(scan(), network(), **given)
+
+
+def test_a_model_with_covariates_is_compared_for_one_participant():
+    net = network().net
+
+    class WithAge(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, batch, table):
+            return self.net(batch) * table
+
+    given = {"covariates": {"age": 1.5}, "covariate_reference": {"age": 0.0}, "assume_space": "MNI"}
+    taking, held = (
+        Predictor(each, "softmax", device="cpu", classes=("NC", "MCI", "AD"), covariates=names)
+        for each, names in ((WithAge(), ("age",)), (nn.Sequential(net, Times(1.5)), None))
+    )
+    methods = ["glas", "feature_ablation", "gradient"]
+    found = compare(scan(), taking, 1, methods, labels(), **given)
+    expected = compare(scan(), held, 1, methods, labels(), assume_space="MNI")
+    assert len(found.table) == 3  # regions alone: light and shadow rank the covariates elsewhere
+    for name in methods[1:]:  # in the light of a region, covariates have their reference
+        np.testing.assert_allclose(found.table[name], expected.table[name], rtol=1e-5)
+        assert found.attributions[name].provenance["Covariates"]["values"] == {"age": 1.5}
+    with refused("takes the covariates age: give their values"):
+        compare(scan(), taking, 1, methods, labels(), assume_space="MNI")
+
+
+class Times(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, batch):
+        return batch * self.factor
 
 
 def test_light_and_shadow_with_fewer_evaluations_is_compared_too():

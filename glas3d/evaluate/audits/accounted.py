@@ -33,8 +33,8 @@ _STEP_IN_CELLS, _STEPS, _FINE_SIGMA_IN_CELLS = 0.3, 2, 0.25
 def audit_scan(scan: AuditedScan) -> Audit:
     """Return the audit of one scan."""
     account = scan.explanation.account
-    regions = scan.regions_name
-    if account is None or not account.is_known:
+    regions = scan.regions_name if scan.explanation.covariates is None else f"{scan.regions_name} and the covariates"
+    if account is None or not account.is_known or not scan.has_effect:
         if account is not None and not account.partition:
             why = f"the masks of {regions} are no partition of the voxels, so that evidence does not add up"
         else:

@@ -194,7 +194,7 @@ class AuditedScan(Audited):
 
     def explain_points(self, points: np.ndarray, sigma_mm: float) -> Explanation:
         """Return the evidence of Gaussian masks around points ``(m, 3)`` in voxels."""
-        request = self.subject.request
+        request, task = self.subject.request, self.subject.request.task
         glas = request.glas.replace(
             sigma_light=sigma_mm,
             sigma_shadow=sigma_mm,
@@ -207,7 +207,7 @@ class AuditedScan(Audited):
             batch_size=self.options.batch_size,
         )
         explanation = glas.with_link(
-            lambda own: own.explain(request.task.volume, self.subject.target, points, request.task.spacing)
+            lambda own: own.explain(task.volume, self.subject.target, points, task.spacing, covariates=task.covariates)
         )
         assert isinstance(explanation, Explanation)
         return explanation

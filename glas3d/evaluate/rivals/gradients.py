@@ -13,7 +13,7 @@ from torch import nn
 from glas3d.checks import is_number, whole_number
 from glas3d.errors import GlasError
 from glas3d.evaluate.rivals.rival import LINEAR, Rival, Task, captum, seeded, without_warnings
-from glas3d.evaluate.rivals.value import is_convolution
+from glas3d.evaluate.rivals.value import ExplainedValue, is_convolution
 
 
 def _attributed(task: Task, method: Callable[[Any, nn.Module], Any], **settings: Any) -> torch.Tensor:
@@ -170,11 +170,16 @@ class GradCam(Rival):
     ----------
     layer
         Name of the module whose channels are weighted, as ``named_modules`` of the network has it. None: the last
-        convolution.
+        convolution on which the output depends.
     """
 
-    needs: ClassVar = ("gradients", "convolution")
+    needs: ClassVar = ("gradients",)
     layer: str | None = None
+
+    def check(self, value: ExplainedValue, name: str) -> None:
+        """Refuse a network without such a layer; see `Rival.check`."""
+        super().check(value, name)
+        self._layer(value)
 
     def attribute(self, task: Task) -> torch.Tensor:
         """Return the map interpolated to the voxels of the volume, ``(*spatial)``; see `Rival.attribute`.
@@ -182,22 +187,37 @@ class GradCam(Rival):
         Raises
         ------
         GlasError
-            The network has no such layer.
+            The network has no such layer, or its output is no map.
         """
-        attr, shape = captum(), task.shape
+        attr, shape, layer = captum(), task.shape, self._layer(task.value)
         with without_warnings():
-            coarse = attr.LayerGradCam(task.value, self._layer(task.value.modules_of_model)).attribute(
+            coarse = attr.LayerGradCam(task.value, layer).attribute(
                 task.difference[None].clone(), target=0, relu_attributions=True
             )
             fine: torch.Tensor = attr.LayerAttribution.interpolate(coarse, shape, LINEAR[len(shape)])
         return fine[0, 0].detach()
 
-    def _layer(self, networks: nn.ModuleList) -> nn.Module:
+    def _layer(self, value: ExplainedValue) -> nn.Module:
         named: dict[str, nn.Module] = {}
-        for network in networks:
+        for network in value.modules_of_model:
             named |= {name: module for name, module in network.named_modules() if name not in named}
-        if self.layer is not None:
-            if self.layer not in named:
-                raise GlasError(f"layer must name a module of the network, got {self.layer!r}")
-            return named[self.layer]
-        return [module for network in networks for module in network.modules() if is_convolution(module)][-1]
+        if self.layer is None:
+            candidates = [module for module in value.modules_of_model.modules() if is_convolution(module)]
+            if not candidates:
+                raise GlasError("grad_cam needs a network with a convolution, this model has none")
+        elif self.layer in named:
+            candidates = [named[self.layer]]
+        else:
+            raise GlasError(f"layer must name a module of the network, got {self.layer!r}")
+        axes = value.difference.ndim - 1
+        shapes = value.shapes_of_outputs
+        maps = [module for module in candidates if len(shapes.get(module, ())) == 2 + axes]
+        if not maps:
+            got = "this model has none" if self.layer is None else f"got {self.layer!r}"
+            if self.layer is not None and candidates[0] in shapes:
+                got += f", whose output is {shapes[candidates[0]]}"
+            raise GlasError(
+                f"grad_cam needs a layer whose output is a map (n, channels, {axes} axes) that the model's output "
+                f"depends on, {got}"
+            )
+        return maps[-1]

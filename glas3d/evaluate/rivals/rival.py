@@ -93,11 +93,28 @@ class Rival(Protocol):
     links
         The numbers of which the method can be made.
     needs
-        What of the model it needs beyond evaluations: ``"gradients"``, ``"relu"``, ``"convolution"``.
+        What of the model it needs beyond evaluations: ``"gradients"``, ``"relu"``.
     """
 
     links: ClassVar[tuple[Link, ...]] = ("probability", "logit")
     needs: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, value: ExplainedValue, name: str) -> None:
+        """Refuse a model that lacks something that the method needs, before anything is computed.
+
+        Parameters
+        ----------
+        value
+            The number that is explained.
+        name
+            Name of the method, for the message.
+
+        Raises
+        ------
+        GlasError
+            Something is missing.
+        """
+        value.require(self.needs, name)
 
     def attribute(self, task: Task) -> torch.Tensor | Explanation:
         """Return the map of a volume, the values of its regions, or the explanation by GLAS, which has both.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from glas3d.core.agreement import allowed_difference, differ
-from glas3d.core.foreign_code import described, failures_of
+from glas3d.core.covariates import Covariates
+from glas3d.core.foreign_code import failures_of, is_out_of_memory
 from glas3d.core.link import log_odds
 from glas3d.core.model import NoLogOdds, Predict, classes_of
 from glas3d.core.modules import EvalMode, modules_in
@@ -49,6 +51,8 @@ class ExplainedValue(nn.Module):
         ``"auto"``: log-odds where the model has logits or its outputs are probabilities, else its output.
     batch_size
         Volumes that the model is given at once.
+    covariates
+        The participant's, where the model takes some: it is given their values with every volume.
 
     Attributes
     ----------
@@ -68,7 +72,7 @@ class ExplainedValue(nn.Module):
     Raises
     ------
     GlasError
-        The target is no class, or log-odds cannot be had.
+        The target is no class, log-odds cannot be had, or a model that takes covariates is given none.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class ExplainedValue(nn.Module):
         reference: Background = 0.0,
         link: Link | Literal["auto"] = "probability",
         batch_size: int = 2,
+        covariates: Covariates | None = None,
     ) -> None:
         super().__init__()
         array = as_volume(volume)
@@ -91,6 +96,7 @@ class ExplainedValue(nn.Module):
         self.reference = as_reference(reference, array).to(device)
         self.difference = array.to(device) - self.reference
         self.batch_size = batch_size
+        self._covariates = None if covariates is None else torch.as_tensor(covariates.values[None]).to(self.reference)
         self.evaluations = 0
         # Not `eval()`: each module of the model keeps its mode, and libraries that put a wrapper "back" into training
         # mode leave this one alone.
@@ -147,7 +153,7 @@ class ExplainedValue(nn.Module):
         ----------
         needs
             ``"gradients"``: gradients flow from the output to the input. ``"relu"``: every ReLU is a module
-            ``nn.ReLU``, whose gradient can be replaced. ``"convolution"``: there is a convolution.
+            ``nn.ReLU``, whose gradient can be replaced.
         method
             Name of the method, for the message.
 
@@ -160,20 +166,35 @@ class ExplainedValue(nn.Module):
             self._require_gradients(method)
         if "relu" in needs:
             self._require_relu(method)
-        if "convolution" in needs and not any(is_convolution(module) for module in self.modules()):
-            raise GlasError(f"{method} needs a network with a convolution, this model has none")
+
+    @cached_property
+    def shapes_of_outputs(self) -> dict[nn.Module, tuple[int, ...]]:
+        """The shape of the output for the volume of each module on whose output the number depends."""
+        outputs: dict[nn.Module, torch.Tensor] = {}
+
+        def keep(module: nn.Module, _: object, output: object) -> None:
+            if isinstance(output, torch.Tensor) and output.requires_grad:
+                outputs[module] = output
+
+        with self._evaluated(keep, gradients=True) as (value, _):
+            gradients = torch.autograd.grad(value, list(outputs.values()), allow_unused=True) if outputs else ()
+        return {
+            module: tuple(output.shape)
+            for (module, output), gradient in zip(outputs.items(), gradients, strict=True)
+            if gradient is not None
+        }
 
     def _require_gradients(self, method: str) -> None:
-        why = "its output does not depend on its input by way of torch"
+        needed = f"{method} needs a torch network through which gradients flow to its input, got none: its output"
         try:
-            with self.prepared(), torch.enable_grad():
-                probe = self.difference[None].clone().requires_grad_(True)
-                (gradient,) = torch.autograd.grad(self._values(probe).sum(), probe, allow_unused=True)
-            if gradient is not None:
-                return
+            with self._evaluated(gradients=True) as (value, probe):
+                (gradient,) = torch.autograd.grad(value, probe, allow_unused=True) if value.requires_grad else (None,)
         except Exception as error:  # whatever the code of a model raises when it is given such a tensor
-            why = described(error.__cause__ or error)
-        raise GlasError(f"{method} needs a torch network through which gradients flow to its input, got none: {why}")
+            if is_out_of_memory(error):
+                raise
+            raise GlasError(f"{needed} cannot be had of a tensor that requires gradients") from error
+        if gradient is None:
+            raise GlasError(f"{needed} does not depend on its input by way of torch")
 
     def _require_relu(self, method: str) -> None:
         """Count the ReLUs of a forward pass, and those of them that are modules."""
@@ -183,12 +204,8 @@ class ExplainedValue(nn.Module):
             nonlocal of_modules
             of_modules += isinstance(module, nn.ReLU)
 
-        handle = nn.modules.module.register_module_forward_hook(count)
-        try:
-            with self.prepared(), torch.no_grad(), _CountedRelus() as relus:
-                self._values(self.difference[None])
-        finally:
-            handle.remove()
+        with _CountedRelus() as relus, self._evaluated(count):
+            pass
         if relus.count == 0:
             raise GlasError(f"{method} changes the gradient of ReLUs, this model has none")
         if of_modules < relus.count:
@@ -196,6 +213,28 @@ class ExplainedValue(nn.Module):
                 f"{method} needs every ReLU of the network as a module nn.ReLU, "
                 f"{relus.count - of_modules} of {relus.count} are functions"
             )
+
+    @contextmanager
+    def _evaluated(
+        self, hook: Callable[..., None] = lambda *_: None, *, gradients: bool = False
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Evaluate the volume for a check, which is not counted, and yield its number and the input of the model.
+
+        Parameters
+        ----------
+        hook
+            Called with each module that is evaluated, its inputs and its output.
+        gradients
+            Whether gradients flow to the input.
+        """
+        with self.prepared(), torch.set_grad_enabled(gradients):
+            probe = self.difference[None].clone().requires_grad_(gradients)
+            handle = nn.modules.module.register_module_forward_hook(hook)
+            try:
+                values = self._values(probe)
+            finally:
+                handle.remove()
+            yield values.sum(), probe
 
     def _count_backward(self, n: int) -> None:
         self.evaluations += 2 * n
@@ -218,14 +257,15 @@ class ExplainedValue(nn.Module):
     def _outputs(self, batch: torch.Tensor) -> tuple[torch.Tensor, str]:
         """Return the model's outputs ``(n, k)`` and the activation that they still lack."""
         predict = self._predict
+        covariates = () if self._covariates is None else (self._covariates.expand(len(batch), -1),)
         output: Any
         if not isinstance(predict, Predictor):
             with failures_of(f"the model does not take a batch of {tuple(batch.shape)}"):
-                output = predict(batch)
+                output = predict(batch, *covariates)
             return columns(one_tensor(output), batch), "none"
         with model_errors(predict.info.name, batch):
             transform: Any = predict.transform
-            output = predict.net(batch if transform is None else transform(batch))
+            output = predict.net(batch if transform is None else transform(batch), *covariates)
         if predict.readout is None:
             return columns(one_tensor(output), batch), predict.activation
         if predict.activation != "none":
@@ -237,9 +277,10 @@ class ExplainedValue(nn.Module):
         classes = classes_of(self._predict)
         if isinstance(target, str):
             class_index(target, classes, None)
-        if isinstance(self._predict, Predictor) and self._predict.covariates is not None:
+        if self._covariates is None and isinstance(self._predict, Predictor) and self._predict.covariates is not None:
             raise GlasError(
-                f"rival methods explain a scan alone, the model takes covariates: {', '.join(self._predict.covariates)}"
+                f"the model {self._predict.info.name} takes the covariates {', '.join(self._predict.covariates)}: "
+                "give their values"
             )
         both = torch.stack([self.difference, torch.zeros_like(self.difference)])
         with self.prepared(), torch.no_grad():

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from glas3d import Predictor
 from glas3d.evaluate.audits import AuditOptions, audit_scan
 from glas3d.evaluate.audits.accounted import LOW, audit_study
 from glas3d.evaluate.audits.audited_study import AuditedStudy
@@ -40,6 +42,27 @@ def test_a_blob_outside_the_brain_is_found():
     # linear model: the grid's masks share the blob out among them
     assert audit["grid_accounted"] == pytest.approx(1, abs=0.15)
     assert "outside the brain" in audit.statement
+
+
+def test_a_model_with_covariates_is_audited_for_one_participant():
+    scan, _, held = heads.made("regions")
+    weigh = held.net
+
+    def logits(batch, table):
+        return weigh(batch) + table * torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+
+    predict = Predictor(logits, "softmax", classes=heads.CLASSES, device="cpu", info=held.info, covariates=("age",))
+    given = {"assume_space": "MNI", "background": "reference"}
+    of_age = {"covariates": {"age": 2.0}, "covariate_reference": {"age": 0.0}}
+    accounted, shortcut = audit_scan(heads.img(scan), predict, "AD", ["accounted", "shortcut"], **given, **of_age)
+    alone = audited("regions")
+    assert accounted["effect"] == pytest.approx(7, rel=1e-3)
+    assert accounted["accounted"] * 7 == pytest.approx(alone["accounted"] * 5 + 2, rel=1e-3)
+    assert "and the covariates account for" in accounted.statement
+    assert shortcut["effect"] == pytest.approx(5, rel=1e-3)  # what the scan does, with the age as it is
+    assert accounted.provenance["Covariates"]["values"] == {"age": 2.0}
+    (audit,) = audit_scan(heads.img(heads.HEALTHY * 1.0001), predict, "AD", ["accounted"], **given, **of_age)
+    assert audit.verdict == "n/a"  # the age alone has an effect
 
 
 def test_a_scan_without_an_effect_is_not_judged():

@@ -1,6 +1,7 @@
 """Rivals on models whose maps are known: linear ones, constant ones, games, and one that depends on a single box."""
 
 import itertools
+import re
 import sys
 
 import captum.attr
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from glas3d import Predictor
+from glas3d.core.covariates import Covariates
 from glas3d.evaluate import rivals
 from glas3d.evaluate.rivals import (
     METHODS,
@@ -372,6 +374,7 @@ COUNTS = {
 def test_evaluations_are_counted_and_a_backward_pass_is_two(name):
     net, inputs = Planted(2), []
     given = task(Predictor(net, "softmax", device="cpu"), image(2), batch_size=5)
+    rival(name).check(given.value, name)  # what a check evaluates is not counted
     handle = net.register_forward_pre_hook(lambda module, args: inputs.append(len(args[0])))
     attribute(rival(name), given)
     handle.remove()
@@ -418,7 +421,7 @@ def test_the_model_is_left_as_it_was(name):
     net = Mixed()
     before, random = state(net), torch.get_rng_state()
     given = task(Predictor(net, "softmax", device="cpu"), image(2))
-    given.value.require(rival(name).needs, name)
+    rival(name).check(given.value, name)
     attribute(rival(name), given)
     assert state(net) == before
     assert torch.equal(torch.get_rng_state(), random)
@@ -539,20 +542,96 @@ class Functional(nn.Module):
         (Functional(), "guided_backprop", "every ReLU .* as a module nn.ReLU, 1 of 2 are functions"),
         (TinyNet(SHAPES[2]), "deconvolution", "deconvolution changes the gradient of ReLUs, this model has none"),
         (Functional(), "grad_cam", "grad_cam needs a network with a convolution, this model has none"),
-        (lambda batch: TinyNet(SHAPES[2])(batch.detach()), "gradient", "gradient needs a torch network"),
-        (lambda batch: batch.numpy().mean(axis=(2, 3)).repeat(2, 1), "mask", "mask needs a torch network"),
+        (
+            lambda batch: TinyNet(SHAPES[2])(batch.detach()),
+            "gradient",
+            "gradient needs a torch network .*: its output does not depend on its input by way of torch$",
+        ),
+        (
+            lambda batch: batch.numpy().mean(axis=(2, 3)).repeat(2, 1),
+            "mask",
+            "mask needs a torch network .*: its output cannot be had of a tensor that requires gradients$",
+        ),
     ],
 )
 def test_models_that_lack_what_a_method_needs(net, method, match):
     value = ExplainedValue(Predictor(net, "none", device="cpu"), image(2), 0)
     with refused(match):
-        value.require(rival(method).needs, method)
-    value.require(rival("occlusion").needs, "occlusion")
+        rival(method).check(value, method)
+    rival("occlusion").check(value, "occlusion")
 
 
-def test_covariates_are_refused():
+class Branched(nn.Module):
+    """A network with a convolution that is used, one that is not, and one of lines that are no map."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines, self.conv, self.head = nn.Conv1d(15, 15, 3, padding=1), nn.Conv2d(1, 2, 3), nn.Linear(2, 2)
+        self.unused, self.detached = nn.Conv2d(1, 2, 3), nn.Conv2d(1, 2, 3)
+
+    def forward(self, batch):
+        maps = self.conv(self.lines(batch[:, 0])[:, None])
+        return self.head((maps + 0 * self.detached(batch.detach())).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "got"),
+    [
+        ("head", "got 'head', whose output is (1, 2)"),
+        ("lines", "got 'lines', whose output is (1, 15, 18)"),
+        ("unused", "got 'unused'"),
+        ("detached", "got 'detached'"),
+        ("nothing", "layer must name a module of the network, got 'nothing'"),
+    ],
+)
+def test_a_layer_of_grad_cam_must_give_a_map(layer, got):
+    given = task(Predictor(Branched(), "softmax", device="cpu"), image(2))
+    for refuse in (
+        lambda: GradCam(layer=layer).check(given.value, "grad_cam"),
+        lambda: attribute(GradCam(layer=layer), given),
+    ):
+        with refused(re.escape(got) + "$"):
+            refuse()
+    of_default = attribute(GradCam(), given)
+    torch.testing.assert_close(of_default, attribute(GradCam(layer="conv"), given))
+
+
+class WithAge(Planted):
+    """A network that takes two numbers next to the volume, of which the first multiplies what it reads."""
+
+    def forward(self, batch, table):
+        return super().forward(batch) * table[:, :1] + table[:, 1:]
+
+
+class Bound(nn.Module):
+    """The same network for one participant."""
+
+    def __init__(self, net, values):
+        super().__init__()
+        self.net, self.values = net, torch.tensor([values])
+
+    def forward(self, batch):
+        return self.net(batch, self.values.expand(len(batch), -1))
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_a_model_is_given_the_participants_covariates(name):
+    net, own, volume = WithAge(2), Covariates.of({"age": 1.5, "sex": 1}, {"age": 0, "sex": 0}), image(2)
+    given = task(Predictor(net, "softmax", device="cpu", covariates=own.names), volume, covariates=own)
+    expected = task(Predictor(Bound(net, [1.5, 1.0]), "softmax", device="cpu"), volume)
+    assert given.value.intact == expected.value.intact
+    torch.testing.assert_close(attribute(rival(name), given), attribute(rival(name), expected))
+
+
+def test_a_callable_is_given_the_participants_covariates():
+    own = Covariates.of({"age": 0.25}, {"age": 0})
+    value = ExplainedValue(lambda batch, table: torch.cat([table, 1 - table], dim=1), image(2), 0, covariates=own)
+    assert value.intact == value.removed == 0.25
+
+
+def test_a_model_that_takes_covariates_needs_their_values():
     predict = Predictor(lambda batch, table: table, "none", device="cpu", covariates=("age", "sex"))
-    with refused("explain a scan alone, the model takes covariates: age, sex"):
+    with refused("takes the covariates age, sex: give their values"):
         ExplainedValue(predict, image(2), 0)
 
 
