@@ -170,10 +170,16 @@ def write(table, out):
     table.to_csv(out, sep="\t", index=False, float_format="%.4g", na_rep="n/a")
 
 
+def judged(table, check):
+    """Return on how many networks of the table a check gave a verdict."""
+    return int((table[check].notna() & (table[check] != "n/a")).sum())
+
+
 def summary(table):
     """Return what the page says of the table, in Markdown."""
     lines = [
-        "| seeds | network | accounted: fail | shortcut: fail | accounted | outside | of_brightness | gain_evenness |",
+        "| seeds | network | accounted: fail of judged | shortcut: fail of judged | accounted | outside | of_brightness "
+        "| gain_evenness |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for part, kind in product(("choice", "test"), KINDS):
@@ -182,7 +188,7 @@ def summary(table):
             continue
         names = ("accounted_accounted", "shortcut_outside", "shortcut_of_brightness", "shortcut_gain_evenness")
         ranges = [f"{own[name].min():.2f} to {own[name].max():.2f}" for name in names]
-        failed = [f"{int((own[check] == 'fail').sum())} of {len(own)}" for check in CHECKS]
+        failed = [f"{int((own[check] == 'fail').sum())} of {judged(own, check)}" for check in CHECKS]
         lines.append(f"| {part} | {kind} | " + " | ".join([*failed, *ranges]) + " |")
     found = table.dropna(subset=["blob_mm"]) if "blob_mm" in table else table[:0]
     test = found[found["part"] == "test"]
