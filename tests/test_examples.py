@@ -255,7 +255,7 @@ def test_training_the_shipped_model_at_a_small_size(monkeypatch):
     accuracy = trained["accuracy"]
     assert accuracy["balanced accuracy"] == pytest.approx((accuracy["sensitivity"] + accuracy["specificity"]) / 2)
     assert all(0 <= value <= 1 for value in accuracy.values())
-    card = train.card([trained], trained)
+    card = train.card([trained])
     assert "learnt simulated disease" in card
     lines = [line for line in card.splitlines() if line.startswith("| 5 | ")]
     rows = [[float(cell) for cell in line.split("|")[2:8]] for line in lines[:2]]  # accuracy, and true effects
