@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,13 +15,13 @@ from glas3d.errors import GlasError
 from glas3d.hashing import file_sha256, text_sha256
 from glas3d.imaging.scan import load_scan
 from glas3d.imaging.space import VoxelGrid, check_space, grid_of, resample_scan
-from glas3d.output import why_not_written
+from glas3d.output import check_seal, read_sealed, remove_unfinished, with_seal, write_json, write_together
 from glas3d.predict.intensity import Intensities, scaled
-from glas3d.reading import check_regular, read_text
 from glas3d.study.cohort.cohort import Cohort
 from glas3d.study.training.scan_identity import voxels_sha256
 
-_HASH_LENGTH = 64
+# The array of a scan in its folder, and the record that has the hash of the array and that of the scan's voxels.
+_ARRAY, _RECORD = "scan.npy", "scan.json"
 
 # Names of maps of one tissue: those of BIDS and CAPS, and those of SPM and CAT12, which are smoothed (s), modulated
 # (m), warped (w), imported for DARTEL (r), and numbered by tissue.
@@ -82,7 +80,8 @@ def store_scans(
 ) -> tuple[Cohort, StoredScans]:
     """Resample the scans of the cohort's two groups to one grid, and divide each by its brightness if it is relative.
 
-    A scan that is stored already, under the hash of its file, is not read again.
+    A scan that is stored already, under the hash of its file, is not read again, unless its array is not as it was
+    written: a power cut may have left zeros in its place.
 
     Parameters
     ----------
@@ -122,7 +121,7 @@ def store_scans(
         raise GlasError(f"a cohort needs scans, {cohort.root} has none of {cohort.case} or {cohort.control}")
     grid = grid or grid_of(load_scan(table["path"].iloc[0]))
     kept = _intensities(table["path"]) if intensities == "auto" else intensities
-    contents = f"1 {grid.shape} {np.round(grid.affine, 3).tolist()} {assume_space}"
+    contents = f"2 {grid.shape} {np.round(grid.affine, 3).tolist()} {assume_space}"
     contents += "" if kept == "relative" else f" {kept}"
     folder = folder / text_sha256(contents)[:12]
     problems: list[dict[str, Any]] = []
@@ -133,8 +132,7 @@ def store_scans(
         unreadable = {"participant_id": key[0], "session": key[1], "problem": "unreadable"}
         try:
             hashes[key] = file_sha256(row["path"])
-            target = folder / f"{hashes[key]}.npy"
-            voxels[key] = _store(Path(row["path"]), target, grid, kept, check=assume_space is None)
+            voxels[key] = _store(Path(row["path"]), folder / hashes[key], grid, kept, check=assume_space is None)
         except _UnwritableError as error:
             raise GlasError(str(error)) from None
         except GlasError as error:
@@ -150,7 +148,7 @@ def store_scans(
         sha256=[hashes.get(key, "") for key in keys], voxels_sha256=[voxels.get(key, "") for key in keys]
     )
     usable = replace(usable, everyone=everyone)
-    return usable, StoredScans(tuple(folder / f"{digest}.npy" for digest in usable.table["sha256"]), grid, kept)
+    return usable, StoredScans(tuple(folder / digest / _ARRAY for digest in usable.table["sha256"]), grid, kept)
 
 
 def _intensities(paths: Iterable[Path]) -> Intensities:
@@ -178,14 +176,9 @@ def _shared_scans(hashes: dict[ScanKey, str]) -> list[dict[str, Any]]:
     return problems
 
 
-def _store(source: Path, target: Path, grid: VoxelGrid, intensities: Intensities, *, check: bool) -> str:
-    """Write a scan on the grid, scaled if relative, unless that is done already; ``check`` that it is in MNI space."""
-    identity = target.with_suffix(".voxels")  # their hash, so that the scan need not be read again
-    if (
-        _is_stored(target, grid)
-        and identity.is_file()
-        and len(digest := read_text(identity, "the hash of a scan")) == _HASH_LENGTH
-    ):
+def _store(source: Path, folder: Path, grid: VoxelGrid, intensities: Intensities, *, check: bool) -> str:
+    """Write a scan on the grid, scaled if relative, unless it is there; ``check`` that it is in MNI space."""
+    if (digest := _stored_voxels(folder)) is not None:
         return digest
     scan = load_scan(source)
     if check and (problem := check_space(scan).problem):
@@ -194,23 +187,14 @@ def _store(source: Path, target: Path, grid: VoxelGrid, intensities: Intensities
             'give assume_space="MNI" (--assume-space MNI) only if you know that this one is'
         )
     digest = voxels_sha256(scan)
-    volume = scaled(resample_scan(scan, grid), intensities)
-    scratch = target.with_name(f".{target.stem}-{os.getpid()}")
+    volume = scaled(resample_scan(scan, grid), intensities).astype(np.float32)
+    files = {_ARRAY: lambda path: np.save(path, volume), _RECORD: write_json({"VoxelsSha256": digest})}
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with scratch.open("wb") as file:
-            np.save(file, volume.astype(np.float32))
-        os.replace(scratch, target)
-        scratch.write_text(digest)
-        os.replace(scratch, identity)
-        for leftover in target.parent.glob(f".{target.stem}-*"):  # of runs that were killed
-            leftover.unlink(missing_ok=True)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            scratch.unlink()
-        if _is_stored(target, grid):  # by another run, which removed our file as a leftover
-            return digest
-        raise _UnwritableError(f"cannot write to {target.parent}: {why_not_written(error)}") from None
+        write_together(folder, with_seal(files, _RECORD))
+        remove_unfinished(folder)  # what runs that were killed left
+    except GlasError as error:
+        if _stored_voxels(folder) is None:  # else it is by another run, which removed our unfinished files
+            raise _UnwritableError(str(error)) from None
     return digest
 
 
@@ -218,10 +202,13 @@ class _UnwritableError(Exception):
     """The folder of the arrays cannot be written to, which is no fault of the scan."""
 
 
-def _is_stored(path: Path, grid: VoxelGrid) -> bool:
+def _stored_voxels(folder: Path) -> str | None:
+    """Return the hash of the voxels of a scan that is stored in a folder; None if it is not there, or is damaged."""
+    record = folder / _RECORD
     try:
-        check_regular(path, "a stored scan")
-        array = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
-        return False
-    return bool(array.shape == grid.shape and array.dtype == np.float32)
+        seal, content = check_seal(record), read_sealed(record)
+    except GlasError:
+        return None
+    if seal is None or content is None or seal.missing or seal.changed:
+        return None
+    return str(content["VoxelsSha256"])

@@ -93,17 +93,53 @@ def test_a_scan_is_read_once(tmp_path, monkeypatch):
     assert len(read) == 1 + 4
 
 
-@pytest.mark.parametrize("content", [b"", b"x" * 100], ids=["empty", "rubbish"])
-def test_a_damaged_array_is_made_again(tmp_path, content):
+def zeros(file):
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+def zero_voxels(file):
+    """A power cut may leave the header, which is in an earlier block, and nothing after it."""
+    content = file.read_bytes()
+    file.write_bytes(content[:128] + bytes(len(content) - 128))
+
+
+def other_shape(file):
+    with file.open("wb") as opened:
+        np.save(opened, np.zeros((3, 4, 5), np.float32))
+
+
+def flipped_bit(file):
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["scan.npy", "scan.json"])
+@pytest.mark.parametrize("spoil", [Path.unlink, os.truncate, zeros, zero_voxels, other_shape, flipped_bit])
+def test_a_damaged_array_is_made_again(tmp_path, spoil, name):
     participants = cohort(tmp_path / "in", 2)
     _, scans = stored(participants, tmp_path / "cache")
     expected = scans[[0, 1]]
-    scans.files[0].write_bytes(content)
-    np.save(scans.files[1], np.zeros((3, 4, 5), np.float32))
-    scans.files[0].with_name(f".{scans.files[0].stem}-1").write_bytes(b"of a run that was killed")
-    _, scans = stored(participants, tmp_path / "cache")
+    damaged = scans.files[0].with_name(name)
+    spoil(damaged, 40) if spoil is os.truncate else spoil(damaged)
+    unfinished = scans.files[0].with_name(".unfinished-1")  # of a run that was killed
+    unfinished.mkdir()
+    kept, scans = stored(participants, tmp_path / "cache")
     assert torch.equal(scans[[0, 1]], expected)
-    assert sorted(p.suffix for p in scans.files[0].parent.iterdir()) == [".npy"] * 2 + [".voxels"] * 2
+    assert (kept.table["voxels_sha256"].str.len() == 64).all()
+    assert sorted(path.name for path in damaged.parent.iterdir()) == ["scan.json", "scan.npy"]
+
+
+def test_arrays_are_on_the_disk_before_they_have_their_names(tmp_path, monkeypatch):
+    """Else a power cut leaves files of zeros under the names of finished ones."""
+    events = []
+    sync, put = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: events.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name) or sync(fd))
+    monkeypatch.setattr(os, "replace", lambda old, new: events.append(f"= {Path(new).name}") or put(old, new))
+    stored(cohort(tmp_path / "in", 2), tmp_path / "cache")
+    for name in ("scan.npy", "scan.json"):
+        assert events.count(name) == events.count(f"= {name}") == 2
+        assert events.index(name) < events.index(f"= {name}")
 
 
 def truncated(folder):
