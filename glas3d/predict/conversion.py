@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
 import warnings
-import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from glas3d.checks import file_access
 from glas3d.errors import GlasError, listed, reason
 from glas3d.output import new_folder, write_together
-from glas3d.predict.adapters.pt2_archive import MOST_INFLATION, refuse_inflation
+from glas3d.predict.adapters.pt2_archive import plain_archive
 from glas3d.predict.bundle import config_of, fit_weights, network_for, save_weights
 from glas3d.reading import check_regular
 
 _NAME = "model.safetensors"
+_ARCHIVE = b"PK\x03\x04"  # by which torch knows that a file is an archive
 # What wrappers put before the names of a network's weights (data-parallel training, torch.compile).
 _PREFIXES = ("module.", "_orig_mod.")
 # What a bundle consists of besides its weights.
@@ -133,13 +134,16 @@ def _is_state_dict(value: Any) -> bool:
 
 def _content(source: Path) -> Any:
     """Return what a file of ``torch.save`` holds, if it is tensors, numbers and containers of them."""
-    with suppress(zipfile.BadZipFile), zipfile.ZipFile(source) as archive:
-        requirement = f"weights must not be more than {MOST_INFLATION} times larger"
-        refuse_inflation(archive, source.stat().st_size, requirement, source)
+    with file_access(source, "weights"):
+        content = source.read_bytes()
     try:
+        if content.startswith(_ARCHIVE):
+            content = plain_archive(content, "weights", source)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, about kinds of file that it refuses afterwards
-            return torch.load(source, map_location="cpu", weights_only=True)
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except GlasError:
+        raise
     except Exception as error:  # whatever a damaged or foreign file makes of the reader
         text = str(error)
         if "TorchScript" in text:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from glas3d import GlasError, Grid, explain_img, load_model
-from glas3d.predict import convert_weights
+from glas3d.predict import conversion, convert_weights
 from tests import zoo
 
 SETTINGS = {"sigma_light": 5.0, "sigma_shadow": 7.0, "assume_space": "MNI"}
@@ -202,3 +202,25 @@ def test_a_checkpoint_that_inflates_is_not_read(tmp_path):
         archive.writestr("archive/data/0", bytes(2**26))
     with pytest.raises(GlasError, match=r"not be more than 20 times larger than its file, .* inflates to 67,108,864"):
         convert_weights(source, bundle)
+
+
+def test_weights_are_taken_from_the_bytes_that_were_checked(bundle, monkeypatch):
+    """The file may be another when it is opened a second time."""
+    path, checked = bundle / "models" / "model.pt", conversion.plain_archive
+
+    def checked_then_replaced(content, what, name):
+        path.write_bytes(b"")
+        return checked(content, what, name)
+
+    monkeypatch.setattr(conversion, "plain_archive", checked_then_replaced)
+    state = load_file(convert_weights(path, bundle).file)
+    assert all(torch.equal(state[name], tensor) for name, tensor in zoo.network().state_dict().items())
+
+
+def test_members_that_readers_of_archives_take_differently_are_refused(bundle):
+    """Of two members of one name Python reads the last, torch the first."""
+    path = bundle / "models" / "model.pt"
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(next(name for name in archive.namelist() if name.endswith("data/0")), b"")
+    with pytest.raises(GlasError, match=r"weights must hold each member once, .*model.pt holds 'data/0' several times"):
+        convert_weights(path, bundle)

@@ -110,6 +110,26 @@ def test_a_small_file_does_not_become_a_large_one(good, tmp_path):
     refused(path, tmp_path / "ran", r"not be more than 20 times larger than its file, .* inflates to 314,5\d\d,\d\d\d")
 
 
+@pytest.mark.parametrize("damage", ["packed data", "kind of compression", "end of the data", "encrypted version"])
+def test_a_damaged_member_is_one_sentence(good, tmp_path, damage):
+    path = write(tmp_path / "net.pt2", good.items(), compression=zipfile.ZIP_DEFLATED)
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(named(good, "weight_0"))
+    first = info.header_offset + 30 + len(info.filename)
+    entry = content.rindex(b"PK\x01\x02", 0, content.rindex(info.filename.encode()))
+    if damage == "packed data":
+        content[first : first + info.compress_size] = b"\xff" * info.compress_size
+    elif damage == "kind of compression":
+        content[entry + 10] = content[info.header_offset + 8] = 99
+    elif damage == "end of the data":  # the data is said to be longer than it is, and ends within the file
+        content[first : first + info.compress_size] = bytes(info.compress_size)
+    else:
+        content[entry + 6] = 99
+    path.write_bytes(content)
+    refused(path, tmp_path / "ran", "net.pt2 cannot be loaded as a torch.export file: ")
+
+
 def test_an_empty_tensor_does_not_state_any_size(good, tmp_path):
     config = named(good, "weights_config.json")
     stated = json.loads(good[config])
