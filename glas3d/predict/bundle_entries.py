@@ -30,7 +30,9 @@ MAY_RUN_CODE = "which can run any code; give --trust (trust=True) if you trust i
 
 # Where MONAI's names without a package are looked for.
 _SHORT_NAMES = ("monai.networks.nets", "monai.networks.blocks", "monai.networks.layers", "torch.nn")
-_READS_FILES = re.compile(r"pretrain|url|_(path|file|dir)$|^(path|file|dir)")
+# Parameters that make a network fetch weights, and those that name a file where they are text.
+_FETCHES = re.compile(r"pretrain|url|weights|repo_id|^checkpoint")
+_NAMES_FILE = re.compile(r"_(path|file|dir)$|^(path|file|dir)")
 _MOST_PARTS, _DEEPEST, _LARGEST = 100_000, 50, 1e12
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -236,8 +238,9 @@ def make_network(item: Any, key: str) -> Any:
             raise GlasError(f"{key}::{name} is {str(item[name])[:60]!r}, {MAY_RUN_CODE}")
     made = _network_class(item["_target_"], key)
     arguments = {name: make_network(part, f"{key}::{name}") for name, part in item.items() if name not in NOT_ARGUMENTS}
+    arguments |= _without_fetching(made, arguments)
     for name, value in arguments.items():
-        if _READS_FILES.search(name) and value:
+        if value and (_FETCHES.search(name) or (_NAMES_FILE.search(name) and isinstance(value, str))):
             raise GlasError(
                 f"{key}::{name} is {str(value)[:60]!r}, which reads or downloads other files; "
                 "give --trust (trust=True) to let it"
@@ -245,6 +248,17 @@ def make_network(item: Any, key: str) -> Any:
     if item.get("_mode_") == "callable":
         return partial(made, **arguments) if arguments else made
     return made(**arguments)
+
+
+def _without_fetching(made: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments that a bundle does not give and whose defaults fetch weights: off where they can be off.
+
+    The weights would be replaced by those of the bundle.
+    """
+    defaults = {name: parameter.default for name, parameter in inspect.signature(made).parameters.items()}
+    fetching = {name: value for name, value in defaults.items() if name not in given and _FETCHES.search(name)}
+    fetching = {name: value for name, value in fetching.items() if value and value is not inspect.Parameter.empty}
+    return {name: False if value is True else value for name, value in fetching.items()}
 
 
 def _network_class(target: Any, key: str) -> Any:

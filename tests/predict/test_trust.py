@@ -10,6 +10,7 @@ from glas3d import GlasError, load_model
 from glas3d.cli import run
 from glas3d.errors import GlasWarning
 from glas3d.predict import convert_weights
+from glas3d.predict.bundle_entries import make_network
 from tests import zoo
 
 
@@ -37,6 +38,11 @@ HOSTILE = {
     "a debugger": lambda m: network(_mode_="debug"),
     "a target within": lambda m: network(act={"_target_": "pathlib.Path.touch", "self": "x"}),
     "a network that reads a file": lambda m: network(pretrained="/etc/passwd"),
+    "a network that fetches its weights": lambda m: network(pretrained=True),
+    "weights by their name": lambda m: network(_target_="TorchVisionFCModel", weights="DEFAULT"),
+    "weights by a number": lambda m: network(_target_="TorchVisionFCModel", weights=1),
+    "a network that always fetches": lambda m: {"network_def": {"_target_": "Transchex", "in_channels": 1}},
+    "a network that fetches, within": lambda m: network(act={"_target_": "EfficientNetBN", "pretrained": True}),
     "an attribute": lambda m: network(spatial_dims="$().__class__.__bases__[0].__subclasses__()"),
     "a huge number": lambda m: network(spatial_dims="$9" + "*9" * 200),
     "a long list": lambda m: network(block_config="$[1] * 10**9"),
@@ -139,6 +145,29 @@ def test_networks_of_the_allowed_packages_are_made(tmp_path, target):
     bundle = zoo.write(tmp_path / "bundle", network_def={"_target_": target, **arguments})
     with pytest.raises(GlasError, match=r"do not fit its network|many times more"):
         load_model(bundle, activation="softmax")
+
+
+@pytest.mark.parametrize("mode", ["default", "callable"])
+def test_weights_that_a_network_fetches_by_default_are_not_fetched(monkeypatch, mode):
+    """EfficientNet of MONAI downloads its weights unless it is told not to."""
+
+    def connect(*_):
+        raise AssertionError("a bundle that is only loaded must not use the internet")
+
+    monkeypatch.setattr("monai.networks.nets.efficientnet.model_zoo.load_url", connect)
+    monkeypatch.setattr("socket.socket.connect", connect)
+    entry = {"_target_": "EfficientNetBN", "model_name": "efficientnet-b0", "num_classes": 2, "_mode_": mode}
+    net = make_network(entry, "network_def")
+    net = net() if mode == "callable" else net
+    assert sum(p.numel() for p in net.parameters()) > 10**6
+
+
+def test_numbers_of_paths_are_no_names_of_files():
+    """``drop_path`` is the probability that a path through a network is left out."""
+    entry = {"_target_": "torch.nn.Identity", "drop_path": 0.1, "use_checkpoint": True, "weights": []}
+    make_network(entry, "network_def")
+    with pytest.raises(GlasError, match=r"network_def::drop_path is 'net\.pt', which reads or downloads other files"):
+        make_network(entry | {"drop_path": "net.pt"}, "network_def")
 
 
 class OwnNet(nn.Module):
