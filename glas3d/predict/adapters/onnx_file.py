@@ -15,18 +15,16 @@ from glas3d.errors import GlasError, reason
 from glas3d.hashing import bytes_sha256, file_sha256
 from glas3d.imaging.space import VoxelGrid
 from glas3d.predict.adapters.exported import AllowedBatches, ExportedModel, predictor_of_file
-from glas3d.predict.engine.builders import onnx_session_options
+from glas3d.predict.adapters.onnx_tensors import tensor_locations
+from glas3d.predict.engine.builders import import_onnxruntime, onnx_session_options
 from glas3d.predict.interface import Activation, FittedTransform, Transform
 from glas3d.predict.predictor import Predictor
 from glas3d.reading import read_bytes
 
-# Where ONNX Runtime looks for tensors in other files, for a model that is given by its bytes.
+# Where ONNX Runtime looks for tensors in other files, for a model that is given by its bytes, and how it reads these.
+_FORMAT = ("session.load_model_format", "ONNX")
 _FOLDER = "session.model_external_initializers_file_folder_path"
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)", "tensor(bfloat16)")
-# The protobuf entry "location" of a tensor that is stored in a file next to its ONNX file: key, then a length of one or
-# two bytes.
-_KEY = b"\x0a\x08location"
-_LOCATION = re.compile(re.escape(_KEY) + rb"\x12(?:([\x01-\x7f])|([\x80-\xff])([\x01-\x7f]))")
 
 
 def from_onnx(
@@ -61,7 +59,7 @@ def from_onnx(
         ONNX Runtime is missing, the file does not exist or is damaged, or takes not one float32 input.
     """
     try:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
     except ImportError:
         raise GlasError('ONNX files need onnxruntime, which is missing: pip install "glas3d[onnx]"') from None
     read = partial(_read, device=device, onnxruntime=onnxruntime)
@@ -79,9 +77,11 @@ def _read(file: Path, device: str | torch.device, onnxruntime: Any) -> ExportedM
     content = read_bytes(file, "a model", None)
     others = _tensor_files(content, file)
     before = _states(others)
-    digest = bytes_sha256([content, *(bytes.fromhex(file_sha256(other)) for other in others)])
+    with file_access(file, "the tensors of a model"):
+        digest = bytes_sha256([content, *(bytes.fromhex(file_sha256(other)) for other in others)])
     options = onnx_session_options()
-    options.add_session_config_entry(_FOLDER, str(file.parent.resolve()))
+    options.add_session_config_entry(*_FORMAT)
+    options.add_session_config_entry(_FOLDER, os.path.realpath(file.parent))
     try:
         session = onnxruntime.InferenceSession(content, options, providers=[*providers, "CPUExecutionProvider"])
     except Exception as error:  # one class of its own for every kind of failure
@@ -118,20 +118,24 @@ def _tensor_files(content: bytes, file: Path) -> list[Path]:
     Raises
     ------
     GlasError
-        They would lie elsewhere, or are named in a way that cannot be followed.
+        The file is damaged, or they would lie elsewhere, are links, or are missing.
     """
-    found = list(_LOCATION.finditer(content))
-    if content.count(_KEY) != len(found):
-        raise GlasError(f"{file} stores tensors in other files, in a way that cannot be followed")
-    others = set()
-    for match in found:
-        short, low, high = match.groups()
-        length = short[0] if short else (low[0] & 0x7F) + (high[0] << 7)
-        name = content[match.end() : match.end() + length].decode(errors="replace")
-        if Path(name).is_absolute() or {"..", "\\", "\0"} & {*Path(name).parts, *name}:
+    try:
+        names = tensor_locations(content)
+    except ValueError as error:
+        raise GlasError(f"{file} cannot be loaded as an ONNX model: {reason(error)}") from None
+    folder, others = Path(os.path.realpath(file.parent)), []
+    for name in sorted(names):
+        # An asterisk is in the name by which ONNX Runtime reads a tensor from its own memory.
+        if not name.isprintable() or {"", ".."} & set(name.split("/")) or re.search(r"[\\:*]", name):
             raise GlasError(f"an ONNX file must store its tensors next to it, {file} names {name[:80]!r}")
-        others.add(file.parent / name)
-    return sorted(other for other in others if other.is_file())
+        other = folder / name
+        if os.path.realpath(other) != str(other):
+            raise GlasError(f"an ONNX file must store its tensors next to it, {name[:80]!r} of {file} is a link")
+        if not os.path.isfile(other):
+            raise GlasError(f"{file} stores tensors in {name[:80]!r}, which is not next to it")
+        others.append(other)
+    return others
 
 
 def _states(files: Sequence[Path]) -> list[tuple[int, ...]]:

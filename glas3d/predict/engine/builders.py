@@ -244,8 +244,7 @@ def _openvino_model(net: nn.Module, inputs: Inputs) -> Any:
 
 def build_onnx(net: nn.Module, inputs: Inputs, cached: CacheEntry | None) -> Run:
     """Return the network exported to ONNX and run by ONNX Runtime."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     file = io.BytesIO()
     names = [f"input{i}" for i in range(len(inputs))]
     with _quiet_exporter():  # the exporter by torch.export would need onnxscript
@@ -269,11 +268,27 @@ def _quiet_exporter() -> Iterator[None]:
         torch._C._jit_onnx_log = logged
 
 
-def onnx_session_options() -> Any:
-    """Return options by which ONNX Runtime has as many threads as torch, and repeats its bits."""
+def import_onnxruntime() -> Any:
+    """Return ONNX Runtime, which sends nothing to its makers.
+
+    Its official builds send events over HTTPS, and keep a number of this device in the user's cache folder, unless
+    this variable is set before it is first imported (``Privacy.md`` of the package).
+
+    Raises
+    ------
+    ImportError
+        It is not installed.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
+    onnxruntime.disable_telemetry_events()  # where it was imported before; some events are sent nevertheless
+    return onnxruntime
+
+
+def onnx_session_options() -> Any:
+    """Return options by which ONNX Runtime has as many threads as torch, and repeats its bits."""
+    options = import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
