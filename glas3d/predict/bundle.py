@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from glas3d.errors import GlasError, reason
 from glas3d.hashing import bytes_sha256, file_sha256
 from glas3d.imaging.scan import Scan, load_scan
 from glas3d.imaging.space import VoxelGrid, grid_of
+from glas3d.output import Writer, write_together
 from glas3d.predict.bundle_config import MOST_BYTES, BundleConfig
 from glas3d.predict.device import choose_device
 from glas3d.predict.intensity import Intensities, Standardisation
@@ -531,22 +533,25 @@ def write_bundle(folder: Path, net: nn.Module, network_def: Mapping[str, Any], d
     description
         What the bundle states of the model.
     """
-    for part in ("configs", "models", "docs"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "configs" / "metadata.json", description.metadata())
-    _write_json(folder / "configs" / "inference.json", {"network_def": dict(network_def)})
-    save_weights(net.state_dict(), folder / "models" / "model.safetensors")
+
+    def volume_writer(volume: Any) -> Writer:
+        img = nib.Nifti1Image(np.asarray(volume[0], dtype=np.float32), description.grid.affine)
+        img.header.set_xyzt_units("mm")
+        return img.to_filename
+
+    def text_writer(text: str) -> Writer:
+        return lambda path: path.write_text(text, encoding="utf-8")
+
+    contents = {"metadata": description.metadata(), "inference": {"network_def": dict(network_def)}}
     volumes = {
         "mean": description.standardisation.mean.numpy(),
         "std": description.standardisation.std.numpy(),
         "reference": description.reference,
     }
-    for key, volume in volumes.items():
-        img = nib.Nifti1Image(np.asarray(volume[0], dtype=np.float32), description.grid.affine)
-        img.header.set_xyzt_units("mm")
-        nib.save(img, folder / "models" / f"{key}.nii.gz")
-    (folder / "docs" / "README.md").write_text(description.card, encoding="utf-8")
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    files: dict[str, Writer] = {
+        **{f"configs/{key}.json": text_writer(json.dumps(part, indent=2) + "\n") for key, part in contents.items()},
+        "models/model.safetensors": partial(save_weights, net.state_dict()),
+        **{f"models/{key}.nii.gz": volume_writer(volume) for key, volume in volumes.items()},
+        "docs/README.md": text_writer(description.card),
+    }
+    write_together(folder, files)

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from glas3d.errors import GlasError
+from glas3d.output import write_together
 from glas3d.report.kinds import draw
 from glas3d.report.plotting import shown_of
 
@@ -50,8 +50,6 @@ def to_html(result: Any, file: str | os.PathLike[str] | None = None) -> str:
         table=table,
     )
     if file is not None:
-        try:
-            Path(file).write_text(page, encoding="utf-8")
-        except OSError as error:
-            raise GlasError(f"the page cannot be written to {os.fspath(file)}: {error.strerror}") from None
+        path = Path(file)
+        write_together(path.parent, {path.name: lambda scratch: scratch.write_text(page, encoding="utf-8")})
     return page

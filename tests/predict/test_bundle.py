@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 
 import nibabel as nib
@@ -361,3 +363,13 @@ def test_a_factory_makes_a_model():
 def test_what_is_no_factory_is_refused(spec, message):
     with pytest.raises(GlasError, match=message):
         load_model(spec)
+
+
+def test_a_bundle_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(GlasError, match="No space left on device: free some"):
+        bundles.write(tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()

@@ -1,5 +1,6 @@
 """Figures of results in memory: which there are, what they show, and what is left transparent."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -200,8 +201,19 @@ def test_a_page_needs_no_script_and_shows_names_as_text(result, tmp_path):
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
     assert "<script" not in page
     assert "data:image/png;base64," in page
-    with pytest.raises(GlasError, match="the page cannot be written to "):
-        result.to_html(tmp_path / "nowhere" / "page.html")
+    with pytest.raises(GlasError, match=r"cannot write to .*page.html"):
+        result.to_html(tmp_path / "page.html" / "page.html")
+
+
+def test_a_page_is_written_whole_or_not_at_all(result, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "page.html").write_text("an earlier page")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(GlasError, match="No space left on device: free some"):
+        result.to_html(tmp_path / "page.html")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["an earlier page"]
 
 
 def test_groups_and_methods_draw_themselves_too(scan, few):
