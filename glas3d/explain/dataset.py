@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -92,19 +94,35 @@ def _description_of(folder: Path) -> dict[str, Any] | None:
 def _source(scan: Path, folder: Path) -> dict[str, str]:
     """Return where a scan comes from, relative to the folder of the results: its data set, else its folder.
 
-    Where the two have hardly a folder in common, the path between them would hold the names of users and disks: then it
-    is the name of the data set alone.
+    Where the two have hardly a folder in common, or the path between them leads through a folder that is named for the
+    user, it would hold the names of users and disks: then it is the name of the data set alone, or that of the scan
+    where it lies in the user's folder itself.
     """
     path = scan.resolve()
     root = _root_of(path.parent)
     data, results = root or path.parent, folder.resolve()
-    apart = len(Path(os.path.commonpath([data, results])).parts) <= _TOP_LEVEL
-    source = {"URL": data.name if apart else Path(os.path.relpath(data, results)).as_posix()}
+    try:
+        common = Path(os.path.commonpath([data, results]))
+    except ValueError:  # on different disks of Windows
+        common = Path()
+    users = _users_of(data)
+    apart = len(common.parts) <= _TOP_LEVEL or not users.isdisjoint(data.relative_to(common).parts)
+    name = path.name if data.name in users else data.name
+    source = {"URL": name if apart else Path(os.path.relpath(data, results)).as_posix()}
     try:
         doi = read_json_object((root or path.parent) / DESCRIPTION, "a description").get("DatasetDOI")
     except GlasError:
         doi = None
     return source | ({"DOI": doi} if isinstance(doi, str) else {})
+
+
+def _users_of(folder: Path) -> set[str]:
+    """Return the names of the user and of the owner of a folder, as far as they are known."""
+    users = {Path.home().name}
+    for user in (getpass.getuser, folder.owner):
+        with contextlib.suppress(OSError, KeyError, ImportError, NotImplementedError):  # no such user, or Windows
+            users.add(user())
+    return users
 
 
 def _root_of(folder: Path) -> Path | None:

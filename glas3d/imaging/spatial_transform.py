@@ -195,7 +195,12 @@ class Affine(SpatialTransform):
 
     def _files(self) -> tuple[dict[str, Any], dict[str, Callable[[Path], object]]]:
         name, step = f"{_FORWARD}_0.txt", np.linalg.inv(self.matrix)
-        index = {"name": self.name, "settings": dict(self.settings), "matrix": self.matrix.tolist(), _FORWARD: [name]}
+        index = {
+            "name": Path(self.name).name,
+            "settings": dict(self.settings),
+            "matrix": self.matrix.tolist(),
+            _FORWARD: [name],
+        }
         return index, {name: lambda path: write_matrix(step, path)}
 
 
@@ -283,7 +288,7 @@ class Warp(SpatialTransform):
 
     def _files(self) -> tuple[dict[str, Any], dict[str, Callable[[Path], object]]]:
         files: dict[str, Callable[[Path], object]] = {}
-        index: dict[str, Any] = {"name": self.name, "settings": dict(self.settings)}
+        index: dict[str, Any] = {"name": Path(self.name).name, "settings": dict(self.settings)}
         for direction, steps in ((_FORWARD, self.forward), (_INVERSE, self.inverse)):
             index[direction] = []
             for number, step in enumerate(steps):
@@ -370,7 +375,7 @@ def load_transform(
         raise GlasError(f"inverse must have one file a warp, got {len(inverses)} for {len(warps)} warps")
     given = dict(zip(warps, map(Path, inverses), strict=False))
     backward = tuple(_inverse_of(step, given) for step in reversed(forward))
-    transform = _transform_of(forward, backward, ", ".join(map(str, paths)))
+    transform = _transform_of(forward, backward, ", ".join(path.name for path in paths))
     if isinstance(transform, Affine) and len(paths) == 1 and is_plain_matrix(paths[0]):
         return replace(transform, certain=False)
     return transform

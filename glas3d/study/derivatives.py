@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -63,7 +63,7 @@ _PART = "anat"
 _LISTED_IN = "ListedIn"  # the entry of study.json that names the file with the list of results
 _TEMPLATE_MM = 2.0
 # The folders of an absolute path, which are of this machine and its user.
-_FOLDERS = re.compile(r"(?<![\w.~/])/(?:[^/\n'\",;:]+/)+")
+_FOLDERS = re.compile(r"(?<![\w.~/\\])(?:file:)?(?:[A-Za-z]:)?[/\\]{1,3}(?:[^/\\\n'\",;:]+[/\\])+")
 _FAILED_COLUMNS = {
     "participant_id": ("Identifier of the participant", ""),
     "session": ("Session of the scan; n/a where there are none", ""),
@@ -548,7 +548,7 @@ def _record_paths(out: Path) -> Iterator[Path]:
     yield from out.glob(f"sub-*/ses-*/{_PART}/*_record.json")
 
 
-def write_failed(out: Path, failed: pd.DataFrame, attempted: set[tuple[str, str]]) -> None:
+def write_failed(out: Path, failed: pd.DataFrame, attempted: set[tuple[str, str]], *folders: Path) -> None:
     """Update ``participants_failed.tsv``, which is removed if nobody failed.
 
     Parameters
@@ -559,10 +559,12 @@ def write_failed(out: Path, failed: pd.DataFrame, attempted: set[tuple[str, str]
         The scans that failed in this run: ``participant_id session error``.
     attempted
         ``(participant_id, session)`` of all scans of this run; earlier rows of other scans are kept.
+    *folders
+        Where scans and models lie. Errors are written without the folders of absolute paths.
     """
     path = out / FAILED
     rows = failed[["participant_id", "session", "error"]]
-    rows = rows.assign(error=[_FOLDERS.sub("", error) for error in rows["error"]])
+    rows = rows.assign(error=[_without_folders(error, (out, *folders)) for error in rows["error"]])
     if path.is_file():
         earlier = read_table(path).fillna("")
         kept = [key not in attempted for key in zip(earlier["participant_id"], earlier["session"], strict=True)]
@@ -574,6 +576,14 @@ def write_failed(out: Path, failed: pd.DataFrame, attempted: set[tuple[str, str]
     rows = rows.sort_values(["participant_id", "session"])
     rows = rows.assign(session=rows["session"].where(rows["session"] != ""))
     write_together(out, described_table(path.stem, rows, _FAILED_COLUMNS))
+
+
+def _without_folders(text: str, known: Iterable[Path]) -> str:
+    """Return a message without the folders of absolute paths; those known may have any characters in their names."""
+    for folder in known:
+        for path in (folder.absolute(), folder.resolve()):
+            text = text.replace(f"{path}{os.sep}", "")
+    return _FOLDERS.sub("", text)
 
 
 def read_record(path: Path) -> dict[str, Any]:

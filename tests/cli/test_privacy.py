@@ -1,14 +1,18 @@
 """No path of this machine, no name of its user or host, and no column that was not named reaches any output."""
 
 import gzip
+import json
 import shutil
 import socket
 
 import nibabel as nib
+import numpy as np
 import pandas as pd
 import pytest
 
 from glas3d.explain.dataset import describe_dataset
+from glas3d.imaging.spatial_transform import Affine, load_transform
+from glas3d.study.derivatives import FAILED, write_failed
 from tests.study import studies
 
 USER, HOST, PERSON = "alicewonder", "scanhost77", "Meier-Lehmann"
@@ -39,7 +43,7 @@ def traces(out, *texts):
 
 
 def test_outputs_of_a_study_say_nothing_of_its_user(home, few_path, run_command, tmp_path):
-    data = studies.bids(home / "data", 8)
+    data = studies.bids(home / f"{PERSON}, Jo: 'raw'; new" / "data", 8)
     table = pd.read_csv(data / "participants.tsv", sep="\t")
     table.assign(surname=PERSON, birth="1943-02-01").to_csv(data / "participants.tsv", sep="\t", index=False)
     models = studies.folds(home / "models", studies.cohort(data))
@@ -79,9 +83,40 @@ def test_outputs_of_one_scan_say_nothing_of_its_user(home, bundle, scan, run_com
     assert run_command("explain", own, *options, *more, "--out", out)[0] == 0
     assert run_command("compare", own, *options, "--methods", "glas", "--out", out / "compared")[0] == 0
     assert traces(out / "compared", USER, HOST, str(tmp_path)) == []
-    # the source data set is a relative path, as BIDS has it, which here leads through the user's folder
-    assert traces(out, str(tmp_path), HOST) == []
-    assert {name for name, _ in traces(out, USER)} <= {"dataset_description.json"}
+    assert traces(out, USER, HOST, str(tmp_path)) == []
+
+
+def test_a_path_to_the_source_does_not_lead_through_the_folder_of_its_user(home, tmp_path):
+    """Elsewhere it is relative, as BIDS has it."""
+    (home / "data").mkdir()
+    (tmp_path / "other").mkdir()
+    for name, url in (("out", "data"), (f"home/{USER}/out", "../data")):
+        (tmp_path / name).mkdir()
+        describe_dataset(tmp_path / name, [home / "data" / "sub-01_T1w.nii.gz"])
+        assert json.loads((tmp_path / name / "dataset_description.json").read_text())["SourceDatasets"] == [
+            {"URL": url}
+        ]
+
+
+def test_a_saved_transform_names_files_without_their_folders(home, tmp_path):
+    for name in ("first.txt", "second.txt"):
+        np.savetxt(home / name, np.eye(4))
+    both = load_transform([home / "first.txt", home / "second.txt"])
+    own = Affine(np.eye(4), str(home / "own.txt"))
+    for transform, names in ((both, "first.txt, second.txt"), (own, "own.txt")):
+        transform.save(tmp_path / names)
+        assert traces(tmp_path / names, USER, str(tmp_path)) == []
+        assert load_transform(tmp_path / names).record()["name"] == transform.record()["name"] == names
+
+
+@pytest.mark.parametrize(
+    "path", ["/{}/x.nii", "C:\\Users\\{}\\x.nii", "//server/{}/x.nii", "\\\\server\\{}\\x.nii", "file:///home/{}/x.nii"]
+)
+def test_errors_are_listed_without_the_folders_of_absolute_paths(tmp_path, path):
+    error = f"a scan must be whole, {path.format(USER)} is truncated: 1/3 of it is there"
+    write_failed(tmp_path, pd.DataFrame([["sub-01", "", error]], columns=["participant_id", "session", "error"]), set())
+    assert traces(tmp_path, USER) == []
+    assert "a scan must be whole, x.nii is truncated: 1/3 of it is there" in (tmp_path / FAILED).read_text()
 
 
 def test_a_source_that_is_far_away_is_named_and_not_located(monkeypatch, tmp_path):

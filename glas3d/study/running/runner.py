@@ -304,7 +304,8 @@ def _result(
         count_groups(explained), int(status.get("kept", 0)), int(status.get("failed", 0)), everyone=options.everyone
     )
     result = CohortResult(out, table, accounting, tuple(notes))
-    write_failed(out, result.failed, {(outcome.participant_id, outcome.session) for outcome in ordered})
+    attempted = {(outcome.participant_id, outcome.session) for outcome in ordered}
+    write_failed(out, result.failed, attempted, cohort.root)
     if options.on_error == "fail":
         _refuse([outcome for outcome in by_scan.values() if outcome.status == "failed"])
     return result
