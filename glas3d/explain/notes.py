@@ -56,7 +56,7 @@ def account_sentence(account: Mapping[str, Any], table: pd.DataFrame, parts: str
     evidence = table["evidence"] if account["effect"] > 0 else -table["evidence"]
     return (
         f"The {parts} account for {account['accounted']:z.0%} of the effect (the model's output less that of the "
-        f"background alone), {table.loc[evidence.idxmax(), 'name']} alone for {account['largest']:z.0%}."
+        f"background alone), {table['name'].iloc[int(evidence.argmax())]} alone for {account['largest']:z.0%}."
     )
 
 

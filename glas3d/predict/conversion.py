@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 
-from glas3d.checks import file_access
 from glas3d.errors import GlasError, listed, reason
 from glas3d.output import new_folder, write_together
 from glas3d.predict.adapters.pt2_archive import plain_archive
 from glas3d.predict.bundle import config_of, fit_weights, network_for, save_weights
-from glas3d.reading import check_regular
+from glas3d.reading import check_regular, read_bytes
 
 _NAME = "model.safetensors"
 _ARCHIVE = b"PK\x03\x04"  # by which torch knows that a file is an archive
@@ -134,8 +133,7 @@ def _is_state_dict(value: Any) -> bool:
 
 def _content(source: Path) -> Any:
     """Return what a file of ``torch.save`` holds, if it is tensors, numbers and containers of them."""
-    with file_access(source, "weights"):
-        content = source.read_bytes()
+    content = read_bytes(source, "weights", None)
     try:
         if content.startswith(_ARCHIVE):
             content = plain_archive(content, "weights", source)

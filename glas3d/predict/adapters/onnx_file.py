@@ -19,7 +19,7 @@ from glas3d.predict.adapters.onnx_tensors import tensor_locations
 from glas3d.predict.engine.builders import import_onnxruntime, onnx_session_options
 from glas3d.predict.interface import Activation, FittedTransform, Transform
 from glas3d.predict.predictor import Predictor
-from glas3d.reading import read_bytes
+from glas3d.reading import file_access, read_bytes
 
 # Where ONNX Runtime looks for tensors in other files, for a model that is given by its bytes, and how it reads these.
 _FORMAT = ("session.load_model_format", "ONNX")

@@ -134,7 +134,9 @@ def test_arrays_are_on_the_disk_before_they_have_their_names(tmp_path, monkeypat
     """Else a power cut leaves files of zeros under the names of finished ones."""
     events = []
     sync, put = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: events.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name) or sync(fd))
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: events.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name) or sync(fd)
+    )
     monkeypatch.setattr(os, "replace", lambda old, new: events.append(f"= {Path(new).name}") or put(old, new))
     stored(cohort(tmp_path / "in", 2), tmp_path / "cache")
     for name in ("scan.npy", "scan.json"):
