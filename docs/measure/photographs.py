@@ -31,6 +31,7 @@ from torch import nn
 
 from glas3d import GLAS, RGLAS, Grid, Predictor
 from glas3d.core.saliency import minmax
+from glas3d.core.settings import RecursionSettings
 from glas3d.evaluate import attribute
 from glas3d.evaluate.metrics import highest_point, intersection_over_union, pointing, score_drop
 from glas3d.simulate import BIRD_PARTS, draw_bird
@@ -403,26 +404,31 @@ OWN = {
     "product": (PAPER, {}),
     "evidence": (EVIDENCE, OF_EVIDENCE),
 }
-RIVALS = ("gradient", "deconvolution", "integrated_gradients", "grad_cam", "occlusion", "rise", "edges", "random")
+OF_TABLE_3 = ("gradient", "deconvolution", "grad_cam", "occlusion", "lime", "rise", "mask")  # the paper's
+RIVALS = (*OF_TABLE_3, "integrated_gradients", "edges", "random")
+NUMBER_OF = {"lime": "n_samples", "rise": "n_masks"}  # as many evaluations as light and shadow, 2 m + 1
 
 
-def map_of(case: Case, name: str) -> tuple[np.ndarray, int]:
-    """Return the map of a method and its model evaluations."""
+def map_of(case: Case, name: str, search: Grid) -> tuple[np.ndarray, dict[str, float]]:
+    """Return the map of a method, its model evaluations and its seconds of CPU time."""
+    start = time.process_time()
     if name in SCALES or name in OWN:
         settings, more = (SCALES | OWN)[name]
-        e = explainer(case, **settings, **more).explain(case.volume, case.target, Grid(K))
-        return e.saliency.astype(np.float64), int(e.settings["evaluations"])
-    more = {"n_masks": 2 * K**2 + 1} if name == "rise" else {}
-    made = attribute(case.picture, MODELS[case.set_name], case.target, name, Grid(K), **more)
-    return made.volume.astype(np.float64), made.evaluations
+        e = explainer(case, **settings, **more).explain(case.volume, case.target, search)
+        saliency, evaluations = e.saliency, int(e.settings["evaluations"])
+    else:
+        more = {NUMBER_OF[name]: 2 * search.k**2 + 1} if name in NUMBER_OF else {}
+        more |= {"n_steps": 5} if name == "mask" and SHARE < 1 else {}
+        made = attribute(case.picture, MODELS[case.set_name], case.target, name, search, **more)
+        saliency, evaluations = made.volume, made.evaluations
+    return saliency.astype(np.float64), {"evaluations": evaluations, "seconds": time.process_time() - start}
 
 
 def on_birds_by(name: str) -> pd.DataFrame:
     rows = []
     for case in on_reported["birds"]:
-        start = time.process_time()
-        saliency, evaluations = map_of(case, name)
-        row = {"method": name, "class": case.name, "seconds": time.process_time() - start, "evaluations": evaluations}
+        saliency, cost = map_of(case, name, Grid(K))
+        row = {"method": name, "class": case.name, **cost}
         row |= {"hit": case.hit(saliency), "distance": case.distance(saliency)}
         row["in_box"] = np.ptp(saliency) > 0 and pointing(saliency, case.mask, level=0.95).hit
         removed = score_drop(GLAS(on_birds), case.volume, [minmax(saliency)], case.target)
@@ -447,32 +453,34 @@ table3 = by_method.groupby("method", sort=False).agg(
 
 
 # %% [markdown]
-# Photographs: light and shadow from what was computed above, and the methods that take a few evaluations.
+# Photographs and mosaics: the same, with the search points that the masks were measured with.
 def on_photographs_by(name: str) -> pd.DataFrame:
-    return pd.DataFrame(
-        [{"method": name, "case": case.name, "hit": case.hit(map_of(case, name)[0])} for case in of_photos]
-    )
+    rows = []
+    for case in of_network:
+        saliency, cost = map_of(case, name, CELLS)
+        rows.append({"method": name, "set": case.set_name, "case": case.name, "hit": case.hit(saliency), **cost})
+    return pd.DataFrame(rows)
 
 
+of_network = [case for case in CASES if case.set_name != "birds"][:: 1 if SHARE == 1 else 4]
 of_photos = [case for case in CASES if case.set_name == "photographs"]
+# the paper's, and controls; deconvolution needs ReLUs, and this network has ReLU6
+on_network = [*OWN, *(name for name in OF_TABLE_3 if name != "deconvolution"), "edges", "random"]
 small = {case.name for case in of_photos if case.mask.mean() < 0.25}
-own_maps = {
-    "light": (PAPER["kernel"], PAPER["light"], PAPER["light"], "light"),
-    "shadow": (PAPER["kernel"], PAPER["shadow"], PAPER["shadow"], "shadow"),
-    "product": (*PAPER.values(), "product"),
-    "evidence": (*EVIDENCE.values(), "mean"),
-}
-parts = []
-for name, key in own_maps.items():
-    mine = results[(results[masks] == list(key)).all(axis=1) & (results["set"] == "photographs")]
-    parts.append(mine[["case", "hit"]].assign(method=name))
-parts += [
-    kept(f"photographs by {name}", partial(on_photographs_by, name))
-    for name in ("gradient", "grad_cam", "edges", "random")
-]
-on_objects = pd.concat(parts, ignore_index=True)
-game = on_objects.groupby("method", sort=False)["hit"].mean()
-game_small = on_objects[on_objects["case"].isin(small)].groupby("method", sort=False)["hit"].mean()
+on_objects = pd.concat(
+    [kept(f"photographs by {name}", partial(on_photographs_by, name)) for name in on_network], ignore_index=True
+)
+of_set = {name: rows.groupby("method", sort=False) for name, rows in on_objects.groupby("set")}
+is_small = (on_objects["set"] == "photographs") & on_objects["case"].isin(small)
+game = pd.DataFrame(
+    {
+        "hit": of_set["photographs"]["hit"].mean(),
+        "small": on_objects[is_small].groupby("method")["hit"].mean(),
+        "mosaics": of_set["mosaics"]["hit"].mean(),
+        "evaluations": of_set["photographs"]["evaluations"].median(),
+        "seconds": of_set["photographs"]["seconds"].median(),
+    }
+).loc[on_network]
 
 
 # %% [markdown]
@@ -487,31 +495,39 @@ def by_points(k: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-points = pd.concat(
-    [kept(f"{k} points", partial(by_points, k)) for k in ((12, 15, 22, 25, 30) if SHARE == 1 else (4, 6))],
-    ignore_index=True,
-)
+POINTS = (12, 15, 22, 25, 30) if SHARE == 1 else (4, 6)
+points = pd.concat([kept(f"{k} points", partial(by_points, k)) for k in POINTS], ignore_index=True)
 table2 = points.groupby("k").agg(hit=("hit", "mean"), distance=("distance", "mean"), seconds=("seconds", "median"))
 
 
 # %% [markdown]
 # ## Table 4: rounds of the recursion, photographs
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
+ROUNDS, ADAPTIVE = (1, 2, 3), "A"  # A: the recursion ends itself, as the paper's last row
 
 
-def rounds() -> pd.DataFrame:
+def rounds(k: int) -> pd.DataFrame:
     rows = []
     for case in on_reported["photographs"] or of_photos:
-        recursion = RGLAS(explainer(case, **PAPER), max_iterations=3).explain(case.volume, case.target, CELLS)
-        maps = [each.saliency.astype(np.float64) for each in recursion.rounds]
-        for number in range(1, 4):
-            overlap = intersection_over_union(np.sum(maps[:number], axis=0), case.mask, THRESHOLDS)
-            rows.append({"round": number, "n": len(maps), **dict(zip(map(str, THRESHOLDS), overlap, strict=True))})
+        start = time.process_time()
+        recursion = RGLAS(explainer(case, **PAPER)).explain(case.volume, case.target, Grid(k))
+        seconds = time.process_time() - start
+        maps = [each.saliency.astype(np.float64) for each in recursion.rounds if each.kept]
+        for name in (*ROUNDS, ADAPTIVE):
+            n = len(maps) if name == ADAPTIVE else min(name, len(maps))
+            overlap = intersection_over_union(np.sum(maps[:n], axis=0), case.mask, THRESHOLDS)
+            row = {"k": k, "round": str(name), "rounds": n, "reason": recursion.reason}
+            # after every round the image that it leaves is evaluated once more
+            row["evaluations"] = sum(each.explanation.settings["evaluations"] + 1 for each in recursion.rounds)
+            rows.append(row | {"seconds": seconds, **dict(zip(map(str, THRESHOLDS), overlap, strict=True))})
     return pd.DataFrame(rows)
 
 
-table4 = kept("rounds", rounds).groupby("round").mean()
-for shown_table in (table1, table2, table3, pd.DataFrame({"PT": game, "small": game_small}), table4):
+by_rounds = pd.concat([kept(f"rounds {k}", partial(rounds, k)) for k in POINTS], ignore_index=True)
+table4 = by_rounds.astype({"round": str}).groupby(["k", "round"]).mean(numeric_only=True)
+ended = by_rounds[by_rounds["round"] == ADAPTIVE]["reason"].str.replace(r"[\d.e-]+", "n", regex=True).value_counts()
+print(ended.to_string(), flush=True)
+for shown_table in (table1, table2, table3, game, table4):
     print(shown_table.round(2).to_string(), flush=True)
 
 # %% [markdown]
@@ -545,6 +561,12 @@ def chosen_against_preset(preset: str, fusion: str) -> str:
     return f"{after:.2f} against {before:.2f} for `{preset}`"
 
 
+def hits(column: str) -> str:
+    """Return the share of hits of light and shadow, of other methods and of a control, as part of a sentence."""
+    shown = {"product": "the product hits", "grad_cam": "Grad-CAM", "lime": "LIME", "rise": "RISE", "mask": "MASK"}
+    return ", ".join(f"{text} {game.loc[name, column]:.2f}" for name, text in (shown | {"edges": "edges"}).items())
+
+
 n_smallest = min(sum(case.set_name == name for case in reported) for name in SETS)
 LIGHT = [("gaussian", 5.0, 5.0), ("exponential", 5.0, 5.0)]
 SAYS = f"""
@@ -557,7 +579,7 @@ those of this kernel, in the preset `paper` for images. For evidence a Gaussian 
 {chosen_against_preset("evidence", "mean")}. One case in {n_smallest} more is no reason to change a preset.
 - Sigma 3 in place of 5, birds: {table1.loc["mean", "exponential, sigma 3"]:.1f} against {table1.loc["mean", "exponential, sigma 5"]:.1f} pixels from the part (exponential).
 - Points, birds: {table2["distance"].iloc[0]:.1f} pixels with {table2.index[0]} x {table2.index[0]}, {table2["distance"].iloc[1]:.1f} with {table2.index[1]} x {table2.index[1]}, {table2["distance"].iloc[-1]:.1f} with {table2.index[-1]} x {table2.index[-1]}.
-- Other methods, photographs: Grad-CAM hits {game["grad_cam"]:.2f} of the objects, the product {game["product"]:.2f}, edges without a model {game["edges"]:.2f}. Birds: the
+- Other methods, photographs: {hits("hit")} of the objects. Mosaics: {hits("mosaics")} of the cells. Birds: the
 gradient, with three evaluations, is {table3.loc["gradient", "distance"]:.1f} pixels away, Grad-CAM {table3.loc["grad_cam", "distance"]:.1f}, the product {table3.loc["product", "distance"]:.1f}. On these few pictures light and shadow
 are not ahead of Grad-CAM; the paper's lead on ILSVRC is 0.011.
 """
@@ -571,6 +593,11 @@ says = "\n".join(
     textwrap.fill(part, 130, subsequent_indent="  ")
     for part in SAYS.replace("\n", " ").replace(" - ", "\n- ").splitlines()
 )
+rounds_rows = []
+for (k, name), row in table4.iterrows():
+    cost = f"{row['rounds']:.1f} | {row['evaluations']:,.0f} | {row['seconds']:.1f}" if name == ADAPTIVE else " |  | "
+    overlaps = " | ".join(f"{row[str(t)]:.2f}" for t in THRESHOLDS)
+    rounds_rows.append(f"| {k} x {k} | {name} | {overlaps} | {cost} |")
 masks_header = "| kernel, sigma light / shadow | fusion | chosen by | **reported** | photographs | mosaics | birds | mass | px | highest light |"
 n_smallest = min(sum(case.set_name == name for case in reported) for name in SETS)
 n_of = {name: sum(case.set_name == name for case in reported) for name in SETS}
@@ -628,19 +655,23 @@ evaluations ({2 * K**2 + 1}); *product* and *evidence* are the presets.
 ## Light, shadow, fusion and other methods (the paper's table 3)
 
 Birds, {K} x {K} points. *In the box*: the pointing game with the box of the whole bird; *drop*: fall of the probability when the map is masked out.
-Times are CPU seconds of one map.
+LIME and RISE have as many evaluations as light and shadow together, MASK its own 300 steps; a backward pass counts as two evaluations.
+Times are CPU seconds of one map, the median: of light and shadow by the engine openvino, of the other methods by PyTorch.
 
 {table("| method | hit | px | in the box | drop | evaluations | seconds |", [f"| {name} | {row.hit:.2f} | {row.distance:.1f} | {row.in_box:.2f} | {row.drop:.2f} | {row.evaluations:.0f} | {row.seconds:.2f} |" for name, row in zip(table3.index, table3.itertuples(), strict=True)])}
 
-Photographs, all {len(of_photos)} objects (half of which chose the masks): share of hits, and of the {len(small)} small objects.
+Photographs, all {len(of_photos)} objects (half of which chose the masks), and mosaics, all {sum(case.set_name == "mosaics" for case in CASES)} cells, {CELLS.k} x {CELLS.k} points: share of hits
+(PT), of the {len(small)} small objects (PT-small), and what one map of a photograph takes. Deconvolution changes the gradient of ReLUs, and this
+network has ReLU6.
 
-{table("| method | PT | PT-small |", [f"| {name} | {game[name]:.2f} | {game_small.get(name, float('nan')):.2f} |" for name in game.index])}
+{table("| method | PT | PT-small | mosaics | evaluations | seconds |", [f"| {name} | {row.hit:.2f} | {row.small:.2f} | {row.mosaics:.2f} | {row.evaluations:.0f} | {row.seconds:.2f} |" for name, row in zip(game.index, game.itertuples(), strict=True)])}
 
 ## Rounds of the recursion (the paper's table 4), photographs
 
-Overlap (IOU) of the boxes with the fused map above each threshold, {n_of["photographs"]} objects; the preset `paper`.
+Overlap (IOU) of the boxes with the fused map above each threshold, {n_of["photographs"]} objects; the preset `paper`. *A*: all rounds until the
+recursion ends itself (the paper's adaptive stop, `stop=5`, at most {RecursionSettings.max_iterations} rounds), with what it took.
 
-{table("| round | " + " | ".join(f"{t:g}" for t in THRESHOLDS) + " |", [f"| {number} | " + " | ".join(f"{row[str(t)]:.2f}" for t in THRESHOLDS) + " |" for number, row in table4.iterrows()])}
+{table("| points | round | " + " | ".join(f"{t:g}" for t in THRESHOLDS) + " | rounds | evaluations | seconds |", rounds_rows)}
 """,
     encoding="utf-8",
 )
