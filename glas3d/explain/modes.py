@@ -295,7 +295,9 @@ class References(Mode):
 
     def evaluate(self, glas: GLAS, task: Task) -> list[ModeResult]:
         """Explain with each reference; the table keeps the signed drop under each, and how many agree on its sign."""
-        by_reference = _explain_each(references(glas, task.backgrounds), task)
+        explainers, first = references(glas, task.backgrounds), _first_equal(task.backgrounds)
+        evaluated = _explain_each({name: explainers[name] for name in dict.fromkeys(first.values())}, task)
+        by_reference = {name: evaluated[first[name]] for name in explainers}
         results = []
         for i in range(len(task.targets)):
             parts = {name: explanations[i] for name, explanations in by_reference.items()}
@@ -378,6 +380,18 @@ def resolve_mode(options: ExplainOptions | ImageOptions, *, what: str, single: b
     if covariates and chosen:
         raise GlasError(f"covariates are ranked in the plain mode only, got {mode.name} too")
     return mode
+
+
+def _first_equal(backgrounds: Mapping[str, Any]) -> dict[str, str]:
+    """Return the name of the first background that is equal to each, so that equal ones are evaluated once."""
+    return {
+        name: next(first for first, other in backgrounds.items() if _is_same(other, value))
+        for name, value in backgrounds.items()
+    }
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return one is other or (type(one) is type(other) and np.array_equal(one, other))
 
 
 def _explain_each(explainers: Mapping[Any, GLAS], task: Task) -> dict[Any, list[Explanation]]:

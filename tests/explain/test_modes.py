@@ -289,6 +289,22 @@ def test_the_table_keeps_every_drop_and_how_many_references_agree(scan, sided, f
     assert list(read.columns) == list(r.table.columns)
 
 
+@pytest.mark.filterwarnings("ignore:the consensus has backgrounds")
+def test_equal_references_are_evaluated_once(scan, sided, few, monkeypatch):
+    explained, explain = [], GLAS.explain
+    monkeypatch.setattr(GLAS, "explain", lambda self, *a, **k: (explained.append(self), explain(self, *a, **k))[1])
+    half = values(scan)[None] / 2
+    backgrounds = {"half": half, "dark": 0.0, "again": half.copy(), "dimmer": half * 0.9}
+    r = explain_img(scan, sided, "AD", few, background=backgrounds, **SMALL)
+    assert len(explained) == 3
+    assert list(r.parts) == list(backgrounds)
+    assert_same(r.parts["half"], r.parts["again"])
+    for name in ("again", "dimmer"):
+        alone = explain_img(scan, sided, "AD", few, background=backgrounds[name], **SMALL)
+        assert_same(r.parts[name], alone)
+    assert r.table["agreement"].isin([0.25, 0.5, 0.75, 1.0]).all(), "each of the four counts"
+
+
 @pytest.mark.parametrize("names", [("dark", "dim", "bright"), ("dark", "bright"), ("dark", "dim")])
 def test_backgrounds_that_the_model_takes_for_the_class_are_named(scan, sided, few, names):
     """They stay, as the others of a study have them too; half of them or more can turn signs round, which warns."""
