@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
-from glas3d import cli, load_model
+from glas3d import Predictor, cli, load_model
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -131,14 +132,19 @@ def test_the_python_blocks_run(first_map, tmp_path, monkeypatch):
     exec(quickstart, names)
     assert (tmp_path / "results" / "report.html").is_file()
     exec(own_network, names)
-    (arrays,) = python_blocks("docs/explaining.md")
+    image, arrays = python_blocks("docs/explaining.md")
     names["volume"] = np.asarray(torch.rand(1, 48, 56, 48))
     exec(arrays.replace("Grid(15)", "Grid(2)"), names)
     assert names["e"].saliency.shape == (48, 56, 48)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 24, 3), dtype=np.uint8)).save("bird.png")
+    net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    names["predict"] = Predictor(net, "softmax", classes=("wren", "owl", "jay"))
+    exec(image.replace("Grid(15)", "Grid(2)"), names)
+    assert names["result"].saliency.shape == (20, 24)
 
 
 def test_what_fit_receives_is_as_readme_says():
-    from glas3d import Grid, Predictor
+    from glas3d import Grid
     from glas3d.core.glas import GLAS
 
     received = []

@@ -670,7 +670,8 @@ def _figure(result: Result, scans: Mapping[str, SpatialImage]) -> Figure | None:
     """
     if result.image is not None:
         alt = f"The image, and the map of {prose.target_of(result.provenance)} over it."
-        return Figure(_png(result_figure(result.image)), alt, "The image, and its map over it.")
+        caption = "The image, and its map over it. A cross marks the map's highest pixel."
+        return Figure(_png(result_figure(result.image)), alt, caption)
     saliency = result.maps.get("saliency")
     if saliency is None:
         return None
