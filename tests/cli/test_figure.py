@@ -101,7 +101,7 @@ def test_bad_use_of_figure(error_line, out, groups, tmp_path):
     assert "--kind" in error_line("figure", out, "--kind", "pie")
     assert error_line("figure", out, "--dpi", 3) == "error: --dpi must be from 30 to 1200, got 3"
     assert "--group must be one of the study's groups" in error_line("figure", groups, "--group", "MCI")
-    assert "missing" in error_line("figure", tmp_path / "nowhere")
+    assert "no such folder" in error_line("figure", tmp_path / "nowhere")
     assert "no results" in error_line("figure", tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -220,5 +220,5 @@ def test_a_folder_needs_results(tmp_path, results):
         audit_results(results["seg-AAL"], ["accounted"])
     (tmp_path / "a_stat-saliency_statmap.nii.gz").touch()
     (tmp_path / "a_regions.tsv").touch()
-    with pytest.raises(GlasError, match=r"no such file: .*a_regions\.json"):
+    with pytest.raises(GlasError, match=r"no such file: .*a_stat-saliency_statmap\.json"):
         audit_results(tmp_path)
