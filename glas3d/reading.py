@@ -52,25 +52,20 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     Traceback (most recent call last):
     OSError: [Errno 6] is a device: '/dev/zero'
     """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
+    flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
     try:
-        descriptor = os.open(path, flags)
+        file = open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags))  # noqa: SIM115 (it is returned)
     except ValueError as error:  # NUL, or half of a character
         raise OSError(errno.EINVAL, "no file can have such a name") from error
     except OSError as error:
         if error.errno == errno.ENXIO:  # sockets cannot even be opened
             raise OSError(errno.ENXIO, _KINDS[stat.S_IFSOCK], os.fspath(path)) from None
         raise
-    try:
-        kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
-        if kind == stat.S_IFDIR:
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-        if kind != stat.S_IFREG:
-            raise OSError(errno.ENXIO, _KINDS.get(kind, "is no regular file"), os.fspath(path))
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
+    kind = stat.S_IFMT(os.fstat(file.fileno()).st_mode)
+    if kind != stat.S_IFREG:
+        file.close()
+        raise OSError(errno.ENXIO, _KINDS.get(kind, "is no regular file"), os.fspath(path))
+    return file
 
 
 @contextmanager

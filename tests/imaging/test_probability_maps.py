@@ -138,14 +138,15 @@ def test_a_file_is_read_volume_by_volume_from_front_to_back(tmp_path, monkeypatc
     monkeypatch.setattr(gzip.GzipFile, "__init__", lambda self, *a, **k: opened.append(1) or init(self, *a, **k))
     monkeypatch.setattr(probability_maps, "SHARE", 0.5)
     for img in (tmp_path / "maps.nii.gz", nib.load(tmp_path / "maps.nii.gz")):
-        opened.clear()
         tracemalloc.start()
-        labels = highest_map(ProbabilityMaps(img), None)
+        probabilities = ProbabilityMaps(img)
+        opened.clear()  # what was read of the header
+        labels = highest_map(probabilities, None)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert len(np.unique(labels)) > n / 2
         assert peak < maps.nbytes / 4
-        assert len(opened) < 5
+        assert len(opened) == 1
 
 
 @pytest.mark.parametrize(
