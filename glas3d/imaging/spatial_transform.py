@@ -306,9 +306,8 @@ def _suffix(step: Step) -> str:
 
 def _writer(step: Step) -> Callable[[Path], object]:
     if isinstance(step, Deformation):
-        content = read_bytes(
-            step.path, "a transform", None
-        )  # read at once: the file may lie in the folder that is written to
+        # read at once: the file may lie in the folder that is written to
+        content = read_bytes(step.path, "a transform", None)
         return lambda path: path.write_bytes(content)
     return lambda path: write_matrix(step, path)
 

@@ -206,8 +206,8 @@ def _read_devkit(root: Path, meta: Path, part: Part) -> AnnotatedImages:
     annotations, pictures = (
         {path.stem: path for path in sorted(root.rglob(f"ILSVRC2012_val_*.{ending}"))} for ending in ("xml", "JPEG")
     )
-    for found, ending in ((annotations, "xml"), (pictures, "JPEG")):
-        if not found:
+    for files, ending in ((annotations, "xml"), (pictures, "JPEG")):
+        if not files:
             raise GlasError(f"no such files: {root / f'ILSVRC2012_val_*.{ending}'}, nor in a folder of it")
     images = []
     for name, path in annotations.items():
