@@ -12,7 +12,7 @@ from glas3d.statistics import SpatialSurrogates
 from glas3d.statistics.surrogates import _hermite, _value_correlation, _variogram
 
 SHAPE, SPACING = (18, 22, 16), (7.0, 6.0, 8.0)
-DRAWS = 39  # p-values are multiples of 1/40
+DRAWS = 19  # p-values are multiples of 1/20
 
 
 def ellipsoid(shape=SHAPE):
