@@ -2,10 +2,12 @@
 # # Where masks may be truncated
 #
 # Simulated participants are explained by the shipped network with `cut` at several numbers of sigmas, and without. The
-# table of docs/speed.md shows the largest change of any probability. The argument is the page whose table is replaced.
+# table of docs/speed.md shows the largest change of any probability. The arguments are the page whose table is replaced, a
+# number of participants, and the number of regions, fewer than 116 to try the script.
 
 # %%
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from glas3d import Atlas, explain_img, load_model
@@ -19,16 +21,18 @@ BEGIN, END = "<!-- truncation: begin -->", "<!-- truncation: end -->"
 
 # %%
 predict, aal = load_model("adnc-simulated"), Atlas.load("AAL")
+REGIONS = int(sys.argv[3]) if len(sys.argv) > 3 else len(aal.table)
+atlas = replace(aal, table=aal.table.head(REGIONS))
 simulation = Simulation(participants=int(sys.argv[2]) if len(sys.argv) > 2 else 8, seed=SEED)
 scans = [scan_img(simulation, participant.volume) for participant in simulate_participants(simulation)]
 
 
 # %%
 def light_and_drop(scan, sigmas, **options):
-    """Return P(AD) in the light, and its drop in the shadow, of the 116 regions, by the network itself."""
+    """Return P(AD) in the light, and its drop in the shadow, of the regions, by the network itself."""
     light, shadow = sigmas
     result = explain_img(
-        scan, predict, "AD", aal, sigma_light=light, sigma_shadow=shadow, unit="voxel", engine="eager", **options
+        scan, predict, "AD", atlas, sigma_light=light, sigma_shadow=shadow, unit="voxel", engine="eager", **options
     )
     assert not options or result.explanation.settings["recomputed"]["recomputed"]
     return result.table[["light", "drop"]]
@@ -47,7 +51,7 @@ for sigmas in SIGMAS:
 # %%
 table = "\n".join(
     [
-        f"{len(scans)} simulated participants, the shipped network, 116 regions; effects are drops of `P`:",
+        f"{len(scans)} simulated participants, the shipped network, {REGIONS} regions; effects are drops of `P`:",
         "",
         "| sigma of light and shadow, voxels | `cut` | largest change of `P` | of the largest effect |",
         "|---|---|---|---|",
