@@ -15,7 +15,7 @@ from glas3d.study.group import memory, summarise_groups
 from glas3d.study.group.memory import free_memory, needed_memory
 from tests.study.made_up import Study
 
-MANY, FEW = 120, 20
+MANY, FEW = 60, 20
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["regions", "points"])
