@@ -263,7 +263,7 @@ def doors():
             inputs.tables(LABELS),
             lambda folder, text: read_lookup_table(file(folder, ".tsv", text), (1, 2)),
         ),
-        Door("configurations", 16, inputs.configurations, lambda f, text: read_config(file(f, ".toml", text), KNOWN)),
+        Door("configurations", 19, inputs.configurations, lambda f, text: read_config(file(f, ".toml", text), KNOWN)),
         Door("transforms", 3, inputs.transforms, lambda folder, given: load_transform(file(folder, *given))),
         Door("bundles", 5, st.one_of(*map(configurations, ("metadata.json", "inference.json"))), read_bundle),
         Door("outputs of models", 5, OUTPUTS, evaluate),
@@ -271,7 +271,7 @@ def doors():
         Door("pictures", 8, inputs.pictures(), lambda folder, given: load_picture(file(folder, *given))),
         Door("exported models", 3, st.deferred(exported_models), load_exported),
         Door("weights", 3, st.deferred(lambda: inputs.safetensors(exported()[2])), read_weights),
-        Door("results", 4, st.deferred(results), read_results),
+        Door("results", 1, st.deferred(results), read_results),
     ]
 
 
