@@ -43,7 +43,9 @@ torch.set_num_threads(1)
 torch.manual_seed(0)
 begin = time.process_time()
 
-SIDE, OF_SIDES = {"photographs": 160, "mosaics": 224}, 224  # pixels; sigmas are those of 224
+SIDE = {"photographs": 160, "mosaics": 224} if SHARE == 1 else {"photographs": 96, "mosaics": 128}  # pixels
+OF_SIDES = 224  # sigmas are those of 224
+ENGINE = "openvino" if SHARE == 1 else "eager"  # converting a network takes longer than a trial
 RUNGS = {"exponential": (3.0, 5.0, 7.0), "gaussian": (3.0, 5.0, 12.0, 20.0, 40.0)}  # pixels of 224
 CELLS, SPATIAL, GAMMA = Grid(8 if SHARE == 1 else 3), 6.0, 1e-5
 NEAR = 8.0  # pixels of a bird's picture: about the length of the beak
@@ -248,7 +250,7 @@ def explainer(
         sigma_light=in_pixels(case, kernel, light),
         sigma_shadow=in_pixels(case, kernel, shadow),
         sigma_spatial=in_pixels(case, "exponential", spatial),
-        engine="openvino",
+        engine=ENGINE,
         **settings,
     )
 
@@ -656,7 +658,7 @@ evaluations ({2 * K**2 + 1}); *product* and *evidence* are the presets.
 
 Birds, {K} x {K} points. *In the box*: the pointing game with the box of the whole bird; *drop*: fall of the probability when the map is masked out.
 LIME and RISE have as many evaluations as light and shadow together, MASK its own 300 steps; a backward pass counts as two evaluations.
-Times are CPU seconds of one map, the median: of light and shadow by the engine openvino, of the other methods by PyTorch.
+Times are CPU seconds of one map, the median: of light and shadow by the engine {ENGINE}, of the other methods by PyTorch.
 
 {table("| method | hit | px | in the box | drop | evaluations | seconds |", [f"| {name} | {row.hit:.2f} | {row.distance:.1f} | {row.in_box:.2f} | {row.drop:.2f} | {row.evaluations:.0f} | {row.seconds:.2f} |" for name, row in zip(table3.index, table3.itertuples(), strict=True)])}
 
