@@ -58,9 +58,9 @@ ARGUMENTS = {
     "11_real_participants.py": ["nilearn", "40", "8", "2", "12"],
     "12_brain_age.py": ["data", "8", "2", "20", "4"],
     "darkness.py": ["glas3d-examples/darkness.md", "2"],
-    "references.py": ["glas3d-examples/references.md", "1"],
+    "references.py": ["glas3d-examples/references.md", "1", "18"],
     "method_figures.py": ["glas3d-examples/light-and-shadow.png"],
-    "truncation.py": ["glas3d-examples/truncation.md", "1"],
+    "truncation.py": ["glas3d-examples/truncation.md", "1", "12"],
 }
 NEEDED = {"13_brain_extraction.py": "deepbet"}  # an extra that does not install everywhere
 

@@ -4,8 +4,8 @@
 # A shadow replaces a part of the scan, so its result depends on what takes the place of tissue. Simulated participants are
 # explained with five references: 0 (darkness), the blurred scan, the mean of the model's training controls, and two controls
 # of the same sex and about the same age. Their disease is mild, so that the model is not certain and its probability can
-# change in both directions. `make measure` writes `docs/references.md`. The arguments are a path to write the page to and a
-# number of participants.
+# change in both directions. `make measure` writes `docs/references.md`. The arguments are a path to write the page to, a
+# number of participants, and how many regions are explained besides the planted ones, to try the script.
 
 # %%
 import sys
@@ -26,11 +26,13 @@ from glas3d.simulate import PLANTED, Simulation, simulate_participant
 
 OUT = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("glas3d-examples/references.md")
 PARTICIPANTS = int(sys.argv[2]) if len(sys.argv) > 2 else 2
+OTHERS = int(sys.argv[3]) if len(sys.argv) > 3 else 110
 BLUR_MM, DONORS, STEPS, TOP = 10.0, 2, 10, 20
 
 predict, aal = load_model(MODEL, device="cpu"), Atlas.load("AAL")
 grid = predict.info.grid
-regions = aal.segments(grid)
+is_planted = aal.table["name"].isin(PLANTED)
+regions = replace(aal, table=aal.table[is_planted | ((~is_planted).cumsum() <= OTHERS)]).segments(grid)
 names = aal.table.set_index("index")["name"].loc[regions.index].tolist()
 planted = np.isin(names, PLANTED)
 glas = GLAS(predict, sigma_light=8.0, sigma_shadow=12.0, unit="mm")
@@ -144,7 +146,7 @@ lines = [
     "it. Hiller (2025, doi:10.1007/978-3-658-47422-5_18) showed that the reference can reverse an explanation: a black one made",
     "the hippocampus evidence *against* Alzheimer's disease. The shipped model does the same. This page shows it for",
     f"{PARTICIPANTS} simulated participants with mild disease that the model classifies as AD without being certain (mean P(AD) = {P:.2f}).",
-    "Masks have sigmas of 8 and 12 mm; values are means over participants for 116 AAL regions. `make measure` wrote",
+    f"Masks have sigmas of 8 and 12 mm; values are means over participants for {len(names)} AAL regions. `make measure` wrote",
     "this page.",
     "",
     f"![Signed drops by region and reference]({picture.name})",
