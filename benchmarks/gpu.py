@@ -296,7 +296,7 @@ def study(quick: bool) -> None:
     from glas3d.simulate import Simulation, write_dataset
     from glas3d.study import Selection, explain_cohort, read_cohort
 
-    n = 2 if quick else _PARTICIPANTS
+    n, search = (2, (2,)) if quick else (_PARTICIPANTS, "AAL")
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         start = time.perf_counter()
@@ -306,7 +306,9 @@ def study(quick: bool) -> None:
         cohort = read_cohort(data, Selection())
 
         def explain(out: str) -> None:
-            explain_cohort(cohort, Path(folder) / out, "adnc-simulated", target="AD", everyone=True, device=DEVICE)
+            explain_cohort(
+                cohort, Path(folder) / out, "adnc-simulated", target="AD", everyone=True, device=DEVICE, search=search
+            )
 
         start = time.perf_counter()
         explain("first")
