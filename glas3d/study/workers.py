@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import signal
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,21 +87,14 @@ class WorkerProcesses:
         A ``distributed.Client`` of the cluster.
     try_alone
         Whether a task whose workers died too often is tried once more, alone.
+    dashboard
+        Address of the page on which the cluster shows its work; None if it has none.
     """
 
-    def __init__(self, client: Any, try_alone: bool = True) -> None:
+    def __init__(self, client: Any, try_alone: bool = True, dashboard: str | None = None) -> None:
         self._client = client
         self._try_alone = try_alone
-
-    @property
-    def dashboard(self) -> str | None:
-        """Address of the page on which the cluster shows its work; None if bokeh is not installed."""
-        try:
-            import bokeh  # noqa: F401
-        except ImportError:
-            return None
-        link = self._client.dashboard_link
-        return None if link is None else str(link)
+        self.dashboard = dashboard
 
     def call(self, function: Callable[[], R]) -> R:
         """Call a function on any worker and return its result."""
@@ -290,7 +284,7 @@ def workers(
     require_dask()
     if scheduler is not None:
         with _running_cluster(scheduler) as client:
-            yield WorkerProcesses(client)
+            yield WorkerProcesses(client, dashboard=client.dashboard_link)
         return
     cores = _cores()
     if n_workers * (threads or 1) > cores:
@@ -338,18 +332,27 @@ def _local_cluster(n_workers: int, threads: int, allowed_deaths: int | None) -> 
         "distributed.nanny.pre-spawn-environ": environment,
         # keeps what every worker did in each second of the last hour: memory that grows by tens of kilobytes a second
         "distributed.worker.profile.enabled": False,
+        # Pages that any user of the machine can read: they show tasks, logs and memory without asking who reads.
+        **{f"distributed.{part}.http.routes": [] for part in ("scheduler", "worker")},
     }
     if allowed_deaths is not None:
         settings["distributed.scheduler.allowed-failures"] = allowed_deaths
-    with dask.config.set(settings):
+    scratch = tempfile.TemporaryDirectory(
+        prefix="glas3d-dask-", dir=dask.config.get("temporary-directory", None), ignore_cleanup_errors=True
+    )
+    # Others know the name of the folder of Dask, whose scheduler, in this process, would also import from it.
+    with scratch as folder, dask.config.set({**settings, "temporary-directory": folder}):
         try:
             with _without_interrupts():
                 cluster = distributed.LocalCluster(
                     n_workers=n_workers,
                     threads_per_worker=1,
                     processes=True,
+                    protocol="tls://",
+                    security=True,  # certificates of this cluster alone: other users of the machine cannot send it work
                     memory_limit=int(distributed.system.MEMORY_LIMIT / n_workers),
-                    dashboard_address="127.0.0.1:0",
+                    dashboard_address="127.0.0.1:0",  # None would be a known port, and a warning where it is taken
+                    scheduler_kwargs={"dashboard": False},
                     silence_logs=logging.CRITICAL,
                 )
         except RuntimeError as error:
@@ -383,13 +386,14 @@ def require_dask() -> None:
     Raises
     ------
     GlasError
-        Dask or distributed cannot be imported.
+        Dask, distributed or cryptography, which makes the certificates of the workers, cannot be imported.
     """
     try:
+        import cryptography  # noqa: F401
         import dask  # noqa: F401
         import distributed  # noqa: F401
     except ImportError:
-        raise GlasError('several workers need Dask: pip install "glas3d[study]"') from None
+        raise GlasError('several workers need Dask and cryptography: pip install "glas3d[study]"') from None
 
 
 def one_gpu_each() -> Any:

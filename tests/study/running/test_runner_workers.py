@@ -1,8 +1,14 @@
 """Several workers, some of which are killed: the results are those of an undisturbed run, bit for bit."""
 
 import os
+import stat
+import urllib.error
+import urllib.request
+from pathlib import Path
 
+import dask
 import distributed
+import psutil
 import pytest
 
 from glas3d import GlasError
@@ -57,6 +63,40 @@ def test_a_scheduler_that_cannot_be_reached_is_refused(monkeypatch):
         pass
 
 
+def scratch_folder():
+    return distributed.get_worker().local_directory
+
+
+def test_workers_let_no_other_user_in(tmp_path):
+    """A client without the certificate of the cluster is refused, and nobody else can write where workers do."""
+    with dask.config.set({"temporary-directory": str(tmp_path)}), workers(2) as pool:
+        address = pool._client.scheduler.address
+        assert address.startswith("tls://")
+        other = distributed.Security.temporary()
+        with pytest.raises(OSError, match="TLS certificate does not match"):
+            distributed.Client(address, security=other, timeout="1s", set_as_default=False)
+        folder = tmp_path / Path(pool.call(scratch_folder)).relative_to(tmp_path).parts[0]
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert not any(tmp_path.iterdir())
+
+
+def test_workers_show_no_page_to_other_users():
+    """Dask's pages on tasks, logs and memory are there for everybody who can reach them, also without its dashboard."""
+    with workers(2) as pool:
+        assert pool.dashboard is None
+        known = pool._client.scheduler_info(n_workers=-1)
+        ports = [server["services"].get("dashboard") for server in (known, *known["workers"].values())]
+        assert len(ports) == 3
+        assert 8787 not in ports, "Dask's own port, which warns where another study has it"
+        for port in filter(None, ports):
+            for page in ("status", "info/main/workers.html", "json/counts.json", "metrics", "health"):
+                with pytest.raises(urllib.error.HTTPError, match="404"):
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=60)
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        listening = [c.laddr for p in processes for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
+        assert {address.ip for address in listening} == {"127.0.0.1"}
+
+
 def test_workers_that_do_not_start_are_reported_in_one_sentence(monkeypatch):
     def fail(**_):
         raise RuntimeError("Nanny failed to start.")
@@ -97,7 +137,7 @@ def test_each_worker_sees_one_gpu(monkeypatch, visible, expected):
 
 @pytest.mark.slow
 def test_two_workers_give_the_same_bytes(people, models, undisturbed, tmp_path):
-    steps, dashboards = [], []
+    steps = []
     result = explain_cohort(
         people,
         tmp_path / "out",
@@ -105,14 +145,11 @@ def test_two_workers_give_the_same_bytes(people, models, undisturbed, tmp_path):
         **ASSUMED,
         n_workers=2,
         progress=lambda done, total: steps.append((done, total)),
-        announce=dashboards.append,
     )
     assert result.count("explained") == 6
     assert result.outcomes["participant_id"].tolist() == [f"sub-0{i}" for i in range(1, 7)]
     assert content(tmp_path / "out") == undisturbed
     assert steps == [(i, 6) for i in range(7)]
-    assert len(dashboards) == 1
-    assert dashboards[0].startswith("http://127.0.0.1:")
 
 
 @pytest.mark.slow
@@ -144,8 +181,11 @@ def test_a_participant_that_kills_every_worker_is_listed(people, models, tmp_pat
 def test_a_running_scheduler_is_used(people, models, undisturbed, tmp_path):
     from distributed import LocalCluster
 
+    dashboards = []
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
-        explain_cohort(people, tmp_path / "out", models, **ASSUMED, scheduler=cluster.scheduler_address)
+        given = {"scheduler": cluster.scheduler_address, "announce": dashboards.append}
+        explain_cohort(people, tmp_path / "out", models, **ASSUMED, **given)
+        assert dashboards == [cluster.dashboard_link]
     assert content(tmp_path / "out") == undisturbed
 
 

@@ -300,7 +300,7 @@ def test_impossible_settings_are_refused(cohort, tmp_path, settings, message):
 
 def test_several_workers_need_dask(cohort, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(GlasError, match=r'several workers need Dask: pip install "glas3d\[study\]"'):
+    with pytest.raises(GlasError, match=r'several workers need Dask and cryptography: pip install "glas3d\[study\]"'):
         trained(cohort, tmp_path / "out", n_workers=2)
     assert not (tmp_path / "out").exists()
 
