@@ -24,6 +24,7 @@ R = TypeVar("R")
 
 _RETRIES = 3
 _TIMEOUT = "20s"
+_LEFT = 60.0  # seconds between two looks at whether a worker is left
 _DIED = "its worker died{}: too little memory, or the model ended the process"
 # Returning memory to the system between model evaluations, and requesting it again, takes longer than the evaluations
 # themselves; Dask sets these thresholds so that it is returned.
@@ -67,7 +68,7 @@ class ThisProcess:
             Not used here. Worker processes call it with an item whose call did not return, and the reason, and
             yield its result instead.
         time_limit
-            Not used here: a process cannot end its own work.
+            Not used here: a process cannot end its own work. `workers` gives a separate one.
         """
         for item in items:
             yield function(shared, item)
@@ -89,12 +90,17 @@ class WorkerProcesses:
         Whether a task whose workers died too often is tried once more, alone.
     dashboard
         Address of the page on which the cluster shows its work; None if it has none.
+    comes
+        Whether workers may come at any time, as those of a queue do. Else the work ends where none is left.
     """
 
-    def __init__(self, client: Any, try_alone: bool = True, dashboard: str | None = None) -> None:
+    def __init__(
+        self, client: Any, try_alone: bool = True, dashboard: str | None = None, *, comes: bool = False
+    ) -> None:
         self._client = client
         self._try_alone = try_alone
         self.dashboard = dashboard
+        self._comes = comes
 
     def call(self, function: Callable[[], R]) -> R:
         """Call a function on any worker and return its result."""
@@ -128,7 +134,7 @@ class WorkerProcesses:
         Raises
         ------
         GlasError
-            The scheduler was stopped or cannot be reached.
+            The scheduler was stopped or cannot be reached, or no worker is left.
         """
         from distributed import KilledWorker
 
@@ -199,14 +205,21 @@ class WorkerProcesses:
         """Return a future that is done, or whose time has passed, as soon as there is one."""
         from distributed import wait
 
-        while True:
+        without_workers = 0
+        while without_workers < 2:  # one that has died is started again between two looks
             first = min(deadline for _, deadline in running.values())
-            remaining = None if math.isinf(first) else max(0.0, first - time.monotonic())
+            remaining = min(_LEFT, max(0.0, first - time.monotonic()))
             with suppress(TimeoutError), self._client.as_current():
                 return next(iter(wait(list(running), timeout=remaining, return_when="FIRST_COMPLETED").done))
             late = [future for future, (_, deadline) in running.items() if deadline <= time.monotonic()]
             if late:
                 return late[0]
+            gone = not self._comes and not self._client.nthreads()
+            without_workers = without_workers + 1 if gone else 0
+        raise GlasError(
+            "no worker process is left: they ended, and could not be started again; what is finished is kept, and the "
+            "same command goes on"
+        )
 
 
 class _SchedulerLost(GlasError):
@@ -242,7 +255,12 @@ Pool = ThisProcess | WorkerProcesses
 
 @contextmanager
 def workers(
-    n_workers: int = 1, scheduler: str | None = None, threads: int | None = None, allowed_deaths: int | None = None
+    n_workers: int = 1,
+    scheduler: str | None = None,
+    threads: int | None = None,
+    allowed_deaths: int | None = None,
+    *,
+    separate: bool = False,
 ) -> Iterator[Pool]:
     """Provide where tasks run, for as long as the block lasts.
 
@@ -259,6 +277,8 @@ def workers(
     allowed_deaths
         How many workers may die during one task before the task is given up. Default: Dask's setting, 3, after which a
         task is tried once more, alone; with 0 it is not.
+    separate
+        Whether a single worker, too, is a process of its own, which can be ended while it works.
 
     Yields
     ------
@@ -278,18 +298,18 @@ def workers(
     n_workers = whole_number("n_workers", n_workers, least=1)
     if scheduler is not None and n_workers != 1:
         raise GlasError(f"give n_workers or a scheduler, which has its own workers, got {n_workers} and {scheduler}")
-    if scheduler is None and n_workers == 1:
+    if scheduler is None and n_workers == 1 and not separate:
         yield ThisProcess()
         return
     require_dask()
     if scheduler is not None:
         with _running_cluster(scheduler) as client:
-            yield WorkerProcesses(client, dashboard=client.dashboard_link)
+            yield WorkerProcesses(client, dashboard=client.dashboard_link, comes=True)
         return
     cores = _cores()
-    if n_workers * (threads or 1) > cores:
-        of = counted(threads or 1, "thread")
-        message = f"{n_workers} workers of {of} share {counted(cores, 'core')}, and wait for each other"
+    if (total := n_workers * (threads or 1)) > cores:
+        of = counted(n_workers, "worker")
+        message = f"{total} threads of {of} share {counted(cores, 'core')}, and wait for each other"
         warnings.warn(message, GlasWarning, stacklevel=3)
     with _local_cluster(n_workers, threads or 1, allowed_deaths) as client:
         yield WorkerProcesses(client, try_alone=allowed_deaths != 0)
@@ -356,7 +376,7 @@ def _local_cluster(n_workers: int, threads: int, allowed_deaths: int | None) -> 
                     silence_logs=logging.CRITICAL,
                 )
         except RuntimeError as error:
-            raise GlasError(f"the {n_workers} workers did not start, one ended before it was ready: {error}") from None
+            raise GlasError(f"the worker processes did not start, one ended before it was ready: {error}") from None
         with cluster, distributed.Client(cluster, set_as_default=False) as client:
             client.register_plugin(one_gpu_each())
             yield client

@@ -67,8 +67,8 @@ class StudyOptions:
         Address of a running Dask scheduler, in place of ``n_workers``, such as tcp://10.0.0.1:8786; its workers have
         one thread each. Default: none.
     time_limit
-        Seconds after which the worker that explains a scan is ended, and the scan counts as failed, for a model that
-        may hang. It needs ``n_workers`` of 2 or more, or a ``scheduler``. Default: no limit.
+        Seconds after which the process that explains a scan is ended, and the scan counts as failed, for a model that
+        may hang. With it a single worker, too, is a process of its own, which needs Dask. Default: no limit.
     threads
         Number of threads of each process; results of another number differ in rounding. Default: 1, or that of an
         earlier run.
@@ -112,11 +112,8 @@ class StudyOptions:
             object.__setattr__(self, "value_range", tuple(self.value_range))
         if self.atlas_table is not None:
             object.__setattr__(self, "atlas_table", Path(self.atlas_table))
-        if self.time_limit is not None:
-            if not (is_number(self.time_limit) and self.time_limit > 0):
-                raise GlasError(f"time_limit must be a number of seconds greater than 0, got {self.time_limit!r}")
-            if self.n_workers == 1 and self.scheduler is None:
-                raise GlasError("time_limit needs worker processes, which can be ended: give n_workers=2 or more")
+        if self.time_limit is not None and not (is_number(self.time_limit) and self.time_limit > 0):
+            raise GlasError(f"time_limit must be a number of seconds greater than 0, got {self.time_limit!r}")
         if self.threads is not None:
             object.__setattr__(self, "threads", whole_number("threads", self.threads, 1))
 

@@ -136,25 +136,26 @@ def explain_cohort(
     request = StudyRequest.of(options, "explain_cohort")
     out = Path(out)
     check_study_folder(out)
-    rows = scan_rows(cohort, out, request.study.everyone)
-    with workers(request.study.n_workers, request.study.scheduler, request.study.threads) as pool:
-        target = cohort.case if request.study.target is None else request.study.target
+    study = request.study
+    rows = scan_rows(cohort, out, study.everyone)
+    with workers(study.n_workers, study.scheduler, study.threads, separate=study.time_limit is not None) as pool:
+        target = cohort.case if study.target is None else study.target
         plan = resolve_plan(out, models, Path(rows[0]["path"]), request, target, pool=pool, n_scans=len(rows))
-        if not request.study.overwrite:
+        if not study.overwrite:
             refuse_other_study(out, plan.record())
         manifest = training_manifest(plan)
         tasks, incomplete = scan_tasks(plan, cohort, rows)
-        if request.study.on_error == "fail":
+        if study.on_error == "fail":
             _refuse(incomplete)
             for task in tasks:
                 bundles_for(plan, manifest, task.participant_id)
         start_study(out, f"GLAS explanations of {cohort.case} and {cohort.control}", plan.record(), plan.search_files())
         if pool.dashboard is not None:
             announce(pool.dashboard)
-        outcomes = incomplete + _explain_each(pool, plan, tasks, request.study, progress)
+        outcomes = incomplete + _explain_each(pool, plan, tasks, study, progress)
     outcomes = _checked(plan, f"GLAS explanations of {cohort.case} and {cohort.control}", outcomes)
     list_results(out)
-    return _result(out, cohort, rows, outcomes, request.study)
+    return _result(out, cohort, rows, outcomes, study)
 
 
 def scan_rows(cohort: Cohort, out: Path, everyone: bool) -> list[dict[str, Any]]:

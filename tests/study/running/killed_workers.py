@@ -67,6 +67,12 @@ def leaves(plan, task):
     return explain_participant(plan, task)
 
 
+def sleeps(shared, seconds):
+    """Return the seconds, and the number of the process, after them."""
+    time.sleep(seconds)
+    return seconds, os.getpid()
+
+
 def dies_beside_others(folder, item):
     """End the worker if another process does the same at this moment, as where memory suffices for one only.
 

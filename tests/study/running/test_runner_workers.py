@@ -2,6 +2,7 @@
 
 import os
 import stat
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -102,7 +103,7 @@ def test_workers_that_do_not_start_are_reported_in_one_sentence(monkeypatch):
         raise RuntimeError("Nanny failed to start.")
 
     monkeypatch.setattr("distributed.LocalCluster", fail)
-    with pytest.raises(GlasError, match="the 2 workers did not start, one ended before it was ready"), workers(2):
+    with pytest.raises(GlasError, match="worker processes did not start, one ended before it was ready"), workers(2):
         pass
 
 
@@ -267,7 +268,25 @@ def test_a_model_that_hangs_or_ends_its_process_is_a_failure(
     assert result.count("explained") + result.count("kept") == 5
 
 
-@pytest.mark.parametrize(("value", "message"), [(0, "greater than 0"), (float("nan"), "number"), (5, "n_workers=2")])
-def test_a_time_limit_needs_seconds_and_workers(people, models, tmp_path, value, message):
+@pytest.mark.slow
+def test_a_single_worker_that_can_be_ended_is_a_process_of_its_own():
+    with workers(separate=True) as pool:
+        found = dict(pool.run(killed_workers.sleeps, None, [600, 0], lambda item, reason: (item, reason), time_limit=5))
+    assert found[600] == "it took longer than the time limit of 5 s"
+    assert found[0] != os.getpid()
+
+
+@pytest.mark.slow
+def test_work_ends_where_no_worker_is_left(monkeypatch):
+    """Rather than to wait for ever, as Dask does."""
+    monkeypatch.setattr("glas3d.study.workers._LEFT", 0.5)
+    with workers(n_workers=2) as pool:
+        threading.Timer(1, pool._client.cluster.scale, [0]).start()
+        with pytest.raises(GlasError, match="no worker process is left"):
+            list(pool.run(killed_workers.sleeps, None, [600, 600], lambda item, reason: reason))
+
+
+@pytest.mark.parametrize(("value", "message"), [(0, "greater than 0"), (float("nan"), "number")])
+def test_a_time_limit_is_a_number_of_seconds(people, models, tmp_path, value, message):
     with pytest.raises(GlasError, match=f"time_limit .*{message}"):
         explain_cohort(people, tmp_path / "out", models, **ASSUMED, time_limit=value)
