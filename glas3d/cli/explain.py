@@ -141,8 +141,9 @@ def _report(result: ScanExplanation, written: list[Path], name: str, out: Path, 
         terminal.write(f"{name}: {probability}; no {rows} stands out, because all have the same score")
     for number, record in enumerate(result.provenance.get("Recursion", {}).get("rounds", []), start=1):
         removed = ", ".join(map(str, record["removed"][:6])) + (" ..." if len(record["removed"]) > 6 else "")
-        change = f"{record['probability_before']:.3f} -> {record['probability_after']:.3f}"
-        terminal.write(f"round {number}: P({target}) {change}, masked out and removed: {removed}")
+        before = shown_output(str(target), record["probability_before"], against)
+        after = f"{record['probability_after']:.3f}"
+        terminal.write(f"round {number}: {before} -> {after}, masked out and removed: {removed}")
     start = f"{result.stem}_stat-"
     maps = [path.name[len(start) :].partition("_")[0] for path in written if path.name.startswith(start)]
     written_maps = f"maps of {', '.join(dict.fromkeys(maps))}"

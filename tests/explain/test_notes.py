@@ -110,12 +110,13 @@ def fixed(*outputs):
         ([0.2, 0.5, 0.3], "none", "C", None, "the model does not predict C: P(C) = 0."),
         ([0.2, 0.5, 0.3], "none", "C", "NC", None),
         ([0.2, 0.5, 0.3], "none", "NC", "C", "the model does not predict NC over C: P(NC) = 0."),
+        ([0.4, 1.2], "none", "NC", "AD", "the model does not predict NC over AD: output for NC = 0."),
         ([0.4, 0.2], "none", "AD", None, None),  # outputs of unknown kind: a regression, or a readout
         ([0.4, 0.2, 0.7], "sigmoid", "AD", None, "the model does not predict AD: P(AD) = 0."),
         ([0.4, 0.2, 0.7], "sigmoid", "C", None, None),
     ],
 )
-@pytest.mark.filterwarnings("ignore:nothing speaks for C over NC")
+@pytest.mark.filterwarnings("ignore:nothing speaks for .* over")
 def test_a_target_that_is_not_predicted_is_noted(scan, few, tmp_path, outputs, activation, target, versus, expected):
     values = torch.logit(torch.tensor(outputs)).tolist() if activation == "sigmoid" else outputs
     classes = ("NC", "AD", "C")[: len(outputs)]
