@@ -334,7 +334,7 @@ def test_the_benchmark_of_truth_at_a_small_size(tmp_path, monkeypatch):
 def test_audits_of_trained_networks(tmp_path):
     """Of one seed: the network with a blob and the one that reads brightness are caught, their clean twin is not."""
     audits = measuring_script("audits")
-    table = audits.main(tmp_path / "audits.tsv", tmp_path, seeds=(0,)).set_index("kind")
+    table = audits.main(tmp_path / "audits.tsv", tmp_path, seeds=(0,), lengths=(12,)).set_index("kind")
     assert (table["accounted"] == "fail").to_dict() == {"clean": False, "blob": True, "brightness": False}
     assert (table["shortcut"] == "fail").to_dict() == {"clean": False, "blob": True, "brightness": True}
     assert table.loc["blob", "blob_mm"] < 12

@@ -117,7 +117,7 @@ def test_more_workers_than_cores_are_warned_of(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
     monkeypatch.setattr("distributed.LocalCluster", lambda **_: (_ for _ in ()).throw(GlasError("enough")))
     with (
-        pytest.warns(GlasWarning, match="3 workers of 2 threads share 2 cores"),
+        pytest.warns(GlasWarning, match="6 threads of 3 workers share 2 cores"),
         pytest.raises(GlasError, match="enough"),
         workers(3, threads=2),
     ):
