@@ -337,15 +337,16 @@ def _not_predicted(
     shown_by_map = f"what speaks for {name} and against it" if signed else f"what the output for {name} depends on"
     purpose = f"the map shows {shown_by_map} all the same"
     exclusive = len(outputs) > 1 and outputs.min() >= 0 and abs(outputs.sum() - 1) <= _SUM
-    kind = "P({})" if exclusive or activation == "sigmoid" else "output for {}"
-    shown = f"{kind.format(name)} = {outputs[target]:.3g}"
+    output = "P({}) = {:.3g}" if exclusive or activation == "sigmoid" else "output for {} = {:.3g}"
+    shown = output.format(name, outputs[target])
     rival = against if against is not None else int(outputs.argmax()) if exclusive else None
     if rival is not None:
         if outputs[target] >= outputs[rival]:
             return None
         other = _name(rival, classes)
         over = f" over {other}" if against is not None else ""
-        return f"the model does not predict {name}{over}: {shown}, {kind.format(other)} = {outputs[rival]:.3g}; {purpose}"
+        of_other = output.format(other, outputs[rival])
+        return f"the model does not predict {name}{over}: {shown}, {of_other}; {purpose}"
     if activation == "sigmoid" and outputs[target] < 0.5:
         return f"the model does not predict {name}: {shown}, below 0.5; {purpose}"
     return None
