@@ -26,10 +26,10 @@ from glas3d.simulate import PLANTED, Simulation, simulate_participant
 
 OUT = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("glas3d-examples/references.md")
 PARTICIPANTS = int(sys.argv[2]) if len(sys.argv) > 2 else 2
-OTHERS = int(sys.argv[3]) if len(sys.argv) > 3 else 110
 BLUR_MM, DONORS, STEPS, TOP = 10.0, 2, 10, 20
 
 predict, aal = load_model(MODEL, device="cpu"), Atlas.load("AAL")
+OTHERS = int(sys.argv[3]) if len(sys.argv) > 3 else len(aal.table)
 grid = predict.info.grid
 is_planted = aal.table["name"].isin(PLANTED)
 regions = replace(aal, table=aal.table[is_planted | ((~is_planted).cumsum() <= OTHERS)]).segments(grid)

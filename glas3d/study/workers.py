@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 _RETRIES = 3
 _TIMEOUT = "20s"
-_LEFT = 60.0  # seconds between two looks at whether a worker is left
+_LOOK = 60.0  # seconds between two looks at whether a worker is left
 _DIED = "its worker died{}: too little memory, or the model ended the process"
 # Returning memory to the system between model evaluations, and requesting it again, takes longer than the evaluations
 # themselves; Dask sets these thresholds so that it is returned.
@@ -90,17 +90,17 @@ class WorkerProcesses:
         Whether a task whose workers died too often is tried once more, alone.
     dashboard
         Address of the page on which the cluster shows its work; None if it has none.
-    comes
+    waits
         Whether workers may come at any time, as those of a queue do. Else the work ends where none is left.
     """
 
     def __init__(
-        self, client: Any, try_alone: bool = True, dashboard: str | None = None, *, comes: bool = False
+        self, client: Any, try_alone: bool = True, dashboard: str | None = None, *, waits: bool = False
     ) -> None:
         self._client = client
         self._try_alone = try_alone
         self.dashboard = dashboard
-        self._comes = comes
+        self._waits = waits
 
     def call(self, function: Callable[[], R]) -> R:
         """Call a function on any worker and return its result."""
@@ -208,13 +208,13 @@ class WorkerProcesses:
         without_workers = 0
         while without_workers < 2:  # one that has died is started again between two looks
             first = min(deadline for _, deadline in running.values())
-            remaining = min(_LEFT, max(0.0, first - time.monotonic()))
+            remaining = min(_LOOK, max(0.0, first - time.monotonic()))
             with suppress(TimeoutError), self._client.as_current():
                 return next(iter(wait(list(running), timeout=remaining, return_when="FIRST_COMPLETED").done))
             late = [future for future, (_, deadline) in running.items() if deadline <= time.monotonic()]
             if late:
                 return late[0]
-            gone = not self._comes and not self._client.nthreads()
+            gone = not self._waits and not self._client.nthreads()
             without_workers = without_workers + 1 if gone else 0
         raise GlasError(
             "no worker process is left: they ended, and could not be started again; what is finished is kept, and the "
@@ -304,7 +304,7 @@ def workers(
     require_dask()
     if scheduler is not None:
         with _running_cluster(scheduler) as client:
-            yield WorkerProcesses(client, dashboard=client.dashboard_link, comes=True)
+            yield WorkerProcesses(client, dashboard=client.dashboard_link, waits=True)
         return
     cores = _cores()
     if (total := n_workers * (threads or 1)) > cores:

@@ -167,8 +167,6 @@ def test_a_killed_worker_is_replaced_and_its_participant_explained_again(
 
 @pytest.mark.slow
 def test_a_participant_that_kills_every_worker_is_listed(people, models, tmp_path, monkeypatch):
-    import dask
-
     monkeypatch.setattr(runner, "explain_participant", killed_workers.dies_always)
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
         result = explain_cohort(people, tmp_path / "out", models, **ASSUMED, n_workers=2, on_error="skip")
@@ -238,8 +236,6 @@ def test_dask_jobqueue_starts_workers_of_one_thread():
 @pytest.mark.slow
 def test_tasks_that_fit_the_machine_only_alone_are_done(tmp_path):
     """Deaths of a worker are counted against all of its tasks, so that only a task that dies alone is given up."""
-    import dask
-
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}), workers(n_workers=2) as pool:
         done = sorted(pool.run(killed_workers.dies_beside_others, tmp_path, [1, 2, 3], lambda item, reason: reason))
     assert done == [1, 2, 3]
@@ -258,8 +254,6 @@ def test_a_model_that_hangs_or_ends_its_process_is_a_failure(
     people, models, tmp_path, monkeypatch, end, options, reason
 ):
     """The others are explained, by the worker that replaces the one that was ended."""
-    import dask
-
     monkeypatch.setattr(runner, "explain_participant", end)
     allowed = {"distributed.scheduler.allowed-failures": 0} if end is killed_workers.leaves else {}
     with dask.config.set(allowed):  # each death costs the start of another worker
@@ -279,7 +273,7 @@ def test_a_single_worker_that_can_be_ended_is_a_process_of_its_own():
 @pytest.mark.slow
 def test_work_ends_where_no_worker_is_left(monkeypatch):
     """Rather than to wait for ever, as Dask does."""
-    monkeypatch.setattr("glas3d.study.workers._LEFT", 0.5)
+    monkeypatch.setattr("glas3d.study.workers._LOOK", 0.5)
     with workers(n_workers=2) as pool:
         threading.Timer(1, pool._client.cluster.scale, [0]).start()
         with pytest.raises(GlasError, match="no worker process is left"):
